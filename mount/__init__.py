@@ -1,0 +1,1 @@
+"""bentofs's file system: a model store as files to copy."""

@@ -1,0 +1,5 @@
+"""`python -m mount`: the command line."""
+
+from mount.cli import main
+
+main()

@@ -1,0 +1,314 @@
+"""The one place that touches fusepy and ctypes: libfuse's callbacks, and the threads that serve them.
+
+Of fusepy this uses the loaded library and the structures. Its `FUSE` class is not used, for three measured reasons: it
+makes a Python thread state for every callback and drops it again; it copies every read through a `bytes`; and an
+OSError without errno that escapes an operation becomes a clean end of file (fusepy #124, #142).
+
+Here, callbacks run on a few Python threads that live in libfuse's session loop, each of which finds its state made and
+its thread-locals kept. File bytes go straight into libfuse's buffer. Every callback ends in an int, whatever happens
+in it. When all threads are busy for some milliseconds, more are added, so that slow operations never starve others; those end
+when they are no longer needed.
+
+Stopping: signals are blocked everywhere and awaited by the main thread, which unmounts first; every thread's next read
+of the device then says that there is no device. (libfuse's own signal handlers end only one of several loops.)
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import logging
+import os
+import signal
+import stat
+import subprocess
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import fuse
+
+from mount.errors import errno_of
+from mount.nodes import Attributes
+from mount.operations import Operations
+from mount.workers import MAX_WORKERS, Workers
+
+log = logging.getLogger(__name__)
+
+THREADS = 2  # that always live; more would only wait for Python's lock
+GRACE_SECONDS = 2.0  # how long requests under way may take when the mount ends
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+_int, _pointer, _text = ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p
+_size, _offset = ctypes.c_size_t, ctypes.c_int64
+_FILLER = ctypes.CFUNCTYPE(_int, _pointer, _text, _pointer, _offset)
+# Pointers stay plain numbers: ctypes would make an object for each.
+_CALLBACKS: dict[str, Any] = {
+    "getattr": ctypes.CFUNCTYPE(_int, _text, _pointer),
+    "fgetattr": ctypes.CFUNCTYPE(_int, _pointer, _pointer, _pointer),
+    "readlink": ctypes.CFUNCTYPE(_int, _text, _pointer, _size),
+    "opendir": ctypes.CFUNCTYPE(_int, _text, _pointer),
+    "readdir": ctypes.CFUNCTYPE(_int, _pointer, _pointer, _FILLER, _offset, _pointer),
+    "releasedir": ctypes.CFUNCTYPE(_int, _pointer, _pointer),
+    "open": ctypes.CFUNCTYPE(_int, _text, _pointer),
+    "read": ctypes.CFUNCTYPE(_int, _pointer, _pointer, _size, _offset, _pointer),
+    "release": ctypes.CFUNCTYPE(_int, _pointer, _pointer),
+    "access": ctypes.CFUNCTYPE(_int, _text, _int),
+    "statfs": ctypes.CFUNCTYPE(_int, _text, _pointer),
+    "unlink": ctypes.CFUNCTYPE(_int, _text),
+}
+# Everything that would change something. Reading extended attributes is left out on purpose: libfuse then says so once,
+# and the kernel never asks again.
+_REFUSED = (
+    "mknod",
+    "mkdir",
+    "rmdir",
+    "symlink",
+    "rename",
+    "link",
+    "chmod",
+    "chown",
+    "truncate",
+    "create",
+    "utimens",
+    "setxattr",
+    "removexattr",
+)
+
+
+def _fuse_operations() -> type[ctypes.Structure]:
+    """fusepy's structure with our prototypes in it."""
+    fields = [(name, _CALLBACKS.get(name, kind), *rest) for name, kind, *rest in fuse.fuse_operations._fields_]
+    return type("fuse_operations", (ctypes.Structure,), {"_fields_": fields})
+
+
+_handle_of = fuse.fuse_file_info.fh.offset
+
+
+class Session:
+    """One mount, from `run` until it is unmounted."""
+
+    def __init__(self, operations: Operations, mountpoint: str, options: Sequence[str]) -> None:
+        """`options`: as in `mount -o`, beside those that every mount of ours has."""
+        self._operations = operations
+        self._mountpoint = mountpoint
+        self._arguments = ["bentofs", "-f", "-o", ",".join([*_OPTIONS, *options]), mountpoint]
+        self._uid, self._gid = os.geteuid(), os.getegid()
+        self._workers = Workers(THREADS)
+
+    def run(self, ready: Callable[[], None]) -> bool:
+        """Mount, serve until a signal or an unmount from outside, unmount. In the main thread only.
+
+        `ready` is called from another thread once the mount answers. False if it could not be mounted (libfuse has then
+        said why on standard error).
+        """
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        library = _library()
+        callbacks = self._callbacks()
+        arguments = [os.fsencode(argument) for argument in self._arguments]
+        argv = (ctypes.c_char_p * len(arguments))(*arguments)
+        real_mountpoint, multithreaded = ctypes.c_void_p(), ctypes.c_int()
+        handle = library.fuse_setup(
+            len(arguments),
+            argv,
+            ctypes.byref(callbacks),
+            ctypes.sizeof(callbacks),
+            ctypes.byref(real_mountpoint),
+            ctypes.byref(multithreaded),
+            None,
+        )
+        if not handle:
+            return False
+        session = library.fuse_get_session(handle)
+        self._workers.start(lambda: library.fuse_session_loop(session), lambda: _one_by_one(library, session))
+        main_thread = threading.get_ident()
+        self._workers.on_end(lambda: signal.pthread_kill(main_thread, signal.SIGTERM))
+        threading.Thread(target=self._announce, args=(ready,), name="ready", daemon=True).start()
+        received = signal.sigwait(_SIGNALS)
+        log.info("ending: %s", "unmounted" if self._workers.have_ended() else signal.Signals(received).name)
+        if not self._workers.have_ended():
+            self._unmount()
+        if self._workers.await_end(GRACE_SECONDS):
+            library.fuse_teardown(handle, real_mountpoint)
+        else:
+            # Detached, but files are still open. When this process ends, the kernel answers their readers an error.
+            log.info("ended while files were open")
+        return True
+
+    def _announce(self, ready: Callable[[], None]) -> None:
+        os.stat(self._mountpoint)  # comes back once libfuse's threads serve
+        ready()
+
+    def _unmount(self) -> None:
+        """Take the mount out of the tree at once; files that are open stay readable for a moment."""
+        for command in (["fusermount", "-u", "-z"], ["fusermount3", "-u", "-z"], ["umount", "-l"]):
+            try:
+                done = subprocess.run(
+                    [*command, self._mountpoint], stdin=subprocess.DEVNULL, capture_output=True, timeout=10, check=False
+                )
+            except (OSError, subprocess.TimeoutExpired) as error:
+                log.info("%s: %s", command[0], error)
+                continue
+            if done.returncode == 0:
+                return
+        log.error("%s could not be unmounted: try `fusermount -u -z %s`", self._mountpoint, self._mountpoint)
+
+    def _callbacks(self) -> ctypes.Structure:
+        """libfuse's table of callbacks; it must live as long as the mount."""
+        table = _fuse_operations()()
+        refuse = self._operations.refuse
+        for name, prototype, *_ in table._fields_:
+            if name in _CALLBACKS:
+                setattr(table, name, prototype(self._workers.guard(name, getattr(self, f"_{name}"), _answer)))
+            elif name in _REFUSED:
+                setattr(table, name, prototype(self._workers.guard(name, lambda *_: refuse(), _answer)))
+        # Reads and the like come without a path, which libfuse would otherwise put together for each of them.
+        setattr(table, "flag_nullpath_ok", 1)  # noqa: B010 - a field that mypy does not know
+        setattr(table, "flag_nopath", 1)  # noqa: B010
+        return table
+
+    def _getattr(self, path: bytes, target: int) -> int:
+        self._fill(target, self._operations.getattr(os.fsdecode(path)))
+        return 0
+
+    def _fgetattr(self, _path: int, target: int, info: int) -> int:
+        self._fill(target, self._operations.fgetattr(_number(info)))
+        return 0
+
+    def _readlink(self, path: bytes, target: int, size: int) -> int:
+        content = os.fsencode(self._operations.readlink(os.fsdecode(path)))[: size - 1] + b"\0"
+        ctypes.memmove(target, content, len(content))
+        return 0
+
+    def _opendir(self, path: bytes, info: int) -> int:
+        _set_number(info, self._operations.opendir(os.fsdecode(path)))
+        return 0
+
+    def _readdir(self, _path: int, buffer: int, fill: Callable[..., int], _offset: int, info: int) -> int:
+        look = fuse.c_stat()
+        at = ctypes.addressof(look)
+        look.st_mode = 0o040000
+        fill(buffer, b".", at, 0)
+        fill(buffer, b"..", at, 0)
+        for name, mode, inode in self._operations.readdir(_number(info)):
+            look.st_mode = mode
+            look.st_ino = inode
+            if fill(buffer, os.fsencode(name), at, 0):
+                raise MemoryError("libfuse has no room for the listing")
+        return 0
+
+    def _releasedir(self, _path: int, info: int) -> int:
+        self._operations.releasedir(_number(info))
+        return 0
+
+    def _open(self, path: bytes, info: int) -> int:
+        what = fuse.fuse_file_info.from_address(info)
+        what.fh, what.keep_cache = self._operations.open(os.fsdecode(path), what.flags)
+        return 0
+
+    def _read(self, _path: int, target: int, size: int, offset: int, info: int) -> int:
+        view = memoryview((ctypes.c_char * size).from_address(target)).cast("B")
+        return self._operations.read_into(_number(info), view, offset)
+
+    def _release(self, _path: int, info: int) -> int:
+        self._operations.release(_number(info))
+        return 0
+
+    def _access(self, path: bytes, mode: int) -> int:
+        self._operations.access(os.fsdecode(path), mode)
+        return 0
+
+    def _statfs(self, _path: bytes, target: int) -> int:
+        usage = self._operations.statfs()
+        figures = fuse.c_statvfs.from_address(target)
+        figures.f_bsize, figures.f_frsize = usage.block_size, usage.fragment_size
+        figures.f_blocks, figures.f_bfree, figures.f_bavail = usage.blocks, usage.blocks_free, usage.blocks_available
+        figures.f_files, figures.f_ffree, figures.f_favail = usage.files, usage.files_free, usage.files_free
+        figures.f_namemax = usage.name_max
+        return 0
+
+    def _unlink(self, path: bytes) -> int:
+        self._operations.unlink(os.fsdecode(path), fuse.fuse_get_context()[2])
+        return 0
+
+    def _fill(self, target: int, attributes: Attributes) -> None:
+        look = fuse.c_stat.from_address(target)
+        look.st_mode, look.st_ino, look.st_nlink, look.st_size, mtime_ns, ctime_ns = attributes
+        look.st_uid, look.st_gid = self._uid, self._gid
+        look.st_blksize = BLOCK_SIZE
+        look.st_blocks = (attributes.size + 511) // 512 if stat.S_ISREG(attributes.mode) else 0
+        _set_time(look.st_mtimespec, mtime_ns)
+        _set_time(look.st_atimespec, mtime_ns)
+        _set_time(look.st_ctimespec, ctime_ns)
+
+
+BLOCK_SIZE = 128 << 10  # bytes: what a request carries at most, and so what programs should read at a time
+_OPTIONS = (
+    "subtype=bentofs",
+    "use_ino",
+    # What was told stays true this long, in seconds; with the catalogue's own delay, a change is seen within two.
+    "attr_timeout=1",
+    "entry_timeout=1",
+    # Unlinking our own path takes the node from its name at once, instead of renaming it to .fuse_hidden*.
+    "hard_remove",
+    # Of requests in the background; at 12, the default, a dozen slow readers stop everyone.
+    f"max_background={MAX_WORKERS}",
+    f"congestion_threshold={MAX_WORKERS}",
+)
+
+
+def _number(info: int) -> int:
+    """The handle's number in a `fuse_file_info`."""
+    return ctypes.c_uint64.from_address(info + _handle_of).value
+
+
+def _set_number(info: int, number: int) -> None:
+    ctypes.c_uint64.from_address(info + _handle_of).value = number
+
+
+def _set_time(target: Any, time_ns: int) -> None:
+    target.tv_sec, target.tv_nsec = divmod(time_ns, 1_000_000_000)
+
+
+def _answer(error: BaseException, operation: str) -> int:
+    return -errno_of(error, operation)
+
+
+def _one_by_one(library: Any, session: int) -> Callable[[], bool]:
+    """A function that serves one request, for one thread: libfuse's loop would not let a thread go."""
+    channel = library.fuse_session_next_chan(session, None)
+    size = library.fuse_chan_bufsize(channel)
+    buffer = ctypes.create_string_buffer(size)
+
+    def serve_one() -> bool:
+        at = ctypes.c_void_p(channel)
+        received = library.fuse_chan_recv(ctypes.byref(at), buffer, size)
+        if received == -errno.EINTR:
+            return True
+        if received <= 0 or library.fuse_session_exited(session):
+            return False
+        library.fuse_session_process(session, buffer, received, at)
+        return True
+
+    return serve_one
+
+
+def _library() -> Any:
+    """libfuse, with the signatures that fusepy does not need."""
+    library = fuse._libfuse
+    library.fuse_setup.restype = _pointer
+    library.fuse_setup.argtypes = [_int, _pointer, _pointer, _size, _pointer, _pointer, _pointer]
+    library.fuse_get_session.restype = _pointer
+    library.fuse_get_session.argtypes = [_pointer]
+    library.fuse_session_loop.argtypes = [_pointer]
+    library.fuse_session_exited.argtypes = [_pointer]
+    library.fuse_session_next_chan.restype = _pointer
+    library.fuse_session_next_chan.argtypes = [_pointer, _pointer]
+    library.fuse_session_process.argtypes = [_pointer, _pointer, _size, _pointer]
+    library.fuse_session_process.restype = None
+    library.fuse_chan_bufsize.restype = _size
+    library.fuse_chan_bufsize.argtypes = [_pointer]
+    library.fuse_chan_recv.argtypes = [_pointer, _pointer, _size]
+    library.fuse_teardown.argtypes = [_pointer, _pointer]
+    library.fuse_teardown.restype = None
+    return library

@@ -1,0 +1,134 @@
+"""The daemon: one process for one mount. Starts itself anew in the background before anything of FUSE is loaded, so
+that no thread, lock or socket has to survive a fork."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import resource
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from mount.detacher import Detacher
+from mount.operations import Operations
+from mount.preflight import CannotMountError
+from mount.status import RunningMount, log_path
+from mount.tree import Tree
+from store.archive.formats import Format
+from store.archives import Archives
+from store.catalog import ModelStore
+from store.index import Index
+from store.storage.local import LocalStorage
+
+log = logging.getLogger(__name__)
+
+READY_SECONDS = 30.0  # how long a daemon may take until its mount answers
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_READY = b"ready\n"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a mount is made of."""
+
+    mountpoint: str  # real path
+    store: str
+    formats: Sequence[Format]
+    allow_other: bool = False
+    follow_links: bool = False
+
+
+def serve(settings: Settings, ready: Callable[[], None]) -> None:
+    """Mount and serve until unmounted, in this process. `ready` is called once the mount answers.
+
+    Raises:
+        CannotMountError: libfuse would not; it has said why on standard error.
+    """
+    from mount.binding import Session  # loads libfuse, which may not be installed
+
+    _allow_many_files()
+    storage = LocalStorage(settings.store, follow_links=settings.follow_links)
+    index = Index()
+    tree = Tree(ModelStore(storage), Archives(storage, index), settings.formats)
+    detacher = Detacher(settings.mountpoint)
+    running = RunningMount.of_this_process(settings.mountpoint, settings.store)
+    options = [f"fsname={_as_option(settings.store)}", *(["allow_other"] if settings.allow_other else [])]
+    session = Session(Operations(tree, detacher), settings.mountpoint, options)
+
+    def announce() -> None:
+        running.write()
+        log.info("%s is mounted at %s", settings.store, settings.mountpoint)
+        ready()
+
+    try:
+        if not session.run(announce):
+            raise CannotMountError(f"{settings.mountpoint} could not be mounted; libfuse says why above")
+    finally:
+        running.remove()
+        detacher.stop()
+        index.close()
+    log.info("%s is unmounted", settings.mountpoint)
+
+
+def start(arguments: Sequence[str], mountpoint: str) -> None:
+    """Run `bentofs` with these arguments in the background; returns once its mount answers.
+
+    Raises:
+        CannotMountError: it did not come up; the sentence is the daemon's own.
+    """
+    log_file = log_path(mountpoint)
+    receiver, sender = os.pipe()
+    with open(log_file, "ab") as output:
+        begin = output.tell()
+        daemon = subprocess.Popen(
+            [sys.executable, "-m", "mount", *arguments, "--ready-fd", str(sender)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd="/",
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            start_new_session=True,
+            pass_fds=(sender,),
+        )
+    os.close(sender)
+    try:
+        if _await_ready(receiver):
+            return
+    finally:
+        os.close(receiver)
+    if daemon.poll() is None:
+        daemon.kill()
+    daemon.wait()
+    lines = log_file.read_bytes()[begin:].decode(errors="replace").strip().splitlines()
+    raise CannotMountError(lines[-1].removeprefix("bentofs: ") if lines else f"the daemon ended, see {log_file}")
+
+
+def _await_ready(receiver: int) -> bool:
+    deadline = time.monotonic() + READY_SECONDS
+    while (remaining := deadline - time.monotonic()) > 0:
+        if select.select([receiver], [], [], remaining)[0]:
+            return os.read(receiver, len(_READY)) == _READY
+    return False
+
+
+def tell_ready(descriptor: int) -> None:
+    """Tell the process that called `start`."""
+    os.write(descriptor, _READY)
+    os.close(descriptor)
+
+
+def _allow_many_files() -> None:
+    """Each reader holds files of its model open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _as_option(text: str) -> str:
+    """A value that cannot become further mount options: a comma would begin one."""
+    return re.sub(r"[^\w./:@+=-]", "_", text)

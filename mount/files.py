@@ -1,0 +1,177 @@
+"""A model's files in the mount: its archives, their checksums, and its own files in their folders."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+from weakref import WeakKeyDictionary
+
+from mount.nodes import (
+    Attributes,
+    File,
+    Folder,
+    Item,
+    Node,
+    file_attributes,
+    file_item,
+    folder_attributes,
+    folder_item,
+)
+from store.archive.formats import Format
+from store.archive.pieces import Generated, Piece
+from store.archives import Archives
+from store.catalog import ModelStore
+from store.errors import NotFoundError, SourceChangedError
+from store.model import Model
+from store.storage.base import Entry
+
+_NS = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class ArchiveFile(File):
+    """One model in one format."""
+
+    store: ModelStore
+    archives: Archives
+    path: str
+    model: Model
+    kind: Format
+
+    @property
+    def generation(self) -> int:
+        return self.model.generation
+
+    def attributes(self) -> Attributes:
+        size = self.archives.length(self.model, self.kind)
+        return file_attributes(self.path, size, self.model.mtime * _NS, self.model.newest_ctime_ns)
+
+    def renewed(self) -> File:
+        return replace(self, model=self.store.model(self.model.tag, max_age=0))
+
+    def open(self) -> Piece:
+        return self.archives.open(self.model, self.kind)
+
+
+@dataclass(frozen=True)
+class ChecksumFile(File):
+    """Lines as coreutils' sha256sum writes them. Their length is known; the sums are made when first read."""
+
+    store: ModelStore
+    archives: Archives
+    path: str
+    model: Model
+    formats: Sequence[Format]
+
+    @property
+    def generation(self) -> int:
+        return self.model.generation
+
+    def attributes(self) -> Attributes:
+        return file_attributes(self.path, self._length(), self.model.mtime * _NS, self.model.newest_ctime_ns)
+
+    def renewed(self) -> File:
+        return replace(self, model=self.store.model(self.model.tag, max_age=0))
+
+    def open(self) -> Piece:
+        return Generated(self._length(), functools.cache(self._lines))
+
+    def _length(self) -> int:
+        return sum(64 + 2 + len(self._archive_name(kind)) + 1 for kind in self.formats)
+
+    def _lines(self) -> bytes:
+        lines = [f"{self.archives.sha256(self.model, kind)}  {self._archive_name(kind)}\n" for kind in self.formats]
+        return "".join(lines).encode()
+
+    def _archive_name(self, kind: Format) -> str:
+        return self.model.tag.stem + kind.suffix
+
+
+class ModelFolder(Folder):
+    """A folder of a model, or the model's own."""
+
+    def __init__(self, store: ModelStore, archives: Archives, path: str, model: Model, below: str = "") -> None:
+        """`path`: in the mount; `below`: in the model, empty for the model's own folder."""
+        self._store = store
+        self._archives = archives
+        self._path = path
+        self._model = model
+        self._below = below
+        self._children = _children_of(model).get(below, {})
+
+    def attributes(self) -> Attributes:
+        folders = sum(entry.is_folder for entry in self._children.values())
+        return folder_attributes(self._path, folders, self._model.mtime * _NS)
+
+    def items(self) -> list[Item]:
+        return [
+            folder_item(self._path, name) if entry.is_folder else file_item(self._path, name)
+            for name, entry in self._children.items()
+        ]
+
+    def child(self, name: str) -> Node:
+        entry = self._children.get(name)
+        path = f"{self._path}/{name}"
+        if entry is None:
+            raise NotFoundError(f"{path} is not there")
+        if entry.is_folder:
+            return ModelFolder(self._store, self._archives, path, self._model, entry.path)
+        return _ModelFile(self._store, self._archives, path, self._model, entry)
+
+
+class _ModelFile(File):
+    """A file of a model."""
+
+    def __init__(self, store: ModelStore, archives: Archives, path: str, model: Model, entry: Entry) -> None:
+        self._store = store
+        self._archives = archives
+        self._path = path
+        self._model = model
+        self._entry = entry
+        self._opened: Piece | None = None
+
+    @property
+    def generation(self) -> Hashable:
+        return self._entry.identity
+
+    def attributes(self) -> Attributes:
+        identity = self._entry.identity
+        if identity is None:
+            raise NotFoundError(f"{self._path} is a folder")
+        return file_attributes(
+            self._path, identity.size, identity.mtime_ns, identity.ctime_ns, executable=self._entry.executable
+        )
+
+    def renewed(self) -> File:
+        """Looks at this file only: a new look at the whole model for every file of it would be slow."""
+        try:
+            self._opened = self._archives.open_file(self._entry)
+        except SourceChangedError:
+            model = self._store.model(self._model.tag, max_age=0)
+            above, _, name = self._entry.path.rpartition("/")
+            entry = _children_of(model).get(above, {}).get(name)
+            if entry is None or entry.is_folder:
+                raise NotFoundError(f"{self._path} is not there") from None
+            return _ModelFile(self._store, self._archives, self._path, model, entry)
+        return self
+
+    def open(self) -> Piece:
+        return self._opened or self._archives.open_file(self._entry)
+
+
+_known: WeakKeyDictionary[Model, dict[str, dict[str, Entry]]] = WeakKeyDictionary()
+
+
+def _children_of(model: Model) -> dict[str, dict[str, Entry]]:
+    """A model's entries by folder, then by name; made once for each generation."""
+    folders = _known.get(model)
+    if folders is None:
+        folders = {"": {}}
+        for entry in model.entries:
+            above, _, name = entry.path.rpartition("/")
+            folders.setdefault(above, {})[name] = entry
+            if entry.is_folder:
+                folders.setdefault(entry.path, {})
+        _known[model] = folders
+    return folders

@@ -1,0 +1,83 @@
+"""What keeps a mount from coming up, said in one sentence before FUSE is asked: libfuse itself only gives a number."""
+
+from __future__ import annotations
+
+import ctypes.util
+import errno
+import os
+import shutil
+
+DEVICE = "/dev/fuse"
+
+
+class CannotMountError(Exception):
+    """The text is the sentence that the user reads."""
+
+
+def check_system() -> None:
+    """The parts that FUSE needs.
+
+    Raises:
+        CannotMountError
+    """
+    if not os.environ.get("FUSE_LIBRARY_PATH") and ctypes.util.find_library("fuse") is None:
+        raise CannotMountError("libfuse 2 is not installed: `apt install libfuse2` (libfuse2t64 on Ubuntu 24.04) first")
+    try:
+        os.close(os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC))
+    except FileNotFoundError:
+        raise CannotMountError(
+            f"{DEVICE} is not there: load the kernel's fuse module (`modprobe fuse`), "
+            "or start the container with --device /dev/fuse --cap-add SYS_ADMIN"
+        ) from None
+    except OSError as error:
+        raise CannotMountError(f"{DEVICE} cannot be opened: {error.strerror}") from None
+    if os.geteuid() != 0 and not (shutil.which("fusermount") or shutil.which("fusermount3")):
+        raise CannotMountError("fusermount is not installed: `apt install fuse3` first")
+
+
+def check_store(store: str) -> None:
+    """That there is a store.
+
+    Raises:
+        CannotMountError
+    """
+    if not os.path.isdir(store):
+        raise CannotMountError(
+            f"there is no model store at {store}: save a model with BentoML first, or name a store with --store"
+        )
+    if not os.access(store, os.R_OK | os.X_OK):
+        raise CannotMountError(f"the model store {store} may not be read by you")
+
+
+def check_mountpoint(mountpoint: str, store: str) -> str:
+    """That something can be mounted there; its real path.
+
+    Raises:
+        CannotMountError
+    """
+    try:
+        names = os.listdir(mountpoint)
+    except FileNotFoundError:
+        raise CannotMountError(f"{mountpoint} is not there: make it with `mkdir -p {mountpoint}` first") from None
+    except NotADirectoryError:
+        raise CannotMountError(f"{mountpoint} is not a folder") from None
+    except OSError as error:
+        if error.errno == errno.ENOTCONN:
+            raise CannotMountError(
+                f"{mountpoint} is a mount whose daemon has died: clean it up with `fusermount -u -z {mountpoint}`"
+            ) from None
+        raise CannotMountError(f"{mountpoint} cannot be read: {error.strerror}") from None
+    real, real_store = os.path.realpath(mountpoint), os.path.realpath(store)
+    if os.path.ismount(real):
+        raise CannotMountError(
+            f"something is mounted at {mountpoint} already: `bentofs unmount {mountpoint}` takes it away if it is ours"
+        )
+    if names:
+        raise CannotMountError(f"{mountpoint} is not empty: a mount would hide what is in it")
+    for inner, outer, sentence in (
+        (real, real_store, f"{mountpoint} lies inside the store {store}"),
+        (real_store, real, f"the store {store} lies inside {mountpoint}"),
+    ):
+        if os.path.commonpath([inner, outer]) == outer:
+            raise CannotMountError(f"{sentence}: choose a mountpoint outside of it")
+    return real

@@ -1,0 +1,157 @@
+"""Workers: the threads that serve requests. A few live always; more come while all are stuck, and go again.
+
+Knows no FUSE: it is given a way to serve for ever, and one to serve a single request.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+STUCK_SECONDS = 0.02  # how long no worker must have begun anything before there are more
+MAX_WORKERS = 1000
+_IDLE_SECONDS = 0.3  # when ending: with nothing under way for so long, nothing will come
+
+
+class _Worker:
+    """One thread's state; written by that thread only."""
+
+    __slots__ = ("busy_since",)
+
+    def __init__(self) -> None:
+        self.busy_since = 0.0  # monotonic; 0 while idle
+
+
+class Workers:
+    """The threads of one mount."""
+
+    def __init__(self, always: int) -> None:
+        """`always`: how many live for as long as the mount."""
+        self._always = always
+        self._local = threading.local()
+        self._workers: tuple[_Worker, ...] = ()
+        self._threads: set[threading.Thread] = set()
+        self._lock = threading.Lock()  # guards the two above
+        self._ended = threading.Event()
+        self._activity = threading.Event()
+        self._watcher_sleeps = False
+        self._new_server: Callable[[], Callable[[], bool]] | None = None
+
+    def start(self, serve: Callable[[], None], new_server: Callable[[], Callable[[], bool]]) -> None:
+        """Begin to serve.
+
+        `serve` serves until the mount ends. `new_server` makes a function for a thread of its own, which serves one
+        request and tells whether there may be more.
+        """
+        self._new_server = new_server
+
+        def serve_to_the_end() -> None:
+            serve()
+            self._ended.set()
+
+        for number in range(self._always):
+            self._add(f"worker-{number}", serve_to_the_end)
+        threading.Thread(target=self._watch, name="watcher", daemon=True).start()
+
+    def guard(self, name: str, work: Callable[..., int], answer: Callable[[BaseException, str], int]) -> Any:
+        """A callback that does `work`, is seen to be busy meanwhile, and always returns an int: `answer` makes it of
+        whatever `work` raises."""
+        local = self._local
+        monotonic = time.monotonic
+
+        def callback(*arguments: Any) -> int:
+            worker = local.worker
+            worker.busy_since = monotonic()
+            if self._watcher_sleeps:
+                self._activity.set()
+            try:
+                return work(*arguments)
+            except BaseException as error:  # noqa: BLE001 - nothing may get into C
+                return answer(error, name)
+            finally:
+                worker.busy_since = 0.0
+
+        return callback
+
+    def have_ended(self) -> bool:
+        """Whether a worker has found that there is nothing more to serve."""
+        return self._ended.is_set()
+
+    def on_end(self, tell: Callable[[], None]) -> None:
+        """Have `tell` called, from some thread, when that happens."""
+
+        def wait() -> None:
+            self._ended.wait()
+            tell()
+
+        threading.Thread(target=wait, name="end", daemon=True).start()
+
+    def await_end(self, grace: float) -> bool:
+        """Wait until all workers have ended; False when they have not, and either nothing goes on any more or `grace`
+        seconds are over."""
+        deadline = idle_deadline = time.monotonic()
+        deadline += grace
+        idle_deadline += _IDLE_SECONDS
+        while time.monotonic() < min(deadline, idle_deadline):
+            with self._lock:
+                if not self._threads:
+                    return True
+                if any(worker.busy_since for worker in self._workers):
+                    idle_deadline = time.monotonic() + _IDLE_SECONDS
+            time.sleep(0.01)
+        return False
+
+    def _add(self, name: str, serve: Callable[[], None]) -> None:
+        worker = _Worker()
+
+        def run() -> None:
+            self._local.worker = worker
+            try:
+                serve()
+            finally:
+                with self._lock:
+                    self._workers = tuple(other for other in self._workers if other is not worker)
+                    self._threads.discard(thread)
+
+        thread = threading.Thread(target=run, name=name, daemon=True)
+        with self._lock:
+            self._workers += (worker,)
+            self._threads.add(thread)
+        thread.start()
+
+    def _watch(self) -> None:
+        """Add workers while all are stuck; sleep while nothing happens."""
+        while not self._ended.is_set():
+            self._watcher_sleeps = True
+            self._activity.wait()
+            self._watcher_sleeps = False
+            self._activity.clear()
+            while any(worker.busy_since for worker in self._workers):
+                time.sleep(STUCK_SECONDS / 2)
+                self._add_if_stuck()
+
+    def _add_if_stuck(self) -> None:
+        workers = self._workers
+        began = [worker.busy_since for worker in workers]
+        if not began or not all(began) or time.monotonic() - max(began) < STUCK_SECONDS:
+            return
+        # By half each time: many readers that come at once must not wait for one new thread after another.
+        wanted = min(max(1, len(workers) // 2), MAX_WORKERS - len(workers))
+        if wanted <= 0:
+            log.warning("all %d workers are busy; requests wait", len(workers))
+        for _ in range(wanted):
+            self._add("extra-worker", self._serve_while_needed)
+
+    def _serve_while_needed(self) -> None:
+        if self._new_server is None:
+            raise RuntimeError("not started")
+        serve_one = self._new_server()
+        while serve_one():
+            if sum(not worker.busy_since for worker in self._workers) > self._always:
+                return
+        self._ended.set()

@@ -1,0 +1,21 @@
+"""What `scripts/bench` measures, and why the comparison is fair.
+
+Every row is a ratio of two things measured in one run on one machine; no row is compared with a figure from elsewhere.
+
+* Reading (`reading.py`): a model of incompressible bytes in 200 members, as each archive format, with cat, cp and dd.
+  The peers are a bare fusepy pass-through (`pass_through.py`: the same Python, binding and libfuse, doing nothing but
+  `os.pread`) and bindfs (C), both over the very same archive bytes, copied out once and lying ready on disk. So the
+  peers skip all the work of making an archive, and only what the mount costs by itself is common to both. All sources
+  are in the page cache, and were written back to disk before. Peers take turns within a round, in an order that rotates
+  from round to round; every turn is a new mount with a new daemon (ours with an empty index); figures are medians over
+  the rounds. The mount's own pages are dropped before the second read. A read counts only if the daemon's own
+  counter of written bytes shows that it sent the whole file: an answer from the kernel's cache is an error of the
+  benchmark, not a speed.
+* Exporting (`exporting.py`): `cp` of a `.bentomodel` by a new daemon against one `bentoml models export` of the same
+  model by the real BentoML, to the same disk.
+* Scaling (`scaling.py`): the first bytes, `unzip -l` and `tar tf` of a 100 GiB model against a 1 MiB model with
+  the same number of files, each by a new daemon that finds both models' measurements in its index; and the peak memory
+  of a daemon that streams the 100 GiB. The big model's files are sparse: only their size counts here.
+
+A missed target is reported, never an error. Everything is kept in one temporary folder, removed at the end.
+"""

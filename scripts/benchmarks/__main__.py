@@ -1,0 +1,117 @@
+"""The command line of `scripts/bench`."""
+
+import argparse
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from contextlib import ExitStack, suppress
+from types import FrameType
+
+from . import exporting, reading, samples, scaling
+from .commands import BenchError, say
+from .mounts import ENDING, Launcher
+from .report import Row, machine, require_plot, save_json, save_plot, table
+from .session import Session
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+MB = 1_000_000
+GROUPS = (reading.measure, exporting.measure, scaling.measure_times, scaling.measure_memory)
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/bench", description="Measure bentofs against its peers.")
+    parser.add_argument("--rows", default="", metavar="TEXT", help="only rows whose name has TEXT in it")
+    parser.add_argument("--rounds", type=int, metavar="N", help="medians of N (default 7; --quick 3)")
+    parser.add_argument("--size", type=int, metavar="MIB", help="the model that is read (default 1024; --quick 256)")
+    parser.add_argument("--export-size", type=int, metavar="MB", help="the exported model (default 300; --quick 20)")
+    parser.add_argument("--quick", action="store_true", help="smaller, fewer, and 4 of the 100 GiB for memory")
+    parser.add_argument("--plot", metavar="FILE", help="draw how far each row is from its target")
+    parser.add_argument("--json", metavar="FILE", help="write all samples")
+    parser.add_argument("--work", metavar="DIR", help="where the models are made (default: the temporary folder)")
+    parser.add_argument("--python", default=f"{ROOT}/.venv/bin/python", help="runs bentofs and the pass-through")
+    parser.add_argument("--bentoml-python", default=f"{ROOT}/.venv-bentoml-1.4/bin/python", help="runs BentoML")
+    args = parser.parse_args()
+    args.rounds = max(1, args.rounds or (3 if args.quick else 7))
+    args.size = max(1, args.size or (256 if args.quick else 1024))
+    args.export_size = max(1, args.export_size or (20 if args.quick else 300))
+    return args
+
+
+def check(args: argparse.Namespace) -> None:
+    """Find out what is missing before anything is measured."""
+    exports = args.rows.lower() in exporting.row_name(args.export_size * MB).lower()
+    for python in [args.python] + ([args.bentoml_python] if exports else []):
+        if not os.access(python, os.X_OK):
+            raise BenchError(f"{python} is missing: run ./scripts/test or ./scripts/start first")
+    for tool in ("bindfs", "unzip", "tar", "cmp"):
+        if not shutil.which(tool):
+            raise BenchError(f"{tool} is missing: apt-get install bindfs unzip tar diffutils")
+    if args.plot:
+        require_plot()
+
+
+def end(number: int, _frame: FrameType | None) -> None:
+    """A signal ends the run by an exception, so that everything is unmounted and removed on the way out."""
+    for ending in ENDING:
+        signal.signal(ending, signal.SIG_IGN)  # the way out is bounded; a second Ctrl-C would only leave mounts behind
+    say("ending: unmounting and removing what was made")
+    raise SystemExit(128 + number)
+
+
+def measure(args: argparse.Namespace) -> list[Row]:
+    with ExitStack() as cleanup:
+        work = tempfile.mkdtemp(prefix="bentofs-bench-", dir=args.work)
+        cleanup.callback(shutil.rmtree, work, ignore_errors=True)
+        mountpoints = tempfile.mkdtemp(prefix="bentofs-bench-mounts-")
+        cleanup.callback(_remove_empty, mountpoints)
+        launch = Launcher(ROOT, args.python, work, mountpoints)
+        session = Session(
+            launch,
+            args.bentoml_python,
+            work,
+            cleanup,
+            rows=args.rows,
+            rounds=args.rounds,
+            size=args.size * samples.MIB,
+            export_size=args.export_size * MB,
+            quick=args.quick,
+        )
+        return [row for group in GROUPS for row in group(session)]
+
+
+def _remove_empty(folder: str) -> None:
+    with suppress(OSError):  # a mount that could not be ended is left as it is
+        os.rmdir(folder)
+
+
+def fail(sentence: str) -> int:
+    say(f"bench: {sentence}")
+    return 1
+
+
+def main() -> int:
+    args = options()
+    for ending in ENDING:
+        if signal.getsignal(ending) != signal.SIG_IGN:  # nohup, or a job in the background
+            signal.signal(ending, end)
+    try:
+        check(args)
+        computer = machine()
+        rows = measure(args)
+        if not rows:
+            return fail(f"no row has {args.rows!r} in its name")
+        print(table(rows))
+        print(computer)
+        if args.json:
+            save_json(args.json, rows, {"machine": computer})
+        if args.plot:
+            save_plot(args.plot, rows, computer)
+    except (BenchError, OSError) as error:
+        return fail(str(error))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

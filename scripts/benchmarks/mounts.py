@@ -1,0 +1,159 @@
+"""The daemons under test: started on a new mountpoint, asked what they did, and always unmounted and ended."""
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+
+from .commands import BenchError, run
+
+START_LIMIT = 60.0
+STOP_LIMIT = 20.0
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Daemon:
+    """One mounted file system and the process that serves it."""
+
+    def __init__(self, argv: Sequence[str], mountpoint: str, log: str, env: Mapping[str, str], cwd: str) -> None:
+        self.mountpoint = mountpoint
+        self.log = log
+        with open(log, "ab") as sink:
+            self.process = subprocess.Popen(
+                [part.replace("{mountpoint}", mountpoint) for part in argv],
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=sink,
+                env=env,
+                cwd=cwd,
+                start_new_session=True,  # a Ctrl-C at the terminal is the bench's to handle
+            )
+
+    def wait_mounted(self) -> None:
+        """Return once the mount answers a stat."""
+        end = time.monotonic() + START_LIMIT
+        while not is_mounted(self.mountpoint):
+            if self.process.poll() is not None or time.monotonic() > end:
+                with open(self.log, errors="replace") as log:
+                    raise BenchError(f"no mount from `{self.process.args!r}`: {log.read()[-2000:]}")
+            time.sleep(0.005)
+        run(["stat", self.mountpoint], START_LIMIT)
+
+    def sent(self) -> int:
+        """Bytes this process has written so far, its replies to the kernel included."""
+        with open(f"/proc/{self.process.pid}/io") as counters:
+            return next(int(line.split()[1]) for line in counters if line.startswith("wchar:"))
+
+    def peak_memory(self) -> int:
+        """The largest resident size so far in bytes, of the process and of any children it has."""
+        children = run(["sh", "-c", f"cat /proc/{self.process.pid}/task/*/children"], 10).split()
+        total = 0
+        for pid in [str(self.process.pid), *children]:
+            with suppress(FileNotFoundError), open(f"/proc/{pid}/status") as status:
+                total += next((int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM:")), 0)
+        return total
+
+    def stop(self) -> None:
+        """Unmount and wait for the end of the process; after a while, with force."""
+        endings = (None, signal.SIGTERM, signal.SIGKILL)[0 if is_mounted(self.mountpoint) else 1 :]
+        self._unmount()
+        for ending in endings:
+            if ending:
+                self.process.send_signal(ending)
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(STOP_LIMIT)
+                break
+        self._unmount()  # a process that was killed leaves its mount behind
+        with suppress(OSError):
+            os.rmdir(self.mountpoint)
+
+    def _unmount(self) -> None:
+        tool = shutil.which("fusermount") or shutil.which("fusermount3") or "umount"
+        option = [] if tool == "umount" else ["-u"]
+        end = time.monotonic() + STOP_LIMIT
+        while is_mounted(self.mountpoint):
+            lazy = ["-z" if option else "-l"] if time.monotonic() > end else []
+            with suppress(BenchError):
+                run([tool, *option, *lazy, self.mountpoint], STOP_LIMIT)
+            if lazy:
+                break
+            time.sleep(0.01)
+
+
+def is_mounted(path: str) -> bool:
+    """Whether something is mounted there, without touching it: a stat of a stuck mount would never return."""
+    escaped = path.replace("\\", "\\134").replace(" ", "\\040")
+    with open("/proc/self/mountinfo") as mounts:
+        return any(line.split(" ", 5)[4] == escaped for line in mounts)
+
+
+@contextmanager
+def signals_held_back() -> Iterator[None]:
+    """A signal that comes meanwhile takes effect at the end: a daemon must not be started and then forgotten."""
+    arrived: list[int] = []
+    usual = {number: signal.getsignal(number) for number in ENDING if signal.getsignal(number) != signal.SIG_IGN}
+    for number in usual:
+        signal.signal(number, lambda number, _frame: arrived.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in usual.items():
+            signal.signal(number, handler)
+        for came in arrived[:1]:
+            signal.raise_signal(came)
+
+
+class Launcher:
+    """Knows how each kind of daemon is started. Mountpoints live in a folder of their own: what is deleted at the end,
+    the work folder, never has a mount below it."""
+
+    def __init__(self, root: str, python: str, work: str, mountpoints: str) -> None:
+        self.root = root
+        self.python = python
+        self.work = work
+        self.mountpoints = mountpoints
+        self.here = os.path.dirname(os.path.abspath(__file__))
+
+    @contextmanager
+    def _mounted(self, argv: Sequence[str], cache: str) -> Iterator[Daemon]:
+        env = {
+            **os.environ,
+            "PYTHONPATH": self.root,
+            "XDG_CACHE_HOME": os.path.join(cache, "cache"),
+            "XDG_STATE_HOME": os.path.join(cache, "state"),
+        }
+        log = os.path.join(self.work, "daemons.log")
+        daemon = None
+        try:
+            with signals_held_back():
+                daemon = Daemon(argv, tempfile.mkdtemp(dir=self.mountpoints), log, env, self.root)
+            daemon.wait_mounted()
+            yield daemon
+        finally:
+            if daemon:
+                daemon.stop()
+
+    @contextmanager
+    def ours(self, store: str, cache: str | None = None) -> Iterator[Daemon]:
+        """Our mount of a store. Without `cache` its index begins empty and is thrown away."""
+        with tempfile.TemporaryDirectory(dir=self.work) as empty:
+            argv = [self.python, "-m", "mount", "mount", "{mountpoint}", "--store", store, "--foreground"]
+            with self._mounted(argv, cache or empty) as daemon:
+                yield daemon
+
+    @contextmanager
+    def pass_through(self, folder: str) -> Iterator[Daemon]:
+        """A bare fusepy file system over a folder."""
+        argv = [self.python, os.path.join(self.here, "pass_through.py"), folder, "{mountpoint}"]
+        with self._mounted(argv, self.work) as daemon:
+            yield daemon
+
+    @contextmanager
+    def bindfs(self, folder: str) -> Iterator[Daemon]:
+        """bindfs over a folder, with its defaults."""
+        with self._mounted(["bindfs", "-f", "-r", "--no-allow-other", folder, "{mountpoint}"], self.work) as daemon:
+            yield daemon

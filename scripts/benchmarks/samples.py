@@ -1,0 +1,93 @@
+"""The models that are measured, written as BentoML lays out its store: NAME/VERSION/model.yaml and files."""
+
+import os
+import random
+import statistics
+import struct
+from collections.abc import Iterable
+
+MIB = 1 << 20
+CREATED = "2026-01-02T03:04:05.678901+00:00"
+VERSION = "v1"
+MODEL_YAML = """\
+name: {name}
+version: {version}
+module: ''
+labels: {{}}
+options: {{}}
+metadata: {{}}
+context:
+  framework_name: ''
+  framework_versions: {{}}
+  bentoml_version: 1.4.39
+  python_version: 3.11.7
+signatures: {{}}
+api_version: v1
+creation_time: '{created}'
+"""
+
+
+def begin(store: str, name: str) -> str:
+    """A model's folder, with its model.yaml in it."""
+    folder = os.path.join(store, name, VERSION)
+    os.makedirs(folder)
+    with open(os.path.join(folder, "model.yaml"), "w") as file:
+        file.write(MODEL_YAML.format(name=name, version=VERSION, created=CREATED))
+    return folder
+
+
+def finish(store: str, name: str) -> None:
+    """What BentoML does last: the version folder's times (the mark of a complete model) and `latest`."""
+    os.utime(os.path.join(store, name, VERSION), (1_700_000_000, 1_700_000_000))
+    with open(os.path.join(store, name, "latest"), "w") as file:
+        file.write(VERSION)
+
+
+def _write(path: str, parts: Iterable[bytes]) -> None:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "wb") as file:
+        file.writelines(parts)
+
+
+def incompressible(store: str, name: str, size: int, members: int) -> None:
+    """Random bytes in `members` files (model.yaml is one of them) of uneven sizes, in folders of 20."""
+    folder = begin(store, name)
+    dice = random.Random(members)
+    weights = [dice.uniform(0.2, 1.8) for _ in range(members - 1)]
+    for number, weight in enumerate(weights):
+        length = int(size * weight / sum(weights))
+        parts = (os.urandom(min(4 * MIB, length - at)) for at in range(0, length, 4 * MIB))
+        _write(os.path.join(folder, f"layers-{number // 20:02d}", f"weights-{number:03d}.bin"), parts)
+    finish(store, name)
+
+
+def float_weights(store: str, name: str, size: int, members: int) -> None:
+    """Like trained f32 weights: random mantissas, signs and exponents spread as in N(0, 0.02)."""
+    folder = begin(store, name)
+    spread = statistics.NormalDist(0, 0.02)
+    top_bytes = bytes(struct.pack("<f", spread.inv_cdf((i + 0.5) / 256))[3] for i in range(256))
+
+    def weights(length: int) -> bytes:
+        block = bytearray(os.urandom(length))
+        block[3::4] = os.urandom(len(block[3::4])).translate(top_bytes)
+        return bytes(block)
+
+    length = size // members // 4 * 4
+    for number in range(members):
+        parts = (weights(min(4 * MIB, length - at)) for at in range(0, length, 4 * MIB))
+        _write(os.path.join(folder, f"weights-{number}.bin"), parts)
+    finish(store, name)
+
+
+def sparse(store: str, name: str, size: int, members: int) -> None:
+    """Files that are all hole: any size, no disk."""
+    folder = begin(store, name)
+    for number in range(members):
+        with open(os.path.join(folder, f"weights-{number}.bin"), "wb") as file:
+            file.truncate(size // members)
+    finish(store, name)
+
+
+def archive_path(top: str, name: str, suffix: str) -> str:
+    """Where a mount shows a model's archive."""
+    return os.path.join(top, "models", name, VERSION, f"{name}-{VERSION}.{suffix}")

@@ -1,0 +1,138 @@
+"""CRC-32s of runs of bytes that arrive in any order, and of runs put together.
+
+ISA-L computes them at 10 GB/s, so that they can be taken from the bytes as they are served.
+"""
+
+from __future__ import annotations
+
+import threading
+from array import array
+from collections import OrderedDict
+
+from isal.isal_zlib import crc32, crc32_combine
+
+from store.archive.pieces import Piece, Views
+
+__all__ = ["BlockChecksums", "RunningChecksum", "crc32", "crc32_combine", "crc32_of", "crc32_of_repeated"]
+
+_BUFFER = 256 << 10  # bytes read at a time: fits the processor's second-level cache
+_PARTS_KEPT = 256  # runs kept that arrived ahead of the first gap; more than that and the gap is read again
+_RUNNING_KEPT = 64  # blocks that are partly known
+
+
+class RunningChecksum:
+    """The CRC-32 of one run of bytes, from parts served in about sequential order. Not locked."""
+
+    __slots__ = ("_crc", "_done", "_parts")
+
+    def __init__(self) -> None:
+        self._done = 0  # bytes from the start whose CRC is known
+        self._crc = 0
+        self._parts: dict[int, tuple[int, int]] = {}  # start -> length, CRC
+
+    def add(self, start: int, length: int, crc: int) -> None:
+        """Take the CRC of the bytes [start, start + length)."""
+        if start == self._done:
+            self._crc = crc32_combine(self._crc, crc, length) if start else crc
+            self._done = start + length
+            while self._done in self._parts:
+                length, crc = self._parts.pop(self._done)
+                self._crc = crc32_combine(self._crc, crc, length)
+                self._done += length
+        elif start > self._done and len(self._parts) < _PARTS_KEPT:
+            self._parts[start] = (length, crc)
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything is known."""
+        return bool(self._done or self._parts)
+
+    def value(self, length: int) -> int | None:
+        """The CRC of all `length` bytes, once known."""
+        return self._crc if self._done == length else None
+
+    def complete(self, piece: Piece, start: int, length: int) -> int:
+        """The CRC of all bytes: what is not known yet is read from `piece`, where the run begins at `start`."""
+        while self._done < length:
+            gap_end = min((part for part in self._parts if part > self._done), default=length)
+            crc = crc32_of(piece, start + self._done, gap_end - self._done)
+            self.add(self._done, gap_end - self._done, crc)
+            self._parts = {part: known for part, known in self._parts.items() if part >= self._done}
+        return self._crc
+
+
+class BlockChecksums:
+    """The CRC-32 of each of a piece's equally long blocks, taken from the bytes as they are served.
+
+    Costs four bytes a block, however large the piece.
+    """
+
+    def __init__(self, piece: Piece, block_length: int, count: int) -> None:
+        self._piece = piece
+        self._block_length = block_length
+        self._crcs = array("I", bytes(array("I").itemsize * count))
+        self._known = bytearray(count)
+        self._running: OrderedDict[int, RunningChecksum] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def wants(self, block: int) -> bool:
+        """Whether the block's CRC is not known yet."""
+        return not self._known[block]
+
+    def note(self, block: int, start: int, views: Views) -> None:
+        """Take bytes that were served: those of the block from `start` on."""
+        crc = length = 0
+        for view in views:
+            crc = crc32(view, crc)
+            length += len(view)
+        with self._lock:
+            running = self._running.get(block)
+            if running is None:
+                if self._known[block]:
+                    return
+                running = self._running[block] = RunningChecksum()
+                if len(self._running) > _RUNNING_KEPT:
+                    self._running.popitem(last=False)
+            running.add(start, length, crc)
+            whole = running.value(self._block_length)
+            if whole is not None:
+                self._settle(block, whole)
+
+    def crc(self, block: int) -> int:
+        """The block's CRC; reads what has not been served."""
+        if not self._known[block]:
+            with self._lock:
+                running = self._running.pop(block, None) or RunningChecksum()
+            whole = running.complete(self._piece, block * self._block_length, self._block_length)
+            with self._lock:
+                self._settle(block, whole)
+        return self._crcs[block]
+
+    def _settle(self, block: int, crc: int) -> None:
+        self._crcs[block] = crc
+        self._known[block] = 1
+        self._running.pop(block, None)
+
+
+def crc32_of(piece: Piece, start: int, length: int, crc: int = 0) -> int:
+    """The CRC-32 of a range of a piece, continued from `crc`; reads it in bounded memory."""
+    buffer = memoryview(bytearray(min(_BUFFER, length)))
+    while length:
+        part = buffer[: min(len(buffer), length)]
+        piece.read_into([part], start)
+        crc = crc32(part, crc)
+        start += len(part)
+        length -= len(part)
+    return crc
+
+
+def crc32_of_repeated(pattern: bytes, count: int, crc: int = 0) -> int:
+    """The CRC-32 of `count` times the pattern, continued from `crc`, in steps that double."""
+    power, length = crc32(pattern), len(pattern)
+    while count:
+        if count & 1:
+            crc = crc32_combine(crc, power, length)
+        power = crc32_combine(power, power, length)
+        length *= 2
+        count >>= 1
+    return crc

@@ -1,0 +1,37 @@
+"""Members: what goes into an archive, whatever its format."""
+
+from __future__ import annotations
+
+import stat
+from typing import NamedTuple
+
+from store.archive.pieces import Piece
+
+
+class Member(NamedTuple):
+    """One file or folder of an archive."""
+
+    path: str  # no leading `./`, no trailing `/`; names that are not UTF-8 carry surrogates
+    is_folder: bool
+    executable: bool
+    content: Piece | None  # of a file that is not empty
+
+    @property
+    def size(self) -> int:
+        """Bytes of content."""
+        return self.content.length if self.content else 0
+
+    @property
+    def permissions(self) -> int:
+        """0755 for folders and what its owner may execute, else 0644: the same on every machine."""
+        return 0o755 if self.is_folder or self.executable else 0o644
+
+    @property
+    def mode(self) -> int:
+        """As in `st_mode`."""
+        return self.permissions | (stat.S_IFDIR if self.is_folder else stat.S_IFREG)
+
+    @property
+    def archive_path(self) -> bytes:
+        """The path as archives write it: UTF-8, undecodable bytes as they are, folders end in `/`."""
+        return self.path.encode("utf-8", "surrogateescape") + (b"/" if self.is_folder else b"")

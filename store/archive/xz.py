@@ -1,0 +1,143 @@
+"""xz around a tar, of *uncompressed* LZMA2 chunks: what BentoML calls `.bentomodel`.
+
+BentoML opens a `.bentomodel` with `compression="xz"` whatever is in it, and its own export spends minutes to save a few
+percent of a model's weights. A stream of uncompressed chunks is valid xz (The .xz File Format 1.1.0, sections 2 to 4;
+LZMA2 chunks as in liblzma's lzma2_decoder.c) and all arithmetic.
+
+A chunk carries at most 65,536 bytes behind a three-byte header; 65,533 are used, so that chunks lie on a grid of
+64 KiB. A block fills 64 cells of the grid, its header and checksum included, and so is 4 MiB long in the file.
+"""
+
+from __future__ import annotations
+
+import functools
+import struct
+
+from store.archive.checksum import crc32, crc32_of, crc32_of_repeated
+from store.archive.frames import Frames, Template
+from store.archive.pieces import Generated, Literal, Piece, PieceList, Repeated, Slice
+
+_CELL = 1 << 16
+_CHUNK = _CELL - 3  # bytes of content in a cell
+_CELLS = 64  # in a block
+_FIRST, _NEXT = b"\x01", b"\x02"  # uncompressed chunk: with, and without a dictionary reset
+_END = b"\x00"
+_CHECK_LENGTH = 4
+_STREAM_FLAGS = b"\x00\x01"  # CRC-32
+_LZMA2 = b"\x21\x01\x08"  # filter ID, size of properties, dictionary of 64 KiB: no decoder refuses so little
+_STREAM_HEADER = b"\xfd7zXZ\x00" + _STREAM_FLAGS + struct.pack("<I", crc32(_STREAM_FLAGS))
+_FOOTER_LENGTH = 12
+
+
+def lay_out_xz(content: Piece) -> PieceList:
+    """The xz stream of `content`."""
+    template, record = _full_block()
+    frames = Frames(content, template)
+    tail_start = frames.count * template.content_length
+    tail_length = content.length - tail_start
+    pieces = PieceList([Literal(_STREAM_HEADER), frames])
+    if tail_length:
+        for piece in _tail_block(content, tail_start, tail_length):
+            pieces.append(piece)
+    for piece in _index_and_footer(record, frames.count, _tail_record(tail_length) if tail_length else b""):
+        pieces.append(piece)
+    return pieces
+
+
+def xz_length(content_length: int) -> int:
+    """The length of the stream of so many bytes of content, without laying it out."""
+    template, record = _full_block()
+    count, tail = divmod(content_length, template.content_length)
+    blocks = count * template.length
+    records = len(record) * count
+    if tail:
+        blocks += _stored_length(_unpadded_size(tail))
+        records += len(_tail_record(tail))
+    index = 1 + len(_number(count + bool(tail))) + records
+    return len(_STREAM_HEADER) + blocks + _stored_length(index) + 4 + _FOOTER_LENGTH
+
+
+@functools.cache
+def _full_block() -> tuple[Template, bytes]:
+    """What a whole block looks like, and its record in the index."""
+    header = b""
+    for _ in range(4):  # the header names the content's size, which depends on the header's length
+        last = _CELL - len(header) - 3 - len(_END) - _CHECK_LENGTH
+        compressed = _CELLS * _CELL - len(header) - _CHECK_LENGTH
+        header = _block_header(compressed, (_CELLS - 1) * _CHUNK + last)
+    template = Template()
+    template.add_literal(header)
+    for cell in range(_CELLS):
+        length = last if cell == _CELLS - 1 else _CHUNK
+        template.add_literal(_chunk_header(cell == 0, length))
+        template.add_content(length)
+    template.add_literal(_END)
+    template.add_checksum()
+    return template, _number(template.length) + _number(template.content_length)
+
+
+def _tail_block(content: Piece, start: int, length: int) -> list[Piece]:
+    """The last block, which is shorter."""
+    pieces: list[Piece] = [Literal(_block_header(_compressed_length(length), length))]
+    for at in range(0, length, _CHUNK):
+        size = min(_CHUNK, length - at)
+        pieces += [Literal(_chunk_header(at == 0, size)), Slice(content, start + at, size)]
+    padding = _stored_length(_unpadded_size(length)) - _unpadded_size(length)
+
+    @functools.cache
+    def checksum() -> bytes:
+        return struct.pack("<I", crc32_of(content, start, length))
+
+    return [*pieces, Literal(_END + bytes(padding)), Generated(_CHECK_LENGTH, checksum)]
+
+
+def _index_and_footer(record: bytes, count: int, last_record: bytes) -> list[Piece]:
+    head = b"\x00" + _number(count + bool(last_record))
+    length = len(head) + len(record) * count + len(last_record)
+    rest = last_record + bytes(_stored_length(length) - length)
+    checksum = crc32(rest, crc32_of_repeated(record, count, crc32(head)))
+    backward = struct.pack("<I", (_stored_length(length) + 4) // 4 - 1) + _STREAM_FLAGS
+    footer = struct.pack("<I", crc32(backward)) + backward + b"YZ"
+    return [Literal(head), Repeated(record, count), Literal(rest + struct.pack("<I", checksum) + footer)]
+
+
+def _block_header(compressed: int, uncompressed: int) -> bytes:
+    fields = b"\xc0" + _number(compressed) + _number(uncompressed) + _LZMA2  # 0xc0: both sizes are there, one filter
+    length = _stored_length(1 + len(fields) + 4)
+    header = bytes([length // 4 - 1]) + fields
+    header += bytes(length - 4 - len(header))
+    return header + struct.pack("<I", crc32(header))
+
+
+def _chunk_header(first: bool, length: int) -> bytes:
+    return (_FIRST if first else _NEXT) + struct.pack(">H", length - 1)
+
+
+def _compressed_length(length: int) -> int:
+    """Bytes of LZMA2 data for so much content in one block."""
+    return length + 3 * -(-length // _CHUNK) + len(_END)
+
+
+def _unpadded_size(length: int) -> int:
+    """A tail block's size as the index names it: without the padding."""
+    compressed = _compressed_length(length)
+    return len(_block_header(compressed, length)) + compressed + _CHECK_LENGTH
+
+
+def _tail_record(length: int) -> bytes:
+    return _number(_unpadded_size(length)) + _number(length)
+
+
+def _stored_length(length: int) -> int:
+    """Rounded up to four bytes, as everything in xz is."""
+    return length + -length % 4
+
+
+def _number(value: int) -> bytes:
+    """Multibyte integer (section 1.2): seven bits a byte, the low ones first."""
+    encoded = bytearray()
+    while value >= 0x80:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)

@@ -1,0 +1,384 @@
+"""ModelStore: which models a store holds, as BentoML lays them out: `<name>/<version>/`, `<name>/latest`.
+
+Only finished, well-formed models are shown. What is left out is named in the log, once for each reason.
+
+Threading: every method may be called from any thread. Looks at the storage are made without a lock, so a slow one stops
+nobody else; two threads may make the same look, and the first one's finding is kept.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass, field
+
+from cachetools import LRUCache
+
+from store.completeness import QUIET_NS, State, judge
+from store.errors import BadModelError, BadTagError, NotFoundError, SourceChangedError, StoreError, StoreUnreadableError
+from store.model import MAX_MODEL_YAML, MODEL_YAML, Model, ModelInfo, in_archive_order
+from store.storage.base import Entry, Identity, Kind, Storage
+from store.storage.stamp import is_settled
+from store.tag import MAX_LENGTH, Tag, is_tag_part
+
+log = logging.getLogger(__name__)
+
+LATEST = "latest"
+REFRESH = 0.4  # seconds for which a finding is believed without another look
+UNFINISHED_NOTICE_NS = 10_000_000_000  # how long an unfinished save may be quiet before the log mentions it
+_ENTRIES_KEPT = 100_000  # files and folders, over all models whose listing is kept in memory
+
+
+@dataclass
+class _Version:
+    """What was seen of one version folder."""
+
+    folder: Identity
+    model_yaml: Identity
+    state: State
+    info: ModelInfo | None = None  # parsed when first asked for
+
+
+@dataclass
+class _Name:
+    """What was seen of one name's folder."""
+
+    folder: Identity
+    folder_seen_ns: int  # wall clock
+    candidates: list[str]  # sub-folders with a legal version
+    has_latest: bool
+    seen: float = 0.0  # monotonic
+    latest: str | None = None  # what the file says
+    latest_file: Identity | None = None
+    latest_seen_ns: int = 0
+    versions: dict[str, _Version] = field(default_factory=dict)
+
+
+class ModelStore:
+    """The catalogue of one store."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+        self._lock = threading.Lock()  # guards what follows, never held while looking
+        self._names: dict[str, _Name] = {}
+        self._roots: tuple[Identity, int, list[str]] | None = None
+        self._models: LRUCache[Tag, tuple[Model, float, float]] = LRUCache(
+            _ENTRIES_KEPT, getsizeof=lambda kept: min(len(kept[0].entries) + 1, _ENTRIES_KEPT)
+        )
+        self._warned: set[tuple[str, str]] = set()
+
+    def names(self) -> list[str]:
+        """Names with at least one finished model, sorted."""
+        shown = []
+        for name in self._root_names():
+            try:
+                if any(version.state is not State.UNFINISHED for version in self._name(name).versions.values()):
+                    shown.append(name)
+            except NotFoundError:
+                continue
+            except StoreError as error:
+                self._warn(name, f"{error}; {name} is left out")
+        return shown
+
+    def name_count(self) -> int:
+        """How many folders may hold models: a cheap look that does not open them."""
+        return len(self._root_names())
+
+    def versions(self, name: str) -> list[str]:
+        """The versions of a name that can be shown, sorted.
+
+        Raises:
+            NotFoundError: there is no such name.
+            StoreUnreadableError: its folder may not be read.
+        """
+        shown = []
+        for version in sorted(self._name(name).versions):
+            try:
+                self.model(Tag(name, version))
+            except StoreError:  # named in the log by model()
+                continue
+            shown.append(version)
+        return shown
+
+    def latest(self, name: str) -> str | None:
+        """The version that BentoML answers for `name:latest`: what the `latest` file says or, when that does not
+        exist, the youngest. None when the name has no model, or when the `latest` file cannot exist because a version
+        is called so."""
+        record = self._name(name)
+        versions = self.versions(name)
+        if not versions or LATEST in versions:
+            return None
+        if record.latest in versions:
+            return record.latest
+        return max(versions, key=lambda version: self.info(Tag(name, version)).creation_time)
+
+    def version_count(self, name: str) -> int:
+        """How many finished versions a name has, by a cheap look that does not open them.
+
+        Raises:
+            NotFoundError: it has none.
+        """
+        count = sum(version.state is not State.UNFINISHED for version in self._name(name).versions.values())
+        if not count:
+            raise NotFoundError(f"{name} has no models in the store")
+        return count
+
+    def root_identity(self) -> Identity:
+        """The identity of the store's folder, for its times."""
+        return self.storage.status("").identity
+
+    def name_identity(self, name: str) -> Identity:
+        """The identity of a name's folder, for its times."""
+        return self._name(name).folder
+
+    def info(self, tag: Tag) -> ModelInfo:
+        """What the `model.yaml` of a finished model says; errors as `model`."""
+        version = self._finished(tag)
+        if version.info is None:
+            version.info = ModelInfo.parse(tag, self.storage.read_small(f"{tag.path}/{MODEL_YAML}", MAX_MODEL_YAML))
+        return version.info
+
+    def model(self, tag: Tag, *, max_age: float = REFRESH) -> Model:
+        """The present generation of a model, at most about `max_age` seconds old.
+
+        Raises:
+            NotFoundError: there is no such model, or it is still being saved.
+            BadModelError: it cannot be shown; the log says why.
+            StoreUnreadableError: it may not be read.
+        """
+        try:
+            return self._model(tag, max_age)
+        except NotFoundError:
+            raise
+        except SourceChangedError as error:
+            raise NotFoundError(str(error)) from None
+        except StoreError as error:
+            self._warn(tag.path, f"{error}; {tag} is left out")
+            raise
+
+    def tags(self) -> list[Tag]:
+        """All models that can be shown, sorted."""
+        found = []
+        for name in self.names():
+            try:
+                found += [Tag(name, version) for version in self.versions(name)]
+            except StoreError as error:
+                self._warn(name, f"{error}; {name} is left out")
+        return found
+
+    def find(self, text: str) -> Tag:
+        """The tag a user wrote: `name:version`, `name:latest` or `name`, the last two for the latest one.
+
+        Raises:
+            BadTagError, NotFoundError.
+        """
+        name, colon, version = text.partition(":")
+        if not colon or (version == LATEST and LATEST not in self._versions_or_none(name)):
+            if not is_tag_part(name):
+                raise BadTagError(f"'{text}' is not a tag: a name is at most {MAX_LENGTH} of a-z, 0-9, '-', '_', '.'")
+            latest = self.latest(name)
+            if latest is None:
+                raise NotFoundError(f"{name} has no models in {self.storage.location}")
+            return Tag(name, latest)
+        return Tag.parse(text)
+
+    def _versions_or_none(self, name: str) -> list[str]:
+        return self.versions(name) if is_tag_part(name) else []
+
+    def _model(self, tag: Tag, max_age: float) -> Model:
+        with self._lock:
+            kept = self._models.get(tag)
+        now = time.monotonic()
+        # A look at a model of very many files takes long: repeated at most a tenth of the time, within the promise.
+        fresh_enough = kept is not None and now - kept[1] < max(max_age, min(10 * kept[2], 2 * REFRESH))
+        if kept is not None and fresh_enough and self._finished(tag).info == kept[0].info:
+            return kept[0]
+        info, entries, newest = self._look_at_model(tag)
+        model = Model(info, entries, newest)
+        took = time.monotonic() - now
+        with self._lock:
+            kept = self._models.get(tag)
+            if kept is not None and kept[0].info == info and kept[0].entries == model.entries:
+                model = kept[0]
+            self._models[tag] = (model, now, took)
+        return model
+
+    def _look_at_model(self, tag: Tag) -> tuple[ModelInfo, tuple[Entry, ...], int]:
+        """What `model.yaml` says and all files, seen in one state; once more if they changed in between."""
+        for _ in range(2):
+            info = self.info(tag)
+            model_yaml = self._finished(tag).model_yaml
+            found, newest = self._walk_steadily(tag)
+            entries = in_archive_order(found)
+            if entries and entries[0].path == MODEL_YAML and entries[0].identity == model_yaml:
+                return info, entries, newest
+            with self._lock:
+                self._names.pop(tag.name, None)
+        raise SourceChangedError(f"{tag} was changed while it was looked at")
+
+    def _walk_steadily(self, tag: Tag) -> tuple[list[Entry], int]:
+        """A look at all files; once more if something vanished in the middle of it."""
+        try:
+            return self.storage.walk(tag.path)
+        except SourceChangedError:
+            return self.storage.walk(tag.path)
+
+    def _finished(self, tag: Tag) -> _Version:
+        version = self._name(tag.name).versions.get(tag.version)
+        if version is None or version.state is State.UNFINISHED:
+            raise NotFoundError(f"{tag} is not in the store {self.storage.location}")
+        return version
+
+    def _root_names(self) -> list[str]:
+        folder = self.storage.status("").identity
+        kept = self._roots
+        if kept is not None and kept[0] == folder and is_settled(folder.mtime_ns, kept[1]):
+            return kept[2]
+        looked_at = time.time_ns()
+        names = []
+        for name, kind in self.storage.list_folder(""):
+            if kind is Kind.FOLDER and is_tag_part(name):
+                names.append(name)
+            else:
+                self._warn(name, f"{name!r} in the store is not a model's folder; it is left out")
+        names.sort()
+        self._roots = (folder, looked_at, names)
+        with self._lock:
+            for gone in self._names.keys() - set(names):
+                del self._names[gone]
+        return names
+
+    def _name(self, name: str) -> _Name:
+        """What is known of a name, at most REFRESH old."""
+        if not is_tag_part(name):
+            raise NotFoundError(f"'{name}' is not a model's name")
+        known = self._names.get(name)
+        if known is not None and time.monotonic() - known.seen < REFRESH:
+            return known
+        fresh = self._look_at_name(name, known)
+        with self._lock:
+            self._names[name] = fresh
+        return fresh
+
+    def _look_at_name(self, name: str, known: _Name | None) -> _Name:
+        seen = time.monotonic()
+        folder = self.storage.status(name)
+        if folder.kind is not Kind.FOLDER:
+            raise NotFoundError(f"{name} is not a folder")
+        if (
+            known is None
+            or known.folder != folder.identity
+            or not is_settled(folder.identity.mtime_ns, known.folder_seen_ns)
+        ):
+            known = self._list_name(name, folder.identity, known)
+        record = _Name(
+            known.folder,
+            known.folder_seen_ns,
+            known.candidates,
+            known.has_latest,
+            seen,
+            known.latest,
+            known.latest_file,
+            known.latest_seen_ns,
+        )
+        self._read_latest(name, record)
+        for version in record.candidates:
+            found = self._look_at_version(Tag(name, version), record, known.versions.get(version))
+            if found is not None:
+                record.versions[version] = found
+        return record
+
+    def _list_name(self, name: str, folder: Identity, known: _Name | None) -> _Name:
+        looked_at = time.time_ns()
+        candidates = []
+        has_latest = False
+        for item, kind in self.storage.list_folder(name):
+            if kind is Kind.FOLDER and is_tag_part(item):
+                candidates.append(item)
+            elif item == LATEST and kind is Kind.FILE:
+                has_latest = True
+            else:
+                self._warn(f"{name}/{item}", f"{item!r} in the folder of {name} is not a model; it is left out")
+        record = _Name(folder, looked_at, candidates, has_latest)
+        if known is not None:
+            record.versions = known.versions
+            record.latest, record.latest_file = known.latest, known.latest_file
+            record.latest_seen_ns = known.latest_seen_ns
+        return record
+
+    def _read_latest(self, name: str, record: _Name) -> None:
+        """Read `latest` again if it was written since; a rewrite in place does not touch the folder's times."""
+        path = f"{name}/{LATEST}"
+        try:
+            if not record.has_latest:
+                raise NotFoundError(path)
+            identity = self.storage.status(path).identity
+            if identity != record.latest_file or not is_settled(identity.mtime_ns, record.latest_seen_ns):
+                record.latest_seen_ns = time.time_ns()
+                text = self.storage.read_small(path, 2 * MAX_LENGTH).decode(errors="replace").strip()
+                record.latest, record.latest_file = text, identity
+        except NotFoundError:
+            record.latest, record.latest_file = None, None
+        except StoreError as error:
+            record.latest, record.latest_file = None, None
+            self._warn(path, f"{error}; the latest model of {name} is told by creation time")
+
+    def _look_at_version(self, tag: Tag, record: _Name, known: _Version | None) -> _Version | None:
+        path = f"{tag.path}/{MODEL_YAML}"
+        try:
+            folder = self.storage.status(tag.path).identity
+            model_yaml = self.storage.status(path)
+            if model_yaml.kind is not Kind.FILE:
+                raise BadModelError(f"the model.yaml of {tag} is not a regular file")
+        except NotFoundError:
+            self._warn_if_left(tag)
+            return None
+        except StoreError as error:
+            self._warn(tag.path, f"{error}; {tag} is left out")
+            return None
+        state = judge(folder, model_yaml.identity, is_latest=record.latest == tag.version)
+        if known is not None and known.model_yaml == model_yaml.identity:
+            if known.state is State.COMPLETE and known.folder == folder:
+                return known
+            version = _Version(folder, model_yaml.identity, state, known.info)
+        else:
+            version = _Version(folder, model_yaml.identity, state)
+        if state is not State.COMPLETE:
+            self._wait_or_tell(tag, version)
+        return version
+
+    def _wait_or_tell(self, tag: Tag, version: _Version) -> None:
+        """Settle QUIET_DECIDES by when something last changed in the folder; tell of a save that looks dead."""
+        try:
+            newest = self.storage.walk(tag.path)[1]
+        except StoreError:  # it is being written, or its error is told once it is finished
+            newest = max(version.folder.ctime_ns, version.model_yaml.ctime_ns)
+        quiet = time.time_ns() - newest
+        if version.state is State.QUIET_DECIDES:
+            version.state = State.COMPLETE if quiet >= QUIET_NS else State.UNFINISHED
+        elif quiet >= UNFINISHED_NOTICE_NS:
+            self._warn(
+                tag.path,
+                f"{tag} is not shown: BentoML has not finished saving it and nothing has changed in it for "
+                f"{UNFINISHED_NOTICE_NS // 10**9} s. If the save was interrupted, delete the folder and save again",
+            )
+
+    def _warn_if_left(self, tag: Tag) -> None:
+        """A folder without model.yaml is BentoML at work, or a stray one."""
+        try:
+            changed = self.storage.status(tag.path).identity.ctime_ns
+        except StoreUnreadableError as error:
+            self._warn(tag.path, f"{error}; {tag} is left out")
+        except StoreError:
+            return
+        else:
+            if time.time_ns() - changed >= UNFINISHED_NOTICE_NS:
+                self._warn(tag.path, f"the folder of {tag} holds no model.yaml; it is left out")
+
+    def _warn(self, path: str, sentence: str) -> None:
+        with self._lock:
+            if (path, sentence) in self._warned:
+                return
+            self._warned.add((path, sentence))
+        log.warning("%s", sentence)

@@ -1,0 +1,32 @@
+"""What can go wrong in a store, as exceptions whose text is the sentence that a user reads.
+
+`mount/errors.py` translates them to errno; the command line prints them as they are.
+"""
+
+
+class StoreError(Exception):
+    """Base of everything that this library raises on purpose."""
+
+
+class NotFoundError(StoreError):
+    """No such model, version, or file in the store."""
+
+
+class BadTagError(StoreError):
+    """A text that is not a tag by BentoML's rules."""
+
+
+class BadModelError(StoreError):
+    """A folder that cannot be shown as a model: `model.yaml` is missing or malformed, or too much lies in it."""
+
+
+class UnsafeMemberError(BadModelError):
+    """A model holds something that no archive may carry: a link that leads out of it, a device, a cycle."""
+
+
+class SourceChangedError(StoreError):
+    """A file was changed, replaced or removed after the archive that shows it was laid out."""
+
+
+class StoreUnreadableError(StoreError):
+    """The store, or a file in it, could not be read: permissions, an I/O error, a store that is not there."""

@@ -1,0 +1,137 @@
+"""Measurements: what must be learnt from a file's bytes once, and is kept in the index: its CRC-32.
+
+Keyed by the file's identity (`store.storage.base.Identity`), so that a changed file is measured anew.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cachetools import LRUCache
+
+from store.archive.checksum import RunningChecksum, crc32, crc32_of
+from store.archive.pieces import Views
+from store.index import Index
+from store.storage.base import Identity
+from store.storage.pinned import PinnedFile
+from store.storage.stamp import is_settled
+
+_KEPT = 50_000  # files whose CRC-32 is kept in memory
+
+
+class Measurements:
+    """The measurements of one process, shared by all archives. Threads that want the same file wait for one measure."""
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+        self._lock = threading.Lock()  # never held while reading
+        self._known: LRUCache[Identity, int] = LRUCache(_KEPT)
+        self._under_way: dict[Identity, threading.Lock] = {}
+
+    def crc32(self, file: PinnedFile) -> int:
+        """The CRC-32 of a file's content; reads the whole file unless it is known.
+
+        Raises:
+            SourceChangedError, StoreUnreadableError: as reading does.
+        """
+        known = self.known_crc32(file.identity)
+        if known is not None:
+            return known
+        with self._alone(file.identity):
+            known = self.known_crc32(file.identity)
+            if known is None:
+                started = time.time_ns()
+                known = crc32_of(file, 0, file.length)
+                self.keep_crc32(file.identity, known, started)
+        return known
+
+    def known_crc32(self, identity: Identity) -> int | None:
+        """The CRC-32 of a file, if it has been measured."""
+        with self._lock:
+            known = self._known.get(identity)
+        if known is None:
+            known = self._index.checksum(identity)
+            if known is not None:
+                with self._lock:
+                    self._known[identity] = known
+        return known
+
+    def keep_crc32(self, identity: Identity, crc: int, started_ns: int) -> None:
+        """Keep a CRC-32 of bytes read from `started_ns` (wall clock) on.
+
+        Beyond this process only if a change during the reading could not have gone unseen.
+        """
+        with self._lock:
+            self._known[identity] = crc
+        if is_settled(identity.ctime_ns, started_ns):
+            self._index.keep_checksum(identity, crc)
+
+    @contextmanager
+    def _alone(self, identity: Identity) -> Iterator[None]:
+        with self._lock:
+            turn = self._under_way.setdefault(identity, threading.Lock())
+        try:
+            with turn:
+                yield
+        finally:
+            with self._lock:
+                self._under_way.pop(identity, None)
+
+
+class MeasuredFile:
+    """A piece that knows its CRC-32: from the measurements or, while that is unknown, from its bytes as it serves them,
+    so that they need not be read once more."""
+
+    __slots__ = ("_file", "_learning", "_lock", "_measurements", "_running", "_started_ns", "length")
+
+    def __init__(self, measurements: Measurements, file: PinnedFile) -> None:
+        self._measurements = measurements
+        self._file = file
+        self._lock = threading.Lock()
+        self._learning: bool | None = None  # None until the first read
+        self._running = RunningChecksum()
+        self._started_ns = 0
+        self.length = file.length
+
+    def read_into(self, views: Views, offset: int) -> None:
+        """As `Piece.read_into`."""
+        if self._learning is None:
+            self._started_ns = time.time_ns()
+            self._learning = self._measurements.known_crc32(self._file.identity) is None
+        self._file.read_into(views, offset)
+        if self._learning:
+            self._learn(views, offset)
+
+    def crc32(self) -> int:
+        """The CRC-32 of the whole; reads what has not been served.
+
+        Raises:
+            SourceChangedError, StoreUnreadableError: as reading does.
+        """
+        with self._lock:
+            partly_known = self._learning and self._running.begun
+            running, self._running = self._running, RunningChecksum()
+            self._learning = False
+        if not partly_known:
+            return self._measurements.crc32(self._file)
+        crc = running.complete(self._file, 0, self.length)
+        self._measurements.keep_crc32(self._file.identity, crc, self._started_ns)
+        return crc
+
+    def _learn(self, views: Views, offset: int) -> None:
+        crc = length = 0
+        for view in views:
+            crc = crc32(view, crc)
+            length += len(view)
+        with self._lock:
+            if not self._learning:
+                return
+            self._running.add(offset, length, crc)
+            whole = self._running.value(self.length)
+            if whole is None:
+                return
+            self._learning = False
+        self._measurements.keep_crc32(self._file.identity, whole, self._started_ns)

@@ -1,0 +1,126 @@
+"""What one version in a store is: its `model.yaml`, its files, and the generation they make up.
+
+`model.yaml` is written by BentoML's ModelInfo (bentoml/_internal/models/model.py). `creation_time` is a quoted ISO
+string since 1.0; before, a YAML timestamp, which may be naive.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import itertools
+import os
+from typing import Any, NamedTuple
+
+import yaml
+
+from store.errors import BadModelError
+from store.storage.base import Entry
+from store.tag import Tag
+
+MODEL_YAML = "model.yaml"
+MAX_MODEL_YAML = 16 << 20  # bytes
+# libyaml is ten times faster; wheels of PyYAML have it, some source builds do not.
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+_generations = itertools.count(1)
+
+
+class ModelInfo(NamedTuple):
+    """What bentofs needs of a `model.yaml`."""
+
+    tag: Tag
+    module: str
+    creation_time: datetime.datetime  # aware, UTC
+    labels: dict[str, str]
+
+    @classmethod
+    def parse(cls, tag: Tag, content: bytes) -> ModelInfo:
+        """Read the `model.yaml` that lies in the folder of `tag`.
+
+        Raises:
+            BadModelError: it is not YAML, not a model's, or of another model.
+        """
+        try:
+            fields = yaml.load(content, Loader=_Loader)  # noqa: S506 - a safe loader, as above
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            problem = " ".join(str(error).split())
+            raise BadModelError(f"the model.yaml of {tag} is not YAML: {problem}") from None
+        if not isinstance(fields, dict):
+            raise BadModelError(f"the model.yaml of {tag} is not a mapping")
+        named = (fields.get("name"), fields.get("version"))
+        if tuple(map(str, named)) != tag:
+            raise BadModelError(f"the model.yaml of {tag} is of another model, {named[0]}:{named[1]}")
+        labels = fields.get("labels") or {}
+        if not isinstance(labels, dict):
+            raise BadModelError(f"the labels in the model.yaml of {tag} are not a mapping")
+        return cls(
+            tag,
+            str(fields.get("module") or ""),
+            _creation_time(tag, fields.get("creation_time")),
+            {str(key): str(value) for key, value in labels.items()},
+        )
+
+
+def _creation_time(tag: Tag, value: object) -> datetime.datetime:
+    if isinstance(value, str):
+        try:
+            # Python 3.10 does not know the Z.
+            value = datetime.datetime.fromisoformat(value.removesuffix("Z") + ("+00:00" if value.endswith("Z") else ""))
+        except ValueError:
+            raise BadModelError(f"the creation_time in the model.yaml of {tag} is not a time: {value}") from None
+    if not isinstance(value, datetime.datetime):
+        raise BadModelError(f"the model.yaml of {tag} has no creation_time")
+    if value.tzinfo is None:
+        value = value.replace(tzinfo=datetime.timezone.utc)
+    try:
+        return value.astimezone(datetime.timezone.utc)
+    except OverflowError:  # year 1 or 9999, an offset away from its end
+        return value.replace(tzinfo=datetime.timezone.utc)
+
+
+class Model:
+    """One generation of one version: exactly these files with these identities.
+
+    Two looks that find the same give the same object (`ModelStore.model`), so that `is` tells generations apart.
+    """
+
+    __slots__ = ("__weakref__", "entries", "generation", "info", "newest_ctime_ns", "size")
+
+    def __init__(self, info: ModelInfo, entries: tuple[Entry, ...], newest_ctime_ns: int) -> None:
+        """`entries` in the order of `in_archive_order`."""
+        self.generation = next(_generations)  # a number of its own in this process
+        self.info = info
+        self.entries = entries
+        self.newest_ctime_ns = newest_ctime_ns
+        self.size = sum(entry.size for entry in entries)  # bytes of all files
+
+    @property
+    def tag(self) -> Tag:
+        return self.info.tag
+
+    @property
+    def file_count(self) -> int:
+        return sum(not entry.is_folder for entry in self.entries)
+
+    @property
+    def mtime(self) -> int:
+        """`creation_time` in whole seconds since 1970, not before it: the mtime of all its archives and members."""
+        return max(0, int(self.info.creation_time.timestamp()))
+
+    def fingerprint(self) -> str:
+        """A digest of this generation that holds over restarts, for what is kept on disk about it."""
+        digest = hashlib.blake2b(repr((self.tag, self.mtime)).encode(), digest_size=20)
+        for entry in self.entries:
+            line = (os.fsencode(entry.path), entry.executable, entry.identity and tuple(entry.identity))
+            digest.update(repr(line).encode())
+        return digest.hexdigest()
+
+
+def in_archive_order(entries: list[Entry]) -> tuple[Entry, ...]:
+    """`model.yaml` first, so that a reader knows early what comes; the rest by the bytes of its path.
+
+    A folder comes before what lies in it, since its path is shorter.
+    """
+    return tuple(sorted(entries, key=lambda entry: (entry.path != MODEL_YAML, os.fsencode(entry.path))))

@@ -1,0 +1,1 @@
+"""Where a store's bytes live. `base` says what every place offers; `local` is a folder of this machine."""

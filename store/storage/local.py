@@ -1,0 +1,291 @@
+"""A store in a folder of this machine.
+
+Every path is opened component by component below the root, without following links, so that nothing outside the store
+can be reached by swapping a folder for a link; files are opened non-blocking and checked to be regular. The root is
+opened anew each time: a store that was deleted and made again is seen.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+from store.errors import BadModelError, NotFoundError, SourceChangedError, StoreUnreadableError, UnsafeMemberError
+from store.storage.base import Entry, Identity, Kind, Status, Usage
+
+MAX_MEMBERS = 1_000_000  # files and folders in one model; no real model comes near
+MAX_DEPTH = 100  # folders within folders, each one an open descriptor while walking
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+
+
+class LocalStorage:
+    """A folder that holds `<name>/<version>/model.yaml`."""
+
+    def __init__(self, root: str, *, follow_links: bool = False) -> None:
+        """`follow_links`: links that lead out of a model are followed instead of refused."""
+        self._root = os.path.abspath(root)
+        self._follow_links = follow_links
+        self._step = _FOLDER if follow_links else _FOLDER | os.O_NOFOLLOW
+
+    @property
+    def location(self) -> str:
+        return self._root
+
+    def list_folder(self, path: str) -> list[tuple[str, Kind]]:
+        with self._translated(path), self._folder(path) as folder, os.scandir(folder) as entries:
+            return [(entry.name, self._kind_of(entry)) for entry in entries]
+
+    def status(self, path: str) -> Status:
+        parent, _, name = path.rpartition("/")
+        with self._translated(path), self._folder(parent) as folder:
+            return _status(os.stat(name or ".", dir_fd=folder, follow_symlinks=self._follow_links))
+
+    def read_small(self, path: str, limit: int) -> bytes:
+        parent, _, name = path.rpartition("/")
+        with self._translated(path), self._folder(parent) as folder:
+            flags = _FILE & ~os.O_NOFOLLOW if self._follow_links else _FILE
+            descriptor = os.open(name, flags, dir_fd=folder)
+            with os.fdopen(descriptor, "rb") as file:
+                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    raise BadModelError(f"{self._show(path)} is not a regular file")
+                content = file.read(limit + 1)
+        if len(content) > limit:
+            raise BadModelError(f"{self._show(path)} is larger than {limit:,} bytes")
+        return content
+
+    def walk(self, path: str) -> tuple[list[Entry], int]:
+        with self._translated(path):
+            return _Walk(self, path, self._follow_links).run()
+
+    def open_file(self, source: str, identity: Identity) -> LocalFile:
+        try:
+            if source.startswith("/"):
+                descriptor = os.open(source, _FILE)
+            else:
+                parent, _, name = source.rpartition("/")
+                with self._folder(parent) as folder:
+                    descriptor = os.open(name, _FILE, dir_fd=folder)
+        except OSError as error:
+            if error.errno in _GONE:
+                raise SourceChangedError(f"{self._show(source)} is gone") from None
+            raise self._unreadable(source, error) from error
+        file = LocalFile(descriptor, identity, self._show(source))
+        file.check()
+        return file
+
+    def usage(self) -> Usage:
+        with self._translated(""), self._folder("") as folder:
+            figures = os.fstatvfs(folder)
+        return Usage(
+            figures.f_bsize,
+            figures.f_frsize,
+            figures.f_blocks,
+            figures.f_bfree,
+            figures.f_bavail,
+            figures.f_files,
+            figures.f_ffree,
+            figures.f_namemax,
+        )
+
+    @contextmanager
+    def _folder(self, path: str) -> Iterator[int]:
+        """A descriptor of a folder below the root."""
+        descriptor = os.open(self._root, _FOLDER)
+        try:
+            for name in path.split("/") if path else ():
+                below = os.open(name, self._step, dir_fd=descriptor)
+                os.close(descriptor)
+                descriptor = below
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def _translated(self, path: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno in _GONE and path:
+                raise NotFoundError(f"{self._show(path)} is not there") from None
+            raise self._unreadable(path, error) from error
+
+    def _unreadable(self, path: str, error: OSError) -> StoreUnreadableError:
+        return StoreUnreadableError(f"{self._show(path)} cannot be read: {os.strerror(error.errno or errno.EIO)}")
+
+    def _show(self, path: str) -> str:
+        return printable(os.path.join(self._root, path))
+
+    def _kind_of(self, entry: os.DirEntry[str]) -> Kind:
+        with suppress(OSError):  # a dangling link stays a link
+            if entry.is_dir(follow_symlinks=self._follow_links):
+                return Kind.FOLDER
+            if entry.is_file(follow_symlinks=self._follow_links):
+                return Kind.FILE
+        return Kind.LINK if entry.is_symlink() else Kind.SPECIAL
+
+
+class LocalFile:
+    """An open file that answers only while it is what it was when it was pinned. Closed when nobody holds it."""
+
+    __slots__ = ("_descriptor", "_identity", "_name")
+
+    def __init__(self, descriptor: int, identity: Identity, name: str) -> None:
+        self._descriptor = descriptor
+        self._identity = identity
+        self._name = name
+
+    def __del__(self) -> None:
+        os.close(self._descriptor)
+
+    def read_into(self, views: Sequence[memoryview], offset: int) -> None:
+        wanted = 0
+        for view in views:
+            wanted += len(view)
+        try:
+            got = os.preadv(self._descriptor, views, offset)
+            while got != wanted:  # never seen on a local disk; network file systems may
+                rest = _after(views, got)
+                more = os.preadv(self._descriptor, rest, offset + got)
+                if more == 0:
+                    raise SourceChangedError(f"{self._name} became shorter while it was read")
+                got += more
+        except OSError as error:
+            raise StoreUnreadableError(f"{self._name} cannot be read: {error.strerror}") from error
+        # After the bytes, not before: what was read is what the identity names.
+        self.check()
+
+    def check(self) -> None:
+        """Raises SourceChangedError if the file is no longer what was pinned."""
+        now = os.fstat(self._descriptor)
+        pinned = self._identity
+        if (
+            now.st_ctime_ns != pinned.ctime_ns
+            or now.st_mtime_ns != pinned.mtime_ns
+            or now.st_size != pinned.size
+            or now.st_ino != pinned.inode
+            or now.st_dev != pinned.device
+            or not stat.S_ISREG(now.st_mode)
+        ):
+            raise SourceChangedError(f"{self._name} was changed or replaced")
+
+
+class _Walk:
+    """One look at all that lies in a model's folder."""
+
+    def __init__(self, storage: LocalStorage, model: str, follow_links: bool) -> None:
+        self._storage = storage
+        self._model = model
+        self._follow_links = follow_links
+        self._entries: list[Entry] = []
+        self._newest = 0
+        # Links are judged against where the model really is, whatever links lead to the store itself.
+        self._real = os.path.realpath(os.path.join(storage.location, model))
+
+    def run(self) -> tuple[list[Entry], int]:
+        with self._storage._folder(self._model) as folder:
+            self._visit(folder, "", self._model, [])
+        return self._entries, self._newest
+
+    def _visit(self, folder: int, path: str, source: str, above: list[tuple[int, int]]) -> None:
+        look = os.fstat(folder)
+        here = (look.st_dev, look.st_ino)
+        if here in above:
+            raise UnsafeMemberError(f"{self._show(path)} is a link to a folder around it: links must not make a cycle")
+        if len(above) >= MAX_DEPTH:
+            raise BadModelError(f"{self._show(path)} lies more than {MAX_DEPTH} folders deep")
+        self._newest = max(self._newest, look.st_ctime_ns)
+        above.append(here)
+        with os.scandir(folder) as found:
+            for entry in found:
+                below = f"{path}/{entry.name}" if path else entry.name
+                try:
+                    look = entry.stat(follow_symlinks=False)
+                    self._take(folder, entry.name, look, below, f"{source}/{entry.name}", above)
+                except FileNotFoundError:
+                    raise SourceChangedError(f"{self._show(below)} vanished while the model was looked at") from None
+        above.pop()
+
+    def _take(
+        self, folder: int, name: str, look: os.stat_result, path: str, source: str, above: list[tuple[int, int]]
+    ) -> None:
+        if len(self._entries) >= MAX_MEMBERS:
+            raise BadModelError(f"{self._show('')} holds more than {MAX_MEMBERS:,} files and folders")
+        self._newest = max(self._newest, look.st_ctime_ns)
+        if stat.S_ISREG(look.st_mode):
+            self._entries.append(Entry(path, False, bool(look.st_mode & stat.S_IXUSR), _identity(look), source))
+        elif stat.S_ISDIR(look.st_mode):
+            self._entries.append(Entry(path, True, True, None, source))
+            below = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+            try:
+                self._visit(below, path, source, above)
+            finally:
+                os.close(below)
+        elif stat.S_ISLNK(look.st_mode):
+            self._take_link(path, source, above)
+        else:
+            raise UnsafeMemberError(f"{self._show(path)} is a device, socket or pipe: archives hold files and folders")
+
+    def _take_link(self, path: str, source: str, above: list[tuple[int, int]]) -> None:
+        """Replace a link by what it leads to."""
+        at = source if source.startswith("/") else os.path.join(self._storage.location, source)
+        target = os.path.realpath(at)
+        inside = target == self._real or target.startswith(self._real + "/")
+        if not inside and not self._follow_links:
+            raise UnsafeMemberError(
+                f"{self._show(path)} is a link that leads out of the model: replace it by the file, "
+                "or mount with --follow-links"
+            )
+        try:
+            look = os.lstat(target)
+        except OSError:
+            raise UnsafeMemberError(f"{self._show(path)} is a link that leads nowhere") from None
+        real_source = f"{self._model}{target[len(self._real) :]}" if inside and not self._follow_links else target
+        if stat.S_ISDIR(look.st_mode):
+            self._newest = max(self._newest, look.st_ctime_ns)
+            self._entries.append(Entry(path, True, True, None, real_source))
+            below = os.open(target, _FOLDER | os.O_NOFOLLOW)
+            try:
+                self._visit(below, path, real_source, above)
+            finally:
+                os.close(below)
+        elif stat.S_ISLNK(look.st_mode):  # realpath gives up on a loop and leaves a link
+            raise UnsafeMemberError(f"{self._show(path)} is a link to itself")
+        else:
+            self._take(-1, "", look, path, real_source, above)
+
+    def _show(self, path: str) -> str:
+        return self._storage._show(f"{self._model}/{path}" if path else self._model)
+
+
+def printable(text: str) -> str:
+    """A path as a user may see it: no terminal escapes, no undecodable bytes raw."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def _after(views: Sequence[memoryview], count: int) -> list[memoryview]:
+    """What is left of the views after their first `count` bytes."""
+    rest = []
+    for view in views:
+        if count < len(view):
+            rest.append(view[count:])
+        count = max(0, count - len(view))
+    return rest
+
+
+def _identity(look: os.stat_result) -> Identity:
+    return Identity(look.st_dev, look.st_ino, look.st_size, look.st_mtime_ns, look.st_ctime_ns)
+
+
+def _status(look: os.stat_result) -> Status:
+    if stat.S_ISREG(look.st_mode):
+        kind = Kind.FILE
+    elif stat.S_ISDIR(look.st_mode):
+        kind = Kind.FOLDER
+    else:
+        kind = Kind.LINK if stat.S_ISLNK(look.st_mode) else Kind.SPECIAL
+    return Status(kind, bool(look.st_mode & stat.S_IXUSR), _identity(look))

@@ -1,0 +1,69 @@
+"""Fixtures for every test: mounts that end with the test, and the checks that a test leaves nothing behind."""
+
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+from tests import harness
+from tests.harness import Mounted
+
+pytest_plugins = ["tests.logcheck"]
+
+# No deadline on a single example: the machine may be busy, and what must be fast is measured by scripts/bench.
+hypothesis.settings.register_profile("bentofs", deadline=None)
+hypothesis.settings.load_profile("bentofs")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """An empty model store."""
+    folder = tmp_path / "bentoml" / "models"
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture
+def mounted(tmp_path: Path) -> Iterator[Callable[..., Mounted]]:
+    """Mounts a store for the length of the test: `mounted(store, **arguments of Mounted)`."""
+    running: list[Mounted] = []
+
+    def mount(store: Path, **arguments: object) -> Mounted:
+        daemon = Mounted(store, tmp_path / f"mount-{len(running)}", **arguments)  # type: ignore[arg-type]
+        running.append(daemon)
+        daemon.start()
+        return daemon
+
+    yield mount
+    complaints = [text for daemon in reversed(running) if (text := _stop(daemon))]
+    assert not complaints, "\n".join(complaints)
+
+
+def _stop(daemon: Mounted) -> str:
+    """Ends a daemon that the test has not ended itself, and says what was wrong, so that the others are ended too."""
+    if not daemon.running:
+        return ""
+    try:
+        daemon.stop()
+    except AssertionError as error:
+        return str(error)
+    return ""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
+    """No mount outlives its test, except those that a fixture of wider scope still holds."""
+    result = yield
+    base: Path = item.config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
+    forgotten = harness.forgotten_mounts(base)
+    if forgotten:
+        pytest.fail(f"left mounted, and unmounted now: {', '.join(map(str, forgotten))}", pytrace=False)
+    return result
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Also after an interrupted run: no daemon goes on."""
+    for daemon in harness.living():
+        daemon.kill()
+    harness.forgotten_mounts(session.config._tmp_path_factory.getbasetemp())  # type: ignore[attr-defined]

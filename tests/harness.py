@@ -1,0 +1,308 @@
+"""What tests of a living mount share: a daemon with a home of its own, and model stores made without BentoML."""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+from scripts.sample_store import write_model
+from tests.expectations import Expectation, complaints
+
+ROOT = Path(__file__).resolve().parent.parent
+
+Answer = TypeVar("Answer")
+
+_RECORD = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (DEBUG|INFO|WARNING|ERROR|CRITICAL) ")
+_START_SECONDS = 20.0
+_STOP_SECONDS = 20.0
+
+_living: set["Mounted"] = set()
+
+
+def wait_until(answer: Callable[[], Answer], seconds: float, what: str, interval: float = 0.05) -> Answer:
+    """The first true answer, or a failed assertion that says what did not come about."""
+    end = time.monotonic() + seconds
+    while not (found := answer()):
+        assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
+        time.sleep(interval)
+    return found
+
+
+def mountpoints(below: Path) -> list[Path]:
+    """What is mounted at or below a folder. Read from the kernel's table: a stale or stuck mount cannot block that."""
+    found = []
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        escaped = line.split(" ")[4]
+        path = Path(re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), escaped))
+        if path == below or below in path.parents:
+            found.append(path)
+    return found
+
+
+def unmount_lazily(mountpoint: Path) -> None:
+    for command in (["fusermount", "-uz", str(mountpoint)], ["umount", "-l", str(mountpoint)]):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run(command, capture_output=True, timeout=10, check=False)
+        if not mountpoints(mountpoint):
+            return
+
+
+def forgotten_mounts(below: Path) -> list[Path]:
+    """Mounts that belong to no `Mounted` that still runs. They are unmounted here; the test that left them fails."""
+    owned = {mounted.path for mounted in _living}
+    forgotten = [path for path in mountpoints(below) if path not in owned]
+    for path in forgotten:
+        unmount_lazily(path)
+    return forgotten
+
+
+def living() -> list["Mounted"]:
+    return list(_living)
+
+
+def serious_lines(log: str) -> list[str]:
+    """The records at WARNING or above, and whatever stands on stderr outside of any record: tracebacks of threads,
+    sentences of libfuse. The lines that follow a serious record belong to it."""
+    lines: list[str] = []
+    in_serious = False
+    for line in log.splitlines():
+        match = _RECORD.match(line)
+        if match:
+            in_serious = match[1] not in ("DEBUG", "INFO")
+            if in_serious:
+                lines.append(line)
+        elif in_serious:
+            lines[-1] += "\n" + line
+        elif line.strip():
+            lines.append(line)
+    return lines
+
+
+class Mounted:
+    """`bentofs mount --foreground` on a store, as a subprocess whose cache, state and BENTOML_HOME lie below `base`.
+
+    Leaving the context ends it by SIGTERM and asserts that it exited with 0, that nothing stays mounted, and that its
+    log holds nothing at WARNING or above except what was expected. Entering again mounts again, with the same index.
+    No wait is unbounded: when `limit` seconds have passed the daemon is killed, so that whoever reads gets an error.
+    """
+
+    def __init__(
+        self,
+        store: Path,
+        base: Path,
+        *,
+        formats: str | None = None,
+        options: Sequence[str] = (),
+        prefix: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        limit: float = 300.0,
+    ) -> None:
+        self.store = store
+        self.base = base
+        self.path = base / "mnt"
+        self._options = [*options, *(["--formats", formats] if formats else [])]
+        self._prefix = list(prefix)
+        self._environment = {**os.environ, "PYTHONUNBUFFERED": "1", **home_of(base), **(environment or {})}
+        self._limit = limit
+        self._expectations: list[Expectation] = []
+        self._process: subprocess.Popen[bytes] | None = None
+        self._watchdog: threading.Timer | None = None
+        self._log = base / "daemon.log"
+
+    @property
+    def process(self) -> "subprocess.Popen[bytes]":
+        assert self._process is not None, "not started"
+        return self._process
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def log(self) -> str:
+        return self._log.read_text(errors="backslashreplace")
+
+    def expect_log(self, pattern: str, times: int | None = None) -> None:
+        """A record at WARNING or above that fits is wanted: `times` times, or at least once."""
+        self._expectations.append(Expectation(pattern, times))
+
+    def allow_log(self, pattern: str) -> None:
+        """Such a record may come or not, as when it depends on how fast the machine is."""
+        self._expectations.append(Expectation(pattern, optional=True))
+
+    def wait_for_log(self, pattern: str, seconds: float = 5.0) -> str:
+        """Waits for a line of the log, of any level, and gives it back."""
+        line = re.compile(f"^.*{pattern}.*$", re.MULTILINE)
+        found = wait_until(lambda: list(line.finditer(self.log())), seconds, f"{pattern} in the log")
+        return found[0][0]
+
+    def __enter__(self) -> "Mounted":
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.stop()
+            return
+        print(f"--- log of the daemon on {self.path}\n{self.log()}", file=sys.stderr)
+        self.kill()
+
+    def start(self) -> None:
+        assert self._process is None, "already started"
+        self.path.mkdir(parents=True, exist_ok=True)
+        # setpriv so that the daemon ends, and unmounts, even when pytest itself is killed.
+        command = ["setpriv", "--pdeathsig", "TERM", *self._prefix, sys.executable, "-m", "mount", "mount"]
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [*command, str(self.path), "--store", str(self.store), "--foreground", *self._options],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                cwd=ROOT,
+                env=self._environment,
+            )
+        self._watchdog = threading.Timer(self._limit, self._give_up)
+        self._watchdog.daemon = True
+        self._watchdog.start()
+        _living.add(self)
+        try:
+            wait_until(self._answers, _START_SECONDS, f"the mount answers\n{self._log}")
+        except BaseException:
+            print(f"--- log of the daemon on {self.path}\n{self.log()}", file=sys.stderr)
+            self.kill()
+            raise
+
+    def _answers(self) -> bool:
+        assert self.process.poll() is None, f"the daemon exited with {self.process.returncode}:\n{self.log()}"
+        if self.path not in mountpoints(self.path):
+            return False
+        with contextlib.suppress(OSError):
+            return (self.path / "README.txt").stat().st_size > 0
+        return False
+
+    def _give_up(self) -> None:
+        self.process.kill()
+        unmount_lazily(self.path)
+
+    def stop(self) -> None:
+        """Ends the daemon by SIGTERM and asserts everything that must hold then."""
+        process = self.process
+        process.send_signal(signal.SIGTERM)
+        try:
+            code = process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"SIGTERM did not end the daemon within {_STOP_SECONDS:g} s:\n{self.log()}") from None
+        left = mountpoints(self.path)
+        self.kill()
+        assert code == 0, f"the daemon exited with {code}:\n{self.log()}"
+        assert not left, f"still mounted after the daemon's end: {left}"
+        found = complaints(serious_lines(self.log()), self._expectations)
+        assert not found, "\n".join(found)
+
+    def kill(self) -> None:
+        """Ends the daemon the hard way, and cleans up; asserts nothing. Harmless when it has ended already."""
+        if self._watchdog:
+            self._watchdog.cancel()
+        if self._process:
+            self._process.kill()
+            if mountpoints(self.path):
+                unmount_lazily(self.path)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(10)
+        self._process = None
+        _living.discard(self)
+
+    def archive(self, tag: str, suffix: str) -> Path:
+        """Where an archive stands: `archive("iris:v1", ".zip")`."""
+        name, version = tag.split(":")
+        return self.path / "models" / name / version / f"{name}-{version}{suffix}"
+
+    def shows(self, tag: str) -> bool:
+        name, version = tag.split(":")
+        with contextlib.suppress(FileNotFoundError):
+            return version in os.listdir(self.path / "models" / name)
+        return False
+
+
+def home_of(base: Path) -> dict[str, str]:
+    """An environment in which nothing reads or writes the user's own files."""
+    names = {
+        "HOME": "home",
+        "XDG_CACHE_HOME": "cache",
+        "XDG_STATE_HOME": "state",
+        "XDG_DATA_HOME": "data",
+        "BENTOML_HOME": "bentoml",
+        "TMPDIR": "tmp",
+    }
+    folders = {variable: base / name for variable, name in names.items()}
+    for folder in folders.values():
+        folder.mkdir(parents=True, exist_ok=True)
+    return {variable: str(folder) for variable, folder in folders.items()}
+
+
+def make_model(
+    store: Path,
+    tag: str,
+    files: Mapping[str | bytes, bytes | int] | None = None,
+    *,
+    creation_time: str = "2026-01-02T03:04:05.678901+00:00",
+    labels: Mapping[str, str] | None = None,
+    complete: bool = True,
+    latest: bool | None = None,
+    executable: Sequence[str] = (),
+) -> Path:
+    """A model as BentoML >= 1.4.20 leaves it in a store, in microseconds instead of seconds; gives its folder back.
+
+    `files` maps paths to their bytes, or to the size of a sparse file of zeros; a path that ends with a slash is an
+    empty folder. `complete=False` leaves out the end of the save, `latest` says whether to become the latest (None: by
+    BentoML's rule).
+    """
+    folder = write_model(
+        store, tag, files or {}, creation_time=creation_time, labels=labels or {}, complete=complete, latest=latest
+    )
+    for path in executable:
+        (folder / path).chmod(0o755)
+    return folder
+
+
+def remove_model(store: Path, tag: str) -> None:
+    """What BentoML's `delete` does, except that `latest` is left to name a version that is gone."""
+    name, version = tag.split(":")
+    shutil.rmtree(store / name / version)
+
+
+def run(*command: str | Path, seconds: float = 60.0, **options: object) -> "subprocess.CompletedProcess[str]":
+    """Runs a tool, bounded, and asserts that it succeeded; what it wrote is in the failure's text."""
+    options.setdefault("env", {**os.environ, "LC_ALL": "C.UTF-8"})  # English, and names in any script
+    arguments = [str(part) for part in command]
+    done = subprocess.run(  # type: ignore[call-overload]
+        arguments, capture_output=True, text=True, errors="backslashreplace", timeout=seconds, check=False, **options
+    )
+    assert done.returncode == 0, f"{arguments} exited with {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def ended(process: "subprocess.Popen[bytes]") -> Iterator["subprocess.Popen[bytes]"]:
+    """A subprocess that is gone at the end of the block, whatever happens in it; also when it is stopped."""
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait(10)

@@ -1,0 +1,141 @@
+"""Two releases of real BentoML as judges, stores that they made, and an sshd; each made once for all tests."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.harness import ROOT, ended, home_of, run, wait_until
+
+JUDGES = ("1.4", "1.2")
+
+
+@dataclass(frozen=True)
+class Judge:
+    """One release of BentoML, in the environment that scripts/test made for it."""
+
+    release: str
+
+    @property
+    def python(self) -> Path:
+        python = ROOT / f".venv-bentoml-{self.release}" / "bin" / "python"
+        assert python.exists(), f"{python} is missing: run ./scripts/test once, it installs BentoML there"
+        return python
+
+    def _command(self, arguments: tuple[str, ...]) -> list[str]:
+        return [str(self.python), "-W", "ignore", str(ROOT / "tests" / "interop" / "judge.py"), *arguments]
+
+    def _environment(self, base: Path) -> dict[str, str]:
+        # Usage tracking off: a test must not talk to anyone.
+        return {**os.environ, **home_of(base), "BENTOML_DO_NOT_TRACK": "True"}
+
+    def run(self, base: Path, *arguments: str) -> str:
+        """Runs a command of judge.py with the home below `base`; what it printed."""
+        return run(*self._command(arguments), env=self._environment(base), seconds=120).stdout
+
+    def start(self, base: Path, *arguments: str) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(self._command(arguments), env=self._environment(base), stdin=subprocess.DEVNULL)
+
+    def cli(self, base: Path, *arguments: str) -> str:
+        return run(self.python.with_name("bentoml"), *arguments, env=self._environment(base), seconds=120).stdout
+
+    def describe(self, base: Path) -> dict[str, dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = json.loads(self.run(base, "describe"))
+        return found
+
+
+@pytest.fixture(params=JUDGES)
+def judge(request: pytest.FixtureRequest) -> Judge:
+    return Judge(request.param)
+
+
+@pytest.fixture(scope="session", params=JUDGES, ids=lambda release: f"made-by-{release}")
+def made_by_bentoml(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home whose store (bentoml/models) holds models that this release of BentoML made itself."""
+    base = tmp_path_factory.mktemp(f"made-by-{request.param}")
+    Judge(request.param).run(base, "save")
+    return base
+
+
+@dataclass(frozen=True)
+class SshServer:
+    """A real sshd on loopback that lets the user of this process in, by a key of its own."""
+
+    port: int
+    options: tuple[str, ...]
+
+
+@pytest.fixture(scope="session")
+def ssh_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
+    base = tmp_path_factory.mktemp("sshd")
+    for name in ("host", "user"):
+        run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", base / name)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    host_key = (base / "host.pub").read_text()
+    (base / "known_hosts").write_text(f"[127.0.0.1]:{port} {host_key}")
+    (base / "config").write_text(
+        f"""ListenAddress 127.0.0.1
+Port {port}
+HostKey {base}/host
+PidFile {base}/pid
+AuthorizedKeysFile {base}/user.pub
+StrictModes no
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+PermitRootLogin prohibit-password
+UsePAM {"yes" if _account_is_locked() else "no"}
+Subsystem sftp internal-sftp
+"""
+    )
+    sshd = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    assert sshd, "sshd is missing: run ./scripts/test, it installs openssh-server"
+    separation = Path("/run/sshd")  # sshd insists on it when root starts it; Debian makes it with the service.
+    made_here = os.geteuid() == 0 and not separation.exists()
+    if made_here:
+        separation.mkdir(mode=0o755)
+    options = {
+        "Port": port,
+        "IdentityFile": base / "user",
+        "IdentitiesOnly": "yes",
+        "UserKnownHostsFile": base / "known_hosts",
+        "BatchMode": "yes",
+        "ConnectTimeout": 10,
+    }
+    arguments = tuple(part for name, value in options.items() for part in ("-o", f"{name}={value}"))
+    try:
+        with (
+            (base / "log").open("wb") as log,
+            ended(subprocess.Popen([sshd, "-D", "-e", "-f", str(base / "config")], stderr=log)) as process,
+        ):
+
+            def greets() -> bool:
+                assert process.poll() is None, (base / "log").read_text()
+                try:
+                    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+                        return connection.recv(4) == b"SSH-"
+                except OSError:
+                    return False
+
+            wait_until(greets, 20, "sshd greets")
+            yield SshServer(port, ("-F", "/dev/null", *arguments))
+    finally:
+        if made_here:
+            separation.rmdir()
+
+
+def _account_is_locked() -> bool:
+    """sshd without PAM refuses an account whose password is locked, as root's is on many machines."""
+    try:
+        lines = Path("/etc/shadow").read_text().splitlines()
+    except PermissionError:
+        return False
+    return any(line.startswith("root:!") for line in lines)

@@ -1,0 +1,142 @@
+"""Runs inside a judge's own environment, where BentoML is installed and this project is not: `judge.py COMMAND ...`.
+
+save FOLDER       makes the models under test in $BENTOML_HOME, by BentoML itself
+import ITEM...    imports each `path` or `path::format` with BentoML's default arguments
+describe          prints, as JSON, what BentoML says of every model in $BENTOML_HOME
+slow-save TAG     saves a model so slowly that others can look at it half-way
+delete TAG        deletes a model
+"""
+
+import datetime
+import json
+import os
+import shutil
+import sys
+import time
+
+import bentoml
+
+# What `metadata` may hold (bentoml._internal.utils.validate_metadata), as far as BentoML can save it: the validator
+# lets complex, time and timedelta through too, but then the YAML writer raises RepresenterError, in both releases.
+METADATA = {
+    "str": 'as it is: ümläut, "quotes", \x1b[31m, # no comment',
+    "lines": "one\ntwo\n",
+    "bytes": b"\x00\xff raw",
+    "bool": True,
+    "int": -(2**70),
+    "float": 1.5e-9,
+    "infinite": float("inf"),
+    "datetime": datetime.datetime(2024, 1, 2, 3, 4, 5, 678901, tzinfo=datetime.timezone.utc),
+    "date": datetime.date(2024, 2, 29),
+    "list": [1, "a", [2.5, {"deep": True}]],
+    "tuple": (1, "b"),
+    "dict": {"a": {"b": {"c": []}}, 7: "an int as key", 0.5: "a float as key"},
+}
+LABELS = {"team": "nlp", "stage": "dev", "owner": "Zoë"}
+CUSTOM_OBJECTS = {"vocabulary": ["a", "ß", "語"], "limits": {"low": -1, "high": 1.25}, "codes": (1, 2)}
+SIGNATURES = {"predict": {"batchable": True, "batch_dim": (0, 1)}, "explain": {"batchable": False}}
+FILES = {
+    "weights.bin": bytes(range(256)) * 5000,
+    "empty.bin": b"",
+    "exactly-64k.bin": b"x" * 65536,
+    "nested/deeper/and deeper/leaf.txt": b"leaf",
+    "names/Ünïcödé 模型.txt": "grüße".encode(),
+    'names/it\'s "quoted".txt': b"quotes",
+    "names/.hidden": b"dot",
+    "names/" + "long-" * 40 + ".txt": b"more than a tar header's 100 characters",
+    "nested/" + "d" * 90 + "/" + "e" * 90 + "/f.txt": b"a path longer than ustar's name and prefix",
+}
+
+
+def write(model, path, content):
+    full = model.path_of(path)
+    os.makedirs(os.path.dirname(full), exist_ok=True)
+    with open(full, "wb") as file:
+        file.write(content)
+
+
+def save():
+    context = bentoml.models.ModelContext(framework_name="custom", framework_versions={"custom": "3.2.1"})
+    with bentoml.models.create(
+        "rich:v1.0-rc.1",
+        labels=dict(LABELS),
+        metadata=dict(METADATA),
+        custom_objects=CUSTOM_OBJECTS,
+        signatures=SIGNATURES,
+        context=context,
+    ) as model:
+        for path, content in FILES.items():
+            write(model, path, content)
+        os.makedirs(model.path_of("an empty folder/within"))
+    with bentoml.models.create("bare") as model:  # Nothing but model.yaml, and a version that BentoML makes up.
+        pass
+    # A framework's own save_model; this one needs nothing installed. A name that ends like an archive is legal.
+    bentoml.picklable_model.save_model("pickled.tar.gz:v1.zip", {"weights": [0.5, 0.25]}, labels=dict(LABELS))
+
+
+def import_all(items):
+    for item in items:
+        path, _, form = item.partition("::")
+        bentoml.models.import_model(path, *([form] if form else []))
+
+
+def describe():
+    models = {}
+    for model in bentoml.models.list():
+        info = model.info
+        models[str(model.tag)] = {
+            "path": model.path,
+            "creation_time": model.creation_time.isoformat(),
+            "module": info.module,
+            "labels": info.labels,
+            "metadata": repr(info.metadata),
+            "custom_objects": repr(model.custom_objects),
+            "signatures": repr(info.signatures),
+            "context": repr(info.context),
+        }
+    json.dump(models, sys.stdout)
+
+
+def slow_save(tag):
+    """Waits before each file that BentoML opens for writing in the store, once model.yaml is there."""
+    from_store = os.path.join(os.path.realpath(os.environ["BENTOML_HOME"]), "models", *tag.split(":"))
+
+    def hook(event, arguments):
+        if event != "open" or not isinstance(arguments[0], (str, bytes)):
+            return
+        path, mode, flags = os.path.realpath(os.fsdecode(arguments[0])), arguments[1] or "", arguments[2]
+        written = path.startswith(from_store + os.sep) and ("w" in mode or flags & (os.O_WRONLY | os.O_RDWR))
+        if written and os.path.basename(path) != "model.yaml" and os.path.exists(from_store + "/model.yaml"):
+            time.sleep(0.2)
+
+    with bentoml.models.create(tag) as model:
+        fill_so_that_model_yaml_is_copied_early(model)
+        sys.addaudithook(hook)
+
+
+def fill_so_that_model_yaml_is_copied_early(model):
+    """BentoML copies in the order in which the folder lists its entries, which hangs on their names and on the file
+    system. Else the save might be as good as over when model.yaml appears."""
+    for prefix in ("folder", "layer", "block", "part", "shard"):
+        for number in range(20):
+            write(model, f"{prefix}-{number}/weights.bin", bytes([number]) * 100_000)
+        write(model, "model.yaml", b"BentoML writes the real one in its place")
+        if os.listdir(model.path_of("/")).index("model.yaml") < 10:
+            return
+        for entry in os.listdir(model.path_of("/")):
+            full = model.path_of(entry)
+            shutil.rmtree(full) if os.path.isdir(full) else os.remove(full)
+    raise AssertionError("no order in which model.yaml comes early")
+
+
+COMMANDS = {
+    "save": save,
+    "import": lambda *items: import_all(items),
+    "describe": describe,
+    "slow-save": slow_save,
+    "delete": lambda tag: bentoml.models.delete(tag),
+    "quick-save": lambda tag: bentoml.picklable_model.save_model(tag, {"weights": [1]}),
+}
+
+if __name__ == "__main__":
+    COMMANDS[sys.argv[1]](*sys.argv[2:])

@@ -1,0 +1,123 @@
+"""`scripts/start` as a newcomer runs it, with a home of their own. The environments it needs exist already."""
+
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.harness import ROOT, home_of, make_model, mountpoints, run, unmount_lazily
+
+Start = Callable[..., str]
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    variables = {**os.environ, **home_of(tmp_path)}
+    del variables["BENTOML_HOME"]  # so that ~/bentoml counts, as for most people
+    return variables
+
+
+@pytest.fixture
+def mountpoint(tmp_path: Path) -> Iterator[Path]:
+    """With a space, which has to be quoted in what the script prints."""
+    path = tmp_path / "my models"
+    yield path
+    if mountpoints(path):
+        unmount_lazily(path)
+
+
+@pytest.fixture
+def start(environment: dict[str, str]) -> Start:
+    def run_script(*arguments: str | Path, **more: str) -> str:
+        return run(ROOT / "scripts" / "start", *arguments, env={**environment, **more}, seconds=120).stdout
+
+    return run_script
+
+
+def commands_in(printed: str) -> list[str]:
+    tries = printed.partition("\nTry:\n")[2].partition("\n\n")[0].splitlines()
+    assert len(tries) == 3, printed
+    return [line.strip() for line in tries]
+
+
+def unmount(printed: str, environment: dict[str, str]) -> None:
+    command = re.search(r"^To unmount: (.*)$", printed, re.MULTILINE)
+    assert command
+    run(*shlex.split(command[1]), env=environment)
+
+
+def test_sample_store(start: Start, mountpoint: Path, environment: dict[str, str], tmp_path: Path) -> None:
+    printed = start(mountpoint)
+    assert "sample store" in printed
+    assert sorted(os.listdir(mountpoint / "models")) == ["iris-species", "language-id"]
+
+    for command in commands_in(printed):
+        # As it stands, in the shell, as someone pastes it.
+        done = subprocess.run(
+            ["bash", "-c", command],
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+    assert (tmp_path / "home" / "iris-species-v1.bentomodel").stat().st_size > 1000
+
+    predict = mountpoint / "models" / "iris-species" / "latest" / "files" / "predict.py"
+    assert run("python3", predict, "5.1", "3.5", "1.4", "0.2").stdout == "setosa\n"
+
+    again = start(mountpoint)
+    assert "Already mounted" in again
+    assert commands_in(again) == commands_in(printed)
+
+    unmount(printed, environment)
+    assert mountpoints(mountpoint) == []
+
+
+def test_own_store(start: Start, mountpoint: Path, environment: dict[str, str], tmp_path: Path) -> None:
+    make_model(tmp_path / "home" / "bentoml" / "models", "mine:v1", {"weights.bin": b"\1" * 1000})
+    printed = start(mountpoint)
+    assert "sample" not in printed
+    assert os.listdir(mountpoint / "models") == ["mine"]
+    assert "mine-v1.bentomodel" in commands_in(printed)[0]
+    unmount(printed, environment)
+
+
+def test_bentoml_home_counts(start: Start, mountpoint: Path, environment: dict[str, str], tmp_path: Path) -> None:
+    make_model(tmp_path / "elsewhere" / "models", "theirs:v1")
+    printed = start(mountpoint, BENTOML_HOME=str(tmp_path / "elsewhere"))
+    assert os.listdir(mountpoint / "models") == ["theirs"]
+    unmount(printed, environment)
+
+
+def test_default_mountpoint(start: Start, environment: dict[str, str], tmp_path: Path) -> None:
+    default = tmp_path / "home" / "bentofs"
+    try:
+        printed = start()
+        assert default in mountpoints(default)
+        unmount(printed, environment)
+        assert mountpoints(default) == []
+    finally:
+        if mountpoints(default):
+            unmount_lazily(default)
+
+
+def test_sample_store_is_the_same_everywhere(tmp_path: Path) -> None:
+    for name, umask in (("one", "022"), ("two", "077")):
+        store = tmp_path / name
+        python = ROOT / ".venv" / "bin" / "python"
+        run(
+            "sh",
+            "-c",
+            f'umask {umask}; TZ=Asia/Tokyo "$0" "$1" "$2"',
+            python,
+            ROOT / "scripts" / "sample_store.py",
+            store,
+        )
+    assert run("diff", "-r", tmp_path / "one", tmp_path / "two").stdout == ""
