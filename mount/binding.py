@@ -6,8 +6,8 @@ OSError without errno that escapes an operation becomes a clean end of file (fus
 
 Here, callbacks run on a few Python threads that live in libfuse's session loop, each of which finds its state made and
 its thread-locals kept. File bytes go straight into libfuse's buffer. Every callback ends in an int, whatever happens
-in it. When all threads are busy for some milliseconds, more are added, so that slow operations never starve others; those end
-when they are no longer needed.
+in it. When all threads are stuck for some milliseconds, more are added, so that slow operations never starve others;
+those end when they are no longer needed.
 
 Stopping: signals are blocked everywhere and awaited by the main thread, which unmounts first; every thread's next read
 of the device then says that there is no device. (libfuse's own signal handlers end only one of several loops.)

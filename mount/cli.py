@@ -12,6 +12,7 @@ from typing import NoReturn
 
 import click
 from rich.console import Console
+from rich.filesize import decimal
 from rich.table import Table
 
 from mount import daemon
@@ -51,6 +52,10 @@ def main() -> NoReturn:
         sys.exit(error.exit_code)
     except (CannotMountError, StoreError, PermissionError) as error:
         _fail(str(error))
+    except Exception as error:
+        if os.environ.get("BENTOFS_DEBUG"):
+            raise
+        _fail(f"this should not happen, please report it (BENTOFS_DEBUG=1 shows where): {error!r}")
     sys.exit(0)
 
 

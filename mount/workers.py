@@ -71,7 +71,7 @@ class Workers:
                 self._activity.set()
             try:
                 return work(*arguments)
-            except BaseException as error:  # noqa: BLE001 - nothing may get into C
+            except BaseException as error:
                 return answer(error, name)
             finally:
                 worker.busy_since = 0.0
