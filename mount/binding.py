@@ -85,6 +85,11 @@ def _fuse_operations() -> type[ctypes.Structure]:
 _handle_of = fuse.fuse_file_info.fh.offset
 
 
+def block_signals() -> None:
+    """Keep the signals that end a mount for `Session.run`, in this thread and all that it starts."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+
+
 class Session:
     """One mount, from `run` until it is unmounted."""
 
@@ -99,10 +104,9 @@ class Session:
     def run(self, ready: Callable[[], None]) -> bool:
         """Mount, serve until a signal or an unmount from outside, unmount. In the main thread only.
 
-        `ready` is called from another thread once the mount answers. False if it could not be mounted (libfuse has then
-        said why on standard error).
+        `block_signals` must have been called before any thread was started. `ready` is called from another thread once
+        the mount answers. False if it could not be mounted (libfuse has then said why on standard error).
         """
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         library = _library()
         callbacks = self._callbacks()
         arguments = [os.fsencode(argument) for argument in self._arguments]

@@ -49,7 +49,9 @@ def serve(settings: Settings, ready: Callable[[], None]) -> None:
     Raises:
         CannotMountError: libfuse would not; it has said why on standard error.
     """
-    from mount.binding import Session  # loads libfuse, which may not be installed
+    from mount.binding import Session, block_signals  # loads libfuse, which may not be installed
+
+    block_signals()
 
     _allow_many_files()
     storage = LocalStorage(settings.store, follow_links=settings.follow_links)

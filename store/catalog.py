@@ -140,7 +140,7 @@ class ModelStore:
         return version.info
 
     def model(self, tag: Tag, *, max_age: float = REFRESH) -> Model:
-        """The present generation of a model, at most about `max_age` seconds old.
+        """The present generation of a model, seen at most about `max_age` seconds ago; 0 for a look now.
 
         Raises:
             NotFoundError: there is no such model, or it is still being saved.
@@ -191,9 +191,10 @@ class ModelStore:
             kept = self._models.get(tag)
         now = time.monotonic()
         # A look at a model of very many files takes long: repeated at most a tenth of the time, within the promise.
-        fresh_enough = kept is not None and now - kept[1] < max(max_age, min(10 * kept[2], 2 * REFRESH))
-        if kept is not None and fresh_enough and self._finished(tag).info == kept[0].info:
-            return kept[0]
+        if kept is not None and max_age:
+            bearable_age = max(max_age, min(10 * kept[2], 2 * REFRESH))
+            if now - kept[1] < bearable_age and self._finished(tag).info == kept[0].info:
+                return kept[0]
         info, entries, newest = self._look_at_model(tag)
         model = Model(info, entries, newest)
         took = time.monotonic() - now
