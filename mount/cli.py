@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -128,18 +129,10 @@ def unmount(mountpoint: str, lazy: bool) -> None:
     parent, name = os.path.split(os.path.abspath(mountpoint))
     real = os.path.join(os.path.realpath(parent), name)
     running = RunningMount.at(real)
-    command = ["fusermount", "-u", *(["-z"] if lazy else []), real]
-    try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        raise CannotMountError("fusermount is not installed: `apt install fuse3` first") from None
-    if done.returncode:
-        reason = done.stderr.strip()
-        if "busy" in reason:
-            raise CannotMountError(
-                f"{mountpoint} is in use: close what is open there, or use `bentofs unmount --lazy {mountpoint}`"
-            )
-        raise CannotMountError(f"{mountpoint} could not be unmounted: {reason}")
+    if lazy and running is not None:
+        os.kill(running.pid, signal.SIGTERM)  # it unmounts lazily, and does not wait for those who hold files open
+    else:
+        _fusermount(mountpoint, real, lazy)
     deadline = time.monotonic() + UNMOUNT_SECONDS
     while running is not None and running.is_alive():
         if time.monotonic() > deadline:
@@ -192,6 +185,21 @@ def verify(tags: tuple[str, ...], store: str | None, accept: bool) -> None:
         raise StoreError(
             f"{damaged} of {len(wanted)} models differ from what was recorded; if that is meant, use --accept"
         )
+
+
+def _fusermount(mountpoint: str, real: str, lazy: bool) -> None:
+    command = ["fusermount", "-u", *(["-z"] if lazy else []), real]
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise CannotMountError("fusermount is not installed: `apt install fuse3` first") from None
+    if done.returncode:
+        reason = done.stderr.strip()
+        if "busy" in reason:
+            raise CannotMountError(
+                f"{mountpoint} is in use: close what is open there, or use `bentofs unmount --lazy {mountpoint}`"
+            )
+        raise CannotMountError(f"{mountpoint} could not be unmounted: {reason}")
 
 
 def _open_store(store: str | None) -> ModelStore:

@@ -48,10 +48,8 @@ class Detacher:
             path, done = wanted
             try:
                 os.unlink(self._mountpoint + path)
-            except FileNotFoundError:
-                pass  # the kernel forgot it by itself
-            except OSError as error:
-                log.warning("%s could not be detached: %s", path, error)
+            except OSError as error:  # the model has gone altogether, or the mount ends: the next lookup tries again
+                log.info("%s could not be detached: %s", path, error)
                 done.set_result(False)
-                continue
-            done.set_result(True)
+            else:
+                done.set_result(True)

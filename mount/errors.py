@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import errno
 import logging
+import threading
+import time
+
+from cachetools import LRUCache
 
 from store.errors import BadModelError, BadTagError, NotFoundError, SourceChangedError, StoreUnreadableError
 
 log = logging.getLogger(__name__)
+
+_REPEAT_SECONDS = 60.0  # a broken store fails every request with the same sentence
 
 # A subclass before its base: the first match counts.
 _ERRNOS: tuple[tuple[type[Exception], int], ...] = (
@@ -19,15 +25,28 @@ _ERRNOS: tuple[tuple[type[Exception], int], ...] = (
 )
 
 
+_last_logged: LRUCache[str, float] = LRUCache(1000)
+_last_logged_lock = threading.Lock()
+
+
 def errno_of(error: BaseException, operation: str) -> int:
     """The errno that an operation answers for an exception, always above 0. What nobody expected is logged."""
     for kind, number in _ERRNOS:
         if isinstance(error, kind):
             if number == errno.EIO:
-                log.error("%s: %s", operation, error)
+                _log_now_and_then(f"{operation}: {error}")
             return number
     # fusepy turns an OSError without errno into the end of the file; it must never get there.
     if isinstance(error, OSError) and isinstance(error.errno, int) and error.errno > 0:
         return error.errno
     log.error("%s failed unexpectedly", operation, exc_info=error)
     return errno.EIO
+
+
+def _log_now_and_then(sentence: str) -> None:
+    now = time.monotonic()
+    with _last_logged_lock:
+        if now - _last_logged.get(sentence, -_REPEAT_SECONDS) < _REPEAT_SECONDS:
+            return
+        _last_logged[sentence] = now
+    log.error("%s", sentence)

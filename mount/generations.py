@@ -35,7 +35,6 @@ class _Node:
     attributes: Attributes
     cached: Hashable = None  # the generation whose pages the kernel may hold
     handles: int = 0
-    detaching: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,7 @@ class Generations:
         self._detach = detach
         self._lock = threading.Lock()
         self._nodes: dict[str, _Node] = {}
+        self._detaching: dict[str, Attributes] = {}
         self._handles: dict[int, Handle] = {}
         self._numbers = itertools.count(1)
 
@@ -70,17 +70,21 @@ class Generations:
             if node.generation == generation or not node.handles:
                 node.generation, node.attributes = generation, attributes
                 return attributes
-            if node.detaching:
-                # Another thread is at it, or this is the lookup made by the unlinking itself.
-                return node.attributes
-            node.detaching = True
+            if path in self._detaching:
+                return node.attributes  # another thread is at it
+            self._detaching[path] = node.attributes
         detached = self._detach(path)
         with self._lock:
+            del self._detaching[path]
             if not detached:
-                node.detaching = False
                 return node.attributes
             self._remember(path, _Node(generation, attributes))
         return attributes
+
+    def being_detached(self, path: str) -> Attributes | None:
+        """The old attributes of a path that is being detached: for the lookup that the unlinking makes, which must
+        find what is to be taken away, whatever stands there now."""
+        return self._detaching.get(path)
 
     def open(self, path: str, file: File) -> tuple[int, bool]:
         """A handle on `file`, which stands at `path` now, and whether the kernel may keep the pages it has.
@@ -93,7 +97,7 @@ class Generations:
         piece = file.open()
         with self._lock:
             node = self._nodes.get(path)
-            if node is None or node.generation != generation or node.detaching:
+            if node is None or node.generation != generation or path in self._detaching:
                 raise SourceChangedError(f"{path} was replaced since it was looked up")
             keep_cache = node.cached == generation
             node.cached = generation

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import stat
 from typing import NoReturn
 
 from mount.detacher import Detacher
@@ -16,7 +17,7 @@ from mount.nodes import Attributes, File, Folder, Item, Link
 from mount.tree import Tree
 from store.storage.base import Usage
 
-_WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC | os.O_APPEND
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
 
 
 class Operations:
@@ -30,6 +31,9 @@ class Operations:
         self._numbers = itertools.count(1)
 
     def getattr(self, path: str) -> Attributes:
+        old = self._generations.being_detached(path)
+        if old is not None:
+            return old
         node = self._tree.lookup(path)
         return self._generations.tell(path, node) if isinstance(node, File) else node.attributes()
 
@@ -82,9 +86,11 @@ class Operations:
         self._generations.release(handle)
 
     def access(self, path: str, mode: int) -> None:
-        self._tree.lookup(path)
+        node = self._tree.lookup(path)
         if mode & os.W_OK:
             self.refuse()
+        if mode & os.X_OK and not node.attributes().mode & stat.S_IXUSR:
+            raise OSError(errno.EACCES, "not executable")
 
     def statfs(self) -> Usage:
         return self._tree.store.storage.usage()

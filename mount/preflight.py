@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import ctypes.util
 import errno
 import os
@@ -20,8 +21,13 @@ def check_system() -> None:
     Raises:
         CannotMountError
     """
-    if not os.environ.get("FUSE_LIBRARY_PATH") and ctypes.util.find_library("fuse") is None:
-        raise CannotMountError("libfuse 2 is not installed: `apt install libfuse2` (libfuse2t64 on Ubuntu 24.04) first")
+    library = os.environ.get("FUSE_LIBRARY_PATH") or ctypes.util.find_library("fuse")  # as fusepy looks for it
+    try:
+        ctypes.CDLL(library or "libfuse.so.2")
+    except OSError:
+        raise CannotMountError(
+            "libfuse 2 is not installed: `apt install libfuse2` (libfuse2t64 on Ubuntu 24.04) first"
+        ) from None
     try:
         os.close(os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC))
     except FileNotFoundError:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from cachetools import LRUCache
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 LATEST = "latest"
 REFRESH = 0.4  # seconds for which a finding is believed without another look
 UNFINISHED_NOTICE_NS = 10_000_000_000  # how long an unfinished save may be quiet before the log mentions it
+_LOOKING_SECONDS = 0.2  # how long a listing of all names may look into models
 _ENTRIES_KEPT = 100_000  # files and folders, over all models whose listing is kept in memory
 
 
@@ -38,6 +40,8 @@ class _Version:
     model_yaml: Identity
     state: State
     info: ModelInfo | None = None  # parsed when first asked for
+    looked_into: bool = False
+    is_bad: bool = False  # what the last look into it found
 
 
 @dataclass
@@ -69,12 +73,16 @@ class ModelStore:
         self._warned: set[tuple[str, str]] = set()
 
     def names(self) -> list[str]:
-        """Names with at least one finished model, sorted."""
+        """Names with at least one model that can be shown, sorted.
+
+        Looking into models takes time: in a large store, those that no time was left for count as good until then.
+        """
         shown = []
+        deadline = time.monotonic() + _LOOKING_SECONDS
         for name in self._root_names():
             try:
-                if any(version.state is not State.UNFINISHED for version in self._name(name).versions.values()):
-                    shown.append(name)
+                self.version_count(name, look_into=time.monotonic() < deadline)
+                shown.append(name)
             except NotFoundError:
                 continue
             except StoreError as error:
@@ -113,13 +121,18 @@ class ModelStore:
             return record.latest
         return max(versions, key=lambda version: self.info(Tag(name, version)).creation_time)
 
-    def version_count(self, name: str) -> int:
-        """How many finished versions a name has, by a cheap look that does not open them.
+    def version_count(self, name: str, *, look_into: bool = True) -> int:
+        """How many versions of a name can be shown; `look_into`: those that nobody has looked into yet, too.
 
         Raises:
-            NotFoundError: it has none.
+            NotFoundError: there are none.
         """
-        count = sum(version.state is not State.UNFINISHED for version in self._name(name).versions.values())
+        count = 0
+        for text, version in self._name(name).versions.items():
+            if version.state is not State.UNFINISHED and (version.is_bad or (look_into and not version.looked_into)):
+                with suppress(StoreError):  # named in the log by model()
+                    self.model(Tag(name, text))
+            count += version.state is not State.UNFINISHED and not version.is_bad
         if not count:
             raise NotFoundError(f"{name} has no models in the store")
         return count
@@ -147,15 +160,19 @@ class ModelStore:
             BadModelError: it cannot be shown; the log says why.
             StoreUnreadableError: it may not be read.
         """
+        version = self._finished(tag)
         try:
-            return self._model(tag, max_age)
+            model = self._model(tag, max_age)
         except NotFoundError:
             raise
         except SourceChangedError as error:
             raise NotFoundError(str(error)) from None
         except StoreError as error:
+            version.looked_into = version.is_bad = True
             self._warn(tag.path, f"{error}; {tag} is left out")
             raise
+        version.looked_into, version.is_bad = True, False
+        return model
 
     def tags(self) -> list[Tag]:
         """All models that can be shown, sorted."""
@@ -342,7 +359,7 @@ class ModelStore:
         if known is not None and known.model_yaml == model_yaml.identity:
             if known.state is State.COMPLETE and known.folder == folder:
                 return known
-            version = _Version(folder, model_yaml.identity, state, known.info)
+            version = _Version(folder, model_yaml.identity, state, known.info, known.looked_into, known.is_bad)
         else:
             version = _Version(folder, model_yaml.identity, state)
         if state is not State.COMPLETE:

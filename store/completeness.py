@@ -7,7 +7,7 @@ that it is done differs by release, observed with 1.2.20 and 1.4.39:
   copied from: the folder's mtime then differs from its ctime. The same copy gives each file its old times, so a
   `model.yaml` whose mtime differs from its ctime was put there by such a release, and its folder must bear the mark.
 - Before, nothing sets times, and `latest` is written last. A model older than the latest one does not get there:
-  it counts as finished once nothing in it has changed for a minute.
+  it counts as finished once nothing in it has changed for about a minute.
 
 rsync -a, cp -a, tar and unzip leave the mark, too.
 """
@@ -18,7 +18,7 @@ import enum
 
 from store.storage.base import Identity
 
-QUIET_NS = 60_000_000_000
+QUIET_NS = 57_000_000_000  # so that, with the delays of caches, a minute after the last change is enough
 
 
 class State(enum.Enum):

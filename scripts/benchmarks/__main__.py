@@ -99,6 +99,8 @@ def main() -> int:
     try:
         check(args)
         computer = machine()
+        if os.getloadavg()[0] > 0.5:
+            say(f"bench: something else is running (load {os.getloadavg()[0]:.1f}); the figures will be less certain")
         rows = measure(args)
         if not rows:
             return fail(f"no row has {args.rows!r} in its name")

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 
 from . import samples
-from .commands import first_bytes, run, say, seconds
+from .commands import BenchError, first_bytes, run, say, seconds
 from .report import Row
 from .session import Session
 
@@ -71,6 +71,8 @@ def measure_memory(session: Session) -> list[Row]:
             path = samples.archive_path(daemon.mountpoint, "huge", suffix)
             command = ["head", "-c", str(streamed), path] if session.quick else ["cat", path]
             run(command, session.read_limit(streamed), stdout=os.devnull)
+            if daemon.sent() < streamed:
+                raise BenchError(f"the daemon sent {daemon.sent()} bytes of the .{suffix}, not {streamed}")
             rows += session.keep(Row(name, "MB", [daemon.peak_memory() / 1e6], target=120, at_most=True))
     return rows
 

@@ -172,7 +172,7 @@ def unreadable_folder(store: Path, tag: str) -> list[str]:
     let root into it, which needs no second user who could read this source tree and open /dev/fuse. For other users: a
     folder of mode 0.
     """
-    folder = make_model(store, tag)
+    folder = make_model(store, tag, creation_time="2025-01-01T00:00:00+00:00")  # not the latest
     if os.geteuid() == 0:
         os.chown(folder, 65534, 65534)
         folder.chmod(0o700)

@@ -1,15 +1,17 @@
 """`scripts/start` as a newcomer runs it, with a home of their own. The environments it needs exist already."""
 
+import contextlib
 import os
 import re
 import shlex
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.harness import ROOT, home_of, make_model, mountpoints, run, unmount_lazily
+from tests.harness import ROOT, home_of, make_model, mountpoints, run, unmount_lazily, wait_until
 
 Start = Callable[..., str]
 
@@ -106,6 +108,43 @@ def test_default_mountpoint(start: Start, environment: dict[str, str], tmp_path:
     finally:
         if mountpoints(default):
             unmount_lazily(default)
+
+
+def daemon_of(mountpoint: Path) -> int:
+    """The process that serves a mount, found by its command line."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+            if os.fsencode(mountpoint) in words and b"mount" in words:
+                return int(folder.name)
+    raise AssertionError(f"no daemon serves {mountpoint}")
+
+
+def test_dead_mount_is_told_of(start: Start, mountpoint: Path, environment: dict[str, str]) -> None:
+    start(mountpoint)
+    os.kill(daemon_of(mountpoint), signal.SIGKILL)
+    wait_until(lambda: not os.path.exists(mountpoint / "README.txt"), 10, "the mount is dead")
+    done = subprocess.run(
+        [ROOT / "scripts" / "start", mountpoint],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    advice = re.search(r"To be rid of it: (.*)$", done.stderr, re.MULTILINE)
+    assert advice, done.stderr
+    run(*shlex.split(advice[1]))
+    unmount(start(mountpoint), environment)
+
+
+def test_mountpoint_through_a_link(start: Start, mountpoint: Path, environment: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    printed = start(tmp_path / "link" / mountpoint.name)
+    assert mountpoints(mountpoint) == [mountpoint]
+    assert "Already mounted" in start(tmp_path / "link" / mountpoint.name)
+    unmount(printed, environment)
 
 
 def test_sample_store_is_the_same_everywhere(tmp_path: Path) -> None:

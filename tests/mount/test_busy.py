@@ -1,0 +1,150 @@
+"""Many readers, slow readers, stuck readers: nobody starves, and a mount ends when it is told to."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.harness import ROOT, Mounted, ended, make_model, mountpoints, run, unmount_lazily, wait_until
+
+STUCK = 64
+
+
+@pytest.fixture
+def stuck_store(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
+    """A store on a disk where reading `stuck` files hangs while a gate file exists."""
+    below, shown, gate = tmp_path / "disk", tmp_path / "disk-mount", tmp_path / "gate"
+    below.mkdir()
+    shown.mkdir()
+    gate.touch()
+    for number in range(STUCK):
+        make_model(below, f"stuck{number:02}:v1", {"stuck.bin": bytes([number]) * 300_000})
+    make_model(below, "fast:v1", {"w.bin": os.urandom(3_000_000)})
+    command = [sys.executable, "-m", "tests.slow_disk", str(below), str(shown), str(gate)]
+    with ended(subprocess.Popen(command, cwd=ROOT)):
+        wait_until(lambda: mountpoints(shown), 20, "the slow disk is mounted")
+        try:
+            yield shown, gate
+        finally:
+            gate.unlink(missing_ok=True)
+            unmount_lazily(shown)
+
+
+def test_stuck_readers_stop_nobody(stuck_store: tuple[Path, Path], mounted: Callable[..., Mounted]) -> None:
+    store, gate = stuck_store
+    mount = mounted(store)
+    fast = mount.archive("fast:v1", ".tar")
+    paths = [mount.archive(f"stuck{number:02}:v1", ".tar") for number in range(STUCK)]
+    for path in paths:
+        path.stat()
+    results: list[bytes] = []
+
+    def read(path: Path) -> None:
+        with path.open("rb", buffering=0) as file:
+            file.seek(20_000)
+            results.append(file.read(50_000) or b"")
+
+    threads = [threading.Thread(target=read, args=(path,), daemon=True) for path in paths]
+    for thread in threads:
+        thread.start()
+    time.sleep(1.0)
+    assert not results  # all of them hang
+    begun = time.monotonic()
+    assert "fast" in run("ls", "-l", mount.path / "models", seconds=20).stdout
+    assert len(fast.read_bytes()) == fast.stat().st_size
+    assert run("cat", mount.path / "README.txt", seconds=20).stdout
+    # Far above what it takes; it hangs for ever where readers starve others.
+    assert time.monotonic() - begun < 10
+    gate.unlink()
+    for thread in threads:
+        thread.join(30)
+    assert len(results) == STUCK
+    assert all(len(set(content)) == 1 and len(content) == 50_000 for content in results)
+    # The extra workers go once they are not needed; a few requests are what lets them notice.
+    wait_until(lambda: list(os.scandir(mount.path / "models")) and _threads(mount.pid) < 20, 20, "extra threads end")
+
+
+def _threads(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/task"))
+
+
+def test_sigterm_ends_a_stuck_mount(stuck_store: tuple[Path, Path], mounted: Callable[..., Mounted]) -> None:
+    store, _ = stuck_store
+    mount = mounted(store)
+    reader = subprocess.Popen(
+        ["cat", str(mount.archive("stuck00:v1", ".tar"))], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    with ended(reader):
+        time.sleep(0.5)
+        mount.stop()
+        assert reader.wait(10) != 0  # an error, not an early end
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_signals_under_load_end_cleanly(
+    store: Path, mounted: Callable[..., Mounted], signal_number: signal.Signals
+) -> None:
+    make_model(store, "m:v1", {f"{number}.bin": os.urandom(1_000_000) for number in range(30)})
+    mount = mounted(store)
+    for _ in range(4):
+        loops = [
+            subprocess.Popen(
+                ["sh", "-c", f"while cat '{mount.archive('m:v1', suffix)}'; do :; done"],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            for suffix in (".tar", ".zip", ".bentomodel", ".tar.gz")
+        ]
+        held = os.open(mount.path / "README.txt", os.O_RDONLY)
+        time.sleep(random.uniform(0.1, 0.5))
+        os.kill(mount.pid, signal_number)
+        try:
+            assert mount.process.wait(15) == 0, mount.log()
+            assert not mountpoints(mount.path)
+        finally:
+            os.close(held)
+            for loop in loops:
+                os.killpg(loop.pid, signal.SIGKILL)
+                loop.wait(10)
+        mount.stop()  # checks the log
+        mount.start()
+
+
+def test_unmounting_from_outside_ends_the_daemon(store: Path, mounted: Callable[..., Mounted]) -> None:
+    make_model(store, "m:v1", {"w": b"w"})
+    mount = mounted(store)
+    run("fusermount", "-u", mount.path)
+    assert mount.process.wait(15) == 0
+    mount.stop()
+
+
+def test_sixteen_readers_at_random_offsets(store: Path, mounted: Callable[..., Mounted]) -> None:
+    make_model(store, "m:v1", {"a.bin": os.urandom(9_000_000), **{f"s/{n}": os.urandom(n * 37) for n in range(200)}})
+    mount = mounted(store)
+    paths = [mount.archive("m:v1", suffix) for suffix in (".bentomodel", ".tar", ".tar.gz", ".zip")]
+    whole = {path: path.read_bytes() for path in paths}
+
+    def read(seed: int) -> None:
+        dice = random.Random(seed)
+        descriptors = {path: os.open(path, os.O_RDONLY) for path in paths}
+        for _ in range(150):
+            path = dice.choice(paths)
+            offset = dice.randrange(len(whole[path]))
+            size = dice.choice([1, 512, 4096, 70_000, 300_000])
+            if dice.random() < 0.2:
+                os.posix_fadvise(descriptors[path], 0, 0, os.POSIX_FADV_DONTNEED)
+            assert os.pread(descriptors[path], size, offset) == whole[path][offset : offset + size]
+        for descriptor in descriptors.values():
+            os.close(descriptor)
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(read, range(16)))

@@ -1,0 +1,224 @@
+"""The command line: what it does, and the one sentence when it cannot."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.harness import ROOT, home_of, make_model, mountpoints, unmount_lazily, wait_until
+
+
+class Shell:
+    """Runs `bentofs` with a home of its own."""
+
+    def __init__(self, base: Path) -> None:
+        self.environment = {**os.environ, **home_of(base)}
+        self.store = base / "bentoml" / "models"
+        self.mountpoint = base / "mnt"
+        self.mountpoint.mkdir()
+
+    def __call__(self, *arguments: str | Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "mount", *map(str, arguments)],
+            cwd=ROOT,
+            env=self.environment | environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def refuses(self, *arguments: str | Path, **environment: str) -> str:
+        """Asserts that it fails with one sentence, and gives that."""
+        done = self(*arguments, **environment)
+        assert done.returncode == 1, done
+        assert done.stdout == ""
+        assert done.stderr.startswith("bentofs: ")
+        assert done.stderr.count("\n") == 1, done.stderr
+        assert "Traceback" not in done.stderr
+        return done.stderr.removeprefix("bentofs: ").strip()
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    shell = Shell(tmp_path)
+    make_model(shell.store, "iris:v1", {"model.pkl": b"x" * 1000, "a/b": b"y"}, creation_time="2026-01-01T00:00:00Z")
+    make_model(shell.store, "iris:v2", {"model.pkl": b"z" * 2000})
+    yield shell
+    if mountpoints(shell.mountpoint):
+        unmount_lazily(shell.mountpoint)
+
+
+def daemons(mountpoint: Path) -> list[int]:
+    """Processes of ours on a mountpoint."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                command = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if os.fsencode(mountpoint) in command and b"--ready-fd" in command:
+                found.append(int(entry.name))
+    return found
+
+
+def test_mount_and_unmount(shell: Shell) -> None:
+    done = shell("mount", shell.mountpoint)
+    assert done.returncode == 0, done.stderr
+    assert str(shell.store) in done.stdout  # $BENTOML_HOME/models, by default
+    assert (shell.mountpoint / "models/iris/latest.tar").stat().st_size > 0  # answers at once
+    assert len(daemons(shell.mountpoint)) == 1
+    done = shell("unmount", shell.mountpoint)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert not daemons(shell.mountpoint)
+    assert not mountpoints(shell.mountpoint)
+    logs = list((Path(shell.environment["XDG_STATE_HOME"]) / "bentofs").iterdir())
+    assert [path.suffix for path in logs] == [".log"]
+    assert "WARNING" not in logs[0].read_text()
+    assert logs[0].parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_default_store_without_bentoml_home(shell: Shell) -> None:
+    home = Path(shell.environment["HOME"])
+    make_model(home / "bentoml" / "models", "other:v1", {})
+    listed = shell("list", "--json", BENTOML_HOME="")
+    assert [model["tag"] for model in json.loads(listed.stdout)] == ["other:v1"]
+
+
+def test_formats(shell: Shell) -> None:
+    assert shell("mount", shell.mountpoint, "--formats", "zip,tar.gz").returncode == 0
+    names = sorted(os.listdir(shell.mountpoint / "models/iris/v1"))
+    assert names == [
+        "SHA256SUMS",
+        "files",
+        "iris-v1.tar.gz",
+        "iris-v1.tar.gz.sha256",
+        "iris-v1.zip",
+        "iris-v1.zip.sha256",
+    ]
+    assert sorted(os.listdir(shell.mountpoint / "by-format")) == ["folder", "tar.gz", "zip"]
+    shell("unmount", shell.mountpoint)
+    done = shell("mount", shell.mountpoint, "--formats", "rar")
+    assert done.returncode == 2
+    assert "rar" in done.stderr
+    assert "tar.gz" in done.stderr
+
+
+def test_control_c_in_the_foreground(shell: Shell) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mount", "mount", str(shell.mountpoint), "--foreground"],
+        cwd=ROOT,
+        env=shell.environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_until(lambda: mountpoints(shell.mountpoint), 20, "mounted")
+    process.send_signal(signal.SIGINT)
+    _, log = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert not mountpoints(shell.mountpoint)
+    assert "Traceback" not in log
+
+
+def test_reasons_not_to_mount(shell: Shell, tmp_path: Path) -> None:
+    missing = tmp_path / "missing"
+    assert re.search(r"missing is not there: make it with `mkdir", shell.refuses("mount", missing))
+    file = tmp_path / "file"
+    file.touch()
+    assert "is not a folder" in shell.refuses("mount", file)
+    full = tmp_path / "full"
+    (full / "x").mkdir(parents=True)
+    assert "is not empty" in shell.refuses("mount", full)
+    inside = shell.store / "inside"
+    inside.mkdir()
+    assert "lies inside the store" in shell.refuses("mount", inside)
+    inside.rmdir()
+    assert "no model store at" in shell.refuses("mount", shell.mountpoint, "--store", missing)
+    assert "libfuse 2 is not installed" in shell.refuses("mount", shell.mountpoint, FUSE_LIBRARY_PATH="/nonexistent")
+    assert not mountpoints(shell.mountpoint)
+
+
+def test_mounted_already_and_stale(shell: Shell) -> None:
+    assert shell("mount", shell.mountpoint).returncode == 0
+    assert "mounted at" in shell.refuses("mount", shell.mountpoint)
+    (daemon,) = daemons(shell.mountpoint)
+    os.kill(daemon, signal.SIGKILL)
+    time.sleep(0.5)
+    sentence = shell.refuses("mount", shell.mountpoint)
+    assert "daemon has died" in sentence
+    (command,) = re.findall(r"`(.*)`", sentence)
+    subprocess.run(command.split(), check=True, timeout=20)
+    assert shell("mount", shell.mountpoint).returncode == 0
+    assert shell("unmount", shell.mountpoint).returncode == 0
+
+
+def test_unmounting_what_is_in_use_or_not_mounted(shell: Shell) -> None:
+    assert "not" in shell.refuses("unmount", shell.mountpoint)
+    assert shell("mount", shell.mountpoint).returncode == 0
+    with (shell.mountpoint / "README.txt").open() as held:
+        assert "in use" in shell.refuses("unmount", shell.mountpoint)
+        assert held.read()
+        assert shell("unmount", "--lazy", shell.mountpoint).returncode == 0
+    assert not daemons(shell.mountpoint)
+
+
+def test_store_with_commas_and_spaces_is_no_mount_option(shell: Shell, tmp_path: Path) -> None:
+    store = tmp_path / "models,allow_other,suid\\,dev x"
+    make_model(store, "m:v1", {"w": b"w"})
+    assert shell("mount", shell.mountpoint, "--store", store).returncode == 0
+    line = next(line for line in Path("/proc/mounts").read_text().splitlines() if str(shell.mountpoint) in line)
+    options = line.split(" ")[3].split(",")
+    assert "nosuid" in options
+    assert "nodev" in options
+    assert "allow_other" not in options
+    assert (shell.mountpoint / "models/m/v1/files/w").read_bytes() == b"w"
+
+
+def test_allow_other(shell: Shell) -> None:
+    assert shell("mount", shell.mountpoint, "--allow-other").returncode == 0
+    line = next(line for line in Path("/proc/mounts").read_text().splitlines() if str(shell.mountpoint) in line)
+    assert "allow_other" in line.split(" ")[3].split(",")
+    assert shell("unmount", shell.mountpoint).returncode == 0
+
+
+def test_list(shell: Shell) -> None:
+    models = json.loads(shell("list", "--json").stdout)
+    yaml_size = (shell.store / "iris/v1/model.yaml").stat().st_size
+    assert models[0] == {
+        "tag": "iris:v1",
+        "size": 1001 + yaml_size,
+        "files": 3,
+        "module": models[0]["module"],
+        "creation_time": "2026-01-01T00:00:00+00:00",
+    }
+    assert [model["tag"] for model in models] == ["iris:v1", "iris:v2"]
+    table = shell("list", "--store", shell.store).stdout
+    assert re.search(r"^iris:v1 .* 3 .*2026-01-01 00:00:00", table, re.MULTILINE)
+
+
+def test_verify(shell: Shell) -> None:
+    first = shell("verify")
+    assert first.returncode == 0
+    assert first.stdout.count("recorded for the next time") == 2
+    assert shell("verify", "iris:v1", "iris").stdout.count("the same as recorded") == 2
+    path = shell.store / "iris/v1/model.pkl"
+    stamp = path.stat().st_mtime_ns
+    with path.open("r+b") as file:
+        file.write(b"!")
+    os.utime(path, ns=(stamp, stamp))
+    done = shell("verify")
+    assert done.returncode == 1
+    assert "  differs: model.pkl" in done.stdout.splitlines()
+    assert "1 of 2 models" in done.stderr
+    assert shell("verify", "iris:v2").returncode == 0
+    assert shell("verify", "--accept").returncode == 0
+    assert shell("verify").stdout.count("the same as recorded") == 2
+    assert "nothing" in shell.refuses("verify", "nothing:v1")

@@ -1,0 +1,76 @@
+"""Exceptions to errno, and the barrier around every callback."""
+
+import errno
+import logging
+from collections.abc import Callable
+
+import pytest
+
+from mount.binding import _answer
+from mount.errors import errno_of
+from mount.workers import Workers
+from store import errors
+from store.errors import StoreError
+
+TABLE = {
+    errors.NotFoundError: errno.ENOENT,
+    errors.BadTagError: errno.EINVAL,
+    errors.BadModelError: errno.EINVAL,
+    errors.UnsafeMemberError: errno.EINVAL,
+    errors.SourceChangedError: errno.ESTALE,
+    errors.StoreUnreadableError: errno.EIO,
+}
+
+
+def all_errors(base: type[Exception] = StoreError) -> set[type[Exception]]:
+    return {found for kind in base.__subclasses__() for found in {kind, *all_errors(kind)}}
+
+
+def test_every_error_of_the_store_has_an_errno(expect_log: Callable[[str], None]) -> None:
+    assert set(TABLE) == all_errors()
+    expect_log("read: x")  # EIO says in the log why
+    assert {kind: errno_of(kind("x"), "read") for kind in TABLE} == TABLE
+
+
+@pytest.mark.parametrize(
+    ("error", "number"),
+    [
+        (OSError(errno.EROFS, "x"), errno.EROFS),
+        (OSError("without errno"), errno.EIO),  # plain fusepy makes an early end of file of this one
+        (OSError(-5, "negative"), errno.EIO),
+        (OSError(0, "zero"), errno.EIO),
+        (KeyError("x"), errno.EIO),
+        (MemoryError(), errno.EIO),
+        (SystemExit(0), errno.EIO),
+        (KeyboardInterrupt(), errno.EIO),
+        (GeneratorExit(), errno.EIO),
+        (RecursionError(), errno.EIO),
+        (UnicodeDecodeError("utf-8", b"", 0, 1, "x"), errno.EIO),
+        (StopIteration(), errno.EIO),
+    ],
+    ids=repr,
+)
+def test_whatever_a_callback_raises_ends_in_an_errno(
+    error: BaseException, number: int, expect_log: Callable[[str], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> int:
+        raise error
+
+    if number == errno.EIO:
+        expect_log("read failed unexpectedly")
+    workers = Workers(1)
+    workers._local.worker = type("Worker", (), {"busy_since": 0.0})()
+    with caplog.at_level(logging.ERROR):
+        assert workers.guard("read", fail, _answer)(1, 2) == -number
+    if number == errno.EIO:
+        assert caplog.records[0].exc_info is not None
+
+
+def test_a_broken_store_does_not_flood_the_log(
+    expect_log: Callable[[str], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    expect_log("getattr: the disk is gone")
+    with caplog.at_level(logging.ERROR):
+        for _ in range(100):
+            assert errno_of(errors.StoreUnreadableError("the disk is gone"), "getattr") == errno.EIO
+    assert len(caplog.records) == 1

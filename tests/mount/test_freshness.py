@@ -1,0 +1,93 @@
+"""A change of the store is seen within two seconds: by stat, by a new open, and by a read of that open."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.harness import Mounted, make_model, remove_model
+
+WITHIN = 2.0  # seconds
+
+
+def test_added_and_deleted(store: Path, mounted: Callable[..., Mounted]) -> None:
+    make_model(store, "first:v1", {"w": b"1"})
+    mount = mounted(store)
+    for folder in ("models", "models/first", "by-format/zip/first", "by-format/folder/first"):
+        os.listdir(mount.path / folder)  # so that whatever may be cached is
+    assert not (mount.path / "models/second").exists()
+    make_model(store, "first:v2", {"w": b"2"})
+    make_model(store, "second:v1", {"w": b"2"})
+    time.sleep(WITHIN)
+    assert sorted(os.listdir(mount.path / "models")) == ["first", "second"]
+    assert {"v1", "v2"} <= set(os.listdir(mount.path / "models/first"))
+    assert os.listdir(mount.path / "by-format/zip/second") == ["second-v1.zip"]
+    assert (mount.path / "by-format/folder/first/v2/w").read_bytes() == b"2"
+    remove_model(store, "first:v1")
+    remove_model(store, "second:v1")
+    (store / "second" / "latest").unlink()
+    (store / "second").rmdir()
+    time.sleep(WITHIN)
+    assert os.listdir(mount.path / "models") == ["first"]
+    assert not (mount.path / "models/first/v1").exists()
+    assert not (mount.path / "by-format/zip/first/first-v1.zip").exists()
+    assert not (mount.path / "models/second/v1/second-v1.tar").exists()
+
+
+def test_latest_rewritten_in_place(store: Path, mounted: Callable[..., Mounted]) -> None:
+    """BentoML writes it in place, and an equally long version leaves its size as it was."""
+    make_model(store, "m:v1", {"w": b"1"}, creation_time="2026-01-01T00:00:00+00:00")
+    make_model(store, "m:v2", {"w": b"22"}, creation_time="2026-01-02T00:00:00+00:00")
+    mount = mounted(store)
+    name = mount.path / "models/m"
+    assert os.readlink(name / "latest") == "v2"
+    assert (mount.path / "by-format/folder/m/latest").read_text() == "v2"
+    (store / "m/latest").write_text("v1")
+    time.sleep(WITHIN)
+    assert os.readlink(name / "latest") == "v1"
+    assert os.readlink(name / "latest.zip") == "v1/m-v1.zip"
+    assert (name / "latest.tar").read_bytes() == (name / "v1/m-v1.tar").read_bytes()
+    assert (mount.path / "by-format/folder/m/latest").read_text() == "v1"
+    (store / "m/latest").write_text("gone")
+    time.sleep(WITHIN)
+    assert os.readlink(name / "latest") == "v2"  # what BentoML then answers: the youngest
+
+
+def test_edited_in_place_with_equal_size(store: Path, mounted: Callable[..., Mounted]) -> None:
+    folder = make_model(store, "m:v1", {"weights.bin": b"old " * 500_000, "config.json": b'{"a": 1}'})
+    mount = mounted(store)
+    version = mount.path / "models/m/v1"
+    shown = ["m-v1.tar", "m-v1.bentomodel", "m-v1.tar.gz", "m-v1.zip", "files/weights.bin", "SHA256SUMS"]
+    before = {name: (version / name).read_bytes() for name in shown}
+    stamp = (folder / "weights.bin").stat().st_mtime_ns
+    with (folder / "weights.bin").open("r+b") as file:
+        file.seek(1_000_000)
+        file.write(b"new!")
+    os.utime(folder / "weights.bin", ns=(stamp, stamp))
+    time.sleep(WITHIN)
+    for name in shown:
+        after = (version / name).read_bytes()
+        assert len(after) == len(before[name]) == (version / name).stat().st_size
+        assert after != before[name]
+        assert name == "SHA256SUMS" or b"new!" in after
+
+
+def test_files_added_to_and_taken_from_a_model(store: Path, mounted: Callable[..., Mounted]) -> None:
+    folder = make_model(store, "m:v1", {"a": b"a", "sub/b": b"b"})
+    mount = mounted(store)
+    files = mount.path / "models/m/v1/files"
+    archive = mount.archive("m:v1", ".zip")
+    size = archive.stat().st_size
+    assert sorted(os.listdir(files)) == ["a", "model.yaml", "sub"]
+    (folder / "sub" / "c").write_bytes(b"c")
+    os.utime(folder, ns=(1, 1))
+    time.sleep(WITHIN)
+    assert sorted(os.listdir(files / "sub")) == ["b", "c"]
+    assert archive.stat().st_size > size
+    (folder / "sub" / "c").unlink()
+    (folder / "a").unlink()
+    os.utime(folder, ns=(1, 1))
+    time.sleep(WITHIN)
+    assert sorted(os.listdir(files)) == ["model.yaml", "sub"]
+    assert not (files / "a").exists()
+    assert archive.stat().st_size < size

@@ -1,0 +1,173 @@
+"""A model is replaced while readers have it open: old bytes, then ESTALE; never an early end, never new bytes."""
+
+import errno
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.harness import Mounted, make_model
+
+SIZE = 4 << 20
+REPLACEMENTS = {"equal": SIZE, "smaller": 1 << 20, "larger": 8 << 20}
+SETTLED = 2.0  # seconds within which a change must be seen
+
+
+@dataclass
+class Bytes:
+    """What a reader got, up to the end of the file or an error."""
+
+    content: bytes
+    error: str | None
+
+    def only(self, fill: bytes) -> bool:
+        """Whether every byte of weights is of one generation; headers and checksums are in between."""
+        other = b"B" if fill == b"A" else b"A"
+        return self.content.count(other) < 1000
+
+
+def read_on(descriptor: int) -> Bytes:
+    parts: list[bytes] = []
+    while True:
+        try:
+            part = os.read(descriptor, 100_000)
+        except OSError as error:
+            return Bytes(b"".join(parts), errno.errorcode[error.errno])
+        if not part:
+            return Bytes(b"".join(parts), None)
+        parts.append(part)
+
+
+def open_and_read(path: Path) -> Bytes:
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        return Bytes(b"", errno.errorcode[error.errno])
+    try:
+        return read_on(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def weights(fill: bytes, size: int) -> dict[str | bytes, bytes | int]:
+    return {"weights.bin": fill * size}
+
+
+def replace(store: Path, tag: str, fill: bytes, size: int) -> None:
+    """As `bentoml models delete` and a new save would, with the same creation time and the same mtimes."""
+    name, version = tag.split(":")
+    folder = store / name / version
+    times = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    aside = store.parent / "aside"
+    folder.rename(aside)
+    make_model(store, tag, weights(fill, size))
+    for file, mtime_ns in times.items():
+        os.utime(folder / file, ns=(mtime_ns, mtime_ns))
+    shutil.rmtree(aside)
+
+
+SHOWN = ("m-v1.bentomodel", "m-v1.tar", "m-v1.tar.gz", "m-v1.zip", "files/weights.bin")
+
+
+@pytest.mark.parametrize("shown", SHOWN)
+def test_replaced_under_readers(store: Path, mounted: Callable[..., Mounted], shown: str) -> None:
+    for name in REPLACEMENTS:
+        make_model(store, f"{name}:v1", weights(b"A", SIZE))
+    mount = mounted(store)
+    paths = {name: mount.path / "models" / name / "v1" / shown.replace("m-", f"{name}-") for name in REPLACEMENTS}
+    old_sizes = {name: path.stat().st_size for name, path in paths.items()}
+    halfway = {name: os.open(path, os.O_RDONLY) for name, path in paths.items()}
+    whole = {name: os.open(path, os.O_RDONLY) for name, path in paths.items()}
+    for name in REPLACEMENTS:
+        assert len(os.read(halfway[name], 1 << 20)) == 1 << 20
+        assert read_on(whole[name]).error is None  # all pages are in the kernel's cache now
+
+    for name, size in REPLACEMENTS.items():
+        replace(store, f"{name}:v1", b"B", size)
+    time.sleep(SETTLED)
+
+    for name, path in paths.items():
+        new_size = path.stat().st_size
+        assert (new_size == old_sizes[name]) == (name == "equal")
+        new = os.open(path, os.O_RDONLY)
+        content = read_on(new)
+        assert content.error is None
+        assert len(content.content) == new_size == os.fstat(new).st_size
+        assert content.only(b"B")
+
+        rest = read_on(halfway[name])
+        assert rest.only(b"A")
+        # Pages that the other reader left in the cache are old bytes; the whole file may be there.
+        assert rest.error == "ESTALE" or (1 << 20) + len(rest.content) == old_sizes[name]
+        os.lseek(whole[name], 0, os.SEEK_SET)
+        again = read_on(whole[name])
+        assert again.only(b"A")
+        assert again.error == "ESTALE" or len(again.content) == old_sizes[name]
+        os.posix_fadvise(whole[name], 0, 0, os.POSIX_FADV_DONTNEED)
+        with pytest.raises(OSError, match="Stale file handle"):
+            os.pread(whole[name], 100_000, SIZE // 2)
+        assert read_on(os.open(path, os.O_RDONLY)).content == content.content
+    for descriptor in [*halfway.values(), *whole.values()]:
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize("shown", SHOWN)
+def test_opened_right_after_a_replacement(store: Path, mounted: Callable[..., Mounted], shown: str) -> None:
+    """While the kernel still believes what it was told of the old model: never a mixture, whatever is answered."""
+    names = ("read", "closed")
+    for name in names:
+        make_model(store, f"{name}:v1", weights(b"A", SIZE))
+    mount = mounted(store)
+    paths = {name: mount.path / "models" / name / "v1" / shown.replace("m-", f"{name}-") for name in names}
+    for fill, size in ((b"B", SIZE), (b"A", SIZE // 2)):
+        for name, path in paths.items():
+            old = os.open(path, os.O_RDONLY)
+            os.read(old, 1 << 20)
+            if name == "closed":
+                os.close(old)
+            replace(store, f"{name}:v1", fill, size)
+            content = open_and_read(path)
+            assert content.only(b"A") or content.only(b"B")
+            assert content.error == "ESTALE" or (content.only(fill) and len(content.content) >= size)
+        time.sleep(SETTLED)
+        for path in paths.values():
+            settled = Bytes(path.read_bytes(), None)
+            assert settled.only(fill)
+            assert len(settled.content) >= size
+
+
+def test_model_deleted_and_made_again_under_a_reader(store: Path, mounted: Callable[..., Mounted]) -> None:
+    """The name was gone in between, so that nothing but the reader held the old node."""
+    make_model(store, "m:v1", weights(b"A", SIZE))
+    mount = mounted(store)
+    path = mount.archive("m:v1", ".tar")
+    old = os.open(path, os.O_RDONLY)
+    os.read(old, 4096)
+    shutil.rmtree(store / "m")
+    time.sleep(SETTLED)
+    assert not path.exists()
+    make_model(store, "m:v1", weights(b"B", SIZE // 2))
+    time.sleep(SETTLED)
+    with path.open("rb") as file:
+        assert Bytes(file.read(), None).only(b"B")
+    rest = read_on(old)
+    os.close(old)
+    assert rest.only(b"A")
+    assert rest.error == "ESTALE"
+
+
+def test_same_bytes_over_remounts(store: Path, mounted: Callable[..., Mounted]) -> None:
+    make_model(store, "m:v1", {"a.bin": os.urandom(5_000_000), "b/c.bin": os.urandom(70_000), "empty/": b""})
+    mount = mounted(store)
+    shown = [path for path in sorted((mount.path / "models/m/v1").iterdir()) if path.is_file()]
+    first = {path.name: path.read_bytes() for path in shown}
+    inodes = {path.name: path.stat().st_ino for path in shown}
+    assert len(first) == 9
+    mount.stop()
+    mount.start()
+    assert {path.name: path.read_bytes() for path in shown} == first
+    assert {path.name: path.stat().st_ino for path in shown} == inodes

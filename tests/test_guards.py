@@ -1,0 +1,149 @@
+"""The guards that other tests rely on must be able to fail: the log check, a mount's end, forgotten mounts."""
+
+import errno
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import harness
+from tests.harness import ROOT, Mounted, make_model, serious_lines, wait_until
+
+NESTED = """
+import logging
+import pytest
+
+def test_quiet():
+    logging.getLogger("store").info("nothing serious")
+
+def test_unexpected():
+    logging.getLogger("store").warning("a surprise")
+
+def test_expected(expect_log):
+    expect_log("a surpri[sz]e")
+    logging.getLogger("store").warning("a surprise")
+
+@pytest.mark.expect_log("a surprise")
+def test_marked():
+    logging.getLogger("store").error("a surprise")
+
+def test_expected_in_vain(expect_log):
+    expect_log("a surprise")
+
+def test_counted(expect_log):
+    expect_log("a surprise", times=1)
+    logging.getLogger("store").warning("a surprise")
+    logging.getLogger("store").warning("a surprise")
+
+@pytest.fixture
+def noisy():
+    yield
+    logging.getLogger("store").warning("at the end")
+
+def test_teardown(noisy):
+    pass
+"""
+
+
+def test_log_check(tmp_path: Path) -> None:
+    (tmp_path / "test_nested.py").write_text(NESTED)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-p",
+            "tests.logcheck",
+            "-p",
+            "no:cacheprovider",
+            "-rA",
+            "--strict-markers",
+            ".",
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    outcomes = set(re.findall(r"^(PASSED|FAILED|ERROR) \S+::test_(\w+)", done.stdout, re.MULTILINE))
+    assert {name for outcome, name in outcomes if outcome != "PASSED"} == {
+        "unexpected",
+        "expected_in_vain",
+        "counted",
+        "teardown",
+    }, done.stdout
+    assert {"quiet", "expected", "marked"} <= {name for outcome, name in outcomes if outcome == "PASSED"}
+
+
+def test_serious_lines() -> None:
+    log = """\
+2026-11-22 15:43:23,123 INFO mount: fine
+2026-11-22 15:43:23,123 WARNING store.catalog: odd
+2026-11-22 15:43:23,123 ERROR mount.binding: failed
+Traceback (most recent call last):
+ValueError: why
+2026-11-22 15:43:23,123 DEBUG mount: fine
+fuse: bad mount point
+"""
+    assert serious_lines(log) == [
+        "2026-11-22 15:43:23,123 WARNING store.catalog: odd",
+        "2026-11-22 15:43:23,123 ERROR mount.binding: failed\nTraceback (most recent call last):\nValueError: why",
+        "fuse: bad mount point",
+    ]
+
+
+def test_unexpected_warning_of_a_daemon_is_noticed(store: Path, tmp_path: Path) -> None:
+    make_model(store, "good:v1")
+    (store / "stray.txt").touch()
+    daemon = Mounted(store, tmp_path / "mount")
+    daemon.start()
+    assert os.listdir(daemon.path / "models") == ["good"]
+    with pytest.raises(AssertionError, match=r"unexpected in the log: .*stray\.txt"):
+        daemon.stop()
+
+
+def test_expected_warning_that_never_comes_is_noticed(store: Path, tmp_path: Path) -> None:
+    daemon = Mounted(store, tmp_path / "mount")
+    daemon.start()
+    daemon.expect_log("nothing says this")
+    with pytest.raises(AssertionError, match="never came"):
+        daemon.stop()
+
+
+def test_crash_of_a_daemon_is_noticed(store: Path, tmp_path: Path) -> None:
+    daemon = Mounted(store, tmp_path / "mount")
+    daemon.start()
+    daemon.process.kill()
+    daemon.process.wait(10)
+    with pytest.raises(AssertionError, match="exited with -9"):
+        daemon.stop()
+    assert harness.mountpoints(tmp_path) == []
+
+
+def test_forgotten_mount_is_noticed_and_removed(store: Path, tmp_path: Path) -> None:
+    daemon = Mounted(store, tmp_path / "mount with a space")
+    daemon.start()
+    assert harness.forgotten_mounts(tmp_path) == []
+    harness._living.discard(daemon)
+    assert harness.forgotten_mounts(tmp_path) == [daemon.path]
+    assert harness.mountpoints(tmp_path) == []
+    wait_until(lambda: daemon.process.poll() is not None, 20, "the daemon ends once it is unmounted")
+    daemon.kill()
+
+
+def test_wedged_daemon_is_killed(store: Path, tmp_path: Path) -> None:
+    """A daemon that does not answer must not hang the tests for ever."""
+    daemon = Mounted(store, tmp_path / "mount", limit=3.0)
+    daemon.start()
+    daemon.process.send_signal(signal.SIGSTOP)
+    with pytest.raises(OSError) as caught:  # noqa: PT011 - see below
+        os.listdir(daemon.path / "models" / "not-asked-before")
+    assert caught.value.errno in (errno.ENOTCONN, errno.ECONNABORTED)
+    daemon.kill()
+    assert harness.mountpoints(tmp_path) == []
