@@ -1,0 +1,217 @@
+"""zip where its fields end and zip64 begins, without real data; checksums asked for as late as can be."""
+
+import io
+import random
+import shutil
+import struct
+import subprocess
+import sys
+import tracemalloc
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from store.archive.members import Member
+from store.archive.pieces import PieceList, read_bytes
+from store.archive.zip import lay_out_zip, zip_length
+from tests.store.archive.writers import write_zip, zip_info
+from tests.store.content import Memory, Numbered, PieceFile, Unfilled, numbers, whole
+
+_GIB = 1 << 30
+_MTIME = 1_767_323_045
+
+
+def _file(path: str, length: int = 0) -> Member:
+    return Member(path, False, False, Numbered(length, crc=length & 0xFFFFFFFF) if length else None)
+
+
+def _checksum(member: Member) -> int:
+    assert isinstance(member.content, Memory | Numbered | Unfilled)
+    return member.content.crc32()
+
+
+def _opened(pieces: PieceList) -> zipfile.ZipFile:
+    return zipfile.ZipFile(io.BufferedReader(PieceFile(pieces), 1 << 16))
+
+
+_SIZES = [2 * _GIB - 1, 2 * _GIB, 4 * _GIB - 2, 4 * _GIB - 1, 4 * _GIB, 4 * _GIB + 1, 8 * _GIB + 1, 100 * _GIB]
+
+
+@pytest.mark.parametrize("size", _SIZES)
+def test_sizes_and_offsets_beyond_the_fields(size: int) -> None:
+    members = [_file("model.yaml", 10), _file("weights", size), _file("behind", 1000), Member("d", True, True, None)]
+    laid_out = lay_out_zip(members, _MTIME, _checksum)
+    assert laid_out.length == zip_length(members, _MTIME)
+    with _opened(laid_out) as archive:
+        infos = archive.infolist()
+        assert [(info.filename, info.file_size, info.compress_size, info.CRC) for info in infos] == [
+            ("model.yaml", 10, 10, 10),
+            ("weights", size, size, size & 0xFFFFFFFF),
+            ("behind", 1000, 1000, 1000),
+            ("d/", 0, 0, 0),
+        ]
+        assert infos[1].extract_version == (45 if size >= 2 * _GIB else 20)
+        offsets = [info.header_offset for info in infos]
+    for member, info, offset in zip(members, infos, offsets, strict=True):
+        wanted = zip_info(member, _MTIME, info.filename)
+        wanted.file_size = wanted.compress_size = member.size
+        wanted.CRC = info.CRC
+        header = wanted.FileHeader()  # by zipfile, zip64 where it needs it
+        assert read_bytes(laid_out, offset, len(header)) == header
+        middle, end = member.size // 2, min(100, member.size)
+        assert read_bytes(laid_out, offset + len(header) + middle, min(100, member.size - middle)) == numbers(
+            middle, min(100, member.size - middle)
+        )
+        if end:
+            start = member.size - end
+            assert read_bytes(laid_out, offset + len(header) + start, end) == numbers(start, end)
+
+
+@pytest.mark.parametrize("size", _SIZES)
+def test_unzip_lists_what_is_past_the_fields(size: int, tmp_path: Path) -> None:
+    """As sparse files: the end and the headers are written, the contents are holes."""
+    members = [_file("model.yaml", 10), _file("weights", size), _file("behind", 1000)]
+    laid_out = lay_out_zip(members, _MTIME, _checksum)
+    path = tmp_path / "sparse.zip"
+    with path.open("wb") as file:
+        file.truncate(laid_out.length)
+        for start in (0, laid_out.length - 4096):
+            file.seek(start)
+            file.write(read_bytes(laid_out, start, 4096))
+    for command in (["zipinfo", "-l", path], ["bsdtar", "-t", "-v", "-f", path]):
+        if command[0] == "zipinfo" and size == 0xFFFFFFFF:
+            continue  # unzip 6 takes this size, when it was true, for the mark of a zip64 field in the next record
+        if shutil.which(str(command[0])):
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+            assert done.returncode == 0, done.stdout + done.stderr
+            assert str(size) in done.stdout
+            assert "behind" in done.stdout
+    path.unlink()
+
+
+@pytest.mark.parametrize("count", [65_534, 65_535, 65_536, 70_000])
+def test_counts_beyond_the_fields(count: int) -> None:
+    members = [_file(f"{number:05}") for number in range(count)]
+    laid_out = lay_out_zip(members, _MTIME, _checksum)
+    assert laid_out.length == zip_length(members, _MTIME)
+    with _opened(laid_out) as archive:
+        infos = archive.infolist()
+        assert len(infos) == count
+        assert infos[0].filename == "00000"
+        assert infos[-1].filename == f"{count - 1:05}"
+    end64 = b"PK\x06\x06" in read_bytes(laid_out, laid_out.length - 22 - 20 - 56, 60)
+    assert end64 == (count > 65_535)
+    counted = struct.unpack("<2H", read_bytes(laid_out, laid_out.length - 22 + 8, 4))
+    assert counted == (min(count, 65_535), min(count, 65_535))
+
+
+@pytest.mark.parametrize("count", [65_535, 65_536])
+def test_bytes_of_zipfile_and_silence_of_tools_at_the_limit_of_counts(count: int, tmp_path: Path) -> None:
+    members = [_file(f"{number:05}") for number in range(count)]
+    content = whole(lay_out_zip(members, _MTIME, _checksum))
+    assert content == write_zip(members, _MTIME)
+    path = tmp_path / "many.zip"
+    path.write_bytes(content)
+    for command in (["zipinfo", "-1", path], ["bsdtar", "-t", "-f", path]):
+        if shutil.which(str(command[0])):
+            done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+            assert (done.returncode, done.stderr) == (0, "")
+            assert len(done.stdout.splitlines()) == count
+
+
+@pytest.mark.parametrize("size", [2**31 - 200, 2**31 - 100, 2**31 - 60, 2**31 - 40, 2**31, 2**32])
+def test_the_directory_begins_around_the_fields_end(size: int) -> None:
+    members = [_file("weights", size), Member("d", True, True, None)]
+    laid_out = lay_out_zip(members, _MTIME, _checksum)
+    assert laid_out.length == zip_length(members, _MTIME)
+    with _opened(laid_out) as archive:
+        assert [info.file_size for info in archive.infolist()] == [size, 0]
+        start = archive.start_dir
+    locator = read_bytes(laid_out, laid_out.length - 42, 4) == b"PK\x06\x07"
+    assert locator == (start > 2**31 - 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "flag"),
+    [("ascii name", 0), ("модель", 0x800), (b"\xff\xfe undecodable".decode("utf-8", "surrogateescape"), 0)],
+)
+def test_the_flag_says_utf8_only_where_it_is(name: str, flag: int) -> None:
+    laid_out = lay_out_zip([_file(name, 3)], _MTIME, _checksum)
+    raw = name.encode("utf-8", "surrogateescape")
+    local = read_bytes(laid_out, 0, 30 + len(raw))
+    assert struct.unpack_from("<H", local, 6) == (flag,)
+    assert local[30:] == raw
+    directory = read_bytes(laid_out, laid_out.length - 22 - 46 - len(raw) - 9, 46 + len(raw))
+    assert struct.unpack_from("<H", directory, 8) == (flag,)
+    assert directory[46:] == raw
+
+
+@pytest.mark.parametrize(
+    ("mtime", "date_time", "extra"),
+    [
+        (0, (1980, 1, 1, 0, 0, 0), 9),
+        (315_532_799, (1980, 1, 1, 0, 0, 0), 9),
+        (_MTIME, (2026, 1, 2, 3, 4, 4), 9),
+        (2**31 - 1, (2038, 1, 19, 3, 14, 6), 9),
+        (2**31, (2038, 1, 19, 3, 14, 8), 0),
+        (253_402_300_799, (2107, 12, 31, 23, 59, 58), 0),
+    ],
+)
+def test_times(mtime: int, date_time: tuple[int, ...], extra: int) -> None:
+    members = [_file("model.yaml", 3)]
+    laid_out = lay_out_zip(members, mtime, _checksum)
+    assert laid_out.length == zip_length(members, mtime)
+    with _opened(laid_out) as archive:
+        info = archive.infolist()[0]
+    assert info.date_time == date_time
+    assert len(info.extra) == extra
+    if extra:
+        assert info.extra == struct.pack("<2sHBl", b"UT", 5, 1, mtime)
+
+
+def test_checksums_are_asked_for_as_late_as_can_be() -> None:
+    asked: list[str] = []
+
+    def ask(of: Callable[[Member], int]) -> Callable[[Member], int]:
+        def checksum(member: Member) -> int:
+            asked.append(member.path)
+            return of(member)
+
+        return checksum
+
+    members = [_file("model.yaml", 10), _file("empty"), _file("a", 5000), _file("b", 70)]
+    laid_out = lay_out_zip(members, _MTIME, ask(_checksum))
+    zip_length(members, _MTIME)
+    read_bytes(laid_out, laid_out.length - 22, 22)
+    assert asked == []
+    read_bytes(laid_out, 0, 30 + 10 + 9 + 10)
+    assert set(asked) == {"model.yaml"}
+    asked.clear()
+    last_record = 46 + 1 + 9
+    read_bytes(laid_out, laid_out.length - 22 - last_record, last_record)
+    assert set(asked) == {"b"}
+    asked.clear()
+    whole(laid_out)
+    assert set(asked) == {"model.yaml", "a", "b"}
+
+
+def test_memory_does_not_grow_with_the_content() -> None:
+    chance = random.Random(7)
+
+    def cost(length: int) -> tuple[int, int]:
+        members = [Member(f"{number}", False, False, Unfilled(length // 10)) for number in range(10)]
+        before = sys.getallocatedblocks()
+        tracemalloc.start()
+        laid_out = lay_out_zip(members, 0, _checksum)
+        for _ in range(300):
+            read_bytes(laid_out, chance.randrange(laid_out.length - 131_072), chance.randrange(131_072))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return sys.getallocatedblocks() - before, peak
+
+    cost(_GIB)
+    small, large = cost(_GIB), cost(100 * _GIB)
+    assert large[1] < 1 << 20
+    assert abs(large[0] - small[0]) < 500

@@ -1,0 +1,103 @@
+"""Content for archives under test: pieces that need no disk, and a file object on top of a piece."""
+
+import array
+import io
+import zlib
+from collections.abc import Sequence
+
+from store.archive.pieces import Piece, read_bytes
+
+
+class Memory:
+    """A piece of bytes at hand, which counts what is read of it."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+        self.length = len(content)
+        self.bytes_read = 0
+
+    def read_into(self, views: Sequence[memoryview], offset: int) -> None:
+        for view in views:
+            part = self.content[offset : offset + len(view)]
+            assert len(part) == len(view), "asked for bytes beyond the piece's end"
+            view[:] = part
+            offset += len(view)
+            self.bytes_read += len(view)
+
+    def crc32(self) -> int:
+        return zlib.crc32(self.content)
+
+
+class Numbered:
+    """A piece of any length, without the bytes: each eight bytes hold, little-endian, how many eights lie before."""
+
+    def __init__(self, length: int, crc: int = 0x12345678) -> None:
+        self.length = length
+        self.crc = crc
+        self.bytes_read = 0
+
+    def read_into(self, views: Sequence[memoryview], offset: int) -> None:
+        for view in views:
+            assert 0 <= offset <= offset + len(view) <= self.length, "asked for bytes beyond the piece's end"
+            view[:] = numbers(offset, len(view))
+            offset += len(view)
+            self.bytes_read += len(view)
+
+    def crc32(self) -> int:
+        """Not the true one: nobody can read 100 GiB in a test."""
+        return self.crc
+
+
+class Unfilled:
+    """A piece of any length whose bytes nobody looks at: it leaves the buffers as they are."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def read_into(self, views: Sequence[memoryview], offset: int) -> None:
+        assert 0 <= offset <= offset + sum(map(len, views)) <= self.length, "asked for bytes beyond the piece's end"
+
+    def crc32(self) -> int:
+        return 0
+
+
+def numbers(offset: int, size: int) -> bytes:
+    """What a `Numbered` holds at [offset, offset + size)."""
+    first = offset // 8
+    eights = array.array("Q", range(first, (offset + size + 7) // 8)).tobytes()
+    return eights[offset - 8 * first : offset - 8 * first + size]
+
+
+class PieceFile(io.RawIOBase):
+    """A piece as a seekable file, for readers such as tarfile and zipfile. Keeps count of the bytes it gave."""
+
+    def __init__(self, piece: Piece) -> None:
+        self._piece = piece
+        self._position = 0
+        self.bytes_read = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._position = offset + {0: 0, 1: self._position, 2: self._piece.length}[whence]
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: object) -> int:
+        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]
+        count = max(0, min(len(view), self._piece.length - self._position))
+        if count:
+            self._piece.read_into([view[:count]], self._position)
+        self._position += count
+        self.bytes_read += count
+        return count
+
+
+def whole(piece: Piece) -> bytes:
+    return read_bytes(piece, 0, piece.length)
