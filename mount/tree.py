@@ -28,9 +28,10 @@ from mount.readme import readme
 from store.archive.formats import Format
 from store.archive.pieces import Literal
 from store.archives import Archives
-from store.catalog import LATEST, ModelStore
+from store.catalog import ModelStore
 from store.errors import NotFoundError
 from store.model import Model
+from store.survey import LATEST
 from store.tag import Tag
 
 README = "README.txt"

@@ -12,51 +12,21 @@ import logging
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
 
 from cachetools import LRUCache
 
-from store.completeness import QUIET_NS, State, judge
-from store.errors import BadModelError, BadTagError, NotFoundError, SourceChangedError, StoreError, StoreUnreadableError
+from store.errors import BadTagError, NotFoundError, SourceChangedError, StoreError
 from store.model import MAX_MODEL_YAML, MODEL_YAML, Model, ModelInfo, in_archive_order
 from store.storage.base import Entry, Identity, Kind, Storage
 from store.storage.stamp import is_settled
+from store.survey import LATEST, NameFolder, Surveyor, Version
 from store.tag import MAX_LENGTH, Tag, is_tag_part
 
 log = logging.getLogger(__name__)
 
-LATEST = "latest"
 REFRESH = 0.4  # seconds for which a finding is believed without another look
-UNFINISHED_NOTICE_NS = 10_000_000_000  # how long an unfinished save may be quiet before the log mentions it
-_LOOKING_SECONDS = 0.2  # how long a listing of all names may look into models
+_LOOKING_SECONDS = 0.1  # how long a listing of all names may look into models
 _ENTRIES_KEPT = 100_000  # files and folders, over all models whose listing is kept in memory
-
-
-@dataclass
-class _Version:
-    """What was seen of one version folder."""
-
-    folder: Identity
-    model_yaml: Identity
-    state: State
-    info: ModelInfo | None = None  # parsed when first asked for
-    looked_into: bool = False
-    is_bad: bool = False  # what the last look into it found
-
-
-@dataclass
-class _Name:
-    """What was seen of one name's folder."""
-
-    folder: Identity
-    folder_seen_ns: int  # wall clock
-    candidates: list[str]  # sub-folders with a legal version
-    has_latest: bool
-    seen: float = 0.0  # monotonic
-    latest: str | None = None  # what the file says
-    latest_file: Identity | None = None
-    latest_seen_ns: int = 0
-    versions: dict[str, _Version] = field(default_factory=dict)
 
 
 class ModelStore:
@@ -65,7 +35,8 @@ class ModelStore:
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
         self._lock = threading.Lock()  # guards what follows, never held while looking
-        self._names: dict[str, _Name] = {}
+        self._names: dict[str, NameFolder] = {}
+        self._surveyor = Surveyor(storage, self._warn)
         self._roots: tuple[Identity, int, list[str]] | None = None
         self._models: LRUCache[Tag, tuple[Model, float, float]] = LRUCache(
             _ENTRIES_KEPT, getsizeof=lambda kept: min(len(kept[0].entries) + 1, _ENTRIES_KEPT)
@@ -101,7 +72,7 @@ class ModelStore:
             StoreUnreadableError: its folder may not be read.
         """
         shown = []
-        for version in sorted(self._name(name).versions):
+        for version in sorted(self._name(name).finished()):
             try:
                 self.model(Tag(name, version))
             except StoreError:  # named in the log by model()
@@ -113,26 +84,26 @@ class ModelStore:
         """The version that BentoML answers for `name:latest`: what the `latest` file says or, when that does not
         exist, the youngest. None when the name has no model, or when the `latest` file cannot exist because a version
         is called so."""
-        record = self._name(name)
+        named = self._surveyor.latest(name, self._name(name))
         versions = self.versions(name)
         if not versions or LATEST in versions:
             return None
-        if record.latest in versions:
-            return record.latest
+        if named in versions:
+            return named
         return max(versions, key=lambda version: self.info(Tag(name, version)).creation_time)
 
-    def version_count(self, name: str, *, look_into: bool = True) -> int:
+    def version_count(self, name: str, *, look_into: bool = False) -> int:
         """How many versions of a name can be shown; `look_into`: those that nobody has looked into yet, too.
 
         Raises:
             NotFoundError: there are none.
         """
         count = 0
-        for text, version in self._name(name).versions.items():
-            if version.state is not State.UNFINISHED and (version.is_bad or (look_into and not version.looked_into)):
+        for text, version in self._name(name).finished().items():
+            if version.is_bad or (look_into and not version.looked_into):
                 with suppress(StoreError):  # named in the log by model()
                     self.model(Tag(name, text))
-            count += version.state is not State.UNFINISHED and not version.is_bad
+            count += not version.is_bad
         if not count:
             raise NotFoundError(f"{name} has no models in the store")
         return count
@@ -143,7 +114,7 @@ class ModelStore:
 
     def name_identity(self, name: str) -> Identity:
         """The identity of a name's folder, for its times."""
-        return self._name(name).folder
+        return self._name(name).identity
 
     def info(self, tag: Tag) -> ModelInfo:
         """What the `model.yaml` of a finished model says; errors as `model`."""
@@ -160,6 +131,9 @@ class ModelStore:
             BadModelError: it cannot be shown; the log says why.
             StoreUnreadableError: it may not be read.
         """
+        if not max_age:
+            with self._lock:
+                self._names.pop(tag.name, None)
         version = self._finished(tag)
         try:
             model = self._model(tag, max_age)
@@ -242,16 +216,16 @@ class ModelStore:
         except SourceChangedError:
             return self.storage.walk(tag.path)
 
-    def _finished(self, tag: Tag) -> _Version:
-        version = self._name(tag.name).versions.get(tag.version)
-        if version is None or version.state is State.UNFINISHED:
+    def _finished(self, tag: Tag) -> Version:
+        version = self._name(tag.name).finished().get(tag.version)
+        if version is None:
             raise NotFoundError(f"{tag} is not in the store {self.storage.location}")
         return version
 
     def _root_names(self) -> list[str]:
         folder = self.storage.status("").identity
         kept = self._roots
-        if kept is not None and kept[0] == folder and is_settled(folder.mtime_ns, kept[1]):
+        if kept is not None and kept[0] == folder and is_settled(folder.ctime_ns, kept[1]):
             return kept[2]
         looked_at = time.time_ns()
         names = []
@@ -267,132 +241,17 @@ class ModelStore:
                 del self._names[gone]
         return names
 
-    def _name(self, name: str) -> _Name:
+    def _name(self, name: str) -> NameFolder:
         """What is known of a name, at most REFRESH old."""
         if not is_tag_part(name):
             raise NotFoundError(f"'{name}' is not a model's name")
         known = self._names.get(name)
         if known is not None and time.monotonic() - known.seen < REFRESH:
             return known
-        fresh = self._look_at_name(name, known)
+        fresh = self._surveyor.look(name, known)
         with self._lock:
             self._names[name] = fresh
         return fresh
-
-    def _look_at_name(self, name: str, known: _Name | None) -> _Name:
-        seen = time.monotonic()
-        folder = self.storage.status(name)
-        if folder.kind is not Kind.FOLDER:
-            raise NotFoundError(f"{name} is not a folder")
-        if (
-            known is None
-            or known.folder != folder.identity
-            or not is_settled(folder.identity.mtime_ns, known.folder_seen_ns)
-        ):
-            known = self._list_name(name, folder.identity, known)
-        record = _Name(
-            known.folder,
-            known.folder_seen_ns,
-            known.candidates,
-            known.has_latest,
-            seen,
-            known.latest,
-            known.latest_file,
-            known.latest_seen_ns,
-        )
-        self._read_latest(name, record)
-        for version in record.candidates:
-            found = self._look_at_version(Tag(name, version), record, known.versions.get(version))
-            if found is not None:
-                record.versions[version] = found
-        return record
-
-    def _list_name(self, name: str, folder: Identity, known: _Name | None) -> _Name:
-        looked_at = time.time_ns()
-        candidates = []
-        has_latest = False
-        for item, kind in self.storage.list_folder(name):
-            if kind is Kind.FOLDER and is_tag_part(item):
-                candidates.append(item)
-            elif item == LATEST and kind is Kind.FILE:
-                has_latest = True
-            else:
-                self._warn(f"{name}/{item}", f"{item!r} in the folder of {name} is not a model; it is left out")
-        record = _Name(folder, looked_at, candidates, has_latest)
-        if known is not None:
-            record.versions = known.versions
-            record.latest, record.latest_file = known.latest, known.latest_file
-            record.latest_seen_ns = known.latest_seen_ns
-        return record
-
-    def _read_latest(self, name: str, record: _Name) -> None:
-        """Read `latest` again if it was written since; a rewrite in place does not touch the folder's times."""
-        path = f"{name}/{LATEST}"
-        try:
-            if not record.has_latest:
-                raise NotFoundError(path)
-            identity = self.storage.status(path).identity
-            if identity != record.latest_file or not is_settled(identity.mtime_ns, record.latest_seen_ns):
-                record.latest_seen_ns = time.time_ns()
-                text = self.storage.read_small(path, 2 * MAX_LENGTH).decode(errors="replace").strip()
-                record.latest, record.latest_file = text, identity
-        except NotFoundError:
-            record.latest, record.latest_file = None, None
-        except StoreError as error:
-            record.latest, record.latest_file = None, None
-            self._warn(path, f"{error}; the latest model of {name} is told by creation time")
-
-    def _look_at_version(self, tag: Tag, record: _Name, known: _Version | None) -> _Version | None:
-        path = f"{tag.path}/{MODEL_YAML}"
-        try:
-            folder = self.storage.status(tag.path).identity
-            model_yaml = self.storage.status(path)
-            if model_yaml.kind is not Kind.FILE:
-                raise BadModelError(f"the model.yaml of {tag} is not a regular file")
-        except NotFoundError:
-            self._warn_if_left(tag)
-            return None
-        except StoreError as error:
-            self._warn(tag.path, f"{error}; {tag} is left out")
-            return None
-        state = judge(folder, model_yaml.identity, is_latest=record.latest == tag.version)
-        if known is not None and known.model_yaml == model_yaml.identity:
-            if known.state is State.COMPLETE and known.folder == folder:
-                return known
-            version = _Version(folder, model_yaml.identity, state, known.info, known.looked_into, known.is_bad)
-        else:
-            version = _Version(folder, model_yaml.identity, state)
-        if state is not State.COMPLETE:
-            self._wait_or_tell(tag, version)
-        return version
-
-    def _wait_or_tell(self, tag: Tag, version: _Version) -> None:
-        """Settle QUIET_DECIDES by when something last changed in the folder; tell of a save that looks dead."""
-        try:
-            newest = self.storage.walk(tag.path)[1]
-        except StoreError:  # it is being written, or its error is told once it is finished
-            newest = max(version.folder.ctime_ns, version.model_yaml.ctime_ns)
-        quiet = time.time_ns() - newest
-        if version.state is State.QUIET_DECIDES:
-            version.state = State.COMPLETE if quiet >= QUIET_NS else State.UNFINISHED
-        elif quiet >= UNFINISHED_NOTICE_NS:
-            self._warn(
-                tag.path,
-                f"{tag} is not shown: BentoML has not finished saving it and nothing has changed in it for "
-                f"{UNFINISHED_NOTICE_NS // 10**9} s. If the save was interrupted, delete the folder and save again",
-            )
-
-    def _warn_if_left(self, tag: Tag) -> None:
-        """A folder without model.yaml is BentoML at work, or a stray one."""
-        try:
-            changed = self.storage.status(tag.path).identity.ctime_ns
-        except StoreUnreadableError as error:
-            self._warn(tag.path, f"{error}; {tag} is left out")
-        except StoreError:
-            return
-        else:
-            if time.time_ns() - changed >= UNFINISHED_NOTICE_NS:
-                self._warn(tag.path, f"the folder of {tag} holds no model.yaml; it is left out")
 
     def _warn(self, path: str, sentence: str) -> None:
         with self._lock:

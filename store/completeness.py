@@ -26,16 +26,16 @@ class State(enum.Enum):
 
     COMPLETE = "complete"
     UNFINISHED = "unfinished"
-    QUIET_DECIDES = "quiet"  # complete once nothing in it has changed for QUIET_NS
+    LATEST_DECIDES = "latest"  # complete if `latest` names it, or once nothing in it has changed for QUIET_NS
 
 
-def judge(folder: Identity, model_yaml: Identity, *, is_latest: bool) -> State:
-    """What the folder's and its `model.yaml`'s times say; `is_latest`: the `latest` file names this version."""
+def judge(folder: Identity, model_yaml: Identity) -> State:
+    """What the times of a version's folder and of its `model.yaml` say."""
     if _bears_copied_times(folder):
         return State.COMPLETE
     if _bears_copied_times(model_yaml):
         return State.UNFINISHED
-    return State.COMPLETE if is_latest else State.QUIET_DECIDES
+    return State.LATEST_DECIDES
 
 
 def _bears_copied_times(identity: Identity) -> bool:

@@ -26,9 +26,8 @@ log = logging.getLogger(__name__)
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS checksums (
-    device INTEGER, inode INTEGER, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER,
-    crc32 INTEGER NOT NULL,
-    PRIMARY KEY (device, inode, size, mtime_ns, ctime_ns)
+    file TEXT PRIMARY KEY,
+    crc32 INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS archive_digests (
     archive TEXT PRIMARY KEY,
@@ -139,13 +138,13 @@ class Index:
             self._run(write)
 
     def _flush(self) -> None:
-        rows = [(*_signed(identity), crc32) for identity, crc32 in self._pending.items()]
+        rows = [(_key(identity), crc32) for identity, crc32 in self._pending.items()]
         self._flushed = time.monotonic()
         if rows:
 
             def write(connection: sqlite3.Connection) -> None:
                 with connection:
-                    connection.executemany("INSERT OR REPLACE INTO checksums VALUES (?, ?, ?, ?, ?, ?)", rows)
+                    connection.executemany("INSERT OR REPLACE INTO checksums VALUES (?, ?)", rows)
 
             self._run(write)
             self._pending.clear()
@@ -215,6 +214,6 @@ class Index:
                 Path(f"{self._path}{suffix}").replace(f"{self._path}.damaged{suffix}")
 
 
-def _signed(identity: Identity) -> tuple[int, ...]:
-    """SQLite's integers are signed; devices and inodes use all 64 bits on some file systems."""
-    return tuple(value - (1 << 64) if value >= 1 << 63 else value for value in identity)
+def _key(identity: Identity) -> str:
+    """An identity as text: devices, inodes and times of distant years do not fit SQLite's integers."""
+    return ":".join(map(str, identity))

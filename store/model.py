@@ -10,18 +10,16 @@ import datetime
 import hashlib
 import itertools
 import os
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import yaml
-
+from store import untrusted_yaml
 from store.errors import BadModelError
 from store.storage.base import Entry
 from store.tag import Tag
 
 MODEL_YAML = "model.yaml"
 MAX_MODEL_YAML = 16 << 20  # bytes
-# libyaml is ten times faster; wheels of PyYAML have it, some source builds do not.
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_SCALARS = (str, int, float)
 
 
 _generations = itertools.count(1)
@@ -43,24 +41,24 @@ class ModelInfo(NamedTuple):
             BadModelError: it is not YAML, not a model's, or of another model.
         """
         try:
-            fields = yaml.load(content, Loader=_Loader)  # noqa: S506 - a safe loader, as above
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
-            problem = " ".join(str(error).split())
-            raise BadModelError(f"the model.yaml of {tag} is not YAML: {problem}") from None
+            fields = untrusted_yaml.load(content)
+        except BadModelError as error:
+            raise BadModelError(f"the model.yaml of {tag} {error}") from None
         if not isinstance(fields, dict):
             raise BadModelError(f"the model.yaml of {tag} is not a mapping")
-        named = (fields.get("name"), fields.get("version"))
-        if tuple(map(str, named)) != tag:
-            raise BadModelError(f"the model.yaml of {tag} is of another model, {named[0]}:{named[1]}")
+        name, version, module = (_text(fields.get(key)) for key in ("name", "version", "module"))
+        if (name, version) != tag:
+            raise BadModelError(f"the model.yaml of {tag} is of another model, {name:.100}:{version:.100}")
         labels = fields.get("labels") or {}
-        if not isinstance(labels, dict):
-            raise BadModelError(f"the labels in the model.yaml of {tag} are not a mapping")
-        return cls(
-            tag,
-            str(fields.get("module") or ""),
-            _creation_time(tag, fields.get("creation_time")),
-            {str(key): str(value) for key, value in labels.items()},
-        )
+        if not isinstance(labels, dict) or not all(isinstance(value, _SCALARS) for value in labels.values()):
+            raise BadModelError(f"the labels in the model.yaml of {tag} are not a mapping of texts")
+        texts = {_text(key): _text(value) for key, value in labels.items()}
+        return cls(tag, module, _creation_time(tag, fields.get("creation_time")), texts)
+
+
+def _text(value: object) -> str:
+    """A scalar as text; anything else is none, and is not looked into."""
+    return str(value) if isinstance(value, _SCALARS) else ""
 
 
 def _creation_time(tag: Tag, value: object) -> datetime.datetime:
@@ -69,7 +67,7 @@ def _creation_time(tag: Tag, value: object) -> datetime.datetime:
             # Python 3.10 does not know the Z.
             value = datetime.datetime.fromisoformat(value.removesuffix("Z") + ("+00:00" if value.endswith("Z") else ""))
         except ValueError:
-            raise BadModelError(f"the creation_time in the model.yaml of {tag} is not a time: {value}") from None
+            raise BadModelError(f"the creation_time in the model.yaml of {tag} is not a time: {value:.100}") from None
     if not isinstance(value, datetime.datetime):
         raise BadModelError(f"the model.yaml of {tag} has no creation_time")
     if value.tzinfo is None:

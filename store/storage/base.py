@@ -10,6 +10,8 @@ import enum
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from store.errors import StoreError
+
 
 class Kind(enum.Enum):
     """What lies at a path, links not followed."""
@@ -98,6 +100,13 @@ class Storage(Protocol):
 
     def status(self, path: str) -> Status:
         """One look at a path; the same errors as `list_folder`."""
+
+    def statuses(self, folder: str, paths: Sequence[str]) -> list[Status | StoreError]:
+        """One look at each of several paths below a folder; for a path that `status` would raise on, its error.
+
+        Raises:
+            NotFoundError, StoreUnreadableError: of the folder itself.
+        """
 
     def read_small(self, path: str, limit: int) -> bytes:
         """The whole of a regular file of at most `limit` bytes.

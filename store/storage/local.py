@@ -10,17 +10,24 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 
-from store.errors import BadModelError, NotFoundError, SourceChangedError, StoreUnreadableError, UnsafeMemberError
+from store.errors import (
+    BadModelError,
+    NotFoundError,
+    SourceChangedError,
+    StoreError,
+    StoreUnreadableError,
+    UnsafeMemberError,
+)
 from store.storage.base import Entry, Identity, Kind, Status, Usage
 
 MAX_MEMBERS = 1_000_000  # files and folders in one model; no real model comes near
 MAX_DEPTH = 100  # folders within folders, each one an open descriptor while walking
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)  # ENXIO: a socket stands there
 
 
 class LocalStorage:
@@ -37,49 +44,52 @@ class LocalStorage:
         return self._root
 
     def list_folder(self, path: str) -> list[tuple[str, Kind]]:
-        with self._translated(path), self._folder(path) as folder, os.scandir(folder) as entries:
+        with self._folder(path) as folder, os.scandir(folder) as entries:
             return [(entry.name, self._kind_of(entry)) for entry in entries]
 
     def status(self, path: str) -> Status:
         parent, _, name = path.rpartition("/")
-        with self._translated(path), self._folder(parent) as folder:
+        with self._folder(parent, path) as folder:
             return _status(os.stat(name or ".", dir_fd=folder, follow_symlinks=self._follow_links))
+
+    def statuses(self, folder: str, paths: Sequence[str]) -> list[Status | StoreError]:
+        looks: list[Status | StoreError] = []
+        with self._folder(folder) as descriptor:
+            for path in paths:
+                try:
+                    looks.append(_status(os.stat(path, dir_fd=descriptor, follow_symlinks=self._follow_links)))
+                except OSError as error:
+                    looks.append(self._error(f"{folder}/{path}", error))
+        return looks
 
     def read_small(self, path: str, limit: int) -> bytes:
         parent, _, name = path.rpartition("/")
-        with self._translated(path), self._folder(parent) as folder:
+        with self._folder(parent, path) as folder:
             flags = _FILE & ~os.O_NOFOLLOW if self._follow_links else _FILE
-            descriptor = os.open(name, flags, dir_fd=folder)
-            with os.fdopen(descriptor, "rb") as file:
-                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                    raise BadModelError(f"{self._show(path)} is not a regular file")
+            if not stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=self._follow_links).st_mode):
+                raise BadModelError(f"{self._show(path)} is not a regular file")
+            # Non-blocking, should it have become a pipe just now; a folder or socket cannot be read.
+            with os.fdopen(os.open(name, flags, dir_fd=folder), "rb") as file:
                 content = file.read(limit + 1)
         if len(content) > limit:
             raise BadModelError(f"{self._show(path)} is larger than {limit:,} bytes")
         return content
 
     def walk(self, path: str) -> tuple[list[Entry], int]:
-        with self._translated(path):
-            return _Walk(self, path, self._follow_links).run()
+        with self._folder(path) as folder:
+            return _Walk(self, path, self._follow_links).run(folder)
 
     def open_file(self, source: str, identity: Identity) -> LocalFile:
         try:
-            if source.startswith("/"):
-                descriptor = os.open(source, _FILE)
-            else:
-                parent, _, name = source.rpartition("/")
-                with self._folder(parent) as folder:
-                    descriptor = os.open(name, _FILE, dir_fd=folder)
-        except OSError as error:
-            if error.errno in _GONE:
-                raise SourceChangedError(f"{self._show(source)} is gone") from None
-            raise self._unreadable(source, error) from error
+            descriptor = self._open_source(source)
+        except NotFoundError:
+            raise SourceChangedError(f"{self._show(source)} is gone") from None
         file = LocalFile(descriptor, identity, self._show(source))
         file.check()
         return file
 
     def usage(self) -> Usage:
-        with self._translated(""), self._folder("") as folder:
+        with self._folder("") as folder:
             figures = os.fstatvfs(folder)
         return Usage(
             figures.f_bsize,
@@ -92,30 +102,36 @@ class LocalStorage:
             figures.f_namemax,
         )
 
-    @contextmanager
-    def _folder(self, path: str) -> Iterator[int]:
-        """A descriptor of a folder below the root."""
-        descriptor = os.open(self._root, _FOLDER)
+    def _open_source(self, source: str) -> int:
+        parent, _, name = source.rpartition("/")
+        if not source.startswith("/"):
+            with self._folder(parent, source) as folder:
+                return os.open(name, _FILE, dir_fd=folder)
         try:
-            for name in path.split("/") if path else ():
-                below = os.open(name, self._step, dir_fd=descriptor)
-                os.close(descriptor)
-                descriptor = below
-            yield descriptor
-        finally:
-            os.close(descriptor)
-
-    @contextmanager
-    def _translated(self, path: str) -> Iterator[None]:
-        try:
-            yield
+            return os.open(source, _FILE)
         except OSError as error:
-            if error.errno in _GONE and path:
-                raise NotFoundError(f"{self._show(path)} is not there") from None
-            raise self._unreadable(path, error) from error
+            raise self._error(source, error) from error
 
-    def _unreadable(self, path: str, error: OSError) -> StoreUnreadableError:
-        return StoreUnreadableError(f"{self._show(path)} cannot be read: {os.strerror(error.errno or errno.EIO)}")
+    def _folder(self, path: str, subject: str | None = None) -> _OpenFolder:
+        """A folder below the root, open while the context lasts, in which errors of the system become the store's; they
+        name `subject`, else the folder."""
+        return _OpenFolder(self, path, path if subject is None else subject)
+
+    def _open_folder(self, path: str) -> int:
+        descriptor = os.open(self._root, _FOLDER)
+        for name in path.split("/") if path else ():
+            try:
+                below = os.open(name, self._step, dir_fd=descriptor)
+            finally:
+                os.close(descriptor)
+            descriptor = below
+        return descriptor
+
+    def _error(self, path: str, error: OSError) -> StoreError:
+        if error.errno in _GONE and path:
+            return NotFoundError(f"{self._show(path)} is not there")
+        reason = os.strerror(error.errno or errno.EIO)
+        return StoreUnreadableError(f"{self._show(path)} cannot be read: {reason}")
 
     def _show(self, path: str) -> str:
         return printable(os.path.join(self._root, path))
@@ -127,6 +143,29 @@ class LocalStorage:
             if entry.is_file(follow_symlinks=self._follow_links):
                 return Kind.FILE
         return Kind.LINK if entry.is_symlink() else Kind.SPECIAL
+
+
+class _OpenFolder:
+    """`LocalStorage._folder`: a class, since looking at 10,000 names opens tens of thousands."""
+
+    __slots__ = ("_descriptor", "_path", "_storage", "_subject")
+
+    def __init__(self, storage: LocalStorage, path: str, subject: str) -> None:
+        self._storage = storage
+        self._path = path
+        self._subject = subject
+
+    def __enter__(self) -> int:
+        try:
+            self._descriptor = self._storage._open_folder(self._path)
+        except OSError as error:
+            raise self._storage._error(self._subject, error) from error
+        return self._descriptor
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        os.close(self._descriptor)
+        if isinstance(error, OSError):
+            raise self._storage._error(self._subject, error) from error
 
 
 class LocalFile:
@@ -186,9 +225,8 @@ class _Walk:
         # Links are judged against where the model really is, whatever links lead to the store itself.
         self._real = os.path.realpath(os.path.join(storage.location, model))
 
-    def run(self) -> tuple[list[Entry], int]:
-        with self._storage._folder(self._model) as folder:
-            self._visit(folder, "", self._model, [])
+    def run(self, folder: int) -> tuple[list[Entry], int]:
+        self._visit(folder, "", self._model, [])
         return self._entries, self._newest
 
     def _visit(self, folder: int, path: str, source: str, above: list[tuple[int, int]]) -> None:

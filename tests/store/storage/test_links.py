@@ -81,6 +81,11 @@ def test_a_chain_of_links_inside(store: Path, model: Path) -> None:
     assert all(_content(store, entries[path]) == b"leaf" for path in ("a", "b", "sub/c"))
 
 
+def test_to_model_yaml(store: Path, model: Path) -> None:
+    (model / "sub" / "info").symlink_to("../model.yaml")
+    assert _content(store, _walk(store)["sub/info"]) == b"yaml"
+
+
 def test_an_executable_behind_a_link_stays_executable(store: Path, model: Path) -> None:
     (model / "weights").chmod(0o755)
     (model / "alias").symlink_to("weights")

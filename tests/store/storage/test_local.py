@@ -1,5 +1,6 @@
 """A store in a folder: what is told of it, and bytes only of the file that was pinned."""
 
+import contextlib
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -39,21 +40,30 @@ def _read(file: LocalFile, size: int, offset: int = 0) -> bytes:
     return bytes(buffer)
 
 
-def _special(path: Path, kind: str) -> "socket.socket | None":
-    if kind == "fifo":
-        os.mkfifo(path)
-        return None
+@contextlib.contextmanager
+def _special(path: Path, kind: str) -> Iterator[None]:
+    """Something that is no regular file, for the length of a block."""
     if kind == "socket":
         bound = socket.socket(socket.AF_UNIX)
-        here = os.getcwd()
-        os.chdir(path.parent)  # sockets' paths are short
-        try:
-            bound.bind(path.name)
-        finally:
-            os.chdir(here)
-        return bound
-    path.mkdir()
-    return None
+        with bound, _inside(path.parent):
+            bound.bind(path.name)  # sockets' paths are short
+            yield
+        return
+    if kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+    yield
+
+
+@contextlib.contextmanager
+def _inside(folder: Path) -> Iterator[None]:
+    before = os.getcwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 class TestLooking:
@@ -136,11 +146,8 @@ class TestLooking:
 
     @pytest.mark.parametrize("kind", ["fifo", "socket"])
     def test_a_model_that_holds_something_special_is_refused(self, store: Path, model: Path, kind: str) -> None:
-        bound = _special(model / "special-one", kind)
-        with pytest.raises(UnsafeMemberError, match="special-one"):
+        with _special(model / "special-one", kind), pytest.raises(UnsafeMemberError, match="special-one"):
             LocalStorage(str(store)).walk("iris/v1")
-        if bound:
-            bound.close()
 
     def test_a_folder_that_may_not_be_read(self) -> None:
         with folder_of_an_ordinary_user() as store, an_ordinary_user():
@@ -163,11 +170,8 @@ class TestReadSmall:
 
     @pytest.mark.parametrize("kind", ["fifo", "socket", "folder"])
     def test_what_is_no_regular_file_is_refused_at_once(self, store: Path, model: Path, kind: str) -> None:
-        bound = _special(model / "odd", kind)
-        with pytest.raises(BadModelError, match="odd"):
+        with _special(model / "odd", kind), pytest.raises(BadModelError, match="odd"):
             LocalStorage(str(store)).read_small("iris/v1/odd", 10)
-        if bound:
-            bound.close()
 
     def test_a_link_is_read_only_when_links_are_followed(self, store: Path, model: Path) -> None:
         (model / "link").symlink_to("model.yaml")
@@ -283,11 +287,8 @@ class TestPinned:
     def test_a_file_swapped_for_something_else(self, store: Path, weights: Path, kind: str) -> None:
         identity = LocalStorage(str(store)).status("iris/v1/weights").identity
         weights.unlink()
-        bound = _special(weights, kind)
-        with pytest.raises(SourceChangedError):
+        with _special(weights, kind), pytest.raises(SourceChangedError):
             LocalStorage(str(store)).open_file("iris/v1/weights", identity)
-        if bound:
-            bound.close()
 
     @pytest.mark.parametrize("gone", ["iris", "iris/v1", "iris/v1/weights"])
     def test_a_file_that_is_gone(self, store: Path, weights: Path, gone: str) -> None:

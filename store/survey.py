@@ -1,0 +1,169 @@
+"""Survey: what lies in the folder of one model name: versions, how far each is, and what `latest` says.
+
+One look costs a few system calls a version; files inside the versions are not looked at, except in a version of which
+only quiet can tell whether it is finished.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from store.completeness import QUIET_NS, State, judge
+from store.errors import NotFoundError, StoreError
+from store.model import MODEL_YAML, ModelInfo
+from store.storage.base import Identity, Kind, Status, Storage
+from store.storage.stamp import is_settled
+from store.tag import MAX_LENGTH, Tag, is_tag_part
+
+LATEST = "latest"
+UNFINISHED_NOTICE_NS = 10_000_000_000  # how long an unfinished save may be quiet before the log mentions it
+
+Warn = Callable[[str, str], None]  # a path in the store, a sentence
+
+
+@dataclass
+class Version:
+    """What was seen of one version folder."""
+
+    folder: Identity
+    model_yaml: Identity
+    state: State  # COMPLETE or UNFINISHED
+    info: ModelInfo | None = None  # parsed when first asked for
+    looked_into: bool = False
+    is_bad: bool = False  # what the last look into it found
+
+
+@dataclass
+class NameFolder:
+    """What was seen of one name's folder."""
+
+    identity: Identity
+    listed_ns: int  # wall clock of the listing
+    candidates: list[str]  # sub-folders with a legal version
+    has_latest: bool
+    seen: float = 0.0  # monotonic time of the last look
+    versions: dict[str, Version] = field(default_factory=dict)
+    latest_file: Identity | None = None
+    latest_read: tuple[Identity, int, str] | None = None  # which file was read, when (wall clock), what it said
+
+    def finished(self) -> dict[str, Version]:
+        """The versions that are no longer being saved."""
+        return {name: version for name, version in self.versions.items() if version.state is State.COMPLETE}
+
+
+class Surveyor:
+    """Looks at the folders of names."""
+
+    def __init__(self, storage: Storage, warn: Warn) -> None:
+        self._storage = storage
+        self._warn = warn
+
+    def look(self, name: str, known: NameFolder | None) -> NameFolder:
+        """A fresh look at a name; `known`: what the one before found.
+
+        Raises:
+            NotFoundError: there is no such folder.
+            StoreUnreadableError: it may not be read.
+        """
+        seen = time.monotonic()
+        identity = self._storage.status(name).identity
+        if known is None or known.identity != identity or not is_settled(identity.ctime_ns, known.listed_ns):
+            fresh = self._list(name, identity)
+        else:
+            fresh = NameFolder(identity, known.listed_ns, known.candidates, known.has_latest)
+        fresh.seen = seen
+        if known is not None:
+            fresh.latest_read = known.latest_read
+        paths = [path for version in fresh.candidates for path in (version, f"{version}/{MODEL_YAML}")]
+        looks = self._storage.statuses(name, [*paths, *([LATEST] if fresh.has_latest else [])])
+        if fresh.has_latest:
+            latest = looks.pop()
+            fresh.latest_file = latest.identity if isinstance(latest, Status) else None
+        for number, text in enumerate(fresh.candidates):
+            before = known.versions.get(text) if known is not None else None
+            version = self._judge(Tag(name, text), fresh, looks[2 * number], looks[2 * number + 1], before)
+            if version is not None:
+                fresh.versions[text] = version
+        return fresh
+
+    def latest(self, name: str, folder: NameFolder) -> str | None:
+        """What the `latest` file says. Read again when it was written since: a rewrite in place does not touch the
+        folder's times."""
+        identity, read = folder.latest_file, folder.latest_read
+        if identity is None:
+            return None
+        if read is None or read[0] != identity or not is_settled(identity.ctime_ns, read[1]):
+            looked_at = time.time_ns()
+            try:
+                text = self._storage.read_small(f"{name}/{LATEST}", 2 * MAX_LENGTH).decode(errors="replace").strip()
+            except NotFoundError:
+                return None
+            except StoreError as error:
+                self._warn(f"{name}/{LATEST}", f"{error}; the latest model of {name} is told by creation time")
+                return None
+            folder.latest_read = read = (identity, looked_at, text)
+        return read[2]
+
+    def _list(self, name: str, identity: Identity) -> NameFolder:
+        looked_at = time.time_ns()
+        candidates = []
+        has_latest = False
+        for item, kind in self._storage.list_folder(name):
+            if kind is Kind.FOLDER and is_tag_part(item):
+                candidates.append(item)
+            elif item == LATEST and kind is Kind.FILE:
+                has_latest = True
+            else:
+                self._warn(f"{name}/{item}", f"{item!r} in the folder of {name} is not a model; it is left out")
+        return NameFolder(identity, looked_at, candidates, has_latest)
+
+    def _judge(
+        self,
+        tag: Tag,
+        name_folder: NameFolder,
+        folder: Status | StoreError,
+        model_yaml: Status | StoreError,
+        before: Version | None,
+    ) -> Version | None:
+        if isinstance(folder, NotFoundError):
+            return None
+        if isinstance(model_yaml, NotFoundError) and isinstance(folder, Status):
+            # BentoML at work, or a stray folder.
+            if time.time_ns() - folder.identity.ctime_ns >= UNFINISHED_NOTICE_NS:
+                self._warn(tag.path, f"the folder of {tag} holds no {MODEL_YAML}; it is left out")
+            return None
+        for look in (folder, model_yaml):
+            if isinstance(look, StoreError):
+                self._warn(tag.path, f"{look}; {tag} is left out")
+                return None
+        if not isinstance(folder, Status) or not isinstance(model_yaml, Status):
+            return None
+        if model_yaml.kind is not Kind.FILE:
+            self._warn(tag.path, f"the {MODEL_YAML} of {tag} is not a regular file; {tag} is left out")
+            return None
+        version = Version(folder.identity, model_yaml.identity, State.COMPLETE)
+        if before is not None and before.model_yaml == version.model_yaml:
+            version.info, version.looked_into, version.is_bad = before.info, before.looked_into, before.is_bad
+            if before.state is State.COMPLETE and before.folder == version.folder:
+                return version
+        version.state = judge(version.folder, version.model_yaml)
+        if version.state is State.LATEST_DECIDES:
+            finished = self.latest(tag.name, name_folder) == tag.version or self._quiet_ns(tag, version) >= QUIET_NS
+            version.state = State.COMPLETE if finished else State.UNFINISHED
+        elif version.state is State.UNFINISHED and self._quiet_ns(tag, version) >= UNFINISHED_NOTICE_NS:
+            self._warn(
+                tag.path,
+                f"{tag} is not shown: BentoML has not finished saving it and nothing has changed in it for "
+                f"{UNFINISHED_NOTICE_NS // 10**9} s. If the save was interrupted, delete the folder and save again",
+            )
+        return version
+
+    def _quiet_ns(self, tag: Tag, version: Version) -> int:
+        """How long nothing has changed in a version's folder."""
+        try:
+            newest = self._storage.walk(tag.path)[1]
+        except StoreError:  # it is being written, or its error is told once it is finished
+            newest = max(version.folder.ctime_ns, version.model_yaml.ctime_ns)
+        return time.time_ns() - newest

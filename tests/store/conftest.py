@@ -1,0 +1,29 @@
+"""Fixtures for tests of the library."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from store.catalog import ModelStore
+from store.storage.local import LocalStorage
+from tests.store.clock import Clock
+
+Looks = Callable[[], ModelStore]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+@pytest.fixture
+def models(store: Path, clock: Clock) -> Looks:
+    """The catalogue of the store, one and the same; at each call two seconds later, which is when changes are seen."""
+    catalogue = ModelStore(LocalStorage(str(store)))
+
+    def look() -> ModelStore:
+        clock.advance(2)
+        return catalogue
+
+    return look

@@ -1,0 +1,310 @@
+"""Which models there are, and which is the latest, as BentoML answers."""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from store.catalog import ModelStore
+from store.errors import BadTagError, NotFoundError, StoreError, StoreUnreadableError
+from store.storage.base import Identity, Status
+from store.storage.local import LocalStorage
+from store.tag import Tag
+from tests.harness import make_model, remove_model
+from tests.store.clock import Clock
+
+Looks = Callable[[], ModelStore]
+_YOUNG, _OLD = "2026-06-01T00:00:00+00:00", "2025-01-01T00:00:00+00:00"
+
+
+def test_an_empty_store(models: Looks) -> None:
+    assert (models().names(), models().tags(), models().name_count()) == ([], [], 0)
+    with pytest.raises(NotFoundError):
+        models().versions("iris")
+    with pytest.raises(NotFoundError):
+        models().find("iris")
+
+
+def test_names_and_versions_are_sorted(store: Path, models: Looks) -> None:
+    for tag in ("rose:b", "iris:v2", "iris:v10", "rose:a", "iris:0"):
+        make_model(store, tag)
+    assert models().names() == ["iris", "rose"]
+    assert models().versions("iris") == ["0", "v10", "v2"]
+    assert models().tags() == [Tag("iris", "0"), Tag("iris", "v10"), Tag("iris", "v2"), Tag("rose", "a"), Tag("rose", "b")]
+
+
+@pytest.mark.parametrize(
+    "tag",
+    ["m.tar.gz:v1", "m:v1.zip", "m:v1.bentomodel", "a-b:c", "a:b-c", "x:latest", "0:0", f"{'n' * 63}:{'v' * 63}"],
+)
+def test_awkward_tags(store: Path, models: Looks, tag: str) -> None:
+    make_model(store, tag)
+    name, version = tag.split(":")
+    assert (models().names(), models().versions(name)) == ([name], [version])
+    assert str(models().model(Tag(name, version)).tag) == tag
+    assert models().find(tag) == Tag(name, version)
+
+
+def test_adding_and_deleting_are_seen(store: Path, models: Looks) -> None:
+    make_model(store, "iris:v1")
+    assert models().tags() == [Tag("iris", "v1")]
+    make_model(store, "iris:v2")
+    make_model(store, "rose:v1")
+    assert models().tags() == [Tag("iris", "v1"), Tag("iris", "v2"), Tag("rose", "v1")]
+    remove_model(store, "iris:v1")
+    assert models().versions("iris") == ["v2"]
+    with pytest.raises(NotFoundError):
+        models().model(Tag("iris", "v1"))
+    remove_model(store, "iris:v2")
+    assert models().names() == ["rose"]
+    (store / "iris" / "latest").unlink()
+    (store / "iris").rmdir()
+    assert models().names() == ["rose"]
+    with pytest.raises(NotFoundError):
+        models().versions("iris")
+
+
+def test_a_look_now_sees_what_an_earlier_look_could_not(store: Path, models: Looks) -> None:
+    make_model(store, "iris:v1")
+    catalogue = models()
+    assert catalogue.versions("iris") == ["v1"]
+    make_model(store, "iris:v2")  # within the time for which a finding is believed
+    assert catalogue.model(Tag("iris", "v2"), max_age=0).tag == Tag("iris", "v2")
+
+
+def test_a_store_deleted_and_made_again(store: Path, models: Looks) -> None:
+    make_model(store, "iris:v1")
+    assert models().names() == ["iris"]
+    store.rename(store.parent / "old")
+    with pytest.raises(StoreUnreadableError):
+        models().names()
+    make_model(store, "rose:v1")
+    assert models().tags() == [Tag("rose", "v1")]
+
+
+def test_strays_are_left_out_and_named_once(
+    store: Path, models: Looks, expect_log: Callable[..., None]
+) -> None:
+    make_model(store, "iris:v1")
+    (store / "stray-file").write_bytes(b"")
+    (store / "Illegal Name").mkdir()
+    (store / "link").symlink_to("iris")
+    (store / "iris" / "stray").write_bytes(b"")
+    (store / "iris" / "V1").mkdir()
+    os.mkdir(os.path.join(os.fsencode(store), b"\xff"))
+    (store / "empty").mkdir()
+    for name in ("stray-file", "Illegal Name", "link", "'stray'", "V1", r"udcff"):
+        expect_log(name, 1)
+    for _ in range(3):
+        assert models().tags() == [Tag("iris", "v1")]
+
+
+class TestLatest:
+    def test_what_the_file_says(self, store: Path, models: Looks) -> None:
+        make_model(store, "iris:v1", creation_time=_YOUNG)
+        make_model(store, "iris:v2", creation_time=_OLD)
+        assert models().latest("iris") == "v1"
+        (store / "iris" / "latest").write_text("v2")
+        assert models().latest("iris") == "v2"
+        assert models().find("iris") == models().find("iris:latest") == Tag("iris", "v2")
+
+    def test_white_space_around_it(self, store: Path, models: Looks) -> None:
+        make_model(store, "iris:v1", creation_time=_YOUNG)
+        make_model(store, "iris:v2", creation_time=_OLD, latest=True)
+        (store / "iris" / "latest").write_text(" v2\n")
+        assert models().latest("iris") == "v2"
+
+    @pytest.mark.parametrize("content", [None, b"", b"gone", b"../../etc", b"\xff\xfe", b"v1\nv2", b"\0"])
+    def test_without_a_valid_one_it_is_the_youngest(self, store: Path, models: Looks, content: bytes | None) -> None:
+        make_model(store, "iris:v1", creation_time=_OLD)
+        make_model(store, "iris:v2", creation_time=_YOUNG)
+        make_model(store, "iris:v3", creation_time=_OLD)
+        latest = store / "iris" / "latest"
+        if content is None:
+            latest.unlink()
+        else:
+            latest.write_bytes(content)
+        assert models().latest("iris") == "v2"
+
+    def test_among_equally_young_ones_it_is_the_first_as_in_bentoml(self, store: Path, models: Looks) -> None:
+        for version in ("v2", "v1", "v3"):
+            make_model(store, f"iris:{version}", latest=False)
+        assert models().latest("iris") == "v1"
+
+    def test_an_odd_file_is_named_in_the_log(
+        self, store: Path, models: Looks, expect_log: Callable[..., None]
+    ) -> None:
+        make_model(store, "iris:v1")
+        (store / "iris" / "latest").write_bytes(b"x" * 1000)
+        expect_log(r"iris/latest.*larger", 1)
+        assert models().latest("iris") == models().latest("iris") == "v1"
+
+    @pytest.mark.parametrize("kind", ["link", "fifo"])
+    def test_what_is_no_file_is_not_read(
+        self, store: Path, models: Looks, expect_log: Callable[..., None], kind: str
+    ) -> None:
+        make_model(store, "iris:v1", creation_time=_YOUNG)
+        make_model(store, "iris:v2", creation_time=_OLD)
+        latest = store / "iris" / "latest"
+        latest.unlink()
+        if kind == "link":
+            (store.parent / "text").write_text("v2")
+            latest.symlink_to(store.parent / "text")
+        else:
+            os.mkfifo(latest)
+        expect_log("'latest' in the folder of iris", 1)
+        assert models().latest("iris") == models().latest("iris") == "v1"
+
+    def test_a_version_of_that_name_leaves_no_place_for_it(self, store: Path, models: Looks) -> None:
+        make_model(store, "iris:latest")
+        make_model(store, "iris:v1")
+        assert models().versions("iris") == ["latest", "v1"]
+        assert models().latest("iris") is None
+        assert models().find("iris:latest") == Tag("iris", "latest")
+        with pytest.raises(NotFoundError):
+            models().find("iris")
+
+    @pytest.mark.parametrize("restore_mtime", [False, True])
+    def test_rewritten_in_place_with_equal_length(self, store: Path, models: Looks, restore_mtime: bool) -> None:
+        make_model(store, "iris:v1")
+        make_model(store, "iris:v2")
+        latest = store / "iris" / "latest"
+        os.utime(latest, (1, 1))
+        for version in ("v1", "v2", "v1"):
+            with latest.open("r+") as file:
+                file.write(version)
+            if restore_mtime:
+                os.utime(latest, (1, 1))
+            assert models().latest("iris") == version
+
+    def test_deleting_the_latest(self, store: Path, models: Looks) -> None:
+        make_model(store, "iris:v1", creation_time=_OLD)
+        make_model(store, "iris:v2", creation_time=_YOUNG)
+        assert models().latest("iris") == "v2"
+        remove_model(store, "iris:v2")
+        assert models().latest("iris") == "v1"
+
+
+class _CoarseStorage(LocalStorage):
+    """A file system whose stamps count in seconds; all that a test does happens within one of them."""
+
+    second = 0
+
+    def status(self, path: str) -> Status:
+        return self._coarse(path, super().status(path))
+
+    def statuses(self, folder: str, paths: Sequence[str]) -> list[Status | StoreError]:
+        looks = super().statuses(folder, paths)
+        return [
+            self._coarse(path, look) if isinstance(look, Status) else look
+            for path, look in zip(paths, looks, strict=True)
+        ]
+
+    def _coarse(self, path: str, look: Status) -> Status:
+        """Only what the catalogue keeps by its stamps: the folders of the store and of names, and `latest`."""
+        if path not in ("", "iris", "rose") and not path.endswith("latest"):
+            return look
+        is_recent = look.identity.mtime_ns > 10**18
+        mtime_ns = self.second if is_recent else look.identity.mtime_ns
+        return look._replace(identity=look.identity._replace(mtime_ns=mtime_ns, ctime_ns=self.second))
+
+
+class TestWithinOneTick:
+    """Two changes within one tick of the clock leave equal stamps; the second must be seen all the same."""
+
+    @pytest.fixture
+    def coarse(self, store: Path, monkeypatch: pytest.MonkeyPatch) -> ModelStore:
+        make_model(store, "iris:v1")
+        make_model(store, "iris:v2")
+        make_model(store, "rose:v1")
+        storage = _CoarseStorage(str(store))
+        storage.second = time.time_ns() // 10**9 * 10**9
+        self._ahead = 0
+        wall, steady = storage.second + 1_000_000, time.monotonic()
+        monkeypatch.setattr(time, "time_ns", lambda: wall + self._ahead)
+        monkeypatch.setattr(time, "monotonic", lambda: steady + self._ahead / 1e9)
+        return ModelStore(storage)
+
+    @pytest.mark.parametrize("restored", [False, True])
+    def test_latest(self, store: Path, coarse: ModelStore, restored: bool) -> None:
+        latest = store / "iris" / "latest"
+        for version in ("v1", "v2", "v1"):
+            latest.write_text(version)
+            if restored:  # as rsync -t and cp -p do
+                os.utime(latest, (7, 7))
+            self._ahead += 500_000_000
+            assert coarse.latest("iris") == version
+        latest.write_text("v2")
+        if restored:
+            os.utime(latest, (7, 7))
+        self._ahead += 3_000_000_000
+        assert coarse.latest("iris") == "v2"
+
+    @pytest.mark.parametrize("restored", [False, True])
+    def test_folders(self, store: Path, coarse: ModelStore, restored: bool) -> None:
+        def restore() -> None:
+            for folder in (store, store / "iris"):
+                if restored:  # as rsync -t and cp -a do
+                    os.utime(folder, (7, 7))
+
+        later = store.parent / "later"
+        (store / "rose").rename(later)
+        restore()
+        assert coarse.tags() == [Tag("iris", "v1"), Tag("iris", "v2")]
+        make_model(store.parent / "new", "iris:v3")
+        (store.parent / "new" / "iris" / "v3").rename(store / "iris" / "v3")
+        later.rename(store / "rose")
+        restore()
+        self._ahead += 3_000_000_000
+        assert coarse.tags() == [Tag("iris", "v1"), Tag("iris", "v2"), Tag("iris", "v3"), Tag("rose", "v1")]
+
+
+def test_identities_are_those_of_the_folders(store: Path, models: Looks) -> None:
+    make_model(store, "iris:v1")
+    for found, path in ((models().root_identity(), store), (models().name_identity("iris"), store / "iris")):
+        look = path.stat()
+        assert found == Identity(look.st_dev, look.st_ino, look.st_size, look.st_mtime_ns, look.st_ctime_ns)
+
+
+@pytest.mark.parametrize("text", ["", ":", "Iris", "iris:", "../x", "iris/v1", "iris:v1:v2", "a\0b", "iris\n"])
+def test_what_is_no_tag(store: Path, models: Looks, text: str) -> None:
+    make_model(store, "iris:v1")
+    with pytest.raises((BadTagError, NotFoundError)):
+        tag = models().find(text)
+        models().model(tag)
+
+
+def test_from_several_threads(store: Path, models: Looks, clock: Clock) -> None:
+    failures: list[BaseException] = []
+    done = threading.Event()
+    catalogue = models()
+
+    def work() -> None:
+        try:
+            while not done.is_set():
+                for name in catalogue.names():
+                    try:
+                        for version in catalogue.versions(name):
+                            catalogue.model(Tag(name, version), max_age=0)
+                        catalogue.latest(name)
+                    except NotFoundError:
+                        pass
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for number in range(30):
+        make_model(store, f"iris:v{number}")
+        clock.advance(0.2)
+        if number % 3 == 0:
+            remove_model(store, f"iris:v{number}")
+    done.set()
+    for thread in threads:
+        thread.join(30)
+    assert failures == []
+    assert models().versions("iris") == sorted(f"v{number}" for number in range(30) if number % 3)
