@@ -71,8 +71,7 @@ class Index:
                 return pending
             row = self._run(
                 lambda connection: connection.execute(
-                    "SELECT crc32 FROM checksums WHERE device=? AND inode=? AND size=? AND mtime_ns=? AND ctime_ns=?",
-                    _signed(identity),
+                    "SELECT crc32 FROM checksums WHERE file=?", (_key(identity),)
                 ).fetchone()
             )
         value = row[0] if row else None

@@ -66,7 +66,8 @@ class LocalStorage:
         parent, _, name = path.rpartition("/")
         with self._folder(parent, path) as folder:
             flags = _FILE & ~os.O_NOFOLLOW if self._follow_links else _FILE
-            if not stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=self._follow_links).st_mode):
+            look = _status(os.stat(name, dir_fd=folder, follow_symlinks=self._follow_links))
+            if look.kind not in (Kind.FILE, Kind.LINK):  # opening a link says that nothing is there
                 raise BadModelError(f"{self._show(path)} is not a regular file")
             # Non-blocking, should it have become a pipe just now; a folder or socket cannot be read.
             with os.fdopen(os.open(name, flags, dir_fd=folder), "rb") as file:
