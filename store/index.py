@@ -166,6 +166,9 @@ class Index:
         try:
             return self._open_file()
         except sqlite3.DatabaseError as error:
+            if "readonly" in str(error):
+                log.warning("no index is kept: %s: %s", self._path, error)
+                return self._in_memory()
             log.warning("the index %s is damaged (%s); what it knew will be measured again", self._path, error)
             self._set_aside(error)
         except OSError as error:
@@ -178,6 +181,18 @@ class Index:
             return self._in_memory()
 
     def _open_file(self) -> sqlite3.Connection:
+        """Raises sqlite3.Error, OSError."""
+        deadline = time.monotonic() + _BUSY_SECONDS
+        while True:
+            try:
+                return self._connect()
+            except sqlite3.OperationalError as error:
+                # Several processes that make the index at once do not wait for each other by themselves.
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+
+    def _connect(self) -> sqlite3.Connection:
         folder = self._path.parent
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         owner = folder.stat().st_uid

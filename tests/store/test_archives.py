@@ -1,0 +1,250 @@
+"""Archives of a real store: sizes, sharing, SHA-256s, and old bytes or an error when the model changes."""
+
+import hashlib
+import os
+import random
+import shutil
+import tarfile
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from store.archive.formats import BENTOMODEL, FORMATS, TAR, ZIP, Format
+from store.archive.pieces import read_bytes
+from store.archives import Archives, sha256_of
+from store.catalog import ModelStore
+from store.errors import SourceChangedError, StoreError
+from store.index import Index
+from store.model import Model
+from store.storage.local import LocalStorage
+from store.tag import Tag
+from tests.harness import make_model
+from tests.store.content import PieceFile, whole
+
+_TAG = Tag("iris", "v1")
+_WEIGHTS = random.Random(1).randbytes(300_000)
+_UNDECODABLE = b"not utf-8 \xff\xfe \xe9"
+_FILES: dict[str | bytes, bytes | int] = {
+    "weights/a": _WEIGHTS,
+    "weights/b": _WEIGHTS[::-1],
+    _UNDECODABLE: b"odd",
+    "nothing": b"",
+    "nested/empty/": b"",
+    "run": b"#!/bin/sh\n",
+}
+each_format = pytest.mark.parametrize("kind", FORMATS.values(), ids=FORMATS)
+
+
+@pytest.fixture
+def folder(store: Path) -> Path:
+    return make_model(store, "iris:v1", _FILES, executable=["run"])
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Iterator[Index]:
+    index = Index(tmp_path / "cache" / "index.sqlite")
+    yield index
+    index.close()
+
+
+@pytest.fixture
+def archives(store: Path, index: Index) -> Archives:
+    return Archives(LocalStorage(str(store)), index)
+
+
+def _model(store: Path) -> Model:
+    return ModelStore(LocalStorage(str(store))).model(_TAG)
+
+
+@each_format
+def test_the_length_is_known_without_a_read(store: Path, folder: Path, archives: Archives, kind: Format) -> None:
+    model = _model(store)
+    shutil.rmtree(folder)  # nothing is left to be read
+    length = archives.length(model, kind)
+    assert length == archives.open(model, kind).length
+    assert archives.length(model, kind) == length
+
+
+@each_format
+def test_two_processes_give_the_same_bytes(store: Path, folder: Path, tmp_path: Path, kind: Format) -> None:
+    contents = []
+    for number in range(2):
+        archives = Archives(LocalStorage(str(store)), Index(tmp_path / f"{number}" / "index.sqlite"))
+        contents.append(whole(archives.open(_model(store), kind)))
+    assert contents[0] == contents[1]
+    assert folder.exists()
+
+
+def test_python_extracts_the_model(store: Path, folder: Path, archives: Archives) -> None:
+    model = _model(store)
+    with tarfile.open(fileobj=PieceFile(archives.open(model, TAR)), errors="surrogateescape") as tar:
+        for info in tar:
+            path = folder / info.name
+            assert info.isdir() == path.is_dir()
+            file = tar.extractfile(info)
+            if file:
+                assert file.read() == path.read_bytes()
+                assert bool(info.mode & 0o100) == os.access(path, os.X_OK)
+        assert [os.fsencode(name) for name in tar.getnames()] == [os.fsencode(entry.path) for entry in model.entries]
+    with zipfile.ZipFile(PieceFile(archives.open(model, ZIP))) as zipped:
+        assert zipped.testzip() is None
+        assert zipped.read("weights/b") == _WEIGHTS[::-1]
+
+
+def test_readers_of_one_generation_share_what_is_laid_out(store: Path, folder: Path, archives: Archives) -> None:
+    catalogue = ModelStore(LocalStorage(str(store)))
+    model = catalogue.model(_TAG)
+    assert archives.open(model, TAR) is archives.open(catalogue.model(_TAG), TAR)
+    assert archives.open(model, TAR) is not archives.open(model, ZIP)
+    (folder / "weights" / "a").write_bytes(_WEIGHTS)
+    assert archives.open(catalogue.model(_TAG, max_age=0), TAR) is not archives.open(model, TAR)
+
+
+def test_many_readers_at_random_places(store: Path, folder: Path, archives: Archives) -> None:
+    model = _model(store)
+    assert folder.exists()
+    expected = {name: whole(Archives(LocalStorage(str(store)), archives._index).open(model, kind)) for name, kind in FORMATS.items()}
+    failures: list[object] = []
+
+    def read(seed: int) -> None:
+        chance = random.Random(seed)
+        try:
+            for _ in range(60):
+                name, kind = chance.choice(list(FORMATS.items()))
+                offset = chance.randrange(len(expected[name]))
+                size = min(chance.randrange(1, 131_072), len(expected[name]) - offset)
+                if read_bytes(archives.open(model, kind), offset, size) != expected[name][offset : offset + size]:
+                    failures.append((name, offset, size))
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=read, args=(seed,)) for seed in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert failures == []
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+def _replaced_by(size: int) -> Callable[[Path], None]:
+    def replace(folder: Path) -> None:
+        times = {path: path.stat().st_mtime_ns for path in [folder, *folder.rglob("*")]}
+        shutil.rmtree(folder)
+        make_model(folder.parent.parent, "iris:v1", {**_FILES, "weights/a": bytes(size)}, executable=["run"])
+        for path, mtime in reversed(times.items()):
+            os.utime(path, ns=(mtime, mtime))
+
+    return replace
+
+
+def _edited(folder: Path) -> None:
+    for name in ("weights/a", "weights/b"):
+        look = (folder / name).stat()
+        with (folder / name).open("r+b") as file:
+            file.write(b"EDITED")
+        os.utime(folder / name, ns=(look.st_atime_ns, look.st_mtime_ns))
+
+
+_CHANGES = {
+    "removed": _remove,
+    "equal size and mtime": _replaced_by(300_000),
+    "smaller": _replaced_by(1000),
+    "larger": _replaced_by(900_000),
+    "edited in place": _edited,
+}
+
+
+@each_format
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize("change", _CHANGES.values(), ids=_CHANGES)
+def test_old_bytes_or_an_error(
+    store: Path, folder: Path, archives: Archives, kind: Format, begun: bool, change: Callable[[Path], None]
+) -> None:
+    held = archives.open(_model(store), kind)
+    old = whole(Archives(LocalStorage(str(store)), archives._index).open(_model(store), kind))
+    if begun:
+        assert read_bytes(held, 0, 100_000) == old[:100_000]
+    change(folder)
+    errors = 0
+    for offset in range(0, len(old), 10_000):
+        size = min(10_000, len(old) - offset)
+        try:
+            assert read_bytes(held, offset, size) == old[offset : offset + size]
+        except SourceChangedError:
+            errors += 1
+    assert errors >= 50, "the contents of both weights are gone"
+    if folder.exists():
+        new = whole(archives.open(_model(store), kind))
+        assert new != old
+
+
+def test_one_file(store: Path, folder: Path, archives: Archives) -> None:
+    entries = {os.fsencode(entry.path): entry for entry in _model(store).entries}
+    held = archives.open_file(entries[b"weights/a"])
+    assert whole(held) == _WEIGHTS
+    assert whole(archives.open_file(entries[_UNDECODABLE])) == b"odd"
+    assert whole(archives.open_file(entries[b"nothing"])) == b""
+    with pytest.raises(ValueError, match="folder"):
+        archives.open_file(entries[b"nested"])
+    shutil.rmtree(folder)
+    with pytest.raises(SourceChangedError):
+        archives.open_file(entries[b"run"])
+
+
+class TestSha256:
+    @each_format
+    def test_of_the_bytes(self, store: Path, folder: Path, archives: Archives, kind: Format) -> None:
+        model = _model(store)
+        assert folder.exists()
+        wanted = hashlib.sha256(whole(archives.open(model, kind))).hexdigest()
+        assert archives.sha256(model, kind) == sha256_of(archives.open(model, kind)) == wanted
+
+    def test_kept_for_the_next_process(self, store: Path, folder: Path, archives: Archives, index: Index) -> None:
+        first = archives.sha256(_model(store), TAR)
+        model = _model(store)
+        shutil.rmtree(folder)  # nothing is left to be read
+        assert Archives(LocalStorage(str(store)), index).sha256(model, TAR) == first
+
+    def test_another_generation_has_another(self, store: Path, folder: Path, archives: Archives) -> None:
+        first = archives.sha256(_model(store), BENTOMODEL)
+        _edited(folder)
+        second = archives.sha256(_model(store), BENTOMODEL)
+        assert second != first
+        assert second == sha256_of(archives.open(_model(store), BENTOMODEL))
+
+    def test_many_askers_wait_for_one(
+        self, store: Path, folder: Path, archives: Archives, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        model = _model(store)
+        assert folder.exists()
+        computed = []
+
+        def counted(piece: PieceFile) -> str:
+            computed.append(1)
+            return sha256_of(piece)  # type: ignore[arg-type]
+
+        monkeypatch.setattr("store.archives.sha256_of", counted)
+        threads = [threading.Thread(target=archives.sha256, args=(model, ZIP)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        assert computed == [1]
+
+    def test_of_a_model_that_changed_is_an_error_that_leaves_nothing(
+        self, store: Path, folder: Path, archives: Archives, index: Index
+    ) -> None:
+        model = _model(store)
+        _edited(folder)
+        for _ in range(2):
+            with pytest.raises(StoreError):
+                archives.sha256(model, TAR)
+        assert archives._digesting == {}
+        assert index.archive_digest(f"{model.fingerprint()}/tar/1") is None
