@@ -24,7 +24,8 @@ from store.catalog import ModelStore
 from store.errors import StoreError
 from store.index import Index
 from store.model import Model
-from store.storage.local import LocalStorage, printable
+from store.storage.local import LocalStorage
+from store.text import printable
 from store.verify import Outcome, verify_model
 
 UNMOUNT_SECONDS = 20.0  # how long a daemon may take to end

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from store.storage.local import printable
+from store.text import printable
 
 
 def readme(location: str, formats: Sequence[str]) -> str:

@@ -80,13 +80,15 @@ class Archives:
         name = f"{model.fingerprint()}/{kind.name}/{LAYOUT_VERSION}"
         with self._lock:
             turn = self._digesting.setdefault((model, kind.name), threading.Lock())
-        with turn:
-            known = self._index.archive_digest(name)
-            if known is None:
-                known = sha256_of(self.open(model, kind))
-                self._index.keep_archive_digest(name, known)
-        with self._lock:
-            self._digesting.pop((model, kind.name), None)
+        try:
+            with turn:
+                known = self._index.archive_digest(name)
+                if known is None:
+                    known = sha256_of(self.open(model, kind))
+                    self._index.keep_archive_digest(name, known)
+        finally:
+            with self._lock:
+                self._digesting.pop((model, kind.name), None)
         return known
 
     def _file(self, entry: Entry) -> PinnedFile:

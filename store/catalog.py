@@ -100,10 +100,10 @@ class ModelStore:
         """
         count = 0
         for text, version in self._name(name).finished().items():
-            if version.is_bad or (look_into and not version.looked_into):
+            if version.error is not None or (look_into and not version.looked_into):
                 with suppress(StoreError):  # named in the log by model()
                     self.model(Tag(name, text))
-            count += not version.is_bad
+            count += version.error is None
         if not count:
             raise NotFoundError(f"{name} has no models in the store")
         return count
@@ -135,6 +135,9 @@ class ModelStore:
             with self._lock:
                 self._names.pop(tag.name, None)
         version = self._finished(tag)
+        now = time.monotonic()
+        if version.error is not None and max_age and now - version.looked_into < REFRESH:
+            raise version.error.with_traceback(None)
         try:
             model = self._model(tag, max_age)
         except NotFoundError:
@@ -142,10 +145,10 @@ class ModelStore:
         except SourceChangedError as error:
             raise NotFoundError(str(error)) from None
         except StoreError as error:
-            version.looked_into = version.is_bad = True
+            version.looked_into, version.error = now, error
             self._warn(tag.path, f"{error}; {tag} is left out")
             raise
-        version.looked_into, version.is_bad = True, False
+        version.looked_into, version.error = now, None
         return model
 
     def tags(self) -> list[Tag]:

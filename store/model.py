@@ -16,6 +16,7 @@ from store import untrusted_yaml
 from store.errors import BadModelError
 from store.storage.base import Entry
 from store.tag import Tag
+from store.text import printable
 
 MODEL_YAML = "model.yaml"
 MAX_MODEL_YAML = 16 << 20  # bytes
@@ -48,7 +49,9 @@ class ModelInfo(NamedTuple):
             raise BadModelError(f"the model.yaml of {tag} is not a mapping")
         name, version, module = (_text(fields.get(key)) for key in ("name", "version", "module"))
         if (name, version) != tag:
-            raise BadModelError(f"the model.yaml of {tag} is of another model, {name:.100}:{version:.100}")
+            raise BadModelError(
+                f"the model.yaml of {tag} is of another model, {printable(f'{name:.100}:{version:.100}')}"
+            )
         labels = fields.get("labels") or {}
         if not isinstance(labels, dict) or not all(isinstance(value, _SCALARS) for value in labels.values()):
             raise BadModelError(f"the labels in the model.yaml of {tag} are not a mapping of texts")
@@ -63,11 +66,12 @@ def _text(value: object) -> str:
 
 def _creation_time(tag: Tag, value: object) -> datetime.datetime:
     if isinstance(value, str):
+        shown = printable(value[:100])
         try:
             # Python 3.10 does not know the Z.
             value = datetime.datetime.fromisoformat(value.removesuffix("Z") + ("+00:00" if value.endswith("Z") else ""))
         except ValueError:
-            raise BadModelError(f"the creation_time in the model.yaml of {tag} is not a time: {value:.100}") from None
+            raise BadModelError(f"the creation_time in the model.yaml of {tag} is not a time: {shown}") from None
     if not isinstance(value, datetime.datetime):
         raise BadModelError(f"the model.yaml of {tag} has no creation_time")
     if value.tzinfo is None:

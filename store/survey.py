@@ -31,8 +31,8 @@ class Version:
     model_yaml: Identity
     state: State  # COMPLETE or UNFINISHED
     info: ModelInfo | None = None  # parsed when first asked for
-    looked_into: bool = False
-    is_bad: bool = False  # what the last look into it found
+    looked_into: float = 0.0  # monotonic time of the last look into it; 0 for never
+    error: StoreError | None = None  # what that found, unless all was well
 
 
 @dataclass
@@ -145,7 +145,7 @@ class Surveyor:
             return None
         version = Version(folder.identity, model_yaml.identity, State.COMPLETE)
         if before is not None and before.model_yaml == version.model_yaml:
-            version.info, version.looked_into, version.is_bad = before.info, before.looked_into, before.is_bad
+            version.info, version.looked_into, version.error = before.info, before.looked_into, before.error
             if before.state is State.COMPLETE and before.folder == version.folder:
                 return version
         version.state = judge(version.folder, version.model_yaml)

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from store.errors import BadModelError
+from store.text import printable
 
 MAX_DEPTH = 100  # collections within collections
 MAX_NODES = 1_000_000  # with each alias counted as what it stands for
@@ -36,7 +37,7 @@ def load(content: bytes) -> object:
     except BadModelError:
         raise
     except Exception as error:  # PyYAML's constructors raise whatever int(), dict[...] and the like raise
-        problem = " ".join(f"{type(error).__name__}: {error}".split())
+        problem = printable(" ".join(f"{type(error).__name__}: {error}".split()))
         raise BadModelError(f"is not YAML: {problem[:300]}") from None
 
 

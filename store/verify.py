@@ -58,9 +58,7 @@ def verify_model(store: ModelStore, index: Index, tag: Tag, *, accept: bool = Fa
     """
     model = store.model(tag, max_age=0)
     key = (store.storage.location, str(tag), model.info.creation_time.isoformat())
-    if accept:
-        index.forget_file_digests(key[0], key[1])
-    recorded = index.file_digests(*key)
+    recorded = {} if accept else index.file_digests(*key)
     found: dict[bytes, str] = {}
     problems: list[tuple[str, Outcome]] = []
     open_files = OpenFiles()
@@ -77,6 +75,7 @@ def verify_model(store: ModelStore, index: Index, tag: Tag, *, accept: bool = Fa
     if recorded:
         problems += _differences(recorded, found)
     elif not problems:
+        index.forget_file_digests(key[0], key[1])
         index.keep_file_digests(*key, found)
     unchanged = Outcome.SAME if recorded else Outcome.RECORDED
     return Report(Outcome.DIFFERS if problems else unchanged, model.file_count, model.size, problems)

@@ -22,6 +22,7 @@ from store.errors import (
     UnsafeMemberError,
 )
 from store.storage.base import Entry, Identity, Kind, Status, Usage
+from store.text import printable
 
 MAX_MEMBERS = 1_000_000  # files and folders in one model; no real model comes near
 MAX_DEPTH = 100  # folders within folders, each one an open descriptor while walking
@@ -299,11 +300,6 @@ class _Walk:
 
     def _show(self, path: str) -> str:
         return self._storage._show(f"{self._model}/{path}" if path else self._model)
-
-
-def printable(text: str) -> str:
-    """A path as a user may see it: no terminal escapes, no undecodable bytes raw."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def _after(views: Sequence[memoryview], count: int) -> list[memoryview]:

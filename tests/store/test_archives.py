@@ -106,7 +106,10 @@ def test_readers_of_one_generation_share_what_is_laid_out(store: Path, folder: P
 def test_many_readers_at_random_places(store: Path, folder: Path, archives: Archives) -> None:
     model = _model(store)
     assert folder.exists()
-    expected = {name: whole(Archives(LocalStorage(str(store)), archives._index).open(model, kind)) for name, kind in FORMATS.items()}
+    expected = {
+        name: whole(Archives(LocalStorage(str(store)), archives._index).open(model, kind))
+        for name, kind in FORMATS.items()
+    }
     failures: list[object] = []
 
     def read(seed: int) -> None:

@@ -33,7 +33,13 @@ def test_names_and_versions_are_sorted(store: Path, models: Looks) -> None:
         make_model(store, tag)
     assert models().names() == ["iris", "rose"]
     assert models().versions("iris") == ["0", "v10", "v2"]
-    assert models().tags() == [Tag("iris", "0"), Tag("iris", "v10"), Tag("iris", "v2"), Tag("rose", "a"), Tag("rose", "b")]
+    assert models().tags() == [
+        Tag("iris", "0"),
+        Tag("iris", "v10"),
+        Tag("iris", "v2"),
+        Tag("rose", "a"),
+        Tag("rose", "b"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -85,9 +91,7 @@ def test_a_store_deleted_and_made_again(store: Path, models: Looks) -> None:
     assert models().tags() == [Tag("rose", "v1")]
 
 
-def test_strays_are_left_out_and_named_once(
-    store: Path, models: Looks, expect_log: Callable[..., None]
-) -> None:
+def test_strays_are_left_out_and_named_once(store: Path, models: Looks, expect_log: Callable[..., None]) -> None:
     make_model(store, "iris:v1")
     (store / "stray-file").write_bytes(b"")
     (store / "Illegal Name").mkdir()
@@ -134,9 +138,7 @@ class TestLatest:
             make_model(store, f"iris:{version}", latest=False)
         assert models().latest("iris") == "v1"
 
-    def test_an_odd_file_is_named_in_the_log(
-        self, store: Path, models: Looks, expect_log: Callable[..., None]
-    ) -> None:
+    def test_an_odd_file_is_named_in_the_log(self, store: Path, models: Looks, expect_log: Callable[..., None]) -> None:
         make_model(store, "iris:v1")
         (store / "iris" / "latest").write_bytes(b"x" * 1000)
         expect_log(r"iris/latest.*larger", 1)
@@ -273,8 +275,7 @@ def test_identities_are_those_of_the_folders(store: Path, models: Looks) -> None
 def test_what_is_no_tag(store: Path, models: Looks, text: str) -> None:
     make_model(store, "iris:v1")
     with pytest.raises((BadTagError, NotFoundError)):
-        tag = models().find(text)
-        models().model(tag)
+        models().model(models().find(text))
 
 
 def test_from_several_threads(store: Path, models: Looks, clock: Clock) -> None:

@@ -148,7 +148,9 @@ _DAMAGES = [_garbage, _truncated, _overwritten_pages, _another_version, _other_t
 
 
 @pytest.mark.parametrize("damage", _DAMAGES)
-def test_damage_costs_only_time_and_is_told_once(path: Path, damage: Callable[[Path], None], expect_log: ExpectLog) -> None:
+def test_damage_costs_only_time_and_is_told_once(
+    path: Path, damage: Callable[[Path], None], expect_log: ExpectLog
+) -> None:
     index = Index(path)
     _works(index)
     for number in range(3000):  # several pages

@@ -206,3 +206,29 @@ def test_versions_and_names_that_are_links(
             else:
                 with pytest.raises(NotFoundError):
                     catalogue.model(tag)
+
+
+def test_a_bad_model_is_not_looked_into_more_often_than_a_good_one(
+    store: Path, models: Looks, expect_log: ExpectLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be a large one, so that each look takes long: what was found is believed as long as of a good one."""
+    (_make(store) / "link").symlink_to("nowhere")
+    os.utime(store / "iris" / "bad", (1, 1))
+    expect_log("iris/bad/link", 1)
+    catalogue = models()
+    walked: list[str] = []
+    walk = catalogue.storage.walk
+
+    def counted(path: str) -> object:
+        walked.append(path)
+        return walk(path)
+
+    monkeypatch.setattr(catalogue.storage, "walk", counted)
+    for _ in range(3):
+        catalogue.names()
+        catalogue.versions("iris")
+        catalogue.latest("iris")
+        catalogue.version_count("iris")
+        with pytest.raises(BadModelError):
+            catalogue.model(_BAD)
+    assert walked.count("iris/bad") <= max(2, walked.count("iris/good"))

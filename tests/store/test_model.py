@@ -3,6 +3,7 @@
 import datetime
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -65,8 +66,6 @@ def test_creation_times(written: str, seconds: int) -> None:
 
 @pytest.mark.parametrize("zone", ["Asia/Kolkata", "America/St_Johns", "UTC"])
 def test_a_naive_time_does_not_depend_on_the_machine(zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    import time
-
     monkeypatch.setenv("TZ", zone)
     time.tzset()
     try:
@@ -144,7 +143,19 @@ _MERGES = "a0: &a0 {k: v}\n" + "".join(
         _HEAD + _TIME + "x: 1" + ":10" * 1_000_000,
         _HEAD + _TIME + "labels: &l {l: *l}\n",
     ],
-    ids=["aliases", "in-module", "in-labels", "in-name", "in-time", "merges", "open", "lists", "maps", "base-60", "self"],
+    ids=[
+        "aliases",
+        "in-module",
+        "in-labels",
+        "in-name",
+        "in-time",
+        "merges",
+        "open",
+        "lists",
+        "maps",
+        "base-60",
+        "self",
+    ],
 )
 def test_a_few_bytes_cannot_cost_the_machine(text: str, tmp_path: Path) -> None:
     """Parsed or refused, in a process with 1 GiB, in seconds: it must neither crash, nor hang, nor eat the memory."""
@@ -203,9 +214,7 @@ _CHANGED: list[Callable[[Entry], Entry]] = [
     lambda entry: entry._replace(path="other"),
     lambda entry: entry._replace(executable=not entry.executable),
     *(
-        lambda entry, field=field: entry._replace(  # type: ignore[misc]
-            identity=entry.identity._replace(**{field: 99})
-        )
+        lambda entry, field=field: entry._replace(identity=entry.identity._replace(**{field: 99}))
         for field in Identity._fields
     ),
 ]

@@ -34,7 +34,7 @@ def test_the_same_bytes_under_any_umask() -> None:
 @pytest.mark.parametrize("python", golden.other_pythons(), ids=lambda python: ".".join(map(str, python[0])))
 def test_the_same_bytes_under_other_pythons(python: tuple[tuple[int, int], str], pytestconfig: pytest.Config) -> None:
     (major, minor), executable = python
-    packages = pytestconfig.cache.mkdir(f"isal-{major}.{minor}")  # type: ignore[union-attr]
+    packages = pytestconfig.cache.mkdir(f"isal-{major}.{minor}")
     if not any(packages.glob("isal/*.so")):
         installed = subprocess.run(
             [executable, "-m", "pip", "install", "--quiet", "--only-binary", ":all:", "--target", packages, "isal"],

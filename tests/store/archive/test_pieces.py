@@ -1,5 +1,7 @@
 """Pieces: whatever range is asked for, into however many buffers, it is that range of the whole."""
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -116,10 +118,10 @@ def test_an_error_of_a_piece_reaches_the_reader() -> None:
     class Broken:
         length = 5
 
-        def read_into(self, views: object, offset: int) -> None:
-            raise OSError(f"at {offset}")
+        def read_into(self, views: Sequence[memoryview], offset: int) -> None:
+            raise OSError(f"{len(views)} at {offset}")
 
-    with pytest.raises(OSError, match="at 0"):
+    with pytest.raises(OSError, match="1 at 0"):
         read_bytes(PieceList([Literal(b"ab"), Broken()]), 1, 3)
 
 

@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from store.archive.formats import BENTOMODEL, FORMATS, TAR, TAR_GZ, ZIP
@@ -22,6 +22,8 @@ from tests.store.content import whole
 @settings(max_examples=25)
 @given(members=member_lists(), mtime=st.integers(0, 2**31))
 def test_python_reads_back_what_was_put_in(members: list[Member], mtime: int) -> None:
+    # A last name that holds a zip64 locator's signature just where a locator would lie misleads every reader of zip.
+    assume(not any(b"PK\x06\x07" in member.archive_path for member in members))
     wanted = [(member.path, member.is_folder, member.permissions, content_of(member)) for member in members]
     for kind, mode in ((TAR, "r:"), (TAR_GZ, "r:gz"), (BENTOMODEL, "r:xz")):
         archive = io.BytesIO(whole(kind.lay_out(members, mtime)))

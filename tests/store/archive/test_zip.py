@@ -80,10 +80,10 @@ def test_unzip_lists_what_is_past_the_fields(size: int, tmp_path: Path) -> None:
         for start in (0, laid_out.length - 4096):
             file.seek(start)
             file.write(read_bytes(laid_out, start, 4096))
-    for command in (["zipinfo", "-l", path], ["bsdtar", "-t", "-v", "-f", path]):
+    for command in (["zipinfo", "-l", str(path)], ["bsdtar", "-t", "-v", "-f", str(path)]):
         if command[0] == "zipinfo" and size == 0xFFFFFFFF:
             continue  # unzip 6 takes this size, when it was true, for the mark of a zip64 field in the next record
-        if shutil.which(str(command[0])):
+        if shutil.which(command[0]):
             done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
             assert done.returncode == 0, done.stdout + done.stderr
             assert str(size) in done.stdout
@@ -114,8 +114,8 @@ def test_bytes_of_zipfile_and_silence_of_tools_at_the_limit_of_counts(count: int
     assert content == write_zip(members, _MTIME)
     path = tmp_path / "many.zip"
     path.write_bytes(content)
-    for command in (["zipinfo", "-1", path], ["bsdtar", "-t", "-f", path]):
-        if shutil.which(str(command[0])):
+    for command in (["zipinfo", "-1", str(path)], ["bsdtar", "-t", "-f", str(path)]):
+        if shutil.which(command[0]):
             done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
             assert (done.returncode, done.stderr) == (0, "")
             assert len(done.stdout.splitlines()) == count

@@ -10,7 +10,8 @@ import pytest
 
 from store.errors import BadModelError, NotFoundError, SourceChangedError, StoreUnreadableError, UnsafeMemberError
 from store.storage.base import Kind
-from store.storage.local import LocalFile, LocalStorage, printable
+from store.storage.local import LocalFile, LocalStorage
+from store.text import printable
 from tests.store.users import an_ordinary_user, folder_of_an_ordinary_user
 
 
