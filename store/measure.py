@@ -60,13 +60,11 @@ class Measurements:
         return known
 
     def keep_crc32(self, identity: Identity, crc: int, started_ns: int) -> None:
-        """Keep a CRC-32 of bytes read from `started_ns` (wall clock) on.
-
-        Beyond this process only if a change during the reading could not have gone unseen.
-        """
-        with self._lock:
-            self._known[identity] = crc
+        """Keep a CRC-32 of bytes read from `started_ns` (wall clock) on, unless the file was so young then that a
+        change since might not show in its identity."""
         if is_settled(identity.ctime_ns, started_ns):
+            with self._lock:
+                self._known[identity] = crc
             self._index.keep_checksum(identity, crc)
 
     @contextmanager
@@ -99,8 +97,10 @@ class MeasuredFile:
     def read_into(self, views: Views, offset: int) -> None:
         """As `Piece.read_into`."""
         if self._learning is None:
-            self._started_ns = time.time_ns()
-            self._learning = self._measurements.known_crc32(self._file.identity) is None
+            with self._lock:
+                if self._learning is None:
+                    self._started_ns = time.time_ns()
+                    self._learning = self._measurements.known_crc32(self._file.identity) is None
         self._file.read_into(views, offset)
         if self._learning:
             self._learn(views, offset)

@@ -156,7 +156,8 @@ class Surveyor:
             self._warn(
                 tag.path,
                 f"{tag} is not shown: BentoML has not finished saving it and nothing has changed in it for "
-                f"{UNFINISHED_NOTICE_NS // 10**9} s. If the save was interrupted, delete the folder and save again",
+                f"{UNFINISHED_NOTICE_NS // 10**9} s. If the save was interrupted, delete the folder and save again; "
+                "if the model is whole and was changed by hand, `touch -d yesterday` on its folder has it shown",
             )
         return version
 

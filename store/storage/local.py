@@ -25,6 +25,7 @@ from store.storage.base import Entry, Identity, Kind, Status, Usage
 from store.text import printable
 
 MAX_MEMBERS = 1_000_000  # files and folders in one model; no real model comes near
+MAX_LINKED = 10_000  # of them reached through links, which can multiply what is there
 MAX_DEPTH = 100  # folders within folders, each one an open descriptor while walking
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -196,6 +197,8 @@ class LocalFile:
                     raise SourceChangedError(f"{self._name} became shorter while it was read")
                 got += more
         except OSError as error:
+            if error.errno == errno.ESTALE:  # NFS: the file was removed on its server
+                raise SourceChangedError(f"{self._name} is gone") from None
             raise StoreUnreadableError(f"{self._name} cannot be read: {error.strerror}") from error
         # After the bytes, not before: what was read is what the identity names.
         self.check()
@@ -223,6 +226,8 @@ class _Walk:
         self._model = model
         self._follow_links = follow_links
         self._entries: list[Entry] = []
+        self._linked = 0  # entries reached through links
+        self._within_links = 0  # how many links lead to where the walk is now
         self._newest = 0
         # Links are judged against where the model really is, whatever links lead to the store itself.
         self._real = os.path.realpath(os.path.join(storage.location, model))
@@ -255,6 +260,9 @@ class _Walk:
     ) -> None:
         if len(self._entries) >= MAX_MEMBERS:
             raise BadModelError(f"{self._show('')} holds more than {MAX_MEMBERS:,} files and folders")
+        self._linked += self._within_links > 0
+        if self._linked > MAX_LINKED:
+            raise BadModelError(f"{self._show('')} holds more than {MAX_LINKED:,} files and folders behind links")
         self._newest = max(self._newest, look.st_ctime_ns)
         if stat.S_ISREG(look.st_mode):
             self._entries.append(Entry(path, False, bool(look.st_mode & stat.S_IXUSR), _identity(look), source))
@@ -284,19 +292,22 @@ class _Walk:
             look = os.lstat(target)
         except OSError:
             raise UnsafeMemberError(f"{self._show(path)} is a link that leads nowhere") from None
-        real_source = f"{self._model}{target[len(self._real) :]}" if inside and not self._follow_links else target
+        is_below = inside and not self._follow_links
+        real_source = f"{self._model}{target[len(self._real) :]}" if is_below else target
+        if stat.S_ISLNK(look.st_mode):  # realpath gives up on a loop and leaves a link
+            raise UnsafeMemberError(f"{self._show(path)} is a link to itself")
+        self._within_links += 1
         if stat.S_ISDIR(look.st_mode):
             self._newest = max(self._newest, look.st_ctime_ns)
             self._entries.append(Entry(path, True, True, None, real_source))
-            below = os.open(target, _FOLDER | os.O_NOFOLLOW)
+            below = self._storage._open_folder(real_source) if is_below else os.open(target, _FOLDER | os.O_NOFOLLOW)
             try:
                 self._visit(below, path, real_source, above)
             finally:
                 os.close(below)
-        elif stat.S_ISLNK(look.st_mode):  # realpath gives up on a loop and leaves a link
-            raise UnsafeMemberError(f"{self._show(path)} is a link to itself")
         else:
             self._take(-1, "", look, path, real_source, above)
+        self._within_links -= 1
 
     def _show(self, path: str) -> str:
         return self._storage._show(f"{self._model}/{path}" if path else self._model)

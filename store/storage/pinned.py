@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 
@@ -10,21 +11,46 @@ from store.storage.base import Identity, OpenFile, Storage
 
 
 class OpenFiles:
-    """Bounds how many pinned files of a process are open. The one opened first is let go first: streaming comes by each
-    file once, and keeping the order of use would cost a lock at every read."""
+    """Bounds how many pinned files of a process are open, and for how long: a deleted model gives its room back.
 
-    def __init__(self, limit: int = 256) -> None:
+    The one opened first is let go first: streaming comes by each file once, and keeping the order of use would cost a
+    lock at every read. Who still reads it opens it again.
+    """
+
+    def __init__(self, limit: int = 256, seconds: float = 5.0) -> None:
+        """At most `limit` files, each for at most about twice `seconds`."""
         self._limit = limit
+        self._seconds = seconds
         self._lock = threading.Lock()
-        self._opened: deque[PinnedFile] = deque()
+        self._opened: deque[tuple[float, PinnedFile]] = deque()
+        self._timer: threading.Timer | None = None
 
     def opened(self, file: PinnedFile) -> None:
         """Take note of a file just opened."""
         with self._lock:
-            self._opened.append(file)
+            self._opened.append((time.monotonic(), file))
             first = self._opened.popleft() if len(self._opened) > self._limit else None
+            if self._timer is None:
+                self._start_timer()
         if first is not None:
-            first.let_go()
+            first[1].let_go()
+
+    def _start_timer(self) -> None:
+        self._timer = threading.Timer(self._seconds, self._let_go_old)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _let_go_old(self) -> None:
+        old = []
+        with self._lock:
+            until = time.monotonic() - self._seconds
+            while self._opened and self._opened[0][0] <= until:
+                old.append(self._opened.popleft()[1])
+            self._timer = None
+            if self._opened:
+                self._start_timer()
+        for file in old:
+            file.let_go()
 
 
 class PinnedFile:

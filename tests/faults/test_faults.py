@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import Mounted, make_model, run, unmount_lazily
+from tests.harness import Mounted, make_model, run, unmount_lazily, wait_until
 
 
 def test_killed_daemon_gives_errors_never_an_early_end(store: Path, mounted: Callable[..., Mounted]) -> None:
@@ -145,3 +145,17 @@ def test_two_mounts_share_one_index(store: Path, tmp_path: Path) -> None:
             run("unzip", "-t", two.archive(f"m{19 - number}:v1", ".zip"))
         sums = [(mount.path / "models/m3/v1/SHA256SUMS").read_bytes() for mount in (one, two)]
         assert sums[0] == sums[1]
+
+
+def test_a_deleted_model_gives_its_room_back(store: Path, mounted: Callable[..., Mounted]) -> None:
+    make_model(store, "m:v1", {f"{number}.bin": os.urandom(100_000) for number in range(20)})
+    mount = mounted(store)
+    for suffix in (".tar", ".zip"):
+        mount.archive("m:v1", suffix).read_bytes()
+    shutil.rmtree(store / "m")
+
+    def held() -> list[str]:
+        links = [os.readlink(entry) for entry in Path(f"/proc/{mount.pid}/fd").iterdir() if entry.is_symlink()]
+        return [link for link in links if str(store) in link]
+
+    wait_until(lambda: not held(), 20, "no file of the deleted model is open")

@@ -1,6 +1,7 @@
 """Links inside a model, in all forms: replaced by what they lead to, or refused with their name."""
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -216,3 +217,16 @@ def test_as_deep_as_may_be(store: Path, model: Path) -> None:
     (model / path).mkdir(parents=True)
     (model / path / "bottom").write_bytes(b"b")
     assert _content(store, _walk(store)[f"{path}/bottom"]) == b"b"
+
+
+def test_links_that_multiply_what_is_there(store: Path, model: Path) -> None:
+    """Twenty folders with two links each to the next stand for a million."""
+    for level in range(20):
+        (model / f"f{level:02}").mkdir()
+        for link in ("a", "b"):
+            (model / f"f{level:02}" / link).symlink_to(f"../f{level + 1:02}")
+    (model / "f20").mkdir()
+    begun = time.monotonic()
+    with pytest.raises(BadModelError, match="10,000 files and folders behind links"):
+        LocalStorage(str(store)).walk("iris/v1")
+    assert time.monotonic() - begun < 20
