@@ -11,6 +11,7 @@ import os
 import queue
 import threading
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError  # a class of its own before Python 3.11
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class Detacher:
         self._wanted.put((path, done))
         try:
             return done.result(_PATIENCE)
-        except TimeoutError:
+        except FutureTimeoutError:
             return False
 
     def stop(self) -> None:
