@@ -172,7 +172,7 @@ class Session:
         return table
 
     def _getattr(self, path: bytes, target: int) -> int:
-        self._fill(target, self._operations.getattr(os.fsdecode(path)))
+        self._fill(target, self._operations.getattr(os.fsdecode(path), _calling_thread))
         return 0
 
     def _fgetattr(self, _path: int, target: int, info: int) -> int:
@@ -232,7 +232,7 @@ class Session:
         return 0
 
     def _unlink(self, path: bytes) -> int:
-        self._operations.unlink(os.fsdecode(path), fuse.fuse_get_context()[2])
+        self._operations.unlink(os.fsdecode(path), _calling_thread())
         return 0
 
     def _fill(self, target: int, attributes: Attributes) -> None:
@@ -259,6 +259,11 @@ _OPTIONS = (
     f"max_background={MAX_WORKERS}",
     f"congestion_threshold={MAX_WORKERS}",
 )
+
+
+def _calling_thread() -> int:
+    """The thread whose request is being served, as the kernel numbers threads."""
+    return int(fuse.fuse_get_context()[2])
 
 
 def _number(info: int) -> int:

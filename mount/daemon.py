@@ -60,10 +60,15 @@ def serve(settings: Settings, ready: Callable[[], None]) -> None:
     detacher = Detacher(settings.mountpoint)
     running = RunningMount.of_this_process(settings.mountpoint, settings.store)
     options = [f"fsname={_as_option(settings.store)}", *(["allow_other"] if settings.allow_other else [])]
-    session = Session(Operations(tree, detacher), settings.mountpoint, options)
+    operations = Operations(tree, detacher)
+    session = Session(operations, settings.mountpoint, options)
 
     def announce() -> None:
-        running.write()
+        detacher.begin(operations.generations.tried_late)
+        try:
+            running.write()
+        except OSError as error:
+            log.warning("`bentofs unmount` will not wait for this daemon: %s", error)
         log.info("%s is mounted at %s", settings.store, settings.mountpoint)
         ready()
 

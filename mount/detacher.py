@@ -10,12 +10,23 @@ import logging
 import os
 import queue
 import threading
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError  # a class of its own before Python 3.11
+from collections.abc import Callable
 
 log = logging.getLogger(__name__)
 
 _PATIENCE = 0.25  # seconds that a callback waits
+
+
+class _Wanted:
+    """One path to be detached, and whether somebody still waits for that."""
+
+    __slots__ = ("abandoned", "detached", "done", "path")
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.done = threading.Event()
+        self.detached = False
+        self.abandoned = False
 
 
 class Detacher:
@@ -23,22 +34,37 @@ class Detacher:
 
     def __init__(self, mountpoint: str) -> None:
         self._mountpoint = mountpoint
-        self._wanted: queue.SimpleQueue[tuple[str, Future[bool]] | None] = queue.SimpleQueue()
+        self._device: int | None = None
+        self._tried_late: Callable[[str, bool], None] = lambda _path, _detached: None
+        self._lock = threading.Lock()
+        self._wanted: queue.SimpleQueue[_Wanted | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="detacher", daemon=True)
         self._thread.start()
+
+    def begin(self, tried_late: Callable[[str, bool], None]) -> None:
+        """Detach from now on, since the mount answers. `tried_late` is told how it went with paths for which nobody
+        waited any more."""
+        self._tried_late = tried_late
+        self._device = os.stat(self._mountpoint).st_dev
 
     def is_caller(self, thread_id: int) -> bool:
         """Whether a request came from this thread; `thread_id` as the kernel numbers threads."""
         return thread_id == self._thread.native_id
 
-    def detach(self, path: str) -> bool:
-        """Unlink an absolute path of the mount; False if that has not happened yet."""
-        done: Future[bool] = Future()
-        self._wanted.put((path, done))
-        try:
-            return done.result(_PATIENCE)
-        except FutureTimeoutError:
-            return False
+    def detach(self, path: str) -> bool | None:
+        """Unlink an absolute path of the mount. Whether that could be done; None if it has not been tried yet."""
+        wanted = _Wanted(path)
+        self._wanted.put(wanted)
+        wanted.done.wait(_PATIENCE)
+        with self._lock:
+            wanted.abandoned = not wanted.done.is_set()
+            return None if wanted.abandoned else wanted.detached
+
+    def detach_soon(self, path: str) -> None:
+        """The same, without waiting; `tried_late` is told."""
+        wanted = _Wanted(path)
+        wanted.abandoned = True
+        self._wanted.put(wanted)
 
     def stop(self) -> None:
         """End the thread, without waiting: it may be waiting for this mount."""
@@ -46,11 +72,28 @@ class Detacher:
 
     def _run(self) -> None:
         while (wanted := self._wanted.get()) is not None:
-            path, done = wanted
+            detached = self._unlink(wanted.path)
+            with self._lock:
+                wanted.detached = detached
+                wanted.done.set()
+                late = wanted.abandoned
+            if late:
+                self._tried_late(wanted.path, detached)
+
+    def _unlink(self, path: str) -> bool:
+        """Unlink what stands at a path, if that is in our mount: it may have been taken out of the tree, or lie under
+        another one, and then the path leads to somebody's files."""
+        parent, _, name = path.rpartition("/")
+        try:
+            folder = os.open(self._mountpoint + parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
-                os.unlink(self._mountpoint + path)
-            except OSError as error:  # the model has gone altogether, or the mount ends: the next lookup tries again
-                log.info("%s could not be detached: %s", path, error)
-                done.set_result(False)
-            else:
-                done.set_result(True)
+                if os.fstat(folder).st_dev != self._device:
+                    log.info("%s is not detached: another file system is there", path)
+                    return False
+                os.unlink(name, dir_fd=folder)
+            finally:
+                os.close(folder)
+        except OSError as error:  # the model has gone altogether, or the mount ends: the next lookup tries again
+            log.info("%s could not be detached: %s", path, error)
+            return False
+        return True

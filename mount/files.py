@@ -40,8 +40,12 @@ class ArchiveFile(File):
     kind: Format
 
     @property
-    def generation(self) -> int:
+    def generation(self) -> Hashable:
         return self.model.generation
+
+    @property
+    def look(self) -> int:
+        return self.model.look
 
     def attributes(self) -> Attributes:
         size = self.archives.length(self.model, self.kind)
@@ -65,8 +69,12 @@ class ChecksumFile(File):
     formats: Sequence[Format]
 
     @property
-    def generation(self) -> int:
+    def generation(self) -> Hashable:
         return self.model.generation
+
+    @property
+    def look(self) -> int:
+        return self.model.look
 
     def attributes(self) -> Attributes:
         return file_attributes(self.path, self._length(), self.model.mtime * _NS, self.model.newest_ctime_ns)
@@ -134,6 +142,10 @@ class _ModelFile(File):
     @property
     def generation(self) -> Hashable:
         return self._entry.identity
+
+    @property
+    def look(self) -> int:
+        return self._model.look
 
     def attributes(self) -> Attributes:
         identity = self._entry.identity

@@ -4,11 +4,14 @@ The trap (libfuse 2 keeps one node for each path): page cache and size belong to
 of the old and the new bytes under one name. Left alone, a reader of the old model goes on with the new model's bytes,
 or meets an early end. So:
 
-- While nobody has the old bytes open, the node simply goes over: the next open drops the pages (no `keep_cache`).
-- While somebody does, the path is detached first: the daemon unlinks it on its own mount, which takes the node away
-  from the name and leaves it to its readers. Until that is done, `stat` answers the old attributes.
+- Before a path passes on, it is detached: the daemon unlinks it on its own mount, which takes the node away from the
+  name and leaves it to its readers. So one inode of the kernel has one generation. Until that is done, `stat` answers
+  the old attributes.
+- Where that cannot be done soon and nobody has the old bytes open, the node itself goes over, and every open from then
+  on drops the pages it finds.
 - An open that finds another generation than the last lookup told the kernel is answered ESTALE: the kernel looks the
-  path up again and repeats the open, once, by itself.
+  path up again and repeats the open, once, by itself. So is the first open after a path passed on, unless it was looked
+  up once more since: of two lookups under way at once the kernel may believe the older one.
 
 Knows no FUSE. Threading: any thread; the lock is never held while detaching or opening.
 """
@@ -17,8 +20,9 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from mount.nodes import Attributes, File
 from store.archive.pieces import Piece
@@ -32,8 +36,12 @@ class _Node:
     """What the kernel was told of one path."""
 
     generation: Hashable
+    look: int  # the number of the look at the store that found it
     attributes: Attributes
-    cached: Hashable = None  # the generation whose pages the kernel may hold
+    told_at: int  # tickets: a lookup that began after this one confirms what was told
+    confirmed: bool  # whether the kernel is sure to believe it
+    keeps_pages: bool = True  # whether the kernel's pages can only be of this generation
+    opened: bool = False
     handles: int = 0
 
 
@@ -47,43 +55,80 @@ class Handle:
     node: _Node = field(repr=False)
 
 
+class Detaching(Protocol):
+    """What takes a path's node away from its name (`mount.detacher`)."""
+
+    def detach(self, path: str) -> bool | None:
+        """Whether it could be done; None if that is not known yet: `tried_late` is told then."""
+
+    def detach_soon(self, path: str) -> None:
+        """Do not wait at all; `tried_late` is told."""
+
+
 class Generations:
     """The files of a mount as the kernel knows them."""
 
-    def __init__(self, detach: Callable[[str], bool]) -> None:
-        """`detach`: takes a path's node away from its name; False if that could not be done soon."""
-        self._detach = detach
+    def __init__(self, detacher: Detaching) -> None:
+        self._detacher = detacher
         self._lock = threading.Lock()
         self._nodes: dict[str, _Node] = {}
         self._detaching: dict[str, Attributes] = {}
         self._handles: dict[int, Handle] = {}
         self._numbers = itertools.count(1)
+        self._tickets = itertools.count(1)
 
-    def tell(self, path: str, file: File) -> Attributes:
-        """The attributes to answer for a path at which `file` stands now."""
+    def ticket(self) -> int:
+        """Taken when a lookup begins, before anything is looked at."""
+        return next(self._tickets)
+
+    def tell(self, path: str, file: File, ticket: int) -> Attributes:
+        """The attributes to answer for a path at which `file` stands now, to the lookup that took this ticket."""
         generation, attributes = file.generation, file.attributes()
         with self._lock:
             node = self._nodes.get(path)
             if node is None:
-                self._remember(path, _Node(generation, attributes))
+                self._remember(path, _Node(generation, file.look, attributes, ticket, confirmed=True))
                 return attributes
-            if node.generation == generation or not node.handles:
-                node.generation, node.attributes = generation, attributes
+            if node.generation == generation:
+                node.look, node.attributes = max(node.look, file.look), attributes
+                node.confirmed = node.confirmed or ticket > node.told_at
                 return attributes
-            if path in self._detaching:
-                return node.attributes  # another thread is at it
+            if file.look < node.look or path in self._detaching:
+                return node.attributes  # another thread knows better, or is at it
             self._detaching[path] = node.attributes
-        detached = self._detach(path)
+        detached = self._detacher.detach(path)
         with self._lock:
-            del self._detaching[path]
-            if not detached:
+            if detached is not None:
+                self._detaching.pop(path, None)
+            if not detached and node.handles:
                 return node.attributes
-            self._remember(path, _Node(generation, attributes))
+            new = _Node(generation, file.look, attributes, self.ticket(), confirmed=False, keeps_pages=bool(detached))
+            self._remember(path, new)
         return attributes
+
+    def vanished(self, path: str) -> None:
+        """Nothing stands at a path any more. The kernel forgets its node, unless somebody has it open: then it is
+        detached, so that what comes next gets a node of its own."""
+        with self._lock:
+            node = self._nodes.get(path)
+            if node is None or path in self._detaching:
+                return
+            if not node.handles:
+                del self._nodes[path]
+                return
+            self._detaching[path] = node.attributes
+        self._detacher.detach_soon(path)
+
+    def tried_late(self, path: str, detached: bool) -> None:
+        """The detacher is done with a path for which nobody waited any more."""
+        with self._lock:
+            self._detaching.pop(path, None)
+            if detached:
+                self._nodes.pop(path, None)
 
     def being_detached(self, path: str) -> Attributes | None:
         """The old attributes of a path that is being detached: for the lookup that the unlinking makes, which must
-        find what is to be taken away, whatever stands there now."""
+        find what is to be taken away, whatever stands there now. Without the lock: one look into a dict."""
         return self._detaching.get(path)
 
     def open(self, path: str, file: File) -> tuple[int, bool]:
@@ -97,10 +142,10 @@ class Generations:
         piece = file.open()
         with self._lock:
             node = self._nodes.get(path)
-            if node is None or node.generation != generation or path in self._detaching:
+            if node is None or node.generation != generation or not node.confirmed or path in self._detaching:
                 raise SourceChangedError(f"{path} was replaced since it was looked up")
-            keep_cache = node.cached == generation
-            node.cached = generation
+            keep_cache = node.opened and node.keeps_pages
+            node.opened = True
             node.handles += 1
             number = next(self._numbers)
             self._handles[number] = Handle(path, piece, attributes, node)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Hashable
 from typing import NamedTuple
@@ -65,6 +66,11 @@ class File(ABC):
     def attributes(self) -> Attributes:
         """What `stat` tells."""
 
+    @property
+    @abstractmethod
+    def look(self) -> int:
+        """When the look at the store began that found this (monotonic, ns): of two generations, the later is true."""
+
     @abstractmethod
     def renewed(self) -> File:
         """What stands at the same path by a look made now; lookups may be answered from one a moment old.
@@ -106,6 +112,11 @@ class Text(File):
         self._path = path
         self._piece = piece
         self._mtime_ns = mtime_ns
+        self._look = time.monotonic_ns()
+
+    @property
+    def look(self) -> int:
+        return self._look
 
     @property
     def generation(self) -> Hashable:

@@ -9,12 +9,14 @@ import errno
 import itertools
 import os
 import stat
+from collections.abc import Callable
 from typing import NoReturn
 
 from mount.detacher import Detacher
 from mount.generations import Generations
 from mount.nodes import Attributes, File, Folder, Item, Link
 from mount.tree import Tree
+from store.errors import NotFoundError
 from store.storage.base import Usage
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
@@ -26,19 +28,25 @@ class Operations:
     def __init__(self, tree: Tree, detacher: Detacher) -> None:
         self._tree = tree
         self._detacher = detacher
-        self._generations = Generations(detacher.detach)
+        self.generations = Generations(detacher)
         self._folders: dict[int, Folder] = {}
         self._numbers = itertools.count(1)
 
-    def getattr(self, path: str) -> Attributes:
-        old = self._generations.being_detached(path)
-        if old is not None:
+    def getattr(self, path: str, caller: Callable[[], int]) -> Attributes:
+        """`caller`: tells which thread asks, by the kernel's number."""
+        old = self.generations.being_detached(path)
+        if old is not None and self._detacher.is_caller(caller()):
             return old
-        node = self._tree.lookup(path)
-        return self._generations.tell(path, node) if isinstance(node, File) else node.attributes()
+        ticket = self.generations.ticket()
+        try:
+            node = self._tree.lookup(path)
+        except NotFoundError:
+            self.generations.vanished(path)
+            raise
+        return self.generations.tell(path, node, ticket) if isinstance(node, File) else node.attributes()
 
     def fgetattr(self, handle: int) -> Attributes:
-        return self._generations.handle(handle).attributes
+        return self.generations.handle(handle).attributes
 
     def readlink(self, path: str) -> str:
         node = self._tree.lookup(path)
@@ -67,12 +75,12 @@ class Operations:
             self.refuse()
         if not isinstance(node, File):
             raise OSError(errno.EISDIR, "not a file")
-        return self._generations.open(path, node.renewed())
+        return self.generations.open(path, node.renewed())
 
     def read_into(self, handle: int, view: memoryview, offset: int) -> int:
         """Fill the view from `offset` on, as far as the file goes; the number of bytes. Never fewer for another
         reason: the kernel would take that for the end of the file."""
-        piece = self._generations.handle(handle).piece
+        piece = self.generations.handle(handle).piece
         size = len(view)
         rest = piece.length - offset
         if rest < size:
@@ -83,7 +91,7 @@ class Operations:
         return size
 
     def release(self, handle: int) -> None:
-        self._generations.release(handle)
+        self.generations.release(handle)
 
     def access(self, path: str, mode: int) -> None:
         node = self._tree.lookup(path)

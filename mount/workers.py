@@ -40,6 +40,7 @@ class Workers:
         self._ended = threading.Event()
         self._activity = threading.Event()
         self._watcher_sleeps = False
+        self._told_full = False
         self._new_server: Callable[[], Callable[[], bool]] | None = None
 
     def start(self, serve: Callable[[], None], new_server: Callable[[], Callable[[], bool]]) -> None:
@@ -128,7 +129,8 @@ class Workers:
         """Add workers while all are stuck; sleep while nothing happens."""
         while not self._ended.is_set():
             self._watcher_sleeps = True
-            self._activity.wait()
+            if not any(worker.busy_since for worker in self._workers):  # begun before it was to wake us
+                self._activity.wait()
             self._watcher_sleeps = False
             self._activity.clear()
             while any(worker.busy_since for worker in self._workers):
@@ -142,7 +144,8 @@ class Workers:
             return
         # By half each time: many readers that come at once must not wait for one new thread after another.
         wanted = min(max(1, len(workers) // 2), MAX_WORKERS - len(workers))
-        if wanted <= 0:
+        if wanted <= 0 and not self._told_full:
+            self._told_full = True
             log.warning("all %d workers are busy; requests wait", len(workers))
         for _ in range(wanted):
             self._add("extra-worker", self._serve_while_needed)

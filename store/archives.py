@@ -36,8 +36,8 @@ class Archives:
         self._measurements = Measurements(index)
         self._lock = threading.Lock()  # never held while reading or laying out
         self._lengths: WeakKeyDictionary[Model, dict[str, int]] = WeakKeyDictionary()
-        self._laid_out: LRUCache[tuple[Model, str], PieceList] = LRUCache(
-            _MEMBERS_KEPT, getsizeof=lambda pieces: min(pieces.count + 1, _MEMBERS_KEPT)
+        self._laid_out: LRUCache[tuple[Model, str], tuple[PieceList, int]] = LRUCache(
+            _MEMBERS_KEPT, getsizeof=lambda kept: kept[1]
         )
         self._digesting: dict[tuple[Model, str], threading.Lock] = {}
 
@@ -55,12 +55,13 @@ class Archives:
         """The archive of one generation of a model; readers of the same one share it."""
         key = (model, kind.name)
         with self._lock:
-            pieces = self._laid_out.get(key)
-        if pieces is None:
+            kept = self._laid_out.get(key)
+        if kept is None:
             pieces = kind.lay_out(_members(model, self._measured if kind.needs_checksums else self._file), model.mtime)
+            weight = min(len(model.entries) + 1, _MEMBERS_KEPT)
             with self._lock:
-                pieces = self._laid_out.setdefault(key, pieces)
-        return pieces
+                kept = self._laid_out.setdefault(key, (pieces, weight))
+        return kept[0]
 
     def open_file(self, entry: Entry) -> Piece:
         """One file of a model.

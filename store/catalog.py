@@ -189,13 +189,15 @@ class ModelStore:
             bearable_age = max(max_age, min(10 * kept[2], 2 * REFRESH))
             if now - kept[1] < bearable_age and self._finished(tag).info == kept[0].info:
                 return kept[0]
+        look = time.monotonic_ns()
         info, entries, newest = self._look_at_model(tag)
-        model = Model(info, entries, newest)
+        model = Model(info, entries, newest, look)
         took = time.monotonic() - now
         with self._lock:
             kept = self._models.get(tag)
             if kept is not None and kept[0].info == info and kept[0].entries == model.entries:
                 model = kept[0]
+                model.look = max(model.look, look)
             self._models[tag] = (model, now, took)
         return model
 

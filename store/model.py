@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import itertools
 import os
 from typing import NamedTuple
 
@@ -23,9 +22,6 @@ MAX_MODEL_YAML = 16 << 20  # bytes
 _SCALARS = (str, int, float)
 
 
-_generations = itertools.count(1)
-
-
 class ModelInfo(NamedTuple):
     """What bentofs needs of a `model.yaml`."""
 
@@ -33,6 +29,9 @@ class ModelInfo(NamedTuple):
     module: str
     creation_time: datetime.datetime  # aware, UTC
     labels: dict[str, str]
+
+    def __hash__(self) -> int:  # labels are a dict
+        return hash((self.tag, self.creation_time))
 
     @classmethod
     def parse(cls, tag: Tag, content: bytes) -> ModelInfo:
@@ -85,18 +84,21 @@ def _creation_time(tag: Tag, value: object) -> datetime.datetime:
 class Model:
     """One generation of one version: exactly these files with these identities.
 
-    Two looks that find the same give the same object (`ModelStore.model`), so that `is` tells generations apart.
+    `generation` is equal for looks that found the same, and only for those; it means nothing to other processes. While
+    a model is kept by its `ModelStore`, such looks even give the same object.
     """
 
-    __slots__ = ("__weakref__", "entries", "generation", "info", "newest_ctime_ns", "size")
+    __slots__ = ("__weakref__", "entries", "generation", "info", "look", "newest_ctime_ns", "size")
 
-    def __init__(self, info: ModelInfo, entries: tuple[Entry, ...], newest_ctime_ns: int) -> None:
-        """`entries` in the order of `in_archive_order`."""
-        self.generation = next(_generations)  # a number of its own in this process
+    def __init__(self, info: ModelInfo, entries: tuple[Entry, ...], newest_ctime_ns: int, look: int = 0) -> None:
+        """`entries` in the order of `in_archive_order`; `look`: when the last look that found this began (monotonic,
+        ns)."""
+        self.look = look
         self.info = info
         self.entries = entries
         self.newest_ctime_ns = newest_ctime_ns
         self.size = sum(entry.size for entry in entries)  # bytes of all files
+        self.generation = (hash((info, entries)), len(entries), self.size)
 
     @property
     def tag(self) -> Tag:

@@ -146,8 +146,8 @@ class Surveyor:
         version = Version(folder.identity, model_yaml.identity, State.COMPLETE)
         if before is not None and before.model_yaml == version.model_yaml:
             version.info, version.looked_into, version.error = before.info, before.looked_into, before.error
-            if before.state is State.COMPLETE and before.folder == version.folder:
-                return version
+            if before.state is State.COMPLETE and before.folder.inode == version.folder.inode:
+                return version  # what is changed by hand afterwards loses BentoML's mark, but stays a model
         version.state = judge(version.folder, version.model_yaml)
         if version.state is State.LATEST_DECIDES:
             finished = self.latest(tag.name, name_folder) == tag.version or self._quiet_ns(tag, version) >= QUIET_NS
@@ -155,9 +155,9 @@ class Surveyor:
         elif version.state is State.UNFINISHED and self._quiet_ns(tag, version) >= UNFINISHED_NOTICE_NS:
             self._warn(
                 tag.path,
-                f"{tag} is not shown: BentoML has not finished saving it and nothing has changed in it for "
-                f"{UNFINISHED_NOTICE_NS // 10**9} s. If the save was interrupted, delete the folder and save again; "
-                "if the model is whole and was changed by hand, `touch -d yesterday` on its folder has it shown",
+                f"{tag} is not shown: by the times of its folder BentoML has not finished saving it, and nothing has "
+                f"changed in it for {UNFINISHED_NOTICE_NS // 10**9} s. If the save was interrupted, save it again; "
+                "if it is whole and was changed by hand, `touch -d yesterday` on its folder has it shown",
             )
         return version
 

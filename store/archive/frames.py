@@ -22,6 +22,7 @@ class Template:
         self._literals: list[tuple[int, bytes]] = []  # where in the frame, bytes
         self._spans: list[tuple[int, int, int]] = []  # where in the frame, where in its content, length
         self._checksum: int | None = None
+        self._plans: dict[tuple[int, int], _Plan] = {}
         self.length = 0
         self.content_length = 0
 
@@ -41,7 +42,15 @@ class Template:
         self.length += 4
 
     def plan(self, start: int, size: int) -> _Plan:
-        """What to fill in for the bytes [start, start + size) of a frame."""
+        """What to fill in for the bytes [start, start + size) of a frame. Only once the template is built."""
+        plan = self._plans.get((start, size))
+        if plan is None:
+            plan = self._make_plan(start, size)
+            if len(self._plans) < _PLANS_KEPT:
+                self._plans[start, size] = plan
+        return plan
+
+    def _make_plan(self, start: int, size: int) -> _Plan:
         end = start + size
         literals: list[tuple[int, int, bytes]] = []
         for at, content in self._literals:
@@ -76,14 +85,13 @@ class _Plan(NamedTuple):
 class Frames:
     """As many whole frames of one template as a piece fills. What is left of the piece is not in it."""
 
-    __slots__ = ("_checksums", "_content", "_plans", "_template", "count", "length")
+    __slots__ = ("_checksums", "_content", "_template", "count", "length")
 
     def __init__(self, content: Piece, template: Template) -> None:
         self.count = content.length // template.content_length
         self.length = self.count * template.length
         self._content = content
         self._template = template
-        self._plans: dict[tuple[int, int], _Plan] = {}
         self._checksums: BlockChecksums | None = None
         if template.plan(0, template.length).checksum is not None:
             self._checksums = BlockChecksums(content, template.content_length, self.count)
@@ -102,12 +110,7 @@ class Frames:
 
     def _fill(self, view: memoryview, frame: int, start: int, size: int) -> None:
         """Fill the view with a part of one frame."""
-        key = (start, size)
-        plan = self._plans.get(key)
-        if plan is None:
-            plan = self._template.plan(start, size)
-            if len(self._plans) < _PLANS_KEPT:
-                self._plans[key] = plan
+        plan = self._template.plan(start, size)
         if plan.spans:
             content = [view[first:last] for first, last in plan.spans]
             self._content.read_into(content, frame * self._template.content_length + plan.content_start)
