@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from typing import NoReturn
 
 import click
@@ -52,8 +53,10 @@ def main() -> NoReturn:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except (CannotMountError, StoreError, PermissionError) as error:
+    except (CannotMountError, StoreError) as error:
         _fail(str(error))
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
     except Exception as error:
         if os.environ.get("BENTOFS_DEBUG"):
             raise
@@ -126,9 +129,7 @@ def mount(
 @click.option("--lazy", is_flag=True, help="Even while files are open: they answer errors from then on.")
 def unmount(mountpoint: str, lazy: bool) -> None:
     """Unmount MOUNTPOINT; returns when its daemon has gone."""
-    # Not realpath: it would look at the mount, which may be dead.
-    parent, name = os.path.split(os.path.abspath(mountpoint))
-    real = os.path.join(os.path.realpath(parent), name)
+    real = _real_without_looking(mountpoint)
     running = RunningMount.at(real)
     if lazy and running is not None:
         os.kill(running.pid, signal.SIGTERM)  # it unmounts lazily, and does not wait for those who hold files open
@@ -147,7 +148,10 @@ def unmount(mountpoint: str, lazy: bool) -> None:
 def list_models(store: str | None, as_json: bool) -> None:
     """List the models of a store."""
     models = _open_store(store)
-    found = [models.model(tag) for tag in models.tags()]
+    found = []
+    for tag in models.tags():
+        with suppress(StoreError):  # deleted just now, or named in the log
+            found.append(models.model(tag))
     if as_json:
         click.echo(json.dumps([_described(model) for model in found], indent=2))
         return
@@ -160,7 +164,8 @@ def list_models(store: str | None, as_json: bool) -> None:
     for model in found:
         created = f"{model.info.creation_time:%Y-%m-%d %H:%M:%S}"
         table.add_row(str(model.tag), decimal(model.size), str(model.file_count), printable(model.info.module), created)
-    Console(highlight=False, markup=False).print(table)
+    # Whole lines for whoever reads them from a pipe.
+    Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 1000).print(table)
 
 
 @cli.command()
@@ -186,6 +191,18 @@ def verify(tags: tuple[str, ...], store: str | None, accept: bool) -> None:
         raise StoreError(
             f"{damaged} of {len(wanted)} models differ from what was recorded; if that is meant, use --accept"
         )
+
+
+def _real_without_looking(mountpoint: str) -> str:
+    """The real path of a mountpoint. Not by realpath, which looks at the mount itself, and that may be dead."""
+    path = os.path.abspath(mountpoint)
+    for _ in range(40):
+        parent, name = os.path.split(path)
+        path = os.path.join(os.path.realpath(parent), name)
+        if not os.path.islink(path):
+            break
+        path = os.path.join(os.path.dirname(path), os.readlink(path))
+    return path
 
 
 def _fusermount(mountpoint: str, real: str, lazy: bool) -> None:

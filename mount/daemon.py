@@ -74,7 +74,7 @@ def serve(settings: Settings, ready: Callable[[], None]) -> None:
 
     try:
         if not session.run(announce):
-            raise CannotMountError(f"{settings.mountpoint} could not be mounted; libfuse says why above")
+            raise CannotMountError(f"{settings.mountpoint} could not be mounted")
     finally:
         running.remove()
         detacher.stop()
@@ -97,7 +97,7 @@ def start(arguments: Sequence[str], mountpoint: str) -> None:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            cwd="/",
+            cwd=log_file.parent,  # python -m looks for modules there, and nobody else may write to it
             env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
             start_new_session=True,
             pass_fds=(sender,),
@@ -108,11 +108,22 @@ def start(arguments: Sequence[str], mountpoint: str) -> None:
             return
     finally:
         os.close(receiver)
-    if daemon.poll() is None:
-        daemon.kill()
-    daemon.wait()
+    _end(daemon)
     lines = log_file.read_bytes()[begin:].decode(errors="replace").strip().splitlines()
-    raise CannotMountError(lines[-1].removeprefix("bentofs: ") if lines else f"the daemon ended, see {log_file}")
+    # What libfuse and fusermount say bears no date; what the log says does.
+    said = [line.removeprefix("bentofs: ") for line in lines if line.strip() and not line[0].isdigit()]
+    raise CannotMountError("; ".join(said[-4:]) or f"the daemon ended, see {log_file}")
+
+
+def _end(daemon: subprocess.Popen[bytes]) -> None:
+    """End a daemon that did not come up, gently at first: it may have mounted."""
+    for stop in (daemon.terminate, daemon.kill):
+        try:
+            daemon.wait(5 if stop == daemon.kill else 0.5)
+            return
+        except subprocess.TimeoutExpired:
+            stop()
+    daemon.wait()
 
 
 def _await_ready(receiver: int) -> bool:

@@ -6,6 +6,7 @@ import ctypes
 import ctypes.util
 import errno
 import os
+import shlex
 import shutil
 
 DEVICE = "/dev/fuse"
@@ -61,16 +62,17 @@ def check_mountpoint(mountpoint: str, store: str) -> str:
     Raises:
         CannotMountError
     """
+    quoted = shlex.quote(mountpoint)
     try:
         names = os.listdir(mountpoint)
     except FileNotFoundError:
-        raise CannotMountError(f"{mountpoint} is not there: make it with `mkdir -p {mountpoint}` first") from None
+        raise CannotMountError(f"{mountpoint} is not there: make it with `mkdir -p {quoted}` first") from None
     except NotADirectoryError:
         raise CannotMountError(f"{mountpoint} is not a folder") from None
     except OSError as error:
         if error.errno == errno.ENOTCONN:
             raise CannotMountError(
-                f"{mountpoint} is a mount whose daemon has died: clean it up with `fusermount -u -z {mountpoint}`"
+                f"{mountpoint} is a mount whose daemon has died: clean it up with `fusermount -u -z {quoted}`"
             ) from None
         raise CannotMountError(f"{mountpoint} cannot be read: {error.strerror}") from None
     real, real_store = os.path.realpath(mountpoint), os.path.realpath(store)

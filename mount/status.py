@@ -18,7 +18,10 @@ def state_folder() -> Path:
     Raises:
         PermissionError: it belongs to another user, as under sudo with the old HOME.
     """
-    folder = Path(platformdirs.user_state_dir("bentofs"))
+    try:
+        folder = Path(platformdirs.user_state_dir("bentofs"))
+    except RuntimeError:
+        raise PermissionError("you have no home directory: set XDG_STATE_HOME to a folder of yours") from None
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     owner = folder.stat().st_uid
     if owner != os.geteuid():
@@ -66,7 +69,8 @@ class RunningMount:
 
     def remove(self) -> None:
         """Take it back."""
-        _path(self.mountpoint).unlink(missing_ok=True)
+        with suppress(OSError):  # it will be seen that the process has gone
+            _path(self.mountpoint).unlink(missing_ok=True)
 
 
 def _path(mountpoint: str) -> Path:

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 REFRESH = 0.4  # seconds for which a finding is believed without another look
 _LOOKING_SECONDS = 0.1  # how long a listing of all names may look into models
+_WARNINGS_KEPT = 10_000  # so that each is said once
 _ENTRIES_KEPT = 100_000  # files and folders, over all models whose listing is kept in memory
 
 
@@ -41,7 +42,7 @@ class ModelStore:
         self._models: LRUCache[Tag, tuple[Model, float, float]] = LRUCache(
             _ENTRIES_KEPT, getsizeof=lambda kept: min(len(kept[0].entries) + 1, _ENTRIES_KEPT)
         )
-        self._warned: set[tuple[str, str]] = set()
+        self._warned: LRUCache[tuple[str, str], bool] = LRUCache(_WARNINGS_KEPT)
 
     def names(self) -> list[str]:
         """Names with at least one model that can be shown, sorted.
@@ -262,5 +263,5 @@ class ModelStore:
         with self._lock:
             if (path, sentence) in self._warned:
                 return
-            self._warned.add((path, sentence))
+            self._warned[path, sentence] = True
         log.warning("%s", sentence)

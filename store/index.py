@@ -42,7 +42,11 @@ CREATE TABLE IF NOT EXISTS file_digests (
 _VERSION = 1
 _FLUSH_COUNT = 512  # checksums kept in memory before they are written
 _FLUSH_SECONDS = 1.0
-_BUSY_SECONDS = 10.0  # how long another process may hold the index
+_BUSY_SECONDS = 0.2  # how long a reader waits while another process writes
+_OPEN_SECONDS = 10.0  # the same, when the index is opened
+_CLOSE_SECONDS = 0.5
+_RETRY_SECONDS = 5.0
+_PENDING_KEPT = 100_000  # checksums kept for an index that is in use
 
 _T = TypeVar("_T")
 
@@ -60,7 +64,9 @@ class Index:
         self._path = path or default_path()
         self._lock = threading.Lock()
         self._pending: dict[Identity, int] = {}
-        self._flushed = time.monotonic()
+        self._flush_at = time.monotonic() + _FLUSH_SECONDS
+        self._flush_count = _FLUSH_COUNT
+        self._closed = False
         self._connection = self._open()
 
     def checksum(self, identity: Identity) -> int | None:
@@ -81,7 +87,7 @@ class Index:
         """Keep a CRC-32. Written to disk in batches; a crash loses at most the last second's."""
         with self._lock:
             self._pending[identity] = crc32
-            if len(self._pending) >= _FLUSH_COUNT or time.monotonic() - self._flushed > _FLUSH_SECONDS:
+            if len(self._pending) >= self._flush_count or time.monotonic() > self._flush_at:
                 self._flush()
 
     def archive_digest(self, archive: str) -> str | None:
@@ -118,9 +124,14 @@ class Index:
 
     def close(self) -> None:
         """Write what is pending and let go."""
-        with self._lock:
-            self._flush()
-            self._connection.close()
+        # A thread that is stuck in the index must not keep the process from ending.
+        if self._lock.acquire(timeout=_CLOSE_SECONDS):
+            try:
+                self._flush()
+                self._closed = True
+                self._connection.close()
+            finally:
+                self._lock.release()
 
     def _digest(self, query: str, parameters: tuple[object, ...]) -> str | None:
         with self._lock:
@@ -138,26 +149,42 @@ class Index:
 
     def _flush(self) -> None:
         rows = [(_key(identity), crc32) for identity, crc32 in self._pending.items()]
-        self._flushed = time.monotonic()
+        self._flush_at = time.monotonic() + _FLUSH_SECONDS
         if rows:
 
-            def write(connection: sqlite3.Connection) -> None:
+            def write(connection: sqlite3.Connection) -> bool:
                 with connection:
                     connection.executemany("INSERT OR REPLACE INTO checksums VALUES (?, ?)", rows)
+                return True
 
-            self._run(write)
-            self._pending.clear()
+            if self._run(write):
+                self._pending.clear()
+                self._flush_count = _FLUSH_COUNT
+            else:  # in use by another process: not again soon, since each try keeps a reader waiting
+                self._flush_count = len(self._pending) + _PENDING_KEPT
+                self._flush_at = time.monotonic() + _RETRY_SECONDS
+                if len(self._pending) > _PENDING_KEPT:
+                    self._pending.clear()
 
     def _run(self, work: Callable[[sqlite3.Connection], _T]) -> _T | None:
         """Work on the index; where it turns out broken, go on with an empty one and answer None."""
+        if self._closed:
+            return None
         try:
             return work(self._connection)
         except sqlite3.Error as error:
-            log.warning("the index %s failed (%s); what it knew will be measured again", self._path, error)
+            if "locked" in str(error):  # another process writes; what this one knows, it still knows in memory
+                log.info("the index %s is in use (%s)", self._path, error)
+                return None
             with suppress(sqlite3.Error):
                 self._connection.close()
-            self._set_aside(error)
-            self._connection = self._open()
+            if _is_damage(error):
+                log.warning("the index %s failed (%s); what it knew will be measured again", self._path, error)
+                self._set_aside()
+                self._connection = self._open()
+            else:  # the disk is full, or fails: the file may be whole
+                log.warning("no index is kept from now on: %s: %s", self._path, error)
+                self._connection = self._in_memory()
             with suppress(sqlite3.Error):
                 return work(self._connection)
             return None
@@ -170,7 +197,7 @@ class Index:
                 log.warning("no index is kept: %s: %s", self._path, error)
                 return self._in_memory()
             log.warning("the index %s is damaged (%s); what it knew will be measured again", self._path, error)
-            self._set_aside(error)
+            self._set_aside()
         except OSError as error:
             log.warning("no index is kept: %s", error)
             return self._in_memory()
@@ -182,7 +209,7 @@ class Index:
 
     def _open_file(self) -> sqlite3.Connection:
         """Raises sqlite3.Error, OSError."""
-        deadline = time.monotonic() + _BUSY_SECONDS
+        deadline = time.monotonic() + _OPEN_SECONDS
         while True:
             try:
                 return self._connect()
@@ -219,10 +246,8 @@ class Index:
         connection.executescript(_SCHEMA)
         return connection
 
-    def _set_aside(self, error: sqlite3.Error) -> None:
-        """Make room for a new index, unless the trouble is another process's lock."""
-        if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
-            return
+    def _set_aside(self) -> None:
+        """Make room for a new index."""
         for suffix in ("", "-wal", "-shm"):
             with suppress(OSError):
                 Path(f"{self._path}{suffix}").replace(f"{self._path}.damaged{suffix}")
@@ -231,3 +256,9 @@ class Index:
 def _key(identity: Identity) -> str:
     """An identity as text: devices, inodes and times of distant years do not fit SQLite's integers."""
     return ":".join(map(str, identity))
+
+
+def _is_damage(error: sqlite3.Error) -> bool:
+    """Whether the file itself is no good, as opposed to the disk or another process in the way."""
+    text = str(error)
+    return "not a database" in text or "malformed" in text or "no such table" in text or "no such column" in text

@@ -159,3 +159,20 @@ def test_a_deleted_model_gives_its_room_back(store: Path, mounted: Callable[...,
         return [link for link in links if str(store) in link]
 
     wait_until(lambda: not held(), 20, "no file of the deleted model is open")
+
+
+def test_index_held_by_another_process(store: Path, mounted: Callable[..., Mounted]) -> None:
+    """Readers go on, and the mount ends when it is told to, while somebody else holds the index for good."""
+    make_model(store, "m:v1", {f"{number}": os.urandom(1000) for number in range(2000)})
+    time.sleep(0.1)
+    mount = mounted(store)
+    holder = sqlite3.connect(_index(mount), isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    try:
+        run("unzip", "-tq", mount.archive("m:v1", ".zip"), seconds=30)
+        begun = time.monotonic()
+        mount.stop()
+        assert time.monotonic() - begun < 10
+    finally:
+        holder.close()
+    assert not list(_index(mount).parent.glob("*.damaged*"))

@@ -95,6 +95,23 @@ def test_default_store_without_bentoml_home(shell: Shell) -> None:
     assert [model["tag"] for model in json.loads(listed.stdout)] == ["other:v1"]
 
 
+def test_mountpoint_through_a_link(shell: Shell, tmp_path: Path) -> None:
+    link = tmp_path / "a link"
+    link.symlink_to(shell.mountpoint)
+    assert shell("mount", f"{link}/").returncode == 0
+    assert (link / "README.txt").is_file()
+    done = shell("unmount", link)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not mountpoints(shell.mountpoint)
+
+
+def test_no_place_for_the_state(shell: Shell, tmp_path: Path) -> None:
+    """Said in a sentence, and nothing is left mounted."""
+    (tmp_path / "file").touch()
+    assert "file" in shell.refuses("mount", shell.mountpoint, XDG_STATE_HOME=str(tmp_path / "file"))
+    assert not mountpoints(shell.mountpoint)
+
+
 def test_formats(shell: Shell) -> None:
     assert shell("mount", shell.mountpoint, "--formats", "zip,tar.gz").returncode == 0
     names = sorted(os.listdir(shell.mountpoint / "models/iris/v1"))
@@ -202,7 +219,9 @@ def test_list(shell: Shell) -> None:
         "creation_time": "2026-01-01T00:00:00+00:00",
     }
     assert [model["tag"] for model in models] == ["iris:v1", "iris:v2"]
+    make_model(shell.store, f"{'n' * 63}:{'v' * 63}", {})
     table = shell("list", "--store", shell.store).stdout
+    assert f"{'n' * 63}:{'v' * 63} " in table
     assert re.search(r"^iris:v1 .* 3 .*2026-01-01 00:00:00", table, re.MULTILINE)
 
 

@@ -91,3 +91,15 @@ def test_files_added_to_and_taken_from_a_model(store: Path, mounted: Callable[..
     assert sorted(os.listdir(files)) == ["model.yaml", "sub"]
     assert not (files / "a").exists()
     assert archive.stat().st_size < size
+
+
+def test_a_file_added_by_hand_does_not_hide_the_model(store: Path, mounted: Callable[..., Mounted]) -> None:
+    """It takes away the mark that BentoML leaves when it has finished."""
+    folder = make_model(store, "m:v1", {"a": b"a"})
+    make_model(store, "m:v2", {"a": b"a"})
+    mount = mounted(store)
+    assert mount.shows("m:v1")
+    (folder / "added.txt").write_text("by hand")
+    time.sleep(WITHIN)
+    assert (mount.path / "models/m/v1/files/added.txt").read_text() == "by hand"
+    assert b"added.txt" in mount.archive("m:v1", ".tar").read_bytes()

@@ -3,14 +3,17 @@
 import errno
 import os
 import shutil
+import tarfile
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.harness import Mounted, make_model
+from tests.harness import Mounted, make_model, run
 
 SIZE = 4 << 20
 REPLACEMENTS = {"equal": SIZE, "smaller": 1 << 20, "larger": 8 << 20}
@@ -140,24 +143,80 @@ def test_opened_right_after_a_replacement(store: Path, mounted: Callable[..., Mo
             assert len(settled.content) >= size
 
 
-def test_model_deleted_and_made_again_under_a_reader(store: Path, mounted: Callable[..., Mounted]) -> None:
+@pytest.mark.parametrize("shown", ["models/m/v1/m-v1.tar", "by-format/tar/m/m-v1.tar", "models/m/v1/files/weights.bin"])
+def test_model_deleted_and_made_again_under_a_reader(store: Path, mounted: Callable[..., Mounted], shown: str) -> None:
     """The name was gone in between, so that nothing but the reader held the old node."""
     make_model(store, "m:v1", weights(b"A", SIZE))
+    make_model(store, "m:v0", {}, latest=False)  # so that the folder around it stays
     mount = mounted(store)
-    path = mount.archive("m:v1", ".tar")
+    path = mount.path / shown
     old = os.open(path, os.O_RDONLY)
     os.read(old, 4096)
-    shutil.rmtree(store / "m")
+    shutil.rmtree(store / "m" / "v1")
     time.sleep(SETTLED)
     assert not path.exists()
     make_model(store, "m:v1", weights(b"B", SIZE // 2))
     time.sleep(SETTLED)
-    with path.open("rb") as file:
-        assert Bytes(file.read(), None).only(b"B")
+    content = open_and_read(path)
+    assert content.error is None
+    assert content.only(b"B")
+    assert len(content.content) == path.stat().st_size
     rest = read_on(old)
     os.close(old)
     assert rest.only(b"A")
     assert rest.error == "ESTALE"
+
+
+def test_a_slow_lookup_that_ends_after_the_replacement(store: Path, mounted: Callable[..., Mounted]) -> None:
+    """Two lookups under way at once, the first having begun before the change: the size told is that of the bytes."""
+    many: dict[str | bytes, bytes | int] = {f"{number:05}": b"x" for number in range(20_000)}
+    make_model(store, "m:v1", many)
+    make_model(store.parent / "other", "m:v1", many | {"more.bin": 5_000_000})
+    mount = mounted(store)
+    path = mount.path / "by-format/tar/m/m-v1.tar"
+    sizes = {path.stat().st_size}
+    for _ in range(3):
+        path.stat()
+        time.sleep(SETTLED)
+        looker = threading.Thread(target=lambda: [path.stat() for _ in range(3)])
+        looker.start()
+        time.sleep(0.1)
+        os.rename(store / "m/v1", store.parent / "aside")
+        os.rename(store.parent / "other/m/v1", store / "m/v1")
+        os.rename(store.parent / "aside", store.parent / "other/m/v1")
+        content = open_and_read(path)
+        looker.join()
+        assert content.error in (None, "ESTALE")
+        if content.error is None:
+            sizes.add(len(content.content))
+        time.sleep(SETTLED)
+        assert len(path.read_bytes()) == path.stat().st_size
+        sizes.add(path.stat().st_size)
+        with tarfile.open(path) as tar:
+            assert len(tar.getnames()) in (20_001, 20_002)
+    assert len(sizes) == 2
+
+
+def test_nothing_outside_of_the_mount_is_ever_unlinked(store: Path, mounted: Callable[..., Mounted]) -> None:
+    """The mount is taken away under a process that goes on in it; where it was, there are somebody's files now."""
+    make_model(store, "m:v1", weights(b"A", SIZE))
+    mount = mounted(store)
+    folder = os.open(mount.path / "models/m/v1", os.O_RDONLY)
+    held = os.open("m-v1.tar", os.O_RDONLY, dir_fd=folder)
+    run("fusermount", "-u", "-z", mount.path)
+    theirs = mount.path / "models/m/v1/m-v1.tar"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("precious")
+    replace(store, "m:v1", b"B", SIZE // 2)
+    time.sleep(SETTLED)
+    with suppress(OSError):
+        os.stat("m-v1.tar", dir_fd=folder)
+    time.sleep(0.5)
+    assert theirs.read_text() == "precious"
+    os.close(held)
+    os.close(folder)
+    assert mount.process.wait(15) == 0
+    shutil.rmtree(mount.path / "models")
 
 
 def test_same_bytes_over_remounts(store: Path, mounted: Callable[..., Mounted]) -> None:
