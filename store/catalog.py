@@ -9,6 +9,7 @@ nobody else; two threads may make the same look, and the first one's finding is 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from contextlib import suppress
@@ -133,8 +134,7 @@ class ModelStore:
             StoreUnreadableError: it may not be read.
         """
         if not max_age:
-            with self._lock:
-                self._names.pop(tag.name, None)
+            self._expire(tag.name)
         version = self._finished(tag)
         now = time.monotonic()
         if version.error is not None and max_age and now - version.looked_into < REFRESH:
@@ -211,8 +211,7 @@ class ModelStore:
             entries = in_archive_order(found)
             if entries and entries[0].path == MODEL_YAML and entries[0].identity == model_yaml:
                 return info, entries, newest
-            with self._lock:
-                self._names.pop(tag.name, None)
+            self._expire(tag.name)
         raise SourceChangedError(f"{tag} was changed while it was looked at")
 
     def _walk_steadily(self, tag: Tag) -> tuple[list[Entry], int]:
@@ -227,6 +226,13 @@ class ModelStore:
         if version is None:
             raise NotFoundError(f"{tag} is not in the store {self.storage.location}")
         return version
+
+    def _expire(self, name: str) -> None:
+        """Have the next question looked at anew; what is known still helps to judge what is found."""
+        with self._lock:
+            known = self._names.get(name)
+            if known is not None:
+                known.seen = -math.inf
 
     def _root_names(self) -> list[str]:
         folder = self.storage.status("").identity
