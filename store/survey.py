@@ -156,8 +156,9 @@ class Surveyor:
             self._warn(
                 tag.path,
                 f"{tag} is not shown: by the times of its folder BentoML has not finished saving it, and nothing has "
-                f"changed in it for {UNFINISHED_NOTICE_NS // 10**9} s. If the save was interrupted, delete the folder and "
-                "save again; if the model is whole and was changed by hand, `touch -d yesterday` on its folder has it shown",
+                f"changed in it for {UNFINISHED_NOTICE_NS // 10**9} s. If the save was interrupted, delete the folder "
+                "and save again; if the model is whole and was changed by hand, `touch -d yesterday` on its folder has "
+                "it shown",
             )
         return version
 
