@@ -141,7 +141,7 @@ def tell_ready(descriptor: int) -> None:
 
 
 def _allow_many_files() -> None:
-    """Each reader holds files of its model open."""
+    """Files of models that are being read, and a few for each request under way."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
