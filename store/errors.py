@@ -30,3 +30,36 @@ class SourceChangedError(StoreError):
 
 class StoreUnreadableError(StoreError):
     """The store, or a file in it, could not be read: permissions, an I/O error, a store that is not there."""
+
+
+class DamagedArchiveError(StoreError):
+    """An archive that is cut short, or whose bytes do not agree with its own checksums and structure."""
+
+
+class NotAModelError(BadModelError):
+    """What came in holds no model: no archive that is known, no `model.yaml` where one belongs, a tag no model has."""
+
+
+class TooBigError(StoreError):
+    """An archive holds more files, expands further, or takes more memory than a model may."""
+
+
+class NoSpaceError(StoreError):
+    """There is no room left where the model must be written."""
+
+
+class ModelExistsError(StoreError):
+    """The store has a model of this tag with other content."""
+
+
+class CancelledError(StoreError):
+    """What was coming in was removed before its end, or the mount ends."""
+
+
+class StagingError(StoreError):
+    """There is no place to stage models in from which a rename leads into the store."""
+
+
+class StoreUnwritableError(StoreError):
+    """The store, or the staging area beside it, could not be written: permissions, an I/O error, a folder in the
+    way."""

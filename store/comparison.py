@@ -1,0 +1,55 @@
+"""Whether two folders hold the same model: the same files and folders, the same exec bits, the same bytes.
+
+Links count as what they lead to, as everywhere (store/storage/local.py). Times and other modes do not count: BentoML's
+own imports do not keep them.
+"""
+
+from __future__ import annotations
+
+from store.storage.base import Entry
+from store.storage.local import LocalStorage
+
+_CHUNK = 1 << 20
+
+
+def first_difference(
+    left: LocalStorage, left_entries: list[Entry], right: LocalStorage, right_entries: list[Entry]
+) -> str | None:
+    """The first path that is in one only, or differs; None if all are the same. Bytes are read only where all else
+    agrees.
+
+    Raises:
+        SourceChangedError: something was changed while it was compared.
+        StoreUnreadableError
+    """
+    lefts = {entry.path: entry for entry in left_entries}
+    rights = {entry.path: entry for entry in right_entries}
+    for path in sorted(lefts.keys() | rights.keys()):
+        if path not in lefts or path not in rights or _kind(lefts[path]) != _kind(rights[path]):
+            return path
+    buffers = bytearray(_CHUNK), bytearray(_CHUNK)
+    for path in sorted(lefts):
+        if not lefts[path].is_folder and not _same_bytes(left, lefts[path], right, rights[path], buffers):
+            return path
+    return None
+
+
+def _kind(entry: Entry) -> tuple[bool, bool, int]:
+    return (entry.is_folder, entry.executable, entry.size)
+
+
+def _same_bytes(
+    left: LocalStorage, left_entry: Entry, right: LocalStorage, right_entry: Entry, buffers: tuple[bytearray, bytearray]
+) -> bool:
+    if left_entry.identity is None or right_entry.identity is None:
+        raise ValueError("folders have no bytes")
+    left_file = left.open_file(left_entry.source, left_entry.identity)
+    right_file = right.open_file(right_entry.source, right_entry.identity)
+    for offset in range(0, left_entry.size, _CHUNK):
+        count = min(_CHUNK, left_entry.size - offset)
+        left_file.read_into([memoryview(buffers[0])[:count]], offset)
+        right_file.read_into([memoryview(buffers[1])[:count]], offset)
+        # What lies beyond `count` is of the chunk before, which was the same.
+        if buffers[0] != buffers[1]:
+            return False
+    return True

@@ -1,0 +1,146 @@
+"""A SQLite file that may be lost but must never be in the way: when it is damaged, full, unwritable or another user's,
+its keeper goes on, with an empty one or in memory, and the log says so. Several processes may use one file at once.
+
+Threading: whoever has a `Database` holds a lock of its own around every call.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+log = logging.getLogger(__name__)
+
+_OPEN_SECONDS = 10.0  # how long opening waits while another process writes
+
+_T = TypeVar("_T")
+
+
+class Database:
+    """One connection to one file."""
+
+    def __init__(
+        self,
+        path: Path,
+        schema: str,
+        version: int,
+        *,
+        what: str,
+        loss: str,
+        busy_seconds: float,
+        busy_level: int = logging.INFO,
+    ) -> None:
+        """`what` it is and what its `loss` means, for the log; `busy_seconds`: how long a call waits while another
+        process writes; `busy_level`: of the record in the log when that was not enough."""
+        self._path = path
+        self._schema = schema
+        self._version = version
+        self._what = what
+        self._loss = loss
+        self._busy_seconds = busy_seconds
+        self._busy_level = busy_level
+        self._closed = False
+        self._connection = self._open()
+
+    def run(self, work: Callable[[sqlite3.Connection], _T]) -> _T | None:
+        """Work on it; where it turns out broken, go on with an empty one. None if the work could not be done."""
+        if self._closed:
+            return None
+        try:
+            return work(self._connection)
+        except sqlite3.Error as error:
+            if "locked" in str(error):
+                log.log(self._busy_level, "the %s %s is in use (%s)", self._what, self._path, error)
+                return None
+            with suppress(sqlite3.Error):
+                self._connection.close()
+            if _is_damage(error):
+                log.warning("the %s %s failed (%s); %s", self._what, self._path, error, self._loss)
+                self._set_aside()
+                self._connection = self._open()
+            else:  # the disk is full, or fails: the file may be whole
+                log.warning("no %s is kept from now on: %s: %s", self._what, self._path, error)
+                self._connection = self._in_memory()
+            with suppress(sqlite3.Error):
+                return work(self._connection)
+            return None
+
+    def close(self) -> None:
+        """Let go; nothing is answered from now on."""
+        self._closed = True
+        self._connection.close()
+
+    def _open(self) -> sqlite3.Connection:
+        try:
+            return self._open_file()
+        except sqlite3.DatabaseError as error:
+            if "readonly" in str(error):
+                log.warning("no %s is kept: %s: %s", self._what, self._path, error)
+                return self._in_memory()
+            log.warning("the %s %s is damaged (%s); %s", self._what, self._path, error, self._loss)
+            self._set_aside()
+        except OSError as error:
+            log.warning("no %s is kept: %s", self._what, error)
+            return self._in_memory()
+        try:
+            return self._open_file()
+        except (sqlite3.Error, OSError) as error:
+            log.warning("no %s is kept: %s: %s", self._what, self._path, error)
+            return self._in_memory()
+
+    def _open_file(self) -> sqlite3.Connection:
+        """Raises sqlite3.Error, OSError."""
+        deadline = time.monotonic() + _OPEN_SECONDS
+        while True:
+            try:
+                return self._connect()
+            except sqlite3.OperationalError as error:
+                # Several processes that make it at once do not wait for each other by themselves.
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+
+    def _connect(self) -> sqlite3.Connection:
+        folder = self._path.parent
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        owner = folder.stat().st_uid
+        if owner != os.geteuid():
+            raise PermissionError(f"{folder} belongs to user {owner}, not to you")
+        connection = sqlite3.connect(
+            self._path, timeout=self._busy_seconds, check_same_thread=False, isolation_level="IMMEDIATE"
+        )
+        try:
+            self._path.chmod(0o600)
+            if connection.execute("PRAGMA user_version").fetchone()[0] not in (0, self._version):
+                raise sqlite3.DatabaseError("it was written by another version of bentofs")
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=NORMAL")
+            connection.executescript(self._schema)
+            connection.execute(f"PRAGMA user_version={self._version}")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _in_memory(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(":memory:", check_same_thread=False)
+        connection.executescript(self._schema)
+        return connection
+
+    def _set_aside(self) -> None:
+        """Make room for a new one."""
+        for suffix in ("", "-wal", "-shm"):
+            with suppress(OSError):
+                Path(f"{self._path}{suffix}").replace(f"{self._path}.damaged{suffix}")
+
+
+def _is_damage(error: sqlite3.Error) -> bool:
+    """Whether the file itself is no good, as opposed to the disk or another process in the way."""
+    signs = ("not a database", "malformed", "no such table", "no such column", "has no column")
+    return any(sign in str(error) for sign in signs)

@@ -1,0 +1,276 @@
+"""Publishing: a staged model becomes a version in the store, whole or not at all.
+
+One rename puts it there, and never over anything: a plain rename would swallow the empty folder that BentoML makes when
+it begins to save. Where the system has no renameat2, an empty folder keeps the place for a moment, and an overwrite
+has a moment without the model; `store/intents.py` says how a crash in it is undone.
+
+Threading: any thread; several processes may publish the same tag at once.
+"""
+
+from __future__ import annotations
+
+import datetime
+import enum
+import logging
+import os
+import stat
+import time
+from contextlib import AbstractContextManager, suppress
+
+from store.comparison import first_difference
+from store.completeness import State
+from store.errors import (
+    BadModelError,
+    ModelExistsError,
+    NotFoundError,
+    SourceChangedError,
+    StoreError,
+    StoreUnwritableError,
+)
+from store.intents import Intent
+from store.renaming import exchange, is_unsupported
+from store.staging import Session
+from store.storage.base import Entry
+from store.storage.local import LocalStorage
+from store.survey import Surveyor
+from store.tag import Tag
+from store.text import printable
+from store.writing import FOLDER, remove_tree, sync_path, writing
+
+log = logging.getLogger(__name__)
+
+_ATTEMPTS = 20  # each one fails only because another process changed the same version in the meantime
+_MARK_AGE_NS = 10_000_000_000  # more than the coarsest clock tick of a file system
+
+
+class Outcome(enum.Enum):
+    """What publishing came to."""
+
+    IMPORTED = "imported"  # the store had no model of this tag
+    UNCHANGED = "unchanged"  # it had this very model
+    REPLACED = "replaced"  # it had another one, which is gone now
+
+
+def publish(
+    session: Session,
+    staged_root: str,
+    tag: Tag,
+    creation_time: datetime.datetime,
+    *,
+    overwrite: bool = False,
+    move_latest: bool = True,
+    follow_links: bool = False,
+) -> Outcome:
+    """Make a staged folder the version `tag` of the session's store. When this returns, it is there, durable, and
+    counts as complete; `staged_root` is gone. After an error the store is as before and `staged_root` still there,
+    unless the error came when all that was left to do was to make the store's folders durable.
+
+    `staged_root`: a complete, checked folder below `session.staged`, every file and folder of it fsynced.
+    `creation_time`: the model's, aware; by it `latest` is moved, as BentoML does.
+    `overwrite`: whether a model of this tag with other content is replaced.
+    `move_latest`: False leaves a `latest` that is there as it is.
+    `follow_links`: links that lead out of the model in the store are followed when it is compared.
+
+    Raises:
+        ModelExistsError: the tag exists with other content, or is being saved just now.
+        NoSpaceError: no room in the store.
+        StoreUnwritableError: whatever else the system refused; the text names the path.
+        StoreUnreadableError: the model that is there cannot be read to compare.
+    """
+    return _Publication(session, staged_root, tag, creation_time, move_latest, follow_links).run(overwrite)
+
+
+class _Publication:
+    """One call of `publish`."""
+
+    def __init__(
+        self,
+        session: Session,
+        staged_root: str,
+        tag: Tag,
+        creation_time: datetime.datetime,
+        move_latest: bool,
+        follow_links: bool,
+    ) -> None:
+        self._session = session
+        self._staged = staged_root
+        self._tag = tag
+        self._creation_time = creation_time
+        self._move_latest = move_latest
+        self._store = session.area.store
+        self._storage = LocalStorage(self._store, follow_links=follow_links)
+        self._name_folder = os.path.join(self._store, tag.name)
+        self._target = os.path.join(self._name_folder, tag.version)
+
+    def run(self, overwrite: bool) -> Outcome:
+        with writing(self._staged):
+            self._mark_complete()
+        for _ in range(_ATTEMPTS):
+            with suppress(NotFoundError, SourceChangedError):  # others are at work on it: look again
+                outcome = self._attempt(overwrite)
+                if outcome is not None:
+                    return outcome
+        raise StoreUnwritableError(f"{self._tag} is changed in the store by others again and again: try once more")
+
+    def _mark_complete(self) -> None:
+        """Leave BentoML's own mark of a finished save: the folder's mtime is not its ctime."""
+        created_ns = int(self._creation_time.timestamp()) * 1_000_000_000
+        mtime_ns = min(max(created_ns, 0), time.time_ns() - _MARK_AGE_NS)
+        os.utime(self._staged, ns=(mtime_ns, mtime_ns))
+        sync_path(self._staged)
+
+    def _attempt(self, overwrite: bool) -> Outcome | None:
+        """None if another process came in between."""
+        self._refuse_unless_folder(self._name_folder)
+        there = self._refuse_unless_folder(self._target)
+        if there is None:
+            return Outcome.IMPORTED if self._publish(None) else None
+        self._refuse_unfinished()
+        difference = self._difference()
+        if difference is None:
+            remove_tree(self._staged)
+            return Outcome.UNCHANGED
+        if not overwrite:
+            raise ModelExistsError(
+                f"{self._tag} is in the store with other content ({difference}): import with --overwrite to replace "
+                f"it, or delete it first: bentoml models delete {self._tag}"
+            )
+        return Outcome.REPLACED if self._publish((there.st_dev, there.st_ino)) else None
+
+    def _refuse_unless_folder(self, path: str) -> os.stat_result | None:
+        """What stands at a path, None if nothing does.
+
+        Raises:
+            ModelExistsError: it is no folder.
+        """
+        with writing(path):
+            try:
+                look = os.lstat(path)
+            except FileNotFoundError:
+                return None
+        if not stat.S_ISDIR(look.st_mode):
+            raise ModelExistsError(f"{printable(path)} is in the way, since it is not a folder: remove it first")
+        return look
+
+    def _refuse_unfinished(self) -> None:
+        """Raises ModelExistsError if what is there is not a whole model."""
+        surveyor = Surveyor(self._storage, lambda _path, sentence: log.debug("%s", sentence))
+        version = surveyor.look(self._tag.name, None).versions.get(self._tag.version)
+        if version is None or version.state is not State.COMPLETE:
+            raise ModelExistsError(
+                f"{self._tag} is being saved by BentoML just now, or a save was interrupted: import it again when that "
+                f"is done, or delete {printable(self._target)}"
+            )
+
+    def _difference(self) -> str | None:
+        """How the model that is there differs, in brackets of a sentence; None if it is the same, and durable now."""
+        try:
+            entries, _ = self._storage.walk(self._tag.path)
+        except BadModelError as error:
+            return str(error)
+        staged = LocalStorage(os.path.dirname(self._staged))
+        staged_entries, _ = staged.walk(os.path.basename(self._staged))
+        path = first_difference(self._storage, entries, staged, staged_entries)
+        if path is None:
+            self._sync(entries)
+            return None
+        return f"{printable(path)} differs"
+
+    def _sync(self, entries: list[Entry]) -> None:
+        """BentoML does not see to it that what it saves survives a loss of power; an import that succeeds does."""
+        sources = [os.path.join(self._store, entry.source) for entry in entries]
+        for path in (*sources, self._target, self._name_folder, self._store):
+            with writing(path):
+                sync_path(path)
+
+    def _publish(self, replaced: tuple[int, int] | None) -> bool:
+        """Put the staged folder in its place; `replaced`: device and inode of the folder that it replaces. False if
+        what stands there is no longer what was seen."""
+        with writing(self._session.intents):
+            intent = Intent.begin(
+                self._store, self._session.intents, self._tag, self._staged, move_latest=self._move_latest
+            )
+        try:
+            placed = self._place(intent, replaced)
+        except BaseException:
+            self._undo(intent)
+            raise
+        if not placed:
+            self._undo(intent)
+            return False
+        self._finish(intent)
+        remove_tree(self._staged)  # where an exchange has put the old one
+        return True
+
+    def _place(self, intent: Intent, replaced: tuple[int, int] | None) -> bool:
+        made = False
+        with writing(self._name_folder):
+            with suppress(FileExistsError):
+                os.mkdir(self._name_folder)
+                made = True
+                sync_path(self._store)
+            try:
+                folder = os.open(self._name_folder, FOLDER)
+            except FileNotFoundError:
+                return False
+        try:
+            with writing(self._target):
+                try:
+                    if replaced is None:
+                        intent.place(self._staged, folder)
+                    elif not self._replace(intent, folder, replaced):
+                        return False
+                except FileExistsError:
+                    return False
+                except FileNotFoundError:  # the name's folder or the old version has gone
+                    os.lstat(self._staged)
+                    return False
+                os.fsync(folder)
+                sync_path(self._store)
+        except BaseException:
+            if made:
+                with suppress(OSError):  # not empty
+                    os.rmdir(self._name_folder)
+            raise
+        finally:
+            os.close(folder)
+        return True
+
+    def _replace(self, intent: Intent, folder: int, replaced: tuple[int, int]) -> bool:
+        version = self._tag.version
+        try:
+            exchange(self._staged, folder, version)
+        except OSError as error:
+            if not is_unsupported(error):
+                raise
+            os.rename(version, intent.old, src_dir_fd=folder)
+            if not _is(intent.old, replaced):
+                return False
+            intent.place(self._staged, folder)
+            return True
+        if _is(self._staged, replaced):
+            return True
+        exchange(self._staged, folder, version)
+        return False
+
+    def _finish(self, intent: Intent) -> None:
+        """What is left when the model is in its place. It is there, so nothing in this is an error of the import."""
+        try:
+            intent.finish_latest(self._lock, self._session.new_staged_path())
+            intent.end(self._session.new_staged_path())
+        except (OSError, StoreError) as error:
+            log.warning("%s is in the store, but whether it is the latest is not settled: %s", self._tag, error)
+
+    def _undo(self, intent: Intent) -> None:
+        try:
+            intent.settle(self._lock, self._session.new_staged_path())
+        except (OSError, StoreError) as error:
+            log.warning("what importing %s has begun in the store could not be undone yet: %s", self._tag, error)
+
+    def _lock(self) -> AbstractContextManager[None]:
+        return self._session.area.locked("latest")
+
+
+def _is(path: str, identity: tuple[int, int]) -> bool:
+    look = os.lstat(path)
+    return (look.st_dev, look.st_ino) == identity

@@ -1,0 +1,308 @@
+"""The staging area: where uploads wait and models are made ready, beside the store and on its file system.
+
+    <area>/                     0700; by default .<store's name>.bentofs beside the store
+        receipts.sqlite         the record of imports
+        *.lock                  held for moments
+        sessions/<unique>/      one for each process that is at work
+            lock                locked for as long as the process lives
+            spool/              uploads
+            staged/             models being made ready, and what is about to be removed
+            intents/            what is being done to the store (store/intents.py)
+
+A session whose lock can be taken is dead; the next one that opens finishes or undoes what it was about, takes over its
+uploads and removes the rest. Who looks for dead sessions, or makes or removes a session's folder, holds `area.lock`.
+
+Threading: any thread may call anything. A process must not fork while it has a session and go on in both.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import itertools
+import logging
+import os
+import secrets
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from store.errors import StagingError, StoreError
+from store.intents import left_behind
+from store.text import printable
+from store.writing import remove_tree, sync_path
+
+log = logging.getLogger(__name__)
+
+_LOCK_SECONDS = 60.0  # how long another process may hold a lock that is for moments
+_LOCK_POLL_SECONDS = 0.01
+
+
+class StagingArea:
+    """The staging area of one store, shared by all mounts and command lines on it.
+
+    `store`: the store's real path; `path`: the area's folder; `receipts`: where the record of imports lies.
+    """
+
+    def __init__(self, store: str, staging: str | None = None) -> None:
+        """`staging`: a folder in which the area is made, for a store beside which there is no room for it. Nothing is
+        made on disk before `open_session`."""
+        self.store = os.path.realpath(store)
+        parent, name = os.path.split(self.store)
+        if staging is None:
+            self.path = os.path.join(parent, f".{name}.bentofs")
+        else:
+            digest = hashlib.sha256(os.fsencode(self.store)).hexdigest()[:16]
+            self.path = os.path.join(os.path.realpath(staging), f"{name}-{digest}.bentofs")
+        self.receipts = Path(self.path, "receipts.sqlite")
+        self._sessions = os.path.join(self.path, "sessions")
+
+    def open_session(self) -> Session:
+        """A place for this process, after what dead processes left was cleaned up.
+
+        Raises:
+            StagingError: the area cannot be made or written, or renames do not lead from it into the store.
+        """
+        self._check_place()
+        try:
+            self._make()
+            with self.locked("area"):
+                session = Session(self, f"{os.getpid()}-{secrets.token_hex(6)}")
+                dead = self._claim_dead()
+        except OSError as error:
+            raise StagingError(
+                f"models cannot be staged in {self._shown}: {os.strerror(error.errno or errno.EIO)}; name another "
+                "folder on the store's file system with --staging DIR"
+            ) from error
+        try:
+            self._check_renames(session)
+        except BaseException:
+            for _, lock in dead:
+                lock.close()
+            session.close()
+            raise
+        for name, lock in dead:
+            self._clean(session, name, lock)
+        return session
+
+    def is_alive(self, session: str) -> bool:
+        """Whether the process that opened the session with this name still has it open."""
+        with self.locked("area"):
+            lock = self._claim(session)
+            if lock is not None:
+                lock.close()
+            return lock is None and os.path.lexists(os.path.join(self._sessions, session))
+
+    @contextmanager
+    def locked(self, what: str) -> Iterator[None]:
+        """Within this, no other thread or process of this area is within the same.
+
+        Raises:
+            OSError, StagingError
+        """
+        path = os.path.join(self.path, f"{what}.lock")
+        with _open_lock(path) as lock:
+            deadline = time.monotonic() + _LOCK_SECONDS
+            while not _try_lock(lock):
+                if time.monotonic() > deadline:
+                    raise StagingError(f"another process has held {printable(path)} for {_LOCK_SECONDS:g} s")
+                time.sleep(_LOCK_POLL_SECONDS)
+            yield
+
+    @property
+    def _shown(self) -> str:
+        return printable(self.path)
+
+    def _check_place(self) -> None:
+        store = printable(self.store)
+        if not os.path.isdir(self.store):
+            raise StagingError(f"there is no model store at {store}: save a model with BentoML first")
+        if not os.access(self.store, os.W_OK | os.X_OK, effective_ids=True):
+            raise StagingError(f"the model store {store} may not be written by you: mount it with --read-only")
+        if os.path.commonpath([self.store, self.path]) == self.store:
+            raise StagingError(
+                f"{self._shown} lies inside the store, where BentoML would take it for a model: name a folder outside "
+                "of it with --staging DIR"
+            )
+
+    def _make(self) -> None:
+        parent = os.path.dirname(self.path)
+        os.makedirs(parent, exist_ok=True)
+        made = False
+        for folder in (self.path, self._sessions):
+            with suppress(FileExistsError):
+                os.mkdir(folder, 0o700)
+                made = True
+            look = os.lstat(folder)
+            if not stat.S_ISDIR(look.st_mode):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), folder)
+            if look.st_uid != os.geteuid():
+                raise StagingError(
+                    f"{printable(folder)} belongs to user {look.st_uid}, not to you: name another folder on the "
+                    "store's file system with --staging DIR"
+                )
+            if stat.S_IMODE(look.st_mode) != 0o700:
+                os.chmod(folder, 0o700)
+        if made:
+            sync_path(self.path)
+            sync_path(parent)
+
+    def _check_renames(self, session: Session) -> None:
+        """That a rename leads into the store: not from another file system, nor through another mount of the same."""
+        leads = os.lstat(self.path).st_dev == os.lstat(self.store).st_dev  # subvolumes of btrfs differ in this
+        nothing = f".bentofs-{secrets.token_hex(8)}"
+        try:
+            os.rename(os.path.join(session.path, nothing), os.path.join(self.store, nothing))
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise StagingError(
+                    f"models cannot be moved from {self._shown} into the store: {os.strerror(error.errno or errno.EIO)}"
+                ) from error
+            leads = False
+        if leads:
+            return
+        if os.path.ismount(self.store):
+            raise StagingError(
+                f"the store {printable(self.store)} is a mount of its own, so that no folder outside of it is on the "
+                "same file system: use a folder in that mount as the store (BENTOML_HOME one level up), or mount it "
+                "with --read-only"
+            )
+        raise StagingError(
+            f"{self._shown} is not on the file system of the store {printable(self.store)}: name a folder that is, "
+            "outside of the store, with --staging DIR"
+        )
+
+    def _claim_dead(self) -> list[tuple[str, BinaryIO]]:
+        """The sessions whose process has ended, and their locks, which are ours now. Under the area's lock."""
+        found = []
+        for name in os.listdir(self._sessions):
+            lock = self._claim(name)
+            if lock is not None:
+                found.append((name, lock))
+        return found
+
+    def _claim(self, session: str) -> BinaryIO | None:
+        """The lock of a session, if its process has ended. Under the area's lock."""
+        try:
+            lock = _open_lock(os.path.join(self._sessions, session, "lock"))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        if _try_lock(lock):
+            return lock
+        lock.close()
+        return None
+
+    def _clean(self, session: Session, name: str, lock: BinaryIO) -> None:
+        """Finish, take over and remove what a dead session left; what fails is tried again by the next."""
+        path = os.path.join(self._sessions, name)
+        with lock:
+            try:
+                for intent in left_behind(self.store, os.path.join(path, "intents")):
+                    intent.settle(lambda: self.locked("latest"), session.new_staged_path())
+                with suppress(FileNotFoundError):
+                    _adopt(os.path.join(path, "spool"), session.spool)
+                remove_tree(os.path.join(path, "staged"))
+                with self.locked("area"):
+                    lock.close()  # first: NFS and FUSE keep an open file in its folder
+                    remove_tree(path)
+            except (OSError, StoreError) as error:
+                log.warning("what a process that died left in %s could not be cleaned up: %s", printable(path), error)
+
+
+class Session:
+    """What one process has of a staging area, until it closes it or ends.
+
+    `spool`: folder for uploads, kept when the process ends; `staged`: folder for models being staged; `intents`: of
+    publishing; `name`: unique.
+    """
+
+    def __init__(self, area: StagingArea, name: str) -> None:
+        """Made by `StagingArea.open_session` alone."""
+        self.area = area
+        self.name = name
+        self.path = os.path.join(area.path, "sessions", name)
+        self.spool = os.path.join(self.path, "spool")
+        self.staged = os.path.join(self.path, "staged")
+        self.intents = os.path.join(self.path, "intents")
+        self._numbers = itertools.count(1)
+        os.mkdir(self.path, 0o700)
+        self._lock = _open_lock(os.path.join(self.path, "lock"))
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for folder in (self.spool, self.staged, self.intents):
+                os.mkdir(folder, 0o700)
+            sync_path(self.path)
+            sync_path(os.path.dirname(self.path))
+        except BaseException:
+            self._lock.close()
+            remove_tree(self.path)
+            raise
+
+    def new_staged_path(self) -> str:
+        """A path in `staged` that nothing stands at and that is given out once."""
+        return os.path.join(self.staged, str(next(self._numbers)))
+
+    def close(self) -> None:
+        """Remove all but the spooled uploads, which the next session takes over. Nothing may be going on any more."""
+        if self._lock.closed:
+            return
+        with self._lock:
+            try:
+                remove_tree(self.staged)
+                _remove_empty(self.spool)
+                with self.area.locked("area"):
+                    self._lock.close()  # first: NFS and FUSE keep an open file in its folder
+                    if not os.listdir(self.spool) and not os.listdir(self.intents):
+                        remove_tree(self.path)
+            except (OSError, StoreError) as error:
+                log.warning("the staging area %s could not be cleaned up: %s", printable(self.path), error)
+
+
+def _open_lock(path: str) -> BinaryIO:
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "r+b")
+
+
+def _try_lock(lock: BinaryIO) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _adopt(dead: str, spool: str) -> None:
+    """Move the uploads of a dead session into the spool of a living one. What is in a folder is an upload, too, empty
+    files included."""
+    _remove_empty(dead)
+    for name in os.listdir(dead):
+        os.rename(os.path.join(dead, name), os.path.join(spool, _free_name(spool, name)))
+    sync_path(spool)
+
+
+def _remove_empty(spool: str) -> None:
+    """Remove empty files, folders, and what is neither, of the top level of a spool."""
+    for name in os.listdir(spool):
+        path = os.path.join(spool, name)
+        look = os.lstat(path)
+        if stat.S_ISDIR(look.st_mode):
+            with suppress(OSError):  # it is not empty
+                os.rmdir(path)
+        elif not stat.S_ISREG(look.st_mode) or look.st_size == 0:
+            os.unlink(path)
+
+
+def _free_name(folder: str, name: str) -> str:
+    """The name, or one with a number before its first dot: what the name says of the file stays at its ends."""
+    free = name
+    stem, dot, rest = name[1:].partition(".")
+    for number in itertools.count(2):
+        if not os.path.lexists(os.path.join(folder, free)):
+            break
+        free = f"{name[0]}{stem}-{number}{dot}{rest}"
+    return free

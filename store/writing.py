@@ -1,0 +1,58 @@
+"""Changes to the disk as the store needs them: durable, links never followed, the system's refusals as sentences."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from store.errors import NoSpaceError, StoreUnwritableError
+from store.text import printable
+
+log = logging.getLogger(__name__)
+
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC  # flags to open a folder with
+
+
+@contextmanager
+def writing(path: str) -> Iterator[None]:
+    """Within this, an OSError becomes a NoSpaceError or a StoreUnwritableError that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise NoSpaceError(f"{printable(path)} cannot be written: no space is left for you there") from error
+        reason = os.strerror(error.errno or errno.EIO)
+        raise StoreUnwritableError(f"{printable(path)} cannot be written: {reason}") from error
+
+
+def sync_path(path: str) -> None:
+    """Have a file's bytes, or a folder's entries, survive a loss of power."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some file systems cannot do it for folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def remove_tree(path: str) -> None:
+    """Remove whatever stands at a path, if anything does, without following links. What cannot be removed is named in
+    the log."""
+    try:
+        if stat.S_ISDIR(os.lstat(path).st_mode):
+            shutil.rmtree(path)
+        else:
+            os.unlink(path)
+    except FileNotFoundError:
+        return
+    except (OSError, RecursionError) as error:
+        # NFS and FUSE keep files that someone has open, under other names; they go when those are closed.
+        is_open = isinstance(error, OSError) and error.errno == errno.ENOTEMPTY
+        log.log(logging.INFO if is_open else logging.WARNING, "%s could not be removed: %s", printable(path), error)

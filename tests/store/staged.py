@@ -1,0 +1,179 @@
+"""What tests of staging and publishing share: staged models, looks at a store, and processes killed at any moment."""
+
+import contextlib
+import datetime
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import FrameType
+
+from store.catalog import ModelStore
+from store.publish import Outcome, publish
+from store.staging import Session
+from store.storage.local import LocalStorage
+from store.tag import Tag
+from tests.harness import ROOT, make_model, run, unmount_lazily, wait_until
+
+CREATED = "2026-01-02T03:04:05.678901+00:00"
+_CHILD_SECONDS = 30.0
+
+
+def stage(session: Session, tag: str, files: Mapping[str | bytes, bytes | int], created: str = CREATED) -> str:
+    """A model as an import leaves it for publishing; where it is."""
+    place = Path(session.new_staged_path())
+    place.mkdir()
+    return str(make_model(place, tag, files, creation_time=created, complete=False, latest=False))
+
+
+def publish_files(
+    session: Session,
+    tag: str,
+    files: Mapping[str | bytes, bytes | int],
+    created: str = CREATED,
+    *,
+    overwrite: bool = False,
+    move_latest: bool = True,
+) -> Outcome:
+    return publish(
+        session,
+        stage(session, tag, files, created),
+        Tag.parse(tag),
+        datetime.datetime.fromisoformat(created),
+        overwrite=overwrite,
+        move_latest=move_latest,
+    )
+
+
+def shown(store: Path) -> list[str]:
+    """The tags that a mount would show at once."""
+    return [str(tag) for tag in ModelStore(LocalStorage(str(store))).tags()]
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """All files below a folder, `model.yaml` and empty folders left out."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != "model.yaml"
+    }
+
+
+def contents(store: Path) -> dict[str, dict[str, bytes]]:
+    """All models of a store. Fails for what breaks `bentoml models list`: a folder that is no model."""
+    found = {}
+    for name in store.iterdir():
+        for version in name.iterdir():
+            if version.is_dir():
+                assert (version / "model.yaml").is_file(), f"{version} breaks `bentoml models list`"
+                found[f"{name.name}:{version.name}"] = content(version)
+            else:
+                assert version.name == "latest"
+                assert version.read_text(), f"{version} is empty"
+    return found
+
+
+def latest(store: Path, name: str) -> str | None:
+    with contextlib.suppress(FileNotFoundError):
+        return (store / name / "latest").read_text()
+    return None
+
+
+@contextlib.contextmanager
+def without_exchanging_renames(base: Path) -> Iterator[Path]:
+    """A folder on a file system that has only the plain rename: bindfs, on FUSE 2."""
+    (base / "bound").mkdir()
+    (base / "behind").mkdir()
+    run("bindfs", base / "behind", base / "bound")
+    try:
+        yield base / "bound"
+    finally:
+        unmount_lazily(base / "bound")
+
+
+def killed_at_every_step(prepare: Callable[[], Session], work: Callable[[Session], object]) -> Iterator[int]:
+    """Does the work in a child process that is killed before its first system call, in the next round before its second
+    one, and so on, until a child gets to the end. Looks can be taken after each child."""
+    for step in range(1, 1000):
+        if not _killed_at(step, prepare, work):
+            return
+        yield step
+    raise AssertionError("the work has no end")
+
+
+def _killed_at(step: int, prepare: Callable[[], Session], work: Callable[[Session], object]) -> bool:
+    child = os.fork()
+    if child == 0:
+        try:
+            session = prepare()
+            sys.setprofile(_Killer(step))
+            work(session)
+            os._exit(0)
+        except BaseException as error:
+            os.write(2, f"{error!r}\n".encode())
+        finally:
+            os._exit(1)
+    wait_until(lambda: _ended(child), _CHILD_SECONDS, "the child's end", 0.001)
+    status = os.waitpid(child, 0)[1]
+    if os.WIFSIGNALED(status):
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        return True
+    assert os.WEXITSTATUS(status) == 0
+    return False
+
+
+def _ended(child: int) -> bool:
+    return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+class _Killer:
+    """A profile function that kills its process at a step. It sees no calls that ctypes makes, but the function that
+    makes them."""
+
+    def __init__(self, step: int) -> None:
+        self._left = step
+
+    def __call__(self, frame: FrameType, event: str, argument: object) -> None:
+        is_system_call = event == "c_call" and getattr(argument, "__module__", "") in ("posix", "fcntl")
+        is_renameat2 = event == "call" and frame.f_code.co_name == "_renameat2"
+        if is_system_call or is_renameat2:
+            self._left -= 1
+            if not self._left:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def other_process(script: str, *arguments: str | Path) -> "Iterator[subprocess.Popen[str]]":
+    """A process of this project, which is gone at the end of the block."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate(timeout=10)
+
+
+def said(process: "subprocess.Popen[str]", word: str, seconds: float = 20.0) -> None:
+    """Waits for a process to print a line."""
+    assert process.stdout is not None
+    end = time.monotonic() + seconds
+    os.set_blocking(process.stdout.fileno(), True)
+    line = process.stdout.readline()
+    assert line.strip() == word, f"{line!r} instead of {word}"
+    assert time.monotonic() < end
+
+
+def in_a_namespace_of_its_own(script: str, *arguments: str | Path) -> None:
+    """Runs a script where it may mount what it likes, root or not; the mounts end with it. It fails if anything was
+    logged that it did not print itself."""
+    run("unshare", "--map-root-user", "--mount", sys.executable, "-c", script, *map(str, arguments), cwd=ROOT)
