@@ -134,7 +134,7 @@ class ModelStore:
             StoreUnreadableError: it may not be read.
         """
         if not max_age:
-            self._expire(tag.name)
+            self.expire(tag.name)
         version = self._finished(tag)
         now = time.monotonic()
         if version.error is not None and max_age and now - version.looked_into < REFRESH:
@@ -161,6 +161,13 @@ class ModelStore:
             except StoreError as error:
                 self._warn(name, f"{error}; {name} is left out")
         return found
+
+    def expire(self, name: str) -> None:
+        """Have the next question about a name looked at anew; what is known still helps to judge what is found."""
+        with self._lock:
+            known = self._names.get(name)
+            if known is not None:
+                known.seen = -math.inf
 
     def find(self, text: str) -> Tag:
         """The tag a user wrote: `name:version`, `name:latest` or `name`, the last two for the latest one.
@@ -211,7 +218,7 @@ class ModelStore:
             entries = in_archive_order(found)
             if entries and entries[0].path == MODEL_YAML and entries[0].identity == model_yaml:
                 return info, entries, newest
-            self._expire(tag.name)
+            self.expire(tag.name)
         raise SourceChangedError(f"{tag} was changed while it was looked at")
 
     def _walk_steadily(self, tag: Tag) -> tuple[list[Entry], int]:
@@ -226,13 +233,6 @@ class ModelStore:
         if version is None:
             raise NotFoundError(f"{tag} is not in the store {self.storage.location}")
         return version
-
-    def _expire(self, name: str) -> None:
-        """Have the next question looked at anew; what is known still helps to judge what is found."""
-        with self._lock:
-            known = self._names.get(name)
-            if known is not None:
-                known.seen = -math.inf
 
     def _root_names(self) -> list[str]:
         folder = self.storage.status("").identity

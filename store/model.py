@@ -12,9 +12,9 @@ import os
 from typing import NamedTuple
 
 from store import untrusted_yaml
-from store.errors import BadModelError
+from store.errors import BadModelError, NotAModelError
 from store.storage.base import Entry
-from store.tag import Tag
+from store.tag import MAX_LENGTH, Tag, is_tag_part
 from store.text import printable
 
 MODEL_YAML = "model.yaml"
@@ -40,22 +40,49 @@ class ModelInfo(NamedTuple):
         Raises:
             BadModelError: it is not YAML, not a model's, or of another model.
         """
-        try:
-            fields = untrusted_yaml.load(content)
-        except BadModelError as error:
-            raise BadModelError(f"the model.yaml of {tag} {error}") from None
-        if not isinstance(fields, dict):
-            raise BadModelError(f"the model.yaml of {tag} is not a mapping")
-        name, version, module = (_text(fields.get(key)) for key in ("name", "version", "module"))
+        subject = f"the model.yaml of {tag}"
+        fields = _mapping(subject, content)
+        name, version = _text(fields.get("name")), _text(fields.get("version"))
         if (name, version) != tag:
-            raise BadModelError(
-                f"the model.yaml of {tag} is of another model, {printable(f'{name:.100}:{version:.100}')}"
+            raise BadModelError(f"{subject} is of another model, {printable(f'{name:.100}:{version:.100}')}")
+        return cls._of(tag, subject, fields)
+
+    @classmethod
+    def learn(cls, content: bytes) -> ModelInfo:
+        """Read a `model.yaml` that is in no store yet, and so is the only one to say which model it is of.
+
+        Raises:
+            NotAModelError: its name and version are no tag.
+            BadModelError: it is not YAML, or not a model's.
+        """
+        fields = _mapping("the model.yaml", content)
+        name, version = _text(fields.get("name")), _text(fields.get("version"))
+        if not is_tag_part(name) or not is_tag_part(version):
+            raise NotAModelError(
+                f"the model.yaml names its model {printable(f'{name:.100}:{version:.100}')!r}, which is not a tag: "
+                f"names and versions are at most {MAX_LENGTH} characters of a-z, 0-9, '-', '_' and '.', and begin and "
+                "end with a letter or digit"
             )
+        tag = Tag(name, version)
+        return cls._of(tag, f"the model.yaml of {tag}", fields)
+
+    @classmethod
+    def _of(cls, tag: Tag, subject: str, fields: dict[object, object]) -> ModelInfo:
         labels = fields.get("labels") or {}
         if not isinstance(labels, dict) or not all(isinstance(value, _SCALARS) for value in labels.values()):
-            raise BadModelError(f"the labels in the model.yaml of {tag} are not a mapping of texts")
+            raise BadModelError(f"the labels in {subject} are not a mapping of texts")
         texts = {_text(key): _text(value) for key, value in labels.items()}
-        return cls(tag, module, _creation_time(tag, fields.get("creation_time")), texts)
+        return cls(tag, _text(fields.get("module")), _creation_time(tag, fields.get("creation_time")), texts)
+
+
+def _mapping(subject: str, content: bytes) -> dict[object, object]:
+    try:
+        fields = untrusted_yaml.load(content)
+    except BadModelError as error:
+        raise BadModelError(f"{subject} {error}") from None
+    if not isinstance(fields, dict):
+        raise BadModelError(f"{subject} is not a mapping")
+    return fields
 
 
 def _text(value: object) -> str:

@@ -1,0 +1,48 @@
+"""Extracting: any archive that a model may come in is unpacked while it still arrives.
+
+The first bytes decide what it is, never a name. Within xz, gzip, bzip2 and zstd a tar is expected.
+
+Threading: one thread an archive.
+"""
+
+from __future__ import annotations
+
+import tarfile
+
+from store.archive.arriving import ArrivingFile
+from store.archive.decode import Kind, Source, Stream, kind_of, open_stream
+from store.archive.target import Target
+from store.archive.untar import untar
+from store.archive.unzip import unzip
+from store.errors import NotAModelError
+
+
+def extract(arriving: ArrivingFile, target: Target) -> None:
+    """Unpack an archive into a model that is being staged; all of it is read and checked, to its last byte.
+
+    Raises:
+        NotAModelError: it is no archive that is known, or it is encrypted or compressed in a way that is not.
+        DamagedArchiveError: it is cut short, or does not agree with its own checksums and structure.
+        UnsafeMemberError: it holds what no model may hold, or a path that leads out of it.
+        TooBigError: it holds too much, or takes too much memory.
+        CancelledError: it will not arrive.
+        StoreError: what the target raises.
+    """
+    head = Source(arriving).exactly(tarfile.BLOCKSIZE)
+    kind = kind_of(head)
+    if kind is Kind.ZIP:
+        unzip(arriving, target)
+        return
+    if kind is Kind.UNKNOWN:
+        raise NotAModelError("this is no archive that a model can come in" if head else "the file is empty")
+    stream = open_stream(arriving, kind)
+    target.archive_read = lambda: stream.source.position
+    if kind is not Kind.TAR:
+        _expect_tar(stream, kind)
+    untar(stream, target)
+
+
+def _expect_tar(stream: Stream, kind: Kind) -> None:
+    head = stream.peek(tarfile.BLOCKSIZE)
+    if kind_of(head) is not Kind.TAR:
+        raise NotAModelError(f"the archive holds something compressed with {kind.value}, but no tar archive")

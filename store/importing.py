@@ -1,0 +1,249 @@
+"""Importing: an archive, or a folder, becomes a model of a local store: staged, checked, published.
+
+What was learnt on the way is kept: CRC-32s for the archives that the mount will show, SHA-256s for `bentofs verify`.
+
+Threading: an `Importer` may be used from any thread, for any number of imports at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from store.archive.arriving import ArrivingFile
+from store.archive.extract import extract
+from store.catalog import ModelStore
+from store.errors import CancelledError, ModelExistsError, StoreError
+from store.measure import Measurements
+from store.model import MAX_MODEL_YAML, MODEL_YAML, ModelInfo
+from store.publish import Outcome, publish
+from store.staged_folder import stage_folder
+from store.staged_model import Limits, Staged, StagedModel
+from store.staging import Session
+from store.tag import Tag
+from store.writing import remove_tree
+
+_READ = 1 << 20  # bytes digested at a time
+
+
+@dataclass
+class StagedImport:
+    """A model that is ready to be published."""
+
+    staged: Staged
+    sha256: str | None  # of the archive, hexadecimal
+    discard: Callable[[], None]  # removes it
+
+    @property
+    def tag(self) -> Tag:
+        return self.staged.info.tag
+
+
+class Importer:
+    """Imports into one store."""
+
+    def __init__(
+        self,
+        store: ModelStore,
+        session: Session,
+        measurements: Measurements,
+        *,
+        limits: Limits | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        """`overwrite`: whether a model of the same tag with other content is replaced."""
+        self._store = store
+        self._session = session
+        self._measurements = measurements
+        self._limits = limits or Limits()
+        self._overwrite = overwrite
+        self._umask = current_umask()
+        self._condition = threading.Condition()
+        self._under_way = 0
+        self._closed = False
+
+    def stage(self, arriving: ArrivingFile) -> StagedImport:
+        """Stage an archive while it arrives.
+
+        Raises:
+            StoreError: why it cannot be imported. Nothing of it is left.
+        """
+        with self._working():
+            model = self._new_model()
+            digest = _ArchiveDigest(arriving)
+            try:
+                extract(digest, model)
+                staged = model.finish()
+                return StagedImport(staged, digest.finish(), model.discard)
+            except BaseException:
+                digest.stop()
+                model.discard()
+                raise
+
+    def stage_folder(self, path: str) -> StagedImport:
+        """Stage a folder where it is; it must be one that a rename leads from into the store.
+
+        Raises:
+            StoreError: why it cannot be imported. It is still there.
+        """
+        with self._working():
+            return StagedImport(stage_folder(path, self._limits, self._umask), None, lambda: remove_tree(path))
+
+    def publish(self, ready: StagedImport, *, move_latest: bool = True) -> Outcome:
+        """Make a staged model one of the store; it is durable when this returns.
+
+        Raises:
+            ModelExistsError, NoSpaceError, StoreUnwritableError: as `store.publish.publish`.
+        """
+        info = ready.staged.info
+        with self._working():
+            outcome = publish(
+                self._session,
+                ready.staged.path,
+                info.tag,
+                info.creation_time,
+                overwrite=self._overwrite,
+                move_latest=move_latest,
+            )
+            ready.discard()
+        self._store.expire(info.tag.name)
+        if outcome is not Outcome.UNCHANGED:
+            for file in ready.staged.files.values():
+                self._measurements.keep_crc32(file.identity, file.crc32, time.time_ns())
+        return outcome
+
+    def close(self, seconds: float) -> bool:
+        """Begin nothing any more; whether all that was under way has ended within so many seconds. Until it has, the
+        session's folders must stay."""
+        with self._condition:
+            self._closed = True
+            return self._condition.wait_for(lambda: not self._under_way, seconds)
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        with self._condition:
+            if self._closed:
+                raise CancelledError("the mount ends: copy it again once it is mounted")
+            self._under_way += 1
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._under_way -= 1
+                self._condition.notify_all()
+
+    def has_name(self, name: str) -> bool:
+        """Whether the store has a model of this name."""
+        try:
+            return self._store.version_count(name) > 0
+        except StoreError:
+            return False
+
+    def still_has(self, tag: Tag, creation_time: str | None) -> bool:
+        """Whether the store has the model that was imported as `tag`, made at this time (ISO 8601)."""
+        try:
+            return self._store.info(tag).creation_time.isoformat() == creation_time
+        except StoreError:
+            return False
+
+    def _new_model(self) -> StagedModel:
+        return StagedModel(
+            self._session.new_staged_path(), self._limits, umask=self._umask, on_model_yaml=self._check_early
+        )
+
+    def _check_early(self, info: ModelInfo, content: bytes) -> None:
+        """Refuse a taken tag as soon as it is known, not after gigabytes. Only what is certain; publishing decides."""
+        if self._overwrite:
+            return
+        try:
+            there = self._store.storage.read_small(f"{info.tag.path}/{MODEL_YAML}", MAX_MODEL_YAML)
+        except StoreError:
+            return
+        if there != content and self.still_has(info.tag, self._store.info(info.tag).creation_time.isoformat()):
+            raise ModelExistsError(
+                f"{info.tag} is in the store with another model.yaml: delete it there first, or use --overwrite"
+            )
+
+
+class _ArchiveDigest:
+    """The SHA-256 of an archive, made in a thread of its own behind whoever reads it (`ArrivingFile`)."""
+
+    def __init__(self, arriving: ArrivingFile) -> None:
+        self._arriving = arriving
+        self._condition = threading.Condition()
+        self._seen = 0  # bytes that a reader has had, so that they are there
+        self._ended = False
+        self._stopped = False
+        self._digest = hashlib.sha256()
+        self._error: OSError | None = None
+        self._thread = threading.Thread(target=self._follow, name="digest", daemon=True)
+        self._thread.start()
+
+    def read_into(self, view: memoryview, offset: int) -> int:
+        """As `ArrivingFile.read_into`."""
+        count = self._arriving.read_into(view, offset)
+        with self._condition:
+            if offset + count > self._seen:
+                self._seen = offset + count
+                self._condition.notify()
+        return count
+
+    def length(self) -> int:
+        """As `ArrivingFile.length`."""
+        return self._arriving.length()
+
+    def fileno(self) -> int:
+        """As `ArrivingFile.fileno`."""
+        return self._arriving.fileno()
+
+    def finish(self) -> str:
+        """The digest of the whole, hexadecimal."""
+        length = self._arriving.length()
+        with self._condition:
+            self._seen, self._ended = length, True
+            self._condition.notify()
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        return self._digest.hexdigest()
+
+    def stop(self) -> None:
+        """End without a digest."""
+        with self._condition:
+            self._stopped = self._ended = True
+            self._condition.notify()
+        self._thread.join()
+
+    def _follow(self) -> None:
+        buffer = memoryview(bytearray(_READ))
+        done = 0
+        try:
+            while not self._stopped:
+                with self._condition:
+                    while self._seen - done < _READ and not self._ended:
+                        self._condition.wait()
+                    end = self._seen
+                while done < end and not self._stopped:
+                    count = os.preadv(self._arriving.fileno(), [buffer[: min(_READ, end - done)]], done)
+                    if not count:
+                        raise OSError(f"the upload became shorter at {done} bytes")
+                    self._digest.update(buffer[:count])
+                    done += count
+                if self._ended and done >= self._seen:
+                    return
+        except OSError as error:
+            self._error = error
+
+
+def current_umask() -> int:
+    """The process's umask. Linux tells it without changing it."""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+        for line in status:
+            if line.startswith("Umask:"):
+                return int(line.split()[1], 8)
+    return 0o077

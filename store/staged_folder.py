@@ -1,0 +1,113 @@
+"""A folder that was copied in, made ready where it lies: checked, given a model's modes, made durable.
+
+Nothing is copied. Threading: one thread stages a folder that nobody else changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+
+from store.archive.checksum import crc32
+from store.errors import NotAModelError, TooBigError, UnsafeMemberError
+from store.model import MAX_MODEL_YAML, MODEL_YAML, ModelInfo
+from store.staged_model import Limits, Staged, StagedFile
+from store.storage.base import Identity
+from store.syncing import Syncer
+from store.text import printable
+from store.writing import FOLDER, writing
+
+_READ = 1 << 20  # bytes digested at a time
+_FILES_KEPT = 100_000
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+def stage_folder(path: str, limits: Limits, umask: int) -> Staged:
+    """Make a folder that holds a model ready to be published.
+
+    Raises:
+        NotAModelError, BadModelError: its model.yaml is not there, or malformed.
+        UnsafeMemberError: something in it is neither a file nor a folder.
+        TooBigError: it is beyond the limits.
+        NoSpaceError, StoreUnwritableError: the file system refuses.
+    """
+    with writing(path):
+        return _StagedFolder(path, limits, umask).run()
+
+
+class _StagedFolder:
+    """The work of `stage_folder`."""
+
+    def __init__(self, path: str, limits: Limits, umask: int) -> None:
+        self._path = path
+        self._limits = limits
+        self._umask = umask
+        self._members = 0
+        self._expanded = 0
+        self._files: dict[str, StagedFile] = {}
+
+    def run(self) -> Staged:
+        root = os.open(self._path, FOLDER)
+        syncer = Syncer(root)
+        try:
+            info = ModelInfo.learn(self._model_yaml(root))
+            self._visit(root, "", syncer)
+            syncer.finish()
+        except BaseException:
+            syncer.abandon()
+            raise
+        finally:
+            os.close(root)
+        files = self._files if len(self._files) <= _FILES_KEPT else {}
+        return Staged(self._path, info, files)
+
+    def _model_yaml(self, root: int) -> bytes:
+        try:
+            descriptor = os.open(MODEL_YAML, _FILE, dir_fd=root)
+        except FileNotFoundError:
+            raise NotAModelError("there is no model.yaml in the folder, so it is not a model") from None
+        with os.fdopen(descriptor, "rb") as file:
+            content = file.read(MAX_MODEL_YAML + 1)
+        if len(content) > MAX_MODEL_YAML:
+            raise TooBigError(f"the model.yaml is larger than {MAX_MODEL_YAML:,} bytes")
+        return content
+
+    def _visit(self, folder: int, path: str, syncer: Syncer) -> None:
+        os.fchmod(folder, 0o777 & ~self._umask | 0o700)
+        with os.scandir(folder) as found:
+            names = sorted(entry.name for entry in found)
+        for name in names:
+            self._members += 1
+            if self._members > self._limits.members:
+                raise TooBigError(f"the folder holds more than {self._limits.members:,} files and folders")
+            below = f"{path}/{name}" if path else name
+            look = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            if stat.S_ISDIR(look.st_mode):
+                descriptor = os.open(name, FOLDER, dir_fd=folder)
+                try:
+                    self._visit(descriptor, below, syncer)
+                finally:
+                    os.close(descriptor)
+            elif stat.S_ISREG(look.st_mode):
+                self._take(os.open(name, _FILE, dir_fd=folder), below, syncer)
+            else:
+                raise UnsafeMemberError(f"{printable(below)} in the folder is neither a file nor a folder")
+
+    def _take(self, descriptor: int, path: str, syncer: Syncer) -> None:
+        program = os.fstat(descriptor).st_mode & stat.S_IXUSR
+        os.fchmod(descriptor, (0o777 if program else 0o666) & ~self._umask | 0o600)
+        look = os.fstat(descriptor)
+        self._expanded += look.st_size
+        if self._expanded > self._limits.expanded:
+            raise TooBigError(f"the folder holds more than {self._limits.expanded:,} bytes")
+        digest, crc, done = hashlib.sha256(), 0, 0
+        buffer = memoryview(bytearray(min(_READ, look.st_size)))
+        while count := os.preadv(descriptor, [buffer], done):
+            digest.update(buffer[:count])
+            crc = crc32(buffer[:count], crc)
+            done += count
+        if len(self._files) <= _FILES_KEPT:
+            identity = Identity(look.st_dev, look.st_ino, look.st_size, look.st_mtime_ns, look.st_ctime_ns)
+            self._files[path] = StagedFile(done, digest.hexdigest(), crc, identity)
+        syncer.file(descriptor, done)

@@ -1,0 +1,133 @@
+"""Links of a model that is being staged: kept as words until all is there, then replaced by what they lead to.
+
+Symbolic and hard links are followed as the system would follow them, but in the archive's own names: a step out of it,
+to nowhere, or into a circle is refused. BentoML's readers restore no links, and archives of ours hold none.
+
+Threading: one thread.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import NamedTuple, Protocol
+
+from store.errors import TooBigError, UnsafeMemberError
+from store.storage.local import MAX_LINKED
+from store.text import printable
+
+_MAX_HOPS = 40  # links followed on one path: as many as Linux follows
+
+
+class Tree(Protocol):
+    """What links are replaced in."""
+
+    def look(self, path: str) -> os.stat_result | None:
+        """What stands at a path, no link taken into account; None if nothing does."""
+
+    def names(self, path: str) -> list[str]:
+        """What lies in a folder."""
+
+    def make_folder(self, path: str) -> None:
+        """Make a folder."""
+
+    def copy_file(self, path: str, target: str) -> None:
+        """Copy a file."""
+
+
+class _Link(NamedTuple):
+    target: str
+    is_hard: bool
+
+
+class Links:
+    """The links of one model, by their paths."""
+
+    def __init__(self) -> None:
+        self._links: dict[str, _Link] = {}
+        self._copied = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._links)
+
+    def __contains__(self, path: str) -> bool:
+        return path in self._links
+
+    def add(self, path: str, target: str, *, is_hard: bool) -> None:
+        """A link at `path`. A symbolic one's target is relative to its folder, a hard one's to the top."""
+        if len(self._links) >= MAX_LINKED:
+            raise TooBigError(f"the archive holds more than {MAX_LINKED:,} links")
+        self._links[path] = _Link(target, is_hard)
+
+    def replace(self, tree: Tree) -> None:
+        """Put copies in place of all links.
+
+        Raises:
+            UnsafeMemberError: a link leads out of the model, nowhere, or into a circle.
+            TooBigError: the copies are too many.
+        """
+        below: dict[str, list[str]] = {}
+        for path in self._links:
+            folder, _, name = path.rpartition("/")
+            below.setdefault(folder, []).append(name)
+        for path in list(self._links):
+            self._copy(tree, below, self._resolve(tree, path), path, [])
+        self._links.clear()
+
+    def _copy(self, tree: Tree, below: dict[str, list[str]], source: str, target: str, above: list[str]) -> None:
+        """Copy what stands at `source`, where no link is, to `target`. `above`: the folders being copied."""
+        self._copied += 1
+        if self._copied > MAX_LINKED:
+            raise TooBigError(f"the archive holds more than {MAX_LINKED:,} files and folders behind links")
+        look = tree.look(source)
+        if look is None:
+            raise _nowhere(target)
+        if not stat.S_ISDIR(look.st_mode):
+            tree.copy_file(source, target)
+            return
+        if source in above or not source or target.startswith(f"{source}/"):
+            raise UnsafeMemberError(f"the archive holds {printable(target)!r}, a link to a folder around it")
+        tree.make_folder(target)
+        for name in {*tree.names(source), *below.get(source, ())}:
+            child = f"{source}/{name}"
+            self._copy(tree, below, self._resolve(tree, child), f"{target}/{name}", [*above, source])
+
+    def _resolve(self, tree: Tree, path: str) -> str:
+        """Where a path leads when all links are followed."""
+        done: list[str] = []
+        todo = path.split("/")[::-1]
+        hops = 0
+        while todo:
+            name = todo.pop()
+            if name in ("", "."):
+                continue
+            if name == "..":
+                if not done:
+                    raise _leads_out(path)
+                done.pop()
+                continue
+            done.append(name)
+            link = self._links.get("/".join(done))
+            if link is None:
+                look = tree.look("/".join(done)) if todo else None
+                if todo and (look is None or not stat.S_ISDIR(look.st_mode)):
+                    raise _nowhere(path)
+                continue
+            hops += 1
+            if hops > _MAX_HOPS:
+                raise UnsafeMemberError(f"the archive holds {printable(path)!r}, a link into a circle of links")
+            if link.target.startswith("/"):
+                raise _leads_out(path)
+            done = [] if link.is_hard else done[:-1]
+            todo += link.target.split("/")[::-1]
+        return "/".join(done)
+
+
+def _leads_out(path: str) -> UnsafeMemberError:
+    return UnsafeMemberError(
+        f"the archive holds {printable(path)!r}, a link that leads out of the model: replace it by the file"
+    )
+
+
+def _nowhere(path: str) -> UnsafeMemberError:
+    return UnsafeMemberError(f"the archive holds {printable(path)!r}, a link that leads nowhere")

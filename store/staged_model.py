@@ -1,0 +1,411 @@
+"""A model that is being staged: files and folders written below one new folder, checked and made durable.
+
+Whoever unpacks an archive tells what is in it, in any order; nothing it says can reach outside the folder, where
+everything is made anew (openat, O_EXCL, O_NOFOLLOW) and no link is ever made: links are replaced at the end by copies
+of what they lead to (`store.staged_links`).
+
+Threading: one thread stages a model. Digests and fsyncs are made behind it by others.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from store.digester import Digester
+from store.errors import BadModelError, NotAModelError, TooBigError, UnsafeMemberError
+from store.model import MAX_MODEL_YAML, MODEL_YAML, ModelInfo
+from store.staged_file import StagedFile, StagedFileWriter, identity_of
+from store.staged_links import Links
+from store.storage.local import MAX_DEPTH
+from store.syncing import Syncer
+from store.text import printable
+from store.writing import FOLDER, remove_tree, writing
+
+__all__ = ["Limits", "Staged", "StagedFile", "StagedFileWriter", "StagedModel"]
+
+_BENTO_YAML = "bento.yaml"
+_MAX_NAME = 255  # bytes, on every file system of Linux
+_MAX_PATH = 3584  # bytes: with the path of a store before it, what system calls take (4096)
+_FREE_EXPANSION = 1 << 30  # bytes that any archive may expand to
+_MAX_RATIO = 1000  # beyond that, bytes for each byte of the archive; deflate at its best comes to 1032
+_FILES_KEPT = 100_000
+_NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class Limits(NamedTuple):
+    """What one model may hold."""
+
+    members: int = 1_000_000  # files and folders
+    expanded: int = 1 << 40  # bytes of all files
+
+
+class Staged(NamedTuple):
+    """A model that is ready to be published: all checked, all durable."""
+
+    path: str  # the folder that holds model.yaml
+    info: ModelInfo
+    files: Mapping[str, StagedFile]  # by path below `path`; empty if there are more than 100,000
+
+
+class StagedModel:
+    """A folder that is being filled. Every method may raise, of the store's errors:
+
+    UnsafeMemberError: a path leads out of the model, or something is there already, or it cannot be a file's name.
+    TooBigError: more than the limits allow, or so much more than the archive's bytes that it is a bomb.
+    NoSpaceError, StoreUnwritableError: the file system refuses.
+    DamagedArchiveError: a file written before has not the CRC-32 that was expected.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        limits: Limits | None = None,
+        *,
+        umask: int = 0o022,
+        on_model_yaml: Callable[[ModelInfo, bytes], None] | None = None,
+    ) -> None:
+        """Make the folder `path`, where nothing may be yet.
+
+        `umask`: permissions that files and folders do not get. `on_model_yaml`: called as soon as it is known which
+        model this is, with its model.yaml; what it raises ends the staging. For a model in a top folder that is at the
+        end only, since the archive may still bring a model.yaml above it.
+        """
+        self._path = path
+        self._limits = limits or Limits()
+        self._folder_mode = 0o777 & ~umask | 0o700
+        self._file_mode = 0o666 & ~umask | 0o600
+        self._program_mode = 0o777 & ~umask | 0o600
+        self._on_model_yaml = on_model_yaml
+        self.archive_read: Callable[[], int] | None = None  # bytes of the archive that were read so far
+        self._begin()
+
+    def _begin(self) -> None:
+        with writing(self._path):
+            os.mkdir(self._path, 0o700)
+            self._root = os.open(self._path, FOLDER)
+            self._folds = self._file_system_folds_names()
+        self._above: list[tuple[str, int]] = []  # name and descriptor of each folder around the last member
+        self._members = 0
+        self._expanded = 0
+        self._files: dict[str, StagedFile] = {}
+        self._keeps_files = True
+        self._links = Links()
+        self._info: ModelInfo | None = None
+        self._digester = Digester()
+        self._syncer = Syncer(self._root)
+        self._is_open = True
+
+    @property
+    def max_members(self) -> int:
+        """How many files and folders may come."""
+        return self._limits.members
+
+    def folder(self, path: str) -> None:
+        """Make a folder and those above it, unless they are there."""
+        parts = _parts(path)
+        self._refuse_links(parts, path)
+        self._enter(parts, path)
+
+    def file(self, path: str, executable: bool = False) -> StagedFileWriter:
+        """A new file, to be written within its context; the folders above it are made."""
+        parts = _parts(path)
+        if not parts:
+            raise UnsafeMemberError(f"the archive holds a file without a name, {printable(path)!r}")
+        self._refuse_links(parts, path)
+        self._digester.check()
+        return self._new_file(parts, executable)
+
+    def symlink(self, path: str, target: str) -> None:
+        """A symbolic link, to be replaced by a copy of what it leads to, which may come later."""
+        self._link(path, target, is_hard=False)
+
+    def hard_link(self, path: str, target: str) -> None:
+        """A second name for the file whose path in the same archive is `target`; it is copied."""
+        self._link(path, "/".join(_parts(target)), is_hard=True)
+
+    def make_executable(self, path: str) -> bool:
+        """Have a file that was written be executable; False if there is no such file."""
+        path = "/".join(_parts(path))
+        try:
+            descriptor = os.open(path, _FILE, dir_fd=self._root)
+        except OSError:
+            return False
+        look = os.fstat(descriptor)
+        if not stat.S_ISREG(look.st_mode):
+            os.close(descriptor)
+            return False
+        with writing(path):
+            os.fchmod(descriptor, self._program_mode)
+            look = os.fstat(descriptor)
+            self._digester.hand_over(lambda: self._renew(path, look))
+            self._syncer.file(descriptor, look.st_size)
+        return True
+
+    def restart(self) -> None:
+        """Remove all that was staged, and begin anew."""
+        self.discard()
+        self._begin()
+
+    def finish(self) -> Staged:
+        """Replace the links, find the model, and wait until all of it is on the disk.
+
+        Raises:
+            NotAModelError: there is no model.yaml where one belongs, or it holds no tag.
+            BadModelError: the model.yaml is malformed.
+            StoreError: as for all methods, and what `on_model_yaml` raises.
+        """
+        self._links.replace(self)
+        self._leave_to(0)
+        with writing(self._path):
+            top = self._find_top()
+            self._digester.drain()
+            model = os.open(top or ".", FOLDER, dir_fd=self._root)
+            try:
+                os.fchmod(model, self._folder_mode)
+            finally:
+                os.close(model)
+        info = self._info or self._take_model_yaml(self._read_model_yaml(f"{top}/{MODEL_YAML}" if top else MODEL_YAML))
+        with writing(self._path):
+            self._syncer.finish()
+        files = self._files if self._keeps_files else {}
+        if top:
+            files = {path[len(top) + 1 :]: files.pop(path) for path in list(files)}
+        self._close()
+        return Staged(os.path.join(self._path, top) if top else self._path, info, files)
+
+    def discard(self) -> None:
+        """Remove everything, however far it is. May be called again, and after `finish`."""
+        self._close()
+        remove_tree(self._path)
+
+    # The tree in which links are replaced (`store.staged_links.Tree`).
+
+    def look(self, path: str) -> os.stat_result | None:
+        """What stands at a path."""
+        try:
+            return os.stat(path or ".", dir_fd=self._root, follow_symlinks=False)
+        except OSError:
+            return None
+
+    def names(self, path: str) -> list[str]:
+        """What lies in a folder."""
+        with writing(path):
+            descriptor = os.open(path, FOLDER, dir_fd=self._root)
+            try:
+                return os.listdir(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def make_folder(self, path: str) -> None:
+        """Make a folder."""
+        self._enter(_parts(path), path)
+
+    def copy_file(self, path: str, target: str) -> None:
+        """Copy a file."""
+        self._digester.check()
+        with writing(path):
+            descriptor = os.open(path, _FILE, dir_fd=self._root)
+        try:
+            look = os.fstat(descriptor)
+            with self._new_file(_parts(target), bool(look.st_mode & stat.S_IXUSR)) as file:
+                file.copy_range(descriptor, 0, look.st_size)
+            self._digester.drain()  # it reads from the descriptor
+        finally:
+            os.close(descriptor)
+
+    def _link(self, path: str, target: str, *, is_hard: bool) -> None:
+        parts = _parts(path)
+        if not parts or "\0" in target:
+            raise UnsafeMemberError(f"the archive holds a link without a name or target, {printable(path)!r}")
+        self._refuse_links(parts, path)
+        path = "/".join(parts)
+        if self.look(path) is not None:
+            raise _twice(path)
+        self._count_member()
+        self._enter(parts[:-1], path)
+        self._links.add(path, target, is_hard=is_hard)
+
+    def _refuse_links(self, parts: list[str], path: str) -> None:
+        """Nothing is written through a link, or over one."""
+        if self._links:
+            for length in range(1, len(parts) + 1):
+                if "/".join(parts[:length]) in self._links:
+                    if length == len(parts):
+                        raise _twice(path)
+                    raise UnsafeMemberError(
+                        f"the archive holds {printable(path)!r}, which would be written through a link"
+                    )
+
+    def _new_file(self, parts: list[str], executable: bool) -> StagedFileWriter:
+        path = "/".join(parts)
+        folder = self._enter(parts[:-1], path)
+        self._count_member()
+        with writing(path):
+            try:
+                descriptor = os.open(parts[-1], _NEW_FILE, 0o600, dir_fd=folder)
+            except FileExistsError:
+                raise _twice(path) from None
+            except OSError as error:
+                raise _bad_name(path, error) from None
+            os.fchmod(descriptor, self._program_mode if executable else self._file_mode)
+        file = StagedFileWriter(path, descriptor, self._digester, self._syncer, self._grow, self._keep)
+        if path == MODEL_YAML:
+            file.expect_small(MAX_MODEL_YAML, self._take_model_yaml)
+        return file
+
+    def _enter(self, parts: list[str], path: str) -> int:
+        """The descriptor of a folder, which is made unless it is there; open until the next call."""
+        same = 0
+        while same < min(len(parts), len(self._above)) and self._above[same][0] == parts[same]:
+            same += 1
+        self._leave_to(same)
+        for name in parts[same:]:
+            self._above.append((name, self._folder_in(self._above[-1][1] if self._above else self._root, name, path)))
+        return self._above[-1][1] if self._above else self._root
+
+    def _leave_to(self, depth: int) -> None:
+        while len(self._above) > depth:
+            os.close(self._above.pop()[1])
+
+    def _folder_in(self, folder: int, name: str, path: str) -> int:
+        with writing(path):
+            try:
+                os.mkdir(name, 0o700, dir_fd=folder)
+                is_new = True
+            except FileExistsError:
+                is_new = False
+                if self._folds and name not in os.listdir(folder):
+                    raise _twice(path) from None
+            except OSError as error:
+                raise _bad_name(path, error) from None
+            if is_new:
+                self._count_member()
+            try:
+                descriptor = os.open(name, FOLDER, dir_fd=folder)
+            except NotADirectoryError:
+                raise UnsafeMemberError(
+                    f"the archive holds {printable(path)!r}, but also a file in the place of a folder around it"
+                ) from None
+            if is_new:
+                os.fchmod(descriptor, self._folder_mode)
+        return descriptor
+
+    def _file_system_folds_names(self) -> bool:
+        """Whether names that differ by case or by Unicode form are one name here."""
+        os.mkdir("case-\u00e9", dir_fd=self._root)
+        try:
+            return any(self.look(name) is not None for name in ("CASE-\u00c9", "case-e\u0301"))
+        finally:
+            os.rmdir("case-\u00e9", dir_fd=self._root)
+
+    def _grow(self, count: int) -> None:
+        """Take note of bytes that a file is about to get."""
+        self._expanded += count
+        if self._expanded > self._limits.expanded:
+            raise TooBigError(
+                f"the archive expands to more than {self._limits.expanded:,} bytes: --max-expanded allows more"
+            )
+        if self.archive_read is not None and self._expanded > _FREE_EXPANSION + _MAX_RATIO * self.archive_read():
+            raise TooBigError(f"the archive expands to more than {_MAX_RATIO:,} times its size, which no model does")
+
+    def _count_member(self) -> None:
+        self._members += 1
+        if self._members > self._limits.members:
+            raise TooBigError(
+                f"the archive holds more than {self._limits.members:,} files and folders: --max-members allows more"
+            )
+
+    def _keep(self, path: str, file: StagedFile) -> None:
+        """Keep what is known of a file; in the digester's thread, or while that has nothing to do with this file."""
+        if len(self._files) >= _FILES_KEPT:
+            self._keeps_files = False
+            self._files = {}
+        if self._keeps_files:
+            self._files[path] = file
+
+    def _renew(self, path: str, look: os.stat_result) -> None:
+        if path in self._files:
+            self._files[path] = self._files[path]._replace(identity=identity_of(look))
+
+    def _find_top(self) -> str:
+        """The folder that is the model: "" or the one top folder."""
+        if self._has_file(MODEL_YAML):
+            return ""
+        if self._has_file(_BENTO_YAML):
+            raise NotAModelError("this is a Bento, not a model: import it with `bentoml import`")
+        names = []
+        with os.scandir(self._root) as entries:
+            for entry in entries:
+                names.append(entry.name)
+                if len(names) > 1:
+                    break
+        if len(names) == 1 and self._has_file(f"{names[0]}/{MODEL_YAML}"):
+            return names[0]
+        if len(names) == 1 and self._has_file(f"{names[0]}/{_BENTO_YAML}"):
+            raise NotAModelError("this is a Bento, not a model: import it with `bentoml import`")
+        raise NotAModelError("the archive holds no model: model.yaml must lie at its top, or in its only top folder")
+
+    def _has_file(self, path: str) -> bool:
+        look = self.look(path)
+        return look is not None and stat.S_ISREG(look.st_mode)
+
+    def _read_model_yaml(self, path: str) -> bytes:
+        with writing(path), os.fdopen(os.open(path, _FILE, dir_fd=self._root), "rb") as file:
+            content = file.read(MAX_MODEL_YAML + 1)
+        if len(content) > MAX_MODEL_YAML:
+            raise BadModelError(f"{printable(path)!r} is larger than {MAX_MODEL_YAML:,} bytes")
+        return content
+
+    def _take_model_yaml(self, content: bytes) -> ModelInfo:
+        self._info = ModelInfo.learn(content)
+        if self._on_model_yaml is not None:
+            self._on_model_yaml(self._info, content)
+        return self._info
+
+    def _close(self) -> None:
+        if self._is_open:
+            self._is_open = False
+            self._digester.close()
+            self._syncer.abandon()
+            self._leave_to(0)
+            os.close(self._root)
+
+
+def _parts(path: str) -> list[str]:
+    """The names on a path, none for the top itself.
+
+    Raises:
+        UnsafeMemberError: it leads out of the model, or is none that a file can have.
+    """
+    parts = [name for name in path.split("/") if name not in ("", ".")]
+    if path.startswith("/") or ".." in parts:
+        raise UnsafeMemberError(f"the archive holds {printable(path[:200])!r}, which leads out of the model")
+    if not path or "\0" in path:
+        raise UnsafeMemberError(f"the archive holds {printable(path[:200])!r}, which is no name for a file")
+    try:
+        names = [os.fsencode(name) for name in parts]
+    except UnicodeEncodeError:
+        raise UnsafeMemberError(f"the archive holds {printable(path[:200])!r}, which cannot be encoded") from None
+    if any(len(name) > _MAX_NAME for name in names) or sum(map(len, names)) + len(names) > _MAX_PATH:
+        raise UnsafeMemberError(f"the archive holds a name that is too long, {printable(path[:200])!r}...")
+    if len(parts) > MAX_DEPTH:
+        raise UnsafeMemberError(f"the archive holds {printable(path[:200])!r}, more than {MAX_DEPTH} folders deep")
+    return parts
+
+
+def _twice(path: str) -> UnsafeMemberError:
+    return UnsafeMemberError(
+        f"the archive holds {printable(path)!r} twice, or a second name that this file system takes for the same"
+    )
+
+
+def _bad_name(path: str, error: OSError) -> Exception:
+    """What an error means that making a file or folder by this name met."""
+    if error.errno in (errno.EINVAL, errno.EILSEQ, errno.ENAMETOOLONG):
+        return UnsafeMemberError(f"the archive holds {printable(path)!r}, a name that this file system does not take")
+    return error
