@@ -23,6 +23,7 @@ import signal
 import stat
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -30,7 +31,7 @@ import fuse
 
 from mount.errors import errno_of
 from mount.nodes import Attributes
-from mount.operations import Operations
+from mount.operations import Opened, Operations
 from mount.workers import MAX_WORKERS, Workers
 
 log = logging.getLogger(__name__)
@@ -56,24 +57,27 @@ _CALLBACKS: dict[str, Any] = {
     "access": ctypes.CFUNCTYPE(_int, _text, _int),
     "statfs": ctypes.CFUNCTYPE(_int, _text, _pointer),
     "unlink": ctypes.CFUNCTYPE(_int, _text),
+    "create": ctypes.CFUNCTYPE(_int, _text, ctypes.c_uint, _pointer),
+    "write": ctypes.CFUNCTYPE(_int, _pointer, _pointer, _size, _offset, _pointer),
+    "flush": ctypes.CFUNCTYPE(_int, _pointer, _pointer),
+    "fsync": ctypes.CFUNCTYPE(_int, _pointer, _int, _pointer),
+    "fsyncdir": ctypes.CFUNCTYPE(_int, _pointer, _int, _pointer),
+    "ftruncate": ctypes.CFUNCTYPE(_int, _pointer, _offset, _pointer),
+    "truncate": ctypes.CFUNCTYPE(_int, _text, _offset),
+    "rename": ctypes.CFUNCTYPE(_int, _text, _text),
+    "mkdir": ctypes.CFUNCTYPE(_int, _text, ctypes.c_uint),
+    "rmdir": ctypes.CFUNCTYPE(_int, _text),
+    "utimens": ctypes.CFUNCTYPE(_int, _text, _pointer),
+    "chmod": ctypes.CFUNCTYPE(_int, _text, ctypes.c_uint),
+    "chown": ctypes.CFUNCTYPE(_int, _text, ctypes.c_uint, ctypes.c_uint),
+    "mknod": ctypes.CFUNCTYPE(_int, _text, ctypes.c_uint, ctypes.c_ulong),
+    "symlink": ctypes.CFUNCTYPE(_int, _text, _text),
+    "link": ctypes.CFUNCTYPE(_int, _text, _text),
+    # Reading extended attributes is left out on purpose: libfuse then says so once, and the kernel never asks again.
+    "setxattr": ctypes.CFUNCTYPE(_int, _text, _text, _pointer, _size, _int),
+    "removexattr": ctypes.CFUNCTYPE(_int, _text, _text),
 }
-# Everything that would change something. Reading extended attributes is left out on purpose: libfuse then says so once,
-# and the kernel never asks again.
-_REFUSED = (
-    "mknod",
-    "mkdir",
-    "rmdir",
-    "symlink",
-    "rename",
-    "link",
-    "chmod",
-    "chown",
-    "truncate",
-    "create",
-    "utimens",
-    "setxattr",
-    "removexattr",
-)
+_UTIME_NOW, _UTIME_OMIT = (1 << 30) - 1, (1 << 30) - 2  # nanoseconds that mean something else, utimensat(2)
 
 
 def _fuse_operations() -> type[ctypes.Structure]:
@@ -160,15 +164,13 @@ class Session:
     def _callbacks(self) -> ctypes.Structure:
         """libfuse's table of callbacks; it must live as long as the mount."""
         table = _fuse_operations()()
-        refuse = self._operations.refuse
         for name, prototype, *_ in table._fields_:
-            if name in _CALLBACKS:
+            if name in _CALLBACKS and (name != "flush" or self._operations.takes_uploads):
                 setattr(table, name, prototype(self._workers.guard(name, getattr(self, f"_{name}"), _answer)))
-            elif name in _REFUSED:
-                setattr(table, name, prototype(self._workers.guard(name, lambda *_: refuse(), _answer)))
         # Reads and the like come without a path, which libfuse would otherwise put together for each of them.
         setattr(table, "flag_nullpath_ok", 1)  # noqa: B010 - a field that mypy does not know
         setattr(table, "flag_nopath", 1)  # noqa: B010
+        setattr(table, "flag_utime_omit_ok", 1)  # noqa: B010 - else setting one time alone is lost
         return table
 
     def _getattr(self, path: bytes, target: int) -> int:
@@ -207,12 +209,41 @@ class Session:
 
     def _open(self, path: bytes, info: int) -> int:
         what = fuse.fuse_file_info.from_address(info)
-        what.fh, what.keep_cache = self._operations.open(os.fsdecode(path), what.flags)
+        _set_opened(what, self._operations.open(os.fsdecode(path), what.flags, _calling_user()))
+        return 0
+
+    def _create(self, path: bytes, _mode: int, info: int) -> int:
+        opened = self._operations.create(os.fsdecode(path), _calling_user())
+        _set_opened(fuse.fuse_file_info.from_address(info), opened)
         return 0
 
     def _read(self, _path: int, target: int, size: int, offset: int, info: int) -> int:
         view = memoryview((ctypes.c_char * size).from_address(target)).cast("B")
         return self._operations.read_into(_number(info), view, offset)
+
+    def _write(self, _path: int, source: int, size: int, offset: int, info: int) -> int:
+        view = memoryview((ctypes.c_char * size).from_address(source)).cast("B")
+        return self._operations.write(_number(info), view, offset)
+
+    def _flush(self, _path: int, info: int) -> int:
+        self._operations.flush(_number(info))
+        return 0
+
+    def _fsync(self, _path: int, _data_only: int, info: int) -> int:
+        self._operations.fsync(_number(info))
+        return 0
+
+    def _fsyncdir(self, _path: int, _data_only: int, info: int) -> int:
+        self._operations.fsyncdir(_number(info))
+        return 0
+
+    def _ftruncate(self, _path: int, length: int, info: int) -> int:
+        self._operations.ftruncate(_number(info), length)
+        return 0
+
+    def _truncate(self, path: bytes, length: int) -> int:
+        self._operations.truncate(os.fsdecode(path), length, _calling_user())
+        return 0
 
     def _release(self, _path: int, info: int) -> int:
         self._operations.release(_number(info))
@@ -235,10 +266,50 @@ class Session:
         self._operations.unlink(os.fsdecode(path), _calling_thread())
         return 0
 
+    def _rename(self, old: bytes, new: bytes) -> int:
+        self._operations.rename(os.fsdecode(old), os.fsdecode(new))
+        return 0
+
+    def _mkdir(self, path: bytes, _mode: int) -> int:
+        self._operations.mkdir(os.fsdecode(path), _calling_user())
+        return 0
+
+    def _rmdir(self, path: bytes) -> int:
+        self._operations.rmdir(os.fsdecode(path))
+        return 0
+
+    def _utimens(self, path: bytes, times: int) -> int:
+        access, modification = (fuse.c_timespec * 2).from_address(times) if times else (None, None)
+        self._operations.utimens(os.fsdecode(path), _wanted_time(access), _wanted_time(modification))
+        return 0
+
+    def _chmod(self, path: bytes, _mode: int) -> int:
+        self._operations.chmod(os.fsdecode(path))
+        return 0
+
+    def _chown(self, path: bytes, _uid: int, _gid: int) -> int:
+        self._operations.chmod(os.fsdecode(path))
+        return 0
+
+    def _mknod(self, path: bytes, _mode: int, _device: int) -> int:
+        self._operations.make_special(os.fsdecode(path))
+
+    def _symlink(self, _target: bytes, path: bytes) -> int:
+        self._operations.make_special(os.fsdecode(path))
+
+    def _link(self, _old: bytes, path: bytes) -> int:
+        self._operations.make_special(os.fsdecode(path))
+
+    def _setxattr(self, path: bytes, _name: bytes, _value: int, _size: int, _flags: int) -> int:
+        self._operations.set_attribute(os.fsdecode(path))
+
+    def _removexattr(self, path: bytes, _name: bytes) -> int:
+        self._operations.set_attribute(os.fsdecode(path))
+
     def _fill(self, target: int, attributes: Attributes) -> None:
         look = fuse.c_stat.from_address(target)
-        look.st_mode, look.st_ino, look.st_nlink, look.st_size, mtime_ns, ctime_ns = attributes
-        look.st_uid, look.st_gid = self._uid, self._gid
+        look.st_mode, look.st_ino, look.st_nlink, look.st_size, mtime_ns, ctime_ns, uid = attributes
+        look.st_uid, look.st_gid = self._uid if uid is None else uid, self._gid
         look.st_blksize = BLOCK_SIZE
         look.st_blocks = (attributes.size + 511) // 512 if stat.S_ISREG(attributes.mode) else 0
         _set_time(look.st_mtimespec, mtime_ns)
@@ -250,6 +321,7 @@ BLOCK_SIZE = 128 << 10  # bytes: what a request carries at most, and so what pro
 _OPTIONS = (
     "subtype=bentofs",
     "use_ino",
+    "big_writes",  # 128 KiB a request instead of 4
     # What was told stays true this long, in seconds; with the catalogue's own delay, a change is seen within two.
     "attr_timeout=1",
     "entry_timeout=1",
@@ -264,6 +336,22 @@ _OPTIONS = (
 def _calling_thread() -> int:
     """The thread whose request is being served, as the kernel numbers threads."""
     return int(fuse.fuse_get_context()[2])
+
+
+def _calling_user() -> int:
+    """The uid of the process whose request is being served."""
+    return int(fuse.fuse_get_context()[0])
+
+
+def _set_opened(what: Any, opened: Opened) -> None:
+    what.fh, what.keep_cache, what.direct_io = opened
+
+
+def _wanted_time(wanted: Any) -> int | None:
+    """A time to be set, in ns; None for one to be left as it is."""
+    if wanted is None or wanted.tv_nsec == _UTIME_NOW:
+        return time.time_ns()
+    return None if wanted.tv_nsec == _UTIME_OMIT else wanted.tv_sec * 1_000_000_000 + wanted.tv_nsec
 
 
 def _number(info: int) -> int:

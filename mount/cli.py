@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from mount import daemon
+from mount.imports import follow_imports, show_imports
+from mount.incoming import IncomingSettings
 from mount.preflight import CannotMountError, check_mountpoint, check_store, check_system
 from mount.status import RunningMount, log_path
 from store.archive.formats import FORMATS, Format
@@ -25,6 +28,8 @@ from store.catalog import ModelStore
 from store.errors import StoreError
 from store.index import Index
 from store.model import Model
+from store.staged_model import Limits
+from store.staging import StagingArea
 from store.storage.local import LocalStorage
 from store.text import printable
 from store.verify import Outcome, verify_model
@@ -35,6 +40,13 @@ store_option = click.option(
     "--store",
     metavar="DIR",
     help="The model store. Default: $BENTOML_HOME/models, else ~/bentoml/models.",
+)
+
+
+staging_option = click.option(
+    "--staging",
+    metavar="DIR",
+    help="Where models are made ready, on the store's file system. Default: a hidden folder beside the store.",
 )
 
 
@@ -70,6 +82,38 @@ def cli() -> None:
     """A BentoML model store as a file system: every model as .bentomodel, .zip, .tar.gz, ready to copy."""
 
 
+class _Mode(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.2
+    """Permissions, in octal digits."""
+
+    name = "mode"
+
+    def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        try:
+            mode = int(value, 8)
+        except ValueError:
+            mode = -1
+        if not 0 < mode <= 0o1777:
+            self.fail(f"{value} is no mode of a folder: octal digits, as 1777", param, ctx)
+        # Where others may write, nobody may remove what is another's.
+        return mode | 0o1000 if mode & 0o022 else mode
+
+
+class _Size(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.2
+    """A number of bytes, perhaps with K, M, G or T."""
+
+    name = "size"
+
+    def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"(\d+)([KMGT]?)i?B?", value, re.IGNORECASE)
+        if match is None:
+            self.fail(f"{value} is no size: a number of bytes, perhaps with K, M, G or T", param, ctx)
+        return int(match[1]) << 10 * " KMGT".index(match[2].upper() or " ")
+
+
 class _Formats(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.2
     """A comma-separated list of format names."""
 
@@ -94,6 +138,13 @@ class _Formats(click.ParamType):  # type: ignore[type-arg]  # generic only since
 @click.option("--foreground", is_flag=True, help="Stay in this terminal; log to standard error.")
 @click.option("--allow-other", is_flag=True, help="Let other users read the mount, too.")
 @click.option("--follow-links", is_flag=True, help="Follow links that lead out of a model or the store.")
+@click.option("--read-only", is_flag=True, help="Without incoming/.")
+@click.option("--overwrite", is_flag=True, help="What is copied into incoming/ replaces a model of the same tag.")
+@staging_option
+@click.option("--settle", type=float, metavar="SECONDS", help="Import a folder in incoming/ after so long a quiet.")
+@click.option("--incoming-mode", type=_Mode(), metavar="MODE", help="Permissions of incoming/, as 1777; else 755.")
+@click.option("--max-members", type=int, default=Limits().members, show_default=True, help="Of one imported model.")
+@click.option("--max-expanded", type=_Size(), metavar="SIZE", help="Bytes of one imported model, as 50G; else 1T.")
 @click.option("--ready-fd", type=int, hidden=True, help="Of the process that waits for this daemon.")
 def mount(
     mountpoint: str,
@@ -102,25 +153,51 @@ def mount(
     foreground: bool,
     allow_other: bool,
     follow_links: bool,
+    read_only: bool,
+    overwrite: bool,
+    staging: str | None,
+    settle: float | None,
+    incoming_mode: int | None,
+    max_members: int,
+    max_expanded: int | None,
     ready_fd: int | None,
 ) -> None:
     """Mount a model store at MOUNTPOINT, an empty folder."""
+    if incoming_mode is not None and not allow_other:
+        raise click.UsageError("--incoming-mode is for other users: it needs --allow-other")
     location = os.path.abspath(store or default_store())
     check_system()
     check_store(location)
     real = check_mountpoint(mountpoint, location)
-    settings = daemon.Settings(real, location, formats, allow_other=allow_other, follow_links=follow_links)
+    limits = Limits(max_members, max_expanded or Limits().expanded)
+    incoming = IncomingSettings(
+        staging=os.path.abspath(staging) if staging else None,
+        overwrite=overwrite,
+        settle_seconds=settle,
+        mode=incoming_mode or IncomingSettings().mode,
+        limits=limits,
+    )
+    may_write = os.access(location, os.W_OK)
+    settings = daemon.Settings(
+        real,
+        location,
+        formats,
+        allow_other=allow_other,
+        follow_links=follow_links,
+        incoming=incoming if may_write and not read_only else None,
+    )
     if foreground or ready_fd is not None:
         logging.basicConfig(level=logging.INFO, format=daemon.LOG_FORMAT, stream=sys.stderr)
+        if not may_write and not read_only:
+            logging.info("%s may not be written by you: no incoming/ in this mount", printable(location))
         daemon.serve(settings, lambda: daemon.tell_ready(ready_fd) if ready_fd is not None else None)
         logging.shutdown()
         sys.stderr.flush()
         # Workers may still sit in libfuse, waiting for readers that hold files open: they end with the process.
         os._exit(0)
-    names = ",".join(kind.name for kind in formats)
-    arguments = ["mount", real, "--store", location, "--formats", names]
-    arguments += ["--allow-other"] * allow_other + ["--follow-links"] * follow_links
-    daemon.start(arguments, real)
+    daemon.start(_daemon_arguments(settings), real)
+    if not may_write and not read_only:
+        click.echo(f"{printable(location)} may not be written by you: no incoming/ in this mount")
     click.echo(f"{printable(location)} is mounted at {printable(real)}; log: {log_path(real)}")
 
 
@@ -191,6 +268,42 @@ def verify(tags: tuple[str, ...], store: str | None, accept: bool) -> None:
         raise StoreError(
             f"{damaged} of {len(wanted)} models differ from what was recorded; if that is meant, use --accept"
         )
+
+
+@cli.command()
+@store_option
+@staging_option
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, sizes in bytes.")
+@click.option("--follow", is_flag=True, help="Go on as imports begin, proceed and end, until interrupted.")
+@click.option("--limit", type=int, default=100, show_default=True, help="How many to show.")
+def imports(store: str | None, staging: str | None, as_json: bool, follow: bool, limit: int) -> None:
+    """Show what was copied into incoming/, and what became of it."""
+    location = os.path.abspath(store or default_store())
+    check_store(location)
+    area = StagingArea(os.path.realpath(location), os.path.abspath(staging) if staging else None)
+    if follow:
+        follow_imports(area, as_json, limit)
+    else:
+        show_imports(area, as_json, limit)
+
+
+def _daemon_arguments(settings: daemon.Settings) -> list[str]:
+    """The command line for a mount with these settings."""
+    names = ",".join(kind.name for kind in settings.formats)
+    arguments = ["mount", settings.mountpoint, "--store", settings.store, "--formats", names]
+    arguments += ["--allow-other"] * settings.allow_other + ["--follow-links"] * settings.follow_links
+    incoming = settings.incoming
+    if incoming is None:
+        return [*arguments, "--read-only"]
+    arguments += ["--overwrite"] * incoming.overwrite
+    if incoming.staging is not None:
+        arguments += ["--staging", incoming.staging]
+    if incoming.settle_seconds is not None:
+        arguments += ["--settle", str(incoming.settle_seconds)]
+    if settings.allow_other:
+        arguments += ["--incoming-mode", f"{incoming.mode:o}"]
+    limits = incoming.limits
+    return [*arguments, "--max-members", str(limits.members), "--max-expanded", str(limits.expanded)]
 
 
 def _real_without_looking(mountpoint: str) -> str:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mount.detacher import Detacher
+from mount.incoming import Incoming, IncomingSettings
 from mount.operations import Operations
 from mount.preflight import CannotMountError
 from mount.status import RunningMount, log_path
@@ -41,6 +42,7 @@ class Settings:
     formats: Sequence[Format]
     allow_other: bool = False
     follow_links: bool = False
+    incoming: IncomingSettings | None = None  # None for a mount without incoming/
 
 
 def serve(settings: Settings, ready: Callable[[], None]) -> None:
@@ -48,6 +50,7 @@ def serve(settings: Settings, ready: Callable[[], None]) -> None:
 
     Raises:
         CannotMountError: libfuse would not; it has said why on standard error.
+        StagingError: there is no place for `incoming/`.
     """
     from mount.binding import Session, block_signals  # loads libfuse, which may not be installed
 
@@ -56,11 +59,15 @@ def serve(settings: Settings, ready: Callable[[], None]) -> None:
     _allow_many_files()
     storage = LocalStorage(settings.store, follow_links=settings.follow_links)
     index = Index()
-    tree = Tree(ModelStore(storage), Archives(storage, index), settings.formats)
+    store = ModelStore(storage)
+    incoming = Incoming(store, index, settings.incoming) if settings.incoming is not None else None
+    tree = Tree(store, Archives(storage, index), settings.formats, has_incoming=incoming is not None)
     detacher = Detacher(settings.mountpoint)
     running = RunningMount.of_this_process(settings.mountpoint, settings.store)
-    options = [f"fsname={_as_option(settings.store)}", *(["allow_other"] if settings.allow_other else [])]
-    operations = Operations(tree, detacher)
+    options = [f"fsname={_as_option(settings.store)}"]
+    if settings.allow_other:
+        options += ["allow_other", "default_permissions"]  # the kernel checks who may do what
+    operations = Operations(tree, detacher, incoming.dropbox if incoming is not None else None)
     session = Session(operations, settings.mountpoint, options)
 
     def announce() -> None:
@@ -78,6 +85,8 @@ def serve(settings: Settings, ready: Callable[[], None]) -> None:
     finally:
         running.remove()
         detacher.stop()
+        if incoming is not None:
+            incoming.close()
         index.close()
     log.info("%s is unmounted", settings.mountpoint)
 

@@ -9,7 +9,20 @@ import time
 
 from cachetools import LRUCache
 
-from store.errors import BadModelError, BadTagError, NotFoundError, SourceChangedError, StoreUnreadableError
+from store.errors import (
+    BadModelError,
+    BadTagError,
+    CancelledError,
+    DamagedArchiveError,
+    ModelExistsError,
+    NoSpaceError,
+    NotFoundError,
+    SourceChangedError,
+    StagingError,
+    StoreUnreadableError,
+    StoreUnwritableError,
+    TooBigError,
+)
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +35,13 @@ _ERRNOS: tuple[tuple[type[Exception], int], ...] = (
     (BadModelError, errno.EINVAL),
     (SourceChangedError, errno.ESTALE),
     (StoreUnreadableError, errno.EIO),
+    (StoreUnwritableError, errno.EIO),
+    (StagingError, errno.EIO),
+    (DamagedArchiveError, errno.EBADMSG),
+    (ModelExistsError, errno.EEXIST),
+    (TooBigError, errno.EFBIG),
+    (NoSpaceError, errno.ENOSPC),
+    (CancelledError, errno.ECANCELED),
 )
 
 

@@ -16,7 +16,7 @@ ROOT_INODE = 1
 
 
 class Attributes(NamedTuple):
-    """What `stat` tells of a node; its owner is the mount's."""
+    """What `stat` tells of a node."""
 
     mode: int
     inode: int
@@ -24,6 +24,7 @@ class Attributes(NamedTuple):
     size: int  # bytes
     mtime_ns: int
     ctime_ns: int
+    uid: int | None = None  # None for the mount's own user
 
 
 class Item(NamedTuple):

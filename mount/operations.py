@@ -1,4 +1,5 @@
-"""The file system's operations, each a few lines onto the tree. `mount/binding.py` calls them from libfuse's callbacks.
+"""The file system's operations, each a few lines onto the tree or the drop box. `mount/binding.py` calls them from
+libfuse's callbacks.
 
 Any exception may leave an operation; the binding turns it into an errno (`mount/errors.py`).
 """
@@ -10,30 +11,52 @@ import itertools
 import os
 import stat
 from collections.abc import Callable
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from mount.detacher import Detacher
+from mount.dropbox import DropBox
 from mount.generations import Generations
 from mount.nodes import Attributes, File, Folder, Item, Link
-from mount.tree import Tree
+from mount.tree import INCOMING, Tree
 from store.errors import NotFoundError
 from store.storage.base import Usage
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
+_INCOMING = f"/{INCOMING}"
+_FIRST_UPLOAD = 1 << 62  # handles from here on are the drop box's
+
+
+class Opened(NamedTuple):
+    """An open file, as the kernel is told of it."""
+
+    handle: int
+    keep_cache: bool  # whether the pages that the kernel has of this file are still true
+    direct: bool  # whether the kernel must keep no pages at all
 
 
 class Operations:
     """A mounted tree."""
 
-    def __init__(self, tree: Tree, detacher: Detacher) -> None:
+    def __init__(self, tree: Tree, detacher: Detacher, dropbox: DropBox | None = None) -> None:
+        """`dropbox`: None for a mount without `incoming/`."""
         self._tree = tree
         self._detacher = detacher
+        self._dropbox = dropbox
         self.generations = Generations(detacher)
-        self._folders: dict[int, Folder] = {}
+        self._folders: dict[int, Folder | str] = {}  # what was opened: a path, in incoming/
         self._numbers = itertools.count(1)
+
+    @property
+    def takes_uploads(self) -> bool:
+        """Whether closing a file can mean anything; else the kernel need not ask."""
+        return self._dropbox is not None
 
     def getattr(self, path: str, caller: Callable[[], int]) -> Attributes:
         """`caller`: tells which thread asks, by the kernel's number."""
+        if self._dropbox is not None and path.startswith(_INCOMING):
+            below = _below_incoming(path)
+            if below is not None:
+                return self._dropbox.attributes(below)
         old = self.generations.being_detached(path)
         if old is not None and self._detacher.is_caller(caller()):
             return old
@@ -46,6 +69,8 @@ class Operations:
         return self.generations.tell(path, node, ticket) if isinstance(node, File) else node.attributes()
 
     def fgetattr(self, handle: int) -> Attributes:
+        if handle >= _FIRST_UPLOAD:
+            return self._box().attributes_of(handle - _FIRST_UPLOAD)
         return self.generations.handle(handle).attributes
 
     def readlink(self, path: str) -> str:
@@ -55,31 +80,54 @@ class Operations:
         return node.target
 
     def opendir(self, path: str) -> int:
-        node = self._tree.lookup(path)
-        if not isinstance(node, Folder):
-            raise OSError(errno.ENOTDIR, "not a folder")
+        below = self._below(path)
+        opened: Folder | str
+        if below is not None:
+            self._box().check_folder(below)
+            opened = below
+        else:
+            node = self._tree.lookup(path)
+            if not isinstance(node, Folder):
+                raise OSError(errno.ENOTDIR, "not a folder")
+            opened = node
         number = next(self._numbers)
-        self._folders[number] = node
+        self._folders[number] = opened
         return number
 
     def readdir(self, handle: int) -> list[Item]:
-        return self._folders[handle].items()
+        opened = self._folders[handle]
+        return self._box().items(opened) if isinstance(opened, str) else opened.items()
+
+    def fsyncdir(self, handle: int) -> None:
+        opened = self._folders[handle]
+        if isinstance(opened, str):
+            self._box().sync_folder(opened)
 
     def releasedir(self, handle: int) -> None:
         del self._folders[handle]
 
-    def open(self, path: str, flags: int) -> tuple[int, bool]:
-        """A handle, and whether the kernel may keep the pages it has of this file."""
+    def open(self, path: str, flags: int, user: int) -> Opened:
+        """`user`: the caller's uid."""
+        below = self._below(path)
+        if below is not None:
+            return Opened(_FIRST_UPLOAD + self._box().open(below, flags, user), keep_cache=False, direct=True)
         node = self._tree.lookup(path)
         if flags & _WRITING:
             self.refuse()
         if not isinstance(node, File):
             raise OSError(errno.EISDIR, "not a file")
-        return self.generations.open(path, node.renewed())
+        return Opened(*self.generations.open(path, node.renewed()), direct=False)
+
+    def create(self, path: str, user: int) -> Opened:
+        """A new file in `incoming/`."""
+        handle = self._box().create(self._incoming(path), user)
+        return Opened(_FIRST_UPLOAD + handle, keep_cache=False, direct=True)
 
     def read_into(self, handle: int, view: memoryview, offset: int) -> int:
         """Fill the view from `offset` on, as far as the file goes; the number of bytes. Never fewer for another
         reason: the kernel would take that for the end of the file."""
+        if handle >= _FIRST_UPLOAD:
+            return self._box().read_into(handle - _FIRST_UPLOAD, view, offset)
         piece = self.generations.handle(handle).piece
         size = len(view)
         rest = piece.length - offset
@@ -90,10 +138,34 @@ class Operations:
         piece.read_into([view], offset)
         return size
 
+    def write(self, handle: int, view: memoryview, offset: int) -> int:
+        return self._box().write(self._upload(handle), view, offset)
+
+    def flush(self, handle: int) -> None:
+        if handle >= _FIRST_UPLOAD:
+            self._box().flush(handle - _FIRST_UPLOAD)
+
+    def fsync(self, handle: int) -> None:
+        if handle >= _FIRST_UPLOAD:
+            self._box().sync(handle - _FIRST_UPLOAD)
+
+    def ftruncate(self, handle: int, length: int) -> None:
+        self._box().truncate_open(self._upload(handle), length)
+
+    def truncate(self, path: str, length: int, user: int) -> None:
+        self._box().truncate(self._incoming(path), length, user)
+
     def release(self, handle: int) -> None:
-        self.generations.release(handle)
+        if handle >= _FIRST_UPLOAD:
+            self._box().release(handle - _FIRST_UPLOAD)
+        else:
+            self.generations.release(handle)
 
     def access(self, path: str, mode: int) -> None:
+        below = self._below(path)
+        if below is not None:
+            self._box().attributes(below)
+            return
         node = self._tree.lookup(path)
         if mode & os.W_OK:
             self.refuse()
@@ -104,10 +176,69 @@ class Operations:
         return self._tree.store.storage.usage()
 
     def unlink(self, path: str, thread_id: int) -> None:
-        if not self._detacher.is_caller(thread_id):
+        below = self._below(path)
+        if below is not None:
+            self._box().unlink(below)
+        elif not self._detacher.is_caller(thread_id):
             self._tree.lookup(path)
             self.refuse()
 
+    def rename(self, old: str, new: str) -> None:
+        if self._below(old) is None and self._below(new):
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))  # programs copy instead
+        self._box().rename(self._incoming(old), self._incoming(new))
+
+    def mkdir(self, path: str, user: int) -> None:
+        self._box().make_folder(self._incoming(path), user)
+
+    def rmdir(self, path: str) -> None:
+        self._box().remove_folder(self._incoming(path))
+
+    def utimens(self, path: str, atime_ns: int | None, mtime_ns: int | None) -> None:
+        """None leaves a time as it is."""
+        self._box().set_times(self._incoming(path), atime_ns, mtime_ns)
+
+    def chmod(self, path: str) -> None:
+        """Accepted in `incoming/`, and of no consequence: a model has modes of its own."""
+        self._box().attributes(self._incoming(path))
+
+    def set_attribute(self, path: str) -> NoReturn:
+        """Extended attributes: there are none."""
+        self._incoming(path)
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+    def make_special(self, path: str) -> NoReturn:
+        """Links and devices: models are made of files and folders."""
+        self._incoming(path)
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
     def refuse(self) -> NoReturn:
-        """Everything that would change something."""
+        """Everything that would change something outside of `incoming/`."""
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    def _below(self, path: str) -> str | None:
+        """The path below `incoming/`, if it is there and if there is one."""
+        return _below_incoming(path) if self._dropbox is not None else None
+
+    def _incoming(self, path: str) -> str:
+        """The path below `incoming/`; anywhere else nothing changes."""
+        below = self._below(path)
+        if below is None:
+            self.refuse()
+        return below
+
+    def _box(self) -> DropBox:
+        if self._dropbox is None:
+            self.refuse()
+        return self._dropbox
+
+    def _upload(self, handle: int) -> int:
+        if handle < _FIRST_UPLOAD:
+            self.refuse()
+        return handle - _FIRST_UPLOAD
+
+
+def _below_incoming(path: str) -> str | None:
+    if path == _INCOMING:
+        return ""
+    return path[len(_INCOMING) + 1 :] if path.startswith(f"{_INCOMING}/") else None

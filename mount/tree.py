@@ -35,6 +35,7 @@ from store.survey import LATEST
 from store.tag import Tag
 
 README = "README.txt"
+INCOMING = "incoming"
 CHECKSUMS = "SHA256SUMS"
 FOLDER_FORMAT = "folder"  # its name below by-format/
 _NS = 1_000_000_000
@@ -43,21 +44,23 @@ _NS = 1_000_000_000
 class Tree:
     """All of a mount."""
 
-    def __init__(self, store: ModelStore, archives: Archives, formats: Sequence[Format]) -> None:
+    def __init__(
+        self, store: ModelStore, archives: Archives, formats: Sequence[Format], *, has_incoming: bool = False
+    ) -> None:
+        """`has_incoming`: whether `incoming/` is listed; what lies in it, `mount.dropbox` says."""
         self.store = store
         self.archives = archives
         self.formats = tuple(formats)
+        self._has_incoming = has_incoming
         self.mounted_ns = time.time_ns()
-        self._root: Folder = _Fixed(
-            "/",
-            self.mounted_ns,
-            {
-                README: self._readme,
-                "models": lambda: _Names(self, "/models", _VersionsOfName),
-                "by-format": self._by_format,
-            },
-            files=(README,),
-        )
+        top: dict[str, Callable[[], Node]] = {
+            README: self._readme,
+            "models": lambda: _Names(self, "/models", _VersionsOfName),
+            "by-format": self._by_format,
+        }
+        if has_incoming:
+            top[INCOMING] = lambda: _Fixed(f"/{INCOMING}", self.mounted_ns, {})
+        self._root: Folder = _Fixed("/", self.mounted_ns, top, files=(README,))
 
     def lookup(self, path: str) -> Node:
         """What stands at an absolute path.
@@ -75,7 +78,8 @@ class Tree:
         return node
 
     def _readme(self) -> Text:
-        piece = Literal(readme(self.store.storage.location, [kind.name for kind in self.formats]).encode())
+        location, names = self.store.storage.location, [kind.name for kind in self.formats]
+        piece = Literal(readme(location, names, has_incoming=self._has_incoming).encode())
         return Text(f"/{README}", piece, README, self.mounted_ns)
 
     def _by_format(self) -> Folder:

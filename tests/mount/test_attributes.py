@@ -32,7 +32,8 @@ ARCHIVES = ("bentomodel", "tar", "tar.gz", "zip")
 
 # Path: type and mode, links. Every other field is checked for all alike.
 GOLDEN = {
-    "": ("drwxr-xr-x", 4),
+    "": ("drwxr-xr-x", 5),
+    "incoming": ("drwxr-xr-x", 2),
     "README.txt": ("-rw-r--r--", 1),
     "models": ("drwxr-xr-x", 4),
     "models/iris": ("drwxr-xr-x", 4),

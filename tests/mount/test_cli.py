@@ -182,10 +182,12 @@ def test_mounted_already_and_stale(shell: Shell) -> None:
 def test_unmounting_what_is_in_use_or_not_mounted(shell: Shell) -> None:
     assert "not" in shell.refuses("unmount", shell.mountpoint)
     assert shell("mount", shell.mountpoint).returncode == 0
-    with (shell.mountpoint / "README.txt").open() as held:
-        assert "in use" in shell.refuses("unmount", shell.mountpoint)
-        assert held.read()
-        assert shell("unmount", "--lazy", shell.mountpoint).returncode == 0
+    held = os.open(shell.mountpoint / "README.txt", os.O_RDONLY)
+    assert "in use" in shell.refuses("unmount", shell.mountpoint)
+    assert os.read(held, 1)
+    assert shell("unmount", "--lazy", shell.mountpoint).returncode == 0
+    with pytest.raises(OSError, match="not connected"):
+        os.close(held)
     assert not daemons(shell.mountpoint)
 
 

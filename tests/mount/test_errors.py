@@ -19,6 +19,14 @@ TABLE = {
     errors.UnsafeMemberError: errno.EINVAL,
     errors.SourceChangedError: errno.ESTALE,
     errors.StoreUnreadableError: errno.EIO,
+    errors.StoreUnwritableError: errno.EIO,
+    errors.StagingError: errno.EIO,
+    errors.DamagedArchiveError: errno.EBADMSG,
+    errors.NotAModelError: errno.EINVAL,
+    errors.TooBigError: errno.EFBIG,
+    errors.NoSpaceError: errno.ENOSPC,
+    errors.ModelExistsError: errno.EEXIST,
+    errors.CancelledError: errno.ECANCELED,
 }
 
 

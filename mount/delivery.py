@@ -1,0 +1,276 @@
+"""Delivery: what becomes of an upload that is whole: a model of the store, or a refusal with its reason.
+
+Keeps the record of imports (`store.receipts`), the notes beside refused uploads, and the checksums that came along.
+Knows no FUSE. Threading: any thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import logging
+import os
+from collections.abc import Callable
+from contextlib import suppress
+
+from mount.dropnames import CHECKSUM_SUFFIX, CHECKSUMS, ERROR_SUFFIX, final_path
+from mount.errors import errno_of
+from mount.upload import Upload
+from store.archive.arriving import ArrivingFile
+from store.errors import DamagedArchiveError, NoSpaceError, StoreError
+from store.importing import Importer, StagedImport
+from store.publish import Outcome
+from store.receipts import Receipts, ReceiptState
+from store.staging import Session
+from store.tag import Tag
+from store.text import printable
+
+log = logging.getLogger(__name__)
+
+IMPORTING = ".bentofs-importing"  # folders that are being imported lie here, in the spool
+_NOTE_LIMIT = 1 << 20  # bytes of a file of checksums that are read
+_STATES = {
+    Outcome.IMPORTED: ReceiptState.IMPORTED,
+    Outcome.UNCHANGED: ReceiptState.UNCHANGED,
+    Outcome.REPLACED: ReceiptState.REPLACED,
+}
+
+
+class Delivery:
+    """Imports for one `incoming/`."""
+
+    def __init__(self, session: Session, importer: Importer, receipts: Receipts) -> None:
+        self._session = session
+        self._importer = importer
+        self._receipts = receipts
+        self._user = os.geteuid()
+
+    def stage(self, arriving: ArrivingFile) -> StagedImport:
+        """As `Importer.stage`."""
+        return self._importer.stage(arriving)
+
+    def check_room(self, wanted: int) -> None:
+        """Raises NoSpaceError: there is no room for so many bytes, the staged ones counted."""
+        figures = os.statvfs(self._session.spool)
+        if figures.f_bavail * figures.f_frsize < wanted:
+            raise NoSpaceError("there is no room left in the store's file system for the upload and the model in it")
+
+    def begin(self, upload: Upload) -> None:
+        """The first bytes of an upload come."""
+        upload.receipt = self._receipts.begin(self._session.name, final_path(upload.path), upload.uid)
+
+    def report(self, upload: Upload, *, is_whole: bool = False) -> None:
+        """Record how far an upload has come."""
+        receipt = upload.receipt
+        if receipt is not None:
+            with suppress(OSError):  # closed just now
+                size = upload.status().st_size
+                state = ReceiptState.IMPORTING if is_whole else None
+                self._receipts.progress(receipt, size, size=size if is_whole else None, state=state)
+
+    def deliver(self, upload: Upload, ready: StagedImport, spooled: Callable[[Upload], str]) -> None:
+        """Make an upload a model of the store; `spooled`: where its file lies now.
+
+        Raises:
+            StoreError: why it could not be.
+        """
+        path = upload.path
+        try:
+            self._check_sums(path, ready.sha256)
+            outcome = self._importer.publish(ready, move_latest=self._may_move_latest(upload.uid, ready.tag))
+        except StoreError as error:
+            upload.refuse(error)
+            self.refuse(upload, error)
+            raise
+        look = upload.status()
+        self._finish(upload, path, _STATES[outcome], look, ready)
+        upload.mark_imported()
+        with suppress(FileNotFoundError):  # removed just now; the model stays
+            os.unlink(spooled(upload))
+        self.remove_note(path)
+        log.info("%s: %s %s", printable(path), ready.tag, outcome.value)
+
+    def take_folder(self, path: str) -> str:
+        """Take a folder out of sight, to be staged where it is; its new place. It stays in the spool, since whoever
+        copied it has not been told that it is imported."""
+        for number in itertools.count(1):
+            place = self._at(f"{IMPORTING}/{number}")
+            try:
+                os.makedirs(place)
+            except FileExistsError:
+                continue
+            taken = f"{place}/{os.path.basename(path)}"
+            os.rename(self._at(path), taken)
+            return taken
+        raise AssertionError("unreachable")
+
+    def put_back(self) -> None:
+        """Give folders, whose import a crash cut short, back to `incoming/`."""
+        for place in _names(self._at(IMPORTING)):
+            for name in _names(self._at(f"{IMPORTING}/{place}")):
+                self._put_back(self._at(f"{IMPORTING}/{place}/{name}"), name)
+
+    def deliver_folder(self, path: str, taken: str, uid: int) -> None:
+        """Make a folder that was taken a model of the store, or put it back.
+
+        Raises:
+            StoreError: why it could not be.
+        """
+        receipt = self._receipts.begin(self._session.name, path, uid)
+        try:
+            ready = self._importer.stage_folder(taken)
+            outcome = self._importer.publish(ready, move_latest=self._may_move_latest(uid, ready.tag))
+        except StoreError as error:
+            self._put_back(taken, path)
+            self._say_why(path, error)
+            self._receipts.finish(receipt, ReceiptState.REFUSED, error=str(error), errno=_errno_name(error))
+            raise
+        info = ready.staged.info
+        with suppress(OSError):  # it is empty, and goes when the mount ends
+            os.rmdir(os.path.dirname(taken))
+        self._receipts.finish(
+            receipt, _STATES[outcome], tag=str(info.tag), creation_time=info.creation_time.isoformat()
+        )
+        self.remove_note(path)
+        log.info("%s: %s %s", printable(path), info.tag, outcome.value)
+
+    def refuse(self, upload: Upload, error: StoreError) -> None:
+        """Tell, wherever a user may look, why an upload is no model now."""
+        path = final_path(upload.path)
+        self._say_why(path, error)
+        if upload.receipt is None:
+            self.begin(upload)
+        if upload.receipt is not None:
+            size = upload.status().st_size
+            self._receipts.finish(
+                upload.receipt, ReceiptState.REFUSED, size=size, error=str(error), errno=_errno_name(error)
+            )
+        upload.receipt = None  # more bytes make another import
+
+    def withdraw(self, upload: Upload) -> None:
+        """An upload is not to be imported any more."""
+        if upload.receipt is not None:
+            self._receipts.finish(
+                upload.receipt, ReceiptState.INTERRUPTED, error="it was removed, or is a file of a folder"
+            )
+            upload.receipt = None
+
+    def check_note(self, path: str) -> None:
+        """Compare the checksums in a file that was copied in with what was imported before it.
+
+        Raises:
+            DamagedArchiveError: something else was imported than what they are of.
+        """
+        folder = path.rpartition("/")[0]
+        for name, stated in self._read_sums(path).items():
+            imported = self._receipts.answer(f"{folder}/{name}" if folder else name)
+            if imported is not None and imported.sha256 not in (None, stated):
+                error = DamagedArchiveError(
+                    f"{name} was imported, but it is not the file that {path} is of: its SHA-256 is {imported.sha256}"
+                )
+                self._say_why(path, error)
+                raise error
+
+    def answer(self, path: str) -> tuple[int, int, int] | None:
+        """Size, mtime (ns) and user of an upload that was imported under this path, while its model exists."""
+        receipt = self._receipts.answer(path)
+        if receipt is None or receipt.tag is None or receipt.size is None or receipt.mtime_ns is None:
+            return None
+        if not self._importer.still_has(Tag.parse(receipt.tag), receipt.creation_time):
+            return None
+        return receipt.size, receipt.mtime_ns, receipt.uid
+
+    def forget(self, path: str) -> None:
+        """Answer no more for what was imported under this path."""
+        self._receipts.forget(path)
+
+    def set_mtime(self, path: str, mtime_ns: int) -> None:
+        """What `stat` is to tell of what was imported under this path."""
+        self._receipts.set_mtime(path, mtime_ns)
+
+    def remove_note(self, path: str) -> None:
+        """Remove the note that says why the last upload of this name was refused."""
+        with suppress(OSError):
+            os.unlink(self._at(final_path(path) + ERROR_SUFFIX))
+
+    def _put_back(self, taken: str, path: str) -> None:
+        free = path
+        for number in itertools.count(2):
+            if not os.path.lexists(self._at(free)):
+                break
+            free = f"{path}-{number}"
+        os.makedirs(os.path.dirname(self._at(free)), exist_ok=True)
+        os.rename(taken, self._at(free))
+        with suppress(OSError):
+            os.rmdir(os.path.dirname(taken))
+
+    def _finish(
+        self, upload: Upload, path: str, state: ReceiptState, look: os.stat_result, ready: StagedImport
+    ) -> None:
+        receipt, upload.receipt = upload.receipt, None
+        if receipt is None:
+            receipt = self._receipts.begin(self._session.name, path, upload.uid)
+        info = ready.staged.info
+        self._receipts.finish(
+            receipt,
+            state,
+            path=path,
+            size=look.st_size,
+            mtime_ns=look.st_mtime_ns,
+            tag=str(info.tag),
+            creation_time=info.creation_time.isoformat(),
+            sha256=ready.sha256,
+        )
+
+    def _may_move_latest(self, uid: int, tag: Tag) -> bool:
+        """One user's upload does not move the `latest` of a name that others brought in."""
+        return uid == self._user or not self._importer.has_name(tag.name)
+
+    def _check_sums(self, path: str, sha256: str | None) -> None:
+        """Compare with the checksums that came along before the file did."""
+        folder, _, name = path.rpartition("/")
+        for note in (f"{path}{CHECKSUM_SUFFIX}", f"{folder}/{CHECKSUMS}" if folder else CHECKSUMS):
+            stated = self._read_sums(note).get(name)
+            if stated is not None and stated != sha256:
+                raise DamagedArchiveError(f"{path} does not have the SHA-256 that {note} states: copy it again")
+
+    def _read_sums(self, path: str) -> dict[str, str]:
+        """What a file of checksums states, by name: lines as sha256sum writes them. Empty if there is none."""
+        try:
+            with open(self._at(path), "rb") as file:
+                content = file.read(_NOTE_LIMIT)
+        except FileNotFoundError:
+            return {}
+        sums = {}
+        for line in content.decode(errors="surrogateescape").splitlines():
+            digest, _, name = line.partition(" ")
+            if len(digest) == 64 and name:
+                sums[os.path.basename(name.lstrip(" *"))] = digest.lower()
+            elif len(digest) == 64:  # a digest alone: of the file it is named after
+                sums[os.path.basename(path).removesuffix(CHECKSUM_SUFFIX)] = digest.lower()
+        return sums
+
+    def _say_why(self, path: str, error: StoreError) -> None:
+        log.warning("%s was not imported: %s", printable(path), error)
+        try:
+            descriptor = os.open(
+                self._at(path + ERROR_SUFFIX), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600
+            )
+            with os.fdopen(descriptor, "w") as note:
+                note.write(f"{path} was not imported: {error}\n")
+        except OSError as failed:
+            log.warning("no note of it could be left: %s", failed)
+
+    def _at(self, path: str) -> str:
+        return f"{self._session.spool}/{path}"
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return []
+
+
+def _errno_name(error: StoreError) -> str | None:
+    return errno.errorcode.get(errno_of(error, "import"))

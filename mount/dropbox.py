@@ -1,0 +1,451 @@
+"""DropBox: `incoming/`. What is copied in lies in the spool, a folder of the same shape, until it is a model.
+
+The outcome of an import is the outcome of the operation that ends the upload: flush for most programs, rename for those
+that write under another name first, fsync of the folder for a model that comes as a folder. Names that were imported
+are no longer listed, but `stat` answers for them while their models exist, so that rsync sends nothing twice.
+
+Paths are relative to `incoming/`, which itself is the empty path. Knows no FUSE. Threading: any thread; the lock guards
+names and handles, and is never held while bytes are written, staged or published.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import logging
+import os
+import stat
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+from cachetools import LRUCache
+
+from mount.delivery import IMPORTING, Delivery
+from mount.dropnames import is_note, is_on_its_way, may_be_archive, must_be_archive
+from mount.nodes import Attributes, Item, inode_of
+from mount.tree import INCOMING
+from mount.upload import Slots, Upload
+from store.errors import NotAModelError, NotFoundError, StoreError
+from store.model import MODEL_YAML
+
+log = logging.getLogger(__name__)
+
+
+_IMPORTED_KEPT = 10_000
+_RESERVE = 16 << 20  # bytes that an upload leaves free
+_FILE_MODE, _FOLDER_MODE = stat.S_IFREG | 0o644, stat.S_IFDIR | 0o755
+
+
+@dataclass
+class _Handle:
+    """One open file."""
+
+    upload: Upload
+    wrote: bool = False
+
+
+class DropBox:
+    """One mount's `incoming/`."""
+
+    def __init__(self, spool: str, delivery: Delivery, mode: int = 0o755) -> None:
+        """`spool`: a folder of ours alone; `mode`: the permissions of `incoming/`."""
+        self._spool = spool
+        self._delivery = delivery
+        self._mode = stat.S_IFDIR | mode
+        self._lock = threading.RLock()
+        self._uploads: dict[int, Upload] = {}  # by the inode of the spooled file
+        self._folder_owners: dict[int, int] = {}
+        self._handles: dict[int, _Handle] = {}
+        self._numbers = itertools.count(1)
+        self._imported_below: LRUCache[str, bool] = LRUCache(_IMPORTED_KEPT)  # archives that lay in folders
+        self._slots = Slots()
+        self._user = os.geteuid()
+
+    # Looking.
+
+    def attributes(self, path: str) -> Attributes:
+        """What `stat` tells.
+
+        Raises:
+            NotFoundError: nothing of that name is here, nor was imported.
+        """
+        try:
+            look = os.lstat(self._at(path))
+        except (FileNotFoundError, NotADirectoryError):
+            return self._answer(path)
+        if not path:
+            return Attributes(
+                self._mode, inode_of(f"/{INCOMING}"), look.st_nlink, 0, look.st_mtime_ns, look.st_ctime_ns
+            )
+        if stat.S_ISDIR(look.st_mode):
+            uid = self._folder_owners.get(look.st_ino)
+            return Attributes(_FOLDER_MODE, look.st_ino, look.st_nlink, 0, look.st_mtime_ns, look.st_ctime_ns, uid)
+        upload = self._uploads.get(look.st_ino)
+        return _file_attributes(look, upload.uid if upload else None)
+
+    def items(self, path: str) -> list[Item]:
+        """What lies in a folder."""
+        items = []
+        with os.scandir(self._at(path)) as found:
+            for entry in found:
+                if entry.name == IMPORTING and not path:
+                    continue
+                kind = stat.S_IFDIR if entry.is_dir(follow_symlinks=False) else stat.S_IFREG
+                items.append(Item(entry.name, kind, entry.inode()))
+        return items
+
+    def check_folder(self, path: str) -> None:
+        """Raises NotFoundError, NotADirectoryError: no folder is there."""
+        if not stat.S_ISDIR(self.attributes(path).mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+
+    # Open files.
+
+    def create(self, path: str, uid: int) -> int:
+        """A handle on a new file that belongs to a user."""
+        with self._lock:
+            return self._handle(self._create(path, uid))
+
+    def open(self, path: str, flags: int, uid: int) -> int:
+        """A handle on a file that is here; on a name that was imported, only to write anew."""
+        with self._lock:
+            upload = self._find(path)
+            if upload is None:
+                self._answer(path)
+                if not flags & (os.O_WRONLY | os.O_RDWR):
+                    raise NotFoundError(f"{path} has become a model: its bytes are in models/")
+                upload = self._create(path, uid)
+            return self._handle(upload)
+
+    def attributes_of(self, number: int) -> Attributes:
+        """What `fstat` tells."""
+        upload = self._handles[number].upload
+        return _file_attributes(upload.status(), upload.uid)
+
+    def read_into(self, number: int, view: memoryview, offset: int) -> int:
+        """Read back what was written; fewer bytes than asked for only at the end."""
+        return self._handles[number].upload.read_into(view, offset)
+
+    def write(self, number: int, view: memoryview, offset: int) -> int:
+        """Write all of the view.
+
+        Raises:
+            StoreError: it is known already that nothing can become of this upload, or there is no room.
+        """
+        handle = self._handles[number]
+        handle.wrote = True
+        upload = handle.upload
+        if upload.receipt is None and upload.is_archive:
+            self._delivery.begin(upload)
+        try:
+            self._delivery.check_room(len(view) + upload.unread + _RESERVE)
+            return upload.write(view, offset)
+        except StoreError as error:
+            if not upload.imported:
+                self._delivery.refuse(upload, error)
+            raise
+
+    def truncate(self, path: str, length: int, uid: int) -> None:
+        """Set a file's length by its name."""
+        with self._lock:
+            upload = self._find(path)
+            if upload is None:
+                self._answer(path)
+                upload = self._create(path, uid)
+            number = self._handle(upload)
+        try:
+            upload.truncate(length)
+        finally:
+            self.release(number)
+
+    def truncate_open(self, number: int, length: int) -> None:
+        """Set an open file's length."""
+        handle = self._handles[number]
+        handle.wrote = True
+        handle.upload.truncate(length)
+
+    def flush(self, number: int) -> None:
+        """A program closes a file: its outcome, unless it wrote nothing, or will rename what it wrote.
+
+        Raises:
+            StoreError: why this is no model of the store now.
+        """
+        handle = self._handles[number]
+        if handle.wrote:
+            self._settle(handle.upload)
+
+    def sync(self, number: int) -> None:
+        """Have what was written survive a loss of power."""
+        self._handles[number].upload.sync()
+
+    def release(self, number: int) -> None:
+        """Let go of an open file."""
+        with self._lock:
+            upload = self._handles.pop(number).upload
+            upload.handles -= 1
+            self._let_go(upload)
+
+    # Names.
+
+    def rename(self, old: str, new: str) -> None:
+        """Rename; a file that gets its final name by this is imported.
+
+        Raises:
+            StoreError: why this is no model of the store now. It has its new name all the same.
+        """
+        with self._lock:
+            upload = self._find(old)
+            if upload is None:
+                os.rename(self._at(old), self._at(new))
+                for other in self._below(old):
+                    other.path = new + other.path[len(old) :]
+                return
+            is_written = any(handle.wrote for handle in self._handles.values() if handle.upload is upload)
+            number = self._handle(upload)
+        try:
+            with self._lock:
+                replaced = self._find(new)
+                os.rename(self._at(old), self._at(new))
+                if replaced is upload:
+                    return
+                if replaced is not None:
+                    self._forget(replaced)
+                upload.path = new
+                self._judge(upload)
+            # While it is still being written, what decides is the end of that.
+            if upload.is_settled or not is_written:
+                self._settle(upload)
+        finally:
+            self.release(number)
+
+    def unlink(self, path: str) -> None:
+        """Remove a file; what was imported from it stays in the store."""
+        with self._lock:
+            upload = self._find(path)
+            if upload is None:
+                self._answer(path)
+                self._delivery.forget(path)
+                return
+            os.unlink(self._at(path))
+            self._forget(upload)
+        if not is_note(path):
+            self._delivery.remove_note(path)
+
+    def make_folder(self, path: str, uid: int) -> None:
+        """mkdir."""
+        os.mkdir(self._at(path), 0o700)
+        with self._lock:
+            if uid != self._user:
+                self._folder_owners[os.lstat(self._at(path)).st_ino] = uid
+
+    def remove_folder(self, path: str) -> None:
+        """rmdir."""
+        if not path:
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        with self._lock:
+            inode = os.lstat(self._at(path)).st_ino
+            os.rmdir(self._at(path))
+            self._folder_owners.pop(inode, None)
+
+    def set_times(self, path: str, atime_ns: int | None, mtime_ns: int | None) -> None:
+        """utimens; None leaves a time as it is."""
+        try:
+            look = os.lstat(self._at(path))
+        except (FileNotFoundError, NotADirectoryError):
+            self._answer(path)
+            if mtime_ns is not None:
+                self._delivery.set_mtime(path, mtime_ns)
+            return
+        times = (look.st_atime_ns if atime_ns is None else atime_ns, look.st_mtime_ns if mtime_ns is None else mtime_ns)
+        os.utime(self._at(path), ns=times)
+
+    def sync_folder(self, path: str) -> None:
+        """A program wants a folder to be safe: models that came as folders, at or below it, are imported.
+
+        Raises:
+            StoreError: of the first that could not be.
+        """
+        failed: StoreError | None = None
+        for folder in list(self.model_folders(path)):
+            try:
+                self.import_folder(folder)
+            except StoreError as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
+
+    def model_folders(self, path: str) -> Iterator[str]:
+        """The folders at or below a path, except `incoming/` itself, that hold a `model.yaml`."""
+        for folder, folders, files in os.walk(self._at(path)):
+            below = os.path.relpath(folder, self._spool)
+            if below != "." and MODEL_YAML in files:
+                yield below
+                folders.clear()
+            else:
+                folders[:] = [name for name in folders if not name.startswith(".")]
+
+    def import_folder(self, path: str) -> None:
+        """Make a folder that was copied in a model.
+
+        Raises:
+            StoreError: why it is none; the folder is as before.
+            OSError: EBUSY, something in it is still being written.
+        """
+        with self._lock:
+            alone = next((known for known in self._imported_below if known.startswith(f"{path}/")), None)
+            if alone is not None:
+                raise NotAModelError(
+                    f"{alone} came before the model.yaml and was imported as a model of its own, so {path} is not "
+                    "whole: copy it again, model.yaml first, or as an archive"
+                )
+            uploads = list(self._below(path))
+            if any(upload.handles for upload in uploads):
+                raise OSError(errno.EBUSY, f"{path} is still being written")
+            uid = self._folder_owners.get(os.lstat(self._at(path)).st_ino, self._user)
+            for upload in uploads:
+                self._forget(upload)
+            taken = self._delivery.take_folder(path)
+        self._delivery.deliver_folder(path, taken, uid)
+
+    def newest_change(self, path: str) -> int:
+        """When anything at or below a folder changed last (ns, wall clock)."""
+        newest = 0
+        for folder, _, files in os.walk(self._at(path)):
+            for name in ("", *files):
+                with suppress(FileNotFoundError):
+                    newest = max(newest, os.lstat(os.path.join(folder, name)).st_ctime_ns)
+        return newest
+
+    def busy_below(self, path: str) -> bool:
+        """Whether a file below a folder is open."""
+        with self._lock:
+            return any(upload.handles for upload in self._below(path))
+
+    def running(self) -> list[Upload]:
+        """The uploads that have begun and are not decided."""
+        with self._lock:
+            return [upload for upload in self._uploads.values() if upload.receipt is not None]
+
+    def close(self) -> None:
+        """Stop all that goes on; what was spooled stays."""
+        with self._lock:
+            uploads = list(self._uploads.values())
+            self._uploads.clear()
+        for upload in uploads:
+            upload.stop()
+
+    def _settle(self, upload: Upload) -> None:
+        """Import a complete upload, or say why not."""
+        if upload.imported or upload.removed:
+            return
+        path = upload.path
+        if is_note(path):
+            self._delivery.check_note(path)
+            return
+        self._judge(upload)  # a model.yaml may have come beside it
+        if not upload.is_archive:
+            return
+        self._delivery.report(upload, is_whole=True)
+        try:
+            ready = upload.settle()
+        except StoreError as error:
+            if is_on_its_way(path):
+                return  # said when it gets its final name
+            if upload.is_strict:
+                self._delivery.refuse(upload, error)
+                raise
+            log.info("%s/%s stays as a file of its folder: %s", INCOMING, path, error)
+            self._delivery.withdraw(upload)
+            return
+        if not is_on_its_way(upload.path):
+            self._delivery.deliver(upload, ready, self._spooled_path)
+            if "/" in path:
+                self._imported_below[path] = True
+
+    def _judge(self, upload: Upload) -> None:
+        """Decide what an upload is by where it lies: in a folder that is a model, it is a file of that."""
+        path = upload.path
+        folders = path.split("/")[:-1]
+        in_model = any(
+            os.path.lexists(self._at("/".join([*folders[: depth + 1], MODEL_YAML]))) for depth in range(len(folders))
+        )
+        upload.is_archive = may_be_archive(path) and not in_model
+        upload.is_strict = must_be_archive(path) and not in_model
+        # rsync learns it from the rename, and goes on with its next file; a write that fails would end it.
+        upload.fails_early = upload.is_strict and not is_on_its_way(path)
+
+    def _spooled_path(self, upload: Upload) -> str:
+        return self._at(upload.path)
+
+    def _at(self, path: str) -> str:
+        return f"{self._spool}/{path}" if path else self._spool
+
+    def _answer(self, path: str) -> Attributes:
+        """What `stat` tells of a name that was imported."""
+        receipt = self._delivery.answer(path)
+        if receipt is None:
+            raise NotFoundError(f"{INCOMING}/{path} is not there")
+        size, mtime_ns, uid = receipt
+        return Attributes(_FILE_MODE, inode_of(f"/{INCOMING}/{path}"), 1, size, mtime_ns, mtime_ns, uid)
+
+    def _create(self, path: str, uid: int) -> Upload:
+        descriptor = os.open(self._at(path), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        if uid != self._user and self._user == 0:
+            with suppress(OSError):  # only so that it is still theirs after a crash
+                os.fchown(descriptor, uid, -1)
+        if not is_note(path):
+            self._delivery.remove_note(path)
+        return self._register(path, descriptor, uid)
+
+    def _find(self, path: str) -> Upload | None:
+        """The file that is here under a name; None if there is none, or it is a folder."""
+        try:
+            look = os.lstat(self._at(path))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        if not stat.S_ISREG(look.st_mode):
+            return None
+        known = self._uploads.get(look.st_ino)
+        if known is not None:
+            return known
+        descriptor = os.open(self._at(path), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        return self._register(path, descriptor, look.st_uid)
+
+    def _register(self, path: str, descriptor: int, uid: int) -> Upload:
+        upload = Upload(path, descriptor, uid, self._delivery.stage, self._slots)
+        self._judge(upload)
+        self._uploads[upload.inode] = upload
+        return upload
+
+    def _handle(self, upload: Upload) -> int:
+        upload.handles += 1
+        number = next(self._numbers)
+        self._handles[number] = _Handle(upload)
+        return number
+
+    def _let_go(self, upload: Upload) -> None:
+        """Forget an upload that nobody has open, unless something staged waits for its final name."""
+        if upload.handles or (upload.is_settled and not upload.imported and is_on_its_way(upload.path)):
+            return
+        if self._uploads.get(upload.inode) is upload:
+            del self._uploads[upload.inode]
+        upload.stop()
+        upload.close()
+
+    def _forget(self, upload: Upload) -> None:
+        """A file is gone from its name; who has it open keeps its bytes."""
+        self._uploads.pop(upload.inode, None)
+        upload.removed = True
+        self._delivery.withdraw(upload)
+        upload.stop()
+        if not upload.handles:
+            upload.close()
+
+    def _below(self, path: str) -> Iterator[Upload]:
+        return (upload for upload in list(self._uploads.values()) if upload.path.startswith(f"{path}/"))
+
+
+def _file_attributes(look: os.stat_result, uid: int | None) -> Attributes:
+    return Attributes(_FILE_MODE, look.st_ino, 1, look.st_size, look.st_mtime_ns, look.st_ctime_ns, uid)

@@ -1,0 +1,59 @@
+"""What a name in `incoming/` says about the file: whether it is still on its way, an archive, or a note beside one.
+
+Paths are those below `incoming/`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+ERROR_SUFFIX = ".error"
+CHECKSUM_SUFFIX = ".sha256"
+CHECKSUMS = "SHA256SUMS"
+
+# Names under which programs write what they will rename once it is whole: browsers, WinSCP, wget's front ends.
+_UNFINISHED = (".part", ".partial", ".crdownload", ".download", ".filepart", ".tmp", ".temp", "~")
+_RSYNC = re.compile(r"\.(.+)\.\w{6}", re.DOTALL)  # receiver.c, get_tmpname: .name.XXXXXX
+_ARCHIVES = (
+    ".bentomodel",
+    *(".tar", ".tar.gz", ".tar.xz", ".tar.bz2", ".tar.zst", ".tgz", ".txz", ".tbz2", ".tbz", ".tzst"),
+    ".zip",
+)
+
+
+def is_on_its_way(path: str) -> bool:
+    """Whether a file of this name is not to be imported before it is renamed; rsync's --delay-updates and --partial-dir
+    use folders that begin with a dot."""
+    return any(part.startswith(".") for part in path.split("/")) or path.lower().endswith(_UNFINISHED)
+
+
+def is_note(path: str) -> bool:
+    """Whether it says something of other files: checksums, and the reasons of refusals."""
+    return path.endswith((ERROR_SUFFIX, CHECKSUM_SUFFIX)) or os.path.basename(path) == CHECKSUMS
+
+
+def may_be_archive(path: str) -> bool:
+    """Whether a file may be a model's archive: at the top, whatever its name; further down, where files of a folder
+    that is a model may lie, by its name."""
+    final = final_path(path)
+    return not is_note(final) and ("/" not in final or final.lower().endswith(_ARCHIVES))
+
+
+def must_be_archive(path: str) -> bool:
+    """Whether it is a mistake if it is none: a model's own files may be zip and tar files, too."""
+    final = final_path(path)
+    return not is_note(final) and ("/" not in final or final.lower().endswith(".bentomodel"))
+
+
+def final_path(path: str) -> str:
+    """The path that a file on its way will probably get."""
+    folder, _, name = path.rpartition("/")
+    temporary = _RSYNC.fullmatch(name)
+    if temporary is not None:
+        name = temporary[1]
+    else:
+        suffix = next((suffix for suffix in _UNFINISHED if name.lower().endswith(suffix) and name != suffix), "")
+        name = name[: len(name) - len(suffix)]
+    folders = [part for part in folder.split("/") if part and not part.startswith(".")]
+    return "/".join([*folders, name])

@@ -1,0 +1,60 @@
+"""Housekeeping of `incoming/`: one thread that reports progress and, where the user asked for it, imports folders to
+which nothing came for a while."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+from mount.delivery import Delivery
+from mount.dropbox import DropBox
+from store.errors import StoreError
+
+log = logging.getLogger(__name__)
+
+_INTERVAL = 1.0  # seconds
+
+
+class Housekeeping:
+    """The thread of one drop box."""
+
+    def __init__(self, dropbox: DropBox, delivery: Delivery, settle_seconds: float | None) -> None:
+        """`settle_seconds`: how long a folder must be quiet before it is imported; None for never."""
+        self._dropbox = dropbox
+        self._delivery = delivery
+        self._settle_seconds = settle_seconds
+        self._refused: dict[str, int] = {}  # folder -> its newest time when it was refused (ns)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="housekeeping", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread, without waiting for an import that it is in."""
+        self._stopped.set()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(_INTERVAL):
+            try:
+                for upload in self._dropbox.running():
+                    self._delivery.report(upload)
+                if self._settle_seconds is not None:
+                    self._import_quiet_folders(self._settle_seconds)
+            except Exception:  # it must go on
+                log.exception("housekeeping failed")
+
+    def _import_quiet_folders(self, seconds: float) -> None:
+        for folder in list(self._dropbox.model_folders("")):
+            if self._dropbox.busy_below(folder):
+                continue
+            newest = self._dropbox.newest_change(folder)
+            if time.time_ns() - newest < seconds * 1e9 or self._refused.get(folder) == newest:
+                continue
+            try:
+                self._dropbox.import_folder(folder)
+                self._refused.pop(folder, None)
+            except (StoreError, OSError) as error:
+                log.info("%s is not imported: %s", folder, error)
+                self._refused[folder] = newest

@@ -1,0 +1,67 @@
+"""Incoming: what one mount's `incoming/` is put together from."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass, field
+
+from mount.delivery import Delivery
+from mount.dropbox import DropBox
+from mount.housekeeping import Housekeeping
+from store.catalog import ModelStore
+from store.importing import Importer
+from store.index import Index
+from store.measure import Measurements
+from store.receipts import Receipts
+from store.staged_model import Limits
+from store.staging import StagingArea
+
+log = logging.getLogger(__name__)
+
+_CLOSE_SECONDS = 2.0  # that imports under way get when the mount ends
+
+
+@dataclass(frozen=True)
+class IncomingSettings:
+    """How `incoming/` behaves."""
+
+    staging: str | None = None  # where models are made ready; None for beside the store
+    overwrite: bool = False
+    settle_seconds: float | None = None  # after which a quiet folder is imported; None for never
+    mode: int = 0o755  # permissions of the folder
+    limits: Limits = field(default_factory=Limits)
+
+
+class Incoming:
+    """A drop box with its staging area and its record."""
+
+    def __init__(self, store: ModelStore, index: Index, settings: IncomingSettings) -> None:
+        """What dead mounts left in the staging area is cleaned up, and their uploads taken over.
+
+        Raises:
+            StagingError: there is no place to stage models in.
+        """
+        area = StagingArea(os.path.realpath(store.storage.location), settings.staging)
+        self._session = area.open_session()
+        self._receipts = Receipts(area.receipts)
+        self._receipts.interrupt_dead(area.is_alive)
+        self._importer = Importer(
+            store, self._session, Measurements(index), limits=settings.limits, overwrite=settings.overwrite
+        )
+        delivery = Delivery(self._session, self._importer, self._receipts)
+        delivery.put_back()
+        self.dropbox = DropBox(self._session.spool, delivery, settings.mode)
+        self._housekeeping = Housekeeping(self.dropbox, delivery, settings.settle_seconds)
+        self._housekeeping.start()
+
+    def close(self) -> None:
+        """Stop what goes on; uploads that are not whole are kept for the next mount."""
+        self._housekeeping.stop()
+        self.dropbox.close()
+        is_quiet = self._importer.close(_CLOSE_SECONDS)
+        self._receipts.close()
+        if is_quiet:
+            self._session.close()
+        else:  # its lock ends with the process, and the next mount cleans up
+            log.info("ended while a model was being imported")

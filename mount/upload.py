@@ -1,0 +1,325 @@
+"""Upload: the bytes of one file in `incoming/`, and their staging, which follows while they still arrive.
+
+While bytes come in order, a run reads behind them and stages what they hold, so that little is left to do at the end.
+Where they come otherwise (a zip's header written last, a file that is resumed), one run does it all at the end.
+
+Knows no FUSE. Threading: any thread; locks are never held while staging or writing.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Callable
+
+from store.archive.arriving import ArrivingFile
+from store.errors import CancelledError, NoSpaceError, StoreError
+from store.importing import StagedImport
+
+_AHEAD_KEPT = 1000  # runs of bytes that arrived ahead of a gap
+_EARLY_RUNS = 4  # uploads that are staged while they arrive; each takes the memory of a decoder
+_LATE_RUNS = 2  # that are staged once all is there: these wait for nobody else, so each gets its turn
+
+Stage = Callable[[ArrivingFile], StagedImport]
+
+
+class Arriving:
+    """A file that is still being written, for those who read behind the writer (`ArrivingFile`)."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._condition = threading.Condition()
+        self._available = 0  # bytes from the start without a gap
+        self._ahead: dict[int, int] = {}  # start -> end of what arrived beyond a gap
+        self._consumed = 0  # how far any reader has got
+        self._length: int | None = None
+        self._cancelled = False
+
+    def wrote(self, start: int, end: int) -> bool:
+        """Take note of bytes that were written; False if a reader may have seen what was there before."""
+        with self._condition:
+            if start < self._consumed or len(self._ahead) > _AHEAD_KEPT:
+                return False
+            if start <= self._available:
+                self._available = max(self._available, end)
+                while self._available in self._ahead:
+                    self._available = self._ahead.pop(self._available)
+                self._condition.notify_all()
+            else:
+                self._ahead[start] = max(end, self._ahead.get(start, 0))
+            return True
+
+    def finish(self, length: int) -> None:
+        """All is there: `length` bytes; what was never written is zeros."""
+        with self._condition:
+            self._length = self._available = length
+            self._condition.notify_all()
+
+    def cancel(self) -> None:
+        """Have the readers stop."""
+        with self._condition:
+            self._cancelled = True
+            self._condition.notify_all()
+
+    @property
+    def unread(self) -> int:
+        """Bytes that are there and no reader has seen."""
+        return self._available - self._consumed
+
+    def read_into(self, view: memoryview, offset: int) -> int:
+        """As `ArrivingFile.read_into`."""
+        with self._condition:
+            self._condition.wait_for(lambda: offset < self._available or self._length is not None or self._cancelled)
+            if self._cancelled:
+                raise CancelledError("the upload has gone")
+            count = min(len(view), self._available - offset)
+            self._consumed = max(self._consumed, offset + count)
+        return os.preadv(self._descriptor, [view[:count]], offset) if count > 0 else 0
+
+    def length(self) -> int:
+        """As `ArrivingFile.length`."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._length is not None or self._cancelled)
+            if self._length is None:
+                raise CancelledError("the upload has gone")
+            return self._length
+
+    def fileno(self) -> int:
+        """As `ArrivingFile.fileno`."""
+        return self._descriptor
+
+
+class Slots:
+    """How many uploads are staged at once."""
+
+    def __init__(self) -> None:
+        self.early = threading.Semaphore(_EARLY_RUNS)
+        self.late = threading.Semaphore(_LATE_RUNS)
+
+
+class _Run:
+    """One try to stage an upload, in a thread of its own."""
+
+    def __init__(self, descriptor: int, stage: Stage, slot: threading.Semaphore) -> None:
+        """The run gives `slot` back when it ends."""
+        self._own_descriptor = os.dup(descriptor)
+        self.arriving = Arriving(self._own_descriptor)
+        self._stage = stage
+        self._slot = slot
+        self._lock = threading.Lock()
+        self._abandoned = False
+        self._ended = False
+        self._thread = threading.Thread(target=self._work, name="staging", daemon=True)
+        self.result: StagedImport | None = None
+        self.error: BaseException | None = None
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def wait(self) -> None:
+        self._thread.join()
+
+    def outcome(self) -> StagedImport:
+        """What was staged; raises what went wrong."""
+        if self.error is not None:
+            raise self.error
+        if self.result is None:
+            raise RuntimeError("staging has not ended")
+        return self.result
+
+    def abandon(self, error: StoreError) -> None:
+        """Nobody wants it any more: it ends as soon as it can, and leaves nothing. Does not wait for that."""
+        self.arriving.cancel()
+        with self._lock:
+            self._abandoned = True
+            ended, result, self.result = self._ended, self.result, None
+            self.error = self.error or error
+        if ended and result is not None:
+            threading.Thread(target=result.discard, name="discard", daemon=True).start()
+
+    def _work(self) -> None:
+        result: StagedImport | None = None
+        error: BaseException | None = None
+        try:
+            result = self._stage(self.arriving)
+        except BaseException as failed:  # handed to whoever waits for the outcome
+            error = failed
+        finally:
+            os.close(self._own_descriptor)
+            self._slot.release()
+        with self._lock:
+            self._ended = True
+            if not self._abandoned:
+                self.result, self.error = result, error
+                return
+        if result is not None:
+            result.discard()
+
+
+class Upload:
+    """One file in `incoming/`, from its creation, or its first change since, until it is imported or removed."""
+
+    def __init__(self, path: str, descriptor: int, uid: int, stage: Stage, slots: Slots) -> None:
+        """`path`: below `incoming/`; `descriptor` will be closed here."""
+        self.path = path
+        self.uid = uid
+        self.handles = 0
+        self.receipt: int | None = None  # its number in the record of imports
+        self.imported = False
+        self.removed = False
+        self.is_archive = False  # whether to import it
+        self.is_strict = False  # whether it is a mistake if it holds no model
+        self.fails_early = False  # whether what is known of the end already fails a write
+        self._descriptor = descriptor
+        self._stage = stage
+        self._slots = slots
+        self._lock = threading.Lock()
+        self._settling = threading.Lock()
+        self._changes = 0
+        self._settled_at = -1  # the number of changes that the outcome is of
+        self._run: _Run | None = None
+        look = os.fstat(descriptor)
+        self.inode = look.st_ino
+        self._fresh = look.st_size == 0
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it is known what became of these bytes."""
+        with self._lock:
+            return self._settled_at == self._changes
+
+    @property
+    def unread(self) -> int:
+        """Bytes that are here and not staged yet."""
+        run = self._run
+        return run.arriving.unread if run is not None else 0
+
+    def status(self) -> os.stat_result:
+        """Of the file that holds the bytes."""
+        return os.fstat(self._descriptor)
+
+    def write(self, view: memoryview, offset: int) -> int:
+        """Write all of the view.
+
+        Raises:
+            StoreError: it is known already that nothing can become of this upload.
+            NoSpaceError: there is no room.
+        """
+        with self._lock:
+            self._refuse_if_imported()
+            if self._fresh and offset == 0 and self.is_archive and self._run is None:
+                self._begin_early()
+            run = self._run
+            known = run.error if run is not None and self.fails_early and self._settled_at != self._changes else None
+        if known is not None:
+            raise known
+        self._fresh = False
+        try:
+            written = os.pwrite(self._descriptor, view, offset)
+            while written < len(view):
+                written += os.pwrite(self._descriptor, view[written:], offset + written)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise NoSpaceError(f"{self.path}: there is no room left for the upload") from None
+            raise
+        self._changed(run, lambda arriving: arriving.wrote(offset, offset + written))
+        return written
+
+    def truncate(self, length: int) -> None:
+        """Make it so long."""
+        with self._lock:
+            self._refuse_if_imported()
+            run = self._run
+        if length == os.fstat(self._descriptor).st_size:
+            return
+        os.ftruncate(self._descriptor, length)
+        self._fresh = length == 0
+        self._changed(run, lambda _arriving: False)
+
+    def read_into(self, view: memoryview, offset: int) -> int:
+        """Read back what was written: the number of bytes, fewer than asked for only at the end."""
+        got = 0
+        while got < len(view):
+            more = os.preadv(self._descriptor, [view[got:]], offset + got)
+            if not more:
+                break
+            got += more
+        return got
+
+    def sync(self) -> None:
+        """Have the bytes survive a loss of power."""
+        os.fsync(self._descriptor)
+
+    def settle(self) -> StagedImport:
+        """What the bytes hold, staged; waits until it is known.
+
+        Raises:
+            StoreError: why they cannot be imported.
+        """
+        with self._settling:
+            with self._lock:
+                changes, run = self._changes, self._run
+            if run is None:
+                self._slots.late.acquire()
+                run = self._new_run(self._slots.late)
+                with self._lock:
+                    self._run = run
+            run.arriving.finish(os.fstat(self._descriptor).st_size)
+            run.wait()
+            with self._lock:
+                if self._run is not run or changes != self._changes:
+                    raise CancelledError(f"{self.path} was changed while it was checked: copy it again")
+                self._settled_at = changes
+        return run.outcome()
+
+    def refuse(self, error: StoreError) -> None:
+        """These bytes are not to be imported, for a reason that staging could not know."""
+        with self._lock:
+            if self._run is not None:
+                self._run.abandon(error)
+
+    def mark_imported(self) -> None:
+        """Nothing may be written any more."""
+        with self._lock:
+            self.imported = True
+            self._run = None
+
+    def stop(self) -> None:
+        """Stop staging, and remove what was staged, without waiting for that."""
+        with self._lock:
+            run, self._run = self._run, None
+            self._changes += 1
+        if run is not None:
+            run.abandon(CancelledError("the upload has gone"))
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._descriptor)
+
+    def _begin_early(self) -> None:
+        if self._slots.early.acquire(blocking=False):
+            self._run = self._new_run(self._slots.early)
+
+    def _new_run(self, slot: threading.Semaphore) -> _Run:
+        try:
+            run = _Run(self._descriptor, self._stage, slot)
+            run.start()
+        except BaseException:
+            slot.release()
+            raise
+        return run
+
+    def _changed(self, run: _Run | None, follows: Callable[[Arriving], bool]) -> None:
+        """The bytes have changed: what was staged of them holds only if the run can follow."""
+        with self._lock:
+            was_settled = self._settled_at == self._changes
+            self._changes += 1
+            if run is None or self._run is not run or (not was_settled and follows(run.arriving)):
+                return
+            self._run = None
+        run.abandon(CancelledError(f"{self.path} was changed while it was staged"))
+
+    def _refuse_if_imported(self) -> None:
+        if self.imported:
+            raise CancelledError(f"{self.path} has been imported already: copy it anew to import it again")

@@ -1,0 +1,816 @@
+"""What incoming/ promises: outcomes as errno and in words, tags that are taken, uploads beside each other and in any
+order, bounded memory, folders, checksums, and archives that mean harm."""
+
+import contextlib
+import errno
+import gzip
+import hashlib
+import io
+import json
+import lzma
+import os
+import random
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.harness import ROOT, Mounted, ended, make_model, run, wait_until
+from tests.incoming import area_of, cp, imports, imports_command, made, made_tar, peak_memory, same, spooled, staged, tar_of
+
+Mount = Callable[..., Mounted]
+MODEL_YAML = "name: {name}\nversion: {version}\nmodule: ''\nlabels: {{}}\noptions: {{}}\nmetadata: {{}}\ncontext:\n  framework_name: ''\n  framework_versions: {{}}\n  bentoml_version: 1.4.39\n  python_version: 3.11.7\nsignatures: {{}}\napi_version: v1\ncreation_time: '2026-01-02T03:04:05.678901+00:00'\n"
+
+
+def yaml_of(tag: str) -> bytes:
+    name, version = tag.split(":")
+    return MODEL_YAML.format(name=name, version=version).encode()
+
+
+def put(mount: Mounted, name: str, content: bytes) -> int:
+    """Writes a file into incoming/ as a program that heeds every error does; 0 or the first errno."""
+    try:
+        descriptor = os.open(mount.path / "incoming" / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    except OSError as error:
+        return error.errno or -1
+    number = 0
+    view = memoryview(content)
+    try:
+        while view:
+            view = view[os.write(descriptor, view[: 1 << 20]) :]
+    except OSError as error:
+        number = error.errno or -1
+    try:
+        os.close(descriptor)
+    except OSError as error:
+        number = number or error.errno or -1
+    return number
+
+
+def in_incoming(mount: Mounted) -> list[str]:
+    return sorted(os.listdir(mount.path / "incoming"))
+
+
+def nothing_is_staged(mount: Mounted) -> None:
+    wait_until(lambda: staged(area_of(mount.store)) == [], 10, "nothing is left in staging")
+
+
+# Outcomes.
+
+
+def member(name: str, content: bytes = b"", **fields: object) -> tuple[tarfile.TarInfo, bytes]:
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    for field, value in fields.items():
+        setattr(info, field, value)
+    return info, content
+
+
+def tar_with(*members: tuple[tarfile.TarInfo, bytes], tag: str = "bad:v1", form: int = tarfile.PAX_FORMAT) -> bytes:
+    """A tar of a model that has these members, too."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w", format=form) as tar:
+        for info, content in (member("model.yaml", yaml_of(tag)), member("w", b"w" * 1000), *members):
+            tar.addfile(info, io.BytesIO(content))
+    return archive.getvalue()
+
+
+def zip_with(*names: str, content: bytes = b"x") -> bytes:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("model.yaml", yaml_of("bad:v1"))
+        for name in names:
+            file.writestr(name, content)
+    return archive.getvalue()
+
+
+def tar_of_yaml(text: str) -> bytes:
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        info, content = member("model.yaml", text.encode())
+        tar.addfile(info, io.BytesIO(content))
+    return archive.getvalue()
+
+
+def flipped(content: bytes, at: int) -> bytes:
+    return content[:at] + bytes([content[at] ^ 0x40]) + content[at + 1 :]
+
+
+def stored_zip_with_wrong_crc() -> bytes:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as file:
+        file.writestr("model.yaml", yaml_of("bad:v1"))
+        file.writestr("w", b"needle in the haystack" * 100)
+    content = archive.getvalue()
+    return flipped(content, content.index(b"needle") + 3)
+
+
+def overlapping_zip() -> bytes:
+    """Two entries whose bytes are the same bytes, as zip bombs do it."""
+    content = bytearray(zip_with("a", "b", content=b"y" * 100_000))
+    entries = [at for at in range(len(content)) if content[at : at + 4] == b"PK\x01\x02"]
+    content[entries[2] + 42 : entries[2] + 46] = content[entries[1] + 42 : entries[1] + 46]
+    return bytes(content)
+
+
+def tar_with_size_field(field: bytes) -> bytes:
+    content = bytearray(tar_with(member("huge", b"h" * 600)))
+    at = content.index(b"huge\0")
+    content[at + 124 : at + 136] = field
+    content[at + 148 : at + 156] = b" " * 8
+    content[at + 148 : at + 156] = b"%06o\0 " % sum(content[at : at + 512])
+    return bytes(content)
+
+
+BOMB = (
+    "a: &a [x,x,x,x,x,x,x,x,x]\n"
+    + "".join(f"{one}: &{one} [{','.join([f'*{other}'] * 9)}]\n" for other, one in zip("abcdefgh", "bcdefghi", strict=True))
+    + MODEL_YAML.format(name="bad", version="v1")
+)
+
+REFUSED: dict[str, tuple[Callable[[], bytes], int, str]] = {
+    "no archive": (lambda: b"These are no bytes of an archive.\n" * 100, errno.EINVAL, "no archive"),
+    "a picture": (lambda: b"\x89PNG\r\n\x1a\n" + bytes(5000), errno.EINVAL, "no archive"),
+    "no model.yaml": (lambda: _no_model_yaml(), errno.EINVAL, "model.yaml"),
+    "a bad tag": (lambda: tar_with(tag="Upper Case:v1"), errno.EINVAL, "tag|name"),
+    "a tag with a newline": (lambda: tar_of_yaml(MODEL_YAML.format(name='"bad\\n"', version="v1")), errno.EINVAL, "tag|name"),
+    "yaml that blows up": (lambda: tar_of_yaml(BOMB), errno.EINVAL, "model.yaml"),
+    "yaml with a Python tag": (
+        lambda: tar_of_yaml("x: !!python/object/apply:os.system ['touch /tmp/pwned']\n" + yaml_of("bad:v1").decode()),
+        errno.EINVAL,
+        "model.yaml",
+    ),
+    "a large model.yaml": (lambda: gzip.compress(tar_of_yaml("#" * 100_000_000), 1), errno.EINVAL, "model.yaml"),
+    "tar cut short": (lambda: tar_with(member("z", b"z" * 5000))[:4000], errno.EBADMSG, "cut short|ends"),
+    "gzip cut short": (lambda: gzip.compress(tar_with())[:-20], errno.EBADMSG, "cut short|ends|damaged"),
+    "gzip with a wrong CRC": (lambda: flipped(gzip.compress(tar_with()), -6 % len(gzip.compress(tar_with()))), errno.EBADMSG, "damaged|CRC"),
+    "xz cut short": (lambda: lzma.compress(tar_with())[:-10], errno.EBADMSG, "cut short|ends|damaged"),
+    "xz with a wrong byte": (lambda: flipped(lzma.compress(tar_with()), 100), errno.EBADMSG, "damaged"),
+    "zip cut short": (lambda: zip_with("a")[:-30], errno.EBADMSG, "cut short|damaged|ends"),
+    "zip with a wrong CRC": (stored_zip_with_wrong_crc, errno.EBADMSG, "CRC"),
+    "an absolute member": (lambda: tar_with(member("/etc/pwned", b"x")), errno.EINVAL, "leads out"),
+    "a member above": (lambda: tar_with(member("a/../../pwned", b"x")), errno.EINVAL, "leads out"),
+    "a zip member above": (lambda: zip_with("../pwned"), errno.EINVAL, "leads out"),
+    "a symbolic link out": (
+        lambda: tar_with(member("l", type=tarfile.SYMTYPE, linkname="../../../../etc/passwd")),
+        errno.EINVAL,
+        "out of the model",
+    ),
+    "an absolute symbolic link": (
+        lambda: tar_with(member("l", type=tarfile.SYMTYPE, linkname="/etc/passwd")),
+        errno.EINVAL,
+        "out of the model",
+    ),
+    "a hard link out": (
+        lambda: tar_with(member("l", type=tarfile.LNKTYPE, linkname="../../etc/passwd")),
+        errno.EINVAL,
+        "out of the model",
+    ),
+    "written through a link": (
+        lambda: tar_with(member("l", type=tarfile.SYMTYPE, linkname="/tmp"), member("l/pwned", b"x")),
+        errno.EINVAL,
+        "link",
+    ),
+    "a device": (lambda: tar_with(member("d", type=tarfile.CHRTYPE, devmajor=1, devminor=3)), errno.EINVAL, "device"),
+    "a fifo": (lambda: tar_with(member("f", type=tarfile.FIFOTYPE)), errno.EINVAL, "device|pipe"),
+    "a member twice": (lambda: tar_with(member("w", b"again")), errno.EINVAL, "twice"),
+    "a file as a folder": (lambda: tar_with(member("w/below", b"x")), errno.EINVAL, "folder"),
+    "a huge size": (lambda: tar_with_size_field(b"\x80" + bytes(3) + b"\x7f" + b"\xff" * 7), errno.EFBIG, "more than"),
+    "a negative size": (lambda: tar_with_size_field(b"\xff" * 11 + b"\xf0"), errno.EBADMSG, "size|damaged"),
+    "overlapping entries": (overlapping_zip, errno.EBADMSG, "overlap|damaged"),
+    "too many members": (lambda: tar_with(*(member(f"e{number}") for number in range(120))), errno.EFBIG, "--max-members"),
+    "too large": (lambda: gzip.compress(tar_with(member("z", bytes(60_000_000))), 1), errno.EFBIG, "--max-expanded"),
+}
+
+
+def _no_model_yaml() -> bytes:
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        tar.addfile(*_with_stream(member("weights", b"w")))
+    return archive.getvalue()
+
+
+def _with_stream(pair: tuple[tarfile.TarInfo, bytes]) -> tuple[tarfile.TarInfo, io.BytesIO]:
+    return pair[0], io.BytesIO(pair[1])
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mounted]:
+    """A mount with low limits, whose store has one model."""
+    base = tmp_path_factory.mktemp("strict")
+    store = base / "bentoml" / "models"
+    make_model(store, "good:v1", {"w": b"good"})
+    with Mounted(store, base / "mount", options=["--max-members", "100", "--max-expanded", "50M"]) as mounted:
+        mounted.allow_log("was not imported")
+        yield mounted
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_refusals(strict: Mounted, what: str) -> None:
+    """The errno, the sentence beside the file, the record, and nothing left of it anywhere."""
+    build, number, words = REFUSED[what]
+    content = build()
+    before = sorted(strict.store.rglob("*"))
+    name = f"{what}.tar"
+    assert errno.errorcode.get(put(strict, name, content)) == errno.errorcode[number]
+    note = (strict.path / "incoming" / f"{name}.error").read_text()
+    assert note.startswith(f"{name} was not imported: ")
+    assert re.search(words, note), note
+    receipt = imports(strict)[-1]
+    assert (receipt["file"], receipt["state"], receipt["errno"]) == (name, "refused", errno.errorcode[number])
+    assert receipt["error"] in note
+    assert name in strict.log()
+    assert sorted(strict.store.rglob("*")) == before
+    nothing_is_staged(strict)
+    assert not Path("/tmp/pwned").exists()
+    # The file can be removed, and takes its reason with it.
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(strict.path / "incoming" / name)
+    assert in_incoming(strict) == []
+
+
+def test_a_refused_file_can_be_copied_again(store: Path, mounted: Mount, tmp_path: Path) -> None:
+    mount = mounted(store)
+    mount.expect_log("m-v1.tar was not imported", times=1)
+    whole = made_tar(tmp_path, "m:v1").read_bytes()
+    assert put(mount, "m-v1.tar", whole[:2000]) == errno.EBADMSG
+    assert in_incoming(mount) == ["m-v1.tar", "m-v1.tar.error"]
+    assert put(mount, "m-v1.tar", whole) == 0
+    assert in_incoming(mount) == []
+    assert [receipt["state"] for receipt in imports(mount)] == ["refused", "imported"]
+    same(tmp_path / "made/m/v1", store / "m/v1")
+
+
+def test_a_failed_close_is_not_final(store: Path, mounted: Mount, tmp_path: Path) -> None:
+    """More bytes may come: they are appended, and the whole is imported."""
+    mount = mounted(store)
+    mount.expect_log("was not imported")
+    whole = made_tar(tmp_path, "m:v1", {"w": os.urandom(300_000)}).read_bytes()
+    assert put(mount, "m.tar", whole[:200_000]) == errno.EBADMSG
+    with open(mount.path / "incoming/m.tar", "ab") as file:
+        file.write(whole[200_000:])
+    same(tmp_path / "made/m/v1", store / "m/v1")
+    assert in_incoming(mount) == []
+
+
+def test_what_is_known_to_be_bad_fails_the_next_write(store: Path, mounted: Mount) -> None:
+    """For the programs that ignore what close says."""
+    mount = mounted(store)
+    mount.expect_log("was not imported", times=1)
+    content = tar_with(member("../out", b"x")) + bytes(1_000_000)
+
+    with pytest.raises(OSError, match="Invalid argument") as raised, open(mount.path / "incoming/m.tar", "wb", 0) as file:
+        file.write(content)
+        for _ in range(2000):
+            file.write(bytes(100_000))
+            time.sleep(0.005)
+    assert raised.value.errno == errno.EINVAL
+    assert "leads out" in (mount.path / "incoming/m.tar.error").read_text()
+    assert imports(mount)[-1]["errno"] == "EINVAL"
+    run("bash", "-c", f"! (sleep 0.2; cat {mount.path}/incoming/m.tar) >/dev/full")
+    nothing_is_staged(mount)
+
+
+def test_imports_table_and_follow(store: Path, mounted: Mount, tmp_path: Path) -> None:
+    mount = mounted(store)
+    mount.expect_log("bad.tar was not imported", times=1)
+    assert imports(mount) == []
+    follower = subprocess.Popen(
+        [*map(str, imports_command(mount)), "--follow", "--json"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    lines: list[dict[str, object]] = []
+
+    def follow() -> None:
+        assert follower.stdout is not None
+        lines.extend(json.loads(line) for line in follower.stdout)
+
+    with ended(follower):  # type: ignore[arg-type]
+        reader = threading.Thread(target=follow)
+        reader.start()
+        time.sleep(1.5)
+        content = made_tar(tmp_path, "m:v1", {"w": os.urandom(2_000_000)}).read_bytes()
+        with open(mount.path / "incoming/slow.tar", "wb", 0) as file:
+            file.write(content[:1_000_000])
+            # Running ones are listed, with their progress.
+            wait_until(lambda: imports(mount)[-1]["received"] >= 1_000_000, 20, "the progress is told", interval=0.3)
+            running = imports(mount)[-1]
+            assert (running["file"], running["ended"], running["state"]) == ("slow.tar", None, "receiving")
+            file.write(content[1_000_000:])
+        assert put(mount, "bad.tar", b"bad" * 100) == errno.EINVAL
+        wait_until(lambda: {line["state"] for line in lines} >= {"receiving", "imported", "refused"}, 20, "all is followed")
+    reader.join(10)
+    table = run(*imports_command(mount), cwd=ROOT).stdout.splitlines()
+    assert table[0].split() == ["Started", "File", "Outcome", "Model", "Received", "Reason"]
+    assert "slow.tar" in table[1]
+    assert "m:v1" in table[1]
+    assert "bad.tar" in table[2]
+    assert "no archive" in table[2]
+    mount.stop()
+    kept = imports(mount)
+    assert [(receipt["file"], receipt["state"]) for receipt in kept] == [("slow.tar", "imported"), ("bad.tar", "refused")]
+    mount._expectations.clear()
+    mount.start()
+    assert imports(mount) == kept
+
+
+# Tags that are taken.
+
+
+def test_same_content_in_other_archives_is_unchanged(store: Path, mounted: Mount, tmp_path: Path) -> None:
+    """Compared by content: other archive bytes of the same model are no other model."""
+    mount = mounted(store)
+    model = made(tmp_path, "m:v1", {"w": os.urandom(100_000), "d/e": b"e", "empty/": b""})
+    archives = [tar_of(model, tmp_path / "1.tar"), tar_of(model, tmp_path / "2.tar.gz", "w:gz"), tmp_path / "3.zip", tmp_path / "4.tar.xz"]
+    run("zip", "-qr", archives[2], ".", cwd=model)
+    run("tar", "cJf", archives[3], "-C", model.parent, "v1")
+    inodes = None
+    for archive in archives:
+        run("cp", archive, mount.path / "incoming")
+        found = {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in store.rglob("*")}
+        assert inodes in (None, found)
+        inodes = found
+    run("cp", "-r", model, mount.path / "incoming/folder")
+    run("sync", mount.path / "incoming/folder")
+    assert [receipt["state"] for receipt in imports(mount)] == ["imported"] + ["unchanged"] * 4
+    assert in_incoming(mount) == []
+    nothing_is_staged(mount)
+
+
+@pytest.mark.parametrize("change", ["a byte", "a file more", "a file less", "an empty folder more", "model.yaml", "exec bit"])
+def test_other_content_is_refused(store: Path, mounted: Mount, tmp_path: Path, change: str) -> None:
+    mount = mounted(store)
+    files: dict[str | bytes, bytes | int] = {"w": b"w" * 50_000, "d/e": b"e"}
+    run("cp", made_tar(tmp_path, "m:v1", files), mount.path / "incoming")
+    before = {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}
+    other = dict(files)
+    labels = {}
+    if change == "a byte":
+        other["w"] = b"w" * 49_999 + b"x"
+    elif change == "a file more":
+        other["d/f"] = b""
+    elif change == "a file less":
+        del other["d/e"]
+    elif change == "an empty folder more":
+        other["empty/"] = b""
+    elif change == "model.yaml":
+        labels = {"another": "label"}
+    executable = ["w"] if change == "exec bit" else []
+    shutil.rmtree(tmp_path / "made")
+    done = cp(made_tar(tmp_path, "m:v1", other, labels=labels, executable=executable), mount.path / "incoming")
+    if change == "exec bit":  # BentoML itself loses it when it imports
+        assert done.returncode in (0, 1)
+        mount.allow_log("m-v1.tar was not imported")
+        return
+    mount.expect_log("m-v1.tar was not imported: m:v1 is in the store with", times=1)
+    assert done.returncode == 1
+    assert "File exists" in done.stderr
+    assert "--overwrite" in (mount.path / "incoming/m-v1.tar.error").read_text()
+    assert {path: path.read_bytes() for path in store.rglob("*") if path.is_file()} == before
+    nothing_is_staged(mount)
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".bentomodel", ".zip", "files"])
+def test_overwrite_replaces_under_readers(store: Path, mounted: Mount, tmp_path: Path, suffix: str) -> None:
+    """Who reads the old model goes on with its bytes or gets ESTALE; who opens it anew gets the new one."""
+    mount = mounted(store, options=["--overwrite"])
+    old, new = (random.Random(seed).randbytes(6_000_000) for seed in (1, 2))
+    make_model(store, "m:v1", {"w": old})
+    path = mount.path / "models/m/v1/files/w" if suffix == "files" else mount.archive("m:v1", suffix)
+    wait_until(path.exists, 10, "it is shown")
+    expected = path.read_bytes()
+    with open(path, "rb", 0) as early, open(path, "rb", 0) as late:
+        assert early.read(100_000) == expected[:100_000]
+        # Also a partly read one under another's reads, through the kernel's cache.
+        run("cp", made_tar(tmp_path, "m:v1", {"w": new}), mount.path / "incoming")
+        assert imports(mount)[-1]["state"] == "replaced"
+        assert (store / "m/v1/w").read_bytes() == new
+        wait_until(lambda: _reads(path, new, suffix), 10, "the new model is shown")
+        for file, begin in ((early, 100_000), (late, 0)):
+            for offset in range(begin, len(expected), 1_000_000):
+                with contextlib.suppress(OSError):
+                    assert os.pread(file.fileno(), 50_000, offset) == expected[offset : offset + 50_000]
+                try:
+                    os.pread(file.fileno(), 50_000, offset)
+                except OSError as error:
+                    assert error.errno == errno.ESTALE
+    nothing_is_staged(mount)
+    assert sorted(entry.name for entry in (store / "m").iterdir()) == ["latest", "v1"]
+
+
+def _reads(path: Path, new: bytes, suffix: str) -> bool:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        assert error.errno == errno.ESTALE
+        return False
+    return content == new if suffix == "files" else new[:60_000] in content
+
+
+def test_overwrite_is_seen_by_a_mount_that_had_measured(store: Path, mounted: Mount, tmp_path: Path) -> None:
+    """What was learnt while staging is of the new files, not of the old ones."""
+    mount = mounted(store, options=["--overwrite"])
+    for number in range(3):
+        shutil.rmtree(tmp_path / "made", ignore_errors=True)
+        run("cp", made_tar(tmp_path, "m:v1", {"w": bytes([number]) * 300_000}), mount.path / "incoming")
+
+        def whole(number: int = number) -> bool:
+            try:
+                with zipfile.ZipFile(mount.archive("m:v1", ".zip")) as file:
+                    assert file.testzip() is None
+                    return file.read("w") == bytes([number]) * 300_000
+            except OSError:
+                return False
+
+        wait_until(whole, 10, "the zip is of the new model")
+        run("bash", "-c", "cd $0 && sha256sum -c SHA256SUMS", mount.path / "models/m/v1")
+
+
+# Uploads beside each other.
+
+
+def test_a_slow_upload_blocks_nobody(store: Path, mounted: Mount, tmp_path: Path) -> None:
+    mount = mounted(store)
+    content = made_tar(tmp_path, "slow:v1", {"w": os.urandom(3_000_000)}).read_bytes()
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    target = mount.path / "incoming/slow.tar"
+    with ended(subprocess.Popen(["bash", "-c", 'cat "$0" > "$1"', pipe, target])) as copier:
+        with pipe.open("wb", 0) as feed:
+            feed.write(content[:2_000_000])
+            wait_until(lambda: target.exists() and target.stat().st_size >= 1_900_000, 10, "the upload has begun")
+            for number in range(3):
+                run("cp", made_tar(tmp_path, f"m{number}:v1"), mount.path / "incoming", seconds=20)
+                assert run("ls", mount.path / "incoming", seconds=20).stdout.split() == ["slow.tar"]
+            assert sorted(entry.name for entry in store.iterdir()) == ["m0", "m1", "m2"]
+            feed.write(content[2_000_000:])
+        assert copier.wait(30) == 0
+    same(tmp_path / "made/slow/v1", store / "slow/v1")
+
+
+def test_an_import_that_hangs_blocks_nobody(store: Path, mounted: Mount, tmp_path: Path) -> None:
+    """While one waits in close, for a lock that somebody else holds, the folder is listed and others write to it."""
+    mount = mounted(store)
+    lock = area_of(store) / "latest.lock"
+    holder = subprocess.Popen(["flock", str(lock), "sleep", "60"])
+    with ended(holder):
+        wait_until(lambda: subprocess.run(["flock", "-n", str(lock), "true"], check=False).returncode, 10, "it is locked")
+        hanging = subprocess.Popen(["cp", made_tar(tmp_path, "m:v1"), mount.path / "incoming"])
+        with ended(hanging):
+            wait_until((store / "m/v1").exists, 10, "the import has got to its end")
+            assert run("ls", mount.path / "incoming", seconds=10).stdout.split() in ([], ["m-v1.tar"])
+            descriptor = os.open(mount.path / "incoming/n.tar", os.O_WRONLY | os.O_CREAT)
+            assert os.write(descriptor, b"n" * 100_000) == 100_000
+            assert run("ls", "-l", mount.path / "incoming", seconds=10).stdout.count("n.tar") == 1
+            os.unlink(mount.path / "incoming/n.tar")
+            os.close(descriptor)
+            assert hanging.poll() is None
+            holder.kill()
+            subprocess.run(["pkill", "-P", str(holder.pid)], check=False)
+            # flock's child holds the lock as well.
+            wait_until(lambda: hanging.poll() is not None, 90, "the import goes on")
+            assert hanging.returncode == 0
+
+
+def test_twelve_uploads_at_once(store: Path, mounted: Mount, tmp_path: Path) -> None:
+    """Interleaved, slowly, of several formats, each closed in its turn."""
+    mount = mounted(store)
+    uploads = []
+    for number in range(12):
+        model = made(tmp_path, f"m{number}:v1", {"w": os.urandom(400_000), "text": b"text " * 40_000})
+        archive = tmp_path / f"m{number}"
+        if number % 3 == 0:
+            tar_of(model, archive, "w:xz")
+        elif number % 3 == 1:
+            tar_of(model, archive, "w:gz")
+        else:
+            run("zip", "-qr", f"{archive}.zip", ".", cwd=model)
+            archive = archive.with_suffix(".zip")
+        content = archive.read_bytes()
+        uploads.append((open(mount.path / "incoming" / archive.name, "wb", 0), content))  # noqa: SIM115
+    step = 50_000
+    for offset in range(0, max(len(content) for _, content in uploads), step):
+        for file, content in uploads:
+            if content[offset : offset + step]:
+                file.write(content[offset : offset + step])
+        time.sleep(0.05)
+    assert len(in_incoming(mount)) == 12
+    with ThreadPoolExecutor(12) as pool:
+        list(pool.map(lambda upload: upload[0].close(), uploads))
+    for number in range(12):
+        same(tmp_path / f"made/m{number}/v1", store / f"m{number}/v1")
+    assert in_incoming(mount) == []
+    nothing_is_staged(mount)
+
+
+@pytest.mark.parametrize("how", ["backwards", "random", "head last", "odd blocks", "twice the same"])
+@pytest.mark.parametrize("suffix", [".tar", ".tar.xz", ".zip"])
+def test_writes_in_any_order(store: Path, mounted: Mount, tmp_path: Path, how: str, suffix: str) -> None:
+    mount = mounted(store)
+    model = made(tmp_path, "m:v1", {"w": os.urandom(1_000_000), "d/e": b"e" * 100_000})
+    archive = tmp_path / f"m{suffix}"
+    if suffix == ".zip":
+        run("zip", "-qr", archive, ".", cwd=model)
+    else:
+        tar_of(model, archive, "w:xz" if suffix == ".tar.xz" else "w")
+    content = archive.read_bytes()
+    size = 65_537 if how == "odd blocks" else 40_000
+    offsets = list(range(0, len(content), size))
+    if how == "backwards":
+        offsets.reverse()
+    elif how == "head last":
+        offsets = [*offsets[1:], 0]
+    elif how in ("random", "odd blocks"):
+        random.Random(how).shuffle(offsets)
+    else:
+        offsets = offsets * 2
+    descriptor = os.open(mount.path / "incoming" / archive.name, os.O_WRONLY | os.O_CREAT)
+    for offset in offsets:
+        assert os.pwrite(descriptor, content[offset : offset + size], offset) == len(content[offset : offset + size])
+    os.close(descriptor)
+    same(model, store / "m/v1")
+    nothing_is_staged(mount)
+
+
+def test_dd_with_seek(store: Path, mounted: Mount, tmp_path: Path) -> None:
+    mount = mounted(store)
+    archive = made_tar(tmp_path, "m:v1", {"w": os.urandom(500_000)})
+    blocks = -(-archive.stat().st_size // 100_000)
+    target = mount.path / "incoming/m.tar"
+    mount.allow_log("m.tar was not imported")
+    for block in reversed(range(blocks)):
+        done = subprocess.run(
+            ["dd", f"if={archive}", f"of={target}", "bs=100000", "count=1", f"skip={block}", f"seek={block}", "conv=notrunc"],
+            capture_output=True,
+            check=False,
+            timeout=30,
+        )
+        assert (done.returncode == 0) == (block == 0), done.stderr
+    same(tmp_path / "made/m/v1", store / "m/v1")
+
+
+def test_two_writers_of_one_name(store: Path, mounted: Mount, tmp_path: Path) -> None:
+    """What they make of the file is theirs; nothing of it stays in staging, and the next one alone gets its way."""
+    mount = mounted(store)
+    mount.allow_log("m-v1.tar was not imported")
+    archive = made_tar(tmp_path, "m:v1", {"w": os.urandom(2_000_000)})
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: cp(archive, mount.path / "incoming"), range(12)))
+    run("cp", archive, mount.path / "incoming")
+    same(tmp_path / "made/m/v1", store / "m/v1")
+    nothing_is_staged(mount)
+
+
+def test_staging_overlaps_the_upload(store: Path, mounted: Mount, tmp_path: Path) -> None:
+    """close waits for the tail only: before it, what has arrived is staged."""
+    mount = mounted(store)
+    for kind in ("", "xz", "gz"):
+        name = f"m{kind}"
+        files: dict[str | bytes, bytes | int] = {f"{number:03}": os.urandom(500_000) for number in range(30)}
+        model = made(tmp_path, f"{name}:v1", files)
+        content = tar_of(model, tmp_path / f"{name}.tar", f"w:{kind}" if kind else "w").read_bytes()
+        with open(mount.path / "incoming" / f"{name}.tar", "wb", 0) as file:
+            for offset in range(0, len(content) - 600_000, 200_000):
+                file.write(content[offset : offset + 200_000])
+                written = offset + 200_000
+            wanted = int(15_000_000 * 0.9)
+
+            def there() -> int:
+                return sum(path.stat().st_size for top in staged(area_of(store)) for path in top.rglob("*") if path.is_file())
+
+            wait_until(lambda: there() >= wanted, 60, f"{wanted} bytes are staged, {kind}")
+            assert not (store / name).exists()
+            file.write(content[written:])
+        same(model, store / name / "v1")
+
+
+@pytest.mark.parametrize("kind", ["gz", "xz", "tar", "zip"])
+def test_memory_is_bounded(store: Path, mounted: Mount, tmp_path: Path, kind: str) -> None:
+    """1.5 GiB, by what compresses best and by what needs most memory to decode (xz -9: a window of 64 MiB)."""
+    mount = mounted(store)
+    model = made(tmp_path, "m:v1", {"sparse": 1400 << 20, "small/e": b"e"})
+    with (model / "random").open("wb") as file:
+        for _ in range(100):
+            file.write(os.urandom(1 << 20))
+    archive = tmp_path / f"m.{kind}"
+    packed = {
+        "gz": f"tar c -C {model} . | pigz -1 > {archive}",
+        "xz": f"tar c -C {model} random small model.yaml | xz -9 -T1 > {archive}",
+        "tar": f"tar c --sort=name -C {model} . > {archive}",
+        "zip": f"cd {model} && zip -1qr {archive} .",
+    }[kind]
+    run("bash", "-ec", packed, seconds=240)
+    run("cp", archive, mount.path / "incoming", seconds=240)
+    assert peak_memory(mount.pid) < 120e6, f"{peak_memory(mount.pid):,}"
+    names = ["random", "small/e", "model.yaml"] if kind == "xz" else ["sparse", "random", "small/e", "model.yaml"]
+    for name in names:
+        run("cmp", model / name, store / "m/v1" / name, seconds=120)
+
+
+# Folders.
+
+
+def test_folder_is_imported_at_sync(store: Path, mounted: Mount, tmp_path: Path) -> None:
+    mount = mounted(store)
+    model = made(tmp_path, "m:v1", {"w": os.urandom(200_000), "d/e": b"e", "empty/": b""})
+    run("cp", "-r", model, mount.path / "incoming/any name")
+    time.sleep(1.5)
+    assert not (store / "m").exists()
+    assert in_incoming(mount) == ["any name"]
+    run("sync", mount.path / "incoming/any name")
+    same(model, store / "m/v1")
+    assert in_incoming(mount) == []
+    assert imports(mount)[-1]["tag"] == "m:v1"
+    nothing_is_staged(mount)
+    assert mount.shows("m:v1")
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("name: [", errno.EINVAL), ("name: Bad Name\nversion: v1\n", errno.EINVAL), (None, 0)],
+    ids=["malformed", "bad tag", "none"],
+)
+def test_folder_that_is_no_model(store: Path, mounted: Mount, tmp_path: Path, text: str | None, number: int) -> None:
+    """sync gets the errno and the folder stays; one without model.yaml is simply not a model."""
+    mount = mounted(store)
+    folder = tmp_path / "folder"
+    (folder / "d").mkdir(parents=True)
+    (folder / "d/w").write_bytes(b"w")
+    if text is not None:
+        (folder / "model.yaml").write_text(text)
+        mount.expect_log("folder was not imported")
+    run("cp", "-r", folder, mount.path / "incoming")
+    done = subprocess.run(["sync", mount.path / "incoming/folder"], capture_output=True, text=True, timeout=30, check=False)
+    assert (os.strerror(number) in done.stderr) if number else done.returncode == 0, done.stderr
+    same(folder, mount.path / "incoming/folder")
+    assert os.listdir(store) == []
+    if number:
+        assert in_incoming(mount) == ["folder", "folder.error"]
+    nothing_is_staged(mount)
+
+
+def test_folder_of_a_taken_tag(store: Path, mounted: Mount, tmp_path: Path) -> None:
+    make_model(store, "m:v1", {"w": b"old"})
+    mount = mounted(store)
+    mount.expect_log("folder was not imported: m:v1 is in the store")
+    run("cp", "-r", made(tmp_path, "m:v1", {"w": b"new"}), mount.path / "incoming/folder")
+    done = subprocess.run(["sync", mount.path / "incoming/folder"], capture_output=True, text=True, timeout=30, check=False)
+    assert "File exists" in done.stderr
+    assert (store / "m/v1/w").read_bytes() == b"old"
+    assert (mount.path / "incoming/folder/w").read_bytes() == b"new"
+    run("rm", "-r", mount.path / "incoming/folder")
+    assert in_incoming(mount) == ["folder.error"]
+
+
+def test_several_folders_at_one_sync(store: Path, mounted: Mount, tmp_path: Path) -> None:
+    """`sync incoming/all`, and the layout of by-format/folder with its `latest` files."""
+    mount = mounted(store)
+    for tag in ("a:v1", "a:v2", "b:v1"):
+        made(tmp_path, tag)
+    run("cp", "-r", tmp_path / "made", mount.path / "incoming/all")
+    run("sync", mount.path / "incoming/all")
+    for tag in ("a/v1", "a/v2", "b/v1"):
+        same(tmp_path / "made" / tag, store / tag)
+    assert (store / "a/latest").read_text() == "v2"
+
+
+def test_settle(store: Path, mounted: Mount, tmp_path: Path) -> None:
+    """After the quiet time; not while a file is open, not without model.yaml."""
+    mount = mounted(store, options=["--settle", "1.5"])
+    model = made(tmp_path, "m:v1", {"w": b"w" * 100_000, "d/e": b"e"})
+    run("cp", "-r", made(tmp_path, "busy:v1"), mount.path / "incoming/busy")
+    (mount.path / "incoming/unnamed").mkdir()
+    shutil.copy(model / "w", mount.path / "incoming/unnamed/w")
+    with open(mount.path / "incoming/busy/open", "wb", 0) as file:
+        file.write(b"open")
+        run("cp", "-r", model, mount.path / "incoming/m")
+        begun = time.monotonic()
+        assert not (store / "m").exists()
+        wait_until((store / "m/v1").exists, 20, "the quiet folder is imported")
+        assert time.monotonic() - begun > 1.0
+        time.sleep(2.5)
+        assert sorted(os.listdir(store)) == ["m"]
+        assert in_incoming(mount) == ["busy", "unnamed"]
+        file.write(b" and closed")
+    same(model, store / "m/v1")
+    wait_until((store / "busy/v1/open").exists, 20, "the other one is imported when it is closed")
+    shutil.copy(made(tmp_path, "unnamed:v1") / "model.yaml", mount.path / "incoming/unnamed")
+    wait_until((store / "unnamed/v1/w").exists, 20, "and the third with its model.yaml")
+    assert in_incoming(mount) == []
+
+
+def test_settle_is_off_by_default_and_waits_for_what_still_comes(store: Path, mounted: Mount, tmp_path: Path) -> None:
+    mount = mounted(store, options=["--settle", "2"])
+    (mount.path / "incoming/m").mkdir()
+    shutil.copy(made(tmp_path, "m:v1") / "model.yaml", mount.path / "incoming/m")
+    for number in range(6):  # never two quiet seconds
+        (mount.path / f"incoming/m/{number}").write_bytes(b"more")
+        time.sleep(0.7)
+        assert not (store / "m").exists()
+    wait_until((store / "m/v1/5").exists, 20, "it is imported")
+    assert len(os.listdir(store / "m/v1")) == 7
+
+
+# Checksums that came along.
+
+
+def sums(path: Path, name: str | None = None, wrong: bool = False) -> str:
+    digest = hashlib.sha256(path.read_bytes() + b"?" * wrong).hexdigest()
+    return f"{digest}  {name or path.name}\n"
+
+
+@pytest.mark.parametrize("wrong", [False, True], ids=["match", "mismatch"])
+@pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
+@pytest.mark.parametrize("note", ["SHA256SUMS", "m-v1.tar.sha256"])
+def test_checksums(store: Path, mounted: Mount, tmp_path: Path, note: str, first: bool, wrong: bool) -> None:
+    mount = mounted(store)
+    archive = made_tar(tmp_path, "m:v1", {"w": os.urandom(100_000)})
+    (tmp_path / note).write_text(f"{'0' * 64}  other.tar\n" + sums(archive, wrong=wrong))
+    order = [note, archive.name] if first else [archive.name, note]
+    codes = [cp(tmp_path / name, mount.path / "incoming") for name in order]
+    assert codes[0].returncode == 0, codes[0].stderr
+    if not wrong:
+        assert codes[1].returncode == 0, codes[1].stderr
+        same(tmp_path / "made/m/v1", store / "m/v1")
+        return
+    mount.expect_log("SHA-256", times=1)
+    assert codes[1].returncode == 1
+    assert "Bad message" in codes[1].stderr
+    assert "SHA-256" in (mount.path / "incoming" / f"{order[1]}.error").read_text()
+    assert (store / "m/v1").exists() == (not first)
+    nothing_is_staged(mount)
+
+
+def test_checksums_as_the_mount_shows_them(store: Path, mounted: Mount, tmp_path: Path) -> None:
+    """What stands beside the archives in models/ is what incoming/ understands."""
+    other = tmp_path / "other"
+    make_model(other, "m:v1", {"w": os.urandom(100_000)})
+    source, mount = mounted(other), mounted(store)
+    run("bash", "-c", 'cp "$0"/SHA256SUMS "$0"/*.zip "$0"/*.zip.sha256 "$1"', source.path / "models/m/v1", mount.path / "incoming")
+    same(other / "m/v1", store / "m/v1")
+
+
+def test_checksums_of_a_folder(store: Path, mounted: Mount, tmp_path: Path) -> None:
+    mount = mounted(store)
+    mount.expect_log("SHA-256|checksum")
+    model = made(tmp_path, "m:v1", {"w": b"w" * 1000})
+    run("bash", "-c", "cd $0 && sha256sum model.yaml w > $1/SHA256SUMS", model, tmp_path)
+    run("cp", "-r", model, mount.path / "incoming/good")
+    run("cp", tmp_path / "SHA256SUMS", mount.path / "incoming/good")
+    run("cp", "-r", model, mount.path / "incoming/bad")
+    (mount.path / "incoming/bad/w").write_bytes(b"x" * 1000)
+    run("cp", tmp_path / "SHA256SUMS", mount.path / "incoming/bad")
+    done = subprocess.run(["sync", mount.path / "incoming/bad"], capture_output=True, text=True, timeout=30, check=False)
+    assert "Bad message" in done.stderr
+    assert not (store / "m").exists()
+    run("sync", mount.path / "incoming/good")
+    assert (store / "m/v1/w").read_bytes() == b"w" * 1000
+
+
+# Archives in folders, and folders with archives in them.
+
+
+def test_archives_in_folders_are_imported_each_by_itself(store: Path, mounted: Mount, tmp_path: Path) -> None:
+    mount = mounted(store)
+    for number in range(3):
+        target = tmp_path / "in" / "deep" / f"m{number}"
+        target.mkdir(parents=True)
+        shutil.move(made_tar(tmp_path, f"m{number}:v1"), target)
+    shutil.move(made_tar(tmp_path, "top:v1"), tmp_path / "in" / "top.tar")
+    run("cp", "-r", tmp_path / "in", mount.path / "incoming/")
+    assert sorted(os.listdir(store)) == ["m0", "m1", "m2", "top"]
+    assert [receipt["file"] for receipt in imports(mount)].count("in/deep/m1/m1-v1.tar") == 1
+    run("rsync", "-a", tmp_path / "in", mount.path / "incoming/")
+    assert (mount.path / "incoming/in/deep/m1/m1-v1.tar").stat().st_size > 0
+
+
+@pytest.mark.parametrize("yaml_first", [True, False])
+def test_a_model_that_holds_archives_comes_in_whole(store: Path, mounted: Mount, tmp_path: Path, yaml_first: bool) -> None:
+    """Its own .zip, .tar.gz and .pt files are no models, and even if one is: the folder is not torn apart."""
+    mount = mounted(store)
+    model = made(tmp_path, "m:v1", {"d/e": b"e"})
+    with zipfile.ZipFile(model / "weights.pt", "w") as file:
+        file.writestr("archive/data.pkl", os.urandom(10_000))
+    shutil.copy(model / "weights.pt", model / "tokenizer.zip")
+    run("tar", "czf", model / "assets.tar.gz", "-C", model / "d", ".")
+    (model / "broken.tar").write_bytes(b"not a tar at all")
+    shutil.copy(made_tar(tmp_path, "inner:v1"), model / "d" / "inner.tar")
+    files = sorted(path.relative_to(model) for path in model.rglob("*") if path.is_file() and path.name != "model.yaml")
+    files = [Path("model.yaml"), *files] if yaml_first else [*files, Path("model.yaml")]
+    for path in files:
+        target = mount.path / "incoming/m" / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        run("cp", model / path, target)
+    run("sync", mount.path / "incoming/m")
+    same(model, store / "m/v1")
+    assert in_incoming(mount) == []
+    nothing_is_staged(mount)
