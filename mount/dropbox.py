@@ -29,6 +29,7 @@ from mount.tree import INCOMING
 from mount.upload import Slots, Upload
 from store.errors import NotAModelError, NotFoundError, StoreError
 from store.model import MODEL_YAML
+from store.writing import sync_path
 
 log = logging.getLogger(__name__)
 
@@ -178,7 +179,10 @@ class DropBox:
 
     def sync(self, number: int) -> None:
         """Have what was written survive a loss of power."""
-        self._handles[number].upload.sync()
+        upload = self._handles[number].upload
+        upload.sync()
+        if not (upload.imported or upload.removed):
+            sync_path(os.path.dirname(self._at(upload.path)))
 
     def release(self, number: int) -> None:
         """Let go of an open file."""
@@ -267,6 +271,7 @@ class DropBox:
         Raises:
             StoreError: of the first that could not be.
         """
+        sync_path(self._at(path))
         failed: StoreError | None = None
         for folder in list(self.model_folders(path)):
             try:

@@ -17,7 +17,13 @@ from .session import Session
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 MB = 1_000_000
-GROUPS = (reading.measure, exporting.measure, scaling.measure_times, scaling.measure_memory)
+GROUPS = (
+    reading.measure,
+    exporting.measure_against_tar,
+    exporting.measure,
+    scaling.measure_times,
+    scaling.measure_memory,
+)
 
 
 def options() -> argparse.Namespace:
@@ -41,7 +47,7 @@ def options() -> argparse.Namespace:
 
 def check(args: argparse.Namespace) -> None:
     """Find out what is missing before anything is measured."""
-    exports = args.rows.lower() in exporting.row_name(args.export_size * MB).lower()
+    exports = exporting.needs_bentoml(args.rows, args.export_size * MB)
     for python in [args.python] + ([args.bentoml_python] if exports else []):
         if not os.access(python, os.X_OK):
             raise BenchError(f"{python} is missing: run ./scripts/test or ./scripts/start first")
