@@ -10,7 +10,6 @@ import errno
 import itertools
 import logging
 import os
-from collections.abc import Callable
 from contextlib import suppress
 
 from mount.dropnames import CHECKSUM_SUFFIX, CHECKSUMS, ERROR_SUFFIX, final_path
@@ -28,6 +27,7 @@ from store.text import printable
 log = logging.getLogger(__name__)
 
 IMPORTING = ".bentofs-importing"  # folders that are being imported lie here, in the spool
+_NO_SUMS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 _NOTE_LIMIT = 1 << 20  # bytes of a file of checksums that are read
 _STATES = {
     Outcome.IMPORTED: ReceiptState.IMPORTED,
@@ -68,25 +68,23 @@ class Delivery:
                 state = ReceiptState.IMPORTING if is_whole else None
                 self._receipts.progress(receipt, size, size=size if is_whole else None, state=state)
 
-    def deliver(self, upload: Upload, ready: StagedImport, spooled: Callable[[Upload], str]) -> None:
-        """Make an upload a model of the store; `spooled`: where its file lies now.
+    def deliver(self, upload: Upload, path: str, ready: StagedImport) -> None:
+        """Make an upload a model of the store; `path`: the name that it was copied in under.
 
         Raises:
-            StoreError: why it could not be.
+            StoreError: why it could not be. What was staged is discarded.
         """
-        path = upload.path
         try:
             self._check_sums(path, ready.sha256)
             outcome = self._importer.publish(ready, move_latest=self._may_move_latest(upload.uid, ready.tag))
-        except StoreError as error:
-            upload.refuse(error)
-            self.refuse(upload, error)
+        except BaseException as error:
+            ready.discard()
+            if isinstance(error, StoreError):
+                upload.refuse(error)
+                self.refuse(upload, path, error)
             raise
-        look = upload.status()
-        self._finish(upload, path, _STATES[outcome], look, ready)
+        self._finish(upload, path, _STATES[outcome], upload.status(), ready)
         upload.mark_imported()
-        with suppress(FileNotFoundError):  # removed just now; the model stays
-            os.unlink(spooled(upload))
         self.remove_note(path)
         log.info("%s: %s %s", printable(path), ready.tag, outcome.value)
 
@@ -134,16 +132,23 @@ class Delivery:
         self.remove_note(path)
         log.info("%s: %s %s", printable(path), info.tag, outcome.value)
 
-    def refuse(self, upload: Upload, error: StoreError) -> None:
-        """Tell, wherever a user may look, why an upload is no model now."""
-        path = final_path(upload.path)
-        self._say_why(path, error)
+    def refuse(self, upload: Upload, path: str, error: StoreError) -> None:
+        """Tell, wherever a user may look, why an upload is no model now; once, if it is asked for again and again."""
+        if upload.refusal is error:
+            return
+        upload.refusal = error
+        self._say_why(final_path(path), error)
         if upload.receipt is None:
             self.begin(upload)
         if upload.receipt is not None:
             size = upload.status().st_size
             self._receipts.finish(
-                upload.receipt, ReceiptState.REFUSED, size=size, error=str(error), errno=_errno_name(error)
+                upload.receipt,
+                ReceiptState.REFUSED,
+                path=final_path(path),
+                size=size,
+                error=str(error),
+                errno=_errno_name(error),
             )
         upload.receipt = None  # more bytes make another import
 
@@ -180,6 +185,12 @@ class Delivery:
             return None
         return receipt.size, receipt.mtime_ns, receipt.uid
 
+    def rename(self, old: str, new: str) -> None:
+        """Answer for another name."""
+        receipt = self._receipts.answer(old)
+        if receipt is not None:
+            self._receipts.finish(receipt.id, receipt.state, path=new)
+
     def forget(self, path: str) -> None:
         """Answer no more for what was imported under this path."""
         self._receipts.forget(path)
@@ -208,7 +219,7 @@ class Delivery:
         self, upload: Upload, path: str, state: ReceiptState, look: os.stat_result, ready: StagedImport
     ) -> None:
         receipt, upload.receipt = upload.receipt, None
-        if receipt is None:
+        if not receipt:
             receipt = self._receipts.begin(self._session.name, path, upload.uid)
         info = ready.staged.info
         self._receipts.finish(
@@ -239,7 +250,11 @@ class Delivery:
         try:
             with open(self._at(path), "rb") as file:
                 content = file.read(_NOTE_LIMIT)
-        except FileNotFoundError:
+        except OSError as error:
+            if error.errno not in _NO_SUMS:
+                log.warning(
+                    "%s cannot be read, so that nothing is compared with it: %s", printable(path), error.strerror
+                )
             return {}
         sums = {}
         for line in content.decode(errors="surrogateescape").splitlines():
@@ -256,7 +271,7 @@ class Delivery:
             descriptor = os.open(
                 self._at(path + ERROR_SUFFIX), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600
             )
-            with os.fdopen(descriptor, "w") as note:
+            with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as note:
                 note.write(f"{path} was not imported: {error}\n")
         except OSError as failed:
             log.warning("no note of it could be left: %s", failed)

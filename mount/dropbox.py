@@ -23,11 +23,11 @@ from dataclasses import dataclass
 from cachetools import LRUCache
 
 from mount.delivery import IMPORTING, Delivery
-from mount.dropnames import is_note, is_on_its_way, may_be_archive, must_be_archive
+from mount.dropnames import is_note, is_on_its_way, is_rsyncs, may_be_archive, must_be_archive
 from mount.nodes import Attributes, Item, inode_of
 from mount.tree import INCOMING
 from mount.upload import Slots, Upload
-from store.errors import NotAModelError, NotFoundError, StoreError
+from store.errors import CancelledError, NoSpaceError, NotAModelError, NotFoundError, StoreError
 from store.model import MODEL_YAML
 from store.writing import sync_path
 
@@ -41,10 +41,13 @@ _FILE_MODE, _FOLDER_MODE = stat.S_IFREG | 0o644, stat.S_IFDIR | 0o755
 
 @dataclass
 class _Handle:
-    """One open file."""
+    """One open file; of a name that was imported, without an upload until something is written."""
 
-    upload: Upload
+    path: str
+    uid: int
+    upload: Upload | None
     wrote: bool = False
+    is_dirty: bool = False  # wrote since it was last closed by anybody
 
 
 class DropBox:
@@ -107,7 +110,7 @@ class DropBox:
     def create(self, path: str, uid: int) -> int:
         """A handle on a new file that belongs to a user."""
         with self._lock:
-            return self._handle(self._create(path, uid))
+            return self._handle(path, uid, self._create(path, uid))
 
     def open(self, path: str, flags: int, uid: int) -> int:
         """A handle on a file that is here; on a name that was imported, only to write anew."""
@@ -117,17 +120,21 @@ class DropBox:
                 self._answer(path)
                 if not flags & (os.O_WRONLY | os.O_RDWR):
                     raise NotFoundError(f"{path} has become a model: its bytes are in models/")
-                upload = self._create(path, uid)
-            return self._handle(upload)
+            return self._handle(path, uid, upload)
 
     def attributes_of(self, number: int) -> Attributes:
         """What `fstat` tells."""
-        upload = self._handles[number].upload
-        return _file_attributes(upload.status(), upload.uid)
+        handle = self._handles[number]
+        if handle.upload is None:
+            return self._answer(handle.path)
+        return _file_attributes(handle.upload.status(), handle.upload.uid)
 
     def read_into(self, number: int, view: memoryview, offset: int) -> int:
         """Read back what was written; fewer bytes than asked for only at the end."""
-        return self._handles[number].upload.read_into(view, offset)
+        handle = self._handles[number]
+        if handle.upload is None:
+            raise NotFoundError(f"{handle.path} has become a model: its bytes are in models/")
+        return handle.upload.read_into(view, offset)
 
     def write(self, number: int, view: memoryview, offset: int) -> int:
         """Write all of the view.
@@ -135,27 +142,34 @@ class DropBox:
         Raises:
             StoreError: it is known already that nothing can become of this upload, or there is no room.
         """
-        handle = self._handles[number]
-        handle.wrote = True
-        upload = handle.upload
+        upload = self._written(number)
         if upload.receipt is None and upload.is_archive:
             self._delivery.begin(upload)
         try:
             self._delivery.check_room(len(view) + upload.unread + _RESERVE)
-            return upload.write(view, offset)
+            written = upload.write(view, offset)
+            upload.failure = None
+            return written
         except StoreError as error:
+            if isinstance(error, NoSpaceError):
+                upload.failure = error
             if not upload.imported:
-                self._delivery.refuse(upload, error)
+                self._delivery.refuse(upload, upload.path, error)
             raise
 
     def truncate(self, path: str, length: int, uid: int) -> None:
-        """Set a file's length by its name."""
+        """Set a file's length by its name. What another program is writing there stays its own: who empties the file
+        begins a new one."""
         with self._lock:
             upload = self._find(path)
             if upload is None:
                 self._answer(path)
-                upload = self._create(path, uid)
-            number = self._handle(upload)
+            elif not length and self._is_being_written(upload):
+                os.unlink(self._at(path))
+                self._forget(upload)
+                upload = None
+            upload = upload or self._create(path, uid)
+            number = self._handle(path, uid, upload)
         try:
             upload.truncate(length)
         finally:
@@ -163,23 +177,29 @@ class DropBox:
 
     def truncate_open(self, number: int, length: int) -> None:
         """Set an open file's length."""
-        handle = self._handles[number]
-        handle.wrote = True
-        handle.upload.truncate(length)
+        self._written(number).truncate(length)
 
     def flush(self, number: int) -> None:
         """A program closes a file: its outcome, unless it wrote nothing, or will rename what it wrote.
 
         Raises:
             StoreError: why this is no model of the store now.
+            OSError: EBUSY, another program writes to the same file.
         """
         handle = self._handles[number]
-        if handle.wrote:
-            self._settle(handle.upload)
+        if handle.upload is None or not handle.wrote or handle.upload.imported:
+            return
+        with self._lock:
+            handle.is_dirty = False
+            if self._is_being_written(handle.upload):
+                raise OSError(errno.EBUSY, f"{handle.path} is being written by another program, too")
+        self._settle(handle.upload)
 
     def sync(self, number: int) -> None:
         """Have what was written survive a loss of power."""
         upload = self._handles[number].upload
+        if upload is None:
+            return
         upload.sync()
         if not (upload.imported or upload.removed):
             sync_path(os.path.dirname(self._at(upload.path)))
@@ -188,8 +208,9 @@ class DropBox:
         """Let go of an open file."""
         with self._lock:
             upload = self._handles.pop(number).upload
-            upload.handles -= 1
-            self._let_go(upload)
+            if upload is not None:
+                upload.handles -= 1
+                self._let_go(upload)
 
     # Names.
 
@@ -197,30 +218,27 @@ class DropBox:
         """Rename; a file that gets its final name by this is imported.
 
         Raises:
-            StoreError: why this is no model of the store now. It has its new name all the same.
+            StoreError: why this is no model of the store now. It keeps its old name, unless that is one of rsync's:
+                rsync removes what it cannot rename, and the bytes are to be resumed.
         """
         with self._lock:
             upload = self._find(old)
             if upload is None:
-                os.rename(self._at(old), self._at(new))
-                for other in self._below(old):
-                    other.path = new + other.path[len(old) :]
+                self._rename_other(old, new)
                 return
-            is_written = any(handle.wrote for handle in self._handles.values() if handle.upload is upload)
-            number = self._handle(upload)
+            is_written = self._is_being_written(upload)
+            number = self._handle(old, upload.uid, upload)
         try:
-            with self._lock:
-                replaced = self._find(new)
-                os.rename(self._at(old), self._at(new))
-                if replaced is upload:
-                    return
-                if replaced is not None:
-                    self._forget(replaced)
-                upload.path = new
-                self._judge(upload)
-            # While it is still being written, what decides is the end of that.
-            if upload.is_settled or not is_written:
-                self._settle(upload)
+            moves_anyway = is_rsyncs(old) or is_on_its_way(new) or (is_written and not upload.is_settled)
+            if moves_anyway:
+                self._move(upload, old, new)
+                # While it is still being written, what decides is the end of that.
+                if upload.is_settled or not is_written:
+                    self._settle(upload)
+            else:
+                self._settle(upload, new)
+                if not upload.imported:
+                    self._move(upload, old, new)
         finally:
             self.release(number)
 
@@ -341,37 +359,53 @@ class DropBox:
         for upload in uploads:
             upload.stop()
 
-    def _settle(self, upload: Upload) -> None:
-        """Import a complete upload, or say why not."""
-        if upload.imported or upload.removed:
-            return
-        path = upload.path
+    def _settle(self, upload: Upload, path: str | None = None) -> None:
+        """Import a complete upload, or say why not; `path`: the name that it has, or is about to get."""
+        with upload.deciding:
+            if upload.removed:
+                raise CancelledError(f"{upload.path} was removed before it was imported")
+            if not upload.imported:
+                self._decide(upload, path or upload.path)
+
+    def _decide(self, upload: Upload, path: str) -> None:
         if is_note(path):
             self._delivery.check_note(path)
             return
-        self._judge(upload)  # a model.yaml may have come beside it
+        self._judge(upload, path)  # a model.yaml may have come beside it
         if not upload.is_archive:
             return
         self._delivery.report(upload, is_whole=True)
         try:
-            ready = upload.settle()
+            if upload.failure is not None:
+                raise upload.failure
+            upload.settle()
+            if is_on_its_way(path):
+                return
+            ready = upload.take()
         except StoreError as error:
             if is_on_its_way(path):
                 return  # said when it gets its final name
             if upload.is_strict:
-                self._delivery.refuse(upload, error)
+                self._delivery.refuse(upload, path, error)
                 raise
             log.info("%s/%s stays as a file of its folder: %s", INCOMING, path, error)
             self._delivery.withdraw(upload)
             return
-        if not is_on_its_way(upload.path):
-            self._delivery.deliver(upload, ready, self._spooled_path)
+        self._delivery.deliver(upload, path, ready)
+        with self._lock:
+            self._uploads.pop(upload.inode, None)
+            with suppress(FileNotFoundError):  # removed just now; the model stays
+                if os.lstat(self._at(upload.path)).st_ino == upload.inode:
+                    os.unlink(self._at(upload.path))
+            replaced = self._find(path)
+            if replaced is not None:
+                os.unlink(self._at(path))
+                self._forget(replaced)
             if "/" in path:
                 self._imported_below[path] = True
 
-    def _judge(self, upload: Upload) -> None:
+    def _judge(self, upload: Upload, path: str) -> None:
         """Decide what an upload is by where it lies: in a folder that is a model, it is a file of that."""
-        path = upload.path
         folders = path.split("/")[:-1]
         in_model = any(
             os.path.lexists(self._at("/".join([*folders[: depth + 1], MODEL_YAML]))) for depth in range(len(folders))
@@ -381,8 +415,41 @@ class DropBox:
         # rsync learns it from the rename, and goes on with its next file; a write that fails would end it.
         upload.fails_early = upload.is_strict and not is_on_its_way(path)
 
-    def _spooled_path(self, upload: Upload) -> str:
-        return self._at(upload.path)
+    def _move(self, upload: Upload, old: str, new: str) -> None:
+        with self._lock:
+            replaced = self._find(new)
+            os.rename(self._at(old), self._at(new))
+            if replaced is not None and replaced is not upload:
+                self._forget(replaced)
+            upload.path = new
+            self._judge(upload, new)
+
+    def _rename_other(self, old: str, new: str) -> None:
+        """Rename a folder, or a name that was imported."""
+        if not os.path.lexists(self._at(old)):
+            self._answer(old)
+            replaced = self._find(new)
+            if replaced is not None:
+                os.unlink(self._at(new))
+                self._forget(replaced)
+            self._delivery.rename(old, new)
+            return
+        os.rename(self._at(old), self._at(new))
+        for upload in self._below(old):
+            upload.path = new + upload.path[len(old) :]
+
+    def _written(self, number: int) -> Upload:
+        """The upload that a handle writes to."""
+        handle = self._handles[number]
+        with self._lock:
+            if handle.upload is None:
+                handle.upload = self._find(handle.path) or self._create(handle.path, handle.uid)
+                handle.upload.handles += 1
+        handle.wrote = handle.is_dirty = True
+        return handle.upload
+
+    def _is_being_written(self, upload: Upload) -> bool:
+        return any(handle.is_dirty for handle in self._handles.values() if handle.upload is upload)
 
     def _at(self, path: str) -> str:
         return f"{self._spool}/{path}" if path else self._spool
@@ -420,14 +487,15 @@ class DropBox:
 
     def _register(self, path: str, descriptor: int, uid: int) -> Upload:
         upload = Upload(path, descriptor, uid, self._delivery.stage, self._slots)
-        self._judge(upload)
+        self._judge(upload, path)
         self._uploads[upload.inode] = upload
         return upload
 
-    def _handle(self, upload: Upload) -> int:
-        upload.handles += 1
+    def _handle(self, path: str, uid: int, upload: Upload | None) -> int:
+        if upload is not None:
+            upload.handles += 1
         number = next(self._numbers)
-        self._handles[number] = _Handle(upload)
+        self._handles[number] = _Handle(path, uid, upload)
         return number
 
     def _let_go(self, upload: Upload) -> None:

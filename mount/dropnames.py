@@ -28,6 +28,12 @@ def is_on_its_way(path: str) -> bool:
     return any(part.startswith(".") for part in path.split("/")) or path.lower().endswith(_UNFINISHED)
 
 
+def is_rsyncs(path: str) -> bool:
+    """Whether rsync writes a file under this name, or keeps an interrupted one under it."""
+    folder, _, name = path.rpartition("/")
+    return _RSYNC.fullmatch(name) is not None or any(part.startswith(".") for part in folder.split("/"))
+
+
 def is_note(path: str) -> bool:
     """Whether it says something of other files: checksums, and the reasons of refusals."""
     return path.endswith((ERROR_SUFFIX, CHECKSUM_SUFFIX)) or os.path.basename(path) == CHECKSUMS

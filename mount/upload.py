@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 
 from store.archive.arriving import ArrivingFile
-from store.errors import CancelledError, NoSpaceError, StoreError
+from store.errors import CancelledError, DamagedArchiveError, NoSpaceError, StoreError
 from store.importing import StagedImport
 
 _AHEAD_KEPT = 1000  # runs of bytes that arrived ahead of a gap
@@ -128,6 +128,12 @@ class _Run:
             raise RuntimeError("staging has not ended")
         return self.result
 
+    def take(self) -> StagedImport | None:
+        """What was staged, which is no longer the run's."""
+        with self._lock:
+            result, self.result = self.result, None
+            return result
+
     def abandon(self, error: StoreError) -> None:
         """Nobody wants it any more: it ends as soon as it can, and leaves nothing. Does not wait for that."""
         self.arriving.cancel()
@@ -168,6 +174,9 @@ class Upload:
         self.receipt: int | None = None  # its number in the record of imports
         self.imported = False
         self.removed = False
+        self.refusal: StoreError | None = None  # what was told last
+        self.failure: NoSpaceError | None = None  # why the last bytes are missing
+        self.deciding = threading.Lock()  # held while the outcome is made
         self.is_archive = False  # whether to import it
         self.is_strict = False  # whether it is a mistake if it holds no model
         self.fails_early = False  # whether what is known of the end already fails a write
@@ -212,7 +221,7 @@ class Upload:
                 self._begin_early()
             run = self._run
             known = run.error if run is not None and self.fails_early and self._settled_at != self._changes else None
-        if known is not None:
+        if known is not None and not self._may_be_mended(known):
             raise known
         self._fresh = False
         try:
@@ -264,7 +273,11 @@ class Upload:
                 self._slots.late.acquire()
                 run = self._new_run(self._slots.late)
                 with self._lock:
-                    self._run = run
+                    is_first = self._run is None and changes == self._changes
+                    if is_first:
+                        self._run = run
+                if not is_first:
+                    run.abandon(CancelledError(f"{self.path} was changed"))
             run.arriving.finish(os.fstat(self._descriptor).st_size)
             run.wait()
             with self._lock:
@@ -272,6 +285,19 @@ class Upload:
                     raise CancelledError(f"{self.path} was changed while it was checked: copy it again")
                 self._settled_at = changes
         return run.outcome()
+
+    def take(self) -> StagedImport:
+        """What `settle` gave, which from now on is the caller's: nothing that happens here discards it.
+
+        Raises:
+            CancelledError: the upload was changed or removed since.
+        """
+        with self._lock:
+            run = self._run
+            ready = run.take() if run is not None and self._settled_at == self._changes and not self.removed else None
+        if ready is None:
+            raise CancelledError(f"{self.path} was changed or removed while it was imported: copy it again")
+        return ready
 
     def refuse(self, error: StoreError) -> None:
         """These bytes are not to be imported, for a reason that staging could not know."""
@@ -315,10 +341,16 @@ class Upload:
         with self._lock:
             was_settled = self._settled_at == self._changes
             self._changes += 1
-            if run is None or self._run is not run or (not was_settled and follows(run.arriving)):
+            current = self._run
+            if current is None or (current is run and not was_settled and follows(current.arriving)):
                 return
             self._run = None
-        run.abandon(CancelledError(f"{self.path} was changed while it was staged"))
+        current.abandon(CancelledError(f"{self.path} was changed while it was staged"))
+
+    def _may_be_mended(self, error: BaseException) -> bool:
+        """Whether bytes that are still to come may make good what is wrong: who writes a zip often puts sizes into its
+        headers at last."""
+        return isinstance(error, DamagedArchiveError) and os.pread(self._descriptor, 2, 0) == b"PK"
 
     def _refuse_if_imported(self) -> None:
         if self.imported:

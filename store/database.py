@@ -1,5 +1,6 @@
-"""A SQLite file that may be lost but must never be in the way: when it is damaged, full, unwritable or another user's,
-its keeper goes on, with an empty one or in memory, and the log says so. Several processes may use one file at once.
+"""A SQLite file that may be lost but must never be in the way: when it is damaged, unwritable or another user's, its
+keeper goes on, with an empty one or in memory; on a full disk, without what would not fit; and the log says so. Several
+processes may use one file at once.
 
 Threading: whoever has a `Database` holds a lock of its own around every call.
 """
@@ -46,6 +47,7 @@ class Database:
         self._busy_seconds = busy_seconds
         self._busy_level = busy_level
         self._closed = False
+        self._is_full = False
         self._connection = self._open()
 
     def run(self, work: Callable[[sqlite3.Connection], _T]) -> _T | None:
@@ -53,10 +55,17 @@ class Database:
         if self._closed:
             return None
         try:
-            return work(self._connection)
+            done = work(self._connection)
+            self._is_full = False
+            return done
         except sqlite3.Error as error:
             if "locked" in str(error):
                 log.log(self._busy_level, "the %s %s is in use (%s)", self._what, self._path, error)
+                return None
+            if "is full" in str(error):  # there may be room again; said once until then
+                if not self._is_full:
+                    log.warning("the %s %s cannot be added to: %s", self._what, self._path, error)
+                self._is_full = True
                 return None
             with suppress(sqlite3.Error):
                 self._connection.close()
@@ -64,7 +73,7 @@ class Database:
                 log.warning("the %s %s failed (%s); %s", self._what, self._path, error, self._loss)
                 self._set_aside()
                 self._connection = self._open()
-            else:  # the disk is full, or fails: the file may be whole
+            else:  # the disk fails: the file may be whole
                 log.warning("no %s is kept from now on: %s: %s", self._what, self._path, error)
                 self._connection = self._in_memory()
             with suppress(sqlite3.Error):

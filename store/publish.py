@@ -33,6 +33,7 @@ from store.staging import Session
 from store.storage.base import Entry
 from store.storage.local import LocalStorage
 from store.survey import Surveyor
+from store.syncing import Syncer
 from store.tag import Tag
 from store.text import printable
 from store.writing import FOLDER, remove_tree, sync_path, writing
@@ -178,9 +179,23 @@ class _Publication:
 
     def _sync(self, entries: list[Entry]) -> None:
         """BentoML does not see to it that what it saves survives a loss of power; an import that succeeds does."""
-        sources = [os.path.join(self._store, entry.source) for entry in entries]
-        for path in (*sources, self._target, self._name_folder, self._store):
-            with writing(path):
+        with writing(self._target):
+            folder = os.open(self._target, FOLDER)
+            syncer = Syncer(folder)
+            try:
+                for entry in entries:
+                    if entry.is_folder:
+                        continue
+                    path = os.path.join(self._store, entry.source)
+                    if os.path.isabs(entry.source):  # behind a link: maybe on another file system
+                        sync_path(path)
+                    else:
+                        syncer.file(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), entry.size)
+                syncer.finish()
+            finally:
+                syncer.abandon()
+                os.close(folder)
+            for path in (self._name_folder, self._store):
                 sync_path(path)
 
     def _publish(self, replaced: tuple[int, int] | None) -> bool:

@@ -118,7 +118,8 @@ class Receipts:
         )
 
     def begin(self, session: str, path: str, uid: int, *, size: int | None = None, mtime_ns: int | None = None) -> int:
-        """A new import is RECEIVING; `session`: `Session.name`. Gives its id."""
+        """A new import is RECEIVING; `session`: `Session.name`. Gives its id; 0, which
+        no receipt has, if there is no room for it on the disk."""
         row = (session, os.fsencode(path), uid, ReceiptState.RECEIVING.value, size, _text(mtime_ns), _now())
 
         def insert(connection: sqlite3.Connection) -> int:

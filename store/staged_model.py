@@ -10,6 +10,7 @@ Threading: one thread stages a model. Digests and fsyncs are made behind it by o
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import stat
 from collections.abc import Callable, Mapping
@@ -17,10 +18,10 @@ from typing import NamedTuple
 
 from store.digester import Digester
 from store.errors import BadModelError, NotAModelError, TooBigError, UnsafeMemberError
+from store.member_paths import member_parts
 from store.model import MAX_MODEL_YAML, MODEL_YAML, ModelInfo
 from store.staged_file import StagedFile, StagedFileWriter, identity_of
 from store.staged_links import Links
-from store.storage.local import MAX_DEPTH
 from store.syncing import Syncer
 from store.text import printable
 from store.writing import FOLDER, remove_tree, writing
@@ -28,11 +29,10 @@ from store.writing import FOLDER, remove_tree, writing
 __all__ = ["Limits", "Staged", "StagedFile", "StagedFileWriter", "StagedModel"]
 
 _BENTO_YAML = "bento.yaml"
-_MAX_NAME = 255  # bytes, on every file system of Linux
-_MAX_PATH = 3584  # bytes: with the path of a store before it, what system calls take (4096)
 _FREE_EXPANSION = 1 << 30  # bytes that any archive may expand to
 _MAX_RATIO = 1000  # beyond that, bytes for each byte of the archive; deflate at its best comes to 1032
 _FILES_KEPT = 100_000
+_MACS_OWN = "__MACOSX"  # what a Mac packs beside the folder that was meant
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -107,13 +107,13 @@ class StagedModel:
 
     def folder(self, path: str) -> None:
         """Make a folder and those above it, unless they are there."""
-        parts = _parts(path)
+        parts = member_parts(path)
         self._refuse_links(parts, path)
         self._enter(parts, path)
 
     def file(self, path: str, executable: bool = False) -> StagedFileWriter:
         """A new file, to be written within its context; the folders above it are made."""
-        parts = _parts(path)
+        parts = member_parts(path)
         if not parts:
             raise UnsafeMemberError(f"the archive holds a file without a name, {printable(path)!r}")
         self._refuse_links(parts, path)
@@ -126,11 +126,11 @@ class StagedModel:
 
     def hard_link(self, path: str, target: str) -> None:
         """A second name for the file whose path in the same archive is `target`; it is copied."""
-        self._link(path, "/".join(_parts(target)), is_hard=True)
+        self._link(path, "/".join(member_parts(target)), is_hard=True)
 
     def make_executable(self, path: str) -> bool:
         """Have a file that was written be executable; False if there is no such file."""
-        path = "/".join(_parts(path))
+        path = "/".join(member_parts(path))
         try:
             descriptor = os.open(path, _FILE, dir_fd=self._root)
         except OSError:
@@ -203,7 +203,7 @@ class StagedModel:
 
     def make_folder(self, path: str) -> None:
         """Make a folder."""
-        self._enter(_parts(path), path)
+        self._enter(member_parts(path), path)
 
     def copy_file(self, path: str, target: str) -> None:
         """Copy a file."""
@@ -212,14 +212,14 @@ class StagedModel:
             descriptor = os.open(path, _FILE, dir_fd=self._root)
         try:
             look = os.fstat(descriptor)
-            with self._new_file(_parts(target), bool(look.st_mode & stat.S_IXUSR)) as file:
+            with self._new_file(member_parts(target), bool(look.st_mode & stat.S_IXUSR)) as file:
                 file.copy_range(descriptor, 0, look.st_size)
             self._digester.drain()  # it reads from the descriptor
         finally:
             os.close(descriptor)
 
     def _link(self, path: str, target: str, *, is_hard: bool) -> None:
-        parts = _parts(path)
+        parts = member_parts(path)
         if not parts or "\0" in target:
             raise UnsafeMemberError(f"the archive holds a link without a name or target, {printable(path)!r}")
         self._refuse_links(parts, path)
@@ -338,12 +338,8 @@ class StagedModel:
             return ""
         if self._has_file(_BENTO_YAML):
             raise NotAModelError("this is a Bento, not a model: import it with `bentoml import`")
-        names = []
         with os.scandir(self._root) as entries:
-            for entry in entries:
-                names.append(entry.name)
-                if len(names) > 1:
-                    break
+            names = list(itertools.islice((entry.name for entry in entries if entry.name != _MACS_OWN), 2))
         if len(names) == 1 and self._has_file(f"{names[0]}/{MODEL_YAML}"):
             return names[0]
         if len(names) == 1 and self._has_file(f"{names[0]}/{_BENTO_YAML}"):
@@ -374,28 +370,6 @@ class StagedModel:
             self._syncer.abandon()
             self._leave_to(0)
             os.close(self._root)
-
-
-def _parts(path: str) -> list[str]:
-    """The names on a path, none for the top itself.
-
-    Raises:
-        UnsafeMemberError: it leads out of the model, or is none that a file can have.
-    """
-    parts = [name for name in path.split("/") if name not in ("", ".")]
-    if path.startswith("/") or ".." in parts:
-        raise UnsafeMemberError(f"the archive holds {printable(path[:200])!r}, which leads out of the model")
-    if not path or "\0" in path:
-        raise UnsafeMemberError(f"the archive holds {printable(path[:200])!r}, which is no name for a file")
-    try:
-        names = [os.fsencode(name) for name in parts]
-    except UnicodeEncodeError:
-        raise UnsafeMemberError(f"the archive holds {printable(path[:200])!r}, which cannot be encoded") from None
-    if any(len(name) > _MAX_NAME for name in names) or sum(map(len, names)) + len(names) > _MAX_PATH:
-        raise UnsafeMemberError(f"the archive holds a name that is too long, {printable(path[:200])!r}...")
-    if len(parts) > MAX_DEPTH:
-        raise UnsafeMemberError(f"the archive holds {printable(path[:200])!r}, more than {MAX_DEPTH} folders deep")
-    return parts
 
 
 def _twice(path: str) -> UnsafeMemberError:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 
 from store.errors import NoSpaceError, StoreUnwritableError
 from store.text import printable
 
 log = logging.getLogger(__name__)
 
+_PORTION = 1000  # names at a time
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC  # flags to open a folder with
 
 
@@ -42,12 +43,31 @@ def sync_path(path: str) -> None:
         os.close(descriptor)
 
 
+def _remove_folder(name: str, above: int | None) -> None:
+    """Remove a folder and all that is in it, by portions: a folder may hold a million files."""
+    descriptor = os.open(name, FOLDER, dir_fd=above)
+    try:
+        while True:
+            with os.scandir(descriptor) as entries:
+                portion = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in islice(entries, _PORTION)]
+            if not portion:
+                break
+            for entry_name, is_folder in portion:
+                if is_folder:
+                    _remove_folder(entry_name, descriptor)
+                else:
+                    os.unlink(entry_name, dir_fd=descriptor)
+    finally:
+        os.close(descriptor)
+    os.rmdir(name, dir_fd=above)
+
+
 def remove_tree(path: str) -> None:
     """Remove whatever stands at a path, if anything does, without following links. What cannot be removed is named in
     the log."""
     try:
         if stat.S_ISDIR(os.lstat(path).st_mode):
-            shutil.rmtree(path)
+            _remove_folder(path, None)
         else:
             os.unlink(path)
     except FileNotFoundError:

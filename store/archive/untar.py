@@ -35,13 +35,20 @@ def untar(stream: Stream, target: Target) -> None:
         UnsafeMemberError: it holds something that is no file, folder or link.
         StoreError: what the stream and the target raise.
     """
+    if any(stream.peek(tarfile.BLOCKSIZE)):
+        _unpack_all(stream, target)
+    else:
+        stream.skip(tarfile.BLOCKSIZE)  # an archive of nothing, at which tarfile's releases differ
+    _check_end(stream)
+
+
+def _unpack_all(stream: Stream, target: Target) -> None:
     headers = _Headers(stream)
     archive = _open(headers)
     while (member := _next(archive)) is not None:
         _unpack(member, stream, target)
         archive.members = []  # type: ignore[attr-defined]  # else it keeps them all
         headers.left = _MAX_HEADERS
-    _check_end(stream)
 
 
 def _unpack(member: tarfile.TarInfo, stream: Stream, target: Target) -> None:

@@ -64,7 +64,11 @@ def unzip(arriving: ArrivingFile, target: Target) -> None:
     """
     source = Source(arriving)
     target.archive_read = lambda: source.position
-    if not _unpack_as_it_comes(source, target):
+    try:
+        is_done = _unpack_as_it_comes(source, target)
+    except UnsafeMemberError:  # perhaps a member that was replaced or deleted, and only left there
+        is_done = False
+    if not is_done:
         target.restart()
         _unpack_by_directory(arriving, target)
 

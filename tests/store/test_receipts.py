@@ -265,12 +265,22 @@ class Collect(logging.Handler):
 logging.getLogger().addHandler(Collect(logging.WARNING))
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", base], check=True)
 receipts = Receipts(base / "receipts.sqlite")
-for number in range(500):
-    receipt = receipts.begin("session", "x" * 1000, 0)
-    assert receipt > 0
-    receipts.finish(receipt, ReceiptState.IMPORTED, error="x" * 1000)
-assert receipts.answer("x" * 1000).id == receipt
-assert len(said) == 1 and "no record of imports is kept from now on" in said[0], said
+receipts.finish(receipts.begin("session", "first", 0), ReceiptState.IMPORTED)
+with open(base / "filler", "wb", buffering=0) as filler:
+    try:
+        while True:
+            filler.write(bytes(4096))
+    except OSError:
+        pass
+for number in range(100):
+    if not receipts.begin("session", "x" * 1000, 0):
+        break
+assert not receipts.begin("session", "not kept", 0)
+assert len(said) == 1 and "cannot be added to" in said[0], said
+assert receipts.answer("first")
+(base / "filler").unlink()
+receipts.finish(receipts.begin("session", "kept again", 0), ReceiptState.IMPORTED)
+assert receipts.answer("kept again")
 """
     in_a_namespace_of_its_own(script, tmp_path)
 

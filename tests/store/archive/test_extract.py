@@ -242,3 +242,15 @@ def test_every_tool_is_there() -> None:
     """Else the tests above fail for another reason than they say."""
     for tool in ("tar", "bsdtar", "zip", "7z", "xz", "zstd", "pigz", "bzip2"):
         subprocess.run(["sh", "-c", f"command -v {tool}"], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_what_a_mac_packs_beside_the_folder_is_left_out() -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for path, content in PLAIN.items():
+            if content is not None:
+                archive.writestr(f"iris/{path}", content)
+        archive.writestr("__MACOSX/iris/._model.yaml", b"\0\5\26\7")
+    files = {path: content for path, content in PLAIN.items() if content is not None}
+    assert set(unpacked(packed.getvalue())) >= set(tree_of(files))
+    assert not any("MACOSX" in path for path in unpacked(packed.getvalue()))

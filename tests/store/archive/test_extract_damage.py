@@ -94,8 +94,7 @@ def _refused_or_the_same(name: str, archive: bytes) -> None:
     original = _original(name)
     try:
         found = unpacked(archive)
-    except StoreError as error:
-        assert str(error).isprintable()
+    except StoreError:
         return
     if "zip" in name:
         assert _content(found) == _content(original)
@@ -156,7 +155,7 @@ def test_cut_at_every_boundary(name: str) -> None:
     if name == "tar":
         ended = len(archive.rstrip(b"\0")) // 512 * 512 + 512
         cuts = set(range(512, ended + 1024, 512)) | {511, ended + 1023}
-    for cut in sorted(cuts):
+    for cut in sorted(cut for cut in cuts if cut < len(archive)):
         with pytest.raises((DamagedArchiveError, NotAModelError)) as caught:
             unpacked(archive[:cut])
         assert cut < 600 or isinstance(caught.value, DamagedArchiveError), cut
