@@ -120,7 +120,7 @@ class Delivery:
             outcome = self._importer.publish(ready, move_latest=self._may_move_latest(uid, ready.tag))
         except StoreError as error:
             self._put_back(taken, path)
-            self._say_why(path, error)
+            self._say_why(path, error, uid)
             self._receipts.finish(receipt, ReceiptState.REFUSED, error=str(error), errno=_errno_name(error))
             raise
         info = ready.staged.info
@@ -137,7 +137,7 @@ class Delivery:
         if upload.refusal is error:
             return
         upload.refusal = error
-        self._say_why(final_path(path), error)
+        self._say_why(final_path(path), error, upload.uid)
         if upload.receipt is None:
             self.begin(upload)
         if upload.receipt is not None:
@@ -160,7 +160,7 @@ class Delivery:
             )
             upload.receipt = None
 
-    def check_note(self, path: str) -> None:
+    def check_note(self, path: str, uid: int) -> None:
         """Compare the checksums in a file that was copied in with what was imported before it.
 
         Raises:
@@ -173,7 +173,7 @@ class Delivery:
                 error = DamagedArchiveError(
                     f"{name} was imported, but it is not the file that {path} is of: its SHA-256 is {imported.sha256}"
                 )
-                self._say_why(path, error)
+                self._say_why(path, error, uid)
                 raise error
 
     def answer(self, path: str) -> tuple[int, int, int] | None:
@@ -265,13 +265,15 @@ class Delivery:
                 sums[os.path.basename(path).removesuffix(CHECKSUM_SUFFIX)] = digest.lower()
         return sums
 
-    def _say_why(self, path: str, error: StoreError) -> None:
+    def _say_why(self, path: str, error: StoreError, uid: int) -> None:
         log.warning("%s was not imported: %s", printable(path), error)
         try:
             descriptor = os.open(
                 self._at(path + ERROR_SUFFIX), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600
             )
             with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as note:
+                if self._user == 0:
+                    os.fchown(descriptor, uid, -1)
                 note.write(f"{path} was not imported: {error}\n")
         except OSError as failed:
             log.warning("no note of it could be left: %s", failed)

@@ -84,10 +84,10 @@ class DropBox:
                 self._mode, inode_of(f"/{INCOMING}"), look.st_nlink, 0, look.st_mtime_ns, look.st_ctime_ns
             )
         if stat.S_ISDIR(look.st_mode):
-            uid = self._folder_owners.get(look.st_ino)
+            uid = self._folder_owners.get(look.st_ino, look.st_uid)
             return Attributes(_FOLDER_MODE, look.st_ino, look.st_nlink, 0, look.st_mtime_ns, look.st_ctime_ns, uid)
         upload = self._uploads.get(look.st_ino)
-        return _file_attributes(look, upload.uid if upload else None)
+        return _file_attributes(look, upload.uid if upload else look.st_uid)
 
     def items(self, path: str) -> list[Item]:
         """What lies in a folder."""
@@ -261,6 +261,8 @@ class DropBox:
         with self._lock:
             if uid != self._user:
                 self._folder_owners[os.lstat(self._at(path)).st_ino] = uid
+                if self._user == 0:
+                    os.chown(self._at(path), uid, -1)
 
     def remove_folder(self, path: str) -> None:
         """rmdir."""
@@ -326,7 +328,8 @@ class DropBox:
             uploads = list(self._below(path))
             if any(upload.handles for upload in uploads):
                 raise OSError(errno.EBUSY, f"{path} is still being written")
-            uid = self._folder_owners.get(os.lstat(self._at(path)).st_ino, self._user)
+            look = os.lstat(self._at(path))
+            uid = self._folder_owners.get(look.st_ino, look.st_uid)
             for upload in uploads:
                 self._forget(upload)
             taken = self._delivery.take_folder(path)
@@ -369,7 +372,7 @@ class DropBox:
 
     def _decide(self, upload: Upload, path: str) -> None:
         if is_note(path):
-            self._delivery.check_note(path)
+            self._delivery.check_note(path, upload.uid)
             return
         self._judge(upload, path)  # a model.yaml may have come beside it
         if not upload.is_archive:
@@ -465,8 +468,7 @@ class DropBox:
     def _create(self, path: str, uid: int) -> Upload:
         descriptor = os.open(self._at(path), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         if uid != self._user and self._user == 0:
-            with suppress(OSError):  # only so that it is still theirs after a crash
-                os.fchown(descriptor, uid, -1)
+            os.fchown(descriptor, uid, -1)  # so that it is still theirs after a crash
         if not is_note(path):
             self._delivery.remove_note(path)
         return self._register(path, descriptor, uid)

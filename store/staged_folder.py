@@ -74,6 +74,7 @@ class _StagedFolder:
         return content
 
     def _visit(self, folder: int, path: str, syncer: Syncer) -> None:
+        self._own(folder)
         os.fchmod(folder, 0o777 & ~self._umask | 0o700)
         with os.scandir(folder) as found:
             names = sorted(entry.name for entry in found)
@@ -94,8 +95,15 @@ class _StagedFolder:
             else:
                 raise UnsafeMemberError(f"{printable(below)} in the folder is neither a file nor a folder")
 
+    def _own(self, descriptor: int) -> os.stat_result:
+        """Make ours what belongs to another user, who could go on to change it."""
+        look = os.fstat(descriptor)
+        if look.st_uid != os.geteuid():
+            os.fchown(descriptor, os.geteuid(), os.getegid())
+        return look
+
     def _take(self, descriptor: int, path: str, syncer: Syncer) -> None:
-        program = os.fstat(descriptor).st_mode & stat.S_IXUSR
+        program = self._own(descriptor).st_mode & stat.S_IXUSR
         os.fchmod(descriptor, (0o777 if program else 0o666) & ~self._umask | 0o600)
         look = os.fstat(descriptor)
         self._expanded += look.st_size
