@@ -1,4 +1,4 @@
-"""Workers: the threads that serve requests. A few live always; more come while all are stuck, and go again.
+"""Workers: the threads that serve requests. One or a few live always; more come while all are stuck, and go again.
 
 Knows no FUSE: it is given a way to serve for ever, and one to serve a single request.
 """
@@ -13,7 +13,9 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-STUCK_SECONDS = 0.02  # how long no worker must have begun anything before there are more
+# Requests on cached bytes take a tenth of this, so that one caught at it waits for a disk.
+STUCK_SECONDS = 0.001  # how long no worker must have begun anything before there are more
+_WATCH_SECONDS = 0.01  # how often that is looked at; each look takes the processor from a worker
 MAX_WORKERS = 1000
 _IDLE_SECONDS = 0.3  # when ending: with nothing under way for so long, nothing will come
 
@@ -134,7 +136,7 @@ class Workers:
             self._watcher_sleeps = False
             self._activity.clear()
             while any(worker.busy_since for worker in self._workers):
-                time.sleep(STUCK_SECONDS / 2)
+                time.sleep(_WATCH_SECONDS)
                 self._add_if_stuck()
 
     def _add_if_stuck(self) -> None:
