@@ -160,6 +160,10 @@ class Session:
             log.info("ended while files were open")
         return True
 
+    def is_busy(self) -> bool:
+        """Whether a request is being served."""
+        return self._workers.are_busy()
+
     def _announce(self, ready: Callable[[], None]) -> None:
         os.stat(self._mountpoint)  # comes back once libfuse's threads serve
         ready()

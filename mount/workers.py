@@ -85,6 +85,10 @@ class Workers:
         """Whether a worker has found that there is nothing more to serve."""
         return self._ended.is_set()
 
+    def are_busy(self) -> bool:
+        """Whether a request is being served."""
+        return any(worker.busy_since for worker in self._workers)
+
     def on_end(self, tell: Callable[[], None]) -> None:
         """Have `tell` called, from some thread, when that happens."""
 
@@ -104,7 +108,7 @@ class Workers:
             with self._lock:
                 if not self._threads:
                     return True
-                if any(worker.busy_since for worker in self._workers):
+                if self.are_busy():
                     idle_deadline = time.monotonic() + _IDLE_SECONDS
             time.sleep(0.01)
         return False
@@ -131,11 +135,11 @@ class Workers:
         """Add workers while all are stuck; sleep while nothing happens."""
         while not self._ended.is_set():
             self._watcher_sleeps = True
-            if not any(worker.busy_since for worker in self._workers):  # begun before it was to wake us
+            if not self.are_busy():  # begun before it was to wake us
                 self._activity.wait()
             self._watcher_sleeps = False
             self._activity.clear()
-            while any(worker.busy_since for worker in self._workers):
+            while self.are_busy():
                 time.sleep(_WATCH_SECONDS)
                 self._add_if_stuck()
 
