@@ -4,8 +4,8 @@ Of fusepy this uses the loaded library and the structures. Its `FUSE` class is n
 makes a Python thread state for every callback and drops it again; it copies every read through a `bytes`; and an
 OSError without errno that escapes an operation becomes a clean end of file (fusepy #124, #142).
 
-Here, callbacks run on a few Python threads that live in libfuse's session loop, each of which finds its state made and
-its thread-locals kept. File bytes go straight into libfuse's buffer. Every callback ends in an int, whatever happens
+Here, callbacks run on a Python thread that lives in libfuse's session loop and finds its state made and its
+thread-locals kept. File bytes go straight into libfuse's buffer. Every callback ends in an int, whatever happens
 in it. When all threads are stuck for some milliseconds, more are added, so that slow operations never starve others;
 those end when they are no longer needed.
 
@@ -36,9 +36,26 @@ from mount.workers import MAX_WORKERS, Workers
 
 log = logging.getLogger(__name__)
 
-THREADS = 2  # that always live; more would only wait for Python's lock
+# That always live. A second one would wait for Python's lock more than it serves: it makes streaming a fifth slower,
+# and only several readers of a cold disk faster, for whom there are soon more.
+THREADS = 1
 GRACE_SECONDS = 2.0  # how long requests under way may take when the mount ends
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+BLOCK_SIZE = 128 << 10  # bytes: what a request carries at most, and so what programs should read at a time
+_OPTIONS = (
+    "subtype=bentofs",
+    "use_ino",
+    "big_writes",  # 128 KiB a request instead of 4
+    # What was told stays true this long, in seconds; with the catalogue's own delay, a change is seen within two.
+    "attr_timeout=1",
+    "entry_timeout=1",
+    # Unlinking our own path takes the node from its name at once, instead of renaming it to .fuse_hidden*.
+    "hard_remove",
+    # Of requests in the background; at 12, the default, a dozen slow readers stop everyone.
+    f"max_background={MAX_WORKERS}",
+    f"congestion_threshold={MAX_WORKERS}",
+)
 
 _int, _pointer, _text = ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p
 _size, _offset = ctypes.c_size_t, ctypes.c_int64
@@ -142,6 +159,10 @@ class Session:
             # Detached, but files are still open. When this process ends, the kernel answers their readers an error.
             log.info("ended while files were open")
         return True
+
+    def is_busy(self) -> bool:
+        """Whether a request is being served."""
+        return self._workers.are_busy()
 
     def _announce(self, ready: Callable[[], None]) -> None:
         os.stat(self._mountpoint)  # comes back once libfuse's threads serve
@@ -315,22 +336,6 @@ class Session:
         _set_time(look.st_mtimespec, mtime_ns)
         _set_time(look.st_atimespec, mtime_ns)
         _set_time(look.st_ctimespec, ctime_ns)
-
-
-BLOCK_SIZE = 128 << 10  # bytes: what a request carries at most, and so what programs should read at a time
-_OPTIONS = (
-    "subtype=bentofs",
-    "use_ino",
-    "big_writes",  # 128 KiB a request instead of 4
-    # What was told stays true this long, in seconds; with the catalogue's own delay, a change is seen within two.
-    "attr_timeout=1",
-    "entry_timeout=1",
-    # Unlinking our own path takes the node from its name at once, instead of renaming it to .fuse_hidden*.
-    "hard_remove",
-    # Of requests in the background; at 12, the default, a dozen slow readers stop everyone.
-    f"max_background={MAX_WORKERS}",
-    f"congestion_threshold={MAX_WORKERS}",
-)
 
 
 def _calling_thread() -> int:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from contextlib import suppress
 from typing import NoReturn
 
@@ -25,8 +26,8 @@ from mount.preflight import CannotMountError, check_mountpoint, check_store, che
 from mount.status import RunningMount, log_path
 from store.archive.formats import FORMATS, Format
 from store.catalog import ModelStore
+from store.digests import Digests
 from store.errors import StoreError
-from store.index import Index
 from store.model import Model
 from store.staged_model import Limits
 from store.staging import StagingArea
@@ -47,6 +48,10 @@ staging_option = click.option(
     "--staging",
     metavar="DIR",
     help="Where models are made ready, on the store's file system. Default: a hidden folder beside the store.",
+)
+
+follow_links_option = click.option(
+    "--follow-links", is_flag=True, help="Follow links that lead out of a model or the store."
 )
 
 
@@ -137,7 +142,7 @@ class _Formats(click.ParamType):  # type: ignore[type-arg]  # generic only since
 @click.option("--formats", type=_Formats(), default=",".join(FORMATS), show_default=True, help="Archives to show.")
 @click.option("--foreground", is_flag=True, help="Stay in this terminal; log to standard error.")
 @click.option("--allow-other", is_flag=True, help="Let other users read the mount, too.")
-@click.option("--follow-links", is_flag=True, help="Follow links that lead out of a model or the store.")
+@follow_links_option
 @click.option("--read-only", is_flag=True, help="Without incoming/.")
 @click.option("--overwrite", is_flag=True, help="What is copied into incoming/ replaces a model of the same tag.")
 @staging_option
@@ -221,10 +226,11 @@ def unmount(mountpoint: str, lazy: bool) -> None:
 
 @cli.command(name="list")
 @store_option
+@follow_links_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON array, sizes in bytes.")
-def list_models(store: str | None, as_json: bool) -> None:
+def list_models(store: str | None, follow_links: bool, as_json: bool) -> None:
     """List the models of a store."""
-    models = _open_store(store)
+    models = _open_store(store, follow_links=follow_links)
     found = []
     for tag in models.tags():
         with suppress(StoreError):  # deleted just now, or named in the log
@@ -248,26 +254,32 @@ def list_models(store: str | None, as_json: bool) -> None:
 @cli.command()
 @click.argument("tags", nargs=-1, metavar="[TAG]...")
 @store_option
+@follow_links_option
 @click.option("--accept", is_flag=True, help="Record what is there now as right, whatever was recorded before.")
-def verify(tags: tuple[str, ...], store: str | None, accept: bool) -> None:
+def verify(tags: tuple[str, ...], store: str | None, follow_links: bool, accept: bool) -> None:
     """Read models whole and compare them with the SHA-256s recorded the first time. Without TAG: all of the store."""
-    models = _open_store(store)
+    models = _open_store(store, follow_links=follow_links)
     wanted = [models.find(tag) for tag in tags] or models.tags()
-    index = Index()
-    damaged = 0
+    digests = Digests()
+    outcomes: Counter[Outcome] = Counter()
     try:
         for tag in wanted:
-            report = verify_model(models, index, tag, accept=accept)
+            report = verify_model(models, digests, tag, accept=accept)
             click.echo(f"{tag}: {report.sentence()}")
             for path, outcome in report.problems:
                 click.echo(f"  {outcome.value}: {printable(path)}")
-            damaged += report.outcome is Outcome.DIFFERS
+            outcomes[report.outcome] += 1
     finally:
-        index.close()
-    if damaged:
-        raise StoreError(
-            f"{damaged} of {len(wanted)} models differ from what was recorded; if that is meant, use --accept"
-        )
+        digests.close()
+    failures = []
+    if outcomes[Outcome.DIFFERS]:
+        failures.append(f"{outcomes[Outcome.DIFFERS]} differ from what was recorded; if that is meant, use --accept")
+    if outcomes[Outcome.UNREADABLE]:
+        failures.append(f"{outcomes[Outcome.UNREADABLE]} could not be read whole")
+    if outcomes[Outcome.NOT_RECORDED]:
+        failures.append(f"{outcomes[Outcome.NOT_RECORDED]} could not be recorded")
+    if failures:
+        raise StoreError(f"of {len(wanted)} models, {'; '.join(failures)}")
 
 
 @cli.command()
@@ -333,11 +345,11 @@ def _fusermount(mountpoint: str, real: str, lazy: bool) -> None:
         raise CannotMountError(f"{mountpoint} could not be unmounted: {reason}")
 
 
-def _open_store(store: str | None) -> ModelStore:
+def _open_store(store: str | None, *, follow_links: bool) -> ModelStore:
     logging.basicConfig(level=logging.WARNING, format="bentofs: %(message)s", stream=sys.stderr)
     location = os.path.abspath(store or default_store())
     check_store(location)
-    return ModelStore(LocalStorage(location))
+    return ModelStore(LocalStorage(location, follow_links=follow_links))
 
 
 def _described(model: Model) -> dict[str, str | int]:

@@ -23,7 +23,9 @@ from mount.tree import Tree
 from store.archive.formats import Format
 from store.archives import Archives
 from store.catalog import ModelStore
+from store.digests import Digests
 from store.index import Index
+from store.recorder import Recorder
 from store.storage.local import LocalStorage
 
 log = logging.getLogger(__name__)
@@ -60,8 +62,11 @@ def serve(settings: Settings, ready: Callable[[], None]) -> None:
     storage = LocalStorage(settings.store, follow_links=settings.follow_links)
     index = Index()
     store = ModelStore(storage)
-    incoming = Incoming(store, index, settings.incoming) if settings.incoming is not None else None
-    tree = Tree(store, Archives(storage, index), settings.formats, has_incoming=incoming is not None)
+    digests = Digests()
+    incoming = Incoming(store, index, digests, settings.incoming) if settings.incoming is not None else None
+    recorder = Recorder(storage, digests)
+    archives = Archives(storage, index, recorder.consider)
+    tree = Tree(store, archives, settings.formats, has_incoming=incoming is not None)
     detacher = Detacher(settings.mountpoint)
     running = RunningMount.of_this_process(settings.mountpoint, settings.store)
     options = [f"fsname={_as_option(settings.store)}"]
@@ -71,6 +76,7 @@ def serve(settings: Settings, ready: Callable[[], None]) -> None:
     session = Session(operations, settings.mountpoint, options)
 
     def announce() -> None:
+        recorder.start(archives.is_measured, session.is_busy)
         detacher.begin(operations.generations.tried_late)
         try:
             running.write()
@@ -85,9 +91,11 @@ def serve(settings: Settings, ready: Callable[[], None]) -> None:
     finally:
         running.remove()
         detacher.stop()
+        recorder.stop()
         if incoming is not None:
             incoming.close()
         index.close()
+        digests.close()
     log.info("%s is unmounted", settings.mountpoint)
 
 

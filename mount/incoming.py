@@ -10,6 +10,7 @@ from mount.delivery import Delivery
 from mount.dropbox import DropBox
 from mount.housekeeping import Housekeeping
 from store.catalog import ModelStore
+from store.digests import Digests
 from store.importing import Importer
 from store.index import Index
 from store.measure import Measurements
@@ -36,7 +37,7 @@ class IncomingSettings:
 class Incoming:
     """A drop box with its staging area and its record."""
 
-    def __init__(self, store: ModelStore, index: Index, settings: IncomingSettings) -> None:
+    def __init__(self, store: ModelStore, index: Index, digests: Digests, settings: IncomingSettings) -> None:
         """What dead mounts left in the staging area is cleaned up, and their uploads taken over.
 
         Raises:
@@ -47,7 +48,7 @@ class Incoming:
         self._receipts = Receipts(area.receipts)
         self._receipts.interrupt_dead(area.is_alive)
         self._importer = Importer(
-            store, self._session, Measurements(index), limits=settings.limits, overwrite=settings.overwrite
+            store, self._session, Measurements(index), digests, limits=settings.limits, overwrite=settings.overwrite
         )
         delivery = Delivery(self._session, self._importer, self._receipts)
         delivery.put_back()

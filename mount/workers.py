@@ -1,4 +1,4 @@
-"""Workers: the threads that serve requests. A few live always; more come while all are stuck, and go again.
+"""Workers: the threads that serve requests. One or a few live always; more come while all are stuck, and go again.
 
 Knows no FUSE: it is given a way to serve for ever, and one to serve a single request.
 """
@@ -13,7 +13,9 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-STUCK_SECONDS = 0.02  # how long no worker must have begun anything before there are more
+# Requests on cached bytes take a tenth of this, so that one caught at it waits for a disk.
+STUCK_SECONDS = 0.001  # how long no worker must have begun anything before there are more
+_WATCH_SECONDS = 0.01  # how often that is looked at; each look takes the processor from a worker
 MAX_WORKERS = 1000
 _IDLE_SECONDS = 0.3  # when ending: with nothing under way for so long, nothing will come
 
@@ -83,6 +85,10 @@ class Workers:
         """Whether a worker has found that there is nothing more to serve."""
         return self._ended.is_set()
 
+    def are_busy(self) -> bool:
+        """Whether a request is being served."""
+        return any(worker.busy_since for worker in self._workers)
+
     def on_end(self, tell: Callable[[], None]) -> None:
         """Have `tell` called, from some thread, when that happens."""
 
@@ -102,7 +108,7 @@ class Workers:
             with self._lock:
                 if not self._threads:
                     return True
-                if any(worker.busy_since for worker in self._workers):
+                if self.are_busy():
                     idle_deadline = time.monotonic() + _IDLE_SECONDS
             time.sleep(0.01)
         return False
@@ -129,12 +135,12 @@ class Workers:
         """Add workers while all are stuck; sleep while nothing happens."""
         while not self._ended.is_set():
             self._watcher_sleeps = True
-            if not any(worker.busy_since for worker in self._workers):  # begun before it was to wake us
+            if not self.are_busy():  # begun before it was to wake us
                 self._activity.wait()
             self._watcher_sleeps = False
             self._activity.clear()
-            while any(worker.busy_since for worker in self._workers):
-                time.sleep(STUCK_SECONDS / 2)
+            while self.are_busy():
+                time.sleep(_WATCH_SECONDS)
                 self._add_if_stuck()
 
     def _add_if_stuck(self) -> None:

@@ -29,7 +29,9 @@ _READ = 1 << 20  # bytes at a time when a whole archive is digested
 class Archives:
     """All archives of one store. Methods may be called from any thread."""
 
-    def __init__(self, storage: Storage, index: Index) -> None:
+    def __init__(self, storage: Storage, index: Index, opened: Callable[[Model], None] = lambda _model: None) -> None:
+        """`opened` is told of each model whose archive is about to be read."""
+        self._opened = opened
         self._storage = storage
         self._index = index
         self._open_files = OpenFiles()
@@ -53,6 +55,7 @@ class Archives:
 
     def open(self, model: Model, kind: Format) -> Piece:
         """The archive of one generation of a model; readers of the same one share it."""
+        self._opened(model)
         key = (model, kind.name)
         with self._lock:
             kept = self._laid_out.get(key)
@@ -75,6 +78,11 @@ class Archives:
         file = self._file(entry)
         file.open()
         return file
+
+    def is_measured(self, model: Model) -> bool:
+        """Whether the CRC-32 of each of a model's files is known."""
+        known = self._measurements.known_crc32
+        return all(known(entry.identity) is not None for entry in model.entries if entry.identity and entry.size)
 
     def sha256(self, model: Model, kind: Format) -> str:
         """The SHA-256 of an archive, hexadecimal. Reads all of it unless it is known for this generation."""

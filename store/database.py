@@ -48,6 +48,7 @@ class Database:
         self._busy_level = busy_level
         self._closed = False
         self._is_full = False
+        self._on_disk = True
         self._connection = self._open()
 
     def run(self, work: Callable[[sqlite3.Connection], _T]) -> _T | None:
@@ -80,6 +81,11 @@ class Database:
                 return work(self._connection)
             return None
 
+    @property
+    def is_on_disk(self) -> bool:
+        """Whether what is written stays; false while it goes on in memory."""
+        return self._on_disk
+
     def close(self) -> None:
         """Let go; nothing is answered from now on."""
         self._closed = True
@@ -89,7 +95,7 @@ class Database:
         try:
             return self._open_file()
         except sqlite3.DatabaseError as error:
-            if "readonly" in str(error):
+            if "readonly" in str(error) or "locked" in str(error):
                 log.warning("no %s is kept: %s: %s", self._what, self._path, error)
                 return self._in_memory()
             log.warning("the %s %s is damaged (%s); %s", self._what, self._path, error, self._loss)
@@ -138,6 +144,7 @@ class Database:
         return connection
 
     def _in_memory(self) -> sqlite3.Connection:
+        self._on_disk = False
         connection = sqlite3.connect(":memory:", check_same_thread=False)
         connection.executescript(self._schema)
         return connection

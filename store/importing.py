@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from store.archive.arriving import ArrivingFile
 from store.archive.extract import extract
 from store.catalog import ModelStore
+from store.digests import Digests
 from store.errors import CancelledError, ModelExistsError, StoreError
 from store.measure import Measurements
 from store.model import MAX_MODEL_YAML, MODEL_YAML, ModelInfo
@@ -52,6 +53,7 @@ class Importer:
         store: ModelStore,
         session: Session,
         measurements: Measurements,
+        digests: Digests,
         *,
         limits: Limits | None = None,
         overwrite: bool = False,
@@ -60,6 +62,7 @@ class Importer:
         self._store = store
         self._session = session
         self._measurements = measurements
+        self._digests = digests
         self._limits = limits or Limits()
         self._overwrite = overwrite
         self._umask = current_umask()
@@ -112,10 +115,18 @@ class Importer:
             )
             ready.discard()
         self._store.expire(info.tag.name)
-        if outcome is not Outcome.UNCHANGED:
-            for file in ready.staged.files.values():
-                self._measurements.keep_crc32(file.identity, file.crc32, time.time_ns())
+        self._keep_what_was_learnt(ready.staged, outcome)
         return outcome
+
+    def _keep_what_was_learnt(self, staged: Staged, outcome: Outcome) -> None:
+        if not staged.files:  # too many to keep
+            return
+        sums = {os.fsencode(path): file.sha256 for path, file in staged.files.items()}
+        info, location = staged.info, self._store.storage.location
+        self._digests.record(location, info.tag, info.creation_time, sums, first=outcome is Outcome.UNCHANGED)
+        if outcome is not Outcome.UNCHANGED:  # else the files in the store are others
+            for file in staged.files.values():
+                self._measurements.keep_crc32(file.identity, file.crc32, time.time_ns())
 
     def close(self, seconds: float) -> bool:
         """Begin nothing any more; whether all that was under way has ended within so many seconds. Until it has, the

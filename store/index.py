@@ -28,11 +28,6 @@ CREATE TABLE IF NOT EXISTS archive_digests (
     archive TEXT PRIMARY KEY,
     sha256 TEXT NOT NULL
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS file_digests (
-    store TEXT, tag TEXT, created TEXT, path BLOB,
-    sha256 TEXT NOT NULL,
-    PRIMARY KEY (store, tag, created, path)
-) WITHOUT ROWID;
 """
 _VERSION = 1
 _FLUSH_COUNT = 512  # checksums kept in memory before they are written
@@ -94,25 +89,6 @@ class Index:
     def keep_archive_digest(self, archive: str, sha256: str) -> None:
         """Keep an archive's SHA-256."""
         self._write("INSERT OR REPLACE INTO archive_digests VALUES (?, ?)", [(archive, sha256)])
-
-    def file_digests(self, store: str, tag: str, created: str) -> dict[bytes, str]:
-        """The SHA-256s recorded for a model's files, by path; `created`: the model's creation time."""
-        with self._lock:
-            rows = self._database.run(
-                lambda connection: connection.execute(
-                    "SELECT path, sha256 FROM file_digests WHERE store=? AND tag=? AND created=?", (store, tag, created)
-                ).fetchall()
-            )
-        return dict(rows or ())
-
-    def keep_file_digests(self, store: str, tag: str, created: str, digests: dict[bytes, str]) -> None:
-        """Record the SHA-256s of a model's files."""
-        rows = [(store, tag, created, path, sha256) for path, sha256 in digests.items()]
-        self._write("INSERT OR REPLACE INTO file_digests VALUES (?, ?, ?, ?, ?)", rows)
-
-    def forget_file_digests(self, store: str, tag: str) -> None:
-        """Drop what was recorded for a model's files."""
-        self._write("DELETE FROM file_digests WHERE store=? AND tag=?", [(store, tag)])
 
     def flush(self) -> None:
         """Write what is pending."""

@@ -1,8 +1,4 @@
-"""Verify: a model's files, read whole, against the SHA-256s recorded for them.
-
-They are recorded when a model is verified for the first time (and, once there is importing, when it is imported), by
-store, tag and creation time: a model saved again under its old tag is a new one.
-"""
+"""Verify: a model's files, read whole, against the SHA-256s recorded for them (store/digests.py)."""
 
 from __future__ import annotations
 
@@ -13,8 +9,8 @@ from typing import NamedTuple
 
 from store.archives import sha256_of
 from store.catalog import ModelStore
+from store.digests import Digests
 from store.errors import SourceChangedError, StoreUnreadableError
-from store.index import Index
 from store.storage.pinned import OpenFiles, PinnedFile
 from store.tag import Tag
 
@@ -30,12 +26,13 @@ class Outcome(enum.Enum):
     MISSING = "missing"
     NEW = "not recorded before"
     UNREADABLE = "unreadable"
+    NOT_RECORDED = "could not be recorded"
 
 
 class Report(NamedTuple):
     """The outcome for one model."""
 
-    outcome: Outcome  # SAME, RECORDED or DIFFERS
+    outcome: Outcome  # SAME, RECORDED, NOT_RECORDED, DIFFERS, or UNREADABLE where nothing that could be read differs
     file_count: int
     size: int  # bytes
     problems: list[tuple[str, Outcome]]  # paths in the model
@@ -45,20 +42,27 @@ class Report(NamedTuple):
         files = f"{self.file_count} files, {self.size:,} bytes"
         if self.outcome is Outcome.RECORDED:
             return f"recorded for the next time ({files})"
+        if self.outcome is Outcome.NOT_RECORDED:
+            return f"read whole, but could not be recorded for the next time ({files})"
         if self.outcome is Outcome.SAME:
             return f"the same as recorded ({files})"
-        return f"{len(self.problems)} of {files} differ from what was recorded"
+        unreadable = sum(outcome is Outcome.UNREADABLE for _, outcome in self.problems)
+        differing = len(self.problems) - unreadable
+        parts = [f"{differing} differ from what was recorded"] if differing else []
+        parts += [f"{unreadable} could not be read"] if unreadable else []
+        return f"of {files}, {' and '.join(parts)}"
 
 
-def verify_model(store: ModelStore, index: Index, tag: Tag, *, accept: bool = False) -> Report:
+def verify_model(store: ModelStore, digests: Digests, tag: Tag, *, accept: bool = False) -> Report:
     """Read a model whole and compare; `accept`: record what is there instead.
 
     Raises:
         NotFoundError, BadModelError: there is no such model to read.
+        StoreUnreadableError: the record of digests is in use.
     """
     model = store.model(tag, max_age=0)
-    key = (store.storage.location, str(tag), model.info.creation_time.isoformat())
-    recorded = {} if accept else index.file_digests(*key)
+    key = (store.storage.location, tag, model.info.creation_time)
+    recorded = {} if accept else digests.of(*key)
     found: dict[bytes, str] = {}
     problems: list[tuple[str, Outcome]] = []
     open_files = OpenFiles()
@@ -74,11 +78,13 @@ def verify_model(store: ModelStore, index: Index, tag: Tag, *, accept: bool = Fa
             recorded.pop(path, None)
     if recorded:
         problems += _differences(recorded, found)
+        outcome = Outcome.SAME
     elif not problems:
-        index.forget_file_digests(key[0], key[1])
-        index.keep_file_digests(*key, found)
-    unchanged = Outcome.SAME if recorded else Outcome.RECORDED
-    return Report(Outcome.DIFFERS if problems else unchanged, model.file_count, model.size, problems)
+        outcome = Outcome.RECORDED if digests.record(*key, found, first=not accept) else Outcome.NOT_RECORDED
+    if problems:
+        only_unreadable = all(problem is Outcome.UNREADABLE for _, problem in problems)
+        outcome = Outcome.UNREADABLE if only_unreadable else Outcome.DIFFERS
+    return Report(outcome, model.file_count, model.size, problems)
 
 
 def _differences(recorded: dict[bytes, str], found: dict[bytes, str]) -> list[tuple[str, Outcome]]:

@@ -124,6 +124,7 @@ def test_signals_under_load_end_cleanly(
 def test_unmounting_from_outside_ends_the_daemon(store: Path, mounted: Callable[..., Mounted]) -> None:
     make_model(store, "m:v1", {"w": b"w"})
     mount = mounted(store)
+    mount.wait_for_log("is mounted at")  # until then the daemon itself looks at its mount, which makes that busy
     run("fusermount", "-u", mount.path)
     assert mount.process.wait(15) == 0
     mount.stop()

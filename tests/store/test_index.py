@@ -37,8 +37,6 @@ def _works(index: Index) -> None:
     assert index.checksum(_identity(77)) == 1234
     index.keep_archive_digest("fingerprint/zip/1", "a" * 64)
     assert index.archive_digest("fingerprint/zip/1") == "a" * 64
-    index.keep_file_digests("/store", "iris:v1", "2026", {b"\xff": "b" * 64})
-    assert index.file_digests("/store", "iris:v1", "2026") == {b"\xff": "b" * 64}
 
 
 def _knows(path: Path) -> bool:
@@ -53,7 +51,6 @@ def test_what_was_kept_is_there_in_the_next_process(path: Path) -> None:
     index = Index(path)
     assert index.checksum(_identity(77)) is None
     assert index.archive_digest("fingerprint/zip/1") is None
-    assert index.file_digests("/store", "iris:v1", "2026") == {}
     _works(index)
     index.close()
     assert _knows(path)

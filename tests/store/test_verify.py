@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from store.catalog import ModelStore
+from store.digests import Digests
 from store.errors import BadModelError, NotFoundError
-from store.index import Index
 from store.storage.local import LocalStorage
 from store.tag import Tag
 from store.verify import Outcome, Report, verify_model
@@ -25,33 +25,33 @@ def folder(store: Path) -> Path:
 
 
 @pytest.fixture
-def index(tmp_path: Path) -> Iterator[Index]:
-    index = Index(tmp_path / "cache" / "index.sqlite")
-    yield index
-    index.close()
+def digests(tmp_path: Path) -> Iterator[Digests]:
+    digests = Digests(tmp_path / "state" / "digests.sqlite")
+    yield digests
+    digests.close()
 
 
-def _verify(store: Path, index: Index, *, accept: bool = False) -> Report:
+def _verify(store: Path, digests: Digests, *, accept: bool = False) -> Report:
     """By a new process, as the command line does."""
-    return verify_model(ModelStore(LocalStorage(str(store))), index, _TAG, accept=accept)
+    return verify_model(ModelStore(LocalStorage(str(store))), digests, _TAG, accept=accept)
 
 
-def test_recorded_and_then_the_same(store: Path, folder: Path, index: Index) -> None:
-    first = _verify(store, index)
+def test_recorded_and_then_the_same(store: Path, folder: Path, digests: Digests) -> None:
+    first = _verify(store, digests)
     assert (first.outcome, first.file_count, first.problems) == (Outcome.RECORDED, 4, [])
     assert first.size == 7 + (folder / "model.yaml").stat().st_size
     assert "recorded" in first.sentence()
     for _ in range(2):
-        report = _verify(store, index)
+        report = _verify(store, digests)
         assert (report.outcome, report.problems) == (Outcome.SAME, [])
         assert "the same as recorded (4 files" in report.sentence()
 
 
-def test_a_copy_with_other_times_is_the_same(store: Path, folder: Path, index: Index) -> None:
-    _verify(store, index)
+def test_a_copy_with_other_times_is_the_same(store: Path, folder: Path, digests: Digests) -> None:
+    _verify(store, digests)
     os.utime(folder / "weights" / "a", (5, 5))
     (folder / "weights" / "a").write_bytes(b"aaaa")
-    assert _verify(store, index).outcome is Outcome.SAME
+    assert _verify(store, digests).outcome is Outcome.SAME
 
 
 def _flip_a_bit(path: Path) -> None:
@@ -63,99 +63,103 @@ def _flip_a_bit(path: Path) -> None:
     os.utime(path, ns=(look.st_atime_ns, look.st_mtime_ns))
 
 
-def test_every_difference_is_named(store: Path, folder: Path, index: Index) -> None:
-    _verify(store, index)
+def test_every_difference_is_named(store: Path, folder: Path, digests: Digests) -> None:
+    _verify(store, digests)
     _flip_a_bit(folder / "weights" / "a")
     os.unlink(os.path.join(os.fsencode(folder), b"odd \xff"))
     (folder / "weights" / "new").write_bytes(b"")
     os.utime(folder, (1, 1))
     for _ in range(2):
-        report = _verify(store, index)
+        report = _verify(store, digests)
         assert report.outcome is Outcome.DIFFERS
         assert dict(report.problems) == {
             "weights/a": Outcome.DIFFERS,
             os.fsdecode(b"odd \xff"): Outcome.MISSING,
             "weights/new": Outcome.NEW,
         }
-        assert report.sentence().startswith("3 of 4 files")
+        assert report.sentence().startswith("of 4 files")
+        assert "3 differ" in report.sentence()
 
 
 @pytest.mark.parametrize("what", ["bit", "missing", "new"])
-def test_one_difference_is_enough(store: Path, folder: Path, index: Index, what: str) -> None:
-    _verify(store, index)
+def test_one_difference_is_enough(store: Path, folder: Path, digests: Digests, what: str) -> None:
+    _verify(store, digests)
     if what == "bit":
         _flip_a_bit(folder / "weights" / "a")
     elif what == "missing":
         (folder / "weights" / "a").unlink()
     else:
         (folder / "weights" / "new").write_bytes(b"")
-    report = _verify(store, index)
+    report = _verify(store, digests)
     assert (report.outcome, len(report.problems)) == (Outcome.DIFFERS, 1)
 
 
-def test_accepted_it_is_the_record(store: Path, folder: Path, index: Index) -> None:
-    _verify(store, index)
+def test_accepted_it_is_the_record(store: Path, folder: Path, digests: Digests) -> None:
+    _verify(store, digests)
     _flip_a_bit(folder / "weights" / "a")
     (folder / "weights" / "new").write_bytes(b"new")
-    assert _verify(store, index, accept=True).outcome is Outcome.RECORDED
-    assert _verify(store, index).outcome is Outcome.SAME
+    assert _verify(store, digests, accept=True).outcome is Outcome.RECORDED
+    assert _verify(store, digests).outcome is Outcome.SAME
     (folder / "weights" / "new").unlink()
-    assert _verify(store, index).problems == [("weights/new", Outcome.MISSING)]
+    assert _verify(store, digests).problems == [("weights/new", Outcome.MISSING)]
 
 
-def test_a_model_saved_again_under_its_tag_is_a_new_one(store: Path, folder: Path, index: Index) -> None:
-    _verify(store, index)
+def test_a_model_saved_again_under_its_tag_is_a_new_one(store: Path, folder: Path, digests: Digests) -> None:
+    _verify(store, digests)
     remove_model(store, "iris:v1")
     make_model(store, "iris:v1", {"other": b"other"}, creation_time="2026-02-02T00:00:00+00:00")
-    assert _verify(store, index).outcome is Outcome.RECORDED
+    assert _verify(store, digests).outcome is Outcome.RECORDED
     assert folder.exists()
 
 
-def test_models_and_stores_are_told_apart(store: Path, folder: Path, index: Index, tmp_path: Path) -> None:
-    _verify(store, index)
+def test_models_and_stores_are_told_apart(store: Path, folder: Path, digests: Digests, tmp_path: Path) -> None:
+    _verify(store, digests)
     (tmp_path / "other").mkdir()
     make_model(tmp_path / "other", "iris:v1", {"weights/a": b"bbbb"})
-    assert _verify(tmp_path / "other", index).outcome is Outcome.RECORDED
-    assert _verify(store, index).outcome is Outcome.SAME
+    assert _verify(tmp_path / "other", digests).outcome is Outcome.RECORDED
+    assert _verify(store, digests).outcome is Outcome.SAME
     assert folder.exists()
 
 
 @pytest.mark.expect_log("weights/a cannot be read")
 @pytest.mark.parametrize("accept", [False, True])
-def test_an_unreadable_file_differs_and_keeps_what_was_recorded(tmp_path: Path, accept: bool) -> None:
-    index = Index(tmp_path / "cache" / "index.sqlite")
+def test_an_unreadable_file_is_told_from_a_differing_one_and_keeps_what_was_recorded(
+    tmp_path: Path, accept: bool
+) -> None:
+    digests = Digests(tmp_path / "state" / "digests.sqlite")
     with folder_of_an_ordinary_user() as store, an_ordinary_user():
         folder = make_model(store, "iris:v1", _FILES)
-        assert _verify(store, index).outcome is Outcome.RECORDED
+        assert _verify(store, digests).outcome is Outcome.RECORDED
         (folder / "weights" / "a").chmod(0)
-        report = _verify(store, index, accept=accept)
-        assert (report.outcome, report.problems) == (Outcome.DIFFERS, [("weights/a", Outcome.UNREADABLE)])
+        report = _verify(store, digests, accept=accept)
+        assert (report.outcome, report.problems) == (Outcome.UNREADABLE, [("weights/a", Outcome.UNREADABLE)])
+        assert report.sentence().endswith("1 could not be read")
         (folder / "weights" / "a").chmod(0o600)
         _flip_a_bit(folder / "weights" / "a")
-        assert _verify(store, index).problems == [("weights/a", Outcome.DIFFERS)]
-    index.close()
+        assert _verify(store, digests).problems == [("weights/a", Outcome.DIFFERS)]
+    digests.close()
 
 
 @pytest.mark.expect_log("weights/a cannot be read")
 def test_the_first_time_with_an_unreadable_file_records_nothing(tmp_path: Path) -> None:
-    index = Index(tmp_path / "cache" / "index.sqlite")
+    digests = Digests(tmp_path / "state" / "digests.sqlite")
     with folder_of_an_ordinary_user() as store, an_ordinary_user():
         folder = make_model(store, "iris:v1", _FILES)
         (folder / "weights" / "a").chmod(0)
-        assert _verify(store, index).outcome is Outcome.DIFFERS
+        assert _verify(store, digests).outcome is Outcome.UNREADABLE
         (folder / "weights" / "a").chmod(0o600)
-        assert _verify(store, index).outcome is Outcome.RECORDED
-    index.close()
+        assert _verify(store, digests).outcome is Outcome.RECORDED
+    digests.close()
 
 
-def test_what_is_not_there(store: Path, index: Index) -> None:
+def test_what_is_not_there(store: Path, digests: Digests) -> None:
     with pytest.raises(NotFoundError):
-        _verify(store, index)
+        _verify(store, digests)
 
 
 @pytest.mark.expect_log("iris:v1 is not YAML")
-def test_what_is_no_model(store: Path, folder: Path, index: Index) -> None:
+def test_what_is_no_model(store: Path, folder: Path, digests: Digests) -> None:
     (folder / "model.yaml").write_bytes(b"{")
     os.utime(folder / "model.yaml", (1, 1))
     with pytest.raises(BadModelError):
-        _verify(store, index)
+        _verify(store, digests)

@@ -1,0 +1,142 @@
+"""The recorder: a thread that records the SHA-256s of models whose files a mount has just measured.
+
+Then their bytes lie in the page cache, and a disk that damages them later is found out by `bentofs verify`. It works
+while nobody asks the mount for anything, at the lowest priority, and gives way between any two mebibytes.
+
+Threading: `consider` may be called from any thread; all else happens in one of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from store.digests import Digests
+from store.errors import SourceChangedError, StoreUnreadableError
+from store.model import Model
+from store.storage.base import Entry, Storage
+from store.tag import Tag
+
+log = logging.getLogger(__name__)
+
+_STEP = 1 << 20  # bytes read between two looks at whether somebody waits
+_LOOK_SECONDS = 2.0  # between two looks at whether a model is measured by now
+_QUIET_SECONDS = 0.5  # how long nothing must have been asked before it begins, or goes on
+_SAMPLE_SECONDS = 0.02
+_WAIT_SECONDS = 3600.0  # how long after it was opened a model may become measured
+_MODELS_KEPT = 1000
+
+
+class Recorder:
+    """Records for one mount."""
+
+    def __init__(self, storage: Storage, digests: Digests) -> None:
+        self._storage = storage
+        self._digests = digests
+        # A larger model is not in the page cache any more when it has been read.
+        self._size_limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+        self._lock = threading.Lock()
+        self._opened: dict[Tag, tuple[float, Model]] = {}  # when; those that may become measured
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._is_measured: Callable[[Model], bool] = lambda _model: False
+        self._is_busy: Callable[[], bool] = lambda: False
+        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
+
+    def start(self, is_measured: Callable[[Model], bool], is_busy: Callable[[], bool]) -> None:
+        """Begin. `is_measured`: whether all files of a model are; `is_busy`: whether a request is being served."""
+        self._is_measured = is_measured
+        self._is_busy = is_busy
+        self._thread.start()
+
+    def consider(self, model: Model) -> None:
+        """A model is being read, and may be measured by that."""
+        if model.size <= self._size_limit:
+            with self._lock:
+                if len(self._opened) < _MODELS_KEPT:
+                    self._opened[model.tag] = (time.monotonic(), model)
+            self._wake.set()
+
+    def stop(self) -> None:
+        """End, within the time that a step takes."""
+        self._stopping.set()
+        self._wake.set()
+        if self._thread.ident is not None:
+            self._thread.join(2)
+
+    def _run(self) -> None:
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)  # Linux: of this thread alone
+        while not self._stopping.is_set():
+            self._wake.wait()
+            try:
+                self._record_measured()
+            except Exception:
+                log.exception("recording SHA-256s failed")
+            with self._lock:
+                if not self._opened:
+                    self._wake.clear()
+            self._stopping.wait(_LOOK_SECONDS)
+
+    def _record_measured(self) -> None:
+        with self._lock:
+            opened = list(self._opened.items())
+        for tag, (since, model) in opened:
+            if not self._may_go_on(begin=True):
+                return
+            done = self._is_measured(model)
+            if done:
+                self._record(model)
+            if done or time.monotonic() - since > _WAIT_SECONDS:
+                with self._lock:
+                    if self._opened.get(tag) == (since, model):
+                        del self._opened[tag]
+
+    def _record(self, model: Model) -> None:
+        key = (self._storage.location, model.tag, model.info.creation_time)
+        found: dict[bytes, str] = {}
+        try:
+            if self._digests.of(*key):
+                return
+            for entry in model.entries:
+                if not entry.is_folder:
+                    sha256 = self._sha256(entry)
+                    if sha256 is None:
+                        return
+                    found[os.fsencode(entry.path)] = sha256
+        except (SourceChangedError, StoreUnreadableError) as error:
+            log.info("the SHA-256s of %s are not recorded: %s", model.tag, error)
+            return
+        if self._digests.record(*key, found, first=True):
+            log.info("recorded the SHA-256s of %s", model.tag)
+
+    def _sha256(self, entry: Entry) -> str | None:
+        """Of one file; None when it is time to end."""
+        if entry.identity is None:
+            raise ValueError(f"{entry.path} is a folder")
+        file = self._storage.open_file(entry.source, entry.identity)
+        digest = hashlib.sha256()
+        buffer = memoryview(bytearray(min(_STEP, entry.size)))
+        for offset in range(0, entry.size, _STEP):
+            if not self._may_go_on():
+                return None
+            part = buffer[: min(_STEP, entry.size - offset)]
+            file.read_into([part], offset)
+            digest.update(part)
+        return digest.hexdigest()
+
+    def _may_go_on(self, *, begin: bool = False) -> bool:
+        """Wait while requests are served; False when it is time to end."""
+        if begin or self._is_busy():
+            quiet_since = time.monotonic()
+            while time.monotonic() - quiet_since < _QUIET_SECONDS:
+                if self._stopping.wait(_SAMPLE_SECONDS):
+                    return False
+                if self._is_busy():
+                    quiet_since = time.monotonic()
+        return not self._stopping.is_set()

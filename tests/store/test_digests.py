@@ -1,0 +1,138 @@
+"""The record of digests: kept, private, and never replaced by what was not asked for."""
+
+import datetime
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from store.digests import Digests, default_path
+from store.tag import Tag
+
+_TAG = Tag("iris", "v1")
+_CREATED = datetime.datetime(2026, 1, 2, tzinfo=datetime.timezone.utc)
+_LATER = _CREATED + datetime.timedelta(microseconds=1)
+_FILES = {b"model.yaml": "a" * 64, b"odd \xff": "b" * 64}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "digests.sqlite"
+
+
+def _found(path: Path, store: str, tag: Tag = _TAG, created: datetime.datetime = _CREATED) -> dict[bytes, str]:
+    """By a new process."""
+    digests = Digests(path)
+    try:
+        return digests.of(store, tag, created)
+    finally:
+        digests.close()
+
+
+def test_kept_by_store_tag_and_creation_time(path: Path) -> None:
+    digests = Digests(path)
+    assert digests.of("/models", _TAG, _CREATED) == {}
+    assert digests.record("/models", _TAG, _CREATED, _FILES)
+    digests.close()
+    assert _found(path, "/models") == _FILES
+    assert _found(path, "/other") == {}
+    assert _found(path, "/models", Tag("iris", "v2")) == {}
+    assert _found(path, "/models", created=_LATER) == {}
+
+
+def test_what_is_recorded_replaces_all_that_was_known_of_the_tag(path: Path) -> None:
+    digests = Digests(path)
+    digests.record("/models", _TAG, _CREATED, _FILES)
+    digests.record("/models", _TAG, _LATER, {b"one": "c" * 64})
+    assert digests.of("/models", _TAG, _CREATED) == {}
+    assert digests.of("/models", _TAG, _LATER) == {b"one": "c" * 64}
+    digests.close()
+
+
+def test_the_first_record_stays_unless_replacing_is_asked_for(path: Path) -> None:
+    digests = Digests(path)
+    digests.record("/models", _TAG, _CREATED, _FILES)
+    assert digests.record("/models", _TAG, _CREATED, {b"one": "c" * 64}, first=True)
+    assert digests.of("/models", _TAG, _CREATED) == _FILES
+    digests.close()
+
+
+def test_a_store_is_known_by_its_real_path(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "link").symlink_to("models")
+    digests = Digests(path)
+    digests.record(str(tmp_path / "link"), _TAG, _CREATED, _FILES)
+    digests.close()
+    assert _found(path, str(tmp_path / "models")) == _FILES
+
+
+def test_it_is_private_and_lies_in_the_state_directory(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = os.umask(0)
+    try:
+        Digests(path).close()
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert default_path() == tmp_path / "bentofs" / "digests.sqlite"
+
+
+def test_what_cannot_be_kept_because_another_process_writes_is_said(
+    path: Path, monkeypatch: pytest.MonkeyPatch, expect_log: Callable[..., None]
+) -> None:
+    monkeypatch.setattr("store.digests._BUSY_SECONDS", 0.1)
+    expect_log("record of digests .* is in use", 1)
+    digests = Digests(path)
+    digests.record("/models", _TAG, _CREATED, _FILES)
+    with sqlite3.connect(path, isolation_level=None) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert not digests.record("/models", _TAG, _CREATED, {})
+        other.execute("ROLLBACK")
+    other.close()
+    assert digests.of("/models", _TAG, _CREATED) == _FILES
+    digests.close()
+
+
+def test_one_held_by_another_process_is_not_set_aside(
+    path: Path, monkeypatch: pytest.MonkeyPatch, expect_log: Callable[..., None]
+) -> None:
+    monkeypatch.setattr("store.digests._BUSY_SECONDS", 0.1)
+    monkeypatch.setattr("store.database._OPEN_SECONDS", 0.1)
+    expect_log("no record of digests is kept: .* locked", 1)
+    digests = Digests(path)
+    digests.record("/models", _TAG, _CREATED, _FILES)
+    digests.close()
+    with sqlite3.connect(path, isolation_level=None) as other:
+        other.execute("PRAGMA locking_mode=EXCLUSIVE")
+        other.execute("BEGIN IMMEDIATE")
+        digests = Digests(path)
+        assert not digests.record("/models", _TAG, _CREATED, {})
+        digests.close()
+        other.execute("ROLLBACK")
+    other.close()
+    assert _found(path, "/models") == _FILES
+
+
+def test_where_nothing_can_be_kept_it_says_so(path: Path, expect_log: Callable[..., None]) -> None:
+    expect_log("no record of digests is kept", 1)
+    path.parent.parent.mkdir(exist_ok=True)
+    path.parent.write_bytes(b"")
+    digests = Digests(path)
+    assert not digests.record("/models", _TAG, _CREATED, _FILES)
+    digests.close()
+
+
+def test_a_damaged_record_is_kept_beside(path: Path, expect_log: Callable[..., None]) -> None:
+    expect_log("record of digests .* is damaged", 1)
+    path.parent.mkdir()
+    path.write_bytes(b"not a database" * 1000)
+    digests = Digests(path)
+    assert digests.record("/models", _TAG, _CREATED, _FILES)
+    digests.close()
+    assert _found(path, "/models") == _FILES
+    assert path.with_name("digests.sqlite.damaged").read_bytes().startswith(b"not a database")
