@@ -1,0 +1,99 @@
+"""Importing: what is learnt on the way is kept, and a mount that ends publishes nothing more."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from store.archive.arriving import WholeFile
+from store.catalog import ModelStore
+from store.digests import Digests
+from store.errors import CancelledError, ModelExistsError
+from store.importing import Importer, StagedImport
+from store.index import Index
+from store.measure import Measurements
+from store.publish import Outcome
+from store.staging import Session, StagingArea
+from store.storage.local import LocalStorage
+from store.tag import Tag
+from store.verify import Outcome as Verified
+from store.verify import verify_model
+from tests.harness import make_model
+
+TAG = Tag("iris", "v1")
+
+
+@pytest.fixture
+def session(store: Path) -> Iterator[Session]:
+    session = StagingArea(str(store)).open_session()
+    yield session
+    session.close()
+
+
+@pytest.fixture
+def digests(tmp_path: Path) -> Iterator[Digests]:
+    digests = Digests(tmp_path / "state" / "digests.sqlite")
+    yield digests
+    digests.close()
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Iterator[Index]:
+    index = Index(tmp_path / "cache" / "index.sqlite")
+    yield index
+    index.close()
+
+
+@pytest.fixture
+def importer(store: Path, session: Session, index: Index, digests: Digests) -> Importer:
+    return Importer(ModelStore(LocalStorage(str(store))), session, Measurements(index), digests)
+
+
+def packed(folder: Path) -> Path:
+    archive = folder.parent / "packed.tar"
+    subprocess.run(["tar", "-cf", archive, "-C", folder, "."], check=True)
+    return archive
+
+
+def staged(importer: Importer, archive: Path) -> StagedImport:
+    with archive.open("rb") as file:
+        return importer.stage(WholeFile(file.fileno()))
+
+
+def test_an_imported_model_is_measured_and_can_be_verified(
+    tmp_path: Path, store: Path, importer: Importer, index: Index, digests: Digests
+) -> None:
+    folder = make_model(tmp_path / "elsewhere", str(TAG), {"a": b"a" * 100_000, "sub/b": b"b"})
+    ready = staged(importer, packed(folder))
+    assert importer.publish(ready) is Outcome.IMPORTED
+    fresh = ModelStore(LocalStorage(str(store)))
+    assert verify_model(fresh, digests, TAG).outcome is Verified.SAME
+    measured = {entry.path: index.checksum(entry.identity) for entry in fresh.model(TAG).entries if entry.identity}
+    assert measured["a"] is not None
+    (store / TAG.path / "a").write_bytes(b"c" * 100_000)
+    assert verify_model(ModelStore(LocalStorage(str(store))), digests, TAG).outcome is Verified.DIFFERS
+
+
+def test_a_taken_tag_is_refused_before_the_end(tmp_path: Path, store: Path, importer: Importer) -> None:
+    make_model(store, str(TAG), {"a": b"here"})
+    other = make_model(tmp_path / "elsewhere", str(TAG), {"a": b"there"}, creation_time="2026-03-03T00:00:00+00:00")
+    archive = packed(other)
+    subprocess.run(["truncate", "-s", "4096", archive], check=True)  # what comes first is the model.yaml
+    with pytest.raises(ModelExistsError, match="another model"):
+        staged(importer, archive)
+
+
+def test_nothing_is_published_once_it_is_closed(
+    tmp_path: Path, store: Path, importer: Importer, session: Session
+) -> None:
+    folder = make_model(tmp_path / "elsewhere", str(TAG), {"a": b"a"})
+    ready = staged(importer, packed(folder))
+    assert importer.close(1.0)
+    with pytest.raises(CancelledError):
+        importer.publish(ready)
+    assert not (store / TAG.path).exists()
+    assert os.path.exists(ready.staged.path)
+    ready.discard()
+    assert not os.listdir(session.staged)
