@@ -131,13 +131,22 @@ class ModelFolder(Folder):
 class _ModelFile(File):
     """A file of a model."""
 
-    def __init__(self, store: ModelStore, archives: Archives, path: str, model: Model, entry: Entry) -> None:
+    def __init__(
+        self,
+        store: ModelStore,
+        archives: Archives,
+        path: str,
+        model: Model,
+        entry: Entry,
+        piece: Piece | None = None,
+    ) -> None:
+        """`piece`: the file's bytes, where it is open already."""
         self._store = store
         self._archives = archives
         self._path = path
         self._model = model
         self._entry = entry
-        self._opened: Piece | None = None
+        self._piece = piece
 
     @property
     def generation(self) -> Hashable:
@@ -158,7 +167,7 @@ class _ModelFile(File):
     def renewed(self) -> File:
         """Looks at this file only: a new look at the whole model for every file of it would be slow."""
         try:
-            self._opened = self._archives.open_file(self._entry)
+            piece = self._archives.open_file(self._entry)
         except SourceChangedError:
             model = self._store.model(self._model.tag, max_age=0)
             above, _, name = self._entry.path.rpartition("/")
@@ -166,10 +175,10 @@ class _ModelFile(File):
             if entry is None or entry.is_folder:
                 raise NotFoundError(f"{self._path} is not there") from None
             return _ModelFile(self._store, self._archives, self._path, model, entry)
-        return self
+        return _ModelFile(self._store, self._archives, self._path, self._model, self._entry, piece)
 
     def open(self) -> Piece:
-        return self._opened or self._archives.open_file(self._entry)
+        return self._piece or self._archives.open_file(self._entry)
 
 
 _known: WeakKeyDictionary[Model, dict[str, dict[str, Entry]]] = WeakKeyDictionary()

@@ -118,11 +118,6 @@ class PieceList:
         for piece in pieces:
             self.append(piece)
 
-    @property
-    def count(self) -> int:
-        """How many pieces there are."""
-        return len(self._pieces)
-
     def append(self, piece: Piece) -> None:
         """Add a piece at the end; one without bytes leaves no trace. Only before the first read."""
         if piece.length:

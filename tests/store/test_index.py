@@ -214,8 +214,8 @@ def test_a_read_only_folder(expect_log: ExpectLog) -> None:
         index.close()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make another user's folder")
 def test_a_folder_of_another_user_is_not_touched(path: Path, expect_log: ExpectLog) -> None:
+    assert os.geteuid() == 0, "only root can make another user's folder: run the tests as root"
     expect_log(f"belongs to user {NOBODY}", 1)
     path.parent.mkdir()
     os.chown(path.parent, NOBODY, NOBODY)

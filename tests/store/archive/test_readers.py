@@ -59,8 +59,7 @@ def test_python_reads_back_what_was_put_in(members: list[Member], mtime: int) ->
 )
 def test_real_tools_find_nothing_wrong(name: str, command: str, where: float, tmp_path: Path) -> None:
     """`where`: at which part of its length a changed byte is seen by the same tool, so that its silence means much."""
-    if not shutil.which(command.split()[0]):
-        pytest.skip(f"{command.split()[0]} is not installed")
+    assert shutil.which(command.split()[0]), f"{command.split()[0]} is missing: run ./scripts/test"
     content = whole(FORMATS[name].lay_out(golden.members(), golden.MTIME))
     path = tmp_path / ("golden.xz" if name == "bentomodel" else f"golden.{name}")
     path.write_bytes(content)
