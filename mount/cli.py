@@ -22,6 +22,7 @@ from rich.table import Table
 from mount import daemon
 from mount.imports import follow_imports, show_imports
 from mount.incoming import IncomingSettings
+from mount.logfile import LogFile
 from mount.preflight import CannotMountError, check_mountpoint, check_store, check_system
 from mount.status import RunningMount, log_path
 from store.archive.formats import FORMATS, Format
@@ -192,7 +193,8 @@ def mount(
         incoming=incoming if may_write and not read_only else None,
     )
     if foreground or ready_fd is not None:
-        logging.basicConfig(level=logging.INFO, format=daemon.LOG_FORMAT, stream=sys.stderr)
+        handler = logging.StreamHandler() if ready_fd is None else LogFile(log_path(real))
+        logging.basicConfig(level=logging.INFO, format=daemon.LOG_FORMAT, handlers=[handler])
         if not may_write and not read_only:
             logging.info("%s may not be written by you: no incoming/ in this mount", printable(location))
         daemon.serve(settings, lambda: daemon.tell_ready(ready_fd) if ready_fd is not None else None)
