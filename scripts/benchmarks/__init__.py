@@ -16,6 +16,8 @@ Every row is a ratio of two things measured in one run on one machine; no row is
 * Scaling (`scaling.py`): the first bytes, `unzip -l` and `tar tf` of a 100 GiB model against a 1 MiB model with
   the same number of files, each by a new daemon that finds both models' measurements in its index; and the peak memory
   of a daemon that streams the 100 GiB. The big model's files are sparse: only their size counts here.
+* Listing (`listing.py`): `ls -lR models/` against the pass-through of a tree with the same names and links, every file
+  empty; `ls -l models/` of 10,000 names; how long a mount of 100,000 models takes to answer. Each by a new daemon.
 
 A missed target is reported, never an error. Everything is kept in one temporary folder, removed at the end.
 """

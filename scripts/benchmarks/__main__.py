@@ -9,7 +9,7 @@ import tempfile
 from contextlib import ExitStack, suppress
 from types import FrameType
 
-from . import exporting, reading, samples, scaling
+from . import exporting, listing, reading, samples, scaling
 from .commands import BenchError, say
 from .mounts import ENDING, Launcher
 from .report import Row, machine, require_plot, save_json, save_plot, table
@@ -23,6 +23,7 @@ GROUPS = (
     exporting.measure,
     scaling.measure_times,
     scaling.measure_memory,
+    listing.measure,
 )
 
 
@@ -33,6 +34,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--size", type=int, metavar="MIB", help="the model that is read (default 1024; --quick 256)")
     parser.add_argument("--export-size", type=int, metavar="MB", help="the exported model (default 300; --quick 20)")
     parser.add_argument("--quick", action="store_true", help="smaller, fewer, and 4 of the 100 GiB for memory")
+    parser.add_argument("--full", action="store_true", help="list 10,000 models instead of 2,000 (--quick: 200)")
     parser.add_argument("--plot", metavar="FILE", help="draw how far each row is from its target")
     parser.add_argument("--json", metavar="FILE", help="write all samples")
     parser.add_argument("--work", metavar="DIR", help="where the models are made (default: the temporary folder)")
@@ -82,6 +84,7 @@ def measure(args: argparse.Namespace) -> list[Row]:
             rounds=args.rounds,
             size=args.size * samples.MIB,
             export_size=args.export_size * MB,
+            models=10_000 if args.full else 200 if args.quick else 2000,
             quick=args.quick,
         )
         return [row for group in GROUPS for row in group(session)]

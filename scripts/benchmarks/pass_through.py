@@ -28,6 +28,9 @@ class PassThrough(fuse.Operations):  # type: ignore[misc]
     def readdir(self, path: str, fh: int) -> Iterator[str]:  # noqa: ARG002
         yield from (".", "..", *os.listdir(self.source + path))
 
+    def readlink(self, path: str) -> str:
+        return os.readlink(self.source + path)
+
     def open(self, path: str, flags: int) -> int:
         return os.open(self.source + path, flags)
 

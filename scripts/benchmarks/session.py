@@ -21,6 +21,7 @@ class Session:
     rounds: int = 7
     size: int = 1 << 30
     export_size: int = 300_000_000
+    models: int = 2000  # that are listed
     quick: bool = False
     shown: list[Row] = field(default_factory=list)
 

@@ -1,0 +1,103 @@
+"""Listing: many models, by `ls`, and the time until a mount of very many answers."""
+
+import os
+import random
+import time
+
+from . import samples
+from .commands import run, seconds
+from .report import Row
+from .session import Session
+
+LIMIT = 600.0
+NAMES = 10_000
+SMALL_NAMES, SMALL_VERSIONS = 1000, 100
+RATIO = 0.8
+MOST_SECONDS = 1.0
+
+
+def measure(session: Session) -> list[Row]:
+    return [*_recursive(session), *_names(session), *_ready(session)]
+
+
+def _recursive(session: Session) -> list[Row]:
+    """`ls -lR` against the pass-through of an equal tree: the same names, every file empty."""
+    name = f"ls -lR models/, {session.models:,} models, vs pass-through"
+    if not session.wanted(name):
+        return []
+    store = session.folder("listing-store")
+    dice = random.Random(1)
+    for number in range(session.models):
+        _write(store, f"model-{number}", "v1", dice.randint(4, 99))
+        samples.finish(store, f"model-{number}")
+    equal = session.folder("listing-equal")
+    with session.launch.ours(store) as daemon:
+        _copy_names(os.path.join(daemon.mountpoint, "models"), os.path.join(equal, "models"))
+    times: dict[str, list[float]] = {"ours": [], "peer": []}
+    for turn in range(session.rounds):
+        for which in ("ours", "peer") if turn % 2 else ("peer", "ours"):
+            with session.launch.ours(store) if which == "ours" else session.launch.pass_through(equal) as daemon:
+                command = ["ls", "-lR", os.path.join(daemon.mountpoint, "models")]
+                times[which].append(seconds(command, LIMIT))
+    return session.keep(Row(name, "s", times["ours"], times["peer"], target=RATIO, at_most=True))
+
+
+def _names(session: Session) -> list[Row]:
+    name = f"ls -l models/, {NAMES:,} names"
+    if not session.wanted(name):
+        return []
+    store = session.folder("names-store")
+    for number in range(NAMES):
+        _write(store, f"model-{number}", "v1", 0)
+        samples.finish(store, f"model-{number}")
+    times = []
+    for _ in range(session.rounds):
+        with session.launch.ours(store) as daemon:
+            times.append(seconds(["ls", "-l", os.path.join(daemon.mountpoint, "models")], LIMIT))
+    return session.keep(Row(name, "s", times, target=MOST_SECONDS, at_most=True))
+
+
+def _ready(session: Session) -> list[Row]:
+    name = f"mount ready, {SMALL_NAMES * SMALL_VERSIONS:,} models"
+    if not session.wanted(name):
+        return []
+    store = session.folder("ready-store")
+    for number in range(SMALL_NAMES):
+        for version in range(SMALL_VERSIONS):
+            _write(store, f"model-{number}", f"v{version}", 0)
+    times = []
+    for _ in range(session.rounds):
+        start = time.perf_counter()
+        with session.launch.ours(store):
+            times.append(time.perf_counter() - start)
+    return session.keep(Row(name, "s", times, target=MOST_SECONDS, at_most=True))
+
+
+def _write(store: str, name: str, version: str, files: int) -> None:
+    """A model with so many small files beside its model.yaml, in folders of 20."""
+    folder = os.path.join(store, name, version)
+    os.makedirs(folder)
+    with open(os.path.join(folder, "model.yaml"), "w") as file:
+        file.write(samples.MODEL_YAML.format(name=name, version=version, created=samples.CREATED))
+    for number in range(files):
+        below = os.path.join(folder, f"part-{number // 20}")
+        os.makedirs(below, exist_ok=True)
+        with open(os.path.join(below, f"{number}.bin"), "w") as file:
+            file.write(str(number))
+    os.utime(folder, (1_700_000_000, 1_700_000_000))
+
+
+def _copy_names(source: str, target: str) -> None:
+    """The same tree with empty files."""
+    found = run(["find", source, "-printf", r"%y %P\t%l\0"], LIMIT)
+    for entry in found.split("\0")[:-1]:
+        kind, _, rest = entry.partition(" ")
+        path, _, link = rest.partition("\t")
+        path = os.path.join(target, path)
+        if kind == "d":
+            os.makedirs(path, exist_ok=True)
+        elif kind == "l":
+            os.symlink(link, path)
+        else:
+            with open(path, "wb"):
+                pass
