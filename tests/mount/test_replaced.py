@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import signal
 import tarfile
 import threading
 import time
@@ -217,6 +218,42 @@ def test_nothing_outside_of_the_mount_is_ever_unlinked(store: Path, mounted: Cal
     os.close(folder)
     assert mount.process.wait(15) == 0
     shutil.rmtree(mount.path / "models")
+
+
+@pytest.mark.parametrize("attempt", range(5))
+def test_sigterm_while_paths_are_being_detached(store: Path, mounted: Callable[..., Mounted], attempt: int) -> None:
+    """Readers hold old models, lookups of the new ones have the old ones detached, and the signal comes in between."""
+    tags = [f"m{number}:v1" for number in range(20)]
+    for tag in tags:
+        make_model(store, tag, weights(b"A", 200_000))
+    mount = mounted(store)
+    paths = [mount.archive(tag, ".tar") for tag in tags]
+    held = [os.open(path, os.O_RDONLY) for path in paths]
+    for descriptor in held:
+        os.pread(descriptor, 1000, 0)
+    for tag in tags:
+        replace(store, tag, b"B", 300_000)
+    time.sleep(SETTLED)
+
+    def look(path: Path) -> None:
+        with suppress(OSError):
+            path.stat()
+
+    lookers = [threading.Thread(target=look, args=(path,), daemon=True) for path in paths]
+    try:
+        for looker in lookers:
+            looker.start()
+        time.sleep(attempt * 0.003)
+        os.kill(mount.pid, signal.SIGTERM)
+        assert mount.process.wait(15) == 0, mount.log()
+    finally:
+        for descriptor in held:
+            with suppress(OSError):  # the mount has gone
+                os.close(descriptor)
+    for looker in lookers:
+        looker.join(15)
+        assert not looker.is_alive()
+    mount.stop()  # nothing stays mounted, and nothing serious is in the log
 
 
 def test_same_bytes_over_remounts(store: Path, mounted: Callable[..., Mounted]) -> None:
