@@ -1,0 +1,80 @@
+"""What tests of incoming/ share: copies that may fail, the record of imports, and looks behind the mount."""
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.harness import ROOT, Mounted, make_model, run
+
+
+def cp(*arguments: str | Path, seconds: float = 60.0) -> "subprocess.CompletedProcess[str]":
+    """A copy by cp, which may fail: its exit code and what it wrote are the outcome that a user gets."""
+    return subprocess.run(
+        ["cp", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        errors="backslashreplace",
+        timeout=seconds,
+        check=False,
+        env={**os.environ, "LC_ALL": "C.UTF-8"},
+    )
+
+
+def tar_of(model: Path, archive: Path, mode: str = "w") -> Path:
+    """A model's folder as a tar by Python, without a top folder."""
+    with tarfile.open(archive, mode) as tar:
+        for entry in sorted(model.iterdir()):
+            tar.add(entry, entry.name)
+    return archive
+
+
+def made(base: Path, tag: str, files: Mapping[str | bytes, bytes | int] | None = None, **options: Any) -> Path:
+    """The folder of a model that lies in a store of its own below `base`."""
+    return make_model(base / "made", tag, files if files is not None else {"w": b"w" * 1000}, **options)
+
+
+def made_tar(base: Path, tag: str, files: Mapping[str | bytes, bytes | int] | None = None, **options: Any) -> Path:
+    """The same, as a tar that is named after it."""
+    return tar_of(made(base, tag, files, **options), base / f"{tag.replace(':', '-')}.tar")
+
+
+def same(one: Path, other: Path) -> None:
+    """Names, empty folders and every byte agree."""
+    assert run("diff", "-r", one, other).stdout == ""
+
+
+def imports(mount: Mounted, *options: str) -> list[dict[str, Any]]:
+    """What `bentofs imports --json` tells of the mount's store, the newest last."""
+    told = run(*imports_command(mount), "--json", *options, cwd=ROOT).stdout
+    return [json.loads(line) for line in told.splitlines()]
+
+
+def imports_command(mount: Mounted) -> list[str | Path]:
+    return [sys.executable, "-m", "mount", "imports", "--store", mount.store]
+
+
+def area_of(store: Path) -> Path:
+    """Where models are staged, unless --staging says otherwise."""
+    return store.parent / f".{store.name}.bentofs"
+
+
+def staged(area: Path) -> list[Path]:
+    """What lies in staging: nothing may, unless an import is running."""
+    places = ("staged/*", "intents/*", "spool/.bentofs-importing/*/*")
+    return sorted(path for place in places for path in area.glob(f"sessions/*/{place}"))
+
+
+def spooled(area: Path) -> list[Path]:
+    """The files in all spools."""
+    return sorted(path for path in area.glob("sessions/*/spool/**/*") if path.is_file())
+
+
+def peak_memory(pid: int) -> int:
+    """The most physical memory that a process has had, in bytes."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))

@@ -1,0 +1,268 @@
+"""What tests of `incoming/` with real tools share: uploads whose outcome is known beforehand, the check that it came
+about, and a web server to fetch them from."""
+
+import contextlib
+import enum
+import errno
+import itertools
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote
+
+from store.receipts import Receipt, Receipts
+from store.staging import StagingArea
+from tests.harness import ROOT, Mounted, home_of, make_model, run, wait_until
+
+SIZE = 300_000  # bytes of an ordinary upload: several requests to the file system
+_TAR_MODES = {".bentomodel": "w:xz", ".tar": "w", ".tar.gz": "w:gz", ".tar.bz2": "w:bz2"}
+
+_numbers = itertools.count(1)
+
+
+class Outcome(enum.Enum):
+    """What must become of an upload, and by which error a tool must learn it."""
+
+    IMPORTED = 0
+    TRUNCATED = errno.EBADMSG
+    NO_ARCHIVE = errno.EINVAL
+    TAKEN = errno.EEXIST  # the store has other content under the tag
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file that a test sends into `incoming/`."""
+
+    source: Path
+    model: Path  # the folder that it holds
+    tag: str
+    outcome: Outcome
+
+    @property
+    def name(self) -> str:
+        return self.source.name
+
+
+def pack(model: Path, archive: Path) -> Path:
+    """Makes an archive of a model's folder, by the suffix of its name."""
+    if archive.suffix == ".zip":
+        shutil.make_archive(str(archive.with_suffix("")), "zip", model)
+        return archive
+    suffix = next(suffix for suffix in sorted(_TAR_MODES, key=len, reverse=True) if archive.name.endswith(suffix))
+    fast = {".bentomodel": {"preset": 0}, ".tar.gz": {"compresslevel": 1}}.get(suffix, {})
+    with tarfile.open(archive, _TAR_MODES[suffix], **fast) as tar:  # type: ignore[call-overload]
+        for path in sorted(model.iterdir()):
+            tar.add(path, path.name)
+    return archive
+
+
+def execute(*command: str | Path | bytes, seconds: float = 60.0, **options: Any) -> "subprocess.CompletedProcess[str]":
+    """Runs a tool, bounded; its exit code is the caller's to judge. Errors in English."""
+    return subprocess.run(
+        [part if isinstance(part, bytes) else str(part) for part in command],
+        capture_output=True,
+        text=True,
+        errors="backslashreplace",
+        timeout=seconds,
+        check=False,
+        **{"env": {**os.environ, "LC_ALL": "C.UTF-8"}, **options},
+    )
+
+
+def shell(script: str, *arguments: str | Path, **options: Any) -> "subprocess.CompletedProcess[str]":
+    """As `execute`, of a script whose $1, $2... are the arguments."""
+    return execute("bash", "-c", script, "bash", *arguments, **options)
+
+
+class Drop:
+    """A mount, and uploads for its `incoming/`, each with a name and a tag of its own."""
+
+    def __init__(self, mount: Mounted, scratch: Path) -> None:
+        self.mount = mount
+        self.store = mount.store
+        self._scratch = scratch
+
+    @property
+    def incoming(self) -> Path:
+        return self.mount.path / "incoming"
+
+    def folder(self) -> Path:
+        """An empty folder outside of the mount."""
+        folder = self._scratch / f"folder-{next(_numbers)}"
+        folder.mkdir(parents=True)
+        return folder
+
+    def model(self, size: int = SIZE) -> tuple[str, Path]:
+        """A model that the store has not: its tag and its folder."""
+        number = next(_numbers)
+        tag = f"model{number}:v1"
+        chance = random.Random(number)
+        files: dict[str | bytes, bytes | int] = {
+            "weights.bin": chance.randbytes(size),
+            "text/notes.txt": b"some text\n" * 1000,
+        }
+        return tag, make_model(self._scratch / "models", tag, files)
+
+    def take(self, tag: str) -> None:
+        """Puts other content into the store under a tag."""
+        make_model(self.store, tag, {"other.bin": b"not what the upload holds"})
+
+    def upload(self, outcome: Outcome, name: str = "", suffix: str = ".bentomodel", size: int = SIZE) -> Upload:
+        """`name`: of the file; else one with the suffix."""
+        tag, model = self.model(size)
+        source = self.folder() / (name or f"{tag.replace(':', '-')}{suffix}")
+        packed = pack(model, source.parent / f"packed{suffix}")
+        packed.rename(source)
+        if outcome is Outcome.TRUNCATED:
+            os.truncate(source, source.stat().st_size * 2 // 3)
+        elif outcome is Outcome.NO_ARCHIVE:
+            source.write_bytes(b"This is no archive.\n" * (source.stat().st_size // 20))
+        elif outcome is Outcome.TAKEN:
+            self.take(tag)
+        return Upload(source, model, tag, outcome)
+
+    def expect_refusal(self, upload: Upload, times: int | None = None) -> None:
+        """The log will say why an upload was refused."""
+        self.mount.expect_log(rf"{re.escape(upload.name)} was not imported: .", times)
+
+    def in_store(self, tag: str) -> Path:
+        name, version = tag.split(":")
+        return self.store / name / version
+
+    def check_imported(self, tag: str, model: Path) -> None:
+        """The store holds the model, the whole of it, and the mount shows it."""
+        assert run("diff", "-r", model, self.in_store(tag)).stdout == ""
+        wait_until(lambda: self.mount.shows(tag), 10, f"the mount shows {tag}")
+
+    def check(self, upload: Upload, target: Path | None = None, *, stays: bool = True) -> None:
+        """What became of an upload is what had to. `target`: where it was copied to, `stays`: whether the tool leaves
+        there what was refused."""
+        target = target or self.incoming / upload.name
+        note = target.with_name(f"{target.name}.error")
+        here = os.listdir(target.parent)
+        if upload.outcome is Outcome.IMPORTED:
+            self.check_imported(upload.tag, upload.model)
+            assert target.name not in here, "what was imported is not listed"
+            assert target.stat().st_size == upload.source.stat().st_size
+            assert note.name not in here
+            return
+        self.expect_refusal(upload)
+        if upload.outcome is Outcome.TAKEN:
+            assert sorted(os.listdir(self.in_store(upload.tag))) == ["model.yaml", "other.bin"]
+        else:
+            assert not self.in_store(upload.tag).exists()
+        if stays:
+            assert target.name in here
+            if upload.outcome is not Outcome.NO_ARCHIVE:  # which is known, and told, before all of it is here
+                assert target.read_bytes() == upload.source.read_bytes()
+            assert re.fullmatch(rf"{re.escape(upload.name)} was not imported: .+\n", note.read_text())
+        else:
+            self.check_recorded(upload)
+
+    def check_recorded(self, upload: Upload) -> None:
+        """`bentofs imports` tells the refusal."""
+        last = self.imports(upload.name)[-1]
+        assert (last["state"], last["errno"]) == ("refused", errno.errorcode[upload.outcome.value])
+        assert last["error"]
+        assert last["ended"]
+
+    def imports(self, name: str | None = None) -> list[dict[str, Any]]:
+        """What `bentofs imports --json` tells, of one file or of all; the newest last."""
+        return imports_of(self.mount, name)
+
+    def receipts(self, name: str) -> list[Receipt]:
+        """As `imports`, without a program being started."""
+        record = Receipts(StagingArea(os.path.realpath(self.store), None).receipts)
+        try:
+            return [receipt for receipt in reversed(record.recent(1000)) if receipt.path.rpartition("/")[2] == name]
+        finally:
+            record.close()
+
+
+def imports_of(mount: Mounted, name: str | None = None) -> list[dict[str, Any]]:
+    command = [sys.executable, "-m", "mount", "imports", "--store", str(mount.store), "--json", "--limit", "1000"]
+    printed = run(*command, cwd=ROOT, env={**os.environ, **home_of(mount.base)}).stdout
+    found = [json.loads(line) for line in printed.splitlines()]
+    return found if name is None else [receipt for receipt in found if receipt["file"].rpartition("/")[2] == name]
+
+
+@dataclass
+class WebServer:
+    """Serves files over HTTP on loopback, with ranges; a file may be served slowly."""
+
+    port: int = 0
+    files: dict[str, bytes] = field(default_factory=dict)
+    slow: set[str] = field(default_factory=set)
+    ranges: list[str] = field(default_factory=list)  # the Range headers that came
+
+    def offer(self, name: str, content: bytes, *, slowly: bool = False) -> str:
+        """The URL under which it is served; `slowly`: 64 KiB at a time, so that there is time to interrupt."""
+        self.files[f"/{quote(name)}"] = content
+        if slowly:
+            self.slow.add(f"/{quote(name)}")
+        else:
+            self.slow.discard(f"/{quote(name)}")
+        return f"http://127.0.0.1:{self.port}/{quote(name)}"
+
+
+@contextlib.contextmanager
+def serving() -> Iterator[WebServer]:
+    """A web server for the length of a block."""
+    web = WebServer()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            content = web.files.get(quote(unquote(self.path)))
+            if content is None:
+                self.send_error(404)
+                return
+            wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+            start = int(wanted[1]) if wanted else 0
+            if wanted:
+                web.ranges.append(wanted[0])
+            if wanted and start >= len(content):
+                self.send_error(416)
+                return
+            self.send_response(206 if wanted else 200)
+            self.send_header("Accept-Ranges", "bytes")
+            self.send_header("Content-Length", str(len(content) - start))
+            if wanted:
+                self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+            self.end_headers()
+            with contextlib.suppress(ConnectionError):  # the client was interrupted
+                self._send(content[start:], self.path in web.slow)
+
+        def _send(self, content: bytes, slowly: bool) -> None:
+            if not slowly:
+                self.wfile.write(content)
+                return
+            for at in range(0, len(content), 65536):
+                self.wfile.write(content[at : at + 65536])
+                time.sleep(0.05)
+
+        def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002
+            """Nothing on stderr."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    web.port = server.server_address[1]
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    try:
+        yield web
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
