@@ -309,7 +309,9 @@ class Upload:
         """Nothing may be written any more."""
         with self._lock:
             self.imported = True
-            self._run = None
+            run, self._run = self._run, None
+        if run is not None:  # begun by bytes that came too late
+            run.abandon(CancelledError(f"{self.path} has been imported already"))
 
     def stop(self) -> None:
         """Stop staging, and remove what was staged, without waiting for that."""

@@ -281,7 +281,7 @@ def python_zip(method: int) -> Pack:
 
 def python_tar(mode: str, form: int = tarfile.PAX_FORMAT) -> Pack:
     def pack(model: Path, archive: Path) -> None:
-        with tarfile.open(archive, mode, format=form) as file:  # type: ignore[call-overload]
+        with tarfile.open(str(archive), mode, format=form) as file:  # type: ignore[call-overload]
             file.add(model, "")
 
     return pack

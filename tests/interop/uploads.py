@@ -250,7 +250,7 @@ def serving() -> Iterator[WebServer]:
                 return
             for at in range(0, len(content), 65536):
                 self.wfile.write(content[at : at + 65536])
-                time.sleep(0.05)
+                time.sleep(0.15)
 
         def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002
             """Nothing on stderr."""

@@ -328,14 +328,16 @@ def test_what_is_known_to_be_bad_fails_the_next_write(store: Path, mounted: Moun
     mount.expect_log("was not imported", times=1)
     content = tar_with(member("../out", b"x")) + bytes(1_000_000)
 
-    with (
-        pytest.raises(OSError, match="Invalid argument") as raised,
-        open(mount.path / "incoming/m.tar", "wb", 0) as file,
-    ):
-        file.write(content)
-        for _ in range(2000):
-            file.write(bytes(100_000))
-            time.sleep(0.005)
+    def write_on() -> None:
+        with open(mount.path / "incoming/m.tar", "wb", 0) as file:
+            file.write(content)
+            for _ in range(2000):
+                file.write(bytes(100_000))
+                time.sleep(0.005)
+            pytest.fail("no write was refused")
+
+    with pytest.raises(OSError, match="Invalid argument") as raised:
+        write_on()
     assert raised.value.errno == errno.EINVAL
     assert "leads out" in (mount.path / "incoming/m.tar.error").read_text()
     assert imports(mount)[-1]["errno"] == "EINVAL"
