@@ -7,7 +7,8 @@ content padded to 512 bytes; two blocks of zeros, padded to a record of 10,240 b
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from store.archive.members import Member
 from store.archive.pieces import PieceList, Views, Zeros, copy_into
@@ -34,6 +35,25 @@ def lay_out_tar(members: Sequence[Member], mtime: int) -> PieceList:
             pieces.append(_PADDINGS[padding_length(member.size)])
     pieces.append(Zeros(end_length(pieces.length)))
     return pieces
+
+
+class Span(NamedTuple):
+    """Where a member lies in a tar."""
+
+    member: Member
+    start: int  # of the header
+    content: int  # of the content
+    stop: int  # behind the padding
+
+
+def tar_spans(members: Sequence[Member], mtime: int) -> Iterator[Span]:
+    """Where the members lie in what `lay_out_tar` lays out."""
+    start = 0
+    for member in members:
+        content = start + header_length(member, mtime)
+        stop = content + member.size + padding_length(member.size)
+        yield Span(member, start, content, stop)
+        start = stop
 
 
 def header_length(member: Member, mtime: int) -> int:
