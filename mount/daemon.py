@@ -23,6 +23,7 @@ from mount.tree import Tree
 from store.archive.formats import Format
 from store.archives import Archives
 from store.catalog import ModelStore
+from store.compression import Compression
 from store.index import Index
 from store.storage.local import LocalStorage
 
@@ -43,6 +44,7 @@ class Settings:
     allow_other: bool = False
     follow_links: bool = False
     incoming: IncomingSettings | None = None  # None for a mount without incoming/
+    compression: Compression = Compression.AUTO
 
 
 def serve(settings: Settings, ready: Callable[[], None]) -> None:
@@ -59,9 +61,10 @@ def serve(settings: Settings, ready: Callable[[], None]) -> None:
     _allow_many_files()
     storage = LocalStorage(settings.store, follow_links=settings.follow_links)
     index = Index()
+    archives = Archives(storage, index, settings.compression)
     store = ModelStore(storage)
     incoming = Incoming(store, index, settings.incoming) if settings.incoming is not None else None
-    tree = Tree(store, Archives(storage, index), settings.formats, has_incoming=incoming is not None)
+    tree = Tree(store, archives, settings.formats, has_incoming=incoming is not None)
     detacher = Detacher(settings.mountpoint)
     running = RunningMount.of_this_process(settings.mountpoint, settings.store)
     options = [f"fsname={_as_option(settings.store)}"]
@@ -85,6 +88,7 @@ def serve(settings: Settings, ready: Callable[[], None]) -> None:
     finally:
         running.remove()
         detacher.stop()
+        archives.close()
         if incoming is not None:
             incoming.close()
         index.close()

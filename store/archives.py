@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
@@ -99,19 +99,31 @@ class Archives:
         with self._lock:
             return self._laid_out.setdefault(key, (pieces, weight))[0]
 
-    def measure(self, model: Model, kinds: Iterable[Format], progress: Progress) -> None:
+    def measure(self, model: Model, kinds: Sequence[Format], progress: Progress) -> None:
         """Learn all that `stat` and the first reader of these archives would have to wait for.
+
+        `progress` is told of all of a model's bytes, many at a time where they are known already.
 
         Raises:
             SourceChangedError, StoreUnreadableError: while measuring.
         """
+        told = 0
+
+        def tell(count: int) -> None:
+            nonlocal told
+            count = min(count, model.size - told)  # what is small is read once for each format
+            told += count
+            progress(count)
+
         for kind in kinds:
             if is_compressed(kind, self._compression):
-                self.open(model, kind, progress)
+                self.open(model, kind, tell)
         if any(kind.needs_checksums for kind in kinds):
             for entry in model.entries:
-                if entry.size:
+                if entry.size and self._measurements.known_crc32(self._file(entry).identity) is None:
                     self._measured(entry).crc32()
+                    tell(entry.size)
+        tell(model.size - told)
 
     def _compressed(self, model: Model, kind: Format, progress: Progress | None) -> PieceList:
         if kind.compress is None:

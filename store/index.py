@@ -29,7 +29,7 @@ CREATE TABLE IF NOT EXISTS checksums (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS chunk_sizes (
     content TEXT, codec TEXT,
-    level INTEGER NOT NULL, worth_it INTEGER NOT NULL, sizes BLOB NOT NULL,
+    effort INTEGER NOT NULL, worth_it INTEGER NOT NULL, sizes BLOB NOT NULL,
     PRIMARY KEY (content, codec)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS archive_digests (
@@ -54,7 +54,7 @@ _PENDING_KEPT = 100_000  # checksums kept for an index that is in use
 class ChunkSizes(NamedTuple):
     """What is known of some content's compressed chunks."""
 
-    level: int  # of the codec
+    effort: int  # of the codec
     worth_it: bool  # by a sample
     sizes: array[int] = array("I")  # never changed; empty: not measured
 
@@ -105,7 +105,7 @@ class Index:
 
     def chunk_sizes(self, content: str, codec: str) -> ChunkSizes | None:
         """What was learnt of some content's chunks under a codec."""
-        query = "SELECT level, worth_it, sizes FROM chunk_sizes WHERE content=? AND codec=?"
+        query = "SELECT effort, worth_it, sizes FROM chunk_sizes WHERE content=? AND codec=?"
         with self._lock:
             row = self._database.run(lambda connection: connection.execute(query, (content, codec)).fetchone())
         if not row or not isinstance(row[0], int) or not isinstance(row[2], bytes) or len(row[2]) % 4:
@@ -119,7 +119,7 @@ class Index:
         """Keep what was learnt: of content, under a codec."""
         self._write(
             "INSERT OR REPLACE INTO chunk_sizes VALUES (?, ?, ?, ?, ?)",
-            [(content, codec, level, worth_it, _as_blob(sizes)) for content, codec, (level, worth_it, sizes) in rows],
+            [(content, codec, effort, worth_it, _as_blob(sizes)) for content, codec, (effort, worth_it, sizes) in rows],
         )
 
     def forget_chunk_sizes(self, content: str, codec: str) -> None:

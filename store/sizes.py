@@ -18,7 +18,7 @@ from itertools import chain, islice
 from typing import NamedTuple, TypeVar
 
 from store.archive.chunks import CORES, ChunkMaker, Codec, Measured, Name
-from store.archive.deflate import CHUNK, END, Verdict, chunk_codec, codec_name, judge, sample_ranges
+from store.archive.deflate import CHUNK, END, MOST_EFFORT, Verdict, chunk_codec, codec_name, judge, sample_ranges
 from store.archive.formats import Unit
 from store.archive.members import Deflated, Packing
 from store.archive.pieces import read_bytes
@@ -87,7 +87,7 @@ class Sizes:
         unmeasured = [number for number in wanted if not found[number].sizes]
         unwritten = {number for number in unjudged if number not in unmeasured}
         try:
-            groups = [self._group(files[number], found[number].level) for number in unmeasured]
+            groups = [self._group(files[number], found[number].effort) for number in unmeasured]
             for number, sizes in zip(unmeasured, self._measure(groups, progress), strict=True):
                 found[number] = found[number]._replace(sizes=sizes)
                 unwritten.add(number)
@@ -99,7 +99,7 @@ class Sizes:
         for number in wanted:
             what, file = found[number], files[number]
             if sum(what.sizes) + len(END) < file.length:
-                packings[number] = Deflated(Measured(_name(file), what.sizes, file.source), what.level)
+                packings[number] = Deflated(Measured(_name(file), what.sizes, file.source), what.effort)
         return packings
 
     def of_part(
@@ -127,7 +127,7 @@ class Sizes:
 
     def _known(self, file: MeasuredFile) -> ChunkSizes | None:
         kept = self._index.chunk_sizes(*_name(file))
-        if kept is None or kept.level not in (1, 2, 3):
+        if kept is None or not 1 <= kept.effort <= MOST_EFFORT:
             return None
         if kept.sizes and (len(kept.sizes) != -(-file.length // CHUNK) or not _plausible(kept.sizes)):
             return None
@@ -146,9 +146,9 @@ class Sizes:
         if rows:
             self._index.keep_chunk_sizes(rows)
 
-    def _group(self, file: MeasuredFile, level: int) -> _Group:
+    def _group(self, file: MeasuredFile, effort: int) -> _Group:
         units = (Unit(file, at, min(at + CHUNK, file.length)) for at in range(0, file.length, CHUNK))
-        return _Group(_name(file), chunk_codec(level), units)
+        return _Group(_name(file), chunk_codec(effort), units)
 
     def _measure(self, groups: Sequence[_Group], progress: Progress | None) -> Iterator[array[int]]:
         """The sizes of each group's chunks."""
@@ -157,7 +157,7 @@ class Sizes:
         def measure(task: _Task) -> tuple[_Task, array[int]]:
             sizes = array("I")
             for number, (content, start, stop) in enumerate(task.units, task.first):
-                made = self.maker.encode(task.codec, content, start, stop)
+                made = self.maker.encode(task.codec, content, start, stop, number)
                 self.maker.keep_fresh(batch, task.name, number, made)
                 sizes.append(task.codec.size_of(made))
             return task, sizes

@@ -22,9 +22,9 @@ def lay_out_bzip2(content: Piece, maker: ChunkMaker, measured: Measured) -> Piec
 
 @functools.cache
 def codec() -> Codec:
-    probe = _encode(memoryview(bytes(range(256)) * 64 + b"probe" * 1000))
+    probe = _encode(memoryview(bytes(range(256)) * 64 + b"probe" * 1000), 0)
     return Codec(f"bzip2 {_LEVEL} {_CHUNK} {crc32(probe):08x}", _CHUNK, _encode)
 
 
-def _encode(content: memoryview) -> bytes:
+def _encode(content: memoryview, _number: int) -> bytes:
     return bz2.compress(content, _LEVEL)

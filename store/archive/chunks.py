@@ -35,11 +35,12 @@ _FRESH = 40 << 20  # bytes of chunks that were measured just now and wait for th
 _IDLE_SECONDS = 20.0  # after which both are dropped
 _AHEAD = (CORES + 2) << 20  # bytes of content that are made ahead of a reader
 _SMALL = 64 << 10  # bytes of content that are not worth another thread
+_STEPS = 8  # chunks that are looked at, when they are small
 _SLOTS = 2 * CORES  # chunks in the making at a time
 _SLOT_SECONDS = 0.5  # when all of them have been stuck for so long, probably on a dead disk, others go on without
 _TRACKED = 16  # places of one archive at which readers may be
 
-Encode = Callable[[memoryview], bytes]
+Encode = Callable[[memoryview, int], bytes]  # content of a chunk, and its number
 
 
 def _itself(size: int) -> int:
@@ -140,8 +141,9 @@ class Chunks:
     def make(self, index: int) -> bytes:
         """Compress one chunk."""
         start = self._start + index * self._codec.chunk
-        made = self._maker.encode(self._codec, self._content, start, start + self.content_length(index))
-        if self._codec.size_of(made) != self._measured.sizes[self._first + index]:
+        number = self._first + index
+        made = self._maker.encode(self._codec, self._content, start, start + self.content_length(index), number)
+        if self._codec.size_of(made) != self._measured.sizes[number]:
             self._maker.on_wrong(self._measured.name)
             raise SourceChangedError(
                 f"{printable(self._measured.of)} is compressed to another length than was measured; it is measured "
@@ -246,8 +248,8 @@ class ChunkMaker:
             for key in [key for key in self._recent if key[0] == name]:
                 self._recent_size -= len(self._recent.pop(key))
 
-    def encode(self, codec: Codec, content: Piece, start: int, stop: int) -> bytes:
-        """Read and compress [start, stop) of some content.
+    def encode(self, codec: Codec, content: Piece, start: int, stop: int, number: int) -> bytes:
+        """Read and compress [start, stop) of some content: the chunk of this number.
 
         Raises:
             SourceChangedError, StoreUnreadableError: as reading does.
@@ -261,7 +263,7 @@ class ChunkMaker:
                 buffer.extend(bytes(size - len(buffer)))
             with memoryview(buffer) as whole, whole[:size] as view:
                 content.read_into([view], start)
-                return codec.encode(view)
+                return codec.encode(view, number)
 
     @contextmanager
     def _slot(self) -> Iterator[bytearray]:
@@ -286,8 +288,8 @@ class ChunkMaker:
         if made is not None:
             self._recent.move_to_end(key)
         elif key in self._fresh:
-            made = self._drop_fresh(key)
-            self._keep(key, made)
+            made = self._fresh[key][1]
+            self._used = time.monotonic()
         return made
 
     def _drop_fresh(self, key: _Key) -> bytes:
@@ -321,7 +323,7 @@ class ChunkMaker:
             if at is None:
                 return
             length = at.content_length(index)
-            ahead += max(length, _SMALL)
+            ahead += max(length, _AHEAD // _STEPS)
             key = at.key(index)
             if length >= _SMALL and not (key in self._making or key in self._recent or key in self._fresh):
                 self._making[key] = job = _Job()

@@ -106,7 +106,7 @@ def _compress_tar_gz(members: Sequence[Member], mtime: int, compressor: Compress
     for start, stop, how in stretches:
         if isinstance(how, Deflated):
             parts.append(
-                Chunks(compressor.maker, chunk_codec(how.level), Slice(tar, start, stop - start), how.measured)
+                Chunks(compressor.maker, chunk_codec(how.effort), Slice(tar, start, stop - start), how.measured)
             )
         elif how is Packing.SMALL:
             run = Chunks(compressor.maker, codec, tar, runs, start, stop, first)
@@ -160,7 +160,7 @@ def _compress_zip(members: Sequence[Member], mtime: int, compressor: Compressor)
             return ()
         if isinstance(member.packing, Deflated):
             chunks = Chunks(
-                compressor.maker, chunk_codec(member.packing.level), member.content, member.packing.measured
+                compressor.maker, chunk_codec(member.packing.effort), member.content, member.packing.measured
             )
             in_order.append(chunks)
             return (chunks, Literal(END))

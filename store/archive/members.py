@@ -21,7 +21,7 @@ class Deflated(NamedTuple):
     """Content that is compressed in chunks of its own (`store.archive.deflate`)."""
 
     measured: Measured
-    level: int
+    effort: int
 
 
 class Member(NamedTuple):
