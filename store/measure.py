@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from cachetools import LRUCache
 
 from store.archive.checksum import RunningChecksum, crc32, crc32_of
-from store.archive.pieces import Views
+from store.archive.pieces import Views, read_bytes
 from store.index import Index
 from store.storage.base import Identity
 from store.storage.pinned import PinnedFile
@@ -99,6 +99,10 @@ class MeasuredFile:
     def source(self) -> str:
         """Where the bytes are, to show to a user."""
         return self._file.source
+
+    def read_sample(self, offset: int, size: int) -> bytes:
+        """Some bytes, out of the order in which all will be read: nothing is learnt from them."""
+        return read_bytes(self._file, offset, size)
 
     def read_into(self, views: Views, offset: int) -> None:
         """As `Piece.read_into`."""

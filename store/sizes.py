@@ -21,7 +21,6 @@ from store.archive.chunks import CORES, ChunkMaker, Codec, Measured, Name
 from store.archive.deflate import CHUNK, END, MOST_EFFORT, Verdict, chunk_codec, codec_name, judge, sample_ranges
 from store.archive.formats import Unit
 from store.archive.members import Deflated, Packing
-from store.archive.pieces import read_bytes
 from store.index import ChunkSizes, Index
 from store.measure import MeasuredFile
 from store.model import Model
@@ -211,7 +210,7 @@ def _in_parallel(work: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[_R]:
 
 
 def _judge(file: MeasuredFile) -> Verdict:
-    return judge(b"".join(read_bytes(file, *part) for part in sample_ranges(file.length)))
+    return judge(b"".join(file.read_sample(*part) for part in sample_ranges(file.length)))
 
 
 def _name(file: MeasuredFile) -> Name:

@@ -196,7 +196,7 @@ class ChunkMaker:
         self._timer: threading.Timer | None = None
         self._helpers = ThreadPoolExecutor(CORES, thread_name_prefix="chunks")
         self._slots = threading.BoundedSemaphore(_SLOTS)
-        self._buffers: list[bytearray] = []
+        self._buffers: deque[bytearray] = deque(maxlen=_SLOTS)
         self._closed = False
 
     def close(self) -> None:
@@ -255,30 +255,30 @@ class ChunkMaker:
             SourceChangedError, StoreUnreadableError: as reading does.
             CancelledError: the process ends.
         """
-        with self._slot() as buffer:
+        with self._slot():
             if self._closed:
                 raise CancelledError("bentofs ends")
             size = stop - start
-            if len(buffer) < size:
-                buffer.extend(bytes(size - len(buffer)))
+            buffer = self._buffer(size)
             with memoryview(buffer) as whole, whole[:size] as view:
                 content.read_into([view], start)
-                return codec.encode(view, number)
+                made = codec.encode(view, number)
+            self._buffers.append(buffer)
+            return made
+
+    def _buffer(self, size: int) -> bytearray:
+        try:
+            buffer = self._buffers.pop()
+        except IndexError:
+            buffer = bytearray()
+        return buffer if len(buffer) >= size else bytearray(size)
 
     @contextmanager
-    def _slot(self) -> Iterator[bytearray]:
-        """A buffer, and the right to fill it: bounds the memory of what is in the making."""
+    def _slot(self) -> Iterator[None]:
+        """The right to fill a buffer: bounds the memory of what is in the making."""
         has_slot = self._slots.acquire(timeout=_SLOT_SECONDS)
         try:
-            try:
-                buffer = self._buffers.pop()
-            except IndexError:
-                buffer = bytearray()
-            try:
-                yield buffer
-            finally:
-                if len(self._buffers) < _SLOTS:
-                    self._buffers.append(buffer)
+            yield
         finally:
             if has_slot:
                 self._slots.release()
