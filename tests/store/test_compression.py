@@ -177,7 +177,7 @@ def test_wrong_sizes_in_the_index_are_an_error_once_and_never_wrong_bytes(
     kind = TAR_GZ if kind is TAR_GZ else ZIP
     archives = Archives(storage, index, Compression.AUTO)
     right = whole(archives.open(_model(storage), kind))
-    rows = index._run(lambda connection: connection.execute("SELECT * FROM chunk_sizes").fetchall())
+    rows = index._database.run(lambda connection: connection.execute("SELECT * FROM chunk_sizes").fetchall())
     assert rows
     for content, codec, effort, worth_it, sizes in rows:
         if how == "a size" and sizes:
@@ -256,7 +256,7 @@ def test_a_file_just_written_is_not_kept_beyond_this_archive(
     storage = LocalStorage(str(store))
     archives = Archives(storage, index, Compression.AUTO)
     assert len(gzip.decompress(whole(archives.open(_model(storage), TAR_GZ)))) > len(_WORDS)
-    assert index._run(lambda connection: connection.execute("SELECT * FROM chunk_sizes").fetchall()) == []
+    assert index._database.run(lambda connection: connection.execute("SELECT * FROM chunk_sizes").fetchall()) == []
     archives.close()
 
 
