@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
@@ -17,6 +18,7 @@ from typing import NoReturn
 import click
 from rich.console import Console
 from rich.filesize import decimal
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from mount import daemon
@@ -25,10 +27,13 @@ from mount.incoming import IncomingSettings
 from mount.logfile import LogFile
 from mount.preflight import CannotMountError, check_mountpoint, check_store, check_system
 from mount.status import RunningMount, log_path
-from store.archive.formats import FORMATS, Format
+from store.archive.formats import DEFAULT_FORMATS, FORMATS, Format
+from store.archives import Archives
 from store.catalog import ModelStore
+from store.compression import Compression
 from store.digests import Digests
 from store.errors import StoreError
+from store.index import Index
 from store.model import Model
 from store.staged_model import Limits
 from store.staging import StagingArea
@@ -137,10 +142,27 @@ class _Formats(click.ParamType):  # type: ignore[type-arg]  # generic only since
         return [FORMATS[name] for name in dict.fromkeys(names)]
 
 
+formats_option = click.option(
+    "--formats",
+    type=_Formats(),
+    default=",".join(kind.name for kind in DEFAULT_FORMATS),
+    show_default=True,
+    help=f"Archives to show, of {', '.join(FORMATS)}.",
+)
+compression_option = click.option(
+    "--compression",
+    type=click.Choice([choice.value for choice in Compression]),
+    default=Compression.AUTO.value,
+    show_default=True,
+    help="What .tar.gz and .zip compress: what is worth it, everything (.bentomodel, too), or nothing.",
+)
+
+
 @cli.command()
 @click.argument("mountpoint")
 @store_option
-@click.option("--formats", type=_Formats(), default=",".join(FORMATS), show_default=True, help="Archives to show.")
+@formats_option
+@compression_option
 @click.option("--foreground", is_flag=True, help="Stay in this terminal; log to standard error.")
 @click.option("--allow-other", is_flag=True, help="Let other users read the mount, too.")
 @follow_links_option
@@ -156,6 +178,7 @@ def mount(
     mountpoint: str,
     store: str | None,
     formats: list[Format],
+    compression: str,
     foreground: bool,
     allow_other: bool,
     follow_links: bool,
@@ -187,10 +210,11 @@ def mount(
     settings = daemon.Settings(
         real,
         location,
-        formats,
+        _checked_formats(formats, compression),
         allow_other=allow_other,
         follow_links=follow_links,
         incoming=incoming if may_write and not read_only else None,
+        compression=Compression(compression),
     )
     if foreground or ready_fd is not None:
         handler = logging.StreamHandler() if ready_fd is None else LogFile(log_path(real))
@@ -301,10 +325,54 @@ def imports(store: str | None, staging: str | None, as_json: bool, follow: bool,
         show_imports(area, as_json, limit)
 
 
+@cli.command()
+@click.argument("tags", nargs=-1, metavar="[TAG]...")
+@store_option
+@follow_links_option
+@formats_option
+@compression_option
+def measure(
+    tags: tuple[str, ...], store: str | None, follow_links: bool, formats: list[Format], compression: str
+) -> None:
+    """Learn ahead of time what the first look at a model's archives would wait for: sizes and checksums.
+
+    Mounts of the same user find them. Formats and compression must be those of the mount. Without TAG: all of the
+    store. What is known already is not measured again; it may be interrupted, and goes on there the next time.
+    """
+    _checked_formats(formats, compression)
+    models = _open_store(store, follow_links=follow_links)
+    wanted = [models.find(tag) for tag in tags] or models.tags()
+    index = Index()
+    archives = Archives(models.storage, index, Compression(compression))
+    failed = 0
+    try:
+        with Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            DownloadColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        ) as bar:
+            for tag in wanted:
+                try:
+                    model = models.model(tag)
+                    task = bar.add_task(str(tag), total=model.size)
+                    archives.measure(model, formats, functools.partial(bar.advance, task))
+                except StoreError as error:
+                    failed += 1
+                    click.echo(f"bentofs: {error}", err=True)
+    finally:
+        archives.close()
+        index.close()
+    if failed:
+        raise StoreError(f"{failed} of {len(wanted)} models could not be measured")
+
+
 def _daemon_arguments(settings: daemon.Settings) -> list[str]:
     """The command line for a mount with these settings."""
     names = ",".join(kind.name for kind in settings.formats)
     arguments = ["mount", settings.mountpoint, "--store", settings.store, "--formats", names]
+    arguments += ["--compression", settings.compression.value]
     arguments += ["--allow-other"] * settings.allow_other + ["--follow-links"] * settings.follow_links
     incoming = settings.incoming
     if incoming is None:
@@ -318,6 +386,16 @@ def _daemon_arguments(settings: daemon.Settings) -> list[str]:
         arguments += ["--incoming-mode", f"{incoming.mode:o}"]
     limits = incoming.limits
     return [*arguments, "--max-members", str(limits.members), "--max-expanded", str(limits.expanded)]
+
+
+def _checked_formats(formats: list[Format], compression: str) -> list[Format]:
+    """The formats, if they can be had with this compression."""
+    for kind in formats:
+        if kind.lay_out is None and compression == Compression.NEVER.value:
+            raise click.UsageError(
+                f"{kind.name} cannot be made without compression: leave it out of --formats, or use --compression auto"
+            )
+    return formats
 
 
 def _real_without_looking(mountpoint: str) -> str:

@@ -23,6 +23,7 @@ from mount.tree import Tree
 from store.archive.formats import Format
 from store.archives import Archives
 from store.catalog import ModelStore
+from store.compression import Compression
 from store.digests import Digests
 from store.index import Index
 from store.recorder import Recorder
@@ -45,6 +46,7 @@ class Settings:
     allow_other: bool = False
     follow_links: bool = False
     incoming: IncomingSettings | None = None  # None for a mount without incoming/
+    compression: Compression = Compression.AUTO
 
 
 def serve(settings: Settings, ready: Callable[[], None]) -> None:
@@ -65,7 +67,7 @@ def serve(settings: Settings, ready: Callable[[], None]) -> None:
     digests = Digests()
     incoming = Incoming(store, index, digests, settings.incoming) if settings.incoming is not None else None
     recorder = Recorder(storage, digests)
-    archives = Archives(storage, index, recorder.consider)
+    archives = Archives(storage, index, settings.compression, recorder.consider)
     tree = Tree(store, archives, settings.formats, has_incoming=incoming is not None)
     detacher = Detacher(settings.mountpoint)
     running = RunningMount.of_this_process(settings.mountpoint, settings.store)
@@ -92,6 +94,7 @@ def serve(settings: Settings, ready: Callable[[], None]) -> None:
         running.remove()
         detacher.stop()
         recorder.stop()
+        archives.close()
         if incoming is not None:
             incoming.close()
         index.close()

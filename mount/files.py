@@ -41,7 +41,7 @@ class ArchiveFile(File):
 
     @property
     def generation(self) -> Hashable:
-        return self.model.generation
+        return self.model.generation, self.archives.revision
 
     @property
     def look(self) -> int:
@@ -70,7 +70,7 @@ class ChecksumFile(File):
 
     @property
     def generation(self) -> Hashable:
-        return self.model.generation
+        return self.model.generation, self.archives.revision
 
     @property
     def look(self) -> int:

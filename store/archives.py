@@ -1,24 +1,29 @@
-"""Archives: the models of a store in every format: their sizes at once, their bytes on demand.
+"""Archives: the models of a store in every format: their sizes first, their bytes on demand.
 
 An archive is laid out from one generation of a model (`store.model.Model`) and gives that generation's bytes or
-SourceChangedError, never another's.
+SourceChangedError, never another's. The size of one that is compressed must be measured once (`store.sizes`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 from cachetools import LRUCache
 
-from store.archive.formats import LAYOUT_VERSION, Format
-from store.archive.members import Member
+from store.archive.chunks import ChunkMaker, Codec, Measured
+from store.archive.formats import LAYOUT_VERSION, Format, Unit
+from store.archive.members import Deflated, Member, Packing
 from store.archive.pieces import Piece, PieceList, Zeros
+from store.compression import Compression, Share, is_compressed, shares
 from store.index import Index
 from store.measure import MeasuredFile, Measurements
 from store.model import Model
+from store.sizes import Progress, Sizes
 from store.storage.base import Entry, Storage
 from store.storage.pinned import OpenFiles, PinnedFile
 
@@ -29,42 +34,125 @@ _READ = 1 << 20  # bytes at a time when a whole archive is digested
 class Archives:
     """All archives of one store. Methods may be called from any thread."""
 
-    def __init__(self, storage: Storage, index: Index, opened: Callable[[Model], None] = lambda _model: None) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        index: Index,
+        compression: Compression = Compression.NEVER,
+        opened: Callable[[Model], None] = lambda _model: None,
+    ) -> None:
         """`opened` is told of each model whose archive is about to be read."""
         self._opened = opened
         self._storage = storage
         self._index = index
+        self._compression = compression
         self._open_files = OpenFiles()
         self._measurements = Measurements(index)
+        self._sizes = Sizes(index)
         self._lock = threading.Lock()  # never held while reading or laying out
-        self._lengths: WeakKeyDictionary[Model, dict[str, int]] = WeakKeyDictionary()
-        self._laid_out: LRUCache[tuple[Model, str], tuple[PieceList, int]] = LRUCache(
+        self._lengths: WeakKeyDictionary[Model, dict[tuple[str, int], int]] = WeakKeyDictionary()
+        self._laid_out: LRUCache[tuple[Model, str, int], tuple[PieceList, int]] = LRUCache(
             _MEMBERS_KEPT, getsizeof=lambda kept: kept[1]
         )
-        self._digesting: dict[tuple[Model, str], threading.Lock] = {}
+        self._turns: dict[object, threading.Lock] = {}
+
+    @property
+    def revision(self) -> int:
+        """Changes when an archive turned out to have another size than was told."""
+        return self._sizes.revision
+
+    def close(self) -> None:
+        """Give up what is being compressed: whoever waits for it gets CancelledError."""
+        self._sizes.close()
 
     def length(self, model: Model, kind: Format) -> int:
-        """The exact length of an archive in bytes, by arithmetic."""
+        """The exact length of an archive in bytes: by arithmetic, or measured if it is compressed.
+
+        Raises:
+            SourceChangedError, StoreUnreadableError, CancelledError: while measuring.
+        """
+        key = (kind.name, self.revision)
         with self._lock:
             lengths = self._lengths.setdefault(model, {})
-        length = lengths.get(kind.name)
+        length = lengths.get(key)
         if length is None:
-            members = _members(model, lambda entry: Zeros(entry.size))
-            length = lengths[kind.name] = kind.length(members, model.mtime)
+            if kind.length is None or is_compressed(kind, self._compression):
+                length = self.open(model, kind).length
+            else:
+                members = _members(model, lambda entry: Zeros(entry.size))
+                length = kind.length(members, model.mtime)
+            lengths[key] = length
         return length
 
-    def open(self, model: Model, kind: Format) -> Piece:
-        """The archive of one generation of a model; readers of the same one share it."""
+    def open(self, model: Model, kind: Format, progress: Progress | None = None) -> Piece:
+        """The archive of one generation of a model; readers of the same one share it.
+
+        Raises:
+            SourceChangedError, StoreUnreadableError, CancelledError: while measuring what is compressed.
+        """
         self._opened(model)
-        key = (model, kind.name)
+        key = (model, kind.name, self.revision)
         with self._lock:
             kept = self._laid_out.get(key)
-        if kept is None:
-            pieces = kind.lay_out(_members(model, self._measured if kind.needs_checksums else self._file), model.mtime)
-            weight = min(len(model.entries) + 1, _MEMBERS_KEPT)
-            with self._lock:
-                kept = self._laid_out.setdefault(key, (pieces, weight))
-        return kept[0]
+        if kept is not None:
+            return kept[0]
+        if kind.lay_out is None or is_compressed(kind, self._compression):
+            with self._turn(model):  # another thread may measure this very model, perhaps for another format
+                with self._lock:
+                    kept = self._laid_out.get(key)
+                pieces = kept[0] if kept else self._compressed(model, kind, progress)
+        else:
+            content = self._measured if kind.needs_checksums else self._file
+            pieces = kind.lay_out(_members(model, content), model.mtime)
+        weight = min(len(model.entries) + 1, _MEMBERS_KEPT)
+        with self._lock:
+            return self._laid_out.setdefault(key, (pieces, weight))[0]
+
+    def measure(self, model: Model, kinds: Sequence[Format], progress: Progress) -> None:
+        """Learn all that `stat` and the first reader of these archives would have to wait for.
+
+        `progress` is told of all of a model's bytes, many at a time where they are known already.
+
+        Raises:
+            SourceChangedError, StoreUnreadableError: while measuring.
+        """
+        told = 0
+
+        def tell(count: int) -> None:
+            nonlocal told
+            count = min(count, model.size - told)  # what is small is read once for each format
+            told += count
+            progress(count)
+
+        for kind in kinds:
+            if is_compressed(kind, self._compression):
+                self.open(model, kind, tell)
+        if any(kind.needs_checksums for kind in kinds):
+            for entry in model.entries:
+                if entry.size and self._measurements.known_crc32(self._file(entry).identity) is None:
+                    self._measured(entry).crc32()
+                    tell(entry.size)
+        tell(model.size - told)
+
+    def _compressed(self, model: Model, kind: Format, progress: Progress | None) -> PieceList:
+        if kind.compress is None:
+            raise ValueError(f"{kind.name} has no compressed form")
+        as_a_whole = not kind.needs_checksums
+        members = _members(model, self._file) if as_a_whole else self._packed_members(model, progress)
+        return kind.compress(members, model.mtime, _Compressor(self._sizes, model, progress))
+
+    def _packed_members(self, model: Model, progress: Progress | None) -> list[Member]:
+        members = _members(model, self._measured)
+        found = shares(model.entries, self._compression)
+        packings: list[Packing | Deflated] = [
+            Packing.SMALL if share is Share.SMALL else Packing.STORED for share in found
+        ]
+        large = [number for number, share in enumerate(found) if share is Share.LARGE]
+        files = [content for number in large if isinstance(content := members[number].content, MeasuredFile)]
+        forced = self._compression is Compression.ALWAYS
+        for number, packing in zip(large, self._sizes.of_files(files, forced=forced, progress=progress), strict=True):
+            packings[number] = packing
+        return [member._replace(packing=packing) for member, packing in zip(members, packings, strict=True)]
 
     def open_file(self, entry: Entry) -> Piece:
         """One file of a model.
@@ -87,18 +175,26 @@ class Archives:
     def sha256(self, model: Model, kind: Format) -> str:
         """The SHA-256 of an archive, hexadecimal. Reads all of it unless it is known for this generation."""
         name = f"{model.fingerprint()}/{kind.name}/{LAYOUT_VERSION}"
+        if kind.codec is not None and is_compressed(kind, self._compression):
+            name += f"/{self._compression.value}/{kind.codec()}"
+        with self._turn((model, kind.name)):
+            known = self._index.archive_digest(name)
+            if known is None:
+                known = sha256_of(self.open(model, kind))
+                self._index.keep_archive_digest(name, known)
+        return known
+
+    @contextmanager
+    def _turn(self, what: object) -> Iterator[None]:
+        """One thread at a time."""
         with self._lock:
-            turn = self._digesting.setdefault((model, kind.name), threading.Lock())
+            turn = self._turns.setdefault(what, threading.Lock())
         try:
             with turn:
-                known = self._index.archive_digest(name)
-                if known is None:
-                    known = sha256_of(self.open(model, kind))
-                    self._index.keep_archive_digest(name, known)
+                yield
         finally:
             with self._lock:
-                self._digesting.pop((model, kind.name), None)
-        return known
+                self._turns.pop(what, None)
 
     def _file(self, entry: Entry) -> PinnedFile:
         if entry.identity is None:
@@ -107,6 +203,22 @@ class Archives:
 
     def _measured(self, entry: Entry) -> MeasuredFile:
         return MeasuredFile(self._measurements, self._file(entry))
+
+
+@dataclass(frozen=True)
+class _Compressor:
+    """What it takes to compress one archive of a model (`store.archive.formats.Compressor`)."""
+
+    sizes: Sizes
+    model: Model
+    progress: Progress | None
+
+    @property
+    def maker(self) -> ChunkMaker:
+        return self.sizes.maker
+
+    def measure(self, part: str, codec: Codec, units: Iterable[Unit]) -> Measured:
+        return self.sizes.of_part(self.model, part, codec, units, self.progress)
 
 
 def sha256_of(piece: Piece) -> str:

@@ -9,10 +9,13 @@ Threading: all methods may be called from any thread; one lock around one connec
 from __future__ import annotations
 
 import sqlite3
+import sys
 import threading
 import time
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import platformdirs
 
@@ -23,6 +26,11 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS checksums (
     file TEXT PRIMARY KEY,
     crc32 INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS chunk_sizes (
+    content TEXT, codec TEXT,
+    effort INTEGER NOT NULL, worth_it INTEGER NOT NULL, sizes BLOB NOT NULL,
+    PRIMARY KEY (content, codec)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS archive_digests (
     archive TEXT PRIMARY KEY,
@@ -36,6 +44,14 @@ _BUSY_SECONDS = 0.2  # how long a reader waits while another process writes
 _CLOSE_SECONDS = 0.5
 _RETRY_SECONDS = 5.0
 _PENDING_KEPT = 100_000  # checksums kept for an index that is in use
+
+
+class ChunkSizes(NamedTuple):
+    """What is known of some content's compressed chunks."""
+
+    effort: int  # of the codec
+    worth_it: bool  # by a sample
+    sizes: array[int] = array("I")  # never changed; empty: not measured
 
 
 def default_path() -> Path:
@@ -81,6 +97,29 @@ class Index:
             self._pending[identity] = crc32
             if len(self._pending) >= self._flush_count or time.monotonic() > self._flush_at:
                 self._flush()
+
+    def chunk_sizes(self, content: str, codec: str) -> ChunkSizes | None:
+        """What was learnt of some content's chunks under a codec."""
+        query = "SELECT effort, worth_it, sizes FROM chunk_sizes WHERE content=? AND codec=?"
+        with self._lock:
+            row = self._database.run(lambda connection: connection.execute(query, (content, codec)).fetchone())
+        if not row or not isinstance(row[0], int) or not isinstance(row[2], bytes) or len(row[2]) % 4:
+            return None
+        sizes = array("I", row[2])
+        if sys.byteorder == "big":
+            sizes.byteswap()
+        return ChunkSizes(row[0], bool(row[1]), sizes)
+
+    def keep_chunk_sizes(self, rows: Iterable[tuple[str, str, ChunkSizes]]) -> None:
+        """Keep what was learnt: of content, under a codec."""
+        self._write(
+            "INSERT OR REPLACE INTO chunk_sizes VALUES (?, ?, ?, ?, ?)",
+            [(content, codec, effort, worth_it, _as_blob(sizes)) for content, codec, (effort, worth_it, sizes) in rows],
+        )
+
+    def forget_chunk_sizes(self, content: str, codec: str) -> None:
+        """Drop what turned out wrong."""
+        self._write("DELETE FROM chunk_sizes WHERE content=? AND codec=?", [(content, codec)])
 
     def archive_digest(self, archive: str) -> str | None:
         """The SHA-256 (hexadecimal) of an archive, named by its model's fingerprint and its format."""
@@ -137,6 +176,14 @@ class Index:
                 self._flush_at = time.monotonic() + _RETRY_SECONDS
                 if len(self._pending) > _PENDING_KEPT:
                     self._pending.clear()
+
+
+def _as_blob(sizes: array[int]) -> bytes:
+    """Little-endian, four bytes each."""
+    if sys.byteorder == "big":
+        sizes = array("I", sizes)
+        sizes.byteswap()
+    return sizes.tobytes()
 
 
 def _key(identity: Identity) -> str:

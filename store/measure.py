@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from cachetools import LRUCache
 
 from store.archive.checksum import RunningChecksum, crc32, crc32_of
-from store.archive.pieces import Views
+from store.archive.pieces import Views, read_bytes
 from store.index import Index
 from store.storage.base import Identity
 from store.storage.pinned import PinnedFile
@@ -83,7 +83,7 @@ class MeasuredFile:
     """A piece that knows its CRC-32: from the measurements or, while that is unknown, from its bytes as it serves them,
     so that they need not be read once more."""
 
-    __slots__ = ("_file", "_learning", "_lock", "_measurements", "_running", "_started_ns", "length")
+    __slots__ = ("_file", "_learning", "_lock", "_measurements", "_running", "_started_ns", "identity", "length")
 
     def __init__(self, measurements: Measurements, file: PinnedFile) -> None:
         self._measurements = measurements
@@ -92,7 +92,17 @@ class MeasuredFile:
         self._learning: bool | None = None  # None until the first read
         self._running = RunningChecksum()
         self._started_ns = 0
+        self.identity = file.identity
         self.length = file.length
+
+    @property
+    def source(self) -> str:
+        """Where the bytes are, to show to a user."""
+        return self._file.source
+
+    def read_sample(self, offset: int, size: int) -> bytes:
+        """Some bytes, out of the order in which all will be read: nothing is learnt from them."""
+        return read_bytes(self._file, offset, size)
 
     def read_into(self, views: Views, offset: int) -> None:
         """As `Piece.read_into`."""

@@ -109,7 +109,7 @@ class Mounted:
         self.store = store
         self.base = base
         self.path = base / "mnt"
-        self._options = [*options, *(["--formats", formats] if formats else [])]
+        self.options = [*options, *(["--formats", formats] if formats else [])]
         self._prefix = list(prefix)
         self._environment = {**os.environ, "PYTHONUNBUFFERED": "1", **home_of(base), **(environment or {})}
         self._limit = limit
@@ -168,7 +168,7 @@ class Mounted:
         command = ["setpriv", "--pdeathsig", "TERM", *self._prefix, sys.executable, "-m", "mount", "mount"]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [*command, str(self.path), "--store", str(self.store), "--foreground", *self._options],
+                [*command, str(self.path), "--store", str(self.store), "--foreground", *self.options],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,

@@ -1,15 +1,17 @@
-"""gzip around a tar, in *stored* deflate blocks (RFC 1951 section 3.2.4, RFC 1952): one member, all arithmetic.
+"""gzip around a tar (RFC 1952): one member, either of *stored* deflate blocks, or with compressed chunks between them.
 
-A block carries 65,531 bytes behind its five-byte header, so that blocks lie on a grid of 64 KiB. The trailer's CRC-32
-is put together from those of the tar's pieces (`crc` of `lay_out_gzip`).
+A stored block (RFC 1951 section 3.2.4) carries 65,531 bytes behind its five-byte header, so that blocks lie on a grid
+of 64 KiB, and all is arithmetic. The trailer's CRC-32 is put together from those of the tar's pieces.
 """
 
 from __future__ import annotations
 
 import functools
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
+from store.archive.chunks import Chunks
+from store.archive.deflate import END
 from store.archive.frames import Frames, Template
 from store.archive.pieces import Generated, Literal, Piece, PieceList, Slice
 
@@ -23,24 +25,43 @@ _TRAILER_LENGTH = 8
 
 
 def lay_out_gzip(content: Piece, crc: Callable[[], int]) -> PieceList:
-    """The gzip member of `content`, whose CRC-32 `crc` gives when the trailer is read; `content` is not empty."""
+    """The gzip member of `content`, stored, whose CRC-32 `crc` gives when the trailer is read; it is not empty."""
+    pieces = PieceList([Literal(_HEADER)])
+    _append_stored(pieces, content, last=True)
+    pieces.append(_trailer(content, crc))
+    return pieces
+
+
+def lay_out_gzip_of(parts: Iterable[Chunks | Slice], content: Piece, crc: Callable[[], int]) -> PieceList:
+    """The gzip member of `content`, which the parts make up: chunks as they are, slices stored."""
+    pieces = PieceList([Literal(_HEADER)])
+    for part in parts:
+        if isinstance(part, Chunks):
+            pieces.append(part)
+        else:
+            _append_stored(pieces, part, last=False)
+    pieces.append(Literal(END))
+    pieces.append(_trailer(content, crc))
+    return pieces
+
+
+def _append_stored(pieces: PieceList, content: Piece, *, last: bool) -> None:
+    """`last`: whether the last block ends the stream."""
     frames = Frames(content, _frame())
-    pieces = PieceList([Literal(_HEADER), frames])
+    pieces.append(frames)
     # The last block says so, and a frame's blocks do not: something must be left for it.
     start = frames.count * _frame().content_length
     while start < content.length:
         length = min(_BLOCK, content.length - start)
-        pieces.append(Literal(_block_header(length, last=start + length == content.length)))
+        pieces.append(Literal(_block_header(length, last=last and start + length == content.length)))
         pieces.append(Slice(content, start, length))
         start += length
-    if content.length == frames.count * _frame().content_length:
+    if last and content.length == frames.count * _frame().content_length:
         pieces.append(Literal(_block_header(0, last=True)))
 
-    def trailer() -> bytes:
-        return struct.pack("<II", crc(), content.length & 0xFFFFFFFF)
 
-    pieces.append(Generated(_TRAILER_LENGTH, trailer))
-    return pieces
+def _trailer(content: Piece, crc: Callable[[], int]) -> Generated:
+    return Generated(_TRAILER_LENGTH, lambda: struct.pack("<II", crc(), content.length & 0xFFFFFFFF))
 
 
 def gzip_length(content_length: int) -> int:

@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+import enum
 import stat
 from typing import NamedTuple
 
+from store.archive.chunks import Measured
 from store.archive.pieces import Piece
+
+
+class Packing(enum.Enum):
+    """How a member goes into an archive that is compressed, unless its content was measured by itself."""
+
+    STORED = "stored"
+    SMALL = "small"  # compressed, with its neighbours where the format can
+
+
+class Deflated(NamedTuple):
+    """Content that is compressed in chunks of its own (`store.archive.deflate`)."""
+
+    measured: Measured
+    effort: int
 
 
 class Member(NamedTuple):
@@ -15,6 +31,7 @@ class Member(NamedTuple):
     is_folder: bool
     executable: bool
     content: Piece | None  # of a file that is not empty
+    packing: Packing | Deflated = Packing.STORED  # only compressed formats heed it
 
     @property
     def size(self) -> int:

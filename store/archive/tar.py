@@ -6,8 +6,10 @@ content padded to 512 bytes; two blocks of zeros, padded to a record of 10,240 b
 
 from __future__ import annotations
 
+import functools
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from store.archive.members import Member
 from store.archive.pieces import PieceList, Views, Zeros, copy_into
@@ -36,29 +38,89 @@ def lay_out_tar(members: Sequence[Member], mtime: int) -> PieceList:
     return pieces
 
 
+class Span(NamedTuple):
+    """Where a member lies in a tar."""
+
+    member: Member
+    start: int  # of the header
+    content: int  # of the content
+    stop: int  # behind the padding
+
+
+def tar_spans(members: Sequence[Member], mtime: int) -> Iterator[Span]:
+    """Where the members lie in what `lay_out_tar` lays out."""
+    start = 0
+    for member in members:
+        content = start + header_length(member, mtime)
+        stop = content + member.size + padding_length(member.size)
+        yield Span(member, start, content, stop)
+        start = stop
+
+
 def header_length(member: Member, mtime: int) -> int:
     """The length of `header`, without making it where that can be told."""
-    name = member.path
-    fits = len(name) + member.is_folder <= _USTAR_NAME_LIMIT and name.isascii()
-    if fits and member.size < _USTAR_SIZE_LIMIT and mtime < _USTAR_SIZE_LIMIT:
-        return _BLOCK
-    return len(header(member, mtime))
+    return _BLOCK if _is_plain(member, mtime) else len(header(member, mtime))
 
 
 def header(member: Member, mtime: int) -> bytes:
     """A member's header, pax header included."""
-    info = tarfile.TarInfo(member.path)
-    info.mode = member.permissions
-    info.mtime = mtime
-    if member.is_folder:
-        info.type = tarfile.DIRTYPE
-    else:
+    if _is_plain(member, mtime):
+        return _plain_header(member, mtime)
+    info = _info(member.path, member.is_folder, member.permissions, mtime)
+    if not member.is_folder:
         info.size = member.size
+    return _as_bytes(info)
+
+
+def _is_plain(member: Member, mtime: int) -> bool:
+    """Whether ustar's fields hold everything."""
+    name = member.path
+    fits = len(name) + member.is_folder <= _USTAR_NAME_LIMIT and name.isascii()
+    return fits and member.size < _USTAR_SIZE_LIMIT and mtime < _USTAR_SIZE_LIMIT
+
+
+def _plain_header(member: Member, mtime: int) -> bytes:
+    """As tarfile makes it, in a tenth of the time: only name, size and checksum differ between the members."""
+    template, checksum = _template(member.is_folder, member.permissions, mtime)
+    name = member.archive_path
+    size = b"%011o" % member.size
+    checksum += sum(name) + sum(size)
+    name_end, size_start, size_end, checksum_start, checksum_end = 100, 124, 135, 148, 156
+    return b"".join(
+        (
+            name,
+            bytes(name_end - len(name)),
+            template[name_end:size_start],
+            size,
+            template[size_end:checksum_start],
+            b"%06o\0 " % checksum,
+            template[checksum_end:],
+        )
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _template(is_folder: bool, permissions: int, mtime: int) -> tuple[bytes, int]:
+    """A header without name and size, and what it adds to the checksum: its bytes, the checksum's own as blanks."""
+    made = _as_bytes(_info("-", is_folder, permissions, mtime))
+    return made, sum(made[100:124]) + sum(made[135:148]) + 8 * ord(" ") + sum(made[156:])
+
+
+def _info(name: str, is_folder: bool, permissions: int, mtime: int) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.mode = permissions
+    info.mtime = mtime
+    if is_folder:
+        info.type = tarfile.DIRTYPE
+    return info
+
+
+def _as_bytes(info: tarfile.TarInfo) -> bytes:
     return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
 
 
 class _Header:
-    """A header, made when it is read: that costs 40 us, and a large model has many."""
+    """A header, made when it is read: that costs some us, and a large model has many."""
 
     __slots__ = ("_member", "_mtime", "length")
 

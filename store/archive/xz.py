@@ -1,4 +1,4 @@
-"""xz around a tar, of *uncompressed* LZMA2 chunks: what BentoML calls `.bentomodel`.
+"""xz around a tar, of *uncompressed* LZMA2 chunks: what BentoML calls `.bentomodel`. (Compressed: `xz_blocks.py`.)
 
 BentoML opens a `.bentomodel` with `compression="xz"` whatever is in it, and its own export spends minutes to save a few
 percent of a model's weights. A stream of uncompressed chunks is valid xz (The .xz File Format 1.1.0, sections 2 to 4;
@@ -22,10 +22,10 @@ _CHUNK = _CELL - 3  # bytes of content in a cell
 _CELLS = 64  # in a block
 _FIRST, _NEXT = b"\x01", b"\x02"  # uncompressed chunk: with, and without a dictionary reset
 _END = b"\x00"
-_CHECK_LENGTH = 4
+CHECK_LENGTH = 4
 _STREAM_FLAGS = b"\x00\x01"  # CRC-32
 _LZMA2 = b"\x21\x01\x08"  # filter ID, size of properties, dictionary of 64 KiB: no decoder refuses so little
-_STREAM_HEADER = b"\xfd7zXZ\x00" + _STREAM_FLAGS + struct.pack("<I", crc32(_STREAM_FLAGS))
+STREAM_HEADER = b"\xfd7zXZ\x00" + _STREAM_FLAGS + struct.pack("<I", crc32(_STREAM_FLAGS))
 _FOOTER_LENGTH = 12
 
 
@@ -35,11 +35,12 @@ def lay_out_xz(content: Piece) -> PieceList:
     frames = Frames(content, template)
     tail_start = frames.count * template.content_length
     tail_length = content.length - tail_start
-    pieces = PieceList([Literal(_STREAM_HEADER), frames])
+    pieces = PieceList([Literal(STREAM_HEADER), frames])
     if tail_length:
         for piece in _tail_block(content, tail_start, tail_length):
             pieces.append(piece)
-    for piece in _index_and_footer(record, frames.count, _tail_record(tail_length) if tail_length else b""):
+    last_record = _tail_record(tail_length) if tail_length else b""
+    for piece in index_and_footer(frames.count + bool(tail_length), (record, frames.count), last_record):
         pieces.append(piece)
     return pieces
 
@@ -51,10 +52,10 @@ def xz_length(content_length: int) -> int:
     blocks = count * template.length
     records = len(record) * count
     if tail:
-        blocks += _stored_length(_unpadded_size(tail))
+        blocks += stored_length(_unpadded_size(tail))
         records += len(_tail_record(tail))
-    index = 1 + len(_number(count + bool(tail))) + records
-    return len(_STREAM_HEADER) + blocks + _stored_length(index) + 4 + _FOOTER_LENGTH
+    index = 1 + len(number(count + bool(tail))) + records
+    return len(STREAM_HEADER) + blocks + stored_length(index) + 4 + _FOOTER_LENGTH
 
 
 @functools.cache
@@ -62,9 +63,9 @@ def _full_block() -> tuple[Template, bytes]:
     """What a whole block looks like, and its record in the index."""
     header = b""
     for _ in range(4):  # the header names the content's size, which depends on the header's length
-        last = _CELL - len(header) - 3 - len(_END) - _CHECK_LENGTH
-        compressed = _CELLS * _CELL - len(header) - _CHECK_LENGTH
-        header = _block_header(compressed, (_CELLS - 1) * _CHUNK + last)
+        last = _CELL - len(header) - 3 - len(_END) - CHECK_LENGTH
+        compressed = _CELLS * _CELL - len(header) - CHECK_LENGTH
+        header = block_header(compressed, (_CELLS - 1) * _CHUNK + last)
     template = Template()
     template.add_literal(header)
     for cell in range(_CELLS):
@@ -73,37 +74,40 @@ def _full_block() -> tuple[Template, bytes]:
         template.add_content(length)
     template.add_literal(_END)
     template.add_checksum()
-    return template, _number(template.length) + _number(template.content_length)
+    return template, number(template.length) + number(template.content_length)
 
 
 def _tail_block(content: Piece, start: int, length: int) -> list[Piece]:
     """The last block, which is shorter."""
-    pieces: list[Piece] = [Literal(_block_header(_compressed_length(length), length))]
+    pieces: list[Piece] = [Literal(block_header(_compressed_length(length), length))]
     for at in range(0, length, _CHUNK):
         size = min(_CHUNK, length - at)
         pieces += [Literal(_chunk_header(at == 0, size)), Slice(content, start + at, size)]
-    padding = _stored_length(_unpadded_size(length)) - _unpadded_size(length)
+    padding = stored_length(_unpadded_size(length)) - _unpadded_size(length)
 
     @functools.cache
     def checksum() -> bytes:
         return struct.pack("<I", crc32_of(content, start, length))
 
-    return [*pieces, Literal(_END + bytes(padding)), Generated(_CHECK_LENGTH, checksum)]
+    return [*pieces, Literal(_END + bytes(padding)), Generated(CHECK_LENGTH, checksum)]
 
 
-def _index_and_footer(record: bytes, count: int, last_record: bytes) -> list[Piece]:
-    head = b"\x00" + _number(count + bool(last_record))
-    length = len(head) + len(record) * count + len(last_record)
-    rest = last_record + bytes(_stored_length(length) - length)
+def index_and_footer(block_count: int, repeated: tuple[bytes, int], rest: bytes) -> list[Piece]:
+    """The end of a stream: of its blocks' records the first, and how many times it stands there; then the others."""
+    record, count = repeated
+    head = b"\x00" + number(block_count)
+    length = len(head) + len(record) * count + len(rest)
+    rest += bytes(stored_length(length) - length)
     checksum = crc32(rest, crc32_of_repeated(record, count, crc32(head)))
-    backward = struct.pack("<I", (_stored_length(length) + 4) // 4 - 1) + _STREAM_FLAGS
+    backward = struct.pack("<I", (stored_length(length) + 4) // 4 - 1) + _STREAM_FLAGS
     footer = struct.pack("<I", crc32(backward)) + backward + b"YZ"
     return [Literal(head), Repeated(record, count), Literal(rest + struct.pack("<I", checksum) + footer)]
 
 
-def _block_header(compressed: int, uncompressed: int) -> bytes:
-    fields = b"\xc0" + _number(compressed) + _number(uncompressed) + _LZMA2  # 0xc0: both sizes are there, one filter
-    length = _stored_length(1 + len(fields) + 4)
+def block_header(compressed: int, uncompressed: int, lzma2: bytes = _LZMA2) -> bytes:
+    """`lzma2`: the filter's ID, the size of its properties, and those."""
+    fields = b"\xc0" + number(compressed) + number(uncompressed) + lzma2  # 0xc0: both sizes are there, one filter
+    length = stored_length(1 + len(fields) + 4)
     header = bytes([length // 4 - 1]) + fields
     header += bytes(length - 4 - len(header))
     return header + struct.pack("<I", crc32(header))
@@ -121,19 +125,19 @@ def _compressed_length(length: int) -> int:
 def _unpadded_size(length: int) -> int:
     """A tail block's size as the index names it: without the padding."""
     compressed = _compressed_length(length)
-    return len(_block_header(compressed, length)) + compressed + _CHECK_LENGTH
+    return len(block_header(compressed, length)) + compressed + CHECK_LENGTH
 
 
 def _tail_record(length: int) -> bytes:
-    return _number(_unpadded_size(length)) + _number(length)
+    return number(_unpadded_size(length)) + number(length)
 
 
-def _stored_length(length: int) -> int:
+def stored_length(length: int) -> int:
     """Rounded up to four bytes, as everything in xz is."""
     return length + -length % 4
 
 
-def _number(value: int) -> bytes:
+def number(value: int) -> bytes:
     """Multibyte integer (section 1.2): seven bits a byte, the low ones first."""
     encoded = bytearray()
     while value >= 0x80:

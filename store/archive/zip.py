@@ -1,4 +1,4 @@
-"""zip of stored entries (PKWARE APPNOTE 6.3.9), laid out as Python's `zipfile` lays it out.
+"""zip (PKWARE APPNOTE 6.3.9), laid out as Python's `zipfile` lays it out; entries are stored or deflated.
 
 Sizes and CRC-32s stand in the local headers, so that a reader of a stream needs no data descriptor; the CRCs come from
 the measurement, each when its header is read. zip64 fields are there only where needed.
@@ -13,14 +13,14 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 
 from store.archive.members import Member
-from store.archive.pieces import Literal, PieceList, Views, copy_into, split
+from store.archive.pieces import Literal, Piece, PieceList, Views, copy_into, split
 
 _LIMIT32 = 0x7FFFFFFF  # sizes and offsets beyond it go to zip64: zipfile's limit, which unzip 5 needs
 _LIMIT_COUNT = 0xFFFF
 _MARK32 = 0xFFFFFFFF
 _VERSION, _VERSION64 = 20, 45
 _UNIX = 3
-_STORED = 0
+_STORED, _DEFLATED = 0, 8
 _UTF8_NAME = 0x800
 _FOLDER_ATTRIBUTE = 0x10  # MS-DOS's, beside Unix's mode
 _LOCAL = struct.Struct("<4s5H3L2H")
@@ -33,22 +33,31 @@ _TIMESTAMP = struct.Struct("<HHBl")
 _TIMESTAMP_LIMIT = 0x7FFFFFFF
 
 Checksum = Callable[[Member], int]
+Pack = Callable[[Member], Sequence[Piece]]
 
 
-def lay_out_zip(members: Sequence[Member], mtime: int, checksum: Checksum) -> PieceList:
+def _as_it_is(member: Member) -> Sequence[Piece]:
+    return () if member.content is None else (member.content,)
+
+
+def lay_out_zip(members: Sequence[Member], mtime: int, checksum: Checksum, pack: Pack = _as_it_is) -> PieceList:
     """The archive of `members` in their order, all with one mtime (seconds).
 
     `checksum` gives the CRC-32 of a member's content; it is asked only for members that have some, as late as possible.
+    `pack` gives the pieces of what stands in the archive for a member's content: a deflate stream that is shorter, or
+    the content.
     """
     stamp = _Stamp(mtime)
     pieces = PieceList()
-    starts = array("Q")
+    starts, sizes = array("Q"), array("Q")
     for member in members:
         starts.append(pieces.length)
-        pieces.append(_LocalHeader(member, stamp, checksum))
-        if member.content is not None:
-            pieces.append(member.content)
-    directory = _Directory(members, starts, stamp, checksum)
+        packed = pack(member)
+        sizes.append(sum(piece.length for piece in packed))
+        pieces.append(_LocalHeader(member, sizes[-1], stamp, checksum))
+        for piece in packed:
+            pieces.append(piece)
+    directory = _Directory(members, starts, sizes, stamp, checksum)
     pieces_length = pieces.length
     pieces.append(directory)
     end = _end(len(members), pieces_length, directory.length)
@@ -81,10 +90,11 @@ class _Stamp:
 class _LocalHeader:
     """A member's header, made when it is read: it needs the content's CRC-32."""
 
-    __slots__ = ("_checksum", "_member", "_stamp", "length")
+    __slots__ = ("_checksum", "_member", "_packed_size", "_stamp", "length")
 
-    def __init__(self, member: Member, stamp: _Stamp, checksum: Checksum) -> None:
+    def __init__(self, member: Member, packed_size: int, stamp: _Stamp, checksum: Checksum) -> None:
         self._member = member
+        self._packed_size = packed_size
         self._stamp = stamp
         self._checksum = checksum
         self.length = _local_length(member, len(member.archive_path), stamp)
@@ -92,20 +102,22 @@ class _LocalHeader:
     def read_into(self, views: Views, offset: int) -> None:
         member = self._member
         name, flags = _name_and_flags(member)
-        size, version, extra = member.size, _VERSION, self._stamp.extra
+        size, packed, version, extra = member.size, self._packed_size, _VERSION, self._stamp.extra
+        method = _method(size, packed)
         if size > _LIMIT32:
-            extra += struct.pack("<HHQQ", 1, 16, size, size)
-            size, version = _MARK32, _VERSION64
+            extra += struct.pack("<HHQQ", 1, 16, size, packed)
+            size = packed = _MARK32
+            version = _VERSION64
         crc = self._checksum(member) if member.content is not None else 0
         header = _LOCAL.pack(
             b"PK\x03\x04",
             version,
             flags,
-            _STORED,
+            method,
             self._stamp.time,
             self._stamp.date,
             crc,
-            size,
+            packed,
             size,
             len(name),
             len(extra),
@@ -116,10 +128,18 @@ class _LocalHeader:
 class _Directory:
     """The central directory: a record a member, made when it is read."""
 
-    def __init__(self, members: Sequence[Member], starts: array[int], stamp: _Stamp, checksum: Checksum) -> None:
+    def __init__(
+        self,
+        members: Sequence[Member],
+        starts: array[int],
+        packed_sizes: array[int],
+        stamp: _Stamp,
+        checksum: Checksum,
+    ) -> None:
         """`starts`: where each member's local header begins."""
         self._members = members
         self._member_starts = starts
+        self._packed_sizes = packed_sizes
         self._stamp = stamp
         self._checksum = checksum
         self._starts = array("Q")  # of the records, within the directory
@@ -144,11 +164,12 @@ class _Directory:
     def _record(self, index: int) -> bytes:
         member, start = self._members[index], self._member_starts[index]
         name, flags = _name_and_flags(member)
-        size = member.size
+        size, packed = member.size, self._packed_sizes[index]
+        method = _method(size, packed)
         large: tuple[int, ...] = ()
         if size > _LIMIT32:
-            large += (size, size)
-            size = _MARK32
+            large += (size, packed)
+            size = packed = _MARK32
         if start > _LIMIT32:
             large += (start,)
             start = _MARK32
@@ -166,11 +187,11 @@ class _Directory:
             version,
             0,
             flags,
-            _STORED,
+            method,
             self._stamp.time,
             self._stamp.date,
             crc,
-            size,
+            packed,
             size,
             len(name),
             len(extra),
@@ -181,6 +202,11 @@ class _Directory:
             start,
         )
         return fixed + name + extra
+
+
+def _method(size: int, packed_size: int) -> int:
+    """Deflated is only what becomes shorter by it."""
+    return _STORED if packed_size == size else _DEFLATED
 
 
 def _name_and_flags(member: Member) -> tuple[bytes, int]:

@@ -59,12 +59,12 @@ class PinnedFile:
     A reader that is in the middle of a read keeps the file open for itself, whoever lets go.
     """
 
-    __slots__ = ("_file", "_open_files", "_source", "_storage", "identity", "length")
+    __slots__ = ("_file", "_open_files", "_storage", "identity", "length", "source")
 
     def __init__(self, storage: Storage, open_files: OpenFiles, source: str, identity: Identity) -> None:
         self._storage = storage
         self._open_files = open_files
-        self._source = source
+        self.source = source
         self._file: OpenFile | None = None
         self.identity = identity
         self.length = identity.size
@@ -80,7 +80,7 @@ class PinnedFile:
             SourceChangedError: it is no longer what was pinned.
             StoreUnreadableError: it may not be read.
         """
-        file = self._file = self._storage.open_file(self._source, self.identity)
+        file = self._file = self._storage.open_file(self.source, self.identity)
         self._open_files.opened(self)
         return file
 

@@ -43,9 +43,12 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_model(store, TAG, FILES, executable=["run.sh"])
 
 
-@pytest.fixture(scope="module")
-def mount(original: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mounted]:
-    with Mounted(original.parent.parent, tmp_path_factory.mktemp("mount")) as mounted:
+@pytest.fixture(scope="module", params=["auto", "never"])
+def mount(
+    original: Path, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Mounted]:
+    options = ["--compression", request.param]
+    with Mounted(original.parent.parent, tmp_path_factory.mktemp("mount"), options=options) as mounted:
         yield mounted
 
 
@@ -247,16 +250,16 @@ def test_tail(mount: Mounted, whole: dict[str, bytes], suffix: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_parallel_readers(original: Path, whole: dict[str, bytes], suffix: str, tmp_path: Path) -> None:
+def test_parallel_readers(mount: Mounted, original: Path, whole: dict[str, bytes], suffix: str, tmp_path: Path) -> None:
     """On a mount of its own, whose pages the kernel has not cached yet."""
     readers = 16
     together = threading.Barrier(readers, timeout=30)
-    with Mounted(original.parent.parent, tmp_path / "mount") as mount:
+    with Mounted(original.parent.parent, tmp_path / "mount", options=mount.options) as fresh:
 
         def read(seed: int) -> int:
             chance = random.Random(seed)
             wrong = 0
-            descriptor = os.open(mount.archive(TAG, suffix), os.O_RDONLY)
+            descriptor = os.open(fresh.archive(TAG, suffix), os.O_RDONLY)
             try:
                 together.wait()
                 for _ in range(100):

@@ -128,4 +128,5 @@ WRITERS: dict[str, Callable[[Sequence[Member], int], bytes]] = {
     "zip": write_zip,
     "tar.gz": lambda members, mtime: write_gzip(write_tar(members, mtime)),
     "bentomodel": lambda members, mtime: write_xz(write_tar(members, mtime)),
+    "tar.xz": lambda members, mtime: write_xz(write_tar(members, mtime)),
 }

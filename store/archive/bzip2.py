@@ -1,0 +1,30 @@
+"""bzip2 around a tar: streams one behind another, as `pbzip2` writes them; every reader takes them for one."""
+
+from __future__ import annotations
+
+import bz2
+import functools
+
+from store.archive.checksum import crc32
+from store.archive.chunks import ChunkMaker, Chunks, Codec, Measured, put_in_order
+from store.archive.pieces import Piece, PieceList
+
+_LEVEL = 9
+_CHUNK = 899_900  # bytes of content: a little less than fills a block of level 9
+
+
+def lay_out_bzip2(content: Piece, maker: ChunkMaker, measured: Measured) -> PieceList:
+    """The streams of `content`."""
+    streams = Chunks(maker, codec(), content, measured)
+    put_in_order([streams])
+    return PieceList([streams])
+
+
+@functools.cache
+def codec() -> Codec:
+    probe = _encode(memoryview(bytes(range(256)) * 64 + b"probe" * 1000), 0)
+    return Codec(f"bzip2 {_LEVEL} {_CHUNK} {crc32(probe):08x}", _CHUNK, _encode)
+
+
+def _encode(content: memoryview, _number: int) -> bytes:
+    return bz2.compress(content, _LEVEL)
