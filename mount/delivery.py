@@ -83,7 +83,7 @@ class Delivery:
                 upload.refuse(error)
                 self.refuse(upload, path, error)
             raise
-        self._finish(upload, path, _STATES[outcome], upload.status(), ready)
+        self._finish(upload, path, _STATES[outcome], ready)
         upload.mark_imported()
         self.remove_note(path)
         log.info("%s: %s %s", printable(path), ready.tag, outcome.value)
@@ -215,9 +215,8 @@ class Delivery:
         with suppress(OSError):
             os.rmdir(os.path.dirname(taken))
 
-    def _finish(
-        self, upload: Upload, path: str, state: ReceiptState, look: os.stat_result, ready: StagedImport
-    ) -> None:
+    def _finish(self, upload: Upload, path: str, state: ReceiptState, ready: StagedImport) -> None:
+        look = upload.taken or upload.status()
         receipt, upload.receipt = upload.receipt, None
         if not receipt:
             receipt = self._receipts.begin(self._session.name, path, upload.uid)

@@ -153,7 +153,7 @@ class DropBox:
         except StoreError as error:
             if isinstance(error, NoSpaceError):
                 upload.failure = error
-            if not upload.imported:
+            if upload.taken is None:
                 self._delivery.refuse(upload, upload.path, error)
             raise
 
@@ -164,7 +164,7 @@ class DropBox:
             upload = self._find(path)
             if upload is None:
                 self._answer(path)
-            elif not length and self._is_being_written(upload):
+            elif not length and (upload.taken is not None or self._is_being_written(upload)):
                 os.unlink(self._at(path))
                 self._forget(upload)
                 upload = None
@@ -400,7 +400,7 @@ class DropBox:
             with suppress(FileNotFoundError):  # removed just now; the model stays
                 if os.lstat(self._at(upload.path)).st_ino == upload.inode:
                     os.unlink(self._at(upload.path))
-            replaced = self._find(path)
+            replaced = self._find(path) if path != upload.path else None
             if replaced is not None:
                 os.unlink(self._at(path))
                 self._forget(replaced)
@@ -513,7 +513,8 @@ class DropBox:
         """A file is gone from its name; who has it open keeps its bytes."""
         self._uploads.pop(upload.inode, None)
         upload.removed = True
-        self._delivery.withdraw(upload)
+        if upload.taken is None:
+            self._delivery.withdraw(upload)
         upload.stop()
         if not upload.handles:
             upload.close()
