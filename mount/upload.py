@@ -37,9 +37,9 @@ class Arriving:
         self._cancelled = False
 
     def wrote(self, start: int, end: int) -> bool:
-        """Take note of bytes that were written; False if a reader may have seen what was there before."""
+        """Take note of bytes that were written; False if a reader may have seen what was there before, or the end."""
         with self._condition:
-            if start < self._consumed or len(self._ahead) > _AHEAD_KEPT:
+            if self._length is not None or start < self._consumed or len(self._ahead) > _AHEAD_KEPT:
                 return False
             if start <= self._available:
                 self._available = max(self._available, end)
@@ -282,9 +282,14 @@ class Upload:
             run.arriving.finish(os.fstat(self._descriptor).st_size)
             run.wait()
             with self._lock:
-                if self._run is not run or changes != self._changes:
-                    raise CancelledError(f"{self.path} was changed while it was checked: copy it again")
-                self._settled_at = changes
+                is_valid = self._run is run and changes == self._changes
+                if is_valid:
+                    self._settled_at = changes
+                elif self._run is run:
+                    self._run = None
+        if not is_valid:
+            run.abandon(CancelledError(f"{self.path} was changed"))
+            raise CancelledError(f"{self.path} was changed while it was checked: copy it again")
         return run.outcome()
 
     def take(self) -> StagedImport:
