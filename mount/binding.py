@@ -47,6 +47,7 @@ _OPTIONS = (
     "subtype=bentofs",
     "use_ino",
     "big_writes",  # 128 KiB a request instead of 4
+    "atomic_o_trunc",  # who opens a file to write it anew says so at once, not by a truncation that follows
     # What was told stays true this long, in seconds; with the catalogue's own delay, a change is seen within two.
     "attr_timeout=1",
     "entry_timeout=1",
@@ -233,8 +234,8 @@ class Session:
         _set_opened(what, self._operations.open(os.fsdecode(path), what.flags, _calling_user()))
         return 0
 
-    def _create(self, path: bytes, _mode: int, info: int) -> int:
-        opened = self._operations.create(os.fsdecode(path), _calling_user())
+    def _create(self, path: bytes, mode: int, info: int) -> int:
+        opened = self._operations.create(os.fsdecode(path), mode, _calling_user())
         _set_opened(fuse.fuse_file_info.from_address(info), opened)
         return 0
 
@@ -304,12 +305,12 @@ class Session:
         self._operations.utimens(os.fsdecode(path), _wanted_time(access), _wanted_time(modification))
         return 0
 
-    def _chmod(self, path: bytes, _mode: int) -> int:
-        self._operations.chmod(os.fsdecode(path))
+    def _chmod(self, path: bytes, mode: int) -> int:
+        self._operations.chmod(os.fsdecode(path), mode)
         return 0
 
     def _chown(self, path: bytes, _uid: int, _gid: int) -> int:
-        self._operations.chmod(os.fsdecode(path))
+        self._operations.chown(os.fsdecode(path))
         return 0
 
     def _mknod(self, path: bytes, _mode: int, _device: int) -> int:

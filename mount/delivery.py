@@ -83,7 +83,7 @@ class Delivery:
                 upload.refuse(error)
                 self.refuse(upload, path, error)
             raise
-        self._finish(upload, path, _STATES[outcome], upload.status(), ready)
+        self._finish(upload, path, _STATES[outcome], ready)
         upload.mark_imported()
         self.remove_note(path)
         log.info("%s: %s %s", printable(path), ready.tag, outcome.value)
@@ -114,15 +114,14 @@ class Delivery:
         Raises:
             StoreError: why it could not be.
         """
-        receipt = self._receipts.begin(self._session.name, path, uid)
         try:
             ready = self._importer.stage_folder(taken)
             outcome = self._importer.publish(ready, move_latest=self._may_move_latest(uid, ready.tag))
         except StoreError as error:
             self._put_back(taken, path)
-            self._say_why(path, error, uid)
-            self._receipts.finish(receipt, ReceiptState.REFUSED, error=str(error), errno=_errno_name(error))
+            self.refuse_folder(path, uid, error)
             raise
+        receipt = self._receipts.begin(self._session.name, path, uid)
         info = ready.staged.info
         with suppress(OSError):  # it is empty, and goes when the mount ends
             os.rmdir(os.path.dirname(taken))
@@ -131,6 +130,12 @@ class Delivery:
         )
         self.remove_note(path)
         log.info("%s: %s %s", printable(path), info.tag, outcome.value)
+
+    def refuse_folder(self, path: str, uid: int, error: StoreError) -> None:
+        """Tell, wherever a user may look, why a folder is no model now."""
+        self._say_why(path, error, uid)
+        receipt = self._receipts.begin(self._session.name, path, uid)
+        self._receipts.finish(receipt, ReceiptState.REFUSED, error=str(error), errno=_errno_name(error))
 
     def refuse(self, upload: Upload, path: str, error: StoreError) -> None:
         """Tell, wherever a user may look, why an upload is no model now; once, if it is asked for again and again."""
@@ -154,7 +159,7 @@ class Delivery:
 
     def withdraw(self, upload: Upload) -> None:
         """An upload is not to be imported any more."""
-        if upload.receipt is not None:
+        if upload.receipt is not None and not upload.imported:
             self._receipts.finish(
                 upload.receipt, ReceiptState.INTERRUPTED, error="it was removed, or is a file of a folder"
             )
@@ -215,9 +220,8 @@ class Delivery:
         with suppress(OSError):
             os.rmdir(os.path.dirname(taken))
 
-    def _finish(
-        self, upload: Upload, path: str, state: ReceiptState, look: os.stat_result, ready: StagedImport
-    ) -> None:
+    def _finish(self, upload: Upload, path: str, state: ReceiptState, ready: StagedImport) -> None:
+        look = upload.taken or upload.status()
         receipt, upload.receipt = upload.receipt, None
         if not receipt:
             receipt = self._receipts.begin(self._session.name, path, upload.uid)

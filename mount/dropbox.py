@@ -107,10 +107,10 @@ class DropBox:
 
     # Open files.
 
-    def create(self, path: str, uid: int) -> int:
-        """A handle on a new file that belongs to a user."""
+    def create(self, path: str, mode: int, uid: int) -> int:
+        """A handle on a new file that belongs to a user; of its mode, whether it may be executed is kept."""
         with self._lock:
-            return self._handle(path, uid, self._create(path, uid))
+            return self._handle(path, uid, self._create(path, uid, mode))
 
     def open(self, path: str, flags: int, uid: int) -> int:
         """A handle on a file that is here; on a name that was imported, only to write anew."""
@@ -120,7 +120,14 @@ class DropBox:
                 self._answer(path)
                 if not flags & (os.O_WRONLY | os.O_RDWR):
                     raise NotFoundError(f"{path} has become a model: its bytes are in models/")
-            return self._handle(path, uid, upload)
+            number = self._handle(path, uid, upload)
+        if flags & os.O_TRUNC:
+            try:
+                self._empty(number)
+            except BaseException:
+                self.release(number)
+                raise
+        return number
 
     def attributes_of(self, number: int) -> Attributes:
         """What `fstat` tells."""
@@ -143,35 +150,32 @@ class DropBox:
             StoreError: it is known already that nothing can become of this upload, or there is no room.
         """
         upload = self._written(number)
-        if upload.receipt is None and upload.is_archive:
-            self._delivery.begin(upload)
         try:
             self._delivery.check_room(len(view) + upload.unread + _RESERVE)
             written = upload.write(view, offset)
             upload.failure = None
+            if upload.receipt is None and upload.is_archive and not upload.removed:
+                self._delivery.begin(upload)
             return written
         except StoreError as error:
             if isinstance(error, NoSpaceError):
                 upload.failure = error
-            if not upload.imported:
+            if upload.taken is None:
                 self._delivery.refuse(upload, upload.path, error)
             raise
 
     def truncate(self, path: str, length: int, uid: int) -> None:
-        """Set a file's length by its name. What another program is writing there stays its own: who empties the file
-        begins a new one."""
+        """Set a file's length by its name."""
         with self._lock:
             upload = self._find(path)
             if upload is None:
                 self._answer(path)
-            elif not length and self._is_being_written(upload):
-                os.unlink(self._at(path))
-                self._forget(upload)
-                upload = None
-            upload = upload or self._create(path, uid)
             number = self._handle(path, uid, upload)
         try:
-            upload.truncate(length)
+            if length:
+                self._written(number).truncate(length)
+            else:
+                self._empty(number)
         finally:
             self.release(number)
 
@@ -192,7 +196,8 @@ class DropBox:
         with self._lock:
             handle.is_dirty = False
             if self._is_being_written(handle.upload):
-                raise OSError(errno.EBUSY, f"{handle.path} is being written by another program, too")
+                log.info("%s is being written by two programs: what becomes of it, the last one learns", handle.path)
+                raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
         self._settle(handle.upload)
 
     def sync(self, number: int) -> None:
@@ -272,6 +277,18 @@ class DropBox:
             inode = os.lstat(self._at(path)).st_ino
             os.rmdir(self._at(path))
             self._folder_owners.pop(inode, None)
+            for alone in [known for known in self._imported_below if known.startswith(f"{path}/")]:
+                del self._imported_below[alone]
+
+    def set_mode(self, path: str, mode: int) -> None:
+        """chmod: whether a file may be executed is kept; all else is as the model will have it."""
+        try:
+            look = os.lstat(self._at(path))
+        except (FileNotFoundError, NotADirectoryError):
+            self._answer(path)
+            return
+        if stat.S_ISREG(look.st_mode):
+            os.chmod(self._at(path), 0o600 | mode & stat.S_IXUSR)
 
     def set_times(self, path: str, atime_ns: int | None, mtime_ns: int | None) -> None:
         """utimens; None leaves a time as it is."""
@@ -319,17 +336,20 @@ class DropBox:
             OSError: EBUSY, something in it is still being written.
         """
         with self._lock:
-            alone = next((known for known in self._imported_below if known.startswith(f"{path}/")), None)
-            if alone is not None:
-                raise NotAModelError(
-                    f"{alone} came before the model.yaml and was imported as a model of its own, so {path} is not "
-                    "whole: copy it again, model.yaml first, or as an archive"
-                )
-            uploads = list(self._below(path))
-            if any(upload.handles for upload in uploads):
-                raise OSError(errno.EBUSY, f"{path} is still being written")
             look = os.lstat(self._at(path))
             uid = self._folder_owners.get(look.st_ino, look.st_uid)
+            uploads = list(self._below(path))
+            if any(upload.handles for upload in uploads):
+                log.info("%s is not imported: a file in it is still being written", path)
+                raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+            alone = next((known for known in self._imported_below if known.startswith(f"{path}/")), None)
+            if alone is not None:
+                error = NotAModelError(
+                    f"{alone} came before the model.yaml and was imported as a model of its own, so {path} is not "
+                    "whole: remove it and copy it again, model.yaml first, or as an archive"
+                )
+                self._delivery.refuse_folder(path, uid, error)
+                raise error
             for upload in uploads:
                 self._forget(upload)
             taken = self._delivery.take_folder(path)
@@ -400,7 +420,7 @@ class DropBox:
             with suppress(FileNotFoundError):  # removed just now; the model stays
                 if os.lstat(self._at(upload.path)).st_ino == upload.inode:
                     os.unlink(self._at(upload.path))
-            replaced = self._find(path)
+            replaced = self._find(path) if path != upload.path else None
             if replaced is not None:
                 os.unlink(self._at(path))
                 self._forget(replaced)
@@ -465,8 +485,24 @@ class DropBox:
         size, mtime_ns, uid = receipt
         return Attributes(_FILE_MODE, inode_of(f"/{INCOMING}/{path}"), 1, size, mtime_ns, mtime_ns, uid)
 
-    def _create(self, path: str, uid: int) -> Upload:
-        descriptor = os.open(self._at(path), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    def _empty(self, number: int) -> None:
+        """Begin a file anew. What another program is writing there, or what is being imported, stays that: the name
+        gets a new file."""
+        handle = self._handles[number]
+        with self._lock:
+            upload = handle.upload
+            if upload is not None and not upload.removed and (upload.taken or self._is_being_written(upload)):
+                os.unlink(self._at(upload.path))
+                self._forget(upload)
+                upload.handles -= 1
+                handle.upload = None
+        was_written, was_dirty = handle.wrote, handle.is_dirty
+        self._written(number).truncate(0)
+        handle.wrote, handle.is_dirty = was_written, was_dirty  # an empty file decides nothing
+
+    def _create(self, path: str, uid: int, mode: int = 0) -> Upload:
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(self._at(path), flags, 0o600 | mode & stat.S_IXUSR)
         if uid != self._user and self._user == 0:
             os.fchown(descriptor, uid, -1)  # so that it is still theirs after a crash
         if not is_note(path):
@@ -506,6 +542,7 @@ class DropBox:
             return
         if self._uploads.get(upload.inode) is upload:
             del self._uploads[upload.inode]
+            self._delivery.withdraw(upload)
         upload.stop()
         upload.close()
 
@@ -513,7 +550,8 @@ class DropBox:
         """A file is gone from its name; who has it open keeps its bytes."""
         self._uploads.pop(upload.inode, None)
         upload.removed = True
-        self._delivery.withdraw(upload)
+        if upload.taken is None:
+            self._delivery.withdraw(upload)
         upload.stop()
         if not upload.handles:
             upload.close()
@@ -523,4 +561,5 @@ class DropBox:
 
 
 def _file_attributes(look: os.stat_result, uid: int | None) -> Attributes:
-    return Attributes(_FILE_MODE, look.st_ino, 1, look.st_size, look.st_mtime_ns, look.st_ctime_ns, uid)
+    mode = _FILE_MODE | (0o111 if look.st_mode & stat.S_IXUSR else 0)
+    return Attributes(mode, look.st_ino, 1, look.st_size, look.st_mtime_ns, look.st_ctime_ns, uid)

@@ -118,9 +118,9 @@ class Operations:
             raise OSError(errno.EISDIR, "not a file")
         return Opened(*self.generations.open(path, node.renewed()), direct=False)
 
-    def create(self, path: str, user: int) -> Opened:
+    def create(self, path: str, mode: int, user: int) -> Opened:
         """A new file in `incoming/`."""
-        handle = self._box().create(self._incoming(path), user)
+        handle = self._box().create(self._incoming(path), mode, user)
         return Opened(_FIRST_UPLOAD + handle, keep_cache=False, direct=True)
 
     def read_into(self, handle: int, view: memoryview, offset: int) -> int:
@@ -198,8 +198,11 @@ class Operations:
         """None leaves a time as it is."""
         self._box().set_times(self._incoming(path), atime_ns, mtime_ns)
 
-    def chmod(self, path: str) -> None:
-        """Accepted in `incoming/`, and of no consequence: a model has modes of its own."""
+    def chmod(self, path: str, mode: int) -> None:
+        self._box().set_mode(self._incoming(path), mode)
+
+    def chown(self, path: str) -> None:
+        """Accepted in `incoming/`, and of no consequence: a model belongs to the owner of the mount."""
         self._box().attributes(self._incoming(path))
 
     def set_attribute(self, path: str) -> NoReturn:

@@ -37,9 +37,9 @@ class Arriving:
         self._cancelled = False
 
     def wrote(self, start: int, end: int) -> bool:
-        """Take note of bytes that were written; False if a reader may have seen what was there before."""
+        """Take note of bytes that were written; False if a reader may have seen what was there before, or the end."""
         with self._condition:
-            if start < self._consumed or len(self._ahead) > _AHEAD_KEPT:
+            if self._length is not None or start < self._consumed or len(self._ahead) > _AHEAD_KEPT:
                 return False
             if start <= self._available:
                 self._available = max(self._available, end)
@@ -174,6 +174,7 @@ class Upload:
         self.receipt: int | None = None  # its number in the record of imports
         self.imported = False
         self.removed = False
+        self.taken: os.stat_result | None = None  # the file as it is being published
         self.refusal: StoreError | None = None  # what was told last
         self.failure: NoSpaceError | None = None  # why the last bytes are missing
         self.deciding = threading.Lock()  # held while the outcome is made
@@ -281,13 +282,19 @@ class Upload:
             run.arriving.finish(os.fstat(self._descriptor).st_size)
             run.wait()
             with self._lock:
-                if self._run is not run or changes != self._changes:
-                    raise CancelledError(f"{self.path} was changed while it was checked: copy it again")
-                self._settled_at = changes
+                is_valid = self._run is run and changes == self._changes
+                if is_valid:
+                    self._settled_at = changes
+                elif self._run is run:
+                    self._run = None
+        if not is_valid:
+            run.abandon(CancelledError(f"{self.path} was changed"))
+            raise CancelledError(f"{self.path} was changed while it was checked: copy it again")
         return run.outcome()
 
     def take(self) -> StagedImport:
-        """What `settle` gave, which from now on is the caller's: nothing that happens here discards it.
+        """What `settle` gave, which from now on is the caller's: nothing that happens here discards it, and nothing is
+        written here any more.
 
         Raises:
             CancelledError: the upload was changed or removed since.
@@ -295,6 +302,8 @@ class Upload:
         with self._lock:
             run = self._run
             ready = run.take() if run is not None and self._settled_at == self._changes and not self.removed else None
+            if ready is not None:
+                self.taken = os.fstat(self._descriptor)
         if ready is None:
             raise CancelledError(f"{self.path} was changed or removed while it was imported: copy it again")
         return ready
@@ -302,6 +311,7 @@ class Upload:
     def refuse(self, error: StoreError) -> None:
         """These bytes are not to be imported, for a reason that staging could not know."""
         with self._lock:
+            self.taken = None
             if self._run is not None:
                 self._run.abandon(error)
 
@@ -355,5 +365,5 @@ class Upload:
         return isinstance(error, DamagedArchiveError) and os.pread(self._descriptor, 2, 0) == b"PK"
 
     def _refuse_if_imported(self) -> None:
-        if self.imported:
+        if self.imported or self.taken is not None:
             raise CancelledError(f"{self.path} has been imported already: copy it anew to import it again")

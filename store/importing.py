@@ -172,10 +172,11 @@ class Importer:
         if self._overwrite:
             return
         try:
+            self._store.info(info.tag)
             there = self._store.storage.read_small(f"{info.tag.path}/{MODEL_YAML}", MAX_MODEL_YAML)
-        except StoreError:
+        except StoreError:  # there is no such model, or none that is whole: publishing will tell
             return
-        if there != content and self.still_has(info.tag, self._store.info(info.tag).creation_time.isoformat()):
+        if there != content:
             raise ModelExistsError(
                 f"{info.tag} is in the store with another model.yaml: delete it there first, or use --overwrite"
             )
