@@ -12,7 +12,7 @@ from store.storage.base import Entry
 
 MAX_FILE = 256 << 20  # bytes; larger files are stored by AUTO
 MAX_MODEL = 1 << 30  # bytes of files that AUTO compresses in one model
-_HEADER = 1024  # bytes that a file counts beside its content: headers cost time to make
+_FILE = 48 << 10  # bytes that a file counts beside its content: opening it takes as long as compressing so many
 
 
 class Compression(enum.Enum):
@@ -50,7 +50,7 @@ def shares(entries: Sequence[Entry], compression: Compression) -> list[Share]:
     room = MAX_MODEL
     for number in sorted(range(len(entries)), key=lambda number: entries[number].size):
         size = entries[number].size
-        room -= size + _HEADER
+        room -= size + _FILE
         if size > MAX_FILE or room < 0:
             found[number] = Share.STORED
     return found

@@ -9,7 +9,7 @@ import tempfile
 from contextlib import ExitStack, suppress
 from types import FrameType
 
-from . import exporting, listing, reading, samples, scaling
+from . import compressing, exporting, listing, reading, samples, scaling
 from .commands import BenchError, say
 from .mounts import ENDING, Launcher
 from .report import Row, machine, require_plot, save_json, save_plot, table
@@ -21,6 +21,7 @@ GROUPS = (
     reading.measure,
     exporting.measure_against_tar,
     exporting.measure,
+    compressing.measure,
     scaling.measure_times,
     scaling.measure_memory,
     listing.measure,
@@ -49,13 +50,13 @@ def options() -> argparse.Namespace:
 
 def check(args: argparse.Namespace) -> None:
     """Find out what is missing before anything is measured."""
-    exports = exporting.needs_bentoml(args.rows, args.export_size * MB)
+    exports = compressing.needs_bentoml(args.rows) or exporting.needs_bentoml(args.rows, args.export_size * MB)
     for python in [args.python] + ([args.bentoml_python] if exports else []):
         if not os.access(python, os.X_OK):
             raise BenchError(f"{python} is missing: run ./scripts/test or ./scripts/start first")
-    for tool in ("bindfs", "unzip", "tar", "cmp"):
+    for tool in ("bindfs", "unzip", "tar", "cmp", "pigz", "zip"):
         if not shutil.which(tool):
-            raise BenchError(f"{tool} is missing: apt-get install bindfs unzip tar diffutils")
+            raise BenchError(f"{tool} is missing: apt-get install bindfs unzip zip tar diffutils pigz")
     if args.plot:
         require_plot()
 

@@ -142,10 +142,10 @@ class Launcher:
                 daemon.stop()
 
     @contextmanager
-    def ours(self, store: str, cache: str | None = None) -> Iterator[Daemon]:
+    def ours(self, store: str, cache: str | None = None, options: Sequence[str] = ()) -> Iterator[Daemon]:
         """Our mount of a store. Without `cache` its index begins empty and is thrown away."""
         with tempfile.TemporaryDirectory(dir=self.work) as empty:
-            argv = [self.python, "-m", "mount", "mount", "{mountpoint}", "--store", store, "--foreground"]
+            argv = [self.python, "-m", "mount", "mount", "{mountpoint}", "--store", store, "--foreground", *options]
             with self._mounted(argv, cache or empty) as daemon:
                 yield daemon
 

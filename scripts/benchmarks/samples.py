@@ -1,10 +1,14 @@
 """The models that are measured, written as BentoML lays out its store: NAME/VERSION/model.yaml and files."""
 
+import glob
+import json
 import os
 import random
 import statistics
 import struct
 from collections.abc import Iterable
+
+from .commands import run
 
 MIB = 1 << 20
 CREATED = "2026-01-02T03:04:05.678901+00:00"
@@ -77,6 +81,50 @@ def float_weights(store: str, name: str, size: int, members: int) -> None:
         parts = (weights(min(4 * MIB, length - at)) for at in range(0, length, 4 * MIB))
         _write(os.path.join(folder, f"weights-{number}.bin"), parts)
     finish(store, name)
+
+
+# Runs in BentoML's environment, which has scikit-learn.
+_FOREST = """
+import pickle, sys
+from sklearn.datasets import make_classification
+from sklearn.ensemble import RandomForestClassifier
+features, classes = make_classification(20000, 20, n_informative=10, n_classes=4, random_state=1)
+forest = RandomForestClassifier(int(sys.argv[2]), random_state=1, n_jobs=-1).fit(features, classes)
+with open(sys.argv[1], "wb") as file:
+    pickle.dump(forest, file, protocol=5)
+"""
+_TREE = 620_000  # bytes, about
+
+
+def forest(store: str, name: str, size: int, python: str) -> None:
+    """A random forest of scikit-learn, fitted and pickled."""
+    folder = begin(store, name)
+    run([python, "-c", _FOREST, os.path.join(folder, "model.pkl"), str(max(1, size // _TREE))], 1800)
+    finish(store, name)
+
+
+def text(store: str, name: str, size: int) -> None:
+    """JSON and text: Python's own library as a corpus, a vocabulary and a table made from it, and 200 small files."""
+    folder = begin(store, name)
+    paths = sorted(glob.glob(os.path.join(os.path.dirname(os.__file__), "**", "*.py"), recursive=True))
+    sources = [content for path in paths if (content := _content(path))]
+    corpus = b"\n".join(sources)
+    dice = random.Random(1)
+    words = sorted(set(corpus.decode(errors="replace").split()))[:100_000]
+    rows = size // 3 // 45
+    table = json.dumps([[dice.choice(words), round(dice.gauss(0, 1), 6), dice.randrange(10**6)] for _ in range(rows)])
+    _write(os.path.join(folder, "vocabulary.json"), [json.dumps({word: at for at, word in enumerate(words)}).encode()])
+    _write(os.path.join(folder, "table.json"), [table.encode()])
+    for number, source in enumerate(sources[:200]):
+        _write(os.path.join(folder, "sources", f"{number:03d}.txt"), [source])
+    left = size - len(table)
+    _write(os.path.join(folder, "corpus.txt"), ((corpus * (left // len(corpus) + 1))[:left],))
+    finish(store, name)
+
+
+def _content(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
 
 
 def sparse(store: str, name: str, size: int, members: int) -> None:

@@ -55,7 +55,7 @@ def test_latest_rewritten_in_place(store: Path, mounted: Callable[..., Mounted])
 
 def test_edited_in_place_with_equal_size(store: Path, mounted: Callable[..., Mounted]) -> None:
     folder = make_model(store, "m:v1", {"weights.bin": b"old " * 500_000, "config.json": b'{"a": 1}'})
-    mount = mounted(store)
+    mount = mounted(store, options=["--compression", "never"])  # so that the new bytes are to be seen
     version = mount.path / "models/m/v1"
     shown = ["m-v1.tar", "m-v1.bentomodel", "m-v1.tar.gz", "m-v1.zip", "files/weights.bin", "SHA256SUMS"]
     before = {name: (version / name).read_bytes() for name in shown}

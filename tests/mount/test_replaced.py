@@ -2,6 +2,7 @@
 
 import errno
 import os
+import random
 import shutil
 import signal
 import tarfile
@@ -74,6 +75,7 @@ def replace(store: Path, tag: str, fill: bytes, size: int) -> None:
     shutil.rmtree(aside)
 
 
+STORED = ("--compression", "never")  # so that fills can be counted
 SHOWN = ("m-v1.bentomodel", "m-v1.tar", "m-v1.tar.gz", "m-v1.zip", "files/weights.bin")
 
 
@@ -81,7 +83,7 @@ SHOWN = ("m-v1.bentomodel", "m-v1.tar", "m-v1.tar.gz", "m-v1.zip", "files/weight
 def test_replaced_under_readers(store: Path, mounted: Callable[..., Mounted], shown: str) -> None:
     for name in REPLACEMENTS:
         make_model(store, f"{name}:v1", weights(b"A", SIZE))
-    mount = mounted(store)
+    mount = mounted(store, options=STORED)
     paths = {name: mount.path / "models" / name / "v1" / shown.replace("m-", f"{name}-") for name in REPLACEMENTS}
     old_sizes = {name: path.stat().st_size for name, path in paths.items()}
     halfway = {name: os.open(path, os.O_RDONLY) for name, path in paths.items()}
@@ -125,7 +127,7 @@ def test_opened_right_after_a_replacement(store: Path, mounted: Callable[..., Mo
     names = ("read", "closed")
     for name in names:
         make_model(store, f"{name}:v1", weights(b"A", SIZE))
-    mount = mounted(store)
+    mount = mounted(store, options=STORED)
     paths = {name: mount.path / "models" / name / "v1" / shown.replace("m-", f"{name}-") for name in names}
     for fill, size in ((b"B", SIZE), (b"A", SIZE // 2)):
         for name, path in paths.items():
@@ -267,3 +269,33 @@ def test_same_bytes_over_remounts(store: Path, mounted: Callable[..., Mounted]) 
     mount.start()
     assert {path.name: path.read_bytes() for path in shown} == first
     assert {path.name: path.stat().st_ino for path in shown} == inodes
+
+
+@pytest.mark.parametrize("suffix", [".tar.gz", ".zip"])
+def test_replaced_under_a_reader_of_what_is_compressed(
+    store: Path, mounted: Callable[..., Mounted], suffix: str
+) -> None:
+    """Its size changes with what replaces it."""
+
+    def words(seed: int) -> dict[str | bytes, bytes | int]:
+        dice = random.Random(seed)
+        choice = [dice.randbytes(4).hex().encode() for _ in range(1000)]
+        return {"text": b" ".join(dice.choice(choice) for _ in range(700_000)), "small": b"%d" % seed}
+
+    folder = make_model(store, "m:v1", words(1))
+    mount = mounted(store)
+    path = mount.archive("m:v1", suffix)
+    old = path.read_bytes()
+    assert len(old) == path.stat().st_size < 4 << 20
+    with path.open("rb", buffering=0) as reader:
+        assert reader.read(100_000) == old[:100_000]
+        shutil.rmtree(folder)
+        make_model(store, "m:v1", words(2))
+        time.sleep(SETTLED)
+        new = path.read_bytes()
+        assert len(new) == path.stat().st_size
+        assert new != old
+        run("gzip" if suffix == ".tar.gz" else "unzip", "-t", path)
+        rest = read_on(reader.fileno())
+        assert old[100_000:].startswith(rest.content)
+        assert rest.error == "ESTALE" or len(rest.content) == len(old) - 100_000

@@ -128,7 +128,7 @@ def test_auto_is_bounded_and_prefers_what_is_small(sizes: list[int]) -> None:
     assert sum(taken) <= MAX_MODEL
     assert max(taken, default=0) <= MAX_FILE
     if left and min(left) <= MAX_FILE:
-        assert sum(taken) + min(left) + 1024 * len(sizes) > MAX_MODEL, "there was room for it"
+        assert sum(taken) + min(left) + (48 << 10) * len(sizes) > MAX_MODEL, "there was room for it"
         assert max(taken, default=0) <= min(left)
     for size, share in zip(sizes, shares(entries, Compression.ALWAYS), strict=True):
         assert share is (Share.SMALL if size < deflate.SMALL else Share.LARGE)
