@@ -26,7 +26,6 @@ from store.text import printable
 
 log = logging.getLogger(__name__)
 
-IMPORTING = ".bentofs-importing"  # folders that are being imported lie here, in the spool
 _NO_SUMS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 _NOTE_LIMIT = 1 << 20  # bytes of a file of checksums that are read
 _STATES = {
@@ -89,24 +88,10 @@ class Delivery:
         log.info("%s: %s %s", printable(path), ready.tag, outcome.value)
 
     def take_folder(self, path: str) -> str:
-        """Take a folder out of sight, to be staged where it is; its new place. It stays in the spool, since whoever
-        copied it has not been told that it is imported."""
-        for number in itertools.count(1):
-            place = self._at(f"{IMPORTING}/{number}")
-            try:
-                os.makedirs(place)
-            except FileExistsError:
-                continue
-            taken = f"{place}/{os.path.basename(path)}"
-            os.rename(self._at(path), taken)
-            return taken
-        raise AssertionError("unreachable")
-
-    def put_back(self) -> None:
-        """Give folders, whose import a crash cut short, back to `incoming/`."""
-        for place in _names(self._at(IMPORTING)):
-            for name in _names(self._at(f"{IMPORTING}/{place}")):
-                self._put_back(self._at(f"{IMPORTING}/{place}/{name}"), name)
+        """Take a folder out of the spool, to be staged where it is; its new place, which nobody reaches by a name."""
+        taken = os.path.join(self._session.new_importing_folder(), os.path.basename(path))
+        os.rename(self._at(path), taken)
+        return taken
 
     def deliver_folder(self, path: str, taken: str, uid: int) -> None:
         """Make a folder that was taken a model of the store, or put it back.
@@ -284,13 +269,6 @@ class Delivery:
 
     def _at(self, path: str) -> str:
         return f"{self._session.spool}/{path}"
-
-
-def _names(folder: str) -> list[str]:
-    try:
-        return os.listdir(folder)
-    except FileNotFoundError:
-        return []
 
 
 def _errno_name(error: StoreError) -> str | None:

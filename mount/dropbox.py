@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from cachetools import LRUCache
 
-from mount.delivery import IMPORTING, Delivery
+from mount.delivery import Delivery
 from mount.dropnames import is_note, is_on_its_way, is_rsyncs, may_be_archive, must_be_archive
 from mount.nodes import Attributes, Item, inode_of
 from mount.tree import INCOMING
@@ -94,8 +94,6 @@ class DropBox:
         items = []
         with os.scandir(self._at(path)) as found:
             for entry in found:
-                if entry.name == IMPORTING and not path:
-                    continue
                 kind = stat.S_IFDIR if entry.is_dir(follow_symlinks=False) else stat.S_IFREG
                 items.append(Item(entry.name, kind, entry.inode()))
         return items

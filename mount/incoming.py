@@ -51,7 +51,6 @@ class Incoming:
             store, self._session, Measurements(index), digests, limits=settings.limits, overwrite=settings.overwrite
         )
         delivery = Delivery(self._session, self._importer, self._receipts)
-        delivery.put_back()
         self.dropbox = DropBox(self._session.spool, delivery, settings.mode)
         self._housekeeping = Housekeeping(self.dropbox, delivery, settings.settle_seconds)
         self._housekeeping.start()

@@ -207,6 +207,9 @@ class StagingArea:
                     intent.settle(lambda: self.locked("latest"), session.new_staged_path())
                 with suppress(FileNotFoundError):
                     _adopt(os.path.join(path, "spool"), session.spool)
+                with suppress(FileNotFoundError):
+                    for number in os.listdir(os.path.join(path, "importing")):
+                        _adopt(os.path.join(path, "importing", number), session.spool)
                 remove_tree(os.path.join(path, "staged"))
                 with self.locked("area"):
                     lock.close()  # first: NFS and FUSE keep an open file in its folder
@@ -218,8 +221,9 @@ class StagingArea:
 class Session:
     """What one process has of a staging area, until it closes it or ends.
 
-    `spool`: folder for uploads, kept when the process ends; `staged`: folder for models being staged; `intents`: of
-    publishing; `name`: unique.
+    `spool`: folder for uploads, kept when the process ends; `importing`: for uploaded folders that are being imported
+    where they are, and go back to the spool when that is cut short; `staged`: folder for models being staged; `intents`:
+    of publishing; `name`: unique.
     """
 
     def __init__(self, area: StagingArea, name: str) -> None:
@@ -228,6 +232,7 @@ class Session:
         self.name = name
         self.path = os.path.join(area.path, "sessions", name)
         self.spool = os.path.join(self.path, "spool")
+        self.importing = os.path.join(self.path, "importing")
         self.staged = os.path.join(self.path, "staged")
         self.intents = os.path.join(self.path, "intents")
         self._numbers = itertools.count(1)
@@ -235,7 +240,7 @@ class Session:
         self._lock = _open_lock(os.path.join(self.path, "lock"))
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for folder in (self.spool, self.staged, self.intents):
+            for folder in (self.spool, self.importing, self.staged, self.intents):
                 os.mkdir(folder, 0o700)
             sync_path(self.path)
             sync_path(os.path.dirname(self.path))
@@ -248,6 +253,12 @@ class Session:
         """A path in `staged` that nothing stands at and that is given out once."""
         return os.path.join(self.staged, str(next(self._numbers)))
 
+    def new_importing_folder(self) -> str:
+        """A new, empty folder in `importing`, for one uploaded folder."""
+        path = os.path.join(self.importing, str(next(self._numbers)))
+        os.mkdir(path, 0o700)
+        return path
+
     def close(self) -> None:
         """Remove all but the spooled uploads, which the next session takes over. Nothing may be going on any more."""
         if self._lock.closed:
@@ -256,9 +267,10 @@ class Session:
             try:
                 remove_tree(self.staged)
                 _remove_empty(self.spool)
+                _remove_empty(self.importing)
                 with self.area.locked("area"):
                     self._lock.close()  # first: NFS and FUSE keep an open file in its folder
-                    if not os.listdir(self.spool) and not os.listdir(self.intents):
+                    if not any(os.listdir(kept) for kept in (self.spool, self.importing, self.intents)):
                         remove_tree(self.path)
             except (OSError, StoreError) as error:
                 log.warning("the staging area %s could not be cleaned up: %s", printable(self.path), error)

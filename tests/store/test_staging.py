@@ -223,6 +223,21 @@ def test_uploads_of_the_same_name_get_a_number(store: Path, area: StagingArea) -
     session.close()
 
 
+def test_a_folder_whose_import_was_cut_short_is_an_upload_again(store: Path, area: StagingArea) -> None:
+    _die(
+        store,
+        """
+place = session.new_importing_folder()
+os.mkdir(f"{place}/iris")
+open(f"{place}/iris/model.yaml", "w").write("x")
+""",
+    )
+    session = area.open_session()
+    assert os.listdir(session.spool) == ["iris"]
+    assert os.listdir(Path(session.spool, "iris")) == ["model.yaml"]
+    session.close()
+
+
 def test_a_living_session_is_left_alone(store: Path, area: StagingArea) -> None:
     doing = "open(session.spool + '/up', 'w').write('x'); os.mkdir(session.new_staged_path())"
     with other_process(_SESSION, store, doing) as process:
