@@ -256,7 +256,7 @@ class Session:
         return 0
 
     def _fsyncdir(self, _path: int, _data_only: int, info: int) -> int:
-        self._operations.fsyncdir(_number(info))
+        self._operations.fsyncdir(_number(info), _calling_user())
         return 0
 
     def _ftruncate(self, _path: int, length: int, info: int) -> int:

@@ -87,6 +87,10 @@ class Delivery:
         self.remove_note(path)
         log.info("%s: %s %s", printable(path), ready.tag, outcome.value)
 
+    def prepare(self, ready: StagedImport) -> None:
+        """As `Importer.compare`."""
+        self._importer.compare(ready)
+
     def take_folder(self, path: str) -> str:
         """Take a folder out of the spool, to be staged where it is; its new place, which nobody reaches by a name."""
         taken = os.path.join(self._session.new_importing_folder(), os.path.basename(path))
@@ -102,9 +106,10 @@ class Delivery:
         try:
             ready = self._importer.stage_folder(taken)
             outcome = self._importer.publish(ready, move_latest=self._may_move_latest(uid, ready.tag))
-        except StoreError as error:
-            self._put_back(taken, path)
-            self.refuse_folder(path, uid, error)
+        except BaseException as error:
+            self._put_back(taken, path, uid)
+            if isinstance(error, StoreError):
+                self.refuse_folder(path, uid, error)
             raise
         receipt = self._receipts.begin(self._session.name, path, uid)
         info = ready.staged.info
@@ -194,7 +199,11 @@ class Delivery:
         with suppress(OSError):
             os.unlink(self._at(final_path(path) + ERROR_SUFFIX))
 
-    def _put_back(self, taken: str, path: str) -> None:
+    def _put_back(self, taken: str, path: str, uid: int) -> None:
+        if uid != self._user == 0:  # staging has made it ours
+            for folder, _, files in os.walk(taken):
+                for name in ("", *files):
+                    os.chown(os.path.join(folder, name), uid, -1, follow_symlinks=False)
         free = path
         for number in itertools.count(2):
             if not os.path.lexists(self._at(free)):

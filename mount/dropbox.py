@@ -16,6 +16,7 @@ import logging
 import os
 import stat
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -64,6 +65,7 @@ class DropBox:
         self._handles: dict[int, _Handle] = {}
         self._numbers = itertools.count(1)
         self._imported_below: LRUCache[str, bool] = LRUCache(_IMPORTED_KEPT)  # archives that lay in folders
+        self._gone: deque[Upload] = deque()  # forgotten, to be ended outside of the lock
         self._slots = Slots()
         self._user = os.geteuid()
 
@@ -214,6 +216,7 @@ class DropBox:
             if upload is not None:
                 upload.handles -= 1
                 self._let_go(upload)
+        self._end_gone()
 
     # Names.
 
@@ -239,7 +242,10 @@ class DropBox:
                 if upload.is_settled or not is_written:
                     self._settle(upload)
             else:
-                self._settle(upload, new)
+                try:
+                    self._settle(upload, new)
+                finally:
+                    self._judge(upload, old)
                 if not upload.imported:
                     self._move(upload, old, new)
         finally:
@@ -255,6 +261,7 @@ class DropBox:
                 return
             os.unlink(self._at(path))
             self._forget(upload)
+        self._end_gone()
         if not is_note(path):
             self._delivery.remove_note(path)
 
@@ -300,15 +307,18 @@ class DropBox:
         times = (look.st_atime_ns if atime_ns is None else atime_ns, look.st_mtime_ns if mtime_ns is None else mtime_ns)
         os.utime(self._at(path), ns=times)
 
-    def sync_folder(self, path: str) -> None:
-        """A program wants a folder to be safe: models that came as folders, at or below it, are imported.
+    def sync_folder(self, path: str, uid: int) -> None:
+        """A program wants a folder to be safe: models that came as folders, at or below it, are imported, as far as
+        they are its user's. Not with `incoming/` itself: programs sync the folder above what they have renamed.
 
         Raises:
             StoreError: of the first that could not be.
         """
         sync_path(self._at(path))
         failed: StoreError | None = None
-        for folder in list(self.model_folders(path)):
+        for folder in list(self.model_folders(path)) if path else ():
+            if uid not in (self._user, self.attributes(folder).uid):
+                continue
             try:
                 self.import_folder(folder)
             except StoreError as error:
@@ -351,6 +361,7 @@ class DropBox:
             for upload in uploads:
                 self._forget(upload)
             taken = self._delivery.take_folder(path)
+        self._end_gone()
         self._delivery.deliver_folder(path, taken, uid)
 
     def newest_change(self, path: str) -> int:
@@ -399,8 +410,9 @@ class DropBox:
         try:
             if upload.failure is not None:
                 raise upload.failure
-            upload.settle()
+            prepared = upload.settle()
             if is_on_its_way(path):
+                self._delivery.prepare(prepared)  # a slow rename would hold up all of incoming/
                 return
             ready = upload.take()
         except StoreError as error:
@@ -455,9 +467,22 @@ class DropBox:
                 self._forget(replaced)
             self._delivery.rename(old, new)
             return
+        if is_on_its_way(old) and not is_on_its_way(new) and self._holds_archives(old, new):
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))  # mv copies: each is imported, with its own outcome
         os.rename(self._at(old), self._at(new))
         for upload in self._below(old):
             upload.path = new + upload.path[len(old) :]
+
+    def _holds_archives(self, path: str, new: str) -> bool:
+        """Whether a folder holds files that would be imported if it had the other path."""
+        for folder, folders, files in os.walk(self._at(path)):
+            if MODEL_YAML in files:
+                folders.clear()
+                continue
+            below = new + folder[len(self._at(path)) :]
+            if any(may_be_archive(f"{below}/{name}") and not is_on_its_way(f"{below}/{name}") for name in files):
+                return True
+        return False
 
     def _written(self, number: int) -> Upload:
         """The upload that a handle writes to."""
@@ -540,19 +565,24 @@ class DropBox:
             return
         if self._uploads.get(upload.inode) is upload:
             del self._uploads[upload.inode]
-            self._delivery.withdraw(upload)
-        upload.stop()
-        upload.close()
+        self._gone.append(upload)
 
     def _forget(self, upload: Upload) -> None:
         """A file is gone from its name; who has it open keeps its bytes."""
         self._uploads.pop(upload.inode, None)
         upload.removed = True
-        if upload.taken is None:
-            self._delivery.withdraw(upload)
-        upload.stop()
-        if not upload.handles:
-            upload.close()
+        self._gone.append(upload)
+
+    def _end_gone(self) -> None:
+        """End what is forgotten, outside of the lock: the last close of a large file takes long."""
+        while self._gone:
+            with suppress(IndexError):  # another thread was faster
+                upload = self._gone.popleft()
+                if upload.taken is None:
+                    self._delivery.withdraw(upload)
+                    upload.stop()
+                if not upload.handles:
+                    upload.close()
 
     def _below(self, path: str) -> Iterator[Upload]:
         return (upload for upload in list(self._uploads.values()) if upload.path.startswith(f"{path}/"))

@@ -98,10 +98,10 @@ class Operations:
         opened = self._folders[handle]
         return self._box().items(opened) if isinstance(opened, str) else opened.items()
 
-    def fsyncdir(self, handle: int) -> None:
+    def fsyncdir(self, handle: int, user: int) -> None:
         opened = self._folders[handle]
         if isinstance(opened, str):
-            self._box().sync_folder(opened)
+            self._box().sync_folder(opened, user)
 
     def releasedir(self, handle: int) -> None:
         del self._folders[handle]

@@ -184,6 +184,7 @@ class Upload:
         self._descriptor = descriptor
         self._stage = stage
         self._slots = slots
+        self._is_open = True
         self._lock = threading.Lock()
         self._settling = threading.Lock()
         self._changes = 0
@@ -332,8 +333,11 @@ class Upload:
             run.abandon(CancelledError("the upload has gone"))
 
     def close(self) -> None:
-        """Close the file."""
-        os.close(self._descriptor)
+        """Close the file; once, however often it is asked for."""
+        with self._lock:
+            is_open, self._is_open = self._is_open, False
+        if is_open:
+            os.close(self._descriptor)
 
     def _begin_early(self) -> None:
         if self._slots.early.acquire(blocking=False):

@@ -22,7 +22,7 @@ from store.digests import Digests
 from store.errors import CancelledError, ModelExistsError, StoreError
 from store.measure import Measurements
 from store.model import MAX_MODEL_YAML, MODEL_YAML, ModelInfo
-from store.publish import Outcome, publish
+from store.publish import Outcome, Verdict, compare, publish
 from store.staged_folder import stage_folder
 from store.staged_model import Limits, Staged, StagedModel
 from store.staging import Session
@@ -39,6 +39,7 @@ class StagedImport:
     staged: Staged
     sha256: str | None  # of the archive, hexadecimal
     discard: Callable[[], None]  # removes it
+    verdict: Verdict | None = None  # how it compares with the store's model of its tag, if that is known
 
     @property
     def tag(self) -> Tag:
@@ -97,6 +98,15 @@ class Importer:
         with self._working():
             return StagedImport(stage_folder(path, self._limits, self._umask), None, lambda: remove_tree(path))
 
+    def compare(self, ready: StagedImport) -> None:
+        """Compare with the store's model of the same tag now, so that publishing takes no time.
+
+        Raises:
+            StoreUnreadableError, StoreUnwritableError: as `store.publish.publish`.
+        """
+        with self._working():
+            ready.verdict = compare(self._session, ready.staged.path, ready.tag)
+
     def publish(self, ready: StagedImport, *, move_latest: bool = True) -> Outcome:
         """Make a staged model one of the store; it is durable when this returns.
 
@@ -112,6 +122,7 @@ class Importer:
                 info.creation_time,
                 overwrite=self._overwrite,
                 move_latest=move_latest,
+                verdict=ready.verdict,
             )
             ready.discard()
         self._store.expire(info.tag.name)

@@ -14,8 +14,10 @@ import enum
 import logging
 import os
 import stat
+import threading
 import time
 from contextlib import AbstractContextManager, suppress
+from typing import NamedTuple
 
 from store.comparison import first_difference
 from store.completeness import State
@@ -41,6 +43,7 @@ from store.writing import FOLDER, remove_tree, sync_path, writing
 log = logging.getLogger(__name__)
 
 _ATTEMPTS = 20  # each one fails only because another process changed the same version in the meantime
+_LARGE_SIZE, _LARGE_COUNT = 256 << 20, 5000  # bytes, files: what takes a noticeable time to remove
 _MARK_AGE_NS = 10_000_000_000  # more than the coarsest clock tick of a file system
 
 
@@ -52,6 +55,25 @@ class Outcome(enum.Enum):
     REPLACED = "replaced"  # it had another one, which is gone now
 
 
+class Verdict(NamedTuple):
+    """How a staged model compares with the one of its tag that is in the store, which may be asked for beforehand."""
+
+    entries: list[Entry]  # of the model in the store
+    difference: str | None  # for a sentence; None if they are the same
+
+
+def compare(session: Session, staged_root: str, tag: Tag, *, follow_links: bool = False) -> Verdict | None:
+    """Compare a staged model with the store's, so that `publish` need not; None if there is no whole one there.
+
+    Raises:
+        StoreUnreadableError, StoreUnwritableError: as `publish`.
+    """
+    publication = _Publication(session, staged_root, tag, datetime.datetime.min, False, follow_links, None)
+    with suppress(NotFoundError, SourceChangedError, ModelExistsError):
+        return publication.compare()
+    return None
+
+
 def publish(
     session: Session,
     staged_root: str,
@@ -61,6 +83,7 @@ def publish(
     overwrite: bool = False,
     move_latest: bool = True,
     follow_links: bool = False,
+    verdict: Verdict | None = None,
 ) -> Outcome:
     """Make a staged folder the version `tag` of the session's store. When this returns, it is there, durable, and
     counts as complete; `staged_root` is gone. After an error the store is as before and `staged_root` still there,
@@ -71,6 +94,7 @@ def publish(
     `overwrite`: whether a model of this tag with other content is replaced.
     `move_latest`: False leaves a `latest` that is there as it is.
     `follow_links`: links that lead out of the model in the store are followed when it is compared.
+    `verdict`: what `compare` has found, which holds as long as no file of the model in the store has changed.
 
     Raises:
         ModelExistsError: the tag exists with other content, or is being saved just now.
@@ -78,7 +102,7 @@ def publish(
         StoreUnwritableError: whatever else the system refused; the text names the path.
         StoreUnreadableError: the model that is there cannot be read to compare.
     """
-    return _Publication(session, staged_root, tag, creation_time, move_latest, follow_links).run(overwrite)
+    return _Publication(session, staged_root, tag, creation_time, move_latest, follow_links, verdict).run(overwrite)
 
 
 class _Publication:
@@ -92,7 +116,9 @@ class _Publication:
         creation_time: datetime.datetime,
         move_latest: bool,
         follow_links: bool,
+        verdict: Verdict | None,
     ) -> None:
+        self._verdict = verdict
         self._session = session
         self._staged = staged_root
         self._tag = tag
@@ -127,16 +153,19 @@ class _Publication:
         if there is None:
             return Outcome.IMPORTED if self._publish(None) else None
         self._refuse_unfinished()
-        difference = self._difference()
+        entries, difference = self._look()
         if difference is None:
-            remove_tree(self._staged)
+            self._remove_staged(entries)
             return Outcome.UNCHANGED
         if not overwrite:
             raise ModelExistsError(
                 f"{self._tag} is in the store with other content ({difference}): import with --overwrite to replace "
                 f"it, or delete it first: bentoml models delete {self._tag}"
             )
-        return Outcome.REPLACED if self._publish((there.st_dev, there.st_ino)) else None
+        if not self._publish((there.st_dev, there.st_ino)):
+            return None
+        self._remove_staged(entries)  # where an exchange has put the old one
+        return Outcome.REPLACED
 
     def _refuse_unless_folder(self, path: str) -> os.stat_result | None:
         """What stands at a path, None if nothing does.
@@ -163,19 +192,38 @@ class _Publication:
                 f"is done, or delete {printable(self._target)}"
             )
 
-    def _difference(self) -> str | None:
-        """How the model that is there differs, in brackets of a sentence; None if it is the same, and durable now."""
+    def compare(self) -> Verdict | None:
+        """As the function."""
+        if self._refuse_unless_folder(self._target) is None:
+            return None
+        self._refuse_unfinished()
+        return self._look()
+
+    def _look(self) -> Verdict:
+        """How the model that is there differs, in brackets of a sentence; if it is the same, it is durable now."""
         try:
-            entries, _ = self._storage.walk(self._tag.path)
+            entries = sorted(self._storage.walk(self._tag.path)[0], key=lambda entry: entry.path)
         except BadModelError as error:
-            return str(error)
+            return Verdict([], str(error))
+        if self._verdict is not None and self._verdict.entries == entries:
+            return self._verdict
         staged = LocalStorage(os.path.dirname(self._staged))
         staged_entries, _ = staged.walk(os.path.basename(self._staged))
         path = first_difference(self._storage, entries, staged, staged_entries)
         if path is None:
             self._sync(entries)
-            return None
-        return f"{printable(path)} differs"
+        return Verdict(entries, None if path is None else f"{printable(path)} differs")
+
+    def _remove_staged(self, entries: list[Entry]) -> None:
+        """Remove what is not needed any more. Of a large model in the background: whoever waits for the import need not
+        wait for that, and with a rename all of incoming/ waits."""
+        if len(entries) < _LARGE_COUNT and sum(entry.size for entry in entries) < _LARGE_SIZE:
+            remove_tree(self._staged)
+            return
+        aside = self._session.new_staged_path()
+        with writing(self._staged):
+            os.rename(self._staged, aside)
+        threading.Thread(target=remove_tree, args=(aside,), name="remove", daemon=True).start()
 
     def _sync(self, entries: list[Entry]) -> None:
         """BentoML does not see to it that what it saves survives a loss of power; an import that succeeds does."""
@@ -214,7 +262,6 @@ class _Publication:
             self._undo(intent)
             return False
         self._finish(intent)
-        remove_tree(self._staged)  # where an exchange has put the old one
         return True
 
     def _place(self, intent: Intent, replaced: tuple[int, int] | None) -> bool:

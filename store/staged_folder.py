@@ -14,6 +14,7 @@ from store.errors import NotAModelError, TooBigError, UnsafeMemberError
 from store.model import MAX_MODEL_YAML, MODEL_YAML, ModelInfo
 from store.staged_model import Limits, Staged, StagedFile
 from store.storage.base import Identity
+from store.storage.local import MAX_DEPTH
 from store.syncing import Syncer
 from store.text import printable
 from store.writing import FOLDER, writing
@@ -74,6 +75,8 @@ class _StagedFolder:
         return content
 
     def _visit(self, folder: int, path: str, syncer: Syncer) -> None:
+        if path.count("/") >= MAX_DEPTH - 1:
+            raise UnsafeMemberError(f"{printable(path[:200])} lies more than {MAX_DEPTH} folders deep")
         self._own(folder)
         os.fchmod(folder, 0o777 & ~self._umask | 0o700)
         with os.scandir(folder) as found:

@@ -16,6 +16,7 @@ from store.errors import TooBigError, UnsafeMemberError
 from store.storage.local import MAX_LINKED
 from store.text import printable
 
+_MAX_TARGET = 4096  # characters, as for any path
 _MAX_HOPS = 40  # links followed on one path: as many as Linux follows
 
 
@@ -57,6 +58,8 @@ class Links:
         """A link at `path`. A symbolic one's target is relative to its folder, a hard one's to the top."""
         if len(self._links) >= MAX_LINKED:
             raise TooBigError(f"the archive holds more than {MAX_LINKED:,} links")
+        if len(target) > _MAX_TARGET:
+            raise UnsafeMemberError(f"the archive holds a link with a target of {len(target):,} characters")
         self._links[path] = _Link(target, is_hard)
 
     def replace(self, tree: Tree) -> None:

@@ -174,7 +174,8 @@ class StagedModel:
             self._syncer.finish()
         files = self._files if self._keeps_files else {}
         if top:
-            files = {path[len(top) + 1 :]: files.pop(path) for path in list(files)}
+            prefix = f"{top}/"
+            files = {path.removeprefix(prefix): file for path, file in files.items() if path.startswith(prefix)}
         self._close()
         return Staged(os.path.join(self._path, top) if top else self._path, info, files)
 

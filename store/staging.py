@@ -222,8 +222,8 @@ class Session:
     """What one process has of a staging area, until it closes it or ends.
 
     `spool`: folder for uploads, kept when the process ends; `importing`: for uploaded folders that are being imported
-    where they are, and go back to the spool when that is cut short; `staged`: folder for models being staged; `intents`:
-    of publishing; `name`: unique.
+    where they are, and go back to the spool when that is cut short; `staged`: folder for models being staged;
+    `intents`: of publishing; `name`: unique.
     """
 
     def __init__(self, area: StagingArea, name: str) -> None:
