@@ -56,9 +56,10 @@ def serve(settings: Settings, ready: Callable[[], None]) -> None:
         CannotMountError: libfuse would not; it has said why on standard error.
         StagingError: there is no place for `incoming/`.
     """
-    from mount.binding import Session, block_signals  # loads libfuse, which may not be installed
+    from mount.binding import Session, block_signals, give_memory_back  # loads libfuse, which may not be installed
 
     block_signals()
+    give_memory_back()
 
     _allow_many_files()
     storage = LocalStorage(settings.store, follow_links=settings.follow_links)

@@ -139,7 +139,7 @@ class Archives:
             raise ValueError(f"{kind.name} has no compressed form")
         as_a_whole = not kind.needs_checksums
         members = _members(model, self._file) if as_a_whole else self._packed_members(model, progress)
-        return kind.compress(members, model.mtime, _Compressor(self._sizes, model, progress))
+        return kind.compress(members, model.mtime, _Compressor(self._sizes, self._compression, model, progress))
 
     def _packed_members(self, model: Model, progress: Progress | None) -> list[Member]:
         members = _members(model, self._measured)
@@ -210,6 +210,7 @@ class _Compressor:
     """What it takes to compress one archive of a model (`store.archive.formats.Compressor`)."""
 
     sizes: Sizes
+    compression: Compression
     model: Model
     progress: Progress | None
 
@@ -218,7 +219,9 @@ class _Compressor:
         return self.sizes.maker
 
     def measure(self, part: str, codec: Codec, units: Iterable[Unit]) -> Measured:
-        return self.sizes.of_part(self.model, part, codec, units, self.progress)
+        # What belongs to a part is for the layout and the compression to say.
+        name = f"{part}/{self.compression.value}/{LAYOUT_VERSION}"
+        return self.sizes.of_part(self.model, name, codec, units, self.progress)
 
 
 def sha256_of(piece: Piece) -> str:

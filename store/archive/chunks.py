@@ -94,7 +94,11 @@ class Chunks:
         stop: int | None = None,
         first: int = 0,
     ) -> None:
-        """`first`: which of the measured chunks begins at `start`."""
+        """`first`: which of the measured chunks begins at `start`.
+
+        Raises:
+            SourceChangedError: fewer chunks were measured than there are.
+        """
         self._maker = maker
         self._codec = codec
         self._content = content
@@ -105,6 +109,9 @@ class Chunks:
         self.count = -(-(self._stop - start) // codec.chunk)
         sizes = measured.sizes[first : first + self.count]
         self._ends = array("Q", itertools.accumulate(map(codec.length_of, sizes)))
+        if len(self._ends) < self.count:
+            maker.on_wrong(measured.name)
+            raise SourceChangedError(f"too little is known of {printable(measured.of)}; it is measured again")
         self.length = self._ends[-1]
         # Set by `put_in_order`:
         self.number = 0  # of the first chunk, in the archive

@@ -165,10 +165,10 @@ def _compress_zip(members: Sequence[Member], mtime: int, compressor: Compressor)
             in_order.append(chunks)
             return (chunks, Literal(END))
         if member.packing is Packing.SMALL:
-            number = next(numbers)
-            if measured.sizes[number] < member.size:
-                in_order.append(Chunks(compressor.maker, codec, member.content, measured, first=number))
-                return in_order[-1:]
+            chunks = Chunks(compressor.maker, codec, member.content, measured, first=next(numbers))
+            if chunks.length < member.size:
+                in_order.append(chunks)
+                return (chunks,)
         return (member.content,)
 
     archive = lay_out_zip(members, mtime, _content_crc32, pack)

@@ -73,15 +73,50 @@ def test_stuck_readers_stop_nobody(stuck_store: tuple[Path, Path], mounted: Call
     wait_until(lambda: list(os.scandir(mount.path / "models")) and _threads(mount.pid) < 20, 20, "extra threads end")
 
 
+def test_a_slow_measurement_keeps_up_its_own_folder_only(
+    stuck_store: tuple[Path, Path], mounted: Callable[..., Mounted]
+) -> None:
+    """`stat` of a compressed archive waits until its model was read once; listings never do."""
+    store, gate = stuck_store
+    mount = mounted(store)
+    sizes: list[int] = []
+
+    def look(number: int) -> None:
+        sizes.append(mount.archive(f"stuck{number:02}:v1", ".tar.gz").stat().st_size)
+
+    threads = [threading.Thread(target=look, args=(number,), daemon=True) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    time.sleep(1.0)
+    assert not sizes  # all of them hang
+    begun = time.monotonic()
+    assert "fast" in run("ls", "-l", mount.path / "models", seconds=20).stdout
+    names = run("ls", mount.path / "by-format" / "tar.gz" / "stuck03", seconds=20).stdout
+    assert "stuck03-v1.tar.gz" in names
+    for suffix in (".tar.gz", ".zip"):
+        fast = mount.archive("fast:v1", suffix)
+        assert len(fast.read_bytes()) == fast.stat().st_size
+    assert time.monotonic() - begun < 15
+    gate.unlink()
+    for thread in threads:
+        thread.join(30)
+    assert len(sizes) == 16
+    assert max(sizes) < 10_000
+
+
 def _threads(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/task"))
 
 
-def test_sigterm_ends_a_stuck_mount(stuck_store: tuple[Path, Path], mounted: Callable[..., Mounted]) -> None:
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
+def test_sigterm_ends_a_stuck_mount(
+    stuck_store: tuple[Path, Path], mounted: Callable[..., Mounted], suffix: str
+) -> None:
+    """While reading, and while measuring."""
     store, _ = stuck_store
     mount = mounted(store)
     reader = subprocess.Popen(
-        ["cat", str(mount.archive("stuck00:v1", ".tar"))], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        ["cat", str(mount.archive("stuck00:v1", suffix))], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
     with ended(reader):
         time.sleep(0.5)

@@ -168,7 +168,7 @@ def test_auto_and_always_decide_each_for_itself(storage: CountingStorage, index:
         archives.close()
 
 
-@pytest.mark.parametrize("how", ["a size", "a count", "nonsense", "an effort"])
+@pytest.mark.parametrize("how", ["a size", "too many", "too few", "nonsense", "an effort"])
 @pytest.mark.parametrize("kind", [TAR_GZ, ZIP], ids=["tar.gz", "zip"])
 def test_wrong_sizes_in_the_index_are_an_error_once_and_never_wrong_bytes(
     storage: CountingStorage, index: Index, kind: object, how: str, caplog: pytest.LogCaptureFixture
@@ -182,8 +182,10 @@ def test_wrong_sizes_in_the_index_are_an_error_once_and_never_wrong_bytes(
     for content, codec, effort, worth_it, sizes in rows:
         if how == "a size" and sizes:
             sizes = bytes([sizes[0] ^ 1]) + sizes[1:]
-        elif how == "a count":
+        elif how == "too many":
             sizes += b"\1\0\0\0"
+        elif how == "too few":
+            sizes = sizes[4:]
         elif how == "nonsense":
             sizes = b"\0" * len(sizes)
         elif how == "an effort" and effort:
@@ -199,7 +201,7 @@ def test_wrong_sizes_in_the_index_are_an_error_once_and_never_wrong_bytes(
             assert whole(other.open(_model(storage), kind)) == right
             break
         except SourceChangedError:
-            assert how in ("a size", "a count")
+            assert how in ("a size", "too few")
             assert other.revision > revision
     else:
         pytest.fail("it was never measured again")
