@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -44,19 +45,28 @@ def sync_path(path: str) -> None:
 
 
 def _remove_folder(name: str, above: int | None) -> None:
-    """Remove a folder and all that is in it, by portions: a folder may hold a million files."""
+    """Remove a folder and all that is in it, by portions: a folder may hold a million files.
+
+    Looks again as long as there is less to be found each time: a listing may leave out what lay behind a removed entry,
+    and FUSE and NFS keep a file that is open in its folder, under another name at each removal.
+    """
     descriptor = os.open(name, FOLDER, dir_fd=above)
     try:
-        while True:
+        before, found = sys.maxsize, 0
+        while before:
             with os.scandir(descriptor) as entries:
-                portion = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in islice(entries, _PORTION)]
-            if not portion:
+                while portion := [
+                    (entry.name, entry.is_dir(follow_symlinks=False)) for entry in islice(entries, _PORTION)
+                ]:
+                    found += len(portion)
+                    for entry_name, is_folder in portion:
+                        if is_folder:
+                            _remove_folder(entry_name, descriptor)
+                        else:
+                            os.unlink(entry_name, dir_fd=descriptor)
+            if found >= before:
                 break
-            for entry_name, is_folder in portion:
-                if is_folder:
-                    _remove_folder(entry_name, descriptor)
-                else:
-                    os.unlink(entry_name, dir_fd=descriptor)
+            before, found = found, 0
     finally:
         os.close(descriptor)
     os.rmdir(name, dir_fd=above)
