@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from mount.detacher import Detacher
 from mount.incoming import Incoming, IncomingSettings
+from mount.measurer import Measurer
 from mount.operations import Operations
 from mount.preflight import CannotMountError
 from mount.status import RunningMount, log_path
@@ -66,9 +67,10 @@ def serve(settings: Settings, ready: Callable[[], None]) -> None:
     index = Index()
     store = ModelStore(storage)
     digests = Digests()
-    incoming = Incoming(store, index, digests, settings.incoming) if settings.incoming is not None else None
     recorder = Recorder(storage, digests)
     archives = Archives(storage, index, settings.compression, recorder.consider)
+    measurer = Measurer(store, archives, settings.formats)
+    incoming = Incoming(store, index, digests, measurer, settings.incoming) if settings.incoming is not None else None
     tree = Tree(store, archives, settings.formats, has_incoming=incoming is not None)
     detacher = Detacher(settings.mountpoint)
     running = RunningMount.of_this_process(settings.mountpoint, settings.store)
@@ -95,6 +97,7 @@ def serve(settings: Settings, ready: Callable[[], None]) -> None:
         running.remove()
         detacher.stop()
         recorder.stop()
+        measurer.stop()
         archives.close()
         if incoming is not None:
             incoming.close()

@@ -10,6 +10,7 @@ import errno
 import itertools
 import logging
 import os
+from collections.abc import Callable
 from contextlib import suppress
 
 from mount.dropnames import CHECKSUM_SUFFIX, CHECKSUMS, ERROR_SUFFIX, final_path
@@ -38,7 +39,11 @@ _STATES = {
 class Delivery:
     """Imports for one `incoming/`."""
 
-    def __init__(self, session: Session, importer: Importer, receipts: Receipts) -> None:
+    def __init__(
+        self, session: Session, importer: Importer, receipts: Receipts, imported: Callable[[Tag], None]
+    ) -> None:
+        """`imported` is told of each model that is new in the store."""
+        self._imported = imported
         self._session = session
         self._importer = importer
         self._receipts = receipts
@@ -85,6 +90,7 @@ class Delivery:
         self._finish(upload, path, _STATES[outcome], ready)
         upload.mark_imported()
         self.remove_note(path)
+        self._imported(ready.tag)
         log.info("%s: %s %s", printable(path), ready.tag, outcome.value)
 
     def prepare(self, ready: StagedImport) -> None:
@@ -119,6 +125,7 @@ class Delivery:
             receipt, _STATES[outcome], tag=str(info.tag), creation_time=info.creation_time.isoformat()
         )
         self.remove_note(path)
+        self._imported(info.tag)
         log.info("%s: %s %s", printable(path), info.tag, outcome.value)
 
     def refuse_folder(self, path: str, uid: int, error: StoreError) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from mount.delivery import Delivery
 from mount.dropbox import DropBox
 from mount.housekeeping import Housekeeping
+from mount.measurer import Measurer
 from store.catalog import ModelStore
 from store.digests import Digests
 from store.importing import Importer
@@ -37,7 +38,9 @@ class IncomingSettings:
 class Incoming:
     """A drop box with its staging area and its record."""
 
-    def __init__(self, store: ModelStore, index: Index, digests: Digests, settings: IncomingSettings) -> None:
+    def __init__(
+        self, store: ModelStore, index: Index, digests: Digests, measurer: Measurer, settings: IncomingSettings
+    ) -> None:
         """What dead mounts left in the staging area is cleaned up, and their uploads taken over.
 
         Raises:
@@ -50,7 +53,7 @@ class Incoming:
         self._importer = Importer(
             store, self._session, Measurements(index), digests, limits=settings.limits, overwrite=settings.overwrite
         )
-        delivery = Delivery(self._session, self._importer, self._receipts)
+        delivery = Delivery(self._session, self._importer, self._receipts, measurer.measure)
         self.dropbox = DropBox(self._session.spool, delivery, settings.mode)
         self._housekeeping = Housekeeping(self.dropbox, delivery, settings.settle_seconds)
         self._housekeeping.start()

@@ -11,7 +11,6 @@ from __future__ import annotations
 import sqlite3
 import sys
 import threading
-import time
 from array import array
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -66,7 +65,7 @@ class Index:
         """`path`: where it lies or is made; None for the user's own."""
         self._lock = threading.Lock()
         self._pending: dict[Identity, int] = {}
-        self._flush_at = time.monotonic() + _FLUSH_SECONDS
+        self._timer: threading.Timer | None = None  # that will write what is pending
         self._flush_count = _FLUSH_COUNT
         self._database = Database(
             path or default_path(),
@@ -95,8 +94,10 @@ class Index:
         """Keep a CRC-32. Written to disk in batches; a crash loses at most the last second's."""
         with self._lock:
             self._pending[identity] = crc32
-            if len(self._pending) >= self._flush_count or time.monotonic() > self._flush_at:
+            if len(self._pending) >= self._flush_count:
                 self._flush()
+            elif self._timer is None:
+                self._flush_in(_FLUSH_SECONDS)
 
     def chunk_sizes(self, content: str, codec: str) -> ChunkSizes | None:
         """What was learnt of some content's chunks under a codec."""
@@ -132,6 +133,7 @@ class Index:
     def flush(self) -> None:
         """Write what is pending."""
         with self._lock:
+            self._timer = None
             self._flush()
 
     def close(self) -> None:
@@ -140,6 +142,8 @@ class Index:
         if self._lock.acquire(timeout=_CLOSE_SECONDS):
             try:
                 self._flush()
+                if self._timer is not None:
+                    self._timer.cancel()
                 self._database.close()
             finally:
                 self._lock.release()
@@ -158,9 +162,13 @@ class Index:
         with self._lock:
             self._database.run(write)
 
+    def _flush_in(self, seconds: float) -> None:
+        self._timer = threading.Timer(seconds, self.flush)
+        self._timer.daemon = True
+        self._timer.start()
+
     def _flush(self) -> None:
         rows = [(_key(identity), crc32) for identity, crc32 in self._pending.items()]
-        self._flush_at = time.monotonic() + _FLUSH_SECONDS
         if rows:
 
             def write(connection: sqlite3.Connection) -> bool:
@@ -173,9 +181,10 @@ class Index:
                 self._flush_count = _FLUSH_COUNT
             else:  # in use by another process: not again soon, since each try keeps a reader waiting
                 self._flush_count = len(self._pending) + _PENDING_KEPT
-                self._flush_at = time.monotonic() + _RETRY_SECONDS
                 if len(self._pending) > _PENDING_KEPT:
                     self._pending.clear()
+                if self._timer is None:
+                    self._flush_in(_RETRY_SECONDS)
 
 
 def _as_blob(sizes: array[int]) -> bytes:

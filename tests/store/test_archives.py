@@ -76,7 +76,7 @@ def _model(store: Path) -> Model:
     return ModelStore(LocalStorage(str(store))).model(_TAG)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in FORMATS.values() if kind.lay_out], ids=str)
+@pytest.mark.parametrize("kind", [kind for kind in FORMATS.values() if kind.lay_out], ids=lambda kind: kind.name)
 def test_the_length_is_known_without_a_read(store: Path, folder: Path, archives: Archives, kind: Format) -> None:
     model = _model(store)
     shutil.rmtree(folder)  # nothing is left to be read

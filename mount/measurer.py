@@ -1,0 +1,51 @@
+"""Measurer: a thread that measures a model as soon as it is imported, so that its archives are ready when looked at.
+
+Its bytes have just been written, and lie in the page cache. Threading: `measure` may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+
+from store.archive.formats import Format
+from store.archives import Archives
+from store.catalog import ModelStore
+from store.errors import StoreError
+from store.tag import Tag
+
+log = logging.getLogger(__name__)
+
+
+class Measurer:
+    """Measures for one mount."""
+
+    def __init__(self, store: ModelStore, archives: Archives, formats: Sequence[Format]) -> None:
+        self._store = store
+        self._archives = archives
+        self._formats = formats
+        self._imported: queue.SimpleQueue[Tag | None] = queue.SimpleQueue()
+        threading.Thread(target=self._run, name="measurer", daemon=True).start()
+
+    def measure(self, tag: Tag) -> None:
+        """Measure a model, some time soon."""
+        self._imported.put(tag)
+
+    def stop(self) -> None:
+        """End after the model that is being measured; closing the archives ends that, too."""
+        self._imported.put(None)
+
+    def _run(self) -> None:
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)  # Linux: of this thread alone
+        while (tag := self._imported.get()) is not None:
+            try:
+                self._archives.measure(self._store.model(tag), self._formats, lambda _bytes: None)
+            except StoreError as error:  # replaced just now, or the mount ends: the first look will measure it
+                log.info("%s is not measured: %s", tag, error)
+            except Exception:
+                log.exception("%s could not be measured", tag)
