@@ -113,7 +113,8 @@ class Delivery:
             ready = self._importer.stage_folder(taken)
             outcome = self._importer.publish(ready, move_latest=self._may_move_latest(uid, ready.tag))
         except BaseException as error:
-            self._put_back(taken, path, uid)
+            if os.path.lexists(taken):
+                self._put_back(taken, path, uid)
             if isinstance(error, StoreError):
                 self.refuse_folder(path, uid, error)
             raise
@@ -158,7 +159,7 @@ class Delivery:
         """An upload is not to be imported any more."""
         if upload.receipt is not None and not upload.imported:
             self._receipts.finish(
-                upload.receipt, ReceiptState.INTERRUPTED, error="it was removed, or is a file of a folder"
+                upload.receipt, ReceiptState.INTERRUPTED, error="it was not finished, removed, or is a file of a folder"
             )
             upload.receipt = None
 
@@ -173,7 +174,8 @@ class Delivery:
             imported = self._receipts.answer(f"{folder}/{name}" if folder else name)
             if imported is not None and imported.sha256 not in (None, stated):
                 error = DamagedArchiveError(
-                    f"{name} was imported, but it is not the file that {path} is of: its SHA-256 is {imported.sha256}"
+                    f"{printable(name)} was imported, but it is not the file that {printable(path)} is of: its SHA-256 "
+                    f"is {imported.sha256}"
                 )
                 self._say_why(path, error, uid)
                 raise error
@@ -248,7 +250,7 @@ class Delivery:
         for note in (f"{path}{CHECKSUM_SUFFIX}", f"{folder}/{CHECKSUMS}" if folder else CHECKSUMS):
             stated = self._read_sums(note).get(name)
             if stated is not None and stated != sha256:
-                raise DamagedArchiveError(f"{path} does not have the SHA-256 that {note} states: copy it again")
+                raise DamagedArchiveError(f"it does not have the SHA-256 that {printable(note)} states: copy it again")
 
     def _read_sums(self, path: str) -> dict[str, str]:
         """What a file of checksums states, by name: lines as sha256sum writes them. Empty if there is none."""
@@ -279,7 +281,7 @@ class Delivery:
             with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as note:
                 if self._user == 0:
                     os.fchown(descriptor, uid, -1)
-                note.write(f"{path} was not imported: {error}\n")
+                note.write(f"{printable(path)} was not imported: {error}\n")
         except OSError as failed:
             log.warning("no note of it could be left: %s", failed)
 

@@ -30,6 +30,7 @@ from mount.tree import INCOMING
 from mount.upload import Slots, Upload
 from store.errors import CancelledError, NoSpaceError, NotAModelError, NotFoundError, StoreError
 from store.model import MODEL_YAML
+from store.text import printable
 from store.writing import sync_path
 
 log = logging.getLogger(__name__)
@@ -119,7 +120,7 @@ class DropBox:
             if upload is None:
                 self._answer(path)
                 if not flags & (os.O_WRONLY | os.O_RDWR):
-                    raise NotFoundError(f"{path} has become a model: its bytes are in models/")
+                    raise NotFoundError(f"{printable(path)} has become a model: its bytes are in models/")
             number = self._handle(path, uid, upload)
         if flags & os.O_TRUNC:
             try:
@@ -140,7 +141,7 @@ class DropBox:
         """Read back what was written; fewer bytes than asked for only at the end."""
         handle = self._handles[number]
         if handle.upload is None:
-            raise NotFoundError(f"{handle.path} has become a model: its bytes are in models/")
+            raise NotFoundError(f"{printable(handle.path)} has become a model: its bytes are in models/")
         return handle.upload.read_into(view, offset)
 
     def write(self, number: int, view: memoryview, offset: int) -> int:
@@ -157,6 +158,9 @@ class DropBox:
             if upload.receipt is None and upload.is_archive and not upload.removed:
                 self._delivery.begin(upload)
             return written
+        except OSError as error:
+            upload.failure = error
+            raise
         except StoreError as error:
             if isinstance(error, NoSpaceError):
                 upload.failure = error
@@ -191,12 +195,20 @@ class DropBox:
             OSError: EBUSY, another program writes to the same file.
         """
         handle = self._handles[number]
-        if handle.upload is None or not handle.wrote or handle.upload.imported:
+        if handle.upload is None or not handle.wrote:
             return
         with self._lock:
-            handle.is_dirty = False
+            was_dirty, handle.is_dirty = handle.is_dirty, False
+            if handle.upload.imported:
+                if was_dirty:
+                    raise CancelledError(
+                        f"{printable(handle.path)} was imported before its last bytes came: copy it again"
+                    )
+                return
             if self._is_being_written(handle.upload):
-                log.info("%s is being written by two programs: what becomes of it, the last one learns", handle.path)
+                log.info(
+                    "%s is written by two programs: the last one learns what becomes of it", printable(handle.path)
+                )
                 raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
         self._settle(handle.upload)
 
@@ -309,19 +321,20 @@ class DropBox:
 
     def sync_folder(self, path: str, uid: int) -> None:
         """A program wants a folder to be safe: models that came as folders, at or below it, are imported, as far as
-        they are its user's. Not with `incoming/` itself: programs sync the folder above what they have renamed.
+        they are its user's (or root asks). Not with `incoming/` itself: programs sync the folder above what they have
+        renamed.
 
         Raises:
             StoreError: of the first that could not be.
         """
         sync_path(self._at(path))
-        failed: StoreError | None = None
+        failed: StoreError | OSError | None = None
         for folder in list(self.model_folders(path)) if path else ():
-            if uid not in (self._user, self.attributes(folder).uid):
-                continue
             try:
+                if uid not in (0, self._user, self.attributes(folder).uid):
+                    raise OSError(errno.EPERM, os.strerror(errno.EPERM))
                 self.import_folder(folder)
-            except StoreError as error:
+            except (StoreError, OSError) as error:
                 failed = failed or error
         if failed is not None:
             raise failed
@@ -348,13 +361,13 @@ class DropBox:
             uid = self._folder_owners.get(look.st_ino, look.st_uid)
             uploads = list(self._below(path))
             if any(upload.handles for upload in uploads):
-                log.info("%s is not imported: a file in it is still being written", path)
+                log.info("%s is not imported: a file in it is still being written", printable(path))
                 raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
             alone = next((known for known in self._imported_below if known.startswith(f"{path}/")), None)
             if alone is not None:
                 error = NotAModelError(
-                    f"{alone} came before the model.yaml and was imported as a model of its own, so {path} is not "
-                    "whole: remove it and copy it again, model.yaml first, or as an archive"
+                    f"{printable(alone)} came before the model.yaml and was imported as a model of its own, so this is "
+                    "not whole: remove it and copy it again, model.yaml first, or as an archive"
                 )
                 self._delivery.refuse_folder(path, uid, error)
                 raise error
@@ -395,7 +408,7 @@ class DropBox:
         """Import a complete upload, or say why not; `path`: the name that it has, or is about to get."""
         with upload.deciding:
             if upload.removed:
-                raise CancelledError(f"{upload.path} was removed before it was imported")
+                raise CancelledError(f"{printable(upload.path)} was removed before it was imported")
             if not upload.imported:
                 self._decide(upload, path or upload.path)
 
@@ -421,15 +434,13 @@ class DropBox:
             if upload.is_strict:
                 self._delivery.refuse(upload, path, error)
                 raise
-            log.info("%s/%s stays as a file of its folder: %s", INCOMING, path, error)
+            log.info("%s stays as a file of its folder: %s", printable(path), error)
             self._delivery.withdraw(upload)
             return
         self._delivery.deliver(upload, path, ready)
         with self._lock:
             self._uploads.pop(upload.inode, None)
-            with suppress(FileNotFoundError):  # removed just now; the model stays
-                if os.lstat(self._at(upload.path)).st_ino == upload.inode:
-                    os.unlink(self._at(upload.path))
+            self._unlink(upload)
             replaced = self._find(path) if path != upload.path else None
             if replaced is not None:
                 os.unlink(self._at(path))
@@ -447,6 +458,12 @@ class DropBox:
         upload.is_strict = must_be_archive(path) and not in_model
         # rsync learns it from the rename, and goes on with its next file; a write that fails would end it.
         upload.fails_early = upload.is_strict and not is_on_its_way(path)
+
+    def _unlink(self, upload: Upload) -> None:
+        """Remove the spooled file of an upload, if it still lies there."""
+        with suppress(FileNotFoundError):
+            if os.lstat(self._at(upload.path)).st_ino == upload.inode:
+                os.unlink(self._at(upload.path))
 
     def _move(self, upload: Upload, old: str, new: str) -> None:
         with self._lock:
@@ -504,21 +521,22 @@ class DropBox:
         """What `stat` tells of a name that was imported."""
         receipt = self._delivery.answer(path)
         if receipt is None:
-            raise NotFoundError(f"{INCOMING}/{path} is not there")
+            raise NotFoundError(f"{INCOMING}/{printable(path)} is not there")
         size, mtime_ns, uid = receipt
         return Attributes(_FILE_MODE, inode_of(f"/{INCOMING}/{path}"), 1, size, mtime_ns, mtime_ns, uid)
 
     def _empty(self, number: int) -> None:
-        """Begin a file anew. What another program is writing there, or what is being imported, stays that: the name
-        gets a new file."""
+        """Begin a file anew. What another program has open, or what is being published, stays that: the name gets a new
+        file."""
         handle = self._handles[number]
         with self._lock:
             upload = handle.upload
-            if upload is not None and not upload.removed and (upload.taken or self._is_being_written(upload)):
-                os.unlink(self._at(upload.path))
+            if upload is not None and not upload.removed and (upload.taken or upload.handles > 1):
+                self._unlink(upload)
                 self._forget(upload)
                 upload.handles -= 1
                 handle.upload = None
+        self._end_gone()
         was_written, was_dirty = handle.wrote, handle.is_dirty
         self._written(number).truncate(0)
         handle.wrote, handle.is_dirty = was_written, was_dirty  # an empty file decides nothing

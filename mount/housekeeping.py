@@ -10,6 +10,7 @@ import time
 from mount.delivery import Delivery
 from mount.dropbox import DropBox
 from store.errors import StoreError
+from store.text import printable
 
 log = logging.getLogger(__name__)
 
@@ -56,5 +57,5 @@ class Housekeeping:
                 self._dropbox.import_folder(folder)
                 self._refused.pop(folder, None)
             except (StoreError, OSError) as error:
-                log.info("%s is not imported: %s", folder, error)
+                log.info("%s is not imported: %s", printable(folder), error)
                 self._refused[folder] = newest

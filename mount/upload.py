@@ -16,6 +16,7 @@ from collections.abc import Callable
 from store.archive.arriving import ArrivingFile
 from store.errors import CancelledError, DamagedArchiveError, NoSpaceError, StoreError
 from store.importing import StagedImport
+from store.text import printable
 
 _AHEAD_KEPT = 1000  # runs of bytes that arrived ahead of a gap
 _EARLY_RUNS = 4  # uploads that are staged while they arrive; each takes the memory of a decoder
@@ -176,7 +177,7 @@ class Upload:
         self.removed = False
         self.taken: os.stat_result | None = None  # the file as it is being published
         self.refusal: StoreError | None = None  # what was told last
-        self.failure: NoSpaceError | None = None  # why the last bytes are missing
+        self.failure: StoreError | OSError | None = None  # why the last bytes are missing
         self.deciding = threading.Lock()  # held while the outcome is made
         self.is_archive = False  # whether to import it
         self.is_strict = False  # whether it is a mistake if it holds no model
@@ -232,7 +233,7 @@ class Upload:
                 written += os.pwrite(self._descriptor, view[written:], offset + written)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise NoSpaceError(f"{self.path}: there is no room left for the upload") from None
+                raise NoSpaceError(f"{printable(self.path)}: there is no room left for the upload") from None
             raise
         self._changed(run, lambda arriving: arriving.wrote(offset, offset + written))
         return written
@@ -279,7 +280,7 @@ class Upload:
                     if is_first:
                         self._run = run
                 if not is_first:
-                    run.abandon(CancelledError(f"{self.path} was changed"))
+                    run.abandon(CancelledError(f"{printable(self.path)} was changed"))
             run.arriving.finish(os.fstat(self._descriptor).st_size)
             run.wait()
             with self._lock:
@@ -289,8 +290,8 @@ class Upload:
                 elif self._run is run:
                     self._run = None
         if not is_valid:
-            run.abandon(CancelledError(f"{self.path} was changed"))
-            raise CancelledError(f"{self.path} was changed while it was checked: copy it again")
+            run.abandon(CancelledError(f"{printable(self.path)} was changed"))
+            raise CancelledError(f"{printable(self.path)} was changed while it was checked: copy it again")
         return run.outcome()
 
     def take(self) -> StagedImport:
@@ -306,7 +307,7 @@ class Upload:
             if ready is not None:
                 self.taken = os.fstat(self._descriptor)
         if ready is None:
-            raise CancelledError(f"{self.path} was changed or removed while it was imported: copy it again")
+            raise CancelledError(f"{printable(self.path)} was changed or removed while it was imported: copy it again")
         return ready
 
     def refuse(self, error: StoreError) -> None:
@@ -322,7 +323,7 @@ class Upload:
             self.imported = True
             run, self._run = self._run, None
         if run is not None:  # begun by bytes that came too late
-            run.abandon(CancelledError(f"{self.path} has been imported already"))
+            run.abandon(CancelledError(f"{printable(self.path)} has been imported already"))
 
     def stop(self) -> None:
         """Stop staging, and remove what was staged, without waiting for that."""
@@ -355,13 +356,14 @@ class Upload:
     def _changed(self, run: _Run | None, follows: Callable[[Arriving], bool]) -> None:
         """The bytes have changed: what was staged of them holds only if the run can follow."""
         with self._lock:
+            self._refuse_if_imported()  # taken just now: these bytes are in no model
             was_settled = self._settled_at == self._changes
             self._changes += 1
             current = self._run
             if current is None or (current is run and not was_settled and follows(current.arriving)):
                 return
             self._run = None
-        current.abandon(CancelledError(f"{self.path} was changed while it was staged"))
+        current.abandon(CancelledError(f"{printable(self.path)} was changed while it was staged"))
 
     def _may_be_mended(self, error: BaseException) -> bool:
         """Whether bytes that are still to come may make good what is wrong: who writes a zip often puts sizes into its
@@ -370,4 +372,4 @@ class Upload:
 
     def _refuse_if_imported(self) -> None:
         if self.imported or self.taken is not None:
-            raise CancelledError(f"{self.path} has been imported already: copy it anew to import it again")
+            raise CancelledError(f"{printable(self.path)} has been imported already: copy it anew to import it again")

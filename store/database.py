@@ -68,6 +68,9 @@ class Database:
                     log.warning("the %s %s cannot be added to: %s", self._what, self._path, error)
                 self._is_full = True
                 return None
+            if isinstance(error, sqlite3.IntegrityError):  # the statement's fault, not the file's
+                log.exception("the %s %s refuses a change", self._what, self._path)
+                return None
             with suppress(sqlite3.Error):
                 self._connection.close()
             if _is_damage(error):

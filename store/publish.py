@@ -221,7 +221,7 @@ class _Publication:
             remove_tree(self._staged)
             return
         aside = self._session.new_staged_path()
-        with writing(self._staged):
+        with suppress(FileNotFoundError):  # without renameat2, it is the model now
             os.rename(self._staged, aside)
         threading.Thread(target=remove_tree, args=(aside,), name="remove", daemon=True).start()
 

@@ -167,6 +167,12 @@ class Receipts:
 
         def update(connection: sqlite3.Connection) -> None:
             with connection:
+                if state.successful:
+                    connection.execute(
+                        "UPDATE receipts SET answers=0 WHERE answers AND id<>? "
+                        "AND path=coalesce(?, (SELECT path FROM receipts WHERE id=?))",
+                        (receipt, moved, receipt),
+                    )
                 connection.execute(
                     f"UPDATE receipts SET change={_NEXT_CHANGE}, path=coalesce(?, path), state=?, "
                     "size=coalesce(?, size), received=coalesce(?, received), mtime_ns=coalesce(?, mtime_ns), ended=?, "
@@ -175,10 +181,6 @@ class Receipts:
                     (*values, receipt),
                 )
                 if state.successful:
-                    connection.execute(
-                        "UPDATE receipts SET answers=0 WHERE answers AND path=(SELECT path FROM receipts WHERE id=?)",
-                        (receipt,),
-                    )
                     connection.execute("UPDATE receipts SET answers=1 WHERE id=?", (receipt,))
                 self._finished += 1
                 if self._finished % _PRUNE_EVERY == 0:

@@ -94,7 +94,13 @@ class _StagedFolder:
                 finally:
                     os.close(descriptor)
             elif stat.S_ISREG(look.st_mode):
-                self._take(os.open(name, _FILE, dir_fd=folder), below, syncer)
+                descriptor = os.open(name, _FILE, dir_fd=folder)
+                try:
+                    size = self._take(descriptor, below)
+                except BaseException:
+                    os.close(descriptor)
+                    raise
+                syncer.file(descriptor, size)  # which closes it
             else:
                 raise UnsafeMemberError(f"{printable(below)} in the folder is neither a file nor a folder")
 
@@ -105,7 +111,7 @@ class _StagedFolder:
             os.fchown(descriptor, os.geteuid(), os.getegid())
         return look
 
-    def _take(self, descriptor: int, path: str, syncer: Syncer) -> None:
+    def _take(self, descriptor: int, path: str) -> int:
         program = self._own(descriptor).st_mode & stat.S_IXUSR
         os.fchmod(descriptor, (0o777 if program else 0o666) & ~self._umask | 0o600)
         look = os.fstat(descriptor)
@@ -121,4 +127,4 @@ class _StagedFolder:
         if len(self._files) <= _FILES_KEPT:
             identity = Identity(look.st_dev, look.st_ino, look.st_size, look.st_mtime_ns, look.st_ctime_ns)
             self._files[path] = StagedFile(done, digest.hexdigest(), crc, identity)
-        syncer.file(descriptor, done)
+        return done
