@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 
 _IMPORTED_KEPT = 10_000
+_LARGE = 256 << 20  # bytes of a removed file whose last close takes a noticeable time
 _RESERVE = 16 << 20  # bytes that an upload leaves free
 _FILE_MODE, _FOLDER_MODE = stat.S_IFREG | 0o644, stat.S_IFDIR | 0o755
 
@@ -599,7 +600,11 @@ class DropBox:
                 if upload.taken is None:
                     self._delivery.withdraw(upload)
                     upload.stop()
-                if not upload.handles:
+                if upload.handles:
+                    continue
+                if upload.is_open and upload.status().st_size >= _LARGE:
+                    threading.Thread(target=upload.close, name="close", daemon=True).start()
+                else:
                     upload.close()
 
     def _below(self, path: str) -> Iterator[Upload]:

@@ -185,7 +185,7 @@ class Upload:
         self._descriptor = descriptor
         self._stage = stage
         self._slots = slots
-        self._is_open = True
+        self.is_open = True
         self._lock = threading.Lock()
         self._settling = threading.Lock()
         self._changes = 0
@@ -336,8 +336,8 @@ class Upload:
     def close(self) -> None:
         """Close the file; once, however often it is asked for."""
         with self._lock:
-            is_open, self._is_open = self._is_open, False
-        if is_open:
+            was_open, self.is_open = self.is_open, False
+        if was_open:
             os.close(self._descriptor)
 
     def _begin_early(self) -> None:
