@@ -51,6 +51,8 @@ class _Handle:
     upload: Upload | None
     wrote: bool = False
     is_dirty: bool = False  # wrote since it was last closed by anybody
+    last_change: int = -1  # the number of its last change to the upload
+    is_mixed: bool = False  # somebody else wrote to the same file meanwhile
 
 
 class DropBox:
@@ -154,11 +156,11 @@ class DropBox:
         upload = self._written(number)
         try:
             self._delivery.check_room(len(view) + upload.unread + _RESERVE)
-            written = upload.write(view, offset)
+            self._handles[number].last_change = upload.write(view, offset)
             upload.failure = None
             if upload.receipt is None and upload.is_archive and not upload.removed:
                 self._delivery.begin(upload)
-            return written
+            return len(view)
         except OSError as error:
             upload.failure = error
             raise
@@ -178,7 +180,7 @@ class DropBox:
             number = self._handle(path, uid, upload)
         try:
             if length:
-                self._written(number).truncate(length)
+                self.truncate_open(number, length)
             else:
                 self._empty(number)
         finally:
@@ -186,32 +188,27 @@ class DropBox:
 
     def truncate_open(self, number: int, length: int) -> None:
         """Set an open file's length."""
-        self._written(number).truncate(length)
+        upload = self._written(number)
+        self._handles[number].last_change = upload.truncate(length)
 
     def flush(self, number: int) -> None:
         """A program closes a file: its outcome, unless it wrote nothing, or will rename what it wrote.
 
         Raises:
             StoreError: why this is no model of the store now.
-            OSError: EBUSY, another program writes to the same file.
+            OSError: EBUSY, another program wrote to the same file at the same time.
         """
         handle = self._handles[number]
         if handle.upload is None or not handle.wrote:
             return
         with self._lock:
-            was_dirty, handle.is_dirty = handle.is_dirty, False
-            if handle.upload.imported:
-                if was_dirty:
-                    raise CancelledError(
-                        f"{printable(handle.path)} was imported before its last bytes came: copy it again"
-                    )
-                return
-            if self._is_being_written(handle.upload):
-                log.info(
-                    "%s is written by two programs: the last one learns what becomes of it", printable(handle.path)
-                )
+            handle.is_dirty = False
+            if handle.is_mixed:
+                log.info("%s was written by two programs at once: copy it again", printable(handle.path))
                 raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
         self._settle(handle.upload)
+        if handle.upload.imported and handle.upload.taken_at != handle.last_change:
+            raise CancelledError(f"{printable(handle.path)} was changed by another program: copy it again")
 
     def sync(self, number: int) -> None:
         """Have what was written survive a loss of power."""
@@ -509,8 +506,12 @@ class DropBox:
             if handle.upload is None:
                 handle.upload = self._find(handle.path) or self._create(handle.path, handle.uid)
                 handle.upload.handles += 1
-        handle.wrote = handle.is_dirty = True
-        return handle.upload
+            if handle.upload.handles > 1:
+                for other in self._handles.values():
+                    if other.upload is handle.upload and other is not handle and other.is_dirty:
+                        handle.is_mixed = other.is_mixed = True
+            handle.wrote = handle.is_dirty = True
+            return handle.upload
 
     def _is_being_written(self, upload: Upload) -> bool:
         return any(handle.is_dirty for handle in self._handles.values() if handle.upload is upload)

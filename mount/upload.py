@@ -176,6 +176,7 @@ class Upload:
         self.imported = False
         self.removed = False
         self.taken: os.stat_result | None = None  # the file as it is being published
+        self.taken_at = -1  # the number of the last change that is in the model
         self.refusal: StoreError | None = None  # what was told last
         self.failure: StoreError | OSError | None = None  # why the last bytes are missing
         self.deciding = threading.Lock()  # held while the outcome is made
@@ -212,7 +213,7 @@ class Upload:
         return os.fstat(self._descriptor)
 
     def write(self, view: memoryview, offset: int) -> int:
-        """Write all of the view.
+        """Write all of the view; the number of this change.
 
         Raises:
             StoreError: it is known already that nothing can become of this upload.
@@ -235,19 +236,18 @@ class Upload:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise NoSpaceError(f"{printable(self.path)}: there is no room left for the upload") from None
             raise
-        self._changed(run, lambda arriving: arriving.wrote(offset, offset + written))
-        return written
+        return self._changed(run, lambda arriving: arriving.wrote(offset, offset + written))
 
-    def truncate(self, length: int) -> None:
-        """Make it so long."""
+    def truncate(self, length: int) -> int:
+        """Make it so long; the number of this change."""
         with self._lock:
             self._refuse_if_imported()
             run = self._run
         if length == os.fstat(self._descriptor).st_size:
-            return
+            return self._changes
         os.ftruncate(self._descriptor, length)
         self._fresh = length == 0
-        self._changed(run, lambda _arriving: False)
+        return self._changed(run, lambda _arriving: False)
 
     def read_into(self, view: memoryview, offset: int) -> int:
         """Read back what was written: the number of bytes, fewer than asked for only at the end."""
@@ -305,7 +305,7 @@ class Upload:
             run = self._run
             ready = run.take() if run is not None and self._settled_at == self._changes and not self.removed else None
             if ready is not None:
-                self.taken = os.fstat(self._descriptor)
+                self.taken, self.taken_at = os.fstat(self._descriptor), self._changes
         if ready is None:
             raise CancelledError(f"{printable(self.path)} was changed or removed while it was imported: copy it again")
         return ready
@@ -353,17 +353,18 @@ class Upload:
             raise
         return run
 
-    def _changed(self, run: _Run | None, follows: Callable[[Arriving], bool]) -> None:
-        """The bytes have changed: what was staged of them holds only if the run can follow."""
+    def _changed(self, run: _Run | None, follows: Callable[[Arriving], bool]) -> int:
+        """The bytes have changed: what was staged holds only if the run can follow. The number of the change."""
         with self._lock:
             self._refuse_if_imported()  # taken just now: these bytes are in no model
             was_settled = self._settled_at == self._changes
             self._changes += 1
-            current = self._run
+            change, current = self._changes, self._run
             if current is None or (current is run and not was_settled and follows(current.arriving)):
-                return
+                return change
             self._run = None
         current.abandon(CancelledError(f"{printable(self.path)} was changed while it was staged"))
+        return change
 
     def _may_be_mended(self, error: BaseException) -> bool:
         """Whether bytes that are still to come may make good what is wrong: who writes a zip often puts sizes into its

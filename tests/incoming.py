@@ -65,7 +65,7 @@ def area_of(store: Path) -> Path:
 
 def staged(area: Path) -> list[Path]:
     """What lies in staging: nothing may, unless an import is running."""
-    places = ("staged/*", "intents/*", "spool/.bentofs-importing/*/*")
+    places = ("staged/*", "intents/*", "importing/*/*")
     return sorted(path for place in places for path in area.glob(f"sessions/*/{place}"))
 
 
