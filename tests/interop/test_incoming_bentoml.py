@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 import zstandard
 
-from store.archive.formats import FORMATS
+from store.archive.formats import DEFAULT_FORMATS
 from tests.harness import Mounted, ended, make_model, run, wait_until
 from tests.incoming import area_of, cp, imports, made, same, spooled, staged, tar_of
 from tests.interop.conftest import JUDGES, Judge
 
 EXPORTS = ("bentomodel", "xz", "gz", "bz2", "tar", "zip", "folder")
-OURS = tuple(FORMATS)
+OURS = tuple(kind.name for kind in DEFAULT_FORMATS)
 
 # What a judge says of models that it gets by their tags: `describe` of judge.py, by bentoml.models.get.
 GET = """

@@ -244,6 +244,6 @@ def test_all_formats_of_a_mount_into_another(mounted: Callable[..., Mounted], tm
     states = [receipt["state"] for receipt in imports_of(taking)]
     assert sorted(states) == ["imported"] * 2 + ["unchanged"] * (archives - 2)
     assert sent(run(*command).stdout) == 0
-    run("sync", taking.path / "incoming")
+    run("sync", taking.path / "incoming/folder")
     assert [name for _, _, names in os.walk(taking.path / "incoming") for name in names if name != "latest"] == []
     assert run("diff", "-r", origin, store).stdout == ""
