@@ -20,6 +20,7 @@ from store.text import printable
 
 _AHEAD_KEPT = 1000  # runs of bytes that arrived ahead of a gap
 _EARLY_RUNS = 4  # uploads that are staged while they arrive; each takes the memory of a decoder
+_BATCH = 1 << 20  # bytes that are waited for at once: each time that a reader wakes costs the writer
 _LATE_RUNS = 2  # that are staged once all is there: these wait for nobody else, so each gets its turn
 
 Stage = Callable[[ArrivingFile], StagedImport]
@@ -46,7 +47,8 @@ class Arriving:
                 self._available = max(self._available, end)
                 while self._available in self._ahead:
                     self._available = self._ahead.pop(self._available)
-                self._condition.notify_all()
+                if self.unread >= _BATCH:
+                    self._condition.notify_all()
             else:
                 self._ahead[start] = max(end, self._ahead.get(start, 0))
             return True
@@ -71,7 +73,11 @@ class Arriving:
     def read_into(self, view: memoryview, offset: int) -> int:
         """As `ArrivingFile.read_into`."""
         with self._condition:
-            self._condition.wait_for(lambda: offset < self._available or self._length is not None or self._cancelled)
+            if offset >= self._available:
+                wanted = offset + _BATCH
+                self._condition.wait_for(
+                    lambda: wanted <= self._available or self._length is not None or self._cancelled
+                )
             if self._cancelled:
                 raise CancelledError("the upload has gone")
             count = min(len(view), self._available - offset)

@@ -20,14 +20,15 @@ import zstandard
 from isal import igzip_lib
 
 from store.archive.arriving import ArrivingFile
+from store.archive.source import Source
+from store.archive.unxz import is_laid_out_here, stored_content
 from store.errors import DamagedArchiveError, NotAModelError, TooBigError
 
 MAX_MEMORY = 68 << 20  # bytes for a decoder: enough for `xz -9`, whose dictionary is 64 MiB
 _MAX_WINDOW = 64 << 20  # bytes of zstd's window
-_INPUT = 256 << 10  # bytes given to a decoder at once
+_INPUT = 128 << 10  # bytes given to a decoder at once: larger blocks of memory would come from the system each time
 _FIRST_INPUT = 4 << 10  # to one that has just begun: it may end at once and leave the rest to the next
-_OUTPUT = 256 << 10  # bytes taken from a decoder at once
-_MAX_POSITION = 1 << 62  # bytes: no file is longer, whatever an archive says
+_OUTPUT = 128 << 10  # bytes taken from a decoder at once
 _XZ_MAGIC = b"\xfd7zXZ\x00"
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
@@ -83,40 +84,10 @@ class Decoder(Protocol):
     def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
 
 
-class Source:
-    """A place in an arriving file from which bytes are taken."""
-
-    def __init__(self, arriving: ArrivingFile, position: int = 0, end: int | None = None) -> None:
-        """`end`: where to act as if the file ended."""
-        self.arriving = arriving
-        self.position = position
-        self._end = end
-
-    def some(self, limit: int) -> bytearray:
-        """The next bytes, one at least and `limit` at most; none at the end."""
-        if self._end is not None:
-            limit = max(0, min(limit, self._end - self.position))
-        buffer = bytearray(limit if self.position <= _MAX_POSITION else 0)
-        count = self.arriving.read_into(memoryview(buffer), self.position) if buffer else 0
-        self.position += count
-        return buffer if count == len(buffer) else buffer[:count]
-
-    def exactly(self, count: int) -> bytes:
-        """The next `count` bytes, less only at the end."""
-        taken = bytearray()
-        while len(taken) < count and (more := self.some(count - len(taken))):
-            taken += more
-        return bytes(taken)
-
-    def has_all(self, count: int) -> bool:
-        """Wait until the next `count` bytes are there; False if the file ends before."""
-        return self.arriving.read_into(memoryview(bytearray(1)), self.position + count - 1) == 1
-
-
 class Stream:
     """Bytes that come one after another."""
 
-    def __init__(self, source: Source, chunks: Iterator[bytes | bytearray]) -> None:
+    def __init__(self, source: Source, chunks: Iterator[bytes | bytearray | memoryview]) -> None:
         """`source`: where the chunks come from, so that it tells how much of the file they took."""
         self.source = source
         self._chunks = chunks
@@ -221,10 +192,12 @@ def decode(decoder: Decoder, data: bytes, what: str) -> bytes:
         raise DamagedArchiveError(f"the archive is damaged: {what} says '{error}'") from None
 
 
-def _xz(source: Source) -> Iterator[bytes]:
+def _xz(source: Source) -> Iterator[bytes | memoryview]:
     while True:
-        decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MAX_MEMORY)
-        yield from decoded(source, decoder, "xz")
+        if is_laid_out_here(source):
+            yield from stored_content(source)
+        else:
+            yield from decoded(source, lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MAX_MEMORY), "xz")
         padding = _skip_zeros(source)
         if padding % 4:
             raise DamagedArchiveError("the archive is damaged: the padding after its xz data is cut short")

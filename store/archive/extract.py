@@ -10,7 +10,8 @@ from __future__ import annotations
 import tarfile
 
 from store.archive.arriving import ArrivingFile
-from store.archive.decode import Kind, Source, Stream, kind_of, open_stream
+from store.archive.decode import Kind, Stream, kind_of, open_stream
+from store.archive.source import Source
 from store.archive.target import Target
 from store.archive.untar import untar
 from store.archive.unzip import unzip

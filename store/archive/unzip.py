@@ -26,7 +26,8 @@ from isal import igzip_lib
 
 from store.archive.arriving import ArrivingFile
 from store.archive.checksum import crc32
-from store.archive.decode import MAX_MEMORY, Decoder, Source, decode, decoded
+from store.archive.decode import MAX_MEMORY, Decoder, decode, decoded
+from store.archive.source import Source
 from store.archive.target import Target, Writer
 from store.archive.zip_records import (
     CENTRAL,

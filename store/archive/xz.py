@@ -17,11 +17,11 @@ from store.archive.checksum import crc32, crc32_of, crc32_of_repeated
 from store.archive.frames import Frames, Template
 from store.archive.pieces import Generated, Literal, Piece, PieceList, Repeated, Slice
 
-_CELL = 1 << 16
-_CHUNK = _CELL - 3  # bytes of content in a cell
-_CELLS = 64  # in a block
+CELL = 1 << 16
+CHUNK = CELL - 3  # bytes of content in a cell
+CELLS = 64  # in a block
 _FIRST, _NEXT = b"\x01", b"\x02"  # uncompressed chunk: with, and without a dictionary reset
-_END = b"\x00"
+END = b"\x00"
 CHECK_LENGTH = 4
 _STREAM_FLAGS = b"\x00\x01"  # CRC-32
 _LZMA2 = b"\x21\x01\x08"  # filter ID, size of properties, dictionary of 64 KiB: no decoder refuses so little
@@ -31,7 +31,7 @@ _FOOTER_LENGTH = 12
 
 def lay_out_xz(content: Piece) -> PieceList:
     """The xz stream of `content`."""
-    template, record = _full_block()
+    template, _ = _full_block()
     frames = Frames(content, template)
     tail_start = frames.count * template.content_length
     tail_length = content.length - tail_start
@@ -39,10 +39,16 @@ def lay_out_xz(content: Piece) -> PieceList:
     if tail_length:
         for piece in _tail_block(content, tail_start, tail_length):
             pieces.append(piece)
-    last_record = _tail_record(tail_length) if tail_length else b""
-    for piece in index_and_footer(frames.count + bool(tail_length), (record, frames.count), last_record):
+    for piece in end_of_stream(content.length):
         pieces.append(piece)
     return pieces
+
+
+def end_of_stream(content_length: int) -> list[Piece]:
+    """What follows the last block of so many bytes of content."""
+    template, record = _full_block()
+    count, tail = divmod(content_length, template.content_length)
+    return index_and_footer(count + bool(tail), (record, count), _tail_record(tail) if tail else b"")
 
 
 def xz_length(content_length: int) -> int:
@@ -59,37 +65,42 @@ def xz_length(content_length: int) -> int:
 
 
 @functools.cache
-def _full_block() -> tuple[Template, bytes]:
-    """What a whole block looks like, and its record in the index."""
+def full_block_header() -> bytes:
+    """What every block but the last begins with."""
     header = b""
     for _ in range(4):  # the header names the content's size, which depends on the header's length
-        last = _CELL - len(header) - 3 - len(_END) - CHECK_LENGTH
-        compressed = _CELLS * _CELL - len(header) - CHECK_LENGTH
-        header = block_header(compressed, (_CELLS - 1) * _CHUNK + last)
+        compressed = CELLS * CELL - len(header) - CHECK_LENGTH
+        header = block_header(compressed, compressed - 3 * CELLS - len(END))
+    return header
+
+
+@functools.cache
+def _full_block() -> tuple[Template, bytes]:
+    """What a whole block looks like, and its record in the index."""
+    header = full_block_header()
     template = Template()
     template.add_literal(header)
-    for cell in range(_CELLS):
-        length = last if cell == _CELLS - 1 else _CHUNK
-        template.add_literal(_chunk_header(cell == 0, length))
+    for cell in range(CELLS):
+        length = CELL - len(header) - 3 - len(END) - CHECK_LENGTH if cell == CELLS - 1 else CHUNK
+        template.add_literal(chunk_header(cell == 0, length))
         template.add_content(length)
-    template.add_literal(_END)
+    template.add_literal(END)
     template.add_checksum()
     return template, number(template.length) + number(template.content_length)
 
 
 def _tail_block(content: Piece, start: int, length: int) -> list[Piece]:
     """The last block, which is shorter."""
-    pieces: list[Piece] = [Literal(block_header(_compressed_length(length), length))]
-    for at in range(0, length, _CHUNK):
-        size = min(_CHUNK, length - at)
-        pieces += [Literal(_chunk_header(at == 0, size)), Slice(content, start + at, size)]
-    padding = stored_length(_unpadded_size(length)) - _unpadded_size(length)
+    pieces: list[Piece] = [Literal(block_header(compressed_length(length), length))]
+    for at in range(0, length, CHUNK):
+        size = min(CHUNK, length - at)
+        pieces += [Literal(chunk_header(at == 0, size)), Slice(content, start + at, size)]
 
     @functools.cache
     def checksum() -> bytes:
         return struct.pack("<I", crc32_of(content, start, length))
 
-    return [*pieces, Literal(_END + bytes(padding)), Generated(CHECK_LENGTH, checksum)]
+    return [*pieces, Literal(END + block_padding(length)), Generated(CHECK_LENGTH, checksum)]
 
 
 def index_and_footer(block_count: int, repeated: tuple[bytes, int], rest: bytes) -> list[Piece]:
@@ -113,18 +124,24 @@ def block_header(compressed: int, uncompressed: int, lzma2: bytes = _LZMA2) -> b
     return header + struct.pack("<I", crc32(header))
 
 
-def _chunk_header(first: bool, length: int) -> bytes:
+def block_padding(length: int) -> bytes:
+    """Between the data and the checksum of a block with so much content."""
+    return bytes(-_unpadded_size(length) % 4)
+
+
+def chunk_header(first: bool, length: int) -> bytes:
+    """Of a chunk with so many bytes, the first in its block or not."""
     return (_FIRST if first else _NEXT) + struct.pack(">H", length - 1)
 
 
-def _compressed_length(length: int) -> int:
+def compressed_length(length: int) -> int:
     """Bytes of LZMA2 data for so much content in one block."""
-    return length + 3 * -(-length // _CHUNK) + len(_END)
+    return length + 3 * -(-length // CHUNK) + len(END)
 
 
 def _unpadded_size(length: int) -> int:
     """A tail block's size as the index names it: without the padding."""
-    compressed = _compressed_length(length)
+    compressed = compressed_length(length)
     return len(block_header(compressed, length)) + compressed + CHECK_LENGTH
 
 

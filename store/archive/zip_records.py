@@ -11,7 +11,7 @@ import struct
 from typing import NamedTuple
 
 from store.archive.checksum import crc32
-from store.archive.decode import Source
+from store.archive.source import Source
 from store.errors import DamagedArchiveError
 
 LOCAL, CENTRAL, END = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"
