@@ -291,7 +291,7 @@ class Proxy:
         self.connections = 0
         self.trouble: str | None = None
         self.bytes_per_second: float | None = None
-        self.trouble_when: Callable[["Proxy"], str | None] | None = None
+        self.trouble_when: Callable[[Proxy], str | None] | None = None
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._ended = threading.Event()
