@@ -17,6 +17,7 @@ from store.catalog import ModelStore
 from store.endpoints.base import Progress
 from store.endpoints.connect import open_target
 from store.endpoints.local import write_out
+from store.endpoints.trouble import Stops, refuse_if_stopped
 from store.errors import BadLocationError
 from store.location import Location
 from store.model import Model
@@ -106,19 +107,24 @@ class Exporter:
         """Bytes that an export will write."""
         return self._archives.open(export.model, export.format).length if export.format else export.model.size
 
-    def run(self, export: Export, progress: Progress, *, sha256: bool = False) -> Exported:
-        """Export; when this returns, the target has all of it.
+    def run(self, export: Export, progress: Progress, *, sha256: bool = False, stops: Stops = ()) -> Exported:
+        """Export; when this returns, the target has all of it. It ends soon once one of `stops` is set.
 
         Raises:
             StoreError: why not. Nothing of it stands under the target's name.
         """
         location = export.location
-        with closing(open_target(location)) as target:
+
+        def advance(count: int) -> None:
+            refuse_if_stopped(stops)
+            progress(count)
+
+        with closing(open_target(location, stops)) as target:
             if export.format is None:
-                target.write_folder(location.path, self._members(export.model), progress)
+                target.write_folder(location.path, self._members(export.model), advance)
                 return Exported(export.model.tag, location.url, export.model.size, None)
             archive = self._archives.open(export.model, export.format)
-            target.write(location.path, archive, progress)
+            target.write(location.path, archive, advance)
             digest = None
             if sha256:
                 digest = self._archives.sha256(export.model, export.format)

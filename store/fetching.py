@@ -17,6 +17,7 @@ from store.archive.decode import Kind, kind_of
 from store.archive.target import Target
 from store.endpoints.base import CHUNK, Progress, Source
 from store.endpoints.connect import open_endpoint
+from store.endpoints.trouble import Stops, refuse_if_stopped
 from store.errors import (
     BadLocationError,
     DamagedArchiveError,
@@ -65,26 +66,31 @@ class Imported:
 class Fetcher:
     """Imports into one store."""
 
-    def __init__(self, importer: Importer, session: Session, max_members: int) -> None:
+    def __init__(self, importer: Importer, session: Session, max_members: int, stops: Stops = ()) -> None:
+        """`stops`: once one is set, what is under way ends soon."""
         self._importer = importer
+        self._stops = stops
         self._session = session
         self._max_members = max_members
 
-    def fetch(self, location: Location, progress: Progress, format_name: str | None = None) -> Imported:
-        """Import what lies at a location. What it is its bytes tell; `format_name` refuses what is something else.
+    def fetch(
+        self, location: Location, progress: Progress, format_name: str | None = None, expect: Progress | None = None
+    ) -> Imported:
+        """Import what lies at a location. Its bytes tell what it is; `format_name` refuses what is something else.
+        `expect` is told of the size of an archive, where it is known.
 
         Raises:
             StoreError: why it is not in the store.
         """
         kinds = _kinds(format_name)
-        counted = _Counted(progress)
+        counted = _Counted(progress, self._stops, expect)
         if location.is_local:
             if kinds is None or (format_name is None and os.path.isdir(location.path)):
                 ready = self._importer.stage_members(lambda target: _fill_from_disk(location.path, target, counted))
             else:
                 ready = self._fetch_file(location, kinds, counted)
         else:
-            with closing(open_endpoint(location)) as source:
+            with closing(open_endpoint(location, self._stops)) as source:
                 if kinds is None or (format_name is None and location.is_folder):
                     ready = self._importer.stage_members(
                         lambda target: self._fill_from(source, location, target, counted)
@@ -98,7 +104,7 @@ class Fetcher:
         kinds = _kinds(format_name)
         if kinds is None:
             raise BadLocationError(f"{name} cannot hold a folder")
-        counted = _Counted(progress)
+        counted = _Counted(progress, self._stops)
         return self._publish(self._stage_descriptor(descriptor, name, kinds, counted), counted)
 
     def _publish(self, ready: StagedImport, counted: _Counted) -> Imported:
@@ -128,6 +134,7 @@ class Fetcher:
         with _reading(name):
             before = os.fstat(descriptor)
         if stat.S_ISREG(before.st_mode) and _position(descriptor) == 0:
+            counted.expect(before.st_size)
             ready = self._stage(_Watched(descriptor, counted), kinds, name)
             after = os.fstat(descriptor)
             if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
@@ -145,6 +152,7 @@ class Fetcher:
     ) -> StagedImport:
         path = location.path
         known = source.look(path)
+        counted.expect(known.size)
         arriving = StreamedFile(
             source.chunks(path, known),
             known.size,
@@ -205,13 +213,21 @@ class Fetcher:
 
 
 class _Counted:
-    """Counts bytes, and tells of them."""
+    """Counts bytes, tells of them, and ends what is not wanted any more."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Progress, stops: Stops, expect: Progress | None = None) -> None:
         self._progress = progress
+        self._stops = stops
+        self._expect = expect
         self.total = 0
 
+    def expect(self, size: int | None) -> None:
+        """Tell of what will come."""
+        if size is not None and self._expect is not None:
+            self._expect(size)
+
     def __call__(self, count: int) -> None:
+        refuse_if_stopped(self._stops)
         self.total += count
         self._progress(count)
 

@@ -25,6 +25,7 @@ _LOCAL = (
     "tar",
     "zip",
 )  # BentoML takes the last three for the first, from its PyFilesystem days
+_PROTOCOLS = frozenset(known_implementations) | {"ftps"}
 _CREDENTIALS = re.compile(r"(?<=://)[^/?#]*@")
 _QUERY = re.compile(r"\?.*", re.DOTALL)
 
@@ -140,6 +141,14 @@ class Location:
         return cls(protocol, host, path, unquote(user) or None, unquote(password) if colon else None, params)
 
 
+def raw_secrets(url: str) -> list[str]:
+    """What is secret in a URL, as it is written there."""
+    credentials = _CREDENTIALS.search(url)
+    password = credentials[0][:-1].partition(":")[2] if credentials else ""
+    query = _QUERY.search(url)
+    return [text for text in (password, query[0][1:] if query else "") if text]
+
+
 def without_secrets(url: str) -> str:
     """A URL as it may be shown: user, password and parameters left out."""
     return printable(_QUERY.sub("", _CREDENTIALS.sub("", url)))
@@ -148,14 +157,14 @@ def without_secrets(url: str) -> str:
 def _known(protocol: str) -> str:
     if protocol in _LOCAL:
         return "file"
-    if protocol not in known_implementations:
-        names = ", ".join(sorted(known_implementations))
+    if protocol not in _PROTOCOLS:
+        names = ", ".join(sorted(_PROTOCOLS))
         raise BadLocationError(f"{printable(protocol)!r} is no protocol that is known here; there are {names}")
     return protocol
 
 
 def _refuse_no_host(protocol: str, host: str) -> None:
-    if not host and protocol in ("s3", "s3a", "ftp", "sftp", "ssh", "gs", "gcs", "http", "https"):
+    if not host and protocol in ("s3", "s3a", "ftp", "ftps", "sftp", "ssh", "gs", "gcs", "http", "https"):
         raise BadLocationError(f"{protocol}:// needs a host or a bucket: {protocol}://HOST/PATH")
 
 

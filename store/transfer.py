@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 
 from store.archives import Archives
 from store.catalog import ModelStore
+from store.endpoints.trouble import Stops
 from store.errors import StoreUnreadableError
 from store.exporting import Exporter
 from store.fetching import Fetcher
@@ -106,9 +107,15 @@ def opened_exporter(store: str | None) -> Iterator[tuple[ModelStore, Exporter]]:
 
 @contextmanager
 def opened_fetcher(
-    store: str | None, *, overwrite: bool = False, staging: str | None = None, limits: Limits | None = None
+    store: str | None,
+    *,
+    overwrite: bool = False,
+    staging: str | None = None,
+    limits: Limits | None = None,
+    stops: Stops = (),
 ) -> Iterator[Fetcher]:
-    """What it takes to import into a store; BentoML's own is made if it is not there.
+    """What it takes to import into a store; BentoML's own is made if it is not there. Once one of `stops` is set, what
+    is under way ends soon.
 
     Raises:
         StoreUnreadableError: there is no such store.
@@ -126,7 +133,7 @@ def opened_fetcher(
         models = ModelStore(LocalStorage(location))
         importer = Importer(models, session, Measurements(index), limits=limits, overwrite=overwrite)
         stack.callback(importer.close, _CLOSE_SECONDS)
-        yield Fetcher(importer, session, limits.members)
+        yield Fetcher(importer, session, limits.members, stops)
 
 
 def _existing(store: str | None) -> str:

@@ -19,7 +19,7 @@ from store.archive.members import Member
 from store.archive.pieces import Piece
 from store.endpoints.base import CHUNK, Body, Known, Progress, write_files
 from store.endpoints.beside import beside
-from store.endpoints.trouble import CONNECT_SECONDS, SILENCE_SECONDS, retry, told
+from store.endpoints.trouble import CONNECT_SECONDS, SILENCE_SECONDS, Stops, retry, told
 from store.errors import RemoteError, SourceChangedError
 from store.location import Location
 
@@ -33,8 +33,9 @@ Result = TypeVar("Result")
 class AnyEndpoint:
     """One of fsspec's file systems."""
 
-    def __init__(self, location: Location) -> None:
+    def __init__(self, location: Location, stops: Stops = ()) -> None:
         self._location = location
+        self._stops = stops
         kind = fsspec.get_filesystem_class(location.protocol)
         options: dict[str, Any] = {**kind._get_kwargs_from_urls(self._url(location.path)), **location.params}
         if location.is_web:
@@ -153,7 +154,7 @@ class AnyEndpoint:
                 yield chunk
 
     def _run(self, path: str, action: Callable[[], Result]) -> Result:
-        return retry(action, self._at(path))
+        return retry(action, self._at(path), self._stops)
 
     def _path(self, path: str) -> str:
         stripped = self._fs._strip_protocol(self._url(path))

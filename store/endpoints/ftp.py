@@ -16,7 +16,7 @@ from store.archive.members import Member
 from store.archive.pieces import Piece
 from store.endpoints.base import CHUNK, Body, Known, Progress, write_files
 from store.endpoints.beside import beside
-from store.endpoints.trouble import CONNECT_SECONDS, SILENCE_SECONDS, TRIES, may_pass, pause, retry, sentence_for
+from store.endpoints.trouble import CONNECT_SECONDS, SILENCE_SECONDS, TRIES, Stops, may_pass, pause, retry, sentence_for
 from store.errors import BadLocationError, RemoteError, SourceChangedError
 from store.location import Location
 
@@ -30,7 +30,7 @@ class FtpEndpoint:
 
     can_seek = False  # each range would take a connection
 
-    def __init__(self, location: Location, *, tls: bool) -> None:
+    def __init__(self, location: Location, stops: Stops = (), *, tls: bool) -> None:
         host, colon, port = location.host.rpartition(":")
         if not colon or port.endswith("]"):
             host, port = location.host, str(_PORT)
@@ -40,6 +40,7 @@ class FtpEndpoint:
             if "\r" in text or "\n" in text:
                 raise BadLocationError(f"{location.shown}: FTP cannot take a line break in a name or password")
         self._location = location
+        self._stops = stops
         self._host, self._port = host.strip("[]"), int(port)
         self._tls = tls
         self._silence_seconds = float(location.params.get("timeout", SILENCE_SECONDS))
@@ -68,7 +69,7 @@ class FtpEndpoint:
                         raise body.error from error
                     if number == TRIES or not may_pass(error):
                         raise sentence_for(error, self._at(path)) from error
-                    pause(number, error, self._at(path))
+                    pause(number, error, self._at(path), self._stops)
             size = self._run(path, lambda ftp: ftp.size(place))
             if size != content.length:
                 raise RemoteError(f"{self._at(path).shown}: {size} bytes arrived of {content.length}")
@@ -122,7 +123,7 @@ class FtpEndpoint:
                 tries += 1
                 if tries == TRIES or not may_pass(error):
                     raise sentence_for(error, self._at(path)) from error
-                pause(tries, error, self._at(path))
+                pause(tries, error, self._at(path), self._stops)
                 self._compare(path, known)
             except BaseException:
                 self._drop()
@@ -223,7 +224,7 @@ class FtpEndpoint:
                 self._drop()
                 raise
 
-        return retry(once, self._at(path))
+        return retry(once, self._at(path), self._stops)
 
     def _rename(self, path: str, place: str, length: int) -> None:
         target = self._path(path)

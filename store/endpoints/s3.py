@@ -27,9 +27,9 @@ from typing import Any
 from store.archive.members import Member
 from store.archive.pieces import Piece
 from store.endpoints.base import CHUNK, Body, Known, Progress, write_files
-from store.endpoints.trouble import CONNECT_SECONDS, SILENCE_SECONDS, retry, told
+from store.endpoints.trouble import CONNECT_SECONDS, SILENCE_SECONDS, Stops, refuse_if_stopped, retry, told
 from store.endpoints.unfinished import Unfinished
-from store.errors import CancelledError, RemoteError, RemoteNotFoundError, SourceChangedError, StoreError
+from store.errors import RemoteError, RemoteNotFoundError, SourceChangedError, StoreError
 from store.location import Location
 
 log = logging.getLogger(__name__)
@@ -59,10 +59,11 @@ class S3Endpoint:
 
     can_seek = True
 
-    def __init__(self, location: Location) -> None:
+    def __init__(self, location: Location, stops: Stops = ()) -> None:
         import s3fs  # here, since it takes a second to load
 
         self._location = location
+        self.stops = tuple(stops)
         self._bucket = location.host
         params = dict(location.params)
         self.write_options: dict[str, Any] = {
@@ -80,14 +81,14 @@ class S3Endpoint:
                 config[option] = "when_required"
         config |= {name: float(params.pop(name)) for name in _NUMBERS if name in params}
         self._silence_seconds: float = config["read_timeout"]
-        client = {"region_name": params.pop(name) for name in ("region", "region_name") if name in params}
         options: dict[str, Any] = dict(params)
+        region = options.pop("region", options.pop("region_name", None))
         if "anon" in options:
             options["anon"] = options["anon"].lower() in ("1", "true", "yes")
         self._fs = s3fs.S3FileSystem(
             key=location.user,
             secret=location.password,
-            client_kwargs=client,
+            client_kwargs={"region_name": region} if region else {},
             config_kwargs=config,
             use_listings_cache=False,
             skip_instance_cache=True,
@@ -141,7 +142,7 @@ class S3Endpoint:
 
         def fetch() -> bytes:
             try:
-                content: bytes = self._wait(self._fetch(path, known.stamp, offset, size))
+                content: bytes = self._wait(self._fetch(path, known.stamp, offset, size), None, self.stops)
             except OSError as error:
                 if code_of(error) in ("PreconditionFailed", "412"):
                     raise SourceChangedError(f"{location.shown} was replaced while it was read: start again") from error
@@ -150,7 +151,7 @@ class S3Endpoint:
                 raise ConnectionError(f"{len(content)} bytes came where {size} were asked for")
             return content
 
-        return retry(fetch, location)
+        return retry(fetch, location, self.stops)
 
     def read_small(self, path: str, limit: int) -> bytes | None:
         """As `Source.read_small`."""
@@ -187,7 +188,7 @@ class S3Endpoint:
 
     def remove(self, path: str) -> None:
         """Remove an object if it is there."""
-        self.call(path, "delete_object", Key=path)
+        self.call(path, "delete_object", None, (), Key=path)
 
     def close(self) -> None:
         """As `Source.close`."""
@@ -197,9 +198,10 @@ class S3Endpoint:
                 asyncio.run_coroutine_threadsafe(session.close(), self._fs.loop).result(5)
 
     def call(
-        self, path: str, method: str, body: Body | None = None, stop: threading.Event | None = None, **arguments: Any
+        self, path: str, method: str, body: Body | None = None, stops: Stops | None = None, **arguments: Any
     ) -> dict[str, Any]:
-        """One request, tried again as makes sense. `stop`: once it is set, CancelledError is raised."""
+        """One request, tried again as makes sense. `stops`: instead of those of the endpoint."""
+        heeded = self.stops if stops is None else stops
 
         def action() -> dict[str, Any]:
             extra = {}
@@ -208,7 +210,7 @@ class S3Endpoint:
                 extra["Body"] = body
             try:
                 answer: dict[str, Any] = self._wait(
-                    self._fs._call_s3(method, Bucket=self._bucket, **arguments, **extra), body, stop
+                    self._fs._call_s3(method, Bucket=self._bucket, **arguments, **extra), body, heeded
                 )
             except Exception as error:
                 if body is not None and body.error is not None:
@@ -216,7 +218,7 @@ class S3Endpoint:
                 raise
             return answer
 
-        return retry(action, self.at(path), stop)
+        return retry(action, self.at(path), heeded)
 
     def abort(self, path: str, upload: str) -> None:
         """End a multipart upload, so that nothing of it is kept.
@@ -226,10 +228,10 @@ class S3Endpoint:
         """
         for _ in range(_ABORTS):
             with suppress(RemoteNotFoundError):
-                self.call(path, "abort_multipart_upload", Key=path, UploadId=upload)
+                self.call(path, "abort_multipart_upload", None, (), Key=path, UploadId=upload)
             # A part that was on its way may come after it.
             try:
-                self.call(path, "list_parts", Key=path, UploadId=upload)
+                self.call(path, "list_parts", None, (), Key=path, UploadId=upload)
             except RemoteNotFoundError:
                 return
         raise RemoteError(f"{self.at(path).shown}: an unfinished multipart upload of it could not be ended")
@@ -278,7 +280,7 @@ class S3Endpoint:
             content: bytes = await stream.read()
         return content
 
-    def _wait(self, request: Any, body: Body | None = None, stop: threading.Event | None = None) -> Any:
+    def _wait(self, request: Any, body: Body | None, stops: Stops) -> Any:
         """The answer to a request, unless the server is silent for too long."""
         future = asyncio.run_coroutine_threadsafe(request, self._fs.loop)
         begun = time.monotonic()
@@ -288,8 +290,7 @@ class S3Endpoint:
                 if done:
                     return future.result()
                 last = max(begun, body.touched) if body is not None else begun
-                if stop is not None and stop.is_set():
-                    raise CancelledError("the export was given up")
+                refuse_if_stopped(stops)
                 # A little more than what the library waits for an answer: it does not watch over what it sends.
                 if time.monotonic() - last > self._silence_seconds + CONNECT_SECONDS:
                     raise TimeoutError(f"the server was silent for {self._silence_seconds:g} s")
@@ -311,6 +312,7 @@ class _Multipart:
         self._size = size
         self._progress = progress
         self._stop = threading.Event()
+        self._stops = (*endpoint.stops, self._stop)
 
     def run(self) -> str | None:
         """Send all; the object's ETag, as far as it can be told what it must be."""
@@ -380,7 +382,7 @@ class _Multipart:
         return expected if etag and etag.endswith(f"-{len(sums)}") else etag
 
     def _call(self, method: str, body: Body | None = None, **arguments: Any) -> dict[str, Any]:
-        return self._endpoint.call(self._path, method, body, self._stop, Key=self._path, **arguments)
+        return self._endpoint.call(self._path, method, body, self._stops, Key=self._path, **arguments)
 
 
 def etag_of(answer: dict[str, Any]) -> str | None:

@@ -19,7 +19,7 @@ from store.archive.members import Member
 from store.archive.pieces import Piece
 from store.endpoints.base import Body, Known, Progress, write_files
 from store.endpoints.beside import beside
-from store.endpoints.trouble import CONNECT_SECONDS, SILENCE_SECONDS, TRIES, may_pass, pause, retry, sentence_for
+from store.endpoints.trouble import CONNECT_SECONDS, SILENCE_SECONDS, TRIES, Stops, may_pass, pause, retry, sentence_for
 from store.errors import BadLocationError, RemoteDeniedError, RemoteError, SourceChangedError
 from store.location import Location
 
@@ -38,13 +38,14 @@ class SftpEndpoint:
 
     can_seek = True
 
-    def __init__(self, location: Location) -> None:
+    def __init__(self, location: Location, stops: Stops = ()) -> None:
         host, colon, port = location.host.rpartition(":")
         if not colon or port.endswith("]"):
             host, port = location.host, str(_PORT)
         if not port.isdigit():
             raise BadLocationError(f"{location.shown}: {port!r} is no port")
         self._location = location
+        self._stops = stops
         self._host, self._port = host.strip("[]"), int(port)
         self._silence_seconds = float(location.params.get("timeout", SILENCE_SECONDS))
         self._client: paramiko.SSHClient | None = None
@@ -62,7 +63,7 @@ class SftpEndpoint:
                     self._drop()
                     if number == TRIES or not may_pass(error):
                         raise sentence_for(error, self._at(path)) from error
-                    pause(number, error, self._at(path))
+                    pause(number, error, self._at(path), self._stops)
             size = self._run(path, lambda sftp: sftp.stat(place).st_size)
             if size != content.length:
                 raise RemoteError(f"{self._at(path).shown}: {size} bytes arrived of {content.length}")
@@ -220,7 +221,7 @@ class SftpEndpoint:
                 self._drop()
                 raise
 
-        return retry(once, self._at(path))
+        return retry(once, self._at(path), self._stops)
 
     def _path(self, path: str) -> str:
         return f"/{path}"

@@ -14,7 +14,7 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -28,6 +28,7 @@ TRIES = 5
 CONNECT_SECONDS = 10.0  # for a connection to be made
 SILENCE_SECONDS = 30.0  # after which a server that neither takes nor gives a byte counts as hung
 _FIRST_PAUSE = 0.5  # seconds; doubled each time
+_POLL_SECONDS = 0.2
 _MAX_REASON = 300  # characters
 _PASSING = (
     errno.EBUSY,  # what s3fs makes of 503
@@ -42,6 +43,7 @@ _PASSING = (
 )
 _PASSING_NAMES = (
     "HTTPClientError",  # botocore
+    "EndpointConnectionError",
     "ResponseParserError",
     "ClientError",  # aiohttp; botocore's has a response
     "SSHException",  # paramiko
@@ -57,13 +59,14 @@ _DENIED_NAMES = (
 )
 
 Result = TypeVar("Result")
+Stops = Sequence[threading.Event]  # set by whoever does not want it any more
 
 
-def retry(action: Callable[[], Result], location: Location, stop: threading.Event | None = None) -> Result:
-    """What `action` gives, tried again while it fails in a way that may pass, until `stop` is set.
+def retry(action: Callable[[], Result], location: Location, stops: Stops = ()) -> Result:
+    """What `action` gives, tried again while it fails in a way that may pass, until one of `stops` is set.
 
     Raises:
-        CancelledError: `stop` was set while there was something to wait for.
+        CancelledError: one was set while there was something to wait for.
         StoreError: a sentence about `location`.
     """
     for number in range(1, TRIES + 1):
@@ -72,18 +75,23 @@ def retry(action: Callable[[], Result], location: Location, stop: threading.Even
         except Exception as error:
             if number == TRIES or not may_pass(error):
                 raise sentence_for(error, location) from error
-            pause(number, error, location, stop)
+            pause(number, error, location, stops)
     raise AssertionError("unreachable")
 
 
-def pause(number: int, error: BaseException, location: Location, stop: threading.Event | None = None) -> None:
-    """Wait before the next try; raises CancelledError once `stop` is set."""
+def pause(number: int, error: BaseException, location: Location, stops: Stops = ()) -> None:
+    """Wait before the next try; raises CancelledError once one of `stops` is set."""
     log.info("%s: try %d failed, trying again: %s", location.shown, number, _reason(error, location))
-    seconds = _FIRST_PAUSE * 2 ** (number - 1) * random.uniform(0.8, 1.2)
-    if stop is None:
-        time.sleep(seconds)
-    elif stop.wait(seconds):
-        raise CancelledError(f"{location.shown}: given up")
+    end = time.monotonic() + _FIRST_PAUSE * 2 ** (number - 1) * random.uniform(0.8, 1.2)
+    while (left := end - time.monotonic()) > 0:
+        refuse_if_stopped(stops)
+        time.sleep(min(left, _POLL_SECONDS))
+
+
+def refuse_if_stopped(stops: Stops) -> None:
+    """Raises CancelledError if one of them is set."""
+    if any(stop.is_set() for stop in stops):
+        raise CancelledError("it was given up")
 
 
 @contextmanager
