@@ -201,6 +201,7 @@ class SeaweedServer(S3Server):
             "-volume.max=100",
             "-volume.minFreeSpace=100MiB",
             "-s3",
+            "-s3.autoCreateBucket=false",
             f"-s3.port={self.port}",
             f"-s3.port.grpc={self._s3_grpc}",
             "-s3.port.iceberg=0",
