@@ -26,6 +26,21 @@ _LOCAL = (
     "zip",
 )  # BentoML takes the last three for the first, from its PyFilesystem days
 _PROTOCOLS = frozenset(known_implementations) | {"ftps"}
+_HARMLESS = (
+    "acl",
+    "anon",
+    "cache-control",
+    "connect_timeout",
+    "endpoint_url",
+    "identity",
+    "known_hosts",
+    "profile",
+    "read_timeout",
+    "region",
+    "region_name",
+    "storage-class",
+    "timeout",
+)
 _CREDENTIALS = re.compile(r"(?<=://)[^/?#]*@")
 _QUERY = re.compile(r"\?.*", re.DOTALL)
 
@@ -69,9 +84,13 @@ class Location:
 
     @property
     def secrets(self) -> list[str]:
-        """What must appear nowhere: the password and the values of parameters."""
-        query = self.path.partition("?")[2] if self.is_web else ""
-        return [text for text in (self.password, *self.params.values(), query) if text]
+        """What must appear nowhere: the password, and the values of parameters unless they are known to be harmless."""
+        params = {**self.params}
+        if self.is_web:
+            query = self.path.partition("?")[2]
+            params |= {"": query, **dict(parse_qsl(query))}
+        values = [value for key, value in params.items() if key not in _HARMLESS]
+        return [text for text in (self.password, *values) if text]
 
     def at(self, path: str) -> Location:
         """Another path of the same host."""

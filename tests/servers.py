@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ import pytest
 from tests.harness import wait_until
 
 _START_SECONDS = 60.0
+# A server ends with the thread that started it (setpriv), so that thread must live as long as this process.
+_starter = ThreadPoolExecutor(1, thread_name_prefix="starter")
 _BESIDE_PYTHON = Path(sys.executable).parent
 
 
@@ -53,15 +56,15 @@ class _Server:
     def start(self) -> None:
         assert self._process is None, "it runs already"
         with (self.base / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                # It ends with the thread that started it; pytest's main thread, as long as fixtures are made there.
+            self._process = _starter.submit(
+                subprocess.Popen[bytes],
                 ["setpriv", "--pdeathsig", "KILL", *self._command()],
                 cwd=self.base,
                 env={**os.environ, "HOME": str(self.base), "TMPDIR": str(self.base)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-            )
+            ).result()
         try:
             wait_until(self._is_up, _START_SECONDS, f"{self.base.name} answers; see {self.base}/server.log", 0.1)
         except BaseException:
@@ -327,6 +330,8 @@ class Proxy:
             threading.Thread(target=self._serve, args=(client,), name="proxy", daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
+        if self.trouble_when is not None:
+            self.trouble = self.trouble_when(self)
         if self.trouble in ("refuse", "reset"):
             with contextlib.suppress(OSError):
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")

@@ -49,6 +49,7 @@ class FtpEndpoint:
     def write(self, path: str, content: Piece, progress: Progress) -> None:
         """As `Target.write`."""
         place = beside(self._path(path))
+        begun = False
         try:
             for number in range(1, TRIES + 1):
                 sent = 0
@@ -60,7 +61,9 @@ class FtpEndpoint:
                     progress(len(block))
 
                 try:
-                    self._ftp().storbinary(f"STOR {place}", body, CHUNK, tell)
+                    ftp = self._ftp()
+                    begun = True
+                    ftp.storbinary(f"STOR {place}", body, CHUNK, tell)
                     break
                 except Exception as error:
                     progress(-sent)
@@ -76,8 +79,9 @@ class FtpEndpoint:
             self._rename(path, place, content.length)
         except BaseException:
             self._drop()  # whatever is under way on it
-            with suppress(Exception):
-                self._ftp().delete(place)
+            if begun:
+                with suppress(Exception):
+                    self._ftp().delete(place)
             raise
 
     def write_folder(self, path: str, members: Sequence[Member], progress: Progress) -> None:

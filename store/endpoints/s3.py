@@ -80,7 +80,7 @@ class S3Endpoint:
             if f"AWS_{option.upper()}" not in os.environ:
                 config[option] = "when_required"
         config |= {name: float(params.pop(name)) for name in _NUMBERS if name in params}
-        self._silence_seconds: float = config["read_timeout"]
+        self._silence_seconds: float = config["connect_timeout"] + config["read_timeout"]
         options: dict[str, Any] = dict(params)
         region = options.pop("region", options.pop("region_name", None))
         if "anon" in options:
@@ -95,6 +95,7 @@ class S3Endpoint:
             **options,
         )
         self._fs.retries = 1
+        self._fs.loop.call_soon_threadsafe(self._fs.loop.set_exception_handler, _log_quietly)
 
     def write(self, path: str, content: Piece, progress: Progress) -> None:
         """As `Target.write`; in parts if it is large."""
@@ -291,8 +292,8 @@ class S3Endpoint:
                     return future.result()
                 last = max(begun, body.touched) if body is not None else begun
                 refuse_if_stopped(stops)
-                # A little more than what the library waits for an answer: it does not watch over what it sends.
-                if time.monotonic() - last > self._silence_seconds + CONNECT_SECONDS:
+                # The library watches over its connecting and over answers, but not over what it sends.
+                if time.monotonic() - last > self._silence_seconds:
                     raise TimeoutError(f"the server was silent for {self._silence_seconds:g} s")
         finally:
             future.cancel()
@@ -383,6 +384,17 @@ class _Multipart:
 
     def _call(self, method: str, body: Body | None = None, **arguments: Any) -> dict[str, Any]:
         return self._endpoint.call(self._path, method, body, self._stops, Key=self._path, **arguments)
+
+
+def _log_quietly(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """aiohttp leaves tasks behind whose connection broke. Whoever made the request has been told of that."""
+    error = context.get("exception")
+    if isinstance(error, (OSError, asyncio.CancelledError)) or "ClientError" in {
+        kind.__name__ for kind in type(error).__mro__
+    }:
+        log.debug("a connection to a server: %s", error)
+    else:
+        loop.default_exception_handler(context)
 
 
 def etag_of(answer: dict[str, Any]) -> str | None:
