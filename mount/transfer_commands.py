@@ -314,7 +314,8 @@ def _run(jobs: list[_Job], stop: threading.Event, at_once: int, *, quiet: bool, 
                 done, left = wait(left, _POLL_SECONDS, FIRST_COMPLETED)
                 for future in sorted(done, key=list(begun).index):
                     job, times = begun[future]
-                    status = status or ended(job, future, times[0] if times else 0.0)
+                    code = ended(job, future, times[0] if times else 0.0)
+                    status = status or code
         except KeyboardInterrupt:
             stop.set()
             click.echo("bentofs: interrupted: what is under way is taken back", err=True)
