@@ -25,6 +25,7 @@ from rich.filesize import decimal
 
 from mount.process_title import hide
 from mount.progress import Reporter, Task
+from store.compression import Compression
 from store.errors import (
     BadLocationError,
     BadModelError,
@@ -131,11 +132,19 @@ def _common(command: Callable[..., None]) -> Callable[..., None]:
 @click.argument("arguments", nargs=-1, metavar="[TAG]... [PATH|URL|-]")
 @click.option("--all", "everything", is_flag=True, help="All models of the store; no TAG then.")
 @click.option("--sha256", is_flag=True, help="Write <file>.sha256 beside each archive.")
+@click.option(
+    "--compression",
+    type=click.Choice([choice.value for choice in Compression]),
+    default=Compression.AUTO.value,
+    show_default=True,
+    help="What .tar.gz and .zip compress: what is worth it, everything (.bentomodel, too), or nothing.",
+)
 @_common
 def export_command(
     arguments: tuple[str, ...],
     everything: bool,
     sha256: bool,
+    compression: str,
     format_name: str | None,
     store: str | None,
     quiet: bool,
@@ -151,7 +160,7 @@ def export_command(
     tags, path = _tags_and_path(arguments, everything)
     to_stdout = path == "-"
     stop = threading.Event()
-    with _reported(), opened_exporter(store) as (models, exporter):
+    with _reported(), opened_exporter(store, Compression(compression)) as (models, exporter):
         target = _location("/dev/stdout" if to_stdout else path, parts)
         wanted = [models.find(text) for text in tags] if not everything else models.tags()
         if to_stdout:
@@ -164,6 +173,10 @@ def export_command(
                 raise click.UsageError(f"{target.shown} is to hold several models: end it with a slash for a folder")
             target = target.at(f"{target.path}/")
         exports = _spread([exporter.plan(tag, target, format_name) for tag in wanted], target)
+
+        def give_up() -> None:
+            stop.set()
+            exporter.give_up()
 
         def job(export: Export) -> _Job:
             def run(task: Task) -> Report:
@@ -178,7 +191,7 @@ def export_command(
 
             return _Job(str(export.model.tag), run)
 
-        _run(list(map(job, exports)), stop, jobs, quiet=quiet, as_json=as_json, to_stderr=to_stdout)
+        _run(list(map(job, exports)), give_up, jobs, quiet=quiet, as_json=as_json, to_stderr=to_stdout)
 
 
 @click.command(name="import")
@@ -228,7 +241,7 @@ def import_command(
 
                 return _Job("standard input" if place is None else place.shown, run)
 
-            _run(list(map(job, places)), stop, jobs, quiet=quiet, as_json=as_json, to_stderr=False)
+            _run(list(map(job, places)), stop.set, jobs, quiet=quiet, as_json=as_json, to_stderr=False)
 
 
 def _tags_and_path(arguments: Sequence[str], everything: bool) -> tuple[Sequence[str], str]:
@@ -281,8 +294,10 @@ def _location(path: str, parts: Mapping[str, Any]) -> Location:
     return location
 
 
-def _run(jobs: list[_Job], stop: threading.Event, at_once: int, *, quiet: bool, as_json: bool, to_stderr: bool) -> None:
-    """Run transfers, some at a time, and report each as it ends."""
+def _run(
+    jobs: list[_Job], give_up: Callable[[], None], at_once: int, *, quiet: bool, as_json: bool, to_stderr: bool
+) -> None:
+    """Run transfers, some at a time, and report each as it ends. `give_up` has those end that are under way."""
     status = 0
 
     def ended(job: _Job, future: Future[Report], seconds: float) -> int:
@@ -317,11 +332,11 @@ def _run(jobs: list[_Job], stop: threading.Event, at_once: int, *, quiet: bool, 
                     code = ended(job, future, times[0] if times else 0.0)
                     status = status or code
         except KeyboardInterrupt:
-            stop.set()
+            give_up()
             click.echo("bentofs: interrupted: what is under way is taken back", err=True)
             status = _INTERRUPTED
         finally:
-            pool.shutdown(wait=True, cancel_futures=stop.is_set())
+            pool.shutdown(wait=True, cancel_futures=status == _INTERRUPTED)
     if status:
         raise _Failed(status)
 

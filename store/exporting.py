@@ -26,15 +26,13 @@ from store.tag import Tag
 
 FOLDER = "folder"
 
-# A .bentomodel is a tar.xz. Whoever asks for that by its name gets those bytes, unless there is a format of its own.
-_FORMATS: dict[str, Format] = {"tar.xz": BENTOMODEL._replace(name="tar.xz"), **FORMATS}
 # What BentoML calls formats, and what else people write.
 _ALIASES = {"gz": "tar.gz", "tgz": "tar.gz", "xz": "tar.xz", "txz": "tar.xz", "bz2": "tar.bz2", "tbz2": "tar.bz2"}
 
 
 def known_formats() -> list[str]:
     """What `format_named` takes, for users."""
-    return [*_FORMATS, *(alias for alias, name in _ALIASES.items() if name in _FORMATS), FOLDER]
+    return [*FORMATS, *_ALIASES, FOLDER]
 
 
 def format_named(name: str) -> Format | None:
@@ -45,7 +43,7 @@ def format_named(name: str) -> Format | None:
     """
     if name == FOLDER:
         return None
-    kind = _FORMATS.get(_ALIASES.get(name, name))
+    kind = FORMATS.get(_ALIASES.get(name, name))
     if kind is None:
         raise BadLocationError(f"{name!r} is no format that is known here; there are {', '.join(known_formats())}")
     return kind
@@ -54,7 +52,7 @@ def format_named(name: str) -> Format | None:
 def format_of(path: str) -> Format:
     """The format that a path's extension names; .bentomodel for any other, as BentoML has it."""
     extension = os.path.splitext(path)[1][1:]
-    return _FORMATS.get(_ALIASES.get(extension, extension), BENTOMODEL)
+    return FORMATS.get(_ALIASES.get(extension, extension), BENTOMODEL)
 
 
 @dataclass(frozen=True)
@@ -103,8 +101,12 @@ class Exporter:
             target = target.at(target.path + kind.suffix)
         return Export(model, kind, target)
 
+    def give_up(self) -> None:
+        """End what is being measured: whoever waits for it gets CancelledError, now and later."""
+        self._archives.close()
+
     def size(self, export: Export) -> int:
-        """Bytes that an export will write."""
+        """Bytes that an export will write. For what is compressed they must be measured, which takes a while."""
         return self._archives.open(export.model, export.format).length if export.format else export.model.size
 
     def run(self, export: Export, progress: Progress, *, sha256: bool = False, stops: Stops = ()) -> Exported:

@@ -252,8 +252,6 @@ def _kinds(format_name: str | None) -> tuple[Kind, ...] | None:
         return ()
     if format_name == FOLDER:
         return None
-    if format_name in ("bz2", "tbz2", "tar.bz2"):  # read, even where it is not written
-        return _KINDS["tar.bz2"]
     kind = format_named(format_name)
     return None if kind is None else _KINDS[kind.name]
 

@@ -13,6 +13,8 @@ from contextlib import ExitStack, contextmanager
 
 from store.archives import Archives
 from store.catalog import ModelStore
+from store.compression import Compression
+from store.digests import Digests
 from store.endpoints.trouble import Stops
 from store.errors import StoreUnreadableError
 from store.exporting import Exporter
@@ -90,18 +92,22 @@ def import_model(
 
 
 @contextmanager
-def opened_exporter(store: str | None) -> Iterator[tuple[ModelStore, Exporter]]:
-    """What it takes to export from a store.
+def opened_exporter(
+    store: str | None, compression: Compression = Compression.AUTO
+) -> Iterator[tuple[ModelStore, Exporter]]:
+    """What it takes to export from a store. Its archives are those that a mount with the same compression shows.
 
     Raises:
         StoreUnreadableError: there is none.
     """
     storage = LocalStorage(_existing(store))
     index = Index()
+    archives = Archives(storage, index, compression)
     try:
         models = ModelStore(storage)
-        yield models, Exporter(models, Archives(storage, index))
+        yield models, Exporter(models, archives)
     finally:
+        archives.close()
         index.close()
 
 
@@ -130,8 +136,10 @@ def opened_fetcher(
         stack.callback(session.close)
         index = Index()
         stack.callback(index.close)
+        digests = Digests()
+        stack.callback(digests.close)
         models = ModelStore(LocalStorage(location))
-        importer = Importer(models, session, Measurements(index), limits=limits, overwrite=overwrite)
+        importer = Importer(models, session, Measurements(index), digests, limits=limits, overwrite=overwrite)
         stack.callback(importer.close, _CLOSE_SECONDS)
         yield Fetcher(importer, session, limits.members, stops)
 

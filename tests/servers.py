@@ -185,6 +185,8 @@ class SeaweedServer(S3Server):
         config.write_text(
             json.dumps({"identities": [{"name": "test", "credentials": credentials, "actions": actions}]})
         )
+        # A bucket takes one volume, not seven, and there may be many: each test has a bucket.
+        (self.base / "master.toml").write_text("[master.volume_growth]\ncopy_1 = 1\n")
         data = self.base / "data"
         data.mkdir(exist_ok=True)
         ports = [
@@ -201,7 +203,7 @@ class SeaweedServer(S3Server):
             *ports,
             "-master.telemetry=false",
             "-master.volumeSizeLimitMB=1024",
-            "-volume.max=100",
+            "-volume.max=2000",
             "-volume.minFreeSpace=100MiB",
             "-s3",
             "-s3.autoCreateBucket=false",

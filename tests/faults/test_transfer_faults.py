@@ -72,9 +72,8 @@ def once(trouble: str, count: int) -> Callable[[Proxy], str | None]:
 
 @pytest.mark.expect_log("unfinished|could not be reached|broke off")
 @pytest.mark.parametrize("kind", ["reset", "hang"])
-def test_a_server_that_is_gone(
-    seaweed: S3Server, proxy: Proxy, bucket: str, model: Path, kind: str, tmp_path: Path
-) -> None:
+@pytest.mark.usefixtures("model")
+def test_a_server_that_is_gone(seaweed: S3Server, proxy: Proxy, bucket: str, kind: str, tmp_path: Path) -> None:
     """Its parts stay with it, since nobody can tell it; the next export to the bucket does."""
     proxy.trouble_when = when_sent(kind, 20 << 20)
     begun = time.monotonic()
@@ -105,7 +104,8 @@ def test_a_server_that_recovers(
     assert seaweed.unfinished_uploads(bucket) == []
 
 
-def test_an_import_from_a_server_that_is_gone(proxy: Proxy, bucket: str, model: Path, other: str) -> None:
+@pytest.mark.usefixtures("model")
+def test_an_import_from_a_server_that_is_gone(proxy: Proxy, bucket: str, other: str) -> None:
     export_model("demo:v1", f"s3://{bucket}/m.tar")
     proxy.received = 0
     proxy.trouble_when = lambda proxy: "reset" if proxy.received > 20 << 20 else None
@@ -130,7 +130,8 @@ class Command:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted(seaweed: S3Server, proxy: Proxy, bucket: str, model: Path, number: int) -> None:
+@pytest.mark.usefixtures("model")
+def test_interrupted(seaweed: S3Server, proxy: Proxy, bucket: str, number: int) -> None:
     proxy.bytes_per_second = 8e6
     with ended(Command("export", "demo:v1", f"s3://{bucket}/m.tar").process) as process:
         wait_until(lambda: proxy.sent > 4 << 20, 30, "some has been sent")
@@ -145,7 +146,8 @@ def test_interrupted(seaweed: S3Server, proxy: Proxy, bucket: str, model: Path, 
     assert seaweed.unfinished_uploads(bucket) == []
 
 
-def test_killed(seaweed: S3Server, proxy: Proxy, bucket: str, model: Path) -> None:
+@pytest.mark.usefixtures("model")
+def test_killed(seaweed: S3Server, proxy: Proxy, bucket: str) -> None:
     proxy.bytes_per_second = 8e6
     with ended(Command("export", "demo:v1", f"s3://{bucket}/m.tar").process) as process:
         wait_until(lambda: proxy.sent > 4 << 20, 30, "some has been sent")
@@ -156,11 +158,12 @@ def test_killed(seaweed: S3Server, proxy: Proxy, bucket: str, model: Path) -> No
     assert process.returncode == -signal.SIGKILL
 
 
+@pytest.mark.usefixtures("model")
+@pytest.mark.usefixtures("model")
 def test_a_server_that_is_killed_meanwhile(
     rclone: RcloneServer,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    model: Path,
     expect_log: Callable[[str], None],
 ) -> None:
     for name, value in {**home_of(tmp_path), **rclone.environment()}.items():
@@ -236,7 +239,8 @@ def test_ftp_nothing_is_left(ftp_server: FtpServer, ftp_url: str, model: Path) -
     wait_until(lambda: not os.listdir(ftp_server.root), 5, "nothing is left")
 
 
-def test_ftp_wrong_password(ftp_server: FtpServer, ftp_url: str, model: Path) -> None:
+@pytest.mark.usefixtures("ftp_url", "model")
+def test_ftp_wrong_password(ftp_server: FtpServer) -> None:
     with pytest.raises(RemoteDeniedError) as raised:
         export_model("demo:v1", f"ftp://me:wrong-secret@127.0.0.1:{ftp_server.port}/m.tar")
     assert "wrong-secret" not in str(raised.value)

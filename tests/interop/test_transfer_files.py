@@ -122,13 +122,15 @@ def test_what_is_not_there(place: Place, other: Path) -> None:
         import_model(place.url("missing.tar"), store=str(other))
 
 
-def test_bentoml_reads_what_was_exported(place: Place, model: Path, other: Path) -> None:
+@pytest.mark.usefixtures("model")
+def test_bentoml_reads_what_was_exported(place: Place, other: Path) -> None:
     export_model("demo:v1", place.url("m.bentomodel"))
     Judge("1.4").run(other, "import", str(place.root / "m.bentomodel"))
     assert list(Judge("1.4").describe(other)) == ["demo:v1"]
 
 
-def test_an_unknown_host_key_is_refused(ssh_server: SshServer, model: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("model")
+def test_an_unknown_host_key_is_refused(ssh_server: SshServer, tmp_path: Path) -> None:
     url = (
         f"sftp://{getpass.getuser()}@127.0.0.1:{ssh_server.port}{tmp_path}/m.tar?identity={quote(str(ssh_server.key))}"
     )
@@ -150,7 +152,8 @@ def web(tmp_path: Path) -> Iterator[str]:
         server.shutdown()
 
 
-def test_a_web_server(web: str, model: Path, tmp_path: Path, other: Path) -> None:
+@pytest.mark.usefixtures("model")
+def test_a_web_server(web: str, tmp_path: Path, other: Path) -> None:
     """Python's own, which knows no ranges."""
     for name in ("m.bentomodel", "m.zip"):
         export_model("demo:v1", str(tmp_path / "web" / name), sha256=True)

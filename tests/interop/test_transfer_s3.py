@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from store.endpoints.s3 import MAX_OBJECT, MAX_PARTS, part_size
 from store.errors import DamagedArchiveError, RemoteDeniedError, RemoteNotFoundError, SourceChangedError
 from store.location import Location
-from store.transfer import export_model, import_model, opened_exporter
+from store.transfer import export_model, import_model, opened_exporter, opened_fetcher
 from tests.harness import ROOT, ended, home_of, make_model
 from tests.interop.conftest import Judge
 from tests.servers import S3Server
@@ -85,7 +85,9 @@ def test_folder_there_and_back(server: S3Server, bucket: str, model: Path, other
     assert server.unfinished_uploads(bucket) == []
 
 
-def test_bentoml_reads_what_was_exported(server: S3Server, bucket: str, model: Path, other: Path) -> None:
+@pytest.mark.parametrize("server", ["seaweed"], indirect=True)
+@pytest.mark.usefixtures("model")
+def test_bentoml_reads_what_was_exported(bucket: str, other: Path) -> None:
     for name in ("m.bentomodel", "m.zip"):
         export_model("demo:v1", f"s3://{bucket}/{name}")
         judge = other / name
@@ -95,7 +97,8 @@ def test_bentoml_reads_what_was_exported(server: S3Server, bucket: str, model: P
         assert (judge / "bentoml/models/demo/v1/weights.bin").read_bytes() == _FILES["weights.bin"]
 
 
-def test_what_bentoml_exported_is_imported(server: S3Server, bucket: str, tmp_path: Path, other: Path) -> None:
+@pytest.mark.parametrize("server", ["seaweed"], indirect=True)
+def test_what_bentoml_exported_is_imported(bucket: str, tmp_path: Path, other: Path) -> None:
     Judge("1.4").run(tmp_path, "save")
     saved = tmp_path / "bentoml/models/rich/v1.0-rc.1"
     for path, *form in (("m.bentomodel",), ("m.tar.gz",), ("m.zip",), ("folder", "folder")):
@@ -108,6 +111,7 @@ def test_what_bentoml_exported_is_imported(server: S3Server, bucket: str, tmp_pa
         subprocess.run(["diff", "-r", str(saved), str(store / "rich/v1.0-rc.1")], check=True)
 
 
+@pytest.mark.parametrize("server", ["seaweed"], indirect=True)
 def test_the_same_name_in_a_folder_as_bentoml_gives(bucket: str, server: S3Server, store: Path, tmp_path: Path) -> None:
     make_model(store, "demo:v1", {"small": b"x"})
     ours = export_model("demo:v1", f"s3://{bucket}/ours/")
@@ -135,11 +139,10 @@ def test_nothing_is_left_of_an_export_that_failed(server: S3Server, bucket: str,
             assert list(server.keys(bucket)) == ["there.tar"]
 
 
+@pytest.mark.usefixtures("model")
 def test_an_import_of_an_object_that_is_replaced_meanwhile(
-    seaweed: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: Path, other: Path
+    seaweed: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: Path
 ) -> None:
-    from store.transfer import opened_fetcher
-
     for name, value in {**home_of(tmp_path), **seaweed.environment()}.items():
         monkeypatch.setenv(name, value)
     bucket = seaweed.new_bucket()
@@ -158,7 +161,8 @@ def test_an_import_of_an_object_that_is_replaced_meanwhile(
     assert not (other / "demo").exists()
 
 
-def test_what_is_not_there_and_who_may_not(server: S3Server, bucket: str, model: Path, other: Path) -> None:
+@pytest.mark.usefixtures("model")
+def test_what_is_not_there_and_who_may_not(server: S3Server, bucket: str, other: Path) -> None:
     with pytest.raises(RemoteNotFoundError, match=f"s3://{bucket}/missing is not there"):
         import_model(f"s3://{bucket}/missing", store=str(other))
     with pytest.raises(RemoteNotFoundError):

@@ -106,7 +106,8 @@ def test_standard_input_and_output(shell: Shell) -> None:
     assert done.returncode == 0
     assert b"iris:v1 -> standard output" in done.stderr
     (shell.base / "m.tar").write_bytes(done.stdout)
-    assert tarfile.open(shell.base / "m.tar").getnames() == ["model.yaml", "w"]
+    with tarfile.open(shell.base / "m.tar") as archive:
+        assert archive.getnames() == ["model.yaml", "w"]
     assert "standard input -> " not in shell.succeeds(
         "import", "-", "--store", shell.other, input=done.stdout, env=shell.environment
     )

@@ -81,7 +81,8 @@ def same(model: Path, store: str, *, modes: bool = True) -> None:
     "name", ["m.bentomodel", "m.tar", "m.tar.gz", "m.gz", "m.tgz", "m.zip", "m.xz", "m.tar.xz", "m"]
 )
 @pytest.mark.parametrize("where", ["", "file", "memory"])
-def test_there_and_back(model: Path, other: str, tmp_path: Path, memory: object, name: str, where: str) -> None:
+@pytest.mark.usefixtures("memory")
+def test_there_and_back(model: Path, other: str, tmp_path: Path, name: str, where: str) -> None:
     target = {"": name, "file": f"file://{tmp_path}/{name}", "memory": f"memory://bucket/{name}"}[where]
     url = export_model("demo:v1", target)
     expected = name if "." in name else f"{name}.bentomodel"
@@ -92,7 +93,8 @@ def test_there_and_back(model: Path, other: str, tmp_path: Path, memory: object,
 
 
 @pytest.mark.parametrize("where", ["", "memory://bucket/"])
-def test_folders(model: Path, other: str, tmp_path: Path, memory: object, where: str) -> None:
+@pytest.mark.usefixtures("memory")
+def test_folders(model: Path, other: str, tmp_path: Path, where: str) -> None:
     assert export_model("demo", f"{where}out", "folder") == (f"{where}out" if where else str(tmp_path / "out"))
     if not where:
         subprocess.run(["diff", "-r", str(model), "out"], check=True)
@@ -110,7 +112,8 @@ def _filled(tmp_path: Path) -> Path:
     return tmp_path / "filled"
 
 
-def test_a_folder_gets_a_file_named_after_the_tag(model: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("model")
+def test_a_folder_gets_a_file_named_after_the_tag(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     assert export_model("demo:v1", "there") == f"{tmp_path}/there/demo-v1.bentomodel"
     assert export_model("demo:v1", "new/", "gz") == f"{tmp_path}/new/demo-v1.tar.gz"
@@ -118,7 +121,8 @@ def test_a_folder_gets_a_file_named_after_the_tag(model: Path, tmp_path: Path) -
     assert sorted(os.listdir("there")) == ["demo-v1", "demo-v1.bentomodel"]
 
 
-def test_formats_by_name(model: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("model")
+def test_formats_by_name() -> None:
     export_model("demo:v1", "a.tar", "zip")
     assert zipfile.is_zipfile("a.tar")
     assert export_model("demo:v1", "b.tar", "bentomodel").endswith("/b.tar.bentomodel")
@@ -128,10 +132,9 @@ def test_formats_by_name(model: Path, tmp_path: Path) -> None:
         import_model("a.tar", "rar")
 
 
-@pytest.mark.parametrize(
-    ("form", "fits"), [*itertools.product(["bentomodel", "tar", "gz", "zip"], repeat=2)]
-)
-def test_a_format_that_is_named_refuses_others(model: Path, other: str, form: str, fits: str) -> None:
+@pytest.mark.parametrize(("form", "fits"), [*itertools.product(["bentomodel", "tar", "gz", "zip"], repeat=2)])
+@pytest.mark.usefixtures("model")
+def test_a_format_that_is_named_refuses_others(other: str, form: str, fits: str) -> None:
     export_model("demo:v1", "m", fits)
     name = "m.bentomodel" if fits == "bentomodel" else "m"
     # A .bentomodel may be any tar: not all that were ever written are compressed in the same way.
@@ -143,7 +146,7 @@ def test_a_format_that_is_named_refuses_others(model: Path, other: str, form: st
         assert os.listdir(other) == []
 
 
-def test_importing_again(model: Path, other: str, tmp_path: Path) -> None:
+def test_importing_again(model: Path, other: str) -> None:
     export_model("demo:v1", "m.zip")
     for _ in range(2):
         assert import_model("m.zip", store=other) == ("demo", "v1")
@@ -155,7 +158,8 @@ def test_importing_again(model: Path, other: str, tmp_path: Path) -> None:
     assert os.listdir(Path(other).parent / ".models.bentofs" / "sessions") == []
 
 
-def test_a_file_is_replaced_whole_or_not_at_all(model: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("model")
+def test_a_file_is_replaced_whole_or_not_at_all() -> None:
     Path("m.tar").write_bytes(b"the old one")
     with opened_exporter(None) as (models, exporter):
         plan = exporter.plan(models.find("demo"), Location.parse("m.tar"))
@@ -187,7 +191,8 @@ def test_a_model_that_changes_meanwhile(model: Path, memory: fsspec.AbstractFile
     assert memory.find("/") == []
 
 
-def test_a_link_stays_and_what_it_leads_to_is_replaced(model: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("model")
+def test_a_link_stays_and_what_it_leads_to_is_replaced() -> None:
     Path("real").mkdir()
     Path("m.tar").symlink_to("real/m.tar")
     export_model("demo:v1", "m.tar")
@@ -195,7 +200,8 @@ def test_a_link_stays_and_what_it_leads_to_is_replaced(model: Path, tmp_path: Pa
     assert tarfile.is_tarfile("real/m.tar")
 
 
-def test_what_is_no_file_is_written_into(model: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("model")
+def test_what_is_no_file_is_written_into() -> None:
     os.mkfifo("pipe")
     reader = subprocess.Popen(["tar", "tf", "pipe"], stdout=subprocess.PIPE)
     export_model("demo:v1", "pipe", "tar")
@@ -205,7 +211,8 @@ def test_what_is_no_file_is_written_into(model: Path, tmp_path: Path) -> None:
         export_model("demo:v1", "/dev/full", "tar")
 
 
-def test_sums(model: Path, other: str) -> None:
+@pytest.mark.usefixtures("model")
+def test_sums(other: str) -> None:
     for target in ("m.tar", "memory://b/m.tar"):
         export_model("demo:v1", target, sha256=True)
     subprocess.run(["sha256sum", "-c", "m.tar.sha256"], check=True, stdout=subprocess.DEVNULL)
@@ -245,7 +252,8 @@ def test_what_is_no_model(other: str, memory: fsspec.AbstractFileSystem, where: 
 
 
 @pytest.mark.parametrize("where", ["", "memory://b/"])
-def test_a_damaged_archive(model: Path, other: str, memory: fsspec.AbstractFileSystem, where: str) -> None:
+@pytest.mark.usefixtures("model")
+def test_a_damaged_archive(other: str, memory: fsspec.AbstractFileSystem, where: str) -> None:
     for name in ("m.bentomodel", "m.zip", "m.tar.gz", "m.tar"):
         export_model("demo:v1", f"{where}{name}")
         content = memory.cat(f"/b/{name}") if where else Path(name).read_bytes()
@@ -260,7 +268,8 @@ def test_a_damaged_archive(model: Path, other: str, memory: fsspec.AbstractFileS
 
 
 @pytest.mark.parametrize("where", ["", "memory://b/"])
-def test_a_zip_that_only_its_directory_explains(model: Path, other: str, memory: object, where: str) -> None:
+@pytest.mark.usefixtures("memory")
+def test_a_zip_that_only_its_directory_explains(model: Path, other: str, where: str) -> None:
     """Members in another order than the directory has them: what came long ago is read again."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
@@ -277,7 +286,7 @@ def test_a_zip_that_only_its_directory_explains(model: Path, other: str, memory:
     same(model, other)
 
 
-def test_a_folder_with_links(model: Path, other: str, tmp_path: Path) -> None:
+def test_a_folder_with_links(model: Path, other: str) -> None:
     (model / "link").symlink_to("weights.bin")
     import_model(str(model), store=other)  # without being told that it is a folder
     assert (Path(other) / "demo/v1/link").read_bytes() == _FILES["weights.bin"]
@@ -287,7 +296,8 @@ def test_a_folder_with_links(model: Path, other: str, tmp_path: Path) -> None:
         import_model(str(model), "folder", store=other, overwrite=True)
 
 
-def test_given_up(model: Path) -> None:
+@pytest.mark.usefixtures("model")
+def test_given_up() -> None:
     stop = threading.Event()
     with opened_exporter(None) as (models, exporter):
         assert isinstance(exporter, Exporter)
