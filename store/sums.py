@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 
 SUFFIX = ".sha256"  # of the file that lies beside the one it is of
+_DIGEST = re.compile(r"[0-9a-fA-F]{64}")
+_ESCAPE = re.compile(r"\\([\\nr])")
+_ESCAPES = {"\\": "\\", "n": "\n", "r": "\r"}
 MAX_SUMS = 1 << 20  # bytes of such a file that are read
 
 
@@ -18,12 +22,13 @@ def write_sums(digest: str, name: str) -> bytes:
 def read_sums(content: bytes, alone: str) -> dict[str, str]:
     """The digests in a file of sums, by name without its folders; `alone`: whose a digest without a name is."""
     sums = {}
-    for line in content.decode(errors="surrogateescape").splitlines():
+    for line in content.decode(errors="surrogateescape").split("\n"):
         is_escaped = line.startswith("\\")
-        digest, _, name = line.removeprefix("\\").strip().partition(" ")
-        if len(digest) == 64:
-            name = name.lstrip(" *")
-            if is_escaped:
-                name = name.replace("\\n", "\n").replace("\\r", "\r").replace("\\\\", "\\")
-            sums[os.path.basename(name) or alone] = digest.lower()
+        digest, name = line.removeprefix("\\")[:64], line.removeprefix("\\")[64:].removesuffix("\r")
+        if not _DIGEST.fullmatch(digest):
+            continue
+        name = name[2:] if name.startswith(("  ", " *")) else name.strip()
+        if is_escaped:
+            name = _ESCAPE.sub(lambda match: _ESCAPES[match[1]], name)
+        sums[os.path.basename(name) or alone] = digest.lower()
     return sums
