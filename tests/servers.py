@@ -8,6 +8,7 @@ test process, also when that is killed.
 import contextlib
 import json
 import os
+import random
 import secrets
 import signal
 import socket
@@ -33,10 +34,13 @@ _BESIDE_PYTHON = Path(sys.executable).parent
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody listens on, and none of those that the system gives to outgoing connections: a server that is
+    started a little later, or again, must still find it free."""
+    while True:
+        port = random.SystemRandom().randrange(10_240, 32_768)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class _Server:
