@@ -19,7 +19,7 @@ from typing import IO
 from store.errors import CancelledError, DamagedArchiveError
 from store.writing import writing
 
-_AHEAD = 24 << 20  # bytes that are fetched ahead of the reader
+_AHEAD = 8 << 20  # bytes that are fetched ahead of the reader
 _BEHIND = 2 << 20  # bytes that are kept behind it: decoders give back what they did not need
 _BACK = 1 << 20  # bytes that are read at once further behind
 _JOIN_SECONDS = 5.0
