@@ -27,12 +27,14 @@ from mount.incoming import IncomingSettings
 from mount.logfile import LogFile
 from mount.preflight import CannotMountError, check_mountpoint, check_store, check_system
 from mount.status import RunningMount, log_path
+from mount.transfer_commands import export_command, import_command
 from store.archive.formats import DEFAULT_FORMATS, FORMATS, Format
 from store.archives import Archives
 from store.catalog import ModelStore
 from store.compression import Compression
 from store.digests import Digests
 from store.errors import StoreError
+from store.home import default_store
 from store.index import Index
 from store.model import Model
 from store.staged_model import Limits
@@ -59,12 +61,6 @@ staging_option = click.option(
 follow_links_option = click.option(
     "--follow-links", is_flag=True, help="Follow links that lead out of a model or the store."
 )
-
-
-def default_store() -> str:
-    """Where BentoML keeps its models."""
-    home = os.environ.get("BENTOML_HOME") or os.path.join(os.path.expanduser("~"), "bentoml")
-    return os.path.join(home, "models")
 
 
 def main() -> NoReturn:
@@ -366,6 +362,10 @@ def measure(
         index.close()
     if failed:
         raise StoreError(f"{failed} of {len(wanted)} models could not be measured")
+
+
+cli.add_command(export_command)
+cli.add_command(import_command)
 
 
 def _daemon_arguments(settings: daemon.Settings) -> list[str]:

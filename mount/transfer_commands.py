@@ -1,0 +1,414 @@
+"""The commands `bentofs export` and `bentofs import`.
+
+Exit status: 0 all done; 1 another failure; 2 usage; 3 not found; 4 exists; 5 damaged, or not a model; 6 no space;
+7 a server that cannot be reached or fails; 8 access denied; 130 interrupted. Of several transfers, the first failure's.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import click
+from rich.filesize import decimal
+
+from mount.process_title import hide
+from mount.progress import Reporter, Task
+from store.compression import Compression
+from store.errors import (
+    BadLocationError,
+    BadModelError,
+    BadTagError,
+    CancelledError,
+    DamagedArchiveError,
+    ModelExistsError,
+    NoSpaceError,
+    NotFoundError,
+    RemoteDeniedError,
+    RemoteError,
+    StoreError,
+    TargetExistsError,
+    TooBigError,
+)
+from store.exporting import Export, Exported, known_formats
+from store.fetching import Imported
+from store.location import Location, raw_secrets
+from store.text import printable
+from store.transfer import opened_exporter, opened_fetcher
+
+_INTERRUPTED = 130
+_POLL_SECONDS = 0.2
+
+# A subclass before its base: the first match counts.
+_EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
+    (BadLocationError, 2),
+    (BadTagError, 2),
+    (NotFoundError, 3),
+    (ModelExistsError, 4),
+    (TargetExistsError, 4),
+    (DamagedArchiveError, 5),
+    (BadModelError, 5),
+    (TooBigError, 5),
+    (NoSpaceError, 6),
+    (RemoteDeniedError, 8),
+    (RemoteError, 7),
+    (PermissionError, 8),
+    (CancelledError, _INTERRUPTED),
+)
+
+
+Report = tuple[str, dict[str, Any]]  # for people, for programs
+
+
+class _Failed(click.ClickException):
+    """What was to be said is said; this is the exit status."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__("")
+        self.exit_code = exit_code  # type: ignore[misc]  # of the instance, as click itself does
+
+    def show(self, file: Any = None) -> None:
+        """Nothing."""
+
+
+class _Job(NamedTuple):
+    """One transfer."""
+
+    name: str  # for people
+    run: Callable[[Task], Report]  # gives what to report
+
+
+class _Parameters(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.2
+    """KEY=VALUE."""
+
+    name = "key=value"
+
+    def convert(
+        self, value: str | tuple[str, str], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value
+        key, equals, text = value.partition("=")
+        if not equals or not key:
+            self.fail("it is not KEY=VALUE", param, ctx)
+        return key, text
+
+
+def _common(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that both commands have."""
+    options = [
+        click.option("--format", "format_name", metavar="FORMAT", help=f"One of {', '.join(known_formats())}."),
+        click.option(
+            "--store", metavar="DIR", help="The model store. Default: $BENTOML_HOME/models, else ~/bentoml/models."
+        ),
+        click.option("--protocol", help="With a path instead of a URL: ftp, s3, sftp, ..."),
+        click.option("--subpath", metavar="PATH", help="With --protocol: the path below the host or bucket."),
+        click.option("--user", envvar="BENTOFS_USER", help="Also from $BENTOFS_USER."),
+        click.option(
+            "--passwd", envvar="BENTOFS_PASSWD", help="Better from $BENTOFS_PASSWD: others may see arguments."
+        ),
+        click.option("--param", "params", type=_Parameters(), multiple=True, help="For the server's protocol."),
+        click.option("--jobs", type=click.IntRange(1, 64), default=2, show_default=True, help="Transfers at once."),
+        click.option("--quiet", is_flag=True, help="Say nothing but errors."),
+        click.option("--json", "as_json", is_flag=True, help="One JSON object a line, sizes in bytes."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.command(name="export")
+@click.argument("arguments", nargs=-1, metavar="[TAG]... [PATH|URL|-]")
+@click.option("--all", "everything", is_flag=True, help="All models of the store; no TAG then.")
+@click.option("--sha256", is_flag=True, help="Write <file>.sha256 beside each archive.")
+@click.option(
+    "--compression",
+    type=click.Choice([choice.value for choice in Compression]),
+    default=Compression.AUTO.value,
+    show_default=True,
+    help="What .tar.gz and .zip compress: what is worth it, everything (.bentomodel, too), or nothing.",
+)
+@_common
+def export_command(
+    arguments: tuple[str, ...],
+    everything: bool,
+    sha256: bool,
+    compression: str,
+    format_name: str | None,
+    store: str | None,
+    quiet: bool,
+    as_json: bool,
+    jobs: int,
+    **parts: Any,
+) -> None:
+    """Export models to a PATH, a URL, or - for standard output. Without one: to the working directory.
+
+    The extension says in which format, or --format does. A folder gets <name>-<version>.<extension>.
+    """
+    _log_to_stderr()
+    tags, path = _tags_and_path(arguments, everything)
+    to_stdout = path == "-"
+    stop = threading.Event()
+    with _reported(), opened_exporter(store, Compression(compression)) as (models, exporter):
+        target = _location("/dev/stdout" if to_stdout else path, parts)
+        wanted = [models.find(text) for text in tags] if not everything else models.tags()
+        if to_stdout:
+            if len(wanted) != 1 or sha256 or format_name == "folder":
+                raise click.UsageError("standard output takes one archive, and no --sha256")
+            if sys.stdout.isatty():
+                raise click.UsageError("an archive is nothing for a terminal: redirect standard output")
+        if len(wanted) > 1 and not target.is_folder:
+            if format_name != "folder" and not everything:
+                raise click.UsageError(f"{target.shown} is to hold several models: end it with a slash for a folder")
+            target = target.at(f"{target.path}/")
+        exports = _spread([exporter.plan(tag, target, format_name) for tag in wanted], target)
+
+        def give_up() -> None:
+            stop.set()
+            exporter.give_up()
+
+        def job(export: Export) -> _Job:
+            def run(task: Task) -> Report:
+                task.expect(exporter.size(export))
+                if to_stdout and export.format is not None:
+                    done = exporter.write_out(
+                        export.model, export.format, sys.stdout.fileno(), "standard output", task.advance
+                    )
+                else:
+                    done = exporter.run(export, task.advance, sha256=sha256, stops=[stop])
+                return _described_export(done)
+
+            return _Job(str(export.model.tag), run)
+
+        _run(list(map(job, exports)), give_up, jobs, quiet=quiet, as_json=as_json, to_stderr=to_stdout)
+
+
+@click.command(name="import")
+@click.argument("sources", nargs=-1, required=True, metavar="PATH|URL|-...")
+@click.option("--overwrite", is_flag=True, help="Replace a model of the same tag with other content.")
+@click.option(
+    "--staging",
+    metavar="DIR",
+    help="Where models are made ready, on the store's file system. Default: a hidden folder beside the store.",
+)
+@_common
+def import_command(
+    sources: tuple[str, ...],
+    overwrite: bool,
+    staging: str | None,
+    format_name: str | None,
+    store: str | None,
+    quiet: bool,
+    as_json: bool,
+    jobs: int,
+    **parts: Any,
+) -> None:
+    """Import models from a PATH, a URL, or - for standard input: archives of any kind, or folders.
+
+    An archive beside which a <file>.sha256 lies is compared with that.
+    """
+    _log_to_stderr()
+    if sources.count("-") > 1:
+        raise click.UsageError("there is only one standard input")
+    stop = threading.Event()
+    with _reported():
+        places = [None if path == "-" else _location(path, parts) for path in sources]
+        with opened_fetcher(
+            store,
+            overwrite=overwrite,
+            staging=os.path.abspath(staging) if staging else None,
+            stops=[stop],
+        ) as fetcher:
+
+            def job(place: Location | None) -> _Job:
+                def run(task: Task) -> Report:
+                    if place is None:
+                        done = fetcher.fetch_stream(sys.stdin.fileno(), "standard input", task.advance, format_name)
+                    else:
+                        done = fetcher.fetch(place, task.advance, format_name, task.expect)
+                    return _described_import(done, "-" if place is None else place.shown)
+
+                return _Job("standard input" if place is None else place.shown, run)
+
+            _run(list(map(job, places)), stop.set, jobs, quiet=quiet, as_json=as_json, to_stderr=False)
+
+
+def _tags_and_path(arguments: Sequence[str], everything: bool) -> tuple[Sequence[str], str]:
+    if everything:
+        if len(arguments) > 1:
+            raise click.UsageError("--all goes with a target, and with no TAG")
+        return (), arguments[0] if arguments else "./"
+    if not arguments:
+        raise click.UsageError("name a TAG, or use --all")
+    return (arguments, "./") if len(arguments) == 1 else (arguments[:-1], arguments[-1])
+
+
+def _spread(exports: list[Export], target: Location) -> list[Export]:
+    """Several exports to one folder, none in the place of another: a-b:c and a:b-c make the same <name>-<version>, so
+    that a folder with the name comes before it."""
+    if len(exports) < 2:
+        return exports
+    named = []
+    for export in exports:
+        tag = export.model.tag
+        if export.format is None and export.location == target:
+            export = replace(export, location=target.below(f"{tag.name}-{tag.version}"))
+        named.append(export)
+    places = Counter(export.location.path for export in named)
+    spread = []
+    for export in named:
+        if places[export.location.path] > 1:
+            name = os.path.basename(export.location.path)
+            export = replace(export, location=target.below(export.model.tag.name).below(name))
+        spread.append(export)
+    return spread
+
+
+def _location(path: str, parts: Mapping[str, Any]) -> Location:
+    """What was written, with credentials of the environment where it has none of its own."""
+    context = click.get_current_context()
+    given = {
+        name: parts[name]
+        for name in ("protocol", "subpath", "user", "passwd")
+        if parts[name] is not None and context.get_parameter_source(name) is not click.core.ParameterSource.ENVIRONMENT
+    }
+    location = Location.parse(path, params=dict(parts["params"]) or None, **given)
+    if not location.is_local:
+        location = replace(
+            location,
+            user=location.user if location.user is not None else parts["user"],
+            password=location.password if location.password is not None else parts["passwd"],
+        )
+    hide([*location.secrets, *(raw_secrets(path) if not location.is_local else [])])
+    return location
+
+
+def _run(
+    jobs: list[_Job], give_up: Callable[[], None], at_once: int, *, quiet: bool, as_json: bool, to_stderr: bool
+) -> None:
+    """Run transfers, some at a time, and report each as it ends. `give_up` has those end that are under way."""
+    status = 0
+
+    def ended(job: _Job, future: Future[Report], seconds: float) -> int:
+        try:
+            text, done = future.result()
+        except Exception as error:
+            code = exit_code_of(error)
+            if as_json:
+                click.echo(json.dumps({"name": job.name, "error": str(error), "status": code}), err=to_stderr)
+            sentence = _sentence(error)
+            subject = "" if job.name in sentence else f"{job.name}: "
+            click.echo(f"bentofs: {subject}{sentence}", err=True)
+            return code
+        if as_json:
+            click.echo(json.dumps({**done, "seconds": round(seconds, 3)}), err=to_stderr)
+        elif not quiet:
+            click.echo(f"{text} ({decimal(done['size'])}, {seconds:.1f} s)", err=to_stderr)
+        return 0
+
+    with _interruptible(), Reporter(quiet=quiet or as_json) as reporter:
+        pool = ThreadPoolExecutor(at_once, thread_name_prefix="transfer")
+        try:
+            begun: dict[Future[Report], tuple[_Job, list[float]]] = {}
+            for job in jobs:
+                times: list[float] = []
+                begun[pool.submit(_timed, job, reporter, times)] = (job, times)
+            left = set(begun)
+            while left:
+                done, left = wait(left, _POLL_SECONDS, FIRST_COMPLETED)
+                for future in sorted(done, key=list(begun).index):
+                    job, times = begun[future]
+                    code = ended(job, future, times[0] if times else 0.0)
+                    status = status or code
+        except KeyboardInterrupt:
+            give_up()
+            click.echo("bentofs: interrupted: what is under way is taken back", err=True)
+            status = _INTERRUPTED
+        finally:
+            pool.shutdown(wait=True, cancel_futures=status == _INTERRUPTED)
+    if status:
+        raise _Failed(status)
+
+
+def _timed(job: _Job, reporter: Reporter, times: list[float]) -> Report:
+    task = reporter.task(job.name)
+    begun = time.monotonic()
+    try:
+        return job.run(task)
+    finally:
+        times.append(time.monotonic() - begun)
+        task.end()
+
+
+def exit_code_of(error: BaseException) -> int:
+    """The exit status for a failure."""
+    for kind, code in _EXIT_CODES:
+        if isinstance(error, kind):
+            return code
+    return 1
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM does what Ctrl-C does; a second one ends the process at once."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _reported() -> Iterator[None]:
+    """Within this, an error of the store ends the command with its sentence and its status."""
+    try:
+        yield
+    except StoreError as error:
+        click.echo(f"bentofs: {error}", err=True)
+        raise _Failed(exit_code_of(error)) from error
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, StoreError):
+        return str(error)
+    if os.environ.get("BENTOFS_DEBUG"):
+        logging.getLogger(__name__).error("unexpected", exc_info=error)
+    return f"this should not happen, please report it (BENTOFS_DEBUG=1 shows where): {error!r}"
+
+
+def _described_export(done: Exported) -> Report:
+    fields = {"tag": str(done.tag), "url": done.url, "size": done.size, "sha256": done.sha256}
+    return f"{done.tag} -> {printable(done.url)}", fields
+
+
+def _described_import(done: Imported, source: str) -> Report:
+    fields = {
+        "tag": str(done.tag),
+        "source": source,
+        "outcome": done.outcome.value,
+        "size": done.size,
+        "sha256": done.sha256,
+    }
+    return f"{source} -> {done.tag}: {done.outcome.value}", fields
+
+
+def _log_to_stderr() -> None:
+    logging.basicConfig(level=logging.WARNING, format="bentofs: %(message)s", stream=sys.stderr)
