@@ -52,7 +52,9 @@ class ModelStore:
         """
         shown = []
         deadline = time.monotonic() + _LOOKING_SECONDS
-        for name in self._root_names():
+        names = self._root_names()
+        self.storage.prepare(names)
+        for name in names:
             try:
                 self.version_count(name, look_into=time.monotonic() < deadline)
                 shown.append(name)
