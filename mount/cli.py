@@ -23,11 +23,12 @@ from rich.table import Table
 from mount import daemon
 from mount.arguments import true_arguments
 from mount.imports import follow_imports, show_imports
-from mount.incoming import IncomingSettings
+from mount.incoming import IncomingSettings, staging_area
 from mount.logfile import LogFile
 from mount.preflight import CannotMountError, check_mountpoint, check_store, check_system
 from mount.status import RunningMount, log_path
 from mount.store_options import Size, arguments_for, open_store, store_options
+from mount.tree import INCOMING
 from store.archive.formats import DEFAULT_FORMATS, FORMATS, Format
 from store.archives import Archives
 from store.compression import Compression
@@ -36,7 +37,6 @@ from store.errors import StoreError
 from store.index import Index
 from store.model import Model
 from store.staged_model import Limits
-from store.staging import StagingArea
 from store.storage.place import Place
 from store.text import printable
 from store.verify import Outcome, verify_model
@@ -180,7 +180,7 @@ def mount(
         mode=incoming_mode or IncomingSettings().mode,
         limits=limits,
     )
-    may_write = not store.is_remote and os.access(store.text, os.W_OK)
+    may_write = store.is_remote or os.access(store.text, os.W_OK)
     settings = daemon.Settings(
         real,
         store,
@@ -203,6 +203,8 @@ def mount(
     daemon.start(_daemon_arguments(settings), real)
     if not may_write and not read_only:
         click.echo(f"{printable(location)} may not be written by you: no incoming/ in this mount")
+    if settings.incoming is not None and not os.path.isdir(os.path.join(real, INCOMING)):
+        click.echo("no incoming/ in this mount; the log says why")
     click.echo(f"{printable(location)} is mounted at {printable(real)}; log: {log_path(real)}")
 
 
@@ -290,8 +292,9 @@ def verify(tags: tuple[str, ...], store: Place, follow_links: bool, accept: bool
 @click.option("--limit", type=int, default=100, show_default=True, help="How many to show.")
 def imports(store: Place, staging: str | None, as_json: bool, follow: bool, limit: int) -> None:
     """Show what was copied into incoming/, and what became of it."""
-    check_store(store.text)
-    area = StagingArea(os.path.realpath(store.text), os.path.abspath(staging) if staging else None)
+    if not store.is_remote:
+        check_store(store.text)
+    area = staging_area(store.location, os.path.abspath(staging) if staging else None, is_remote=store.is_remote)
     if follow:
         follow_imports(area, as_json, limit)
     else:

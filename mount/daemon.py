@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from mount.arguments import carrying, without_secrets
 from mount.detacher import Detacher
-from mount.incoming import Incoming, IncomingSettings
+from mount.incoming import IncomingSettings, open_incoming
 from mount.measurer import Measurer
 from mount.operations import Operations
 from mount.preflight import CannotMountError
@@ -70,9 +70,11 @@ def serve(settings: Settings, ready: Callable[[], None]) -> None:
     store = ModelStore(storage)
     digests = Digests()
     recorder = Recorder(storage, digests)
-    archives = Archives(storage, index, settings.compression, recorder.consider)
+    # There it would not read from a page cache, but fetch everything once more.
+    opened = [] if settings.store.is_remote else [recorder.consider]
+    archives = Archives(storage, index, settings.compression, *opened)
     measurer = Measurer(store, archives, settings.formats)
-    incoming = Incoming(store, index, digests, measurer, settings.incoming) if settings.incoming is not None else None
+    incoming = open_incoming(store, index, digests, measurer, settings.incoming)
     tree = Tree(store, archives, settings.formats, has_incoming=incoming is not None)
     detacher = Detacher(settings.mountpoint)
     running = RunningMount.of_this_process(settings.mountpoint, location)
@@ -83,7 +85,8 @@ def serve(settings: Settings, ready: Callable[[], None]) -> None:
     session = Session(operations, settings.mountpoint, options)
 
     def announce() -> None:
-        recorder.start(archives.is_measured, session.is_busy)
+        if not settings.store.is_remote:  # there it would not read from a page cache, but fetch all once more
+            recorder.start(archives.is_measured, session.is_busy)
         detacher.begin(operations.generations.tried_late)
         try:
             running.write()

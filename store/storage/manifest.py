@@ -5,7 +5,8 @@ It is JSON, in an object beside the version, `<name>/.<version>.bentofs.json`: B
 does not mind it in a copy of the store, and whoever lists a name finds it along the way. What it says of a file holds
 for the object with that ETag only; of others it says nothing, so that a manifest that was left behind does no harm.
 
-    {"format": 1, "files": {"<path>": {"etag": "...", "crc32": 123, "executable": true}}, "folders": ["<path>"]}
+    {"format": 1, "folders": ["<path>"],
+     "files": {"<path>": {"etag": "...", "crc32": 123, "executable": true, "sha256": "..."}}}
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ MAX_MANIFEST = 256 << 20  # bytes: of a model of a million files
 _FORMAT = 1
 _SUFFIX = ".bentofs.json"
 _CLAIM_SUFFIX = ".bentofs-claim"
+PROBE_SUFFIX = ".bentofs-probe"
 
 
 class FileNote(NamedTuple):
@@ -28,6 +30,7 @@ class FileNote(NamedTuple):
     etag: str
     crc32: int | None
     executable: bool
+    sha256: str  # hexadecimal; empty if not known
 
 
 @dataclass
@@ -40,7 +43,12 @@ class Manifest:
     def encode(self) -> bytes:
         """As it lies in the store."""
         files = {
-            path: {"etag": note.etag, "crc32": note.crc32, "executable": note.executable}
+            path: {
+                "etag": note.etag,
+                "crc32": note.crc32,
+                "executable": note.executable,
+                "sha256": note.sha256,
+            }
             for path, note in self.files.items()
         }
         return json.dumps({"format": _FORMAT, "files": files, "folders": self.folders}, sort_keys=True).encode()
@@ -69,12 +77,12 @@ def claim_key(name: str, version: str) -> str:
 
 
 def is_ours(name: str) -> bool:
-    """Whether a name in the folder of a model's name is one of the above."""
-    return name.startswith(".") and name.endswith((_SUFFIX, _CLAIM_SUFFIX))
+    """Whether a name in the folder of a model's name, or in the store, is one that bentofs gives its own objects."""
+    return name.startswith(".") and name.endswith((_SUFFIX, _CLAIM_SUFFIX, PROBE_SUFFIX))
 
 
 def _note(told: dict[str, Any]) -> FileNote:
     crc32 = told["crc32"]
     if crc32 is not None and not (isinstance(crc32, int) and 0 <= crc32 < 1 << 32):
         raise ValueError("no CRC-32")
-    return FileNote(str(told["etag"]), crc32, told["executable"] is True)
+    return FileNote(str(told["etag"]), crc32, told["executable"] is True, str(told.get("sha256", "")))

@@ -76,17 +76,24 @@ class Objects(Protocol):
 class WritableObjects(Objects, Protocol):
     """Objects that can be written, whole or not at all, and only if there are none yet."""
 
-    def put(self, key: str, content: bytes, *, only_new: bool = False) -> str:
-        """Write a small object; its ETag. `only_new`: ChangedObjectError if there is one already."""
+    @property
+    def prefix(self) -> str:
+        """What stands before each key in the bucket."""
 
-    def put_file(self, key: str, descriptor: int, size: int) -> str:
+    def put(self, key: str, content: bytes, *, only_new: bool = False, only_if: str = "") -> str:
+        """Write a small object; its ETag.
+
+        `only_new`: ChangedObjectError if there is one already; `only_if`: unless there is one with this ETag.
+        """
+
+    def put_file(self, key: str, descriptor: int, size: int, *, only_new: bool = False) -> str:
         """Write an object from an open file; its ETag."""
 
     def delete(self, keys: list[str]) -> None:
         """Remove objects; those that are not there are none the less gone."""
 
-    def find(self, key: str) -> ObjectInfo:
-        """One object as it is now.
+    def find(self, key: str) -> tuple[ObjectInfo, float]:
+        """One object as it is now, and how many seconds ago it was written, both times by the server's clock.
 
         Raises:
             MissingObjectError and the others.

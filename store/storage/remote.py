@@ -31,7 +31,7 @@ from store.errors import (
     UnsafeMemberError,
 )
 from store.storage.base import Entry, Identity, Kind, Status, Usage
-from store.storage.manifest import MAX_MANIFEST, Manifest, manifest_key
+from store.storage.manifest import MAX_MANIFEST, FileNote, Manifest, manifest_key
 from store.storage.objects import ChangedObjectError, Listing, MissingObjectError, ObjectInfo, Objects
 from store.storage.patience import Patience
 from store.storage.readahead import Pin, ReadAhead
@@ -217,9 +217,20 @@ class RemoteStorage:
                     log.info("%s", error)
 
     def expire(self, name: str) -> None:
+        """Believe no listing of a name any more, nor which names there are."""
         with self._lock:
             self._names.pop(name, None)
             self._roots.clear()
+
+    def notes(self, path: str) -> dict[str, FileNote]:
+        """What the manifest says of the files of a model as they are, by path in the model."""
+        manifest, begin = self._manifest(path), len(path) + 1
+        etags = {info.key[begin:]: info.etag for info in self._name_of(path).below(f"{path}/")}
+        return {below: note for below, note in manifest.files.items() if etags.get(below) == note.etag}
+
+    def list_now(self, prefix: str) -> list[ObjectInfo]:
+        """What has a key that begins with `prefix`, whatever is believed of it."""
+        return [info for page in self._pages(prefix) for info in page]
 
     def check(self) -> None:
         """Raises StoreUnreadableError, StoreDeniedError: the store cannot be listed."""

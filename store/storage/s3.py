@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar, cast
 
 from fsspec.asyn import sync
@@ -53,7 +54,7 @@ class S3Objects:
         """`path`: bucket and prefix, separated by a slash; `location`: to show."""
         self.location = location
         self._bucket, _, prefix = path.strip("/").partition("/")
-        self._prefix = f"{prefix}/" if prefix else ""
+        self.prefix = f"{prefix}/" if prefix else ""
         self._attempt_seconds = attempt_seconds
         given = dict(options.pop("config_kwargs", None) or {})
         config = {
@@ -70,7 +71,7 @@ class S3Objects:
         self._fs.retries = 1
 
     def list_objects(self, prefix: str, *, after: str = "", more: str = "") -> Listing:
-        asked = {"StartAfter": self._prefix + after} if after and not more else {}
+        asked = {"StartAfter": self.prefix + after} if after and not more else {}
         return self._page(prefix, more, asked)
 
     def list_folder(self, prefix: str, *, more: str = "") -> Listing:
@@ -80,7 +81,7 @@ class S3Objects:
         async def get() -> bytes:
             condition = {"IfMatch": f'"{wanted.etag}"'} if wanted.etag else {}
             span = f"bytes={start}-{end - 1}"
-            answer = await self._ask("get_object", Key=self._prefix + wanted.key, Range=span, **condition)
+            answer = await self._ask("get_object", Key=self.prefix + wanted.key, Range=span, **condition)
             async with answer["Body"] as body:
                 content = cast("bytes", await body.read())
             found = self._info(wanted.key, answer, wanted.size)
@@ -93,29 +94,34 @@ class S3Objects:
 
         return self._run(get)
 
-    def find(self, key: str) -> ObjectInfo:
-        async def head() -> ObjectInfo:
-            answer = await self._ask("head_object", Key=self._prefix + key)
-            return self._info(key, answer, answer["ContentLength"])
+    def find(self, key: str) -> tuple[ObjectInfo, float]:
+        async def head() -> tuple[ObjectInfo, float]:
+            answer = await self._ask("head_object", Key=self.prefix + key)
+            now = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
+            age = (now - answer["LastModified"]).total_seconds()
+            return self._info(key, answer, answer["ContentLength"]), age
 
         return self._run(head)
 
-    def put(self, key: str, content: bytes, *, only_new: bool = False) -> str:
+    def put(self, key: str, content: bytes, *, only_new: bool = False, only_if: str = "") -> str:
         async def put() -> str:
             condition = {"IfNoneMatch": "*"} if only_new else {}
-            answer = await self._ask("put_object", Key=self._prefix + key, Body=content, **condition)
+            if only_if:
+                condition["IfMatch"] = f'"{only_if}"'
+            answer = await self._ask("put_object", Key=self.prefix + key, Body=content, **condition)
             return _etag(answer)
 
         return self._run(put)
 
-    def put_file(self, key: str, descriptor: int, size: int) -> str:
+    def put_file(self, key: str, descriptor: int, size: int, *, only_new: bool = False) -> str:
         if size <= _PART:
-            return self.put(key, os.pread(descriptor, size, 0))
-        return self._run(lambda: self._put_parts(self._prefix + key, descriptor, size), bounded=False)
+            return self.put(key, os.pread(descriptor, size, 0), only_new=only_new)
+        condition = {"IfNoneMatch": "*"} if only_new else {}
+        return self._run(lambda: self._put_parts(self.prefix + key, descriptor, size, condition), bounded=False)
 
     def delete(self, keys: list[str]) -> None:
         for begin in range(0, len(keys), _DELETED_AT_ONCE):
-            named = [{"Key": self._prefix + key} for key in keys[begin : begin + _DELETED_AT_ONCE]]
+            named = [{"Key": self.prefix + key} for key in keys[begin : begin + _DELETED_AT_ONCE]]
 
             async def delete(named: list[dict[str, str]] = named) -> None:
                 answer = await self._ask("delete_objects", Delete={"Objects": named, "Quiet": True})
@@ -125,7 +131,7 @@ class S3Objects:
 
             self._run(delete)
 
-    async def _put_parts(self, key: str, descriptor: int, size: int) -> str:
+    async def _put_parts(self, key: str, descriptor: int, size: int, condition: dict[str, str]) -> str:
         length = max(_PART, -(-size // _PARTS))
         upload = (await self._ask("create_multipart_upload", Key=key))["UploadId"]
         slots = asyncio.Semaphore(_PARTS_AT_ONCE)
@@ -149,7 +155,7 @@ class S3Objects:
         try:
             parts = await asyncio.gather(*tasks)
             answer = await self._ask(
-                "complete_multipart_upload", Key=key, UploadId=upload, MultipartUpload={"Parts": parts}
+                "complete_multipart_upload", Key=key, UploadId=upload, MultipartUpload={"Parts": parts}, **condition
             )
             return _etag(answer)
         except BaseException:
@@ -163,8 +169,8 @@ class S3Objects:
     def _page(self, prefix: str, more: str, asked: dict[str, str]) -> Listing:
         async def page() -> Listing:
             token = {"ContinuationToken": more} if more else {}
-            answer = await self._ask("list_objects_v2", Prefix=self._prefix + prefix, **token, **asked)
-            begin = len(self._prefix)
+            answer = await self._ask("list_objects_v2", Prefix=self.prefix + prefix, **token, **asked)
+            begin = len(self.prefix)
             objects = [self._info(item["Key"][begin:], item, item["Size"]) for item in answer.get("Contents", ())]
             folders = [item["Prefix"][begin:].rstrip("/") for item in answer.get("CommonPrefixes", ())]
             return Listing(objects, folders, answer.get("NextContinuationToken", ""))
