@@ -26,10 +26,12 @@ from store.tag import Tag
 
 log = logging.getLogger(__name__)
 
-BEAT_SECONDS = 20.0
-EXPIRY_SECONDS = 120.0
-_WAIT_SECONDS = 60.0  # for another host that is at the same version
+BEAT_SECONDS = 10.0
+EXPIRY_SECONDS = 60.0
+_WAIT_SECONDS = 75.0  # for another host that is at the same version; longer than a claim left behind lasts
 _POLL_SECONDS = 0.3
+
+_given_up: set[str] = set()  # tokens of claims that this process could not remove, which bind it no longer
 
 
 class Claim:
@@ -74,6 +76,7 @@ class Claim:
             self.check()
             self._patience.call(self._shown, lambda: self._objects.delete([self._key]))
         except StoreError as failed:
+            _given_up.add(self._token)
             log.info("the claim on %s is left to expire: %s", self._tag, failed)
 
     def check(self) -> None:
@@ -95,7 +98,7 @@ class Claim:
         try:
             self._etag = self._put(only_new=True)
         except ChangedObjectError:
-            if not self._is_ours() and not self._take_over():
+            if not self._is_ours({self._token}) and not self._take_over():
                 return False
         self._renewed = time.monotonic()
         return True
@@ -104,7 +107,7 @@ class Claim:
         """Whether a claim that was left behind is ours now."""
         try:
             found, age = self._patience.call(self._shown, lambda: self._objects.find(self._key))
-            if age < EXPIRY_SECONDS:
+            if age < EXPIRY_SECONDS and not self._is_ours(_given_up):
                 return False
             self._etag = self._put(only_if=found.etag)
         except (MissingObjectError, ChangedObjectError):
@@ -120,14 +123,15 @@ class Claim:
             self._shown, lambda: self._objects.put(self._key, content, only_new=only_new, only_if=only_if)
         )
 
-    def _is_ours(self) -> bool:
-        """Whether a write of ours, whose answer was lost, has come through."""
+    def _is_ours(self, tokens: set[str]) -> bool:
+        """Whether the claim that is there bears one of these tokens; then its ETag is taken over. A write of ours may
+        have come through and only its answer been lost."""
         try:
             found, _ = self._patience.call(self._shown, lambda: self._objects.find(self._key))
             content = self._patience.call(self._shown, lambda: self._objects.read(found, 0, found.size))
         except (MissingObjectError, ChangedObjectError):
             return False
-        if self._token.encode() not in content:
+        if not any(token.encode() in content for token in tokens):
             return False
         self._etag = found.etag
         return True
@@ -138,7 +142,7 @@ class Claim:
         try:
             self._etag = self._put(only_if=self._etag)
         except (ChangedObjectError, MissingObjectError):
-            if not self._is_ours():
+            if not self._is_ours({self._token}):
                 self._is_lost = True
                 return
         self._renewed = begun

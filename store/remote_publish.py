@@ -2,9 +2,9 @@
 `latest`.
 
 Whoever writes a version holds the claim on it (`store.claims`), so that of several hosts one writes. What a crash
-leaves is no model, since its `model.yaml` is missing; whoever imports the same tag next removes it. To replace a model is to
-remove it first: for as long as the upload takes there is none, and a crash leaves none; the upload that was to replace
-it is kept by `incoming/`.
+leaves is no model, since its `model.yaml` is missing; whoever imports the same tag next removes it. To replace a model
+is to remove it first: for as long as the upload takes there is none, and a crash leaves none; the upload that was to
+replace it is kept by `incoming/`.
 
 Threading: any thread; several hosts may publish the same tag at once.
 """

@@ -10,6 +10,7 @@ Threading: any thread. Must not be made before a fork.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -29,6 +30,8 @@ from store.storage.objects import (
     RefusedError,
     TransientError,
 )
+
+log = logging.getLogger(__name__)
 
 _CONNECTIONS = 64
 _CONNECT_SECONDS = 5.0
@@ -69,6 +72,7 @@ class S3Objects:
         }
         self._fs = S3FileSystem(config_kwargs=config, skip_instance_cache=True, use_listings_cache=False, **options)
         self._fs.retries = 1
+        self._fs.loop.call_soon_threadsafe(self._fs.loop.set_exception_handler, _of_no_request)
 
     def list_objects(self, prefix: str, *, after: str = "", more: str = "") -> Listing:
         asked = {"StartAfter": self.prefix + after} if after and not more else {}
@@ -197,6 +201,16 @@ class S3Objects:
             raise
         except Exception as error:
             raise _translated(error, self._bucket) from error
+
+
+def _of_no_request(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What goes wrong in the client's thread outside of our requests. When a connection breaks, aiohttp loses an
+    exception of the task that was writing; the request has failed by another one then, and been told of."""
+    error = context.get("exception")
+    if isinstance(error, OSError):
+        log.debug("%s: %r", context.get("message"), error)
+    else:
+        loop.default_exception_handler(context)
 
 
 def _etag(answer: dict[str, Any]) -> str:

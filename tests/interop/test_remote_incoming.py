@@ -171,25 +171,26 @@ def test_overwriting(tmp_path: Path, bucket: Bucket, mounted: Mount) -> None:
     assert (mount.path / "models/m/v1/files/both").read_bytes() == b"2"
 
 
-def test_what_a_crash_left_is_cleaned_up(tmp_path: Path, bucket: Bucket, mounted: Mount) -> None:
+def test_what_a_crash_left_is_cleaned_up(
+    tmp_path: Path, bucket: Bucket, mounted: Mount, proxies: Callable[[int], Proxy]
+) -> None:
     """A daemon that is killed in the middle of an upload: no model, and the next one to import takes over."""
     archive = archive_of(tmp_path / "other", "m:v1", {f"part-{number}": bytes(3_000_000) for number in range(10)})
-    one = mounted(bucket.url, environment=bucket.environment(), options=OPTIONS)
+    proxy = proxies(bucket.server.port)
+    one = mounted(bucket.url, environment=bucket.environment(proxy.endpoint), options=OPTIONS)
+    proxy.trouble_when = lambda proxy: "hang" if proxy.sent > 10_000_000 else None
     copying = threading.Thread(target=cp, args=(archive, one))
     copying.start()
-    wait_until(lambda: any("part" in path for path in bucket.paths("m/v1/")), 30, "it is being uploaded", 0.005)
+    wait_until(lambda: proxy.trouble, 30, "it is being uploaded")
     one.kill()
     copying.join(30)
-    if "m/v1/model.yaml" in bucket.paths():
-        pytest.skip("it was faster")
     assert "m/.v1.bentofs-claim" in bucket.paths()
+    bucket.put("m/v1/left-behind", b"x")
     two = mounted(bucket.url, environment=bucket.environment(), options=OPTIONS)
     assert not two.shows("m:v1")
-    # The claim is too young to be taken over; two minutes later it is not.
-    bucket.put("m/v1/left-behind", b"x")
-    bucket.delete("m/.v1.bentofs-claim")
+    bucket.delete("m/.v1.bentofs-claim")  # as if it had expired, see tests/store/test_claims.py
     assert cp(archive, two).returncode == 0
-    assert "m/v1/left-behind" not in bucket.paths()
+    assert sorted(bucket.paths("m/v1/")) == ["m/v1/model.yaml", *(f"m/v1/part-{number}" for number in range(10))]
     assert two.shows("m:v1")
 
 
@@ -215,8 +216,6 @@ def test_a_server_that_dies_during_an_upload(
     assert "Input/output error" in failed.stderr
     proxy.trouble = proxy.trouble_when = None
     assert "m/v1/model.yaml" not in bucket.paths()
-    wait_until(lambda: not _is_claimed(bucket), 150, "the claim is gone") if not _is_claimed(bucket) else None
-
-
-def _is_claimed(bucket: Bucket) -> bool:
-    return any("claim" in path for path in bucket.paths())
+    wait_until(lambda: cp(archive, mount).returncode == 0, 15, "it goes well soon, whatever was left behind", 1.0)
+    assert len(bucket.paths("m/v1/")) == 11
+    assert not [path for path in bucket.paths() if "claim" in path]
