@@ -125,9 +125,8 @@ formats_option = click.option(
 compression_option = click.option(
     "--compression",
     type=click.Choice([choice.value for choice in Compression]),
-    default=Compression.AUTO.value,
-    show_default=True,
-    help="What .tar.gz and .zip compress: what is worth it, everything (.bentomodel, too), or nothing.",
+    help="What .tar.gz and .zip compress: what is worth it, everything (.bentomodel, too), or nothing. Default: auto; "
+    "never for a store that is a URL, whose files would have to be fetched for the sizes of archives.",
 )
 
 
@@ -151,7 +150,7 @@ def mount(
     mountpoint: str,
     store: Place,
     formats: list[Format],
-    compression: str,
+    compression: str | None,
     foreground: bool,
     allow_other: bool,
     follow_links: bool,
@@ -180,15 +179,16 @@ def mount(
         mode=incoming_mode or IncomingSettings().mode,
         limits=limits,
     )
+    chosen = _chosen_compression(compression, store)
     may_write = store.is_remote or os.access(store.text, os.W_OK)
     settings = daemon.Settings(
         real,
         store,
-        _checked_formats(formats, compression),
+        _checked_formats(formats, chosen),
         allow_other=allow_other,
         follow_links=follow_links,
         incoming=incoming if may_write and not read_only else None,
-        compression=Compression(compression),
+        compression=chosen,
     )
     if foreground or ready_fd is not None:
         handler = logging.StreamHandler() if ready_fd is None else LogFile(log_path(real))
@@ -303,23 +303,24 @@ def imports(store: Place, staging: str | None, as_json: bool, follow: bool, limi
 
 @cli.command()
 @click.argument("tags", nargs=-1, metavar="[TAG]...")
-@store_option
+@store_options
 @follow_links_option
 @formats_option
 @compression_option
 def measure(
-    tags: tuple[str, ...], store: str | None, follow_links: bool, formats: list[Format], compression: str
+    tags: tuple[str, ...], store: Place, follow_links: bool, formats: list[Format], compression: str | None
 ) -> None:
     """Learn ahead of time what the first look at a model's archives would wait for: sizes and checksums.
 
     Mounts of the same user find them. Formats and compression must be those of the mount. Without TAG: all of the
     store. What is known already is not measured again; it may be interrupted, and goes on there the next time.
     """
-    _checked_formats(formats, compression)
-    models = _open_store(store, follow_links=follow_links)
+    chosen = _chosen_compression(compression, store)
+    _checked_formats(formats, chosen)
+    models = open_store(store, follow_links=follow_links)
     wanted = [models.find(tag) for tag in tags] or models.tags()
     index = Index()
-    archives = Archives(models.storage, index, Compression(compression))
+    archives = Archives(models.storage, index, chosen)
     failed = 0
     try:
         with Progress(
@@ -364,10 +365,15 @@ def _daemon_arguments(settings: daemon.Settings) -> list[str]:
     return [*arguments, "--max-members", str(limits.members), "--max-expanded", str(limits.expanded)]
 
 
-def _checked_formats(formats: list[Format], compression: str) -> list[Format]:
+def _chosen_compression(text: str | None, store: Place) -> Compression:
+    """What a user chose, or what is right for a store."""
+    return Compression(text) if text else Compression.NEVER if store.is_remote else Compression.AUTO
+
+
+def _checked_formats(formats: list[Format], compression: Compression) -> list[Format]:
     """The formats, if they can be had with this compression."""
     for kind in formats:
-        if kind.lay_out is None and compression == Compression.NEVER.value:
+        if kind.lay_out is None and compression is Compression.NEVER:
             raise click.UsageError(
                 f"{kind.name} cannot be made without compression: leave it out of --formats, or use --compression auto"
             )

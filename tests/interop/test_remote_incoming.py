@@ -51,7 +51,7 @@ def test_an_import_is_there_on_both_hosts_and_as_from_a_local_store(
     first = archive_of(tmp_path / "other", "m:v1", files, executable=["run.sh"])
     one = mounted(bucket.url, environment=bucket.environment(), options=OPTIONS)
     two = mounted(bucket.url, environment=bucket.environment(), options=OPTIONS)
-    local = mounted(store)
+    local = mounted(store, options=["--compression", "never"])
     for mount in (one, local):
         assert cp(first, mount).returncode == 0
     assert one.shows("m:v1"), "at once where it was copied in"

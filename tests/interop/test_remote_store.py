@@ -62,7 +62,7 @@ def test_archives_are_the_same_as_from_a_local_store(
     bucket.upload(store)
     for tag in ("iris:v1", "iris:v2", "iris-a:v1"):
         bucket.add_manifest(tag, store / tag.replace(":", "/"))
-    local = mounted(store)
+    local = mounted(store, options=["--compression", "never"])
     remote = mounted(bucket.url, environment=bucket.environment(), options=READ_ONLY)
 
     def found(mount: Mounted) -> list[str]:
