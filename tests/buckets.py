@@ -1,6 +1,7 @@
 """Model stores in buckets, for tests: filled without bentofs, by botocore alone."""
 
 import json
+import secrets
 import zlib
 from pathlib import Path
 
@@ -8,14 +9,16 @@ from tests.servers import S3Server
 
 
 class Bucket:
-    """A store at the prefix `some/models` of a bucket of its own."""
+    """A store at a prefix of its own. They share a bucket: SeaweedFS sets room aside for each."""
 
-    prefix = "some/models"
+    name = "stores"
 
     def __init__(self, server: S3Server) -> None:
         self.server = server
-        self.name = server.new_bucket()
         self.client = server.client()
+        self.prefix = f"some-{secrets.token_hex(6)}/models"
+        if self.name not in [bucket["Name"] for bucket in self.client.list_buckets()["Buckets"]]:
+            self.client.create_bucket(Bucket=self.name)
 
     @property
     def url(self) -> str:

@@ -52,14 +52,13 @@ class AnyObjects:
         for _ in range(_INSTANCES):
             self._free.put(None)
 
-    def list_objects(self, prefix: str, *, after: str = "", more: str = "") -> Listing:  # noqa: ARG002 - all at once
+    def list_objects(self, prefix: str, *, more: str = "") -> Listing:  # noqa: ARG002 - all at once
         with self._instance() as fs:
             fs.invalidate_cache()
             found = fs.find(f"{self._root}/{prefix}".rstrip("/"), detail=True)
             begin = len(self._root) + 1
             objects = [_info(path[begin:], info) for path, info in found.items()]
-        wanted = sorted(info for info in objects if info.key.startswith(prefix) and info.key > after)
-        return Listing(wanted, [], "")
+        return Listing(objects, [], "")
 
     def list_folder(self, prefix: str, *, more: str = "") -> Listing:  # noqa: ARG002 - all at once
         with self._instance() as fs:
@@ -102,13 +101,20 @@ class AnyObjects:
 
 
 def _info(key: str, info: dict[str, Any]) -> ObjectInfo:
-    versions = {name.lower(): str(value) for name, value in info.items() if name.lower() in _VERSIONS and value}
+    versions = {name.lower(): _as_text(value) for name, value in info.items() if name.lower() in _VERSIONS and value}
     times = {name.lower(): value for name, value in info.items() if name.lower() in _TIMES}
     mtime = next((times[name] for name in _TIMES if name in times), None)
     if isinstance(mtime, datetime):
         mtime = mtime.timestamp()
     mtime_ns = int(mtime * 10**9) if isinstance(mtime, (int, float)) else 0
     return ObjectInfo(key, int(info.get("size") or 0), json.dumps(versions, sort_keys=True), mtime_ns)
+
+
+def _as_text(value: object) -> str:
+    """Times look different in listings and in looks at one file."""
+    if isinstance(value, datetime):
+        value = value.timestamp()
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def _agree(found: ObjectInfo, wanted: ObjectInfo) -> bool:

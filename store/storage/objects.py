@@ -55,11 +55,10 @@ class Objects(Protocol):
 
     @property
     def splits(self) -> bool:
-        """Whether `list_objects` can begin and end anywhere at little cost."""
+        """Whether the `prefix` of `list_objects` may end within a name."""
 
-    def list_objects(self, prefix: str, *, after: str = "", more: str = "") -> Listing:
-        """Objects whose key begins with `prefix` and comes after `after`, in the order of their keys, a page at a
-        time."""
+    def list_objects(self, prefix: str, *, more: str = "") -> Listing:
+        """All objects whose key begins with `prefix`, in any order, a page at a time."""
 
     def list_folder(self, prefix: str, *, more: str = "") -> Listing:
         """What lies directly below `prefix`, which is empty or ends with a slash."""

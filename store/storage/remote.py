@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import threading
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
@@ -206,11 +207,9 @@ class RemoteStorage:
             unknown = [name for name in names if name not in self._names]
         if len(unknown) <= 1:
             return
-        spans = (
-            [[name] for name in unknown] if len(unknown) <= _FEW else self._spans(sorted(unknown, key=_in_key_order))
-        )
+        groups = [(f"{name}/", [name]) for name in unknown] if len(unknown) <= _FEW else self._groups(unknown)
         with ThreadPoolExecutor(_LISTERS, thread_name_prefix="listing") as listers:
-            for done in [listers.submit(self._list_span, span) for span in spans]:
+            for done in [listers.submit(self._list_group, *group) for group in groups]:
                 try:
                     done.result()
                 except StoreError as error:  # whoever asks for one of these names is told again
@@ -236,39 +235,39 @@ class RemoteStorage:
         """Raises StoreUnreadableError, StoreDeniedError: the store cannot be listed."""
         self._root()
 
-    def _spans(self, names: list[str]) -> list[list[str]]:
-        """Names that are listed together, as runs in their order."""
+    def _groups(self, names: list[str]) -> list[tuple[str, list[str]]]:
+        """Names that are listed together, by what their keys begin with. Not by ranges of keys: not every server keeps
+        to the order of keys."""
         if not self.objects.splits:
-            return [names]
-        length = -(-len(names) // _LISTERS)
-        return [names[start : start + length] for start in range(0, len(names), length)]
+            return [("", names)]
+        length = len(os.path.commonprefix(names)) + 1  # noqa: RUF071 - characters are meant
+        groups: dict[str, list[str]] = {}
+        for name in names:
+            groups.setdefault(name[:length], []).append(name)
+        return [(f"{group[0]}/" if len(group) == 1 else begin, group) for begin, group in groups.items()]
 
-    def _list_span(self, names: list[str]) -> None:
-        """List all names of a run, which may have others in between."""
+    def _list_group(self, begin: str, names: list[str]) -> None:
+        """List all names of a group, among which there may be others."""
         found: dict[str, list[ObjectInfo]] = {name: [] for name in names}
-        last, prefix, count = f"{names[-1]}/", f"{names[0]}/" if len(names) == 1 else "", 0
-        for page in self._pages(prefix, after="" if prefix else f"{names[0]}/"):
+        count = 0
+        for page in self._pages(begin):
             for info in page:
-                below = found.get(info.key.partition("/")[0])
-                if below is not None and "/" in info.key:
-                    below.append(info)
+                name, slash, _ = info.key.partition("/")
+                if slash and name in found:
+                    found[name].append(info)
             count += len(page)
-            if page and page[-1].key > last and not page[-1].key.startswith(last):
-                break
-            if count > _OBJECTS_KEPT:  # too much to know at once; the last name may not be complete
-                done = page[-1].key.partition("/")[0]
-                found = {name: below for name, below in found.items() if _in_key_order(name) < f"{done}/"}
-                break
+            if count > _OBJECTS_KEPT:  # too much to know at once: each one when it is asked for
+                return
         for name, below in found.items():
             self._keep(name, below)
 
-    def _pages(self, prefix: str, after: str = "") -> Iterator[list[ObjectInfo]]:
+    def _pages(self, prefix: str) -> Iterator[list[ObjectInfo]]:
         shown = self._show(prefix)
         more = ""
         while True:
 
             def ask(more: str = more) -> Listing:
-                return self.objects.list_objects(prefix, after=after, more=more)
+                return self.objects.list_objects(prefix, more=more)
 
             try:
                 page = self.patience.call(shown, ask)
@@ -441,11 +440,6 @@ class RemoteFile:
 def _number(text: str) -> int:
     """A number that stands for a text, the same in every process; 63 bits."""
     return int.from_bytes(hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=8).digest(), "little") >> 1
-
-
-def _in_key_order(name: str) -> str:
-    """What to sort names by: `a-b/...` comes before `a/...`."""
-    return f"{name}/"
 
 
 def _weight(name: _Name) -> int:

@@ -74,9 +74,8 @@ class S3Objects:
         self._fs.retries = 1
         self._fs.loop.call_soon_threadsafe(self._fs.loop.set_exception_handler, _of_no_request)
 
-    def list_objects(self, prefix: str, *, after: str = "", more: str = "") -> Listing:
-        asked = {"StartAfter": self.prefix + after} if after and not more else {}
-        return self._page(prefix, more, asked)
+    def list_objects(self, prefix: str, *, more: str = "") -> Listing:
+        return self._page(prefix, more, {})
 
     def list_folder(self, prefix: str, *, more: str = "") -> Listing:
         return self._page(prefix, more, {"Delimiter": "/"})
