@@ -9,7 +9,9 @@ Threading: any thread. What a reader waits for it fetches itself; what lies ahea
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -23,6 +25,7 @@ _FETCHERS = 16
 _SLACK = 2 << 20  # bytes by which the kernel's requests may come out of order
 _SMALLEST = 256 << 10  # bytes fetched ahead at a time
 _LARGEST = 8 << 20
+_AWAITED_SECONDS = 10.0  # for which what was fetched ahead is kept for its reader
 _STREAMS = 64  # readers that are told apart
 
 Fetch = Callable[[ObjectInfo, int, int], bytes]
@@ -47,6 +50,7 @@ class _Extent:
     start: int
     end: int
     content: Future[bytes] = field(default_factory=Future)
+    awaited_since: float = -math.inf  # monotonic; when it was fetched ahead, until it is read
 
     @property
     def size(self) -> int:
@@ -112,6 +116,7 @@ class ReadAhead:
         _scatter(contents, views, offset)
         with self._lock:
             for extent in extents:
+                extent.awaited_since = -math.inf
                 if extent.end <= end and extent in self._order:
                     self._order.move_to_end(extent, last=False)  # read to its end: the kernel has it now
 
@@ -135,14 +140,17 @@ class ReadAhead:
             covering.append(extent)
             start = extent.end
         if missing:
-            self._make_room(set(covering))
+            self._make_room(0, set(covering))
         return covering, missing
 
-    def _make_room(self, kept: set[_Extent]) -> None:
-        for extent in list(self._order) if self._size > self._limit else ():
-            if self._size <= self._limit:
+    def _make_room(self, wanted: int, kept: set[_Extent]) -> None:
+        """Let go of extents until there is room for so many bytes more, if that can be: of none that its reader is
+        about to come to."""
+        before = time.monotonic() - _AWAITED_SECONDS
+        for extent in list(self._order) if self._size + wanted > self._limit else ():
+            if self._size + wanted <= self._limit:
                 break
-            if extent.content.done() and extent not in kept:
+            if extent.content.done() and extent not in kept and extent.awaited_since < before:
                 self._drop(extent)
 
     def _drop(self, extent: _Extent) -> None:
@@ -204,11 +212,11 @@ class ReadAhead:
         pin: Pin | None = stream.ahead_pin
         while pin is not None and window - stream.ahead >= min(step, pin.object.size - stream.ahead_position):
             end = min(stream.ahead_position + step, pin.object.size)
+            self._make_room(end - stream.ahead_position, set())
             if self._size + (end - stream.ahead_position) > self._limit:
-                self._make_room(set())
-                if self._size + (end - stream.ahead_position) > self._limit:
-                    break
+                break
             for extent in self._cover(pin, stream.ahead_position, end)[1]:
+                extent.awaited_since = time.monotonic()
                 self._fetchers.submit(self._fill, extent)
             stream.ahead += end - stream.ahead_position
             stream.ahead_position = end

@@ -104,6 +104,17 @@ def test_memory_is_bounded() -> None:
         remote.read(ahead, 0, offset, 100_000)
         assert ahead._size <= (8 << 20) + 100_000
     assert remote.bytes_fetched < 66_000_000
+    assert len(remote.fetched) < 200, "it is read ahead to the end"
+
+
+def test_several_readers_do_not_take_each_others_bytes_away() -> None:
+    remote = Remote([20_000_000] * 6)
+    ahead = ReadAhead(remote.fetch, 8 << 20)
+    for offset in range(0, 20_000_000, 100_000):
+        for number in (0, 2, 4):
+            remote.read(ahead, number, offset, 100_000)
+    assert remote.bytes_fetched < 70_000_000
+    assert len(remote.fetched) < 600
 
 
 def test_errors_reach_the_reader_and_are_not_kept() -> None:
