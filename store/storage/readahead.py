@@ -115,10 +115,14 @@ class ReadAhead:
         contents = [(extent, memoryview(extent.content.result())) for extent in extents]
         _scatter(contents, views, offset)
         with self._lock:
+            now = time.monotonic()
             for extent in extents:
-                extent.awaited_since = -math.inf
-                if extent.end <= end and extent in self._order:
-                    self._order.move_to_end(extent, last=False)  # read to its end: the kernel has it now
+                if extent.end > end:
+                    extent.awaited_since = max(extent.awaited_since, now - _AWAITED_SECONDS / 2)  # its rest comes next
+                else:
+                    extent.awaited_since = -math.inf
+                    if extent in self._order:
+                        self._order.move_to_end(extent, last=False)  # read to its end: the kernel has it now
 
     def _cover(self, pin: Pin, start: int, end: int) -> tuple[list[_Extent], list[_Extent]]:
         """The extents that hold [start, end), in order, and those of them that are new and to be fetched."""
