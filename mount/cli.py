@@ -6,7 +6,6 @@ import functools
 import json
 import logging
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -22,35 +21,28 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 
 from mount import daemon
+from mount.arguments import true_arguments
 from mount.imports import follow_imports, show_imports
-from mount.incoming import IncomingSettings
+from mount.incoming import IncomingSettings, staging_area
 from mount.logfile import LogFile
 from mount.preflight import CannotMountError, check_mountpoint, check_store, check_system
 from mount.status import RunningMount, log_path
+from mount.store_options import Size, arguments_for, open_store, store_options
 from mount.transfer_commands import export_command, import_command
+from mount.tree import INCOMING
 from store.archive.formats import DEFAULT_FORMATS, FORMATS, Format
 from store.archives import Archives
-from store.catalog import ModelStore
 from store.compression import Compression
 from store.digests import Digests
 from store.errors import StoreError
-from store.home import default_store
 from store.index import Index
 from store.model import Model
 from store.staged_model import Limits
-from store.staging import StagingArea
-from store.storage.local import LocalStorage
+from store.storage.place import Place
 from store.text import printable
 from store.verify import Outcome, verify_model
 
 UNMOUNT_SECONDS = 20.0  # how long a daemon may take to end
-
-store_option = click.option(
-    "--store",
-    metavar="DIR",
-    help="The model store. Default: $BENTOML_HOME/models, else ~/bentoml/models.",
-)
-
 
 staging_option = click.option(
     "--staging",
@@ -66,7 +58,7 @@ follow_links_option = click.option(
 def main() -> NoReturn:
     """The entry point."""
     try:
-        cli(standalone_mode=False)
+        cli(true_arguments(), standalone_mode=False)
     except click.exceptions.Abort:
         _fail("interrupted")
     except click.ClickException as error:
@@ -107,20 +99,6 @@ class _Mode(click.ParamType):  # type: ignore[type-arg]  # generic only since cl
         return mode | 0o1000 if mode & 0o022 else mode
 
 
-class _Size(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.2
-    """A number of bytes, perhaps with K, M, G or T."""
-
-    name = "size"
-
-    def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
-        match = re.fullmatch(r"(\d+)([KMGT]?)i?B?", value, re.IGNORECASE)
-        if match is None:
-            self.fail(f"{value} is no size: a number of bytes, perhaps with K, M, G or T", param, ctx)
-        return int(match[1]) << 10 * " KMGT".index(match[2].upper() or " ")
-
-
 class _Formats(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.2
     """A comma-separated list of format names."""
 
@@ -148,15 +126,14 @@ formats_option = click.option(
 compression_option = click.option(
     "--compression",
     type=click.Choice([choice.value for choice in Compression]),
-    default=Compression.AUTO.value,
-    show_default=True,
-    help="What .tar.gz and .zip compress: what is worth it, everything (.bentomodel, too), or nothing.",
+    help="What .tar.gz and .zip compress: what is worth it, everything (.bentomodel, too), or nothing. Default: auto; "
+    "never for a store that is a URL, whose files would have to be fetched for the sizes of archives.",
 )
 
 
 @cli.command()
 @click.argument("mountpoint")
-@store_option
+@store_options
 @formats_option
 @compression_option
 @click.option("--foreground", is_flag=True, help="Stay in this terminal; log to standard error.")
@@ -168,13 +145,13 @@ compression_option = click.option(
 @click.option("--settle", type=float, metavar="SECONDS", help="Import a folder in incoming/ after so long a quiet.")
 @click.option("--incoming-mode", type=_Mode(), metavar="MODE", help="Permissions of incoming/, as 1777; else 755.")
 @click.option("--max-members", type=int, default=Limits().members, show_default=True, help="Of one imported model.")
-@click.option("--max-expanded", type=_Size(), metavar="SIZE", help="Bytes of one imported model, as 50G; else 1T.")
+@click.option("--max-expanded", type=Size(), metavar="SIZE", help="Bytes of one imported model, as 50G; else 1T.")
 @click.option("--ready-fd", type=int, hidden=True, help="Of the process that waits for this daemon.")
 def mount(
     mountpoint: str,
-    store: str | None,
+    store: Place,
     formats: list[Format],
-    compression: str,
+    compression: str | None,
     foreground: bool,
     allow_other: bool,
     follow_links: bool,
@@ -190,10 +167,11 @@ def mount(
     """Mount a model store at MOUNTPOINT, an empty folder."""
     if incoming_mode is not None and not allow_other:
         raise click.UsageError("--incoming-mode is for other users: it needs --allow-other")
-    location = os.path.abspath(store or default_store())
+    location = store.location
     check_system()
-    check_store(location)
-    real = check_mountpoint(mountpoint, location)
+    if not store.is_remote:
+        check_store(store.text)
+    real = check_mountpoint(mountpoint, None if store.is_remote else store.text)
     limits = Limits(max_members, max_expanded or Limits().expanded)
     incoming = IncomingSettings(
         staging=os.path.abspath(staging) if staging else None,
@@ -202,15 +180,16 @@ def mount(
         mode=incoming_mode or IncomingSettings().mode,
         limits=limits,
     )
-    may_write = os.access(location, os.W_OK)
+    chosen = _chosen_compression(compression, store)
+    may_write = store.is_remote or os.access(store.text, os.W_OK)
     settings = daemon.Settings(
         real,
-        location,
-        _checked_formats(formats, compression),
+        store,
+        _checked_formats(formats, chosen),
         allow_other=allow_other,
         follow_links=follow_links,
         incoming=incoming if may_write and not read_only else None,
-        compression=Compression(compression),
+        compression=chosen,
     )
     if foreground or ready_fd is not None:
         handler = logging.StreamHandler() if ready_fd is None else LogFile(log_path(real))
@@ -225,6 +204,8 @@ def mount(
     daemon.start(_daemon_arguments(settings), real)
     if not may_write and not read_only:
         click.echo(f"{printable(location)} may not be written by you: no incoming/ in this mount")
+    if settings.incoming is not None and not os.path.isdir(os.path.join(real, INCOMING)):
+        click.echo("no incoming/ in this mount; the log says why")
     click.echo(f"{printable(location)} is mounted at {printable(real)}; log: {log_path(real)}")
 
 
@@ -247,12 +228,12 @@ def unmount(mountpoint: str, lazy: bool) -> None:
 
 
 @cli.command(name="list")
-@store_option
+@store_options
 @follow_links_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON array, sizes in bytes.")
-def list_models(store: str | None, follow_links: bool, as_json: bool) -> None:
+def list_models(store: Place, follow_links: bool, as_json: bool) -> None:
     """List the models of a store."""
-    models = _open_store(store, follow_links=follow_links)
+    models = open_store(store, follow_links=follow_links)
     found = []
     for tag in models.tags():
         with suppress(StoreError):  # deleted just now, or named in the log
@@ -275,12 +256,12 @@ def list_models(store: str | None, follow_links: bool, as_json: bool) -> None:
 
 @cli.command()
 @click.argument("tags", nargs=-1, metavar="[TAG]...")
-@store_option
+@store_options
 @follow_links_option
 @click.option("--accept", is_flag=True, help="Record what is there now as right, whatever was recorded before.")
-def verify(tags: tuple[str, ...], store: str | None, follow_links: bool, accept: bool) -> None:
+def verify(tags: tuple[str, ...], store: Place, follow_links: bool, accept: bool) -> None:
     """Read models whole and compare them with the SHA-256s recorded the first time. Without TAG: all of the store."""
-    models = _open_store(store, follow_links=follow_links)
+    models = open_store(store, follow_links=follow_links)
     wanted = [models.find(tag) for tag in tags] or models.tags()
     digests = Digests()
     outcomes: Counter[Outcome] = Counter()
@@ -305,16 +286,16 @@ def verify(tags: tuple[str, ...], store: str | None, follow_links: bool, accept:
 
 
 @cli.command()
-@store_option
+@store_options
 @staging_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line, sizes in bytes.")
 @click.option("--follow", is_flag=True, help="Go on as imports begin, proceed and end, until interrupted.")
 @click.option("--limit", type=int, default=100, show_default=True, help="How many to show.")
-def imports(store: str | None, staging: str | None, as_json: bool, follow: bool, limit: int) -> None:
+def imports(store: Place, staging: str | None, as_json: bool, follow: bool, limit: int) -> None:
     """Show what was copied into incoming/, and what became of it."""
-    location = os.path.abspath(store or default_store())
-    check_store(location)
-    area = StagingArea(os.path.realpath(location), os.path.abspath(staging) if staging else None)
+    if not store.is_remote:
+        check_store(store.text)
+    area = staging_area(store.location, os.path.abspath(staging) if staging else None, is_remote=store.is_remote)
     if follow:
         follow_imports(area, as_json, limit)
     else:
@@ -323,23 +304,24 @@ def imports(store: str | None, staging: str | None, as_json: bool, follow: bool,
 
 @cli.command()
 @click.argument("tags", nargs=-1, metavar="[TAG]...")
-@store_option
+@store_options
 @follow_links_option
 @formats_option
 @compression_option
 def measure(
-    tags: tuple[str, ...], store: str | None, follow_links: bool, formats: list[Format], compression: str
+    tags: tuple[str, ...], store: Place, follow_links: bool, formats: list[Format], compression: str | None
 ) -> None:
     """Learn ahead of time what the first look at a model's archives would wait for: sizes and checksums.
 
     Mounts of the same user find them. Formats and compression must be those of the mount. Without TAG: all of the
     store. What is known already is not measured again; it may be interrupted, and goes on there the next time.
     """
-    _checked_formats(formats, compression)
-    models = _open_store(store, follow_links=follow_links)
+    chosen = _chosen_compression(compression, store)
+    _checked_formats(formats, chosen)
+    models = open_store(store, follow_links=follow_links)
     wanted = [models.find(tag) for tag in tags] or models.tags()
     index = Index()
-    archives = Archives(models.storage, index, Compression(compression))
+    archives = Archives(models.storage, index, chosen)
     failed = 0
     try:
         with Progress(
@@ -371,7 +353,7 @@ cli.add_command(import_command)
 def _daemon_arguments(settings: daemon.Settings) -> list[str]:
     """The command line for a mount with these settings."""
     names = ",".join(kind.name for kind in settings.formats)
-    arguments = ["mount", settings.mountpoint, "--store", settings.store, "--formats", names]
+    arguments = ["mount", settings.mountpoint, *arguments_for(settings.store), "--formats", names]
     arguments += ["--compression", settings.compression.value]
     arguments += ["--allow-other"] * settings.allow_other + ["--follow-links"] * settings.follow_links
     incoming = settings.incoming
@@ -388,10 +370,15 @@ def _daemon_arguments(settings: daemon.Settings) -> list[str]:
     return [*arguments, "--max-members", str(limits.members), "--max-expanded", str(limits.expanded)]
 
 
-def _checked_formats(formats: list[Format], compression: str) -> list[Format]:
+def _chosen_compression(text: str | None, store: Place) -> Compression:
+    """What a user chose, or what is right for a store."""
+    return Compression(text) if text else Compression.NEVER if store.is_remote else Compression.AUTO
+
+
+def _checked_formats(formats: list[Format], compression: Compression) -> list[Format]:
     """The formats, if they can be had with this compression."""
     for kind in formats:
-        if kind.lay_out is None and compression == Compression.NEVER.value:
+        if kind.lay_out is None and compression is Compression.NEVER:
             raise click.UsageError(
                 f"{kind.name} cannot be made without compression: leave it out of --formats, or use --compression auto"
             )
@@ -423,13 +410,6 @@ def _fusermount(mountpoint: str, real: str, lazy: bool) -> None:
                 f"{mountpoint} is in use: close what is open there, or use `bentofs unmount --lazy {mountpoint}`"
             )
         raise CannotMountError(f"{mountpoint} could not be unmounted: {reason}")
-
-
-def _open_store(store: str | None, *, follow_links: bool) -> ModelStore:
-    logging.basicConfig(level=logging.WARNING, format="bentofs: %(message)s", stream=sys.stderr)
-    location = os.path.abspath(store or default_store())
-    check_store(location)
-    return ModelStore(LocalStorage(location, follow_links=follow_links))
 
 
 def _described(model: Model) -> dict[str, str | int]:

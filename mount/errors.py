@@ -19,6 +19,7 @@ from store.errors import (
     NotFoundError,
     SourceChangedError,
     StagingError,
+    StoreDeniedError,
     StoreUnreadableError,
     StoreUnwritableError,
     TooBigError,
@@ -34,6 +35,7 @@ _ERRNOS: tuple[tuple[type[Exception], int], ...] = (
     (BadTagError, errno.EINVAL),
     (BadModelError, errno.EINVAL),
     (SourceChangedError, errno.ESTALE),
+    (StoreDeniedError, errno.EACCES),
     (StoreUnreadableError, errno.EIO),
     (StoreUnwritableError, errno.EIO),
     (StagingError, errno.EIO),
@@ -53,7 +55,7 @@ def errno_of(error: BaseException, operation: str) -> int:
     """The errno that an operation answers for an exception, always above 0. What nobody expected is logged."""
     for kind, number in _ERRNOS:
         if isinstance(error, kind):
-            if number == errno.EIO:
+            if number in (errno.EIO, errno.EACCES):
                 _log_now_and_then(f"{operation}: {error}")
             return number
     # fusepy turns an OSError without errno into the end of the file; it must never get there.

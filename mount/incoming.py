@@ -15,9 +15,13 @@ from store.digests import Digests
 from store.importing import Importer
 from store.index import Index
 from store.measure import Measurements
+from store.publish import LocalPublisher, Publisher
 from store.receipts import Receipts
+from store.remote_publish import RemotePublisher, why_not_writable
 from store.staged_model import Limits
-from store.staging import StagingArea
+from store.staging import RemoteStagingArea, Session, StagingArea
+from store.storage.base import Storage
+from store.storage.remote import RemoteStorage
 
 log = logging.getLogger(__name__)
 
@@ -46,14 +50,23 @@ class Incoming:
         Raises:
             StagingError: there is no place to stage models in.
         """
-        area = StagingArea(os.path.realpath(store.storage.location), settings.staging)
+        is_remote = isinstance(store.storage, RemoteStorage)
+        area = staging_area(store.storage.location, settings.staging, is_remote=is_remote)
         self._session = area.open_session()
         self._receipts = Receipts(area.receipts)
         self._receipts.interrupt_dead(area.is_alive)
         self._importer = Importer(
-            store, self._session, Measurements(index), digests, limits=settings.limits, overwrite=settings.overwrite
+            store,
+            self._session,
+            Measurements(index),
+            digests,
+            limits=settings.limits,
+            overwrite=settings.overwrite,
+            publisher=_publisher(store.storage, self._session),
         )
-        delivery = Delivery(self._session, self._importer, self._receipts, measurer.measure)
+        # What was uploaded would have to be fetched again; its checksums lie in its manifest.
+        measure = (lambda _tag: None) if is_remote else measurer.measure
+        delivery = Delivery(self._session, self._importer, self._receipts, measure)
         self.dropbox = DropBox(self._session.spool, delivery, settings.mode)
         self._housekeeping = Housekeeping(self.dropbox, delivery, settings.settle_seconds)
         self._housekeeping.start()
@@ -68,3 +81,30 @@ class Incoming:
             self._session.close()
         else:  # its lock ends with the process, and the next mount cleans up
             log.info("ended while a model was being imported")
+
+
+def open_incoming(
+    store: ModelStore, index: Index, digests: Digests, measurer: Measurer, settings: IncomingSettings | None
+) -> Incoming | None:
+    """The drop box that is wanted, if any; None as well, with a word in the log, if the store does not allow it.
+
+    Raises:
+        StagingError: there is no place to stage models in.
+    """
+    if settings is None:
+        return None
+    if isinstance(store.storage, RemoteStorage):
+        refusal = why_not_writable(store.storage)
+        if refusal is not None:
+            log.warning("no incoming/ in this mount: %s", refusal)
+            return None
+    return Incoming(store, index, digests, measurer, settings)
+
+
+def staging_area(location: str, staging: str | None, *, is_remote: bool) -> StagingArea:
+    """Where models for a store are made ready; `staging`: the folder that a user named for it."""
+    return RemoteStagingArea(location, staging) if is_remote else StagingArea(os.path.realpath(location), staging)
+
+
+def _publisher(storage: Storage, session: Session) -> Publisher:
+    return RemotePublisher(storage) if isinstance(storage, RemoteStorage) else LocalPublisher(session)

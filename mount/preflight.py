@@ -56,8 +56,8 @@ def check_store(store: str) -> None:
         raise CannotMountError(f"the model store {store} may not be read by you")
 
 
-def check_mountpoint(mountpoint: str, store: str) -> str:
-    """That something can be mounted there; its real path.
+def check_mountpoint(mountpoint: str, store: str | None) -> str:
+    """That something can be mounted there; its real path. `store`: where one is that must not lie in the way.
 
     Raises:
         CannotMountError
@@ -75,13 +75,16 @@ def check_mountpoint(mountpoint: str, store: str) -> str:
                 f"{mountpoint} is a mount whose daemon has died: clean it up with `fusermount -u -z {quoted}`"
             ) from None
         raise CannotMountError(f"{mountpoint} cannot be read: {error.strerror}") from None
-    real, real_store = os.path.realpath(mountpoint), os.path.realpath(store)
+    real = os.path.realpath(mountpoint)
     if os.path.ismount(real):
         raise CannotMountError(
             f"something is mounted at {mountpoint} already: `bentofs unmount {mountpoint}` takes it away if it is ours"
         )
     if names:
         raise CannotMountError(f"{mountpoint} is not empty: a mount would hide what is in it")
+    if store is None:
+        return real
+    real_store = os.path.realpath(store)
     for inner, outer, sentence in (
         (real, real_store, f"{mountpoint} lies inside the store {store}"),
         (real_store, real, f"the store {store} lies inside {mountpoint}"),

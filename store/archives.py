@@ -199,6 +199,8 @@ class Archives:
     def _file(self, entry: Entry) -> PinnedFile:
         if entry.identity is None:
             raise ValueError(f"{entry.path} is a folder")
+        if entry.crc32 is not None:
+            self._measurements.trust_crc32(entry.identity, entry.crc32)
         return PinnedFile(self._storage, self._open_files, entry.source, entry.identity)
 
     def _measured(self, entry: Entry) -> MeasuredFile:

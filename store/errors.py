@@ -32,6 +32,10 @@ class StoreUnreadableError(StoreError):
     """The store, or a file in it, could not be read: permissions, an I/O error, a store that is not there."""
 
 
+class StoreDeniedError(StoreUnreadableError):
+    """A remote store rejects the credentials, or does not let them read or write this."""
+
+
 class DamagedArchiveError(StoreError):
     """An archive that is cut short, or whose bytes do not agree with its own checksums and structure."""
 

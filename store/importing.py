@@ -23,7 +23,7 @@ from store.digests import Digests
 from store.errors import CancelledError, ModelExistsError, StoreError
 from store.measure import Measurements
 from store.model import MAX_MODEL_YAML, MODEL_YAML, ModelInfo
-from store.publish import Outcome, Verdict, compare, publish
+from store.publish import LocalPublisher, Outcome, Publisher, Verdict
 from store.staged_folder import stage_folder
 from store.staged_model import Limits, Staged, StagedModel
 from store.staging import Session
@@ -59,8 +59,11 @@ class Importer:
         *,
         limits: Limits | None = None,
         overwrite: bool = False,
+        publisher: Publisher | None = None,
     ) -> None:
-        """`overwrite`: whether a model of the same tag with other content is replaced."""
+        """`overwrite`: whether a model of the same tag with other content is replaced; `publisher`: None for the one to
+        the session's own store."""
+        self._publisher = publisher or LocalPublisher(session)
         self._store = store
         self._session = session
         self._measurements = measurements
@@ -122,7 +125,7 @@ class Importer:
             StoreUnreadableError, StoreUnwritableError: as `store.publish.publish`.
         """
         with self._working():
-            ready.verdict = compare(self._session, ready.staged.path, ready.tag)
+            ready.verdict = self._publisher.compare(ready.staged)
 
     def publish(self, ready: StagedImport, *, move_latest: bool = True) -> Outcome:
         """Make a staged model one of the store; it is durable when this returns.
@@ -132,14 +135,8 @@ class Importer:
         """
         info = ready.staged.info
         with self._working():
-            outcome = publish(
-                self._session,
-                ready.staged.path,
-                info.tag,
-                info.creation_time,
-                overwrite=self._overwrite,
-                move_latest=move_latest,
-                verdict=ready.verdict,
+            outcome = self._publisher.publish(
+                ready.staged, overwrite=self._overwrite, move_latest=move_latest, verdict=ready.verdict
             )
             ready.discard()
         self._store.expire(info.tag.name)

@@ -19,6 +19,7 @@ TABLE = {
     errors.UnsafeMemberError: errno.EINVAL,
     errors.SourceChangedError: errno.ESTALE,
     errors.StoreUnreadableError: errno.EIO,
+    errors.StoreDeniedError: errno.EACCES,
     errors.StoreUnwritableError: errno.EIO,
     errors.StagingError: errno.EIO,
     errors.DamagedArchiveError: errno.EBADMSG,
@@ -36,7 +37,7 @@ def all_errors(base: type[Exception] = StoreError) -> set[type[Exception]]:
 
 def test_every_error_of_the_store_has_an_errno(expect_log: Callable[[str], None]) -> None:
     assert set(TABLE) == all_errors()
-    expect_log("read: x")  # EIO says in the log why
+    expect_log("read: x")  # EIO and EACCES say in the log why
     assert {kind: errno_of(kind("x"), "read") for kind in TABLE} == TABLE
 
 
