@@ -31,7 +31,7 @@ The archives are made while they are read. Their sizes are exact, and nothing is
 
 Copy a model to a memory stick:     cp models/NAME/latest.{first} /media/stick/
 Copy all models to another machine: rsync -a by-format/{first}/ host:backup/
-Import one there:                   bentoml models import NAME-VERSION.{first}
+Import one there:                   bentoml models import "$PWD/NAME-VERSION.{first}"
 {importing}
 {rest}: models are made and deleted with BentoML.
 To unmount: bentofs unmount MOUNTPOINT

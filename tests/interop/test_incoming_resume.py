@@ -2,6 +2,7 @@
 in `incoming/` again, and is resumed or removed."""
 
 import contextlib
+import functools
 import os
 import re
 import shutil
@@ -69,6 +70,8 @@ def started(command: list[str | Path]) -> Iterator["subprocess.Popen[bytes]"]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        # Where the tests run in the background, SIGINT is ignored, and so it would be by what they start.
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     try:
         yield process

@@ -247,7 +247,7 @@ def test_descriptors_are_closed(tmp_path: Path) -> None:
             with pytest.raises(UnsafeMemberError):
                 _write(model, "0/0/file/below")
         model.discard()
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert set(os.listdir("/proc/self/fd")) <= before  # what earlier tests left may be closed meanwhile
 
 
 def test_files_of_a_large_model_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
