@@ -7,7 +7,8 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from urllib.parse import urlsplit, urlunsplit
+
+from store import location
 
 _VARIABLE = "BENTOFS_ARGUMENTS"
 _SECRET = ("--storage-option", "--passwd", "--param")  # options whose values nobody else is to see
@@ -51,11 +52,4 @@ def without_secrets(arguments: Sequence[str]) -> list[str]:
 
 
 def _url_without_secrets(text: str) -> str:
-    if "://" not in text:
-        return text
-    parts = urlsplit(text)
-    user, at, host = parts.netloc.rpartition("@")
-    if ":" not in user and not parts.query:
-        return text
-    netloc = f"{user.partition(':')[0]}:{_STRUCK_OUT}{at}{host}" if ":" in user else parts.netloc
-    return urlunsplit((parts.scheme, netloc, parts.path, _STRUCK_OUT if parts.query else "", ""))
+    return location.without_secrets(text) if location.is_url(text) else text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import dataclass, field
 
 from mount.delivery import Delivery
@@ -12,15 +11,14 @@ from mount.housekeeping import Housekeeping
 from mount.measurer import Measurer
 from store.catalog import ModelStore
 from store.digests import Digests
+from store.errors import StoreError
 from store.importing import Importer
 from store.index import Index
 from store.measure import Measurements
-from store.publish import LocalPublisher, Publisher
 from store.receipts import Receipts
-from store.remote_publish import RemotePublisher, why_not_writable
+from store.remote_publish import check_writable, publisher_for
 from store.staged_model import Limits
-from store.staging import RemoteStagingArea, Session, StagingArea
-from store.storage.base import Storage
+from store.staging import staging_area
 from store.storage.remote import RemoteStorage
 
 log = logging.getLogger(__name__)
@@ -62,7 +60,7 @@ class Incoming:
             digests,
             limits=settings.limits,
             overwrite=settings.overwrite,
-            publisher=_publisher(store.storage, self._session),
+            publisher=publisher_for(store.storage, self._session),
         )
         # What was uploaded would have to be fetched again; its checksums lie in its manifest.
         measure = (lambda _tag: None) if is_remote else measurer.measure
@@ -94,17 +92,9 @@ def open_incoming(
     if settings is None:
         return None
     if isinstance(store.storage, RemoteStorage):
-        refusal = why_not_writable(store.storage)
-        if refusal is not None:
-            log.warning("no incoming/ in this mount: %s", refusal)
+        try:
+            check_writable(store.storage)
+        except StoreError as error:
+            log.warning("no incoming/ in this mount: %s", error)
             return None
     return Incoming(store, index, digests, measurer, settings)
-
-
-def staging_area(location: str, staging: str | None, *, is_remote: bool) -> StagingArea:
-    """Where models for a store are made ready; `staging`: the folder that a user named for it."""
-    return RemoteStagingArea(location, staging) if is_remote else StagingArea(os.path.realpath(location), staging)
-
-
-def _publisher(storage: Storage, session: Session) -> Publisher:
-    return RemotePublisher(storage) if isinstance(storage, RemoteStorage) else LocalPublisher(session)

@@ -9,12 +9,13 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import click
 
-from mount.preflight import check_store
 from store.catalog import ModelStore
+from store.compression import Compression
 from store.storage.place import Place
 from store.storage.remote import DEFAULT_CACHE_SIZE, DEFAULT_PATIENCE, DEFAULT_TTL
 
@@ -33,6 +34,28 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic only since cli
         return int(match[1]) << 10 * " KMGT".index(match[2].upper() or " ")
 
 
+class KeyValue(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.2
+    """KEY=VALUE; `as_json`: the value may be JSON."""
+
+    name = "key=value"
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+
+    def convert(
+        self, value: str | tuple[str, Any], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, Any]:
+        if isinstance(value, tuple):
+            return value
+        key, equals, text = value.partition("=")
+        if not equals or not key:
+            self.fail("it is not KEY=VALUE", param, ctx)  # the text may be a secret
+        if self._as_json:
+            with suppress(ValueError):
+                return key, json.loads(text)
+        return key, text
+
+
 def store_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Gives a command the options, and passes what they say as one argument, `store`: a `Place`."""
 
@@ -45,6 +68,7 @@ def store_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option(
         "--storage-option",
         "storage_options",
+        type=KeyValue(as_json=True),
         multiple=True,
         metavar="KEY=VALUE",
         help="For the file system of a URL, as fsspec knows it; the value may be JSON. S3 takes endpoint, region and "
@@ -77,32 +101,23 @@ def store_options(command: Callable[..., Any]) -> Callable[..., Any]:
     def wrapped(
         *arguments: Any,
         store: str | None,
-        storage_options: tuple[str, ...],
+        storage_options: tuple[tuple[str, Any], ...],
         ttl: float,
         cache_size: int,
         timeout: float,
         **others: Any,
     ) -> Any:
-        options = dict(_option(text) for text in storage_options)
         place = Place.named(
-            store or default_store(), options=options, ttl=ttl, cache_size=max(cache_size, 1 << 20), patience=timeout
+            store, options=dict(storage_options), ttl=ttl, cache_size=max(cache_size, 1 << 20), patience=timeout
         )
-        if options and not place.is_remote:
-            raise click.UsageError("--storage-option is for stores that are URLs")
         return command(*arguments, store=place, **others)
 
     return wrapped
 
 
-def default_store() -> str:
-    """Where BentoML keeps its models."""
-    home = os.environ.get("BENTOML_HOME") or os.path.join(os.path.expanduser("~"), "bentoml")
-    return os.path.join(home, "models")
-
-
 def arguments_for(place: Place) -> list[str]:
     """The options that give the same place again."""
-    arguments = ["--store", place.text]
+    arguments = ["--store", place.text if place.is_remote else place.location]
     if place.is_remote:
         for key, value in place.options.items():
             arguments += ["--storage-option", f"{key}={json.dumps(value)}"]
@@ -114,19 +129,35 @@ def open_store(place: Place, *, follow_links: bool = False) -> ModelStore:
     """The catalogue of a store, for a command that looks at it once and logs to standard error.
 
     Raises:
-        CannotMountError, StoreError: there is no such store, or no getting to it.
+        StoreError: there is no such store, or no getting to it.
     """
     logging.basicConfig(level=logging.WARNING, format="bentofs: %(message)s", stream=sys.stderr)
-    if not place.is_remote:
-        check_store(place.text)
     return ModelStore(place.open(follow_links=follow_links))
 
 
-def _option(text: str) -> tuple[str, Any]:
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise click.UsageError("--storage-option takes KEY=VALUE")  # the text may be a secret
-    try:
-        return key, json.loads(value)
-    except ValueError:
-        return key, value
+def compression_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Gives a command the option; the argument is None if it is not used (`compression_for`)."""
+    return click.option(
+        "--compression",
+        type=click.Choice([choice.value for choice in Compression]),
+        help="What .tar.gz and .zip compress: what is worth it, everything (.bentomodel, too), or nothing. Default: "
+        "auto; never for a store that is a URL, whose files would have to be fetched for the sizes of archives.",
+    )(command)
+
+
+def compression_for(text: str | None, place: Place) -> Compression:
+    """What a user chose, or what is right for a store."""
+    return Compression(text) if text else Compression.default(is_remote=place.is_remote)
+
+
+staging_option = click.option(
+    "--staging",
+    metavar="DIR",
+    callback=lambda _context, _parameter, folder: folder and os.path.abspath(folder),
+    help="Where models are made ready, on the store's file system. Default: a hidden folder beside the store; for a "
+    "store that is a URL, in the user's state folder.",
+)
+
+follow_links_option = click.option(
+    "--follow-links", is_flag=True, help="Follow links that lead out of a model or the store."
+)

@@ -1,8 +1,4 @@
-"""The commands `bentofs export` and `bentofs import`.
-
-Exit status: 0 all done; 1 another failure; 2 usage; 3 not found; 4 exists; 5 damaged, or not a model; 6 no space;
-7 a server that cannot be reached or fails; 8 access denied; 130 interrupted. Of several transfers, the first failure's.
-"""
+"""The commands `bentofs export` and `bentofs import`. Of several transfers that fail, the first one's exit status."""
 
 from __future__ import annotations
 
@@ -23,50 +19,18 @@ from typing import Any, NamedTuple
 import click
 from rich.filesize import decimal
 
-from mount.process_title import hide
+from mount.errors import INTERRUPTED, exit_status_of
 from mount.progress import Reporter, Task
-from store.compression import Compression
-from store.errors import (
-    BadLocationError,
-    BadModelError,
-    BadTagError,
-    CancelledError,
-    DamagedArchiveError,
-    ModelExistsError,
-    NoSpaceError,
-    NotFoundError,
-    RemoteDeniedError,
-    RemoteError,
-    StoreError,
-    TargetExistsError,
-    TooBigError,
-)
+from mount.store_options import KeyValue, compression_for, compression_option, staging_option, store_options
+from store.errors import StoreError
 from store.exporting import Export, Exported, known_formats
 from store.fetching import Imported
-from store.location import Location, raw_secrets
+from store.location import Location
+from store.storage.place import Place
 from store.text import printable
 from store.transfer import opened_exporter, opened_fetcher
 
-_INTERRUPTED = 130
 _POLL_SECONDS = 0.2
-
-# A subclass before its base: the first match counts.
-_EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
-    (BadLocationError, 2),
-    (BadTagError, 2),
-    (NotFoundError, 3),
-    (ModelExistsError, 4),
-    (TargetExistsError, 4),
-    (DamagedArchiveError, 5),
-    (BadModelError, 5),
-    (TooBigError, 5),
-    (NoSpaceError, 6),
-    (RemoteDeniedError, 8),
-    (RemoteError, 7),
-    (PermissionError, 8),
-    (CancelledError, _INTERRUPTED),
-)
-
 
 Report = tuple[str, dict[str, Any]]  # for people, for programs
 
@@ -89,40 +53,29 @@ class _Job(NamedTuple):
     run: Callable[[Task], Report]  # gives what to report
 
 
-class _Parameters(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.2
-    """KEY=VALUE."""
-
-    name = "key=value"
-
-    def convert(
-        self, value: str | tuple[str, str], param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, str]:
-        if isinstance(value, tuple):
-            return value
-        key, equals, text = value.partition("=")
-        if not equals or not key:
-            self.fail("it is not KEY=VALUE", param, ctx)
-        return key, text
-
-
 def _common(command: Callable[..., None]) -> Callable[..., None]:
     """The options that both commands have."""
     options = [
         click.option("--format", "format_name", metavar="FORMAT", help=f"One of {', '.join(known_formats())}."),
-        click.option(
-            "--store", metavar="DIR", help="The model store. Default: $BENTOML_HOME/models, else ~/bentoml/models."
-        ),
         click.option("--protocol", help="With a path instead of a URL: ftp, s3, sftp, ..."),
         click.option("--subpath", metavar="PATH", help="With --protocol: the path below the host or bucket."),
         click.option("--user", envvar="BENTOFS_USER", help="Also from $BENTOFS_USER."),
         click.option(
             "--passwd", envvar="BENTOFS_PASSWD", help="Better from $BENTOFS_PASSWD: others may see arguments."
         ),
-        click.option("--param", "params", type=_Parameters(), multiple=True, help="For the server's protocol."),
+        click.option(
+            "--param",
+            "params",
+            type=KeyValue(as_json=False),
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="With --protocol: for the server's protocol.",
+        ),
         click.option("--jobs", type=click.IntRange(1, 64), default=2, show_default=True, help="Transfers at once."),
         click.option("--quiet", is_flag=True, help="Say nothing but errors."),
         click.option("--json", "as_json", is_flag=True, help="One JSON object a line, sizes in bytes."),
     ]
+    command = store_options(command)
     for option in reversed(options):
         command = option(command)
     return command
@@ -132,21 +85,15 @@ def _common(command: Callable[..., None]) -> Callable[..., None]:
 @click.argument("arguments", nargs=-1, metavar="[TAG]... [PATH|URL|-]")
 @click.option("--all", "everything", is_flag=True, help="All models of the store; no TAG then.")
 @click.option("--sha256", is_flag=True, help="Write <file>.sha256 beside each archive.")
-@click.option(
-    "--compression",
-    type=click.Choice([choice.value for choice in Compression]),
-    default=Compression.AUTO.value,
-    show_default=True,
-    help="What .tar.gz and .zip compress: what is worth it, everything (.bentomodel, too), or nothing.",
-)
+@compression_option
 @_common
 def export_command(
     arguments: tuple[str, ...],
     everything: bool,
     sha256: bool,
-    compression: str,
+    compression: str | None,
     format_name: str | None,
-    store: str | None,
+    store: Place,
     quiet: bool,
     as_json: bool,
     jobs: int,
@@ -160,7 +107,7 @@ def export_command(
     tags, path = _tags_and_path(arguments, everything)
     to_stdout = path == "-"
     stop = threading.Event()
-    with _reported(), opened_exporter(store, Compression(compression)) as (models, exporter):
+    with opened_exporter(store, compression_for(compression, store)) as (models, exporter):
         target = _location("/dev/stdout" if to_stdout else path, parts)
         wanted = [models.find(text) for text in tags] if not everything else models.tags()
         if to_stdout:
@@ -197,18 +144,14 @@ def export_command(
 @click.command(name="import")
 @click.argument("sources", nargs=-1, required=True, metavar="PATH|URL|-...")
 @click.option("--overwrite", is_flag=True, help="Replace a model of the same tag with other content.")
-@click.option(
-    "--staging",
-    metavar="DIR",
-    help="Where models are made ready, on the store's file system. Default: a hidden folder beside the store.",
-)
+@staging_option
 @_common
 def import_command(
     sources: tuple[str, ...],
     overwrite: bool,
     staging: str | None,
     format_name: str | None,
-    store: str | None,
+    store: Place,
     quiet: bool,
     as_json: bool,
     jobs: int,
@@ -222,26 +165,25 @@ def import_command(
     if sources.count("-") > 1:
         raise click.UsageError("there is only one standard input")
     stop = threading.Event()
-    with _reported():
-        places = [None if path == "-" else _location(path, parts) for path in sources]
-        with opened_fetcher(
-            store,
-            overwrite=overwrite,
-            staging=os.path.abspath(staging) if staging else None,
-            stops=[stop],
-        ) as fetcher:
+    places = [None if path == "-" else _location(path, parts) for path in sources]
+    with opened_fetcher(
+        store,
+        overwrite=overwrite,
+        staging=staging,
+        stops=[stop],
+    ) as fetcher:
 
-            def job(place: Location | None) -> _Job:
-                def run(task: Task) -> Report:
-                    if place is None:
-                        done = fetcher.fetch_stream(sys.stdin.fileno(), "standard input", task.advance, format_name)
-                    else:
-                        done = fetcher.fetch(place, task.advance, format_name, task.expect)
-                    return _described_import(done, "-" if place is None else place.shown)
+        def job(place: Location | None) -> _Job:
+            def run(task: Task) -> Report:
+                if place is None:
+                    done = fetcher.fetch_stream(sys.stdin.fileno(), "standard input", task.advance, format_name)
+                else:
+                    done = fetcher.fetch(place, task.advance, format_name, task.expect)
+                return _described_import(done, "-" if place is None else place.shown)
 
-                return _Job("standard input" if place is None else place.shown, run)
+            return _Job("standard input" if place is None else place.shown, run)
 
-            _run(list(map(job, places)), stop.set, jobs, quiet=quiet, as_json=as_json, to_stderr=False)
+        _run(list(map(job, places)), stop.set, jobs, quiet=quiet, as_json=as_json, to_stderr=False)
 
 
 def _tags_and_path(arguments: Sequence[str], everything: bool) -> tuple[Sequence[str], str]:
@@ -290,7 +232,6 @@ def _location(path: str, parts: Mapping[str, Any]) -> Location:
             user=location.user if location.user is not None else parts["user"],
             password=location.password if location.password is not None else parts["passwd"],
         )
-    hide([*location.secrets, *(raw_secrets(path) if not location.is_local else [])])
     return location
 
 
@@ -304,7 +245,7 @@ def _run(
         try:
             text, done = future.result()
         except Exception as error:
-            code = exit_code_of(error)
+            code = exit_status_of(error)
             if as_json:
                 click.echo(json.dumps({"name": job.name, "error": str(error), "status": code}), err=to_stderr)
             sentence = _sentence(error)
@@ -334,9 +275,9 @@ def _run(
         except KeyboardInterrupt:
             give_up()
             click.echo("bentofs: interrupted: what is under way is taken back", err=True)
-            status = _INTERRUPTED
+            status = INTERRUPTED
         finally:
-            pool.shutdown(wait=True, cancel_futures=status == _INTERRUPTED)
+            pool.shutdown(wait=True, cancel_futures=status == INTERRUPTED)
     if status:
         raise _Failed(status)
 
@@ -349,14 +290,6 @@ def _timed(job: _Job, reporter: Reporter, times: list[float]) -> Report:
     finally:
         times.append(time.monotonic() - begun)
         task.end()
-
-
-def exit_code_of(error: BaseException) -> int:
-    """The exit status for a failure."""
-    for kind, code in _EXIT_CODES:
-        if isinstance(error, kind):
-            return code
-    return 1
 
 
 @contextmanager
@@ -374,16 +307,6 @@ def _interruptible() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def _reported() -> Iterator[None]:
-    """Within this, an error of the store ends the command with its sentence and its status."""
-    try:
-        yield
-    except StoreError as error:
-        click.echo(f"bentofs: {error}", err=True)
-        raise _Failed(exit_code_of(error)) from error
 
 
 def _sentence(error: Exception) -> str:

@@ -4,7 +4,7 @@ A claim is an object beside the version, `<name>/.<version>.bentofs-claim`, made
 gets it. Its holder renews it every `BEAT_SECONDS`, each time only if it is still what it wrote last. One that has not
 been renewed for `EXPIRY_SECONDS`, both times by the server's clock, was left behind by a crash: whoever wants the
 version takes it over, again by a condition. A server that does not heed conditions gets none of this
-(`store.remote_publish.why_not_writable`).
+(`store.remote_publish.check_writable`).
 
 Threading: one thread holds a claim; another one renews it.
 """

@@ -32,10 +32,6 @@ class StoreUnreadableError(StoreError):
     """The store, or a file in it, could not be read: permissions, an I/O error, a store that is not there."""
 
 
-class StoreDeniedError(StoreUnreadableError):
-    """A remote store rejects the credentials, or does not let them read or write this."""
-
-
 class DamagedArchiveError(StoreError):
     """An archive that is cut short, or whose bytes do not agree with its own checksums and structure."""
 
@@ -74,8 +70,8 @@ class BadLocationError(StoreError, ValueError):
     together with its parts."""
 
 
-class RemoteError(StoreError):
-    """A server could not be reached, broke off, or answered an error, after all tries."""
+class RemoteError(StoreUnreadableError):
+    """A server, of a store or of a transfer, could not be reached, broke off, or answered an error, after all tries."""
 
 
 class RemoteDeniedError(RemoteError):

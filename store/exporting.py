@@ -14,13 +14,14 @@ from store.archive.members import Member
 from store.archive.pieces import Literal, Piece
 from store.archives import Archives
 from store.catalog import ModelStore
+from store.compression import Compression
 from store.endpoints.base import Progress
 from store.endpoints.connect import open_target
 from store.endpoints.local import write_out
-from store.endpoints.trouble import Stops, refuse_if_stopped
 from store.errors import BadLocationError
 from store.location import Location
 from store.model import Model
+from store.servers.stops import Stops, refuse_if_stopped
 from store.sums import SUFFIX, write_sums
 from store.tag import Tag
 
@@ -85,7 +86,7 @@ class Exporter:
         """What exporting a model to a target comes to, by BentoML's rules.
 
         Raises:
-            BadLocationError: the format is not known.
+            BadLocationError: the format is not known, or cannot be had with the archives' compression.
             NotFoundError, BadModelError, StoreUnreadableError: there is no such model to read.
         """
         kind = format_named(format_name) if format_name is not None else format_of(target.path)
@@ -95,6 +96,8 @@ class Exporter:
             # A folder that is there gets a folder in it; one that is not becomes the model.
             is_there = target.is_local and os.path.isdir(target.path)
             return Export(model, None, target.below(stem) if is_there else target)
+        if kind.lay_out is None and self._archives.compression is Compression.NEVER:
+            raise BadLocationError(f"{kind.name} cannot be made without compression: use --compression auto")
         if target.is_folder:
             target = target.below(stem + kind.suffix)
         elif kind is BENTOMODEL and not target.path.endswith(kind.suffix) and not _is_special(target):

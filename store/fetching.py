@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
@@ -17,14 +17,15 @@ from store.archive.decode import Kind, kind_of
 from store.archive.target import Target
 from store.endpoints.base import CHUNK, Progress, Source
 from store.endpoints.connect import open_endpoint
-from store.endpoints.trouble import Stops, refuse_if_stopped
 from store.errors import (
     BadLocationError,
+    CancelledError,
     DamagedArchiveError,
     NotAModelError,
     NotFoundError,
     RemoteNotFoundError,
     SourceChangedError,
+    StoreError,
     StoreUnreadableError,
     TooBigError,
 )
@@ -33,6 +34,8 @@ from store.importing import Importer, StagedImport
 from store.location import Location
 from store.model import MODEL_YAML, in_archive_order
 from store.publish import Outcome
+from store.receipts import Receipts, ReceiptState
+from store.servers.stops import Stops, refuse_if_stopped
 from store.staging import Session
 from store.storage.local import LocalStorage
 from store.storage.pinned import OpenFiles, PinnedFile
@@ -66,9 +69,12 @@ class Imported:
 class Fetcher:
     """Imports into one store."""
 
-    def __init__(self, importer: Importer, session: Session, max_members: int, stops: Stops = ()) -> None:
+    def __init__(
+        self, importer: Importer, session: Session, receipts: Receipts, max_members: int, stops: Stops = ()
+    ) -> None:
         """`stops`: once one is set, what is under way ends soon."""
         self._importer = importer
+        self._receipts = receipts
         self._stops = stops
         self._session = session
         self._max_members = max_members
@@ -84,20 +90,19 @@ class Fetcher:
         """
         kinds = _kinds(format_name)
         counted = _Counted(progress, self._stops, expect)
+        return self._recorded(location.shown, lambda: self._stage_from(location, kinds, format_name, counted), counted)
+
+    def _stage_from(
+        self, location: Location, kinds: tuple[Kind, ...] | None, format_name: str | None, counted: _Counted
+    ) -> StagedImport:
         if location.is_local:
             if kinds is None or (format_name is None and os.path.isdir(location.path)):
-                ready = self._importer.stage_members(lambda target: _fill_from_disk(location.path, target, counted))
-            else:
-                ready = self._fetch_file(location, kinds, counted)
-        else:
-            with closing(open_endpoint(location, self._stops)) as source:
-                if kinds is None or (format_name is None and location.is_folder):
-                    ready = self._importer.stage_members(
-                        lambda target: self._fill_from(source, location, target, counted)
-                    )
-                else:
-                    ready = self._fetch_object(source, location, kinds, counted)
-        return self._publish(ready, counted)
+                return self._importer.stage_members(lambda target: _fill_from_disk(location.path, target, counted))
+            return self._fetch_file(location, kinds, counted)
+        with closing(open_endpoint(location, self._stops)) as source:
+            if kinds is None or (format_name is None and location.is_folder):
+                return self._importer.stage_members(lambda target: self._fill_from(source, location, target, counted))
+            return self._fetch_object(source, location, kinds, counted)
 
     def fetch_stream(self, descriptor: int, name: str, progress: Progress, format_name: str | None = None) -> Imported:
         """Import the archive that comes from a descriptor, as standard input; `name`: of that, for errors."""
@@ -105,14 +110,32 @@ class Fetcher:
         if kinds is None:
             raise BadLocationError(f"{name} cannot hold a folder")
         counted = _Counted(progress, self._stops)
-        return self._publish(self._stage_descriptor(descriptor, name, kinds, counted), counted)
+        return self._recorded(name, lambda: self._stage_descriptor(descriptor, name, kinds, counted), counted)
 
-    def _publish(self, ready: StagedImport, counted: _Counted) -> Imported:
+    def _recorded(self, shown: str, stage: Callable[[], StagedImport], counted: _Counted) -> Imported:
+        """Stage and publish, with a receipt."""
+        receipt = self._receipts.begin(self._session.name, shown, os.getuid())
         try:
-            outcome = self._importer.publish(ready)
-        except BaseException:
-            ready.discard()
+            ready = stage()
+            self._receipts.progress(receipt, counted.total, state=ReceiptState.IMPORTING)
+            try:
+                outcome = self._importer.publish(ready)
+            except BaseException:
+                ready.discard()
+                raise
+        except BaseException as error:
+            is_refused = isinstance(error, StoreError) and not isinstance(error, CancelledError)
+            state = ReceiptState.REFUSED if is_refused else ReceiptState.INTERRUPTED
+            self._receipts.finish(receipt, state, error=str(error) or "interrupted")
             raise
+        self._receipts.finish(
+            receipt,
+            ReceiptState(outcome.value),
+            size=counted.total,
+            tag=str(ready.tag),
+            creation_time=ready.staged.info.creation_time.isoformat(),
+            sha256=ready.sha256,
+        )
         return Imported(ready.tag, outcome, counted.total, ready.sha256)
 
     def _fetch_file(self, location: Location, kinds: tuple[Kind, ...], counted: _Counted) -> StagedImport:

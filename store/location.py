@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from fsspec.registry import known_implementations
@@ -41,7 +42,7 @@ _HARMLESS = (
     "storage-class",
     "timeout",
 )
-_CREDENTIALS = re.compile(r"(?<=://)[^/?#]*@")
+_CREDENTIALS = re.compile(r"(?<=://)[^/?]*@|(?<=://)[^/?#@:]*:.*@")  # the latter: a password that nobody quoted
 _QUERY = re.compile(r"\?.*", re.DOTALL)
 
 
@@ -54,7 +55,7 @@ class Location:
     path: str  # below the host, without a leading slash; of this machine, absolute
     user: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
-    params: Mapping[str, str] = field(default_factory=dict, repr=False)
+    params: Mapping[str, Any] = field(default_factory=dict, repr=False)  # mostly texts; else as JSON has it
 
     @property
     def is_local(self) -> bool:
@@ -84,13 +85,29 @@ class Location:
 
     @property
     def secrets(self) -> list[str]:
-        """What must appear nowhere: the password, and the values of parameters unless they are known to be harmless."""
-        params = {**self.params}
+        """What must appear nowhere: the password, and the texts among the parameters that are not known to be
+        harmless."""
+        texts = [self.password or ""]
         if self.is_web:
             query = self.path.partition("?")[2]
-            params |= {"": query, **dict(parse_qsl(query))}
-        values = [value for key, value in params.items() if key not in _HARMLESS]
-        return [text for text in (self.password, *values) if text]
+            texts += [query, *(value for _, value in parse_qsl(query))]
+        for key, value in self.params.items():
+            if key not in _HARMLESS:
+                texts += _texts_in(value)
+        return [text for text in texts if text]
+
+    def host_and_port(self, default: int) -> tuple[str, int]:
+        """The host apart, without brackets around an IPv6 address; `default`: the port if none is named.
+
+        Raises:
+            BadLocationError: the port is none.
+        """
+        host, colon, port = self.host.rpartition(":")
+        if not colon or port.endswith("]"):
+            host, port = self.host, str(default)
+        if not (port.isascii() and port.isdigit() and int(port) < 1 << 16):
+            raise BadLocationError(f"{self.shown}: {printable(port)!r} is no port")
+        return host.strip("[]"), int(port)
 
     def at(self, path: str) -> Location:
         """Another path of the same host."""
@@ -116,7 +133,7 @@ class Location:
         Raises:
             BadLocationError: URL and parts are mixed, the protocol is not known, or the URL makes no sense.
         """
-        if "://" in path:
+        if is_url(path):
             if any(part is not None for part in (protocol, user, passwd, params, subpath)):
                 raise BadLocationError(
                     f"{without_secrets(path)} is a URL: protocol, user, password, parameters and subpath belong into "
@@ -154,23 +171,38 @@ class Location:
         credentials, _, host = parts.netloc.rpartition("@")
         user, colon, password = credentials.partition(":")
         _refuse_no_host(protocol, host)
+        port = host.rpartition("]")[2].partition(":")[2]
+        # Not shown: it may begin a password.
+        if (port and not port.isdigit()) or url.partition("://")[2].startswith(f"{parts.netloc}#"):
+            raise BadLocationError(
+                f"{protocol}://... is not a URL: what is special in its user or password must be percent-encoded"
+            )
         path, params = parts.path.removeprefix("/"), dict(parse_qsl(parts.query, keep_blank_values=True))
         if protocol in ("http", "https") and parts.query:
             path, params = f"{path}?{parts.query}", {}
         return cls(protocol, host, path, unquote(user) or None, unquote(password) if colon else None, params)
 
 
-def raw_secrets(url: str) -> list[str]:
-    """What is secret in a URL, as it is written there."""
-    credentials = _CREDENTIALS.search(url)
-    password = credentials[0][:-1].partition(":")[2] if credentials else ""
-    query = _QUERY.search(url)
-    return [text for text in (password, query[0][1:] if query else "") if text]
+def is_url(text: str) -> bool:
+    """Whether it is taken for a URL, and not for a path."""
+    return "://" in text
 
 
 def without_secrets(url: str) -> str:
     """A URL as it may be shown: user, password and parameters left out."""
     return printable(_QUERY.sub("", _CREDENTIALS.sub("", url)))
+
+
+def _texts_in(value: object) -> Iterator[str]:
+    """The texts in what JSON can hold."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _texts_in(inner)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _texts_in(inner)
 
 
 def _known(protocol: str) -> str:

@@ -11,6 +11,7 @@ Threading: any thread; several hosts may publish the same tag at once.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 import os
@@ -19,24 +20,27 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from store.archive.checksum import crc32
+from store.archive.pieces import Literal
 from store.claims import Claim
 from store.comparison import first_difference
 from store.errors import (
     BadModelError,
     ModelExistsError,
-    StoreDeniedError,
     StoreError,
     StoreUnwritableError,
     UnsafeMemberError,
 )
 from store.latest import next_latest
 from store.model import MODEL_YAML
-from store.publish import Outcome, Verdict
+from store.publish import LocalPublisher, Outcome, Publisher, Verdict
+from store.servers.body import Content
 from store.staged_model import Staged
-from store.storage.base import Entry
+from store.staging import Session
+from store.storage.base import Entry, Storage
 from store.storage.local import LocalStorage
 from store.storage.manifest import PROBE_SUFFIX, FileNote, Manifest, manifest_key
 from store.storage.objects import ChangedObjectError, MissingObjectError, WritableObjects
+from store.storage.pinned import OpenFiles, PinnedFile
 from store.storage.remote import RemoteStorage
 from store.survey import LATEST
 from store.tag import MAX_LENGTH, Tag
@@ -49,15 +53,23 @@ _UPLOADS = 4  # files at once
 _ATTEMPTS = 10  # to write `latest`, while others do
 _MAX_KEY = 1024  # bytes, in S3
 _READ = 1 << 20
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def why_not_writable(storage: RemoteStorage) -> str | None:
-    """A sentence that says why models cannot be imported into a store; None if they can. Tries the server's conditions,
-    without which two hosts could write one model."""
+def publisher_for(storage: Storage, session: Session) -> Publisher:
+    """What publishes to a store."""
+    return RemotePublisher(storage) if isinstance(storage, RemoteStorage) else LocalPublisher(session)
+
+
+def check_writable(storage: RemoteStorage) -> None:
+    """That models can be imported into a store. Tries the server's conditions, without which two hosts could write one
+    model.
+
+    Raises:
+        StoreUnwritableError, RemoteDeniedError, RemoteError: why they cannot.
+    """
     objects = storage.objects
     if not isinstance(objects, WritableObjects):
-        return f"models can be imported into stores in S3, and {storage.location} is none"
+        raise StoreUnwritableError(f"models can be imported into stores in S3, and {storage.location} is none")
     key = f".{secrets.token_hex(8)}{PROBE_SUFFIX}"
 
     def put(*, only_new: bool = False, only_if: str = "") -> bool:
@@ -70,28 +82,22 @@ def why_not_writable(storage: RemoteStorage) -> str | None:
         return True
 
     try:
-        try:
-            put()
-            heeded = put(only_new=True) and put(only_if="0" * 32)
-        finally:
-            storage.patience.call(storage.location, lambda: objects.delete([key]))
-    except StoreDeniedError as error:
-        return f"{storage.location} may not be written by you: {error}"
-    except StoreError as error:
-        return str(error)
-    if heeded:
-        return None
-    return (
-        f"the server of {storage.location} ignores conditional writes (If-None-Match, If-Match), without which two "
-        "hosts could write the same model at once"
-    )
+        put()
+        heeded = put(only_new=True) and put(only_if="0" * 32)
+    finally:
+        storage.patience.call(storage.location, lambda: objects.delete([key]))
+    if not heeded:
+        raise StoreUnwritableError(
+            f"the server of {storage.location} ignores conditional writes (If-None-Match, If-Match), without which two "
+            "hosts could write the same model at once"
+        )
 
 
 class RemotePublisher:
     """Publishes to one remote store."""
 
     def __init__(self, storage: RemoteStorage) -> None:
-        """The storage must be one that can be written (`why_not_writable`)."""
+        """The storage must be one that can be written (`check_writable`)."""
         if not isinstance(storage.objects, WritableObjects):
             raise TypeError(f"{storage.location} cannot be written")
         self._storage = storage
@@ -124,6 +130,7 @@ class _Publication:
         self._staged = staged
         self._tag = staged.info.tag
         self._local = LocalStorage(os.path.dirname(staged.path))
+        self._open_files = OpenFiles()
         self._entries, _ = self._local.walk(os.path.basename(staged.path))
 
     def run(self, *, overwrite: bool, move_latest: bool) -> Outcome:
@@ -193,18 +200,17 @@ class _Publication:
 
     def _upload_file(self, claim: Claim, entry: Entry) -> str:
         claim.check()
-        key, size = self._key(entry.path), entry.size
+        key = self._key(entry.path)
         shown = f"{self._storage.location}/{printable(key)}"
-        with writing(entry.path):
-            descriptor = os.open(os.path.join(self._staged.path, entry.path), _FILE)
+        content: Content = Literal(b"")
+        if entry.identity is not None and entry.size:
+            content = PinnedFile(self._local, self._open_files, entry.source, entry.identity)
+        retry = functools.partial(self._patience.call, shown)
         try:
-            try:
-                return self._patience.call(shown, lambda: self._objects.put_file(key, descriptor, size, only_new=True))
-            except ChangedObjectError:  # ours, from an attempt whose answer was lost; nobody else may write here
-                claim.check()
-                return self._patience.call(shown, lambda: self._objects.put_file(key, descriptor, size))
-        finally:
-            os.close(descriptor)
+            return self._objects.put_file(key, content, retry, only_new=True)
+        except ChangedObjectError:  # ours, from an attempt whose answer was lost; nobody else may write here
+            claim.check()
+            return self._objects.put_file(key, content, retry)
 
     def _write_manifest(self, etags: dict[str, str]) -> None:
         notes = {}

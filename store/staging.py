@@ -239,6 +239,12 @@ class RemoteStagingArea(StagingArea):
         """None lead into the store."""
 
 
+def staging_area(location: str, staging: str | None, *, is_remote: bool) -> StagingArea:
+    """Where models for a store are made ready; `location`: the store's path, or its URL; `staging`: the folder that a
+    user named for it."""
+    return RemoteStagingArea(location, staging) if is_remote else StagingArea(os.path.realpath(location), staging)
+
+
 class Session:
     """What one process has of a staging area, until it closes it or ends.
 

@@ -15,8 +15,6 @@ from store.archives import Archives
 from store.catalog import ModelStore
 from store.compression import Compression
 from store.digests import Digests
-from store.endpoints.trouble import Stops
-from store.errors import StoreUnreadableError
 from store.exporting import Exporter
 from store.fetching import Fetcher
 from store.home import default_store
@@ -24,11 +22,15 @@ from store.importing import Importer
 from store.index import Index
 from store.location import Location
 from store.measure import Measurements
+from store.receipts import Receipts
+from store.remote_publish import check_writable, publisher_for
+from store.servers.stops import Stops
 from store.staged_model import Limits
-from store.staging import StagingArea
-from store.storage.local import LocalStorage
+from store.staging import staging_area
+from store.storage.place import Place
+from store.storage.remote import RemoteStorage
 from store.tag import Tag
-from store.text import printable
+from store.writing import writing
 
 _CLOSE_SECONDS = 5.0  # for imports that are given up
 
@@ -43,14 +45,15 @@ def export_model(
     user: str | None = None,
     passwd: str | None = None,
     params: Mapping[str, str] | None = None,
-    store: str | None = None,
+    store: str | Place | None = None,
     sha256: bool = False,
 ) -> str:
     """Export a model to a path or URL: whole or not at all, and without a file on this machine on the way.
 
     `tag`: also `name` or `name:latest`. `path`: a file, or a folder, in which the file is called
     `<name>-<version>.<extension>`. `output_format`: one of `store.exporting.known_formats`, None for what the extension
-    says. `store`: a folder, None for BentoML's. `sha256`: write `<file>.sha256` beside it.
+    says. `store`: a folder or a URL, None for BentoML's; a `Place` says how to get there. `sha256`: write
+    `<file>.sha256` beside it.
 
     Returns:
         The URL that was written, without credentials; for this machine, the absolute path.
@@ -73,12 +76,12 @@ def import_model(
     passwd: str | None = None,
     params: Mapping[str, str] | None = None,
     subpath: str | None = None,
-    store: str | None = None,
+    store: str | Place | None = None,
     overwrite: bool = False,
 ) -> Tag:
     """Import a model from a path or URL. Its bytes tell what it is; `input_format` refuses what is something else.
 
-    `store`: a folder, None for BentoML's. `overwrite`: replace a model of the same tag with other content.
+    `store`: as above. `overwrite`: replace a model of the same tag with other content.
 
     Returns:
         The model's tag; the model is in the store, durable.
@@ -93,16 +96,18 @@ def import_model(
 
 @contextmanager
 def opened_exporter(
-    store: str | None, compression: Compression = Compression.AUTO
+    store: str | Place | None, compression: Compression | None = None
 ) -> Iterator[tuple[ModelStore, Exporter]]:
-    """What it takes to export from a store. Its archives are those that a mount with the same compression shows.
+    """What it takes to export from a store. Its archives are those that a mount with the same compression shows; None
+    for what a mount does if nobody chooses.
 
     Raises:
-        StoreUnreadableError: there is none.
+        StoreError: there is none, or no getting to it.
     """
-    storage = LocalStorage(_existing(store))
+    place = _place(store)
+    storage = place.open()
     index = Index()
-    archives = Archives(storage, index, compression)
+    archives = Archives(storage, index, compression or Compression.default(is_remote=place.is_remote))
     try:
         models = ModelStore(storage)
         yield models, Exporter(models, archives)
@@ -113,7 +118,7 @@ def opened_exporter(
 
 @contextmanager
 def opened_fetcher(
-    store: str | None,
+    store: str | Place | None,
     *,
     overwrite: bool = False,
     staging: str | None = None,
@@ -124,31 +129,42 @@ def opened_fetcher(
     is under way ends soon.
 
     Raises:
-        StoreUnreadableError: there is no such store.
+        StoreError: there is no such store, no getting to it, or no writing to it.
         StagingError: there is no place to make models ready in.
     """
-    if store is None:
-        os.makedirs(default_store(), exist_ok=True)
+    place = _place(store)
+    if place.location == os.path.abspath(default_store()):
+        with writing(place.location):
+            os.makedirs(place.location, exist_ok=True)
+    storage = place.open()
+    if isinstance(storage, RemoteStorage):
+        check_writable(storage)
     limits = limits or Limits()
     with ExitStack() as stack:
-        location = _existing(store)
-        session = StagingArea(os.path.realpath(location), staging).open_session()
+        area = staging_area(place.location, staging, is_remote=place.is_remote)
+        session = area.open_session()
         stack.callback(session.close)
         index = Index()
         stack.callback(index.close)
         digests = Digests()
         stack.callback(digests.close)
-        models = ModelStore(LocalStorage(location))
-        importer = Importer(models, session, Measurements(index), digests, limits=limits, overwrite=overwrite)
+        receipts = Receipts(area.receipts)
+        stack.callback(receipts.close)
+        importer = Importer(
+            ModelStore(storage),
+            session,
+            Measurements(index),
+            digests,
+            limits=limits,
+            overwrite=overwrite,
+            publisher=publisher_for(storage, session),
+        )
         stack.callback(importer.close, _CLOSE_SECONDS)
-        yield Fetcher(importer, session, limits.members, stops)
+        yield Fetcher(importer, session, receipts, limits.members, stops)
 
 
-def _existing(store: str | None) -> str:
-    location = os.path.abspath(store or default_store())
-    if not os.path.isdir(location):
-        raise StoreUnreadableError(f"there is no model store at {printable(location)}")
-    return location
+def _place(store: str | Place | None) -> Place:
+    return store if isinstance(store, Place) else Place.named(store)
 
 
 def _ignore(_count: int) -> None:

@@ -7,24 +7,22 @@ Threading: as `Endpoint`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
-from urllib.parse import quote
-
-import fsspec
 
 from store.archive.members import Member
 from store.archive.pieces import Piece
-from store.endpoints.base import CHUNK, Body, Known, Progress, write_files
+from store.endpoints.base import CHUNK, Known, Progress, write_files
 from store.endpoints.beside import beside
-from store.endpoints.trouble import CONNECT_SECONDS, SILENCE_SECONDS, Stops, retry, told
+from store.endpoints.trouble import CONNECT_SECONDS, SILENCE_SECONDS, retry, told
 from store.errors import RemoteError, SourceChangedError
 from store.location import Location
+from store.servers.body import Body
+from store.servers.file_systems import new_file_system, path_of, size_of, version_of
+from store.servers.stops import Stops
 
 _BLOCK = 4 << 20  # bytes that a file system may hold back before it sends them
-_STAMPS = ("ETag", "etag", "md5Hash", "generation", "mtime", "last_modified", "LastModified", "created")
 _READ_ONLY = ("http", "https", "data", "github", "git", "zip", "tar", "libarchive", "reference", "gist", "generic")
 
 Result = TypeVar("Result")
@@ -36,17 +34,8 @@ class AnyEndpoint:
     def __init__(self, location: Location, stops: Stops = ()) -> None:
         self._location = location
         self._stops = stops
-        kind = fsspec.get_filesystem_class(location.protocol)
-        options: dict[str, Any] = {**kind._get_kwargs_from_urls(self._url(location.path)), **location.params}
-        if location.is_web:
-            options["client_kwargs"] = {"timeout": _web_timeout()}
-        else:
-            if location.user is not None:
-                options["username"] = location.user
-            if location.password is not None:
-                options["password"] = location.password
         with told(location):
-            self._fs = kind(**options, skip_instance_cache=True, use_listings_cache=False)
+            self._fs = new_file_system(location, connect_seconds=CONNECT_SECONDS, silence_seconds=SILENCE_SECONDS)
         self.can_seek = True
 
     def write(self, path: str, content: Piece, progress: Progress) -> None:
@@ -90,7 +79,7 @@ class AnyEndpoint:
         info = self._run(path, lambda: self._fs.info(self._path(path)))
         if info.get("type") == "directory":
             raise RemoteError(f"{self._at(path).shown} is a folder")
-        size = info.get("size")
+        size = size_of(info)
         # Of a web server that does not say that it knows ranges, nothing can be read but all, once.
         self.can_seek = size is not None and (not self._location.is_web or info.get("partial") is True)
         return _known(info)
@@ -158,26 +147,11 @@ class AnyEndpoint:
         return retry(action, self._at(path), self._stops)
 
     def _path(self, path: str) -> str:
-        stripped = self._fs._strip_protocol(self._url(path))
-        return str(stripped)
-
-    def _url(self, path: str) -> str:
-        host = self._location.host
-        if self._location.is_web and self._location.user is not None:
-            host = f"{quote(self._location.user, '')}:{quote(self._location.password or '', '')}@{host}"
-        return f"{self._location.protocol}://{host}/{path}" if host else f"{self._location.protocol}://{path}"
+        return path_of(self._fs, self._at(path))
 
     def _at(self, path: str) -> Location:
         return self._location.at(path)
 
 
-def _web_timeout() -> object:
-    import aiohttp  # s3fs brings it
-
-    return aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS)
-
-
 def _known(info: dict[str, Any]) -> Known:
-    size = info.get("size")
-    stamps = {name: str(info[name]) for name in _STAMPS if info.get(name)}
-    return Known(int(size) if size is not None else None, json.dumps(stamps))
+    return Known(size_of(info), version_of(info))

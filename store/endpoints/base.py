@@ -5,16 +5,13 @@ Threading: an endpoint is used by one thread at a time; what it starts itself it
 
 from __future__ import annotations
 
-import hashlib
-import io
 import logging
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from store.archive.members import Member
-from store.archive.pieces import Literal, Piece, Slice
+from store.archive.pieces import Literal, Piece
 from store.errors import RemoteNotFoundError, StoreError, TargetExistsError
 from store.location import Location
 from store.text import printable
@@ -123,57 +120,3 @@ def write_files(files: Files, location: Location, members: Sequence[Member], pro
             except StoreError as error:
                 log.warning("%s of an export that failed could not be removed: %s", printable(path), error)
         raise
-
-
-class Body(io.RawIOBase):
-    """A piece, or a range of it, as a file that others read from, as often as they like."""
-
-    def __init__(self, content: Piece, start: int = 0, length: int | None = None) -> None:
-        super().__init__()
-        self._content = content if length is None else Slice(content, start, length)
-        self._offset = 0
-        self._digest = hashlib.md5(usedforsecurity=False)
-        self._digested = 0
-        self.error: StoreError | None = None  # what stopped a read: those who read may hide it behind one of their own
-        self.touched = time.monotonic()  # when bytes were last taken
-
-    def __len__(self) -> int:
-        return self._content.length
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._offset
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._offset, io.SEEK_END: self._content.length}[whence]
-        self._offset = max(0, base + offset)
-        return self._offset
-
-    def readinto(self, buffer: Any) -> int:  # bytearray, memoryview, whatever gives a buffer
-        view = memoryview(buffer).cast("B")
-        count = min(len(view), self._content.length - self._offset)
-        if count <= 0:
-            return 0
-        view = view[:count]
-        try:
-            self._content.read_into([view], self._offset)
-        except StoreError as error:
-            self.error = error
-            raise
-        if self._offset == 0:
-            self._digest, self._digested = hashlib.md5(usedforsecurity=False), 0
-        if self._offset == self._digested:
-            self._digest.update(view)
-            self._digested += count
-        self._offset += count
-        self.touched = time.monotonic()
-        return count
-
-    def md5(self) -> str | None:
-        """The MD5 of what was read from the start to the end the last time, hexadecimal; None if it was not."""
-        return self._digest.hexdigest() if self._digested == self._content.length else None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from store.endpoints.base import Endpoint, Target
 from store.endpoints.local import LocalEndpoint
-from store.endpoints.trouble import Stops
 from store.errors import BadLocationError
 from store.location import Location
+from store.servers.stops import Stops
 
 
 def open_target(location: Location, stops: Stops = ()) -> Target:
@@ -41,8 +41,6 @@ def _open(location: Location, stops: Stops) -> Endpoint:
 
         return FtpEndpoint(location, stops, tls=location.protocol == "ftps")
     if location.protocol in ("sftp", "ssh"):
-        import paramiko  # noqa: F401 - so that its absence is known at once
-
         from store.endpoints.sftp import SftpEndpoint
 
         return SftpEndpoint(location, stops)

@@ -14,11 +14,13 @@ from typing import TypeVar
 
 from store.archive.members import Member
 from store.archive.pieces import Piece
-from store.endpoints.base import CHUNK, Body, Known, Progress, write_files
+from store.endpoints.base import CHUNK, Known, Progress, write_files
 from store.endpoints.beside import beside
-from store.endpoints.trouble import CONNECT_SECONDS, SILENCE_SECONDS, TRIES, Stops, may_pass, pause, retry, sentence_for
+from store.endpoints.trouble import CONNECT_SECONDS, SILENCE_SECONDS, TRIES, may_pass, pause, retry, sentence_for
 from store.errors import BadLocationError, RemoteError, SourceChangedError
 from store.location import Location
+from store.servers.body import Body
+from store.servers.stops import Stops
 
 _PORT = 21
 
@@ -31,17 +33,12 @@ class FtpEndpoint:
     can_seek = False  # each range would take a connection
 
     def __init__(self, location: Location, stops: Stops = (), *, tls: bool) -> None:
-        host, colon, port = location.host.rpartition(":")
-        if not colon or port.endswith("]"):
-            host, port = location.host, str(_PORT)
-        if not port.isdigit():
-            raise BadLocationError(f"{location.shown}: {port!r} is no port")
         for text in (location.user or "", location.password or "", location.path):
             if "\r" in text or "\n" in text:
                 raise BadLocationError(f"{location.shown}: FTP cannot take a line break in a name or password")
         self._location = location
         self._stops = stops
-        self._host, self._port = host.strip("[]"), int(port)
+        self._host, self._port = location.host_and_port(_PORT)
         self._tls = tls
         self._silence_seconds = float(location.params.get("timeout", SILENCE_SECONDS))
         self._connection: ftplib.FTP | None = None

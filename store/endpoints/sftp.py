@@ -1,32 +1,29 @@
 """SFTP by paramiko: written to a name beside, compared by size, and renamed over what is there.
 
-The server's key must be known, as for ssh: from ~/.ssh/known_hosts, or the file that the parameter `known_hosts` names.
-Logins are those of ssh: the password, the key that the parameter `identity` names, an agent, ~/.ssh/id_*.
-
 Threading: as `Endpoint`; one connection.
 """
 
 from __future__ import annotations
 
-import os
 import posixpath
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
+
+import paramiko
 
 from store.archive.members import Member
 from store.archive.pieces import Piece
-from store.endpoints.base import Body, Known, Progress, write_files
+from store.endpoints.base import Known, Progress, write_files
 from store.endpoints.beside import beside
-from store.endpoints.trouble import CONNECT_SECONDS, SILENCE_SECONDS, TRIES, Stops, may_pass, pause, retry, sentence_for
-from store.errors import BadLocationError, RemoteDeniedError, RemoteError, SourceChangedError
+from store.endpoints.trouble import CONNECT_SECONDS, SILENCE_SECONDS, TRIES, may_pass, pause, retry, sentence_for
+from store.errors import RemoteError, SourceChangedError
 from store.location import Location
+from store.servers.body import Body
+from store.servers.ssh import open_sftp
+from store.servers.stops import Stops
 
-if TYPE_CHECKING:
-    import paramiko
-
-_PORT = 22
 _BLOCK = 32 << 10  # bytes: what every server takes in one packet
 _READ_AT_ONCE = 2 << 20  # bytes asked for before the first answer is waited for
 
@@ -39,14 +36,8 @@ class SftpEndpoint:
     can_seek = True
 
     def __init__(self, location: Location, stops: Stops = ()) -> None:
-        host, colon, port = location.host.rpartition(":")
-        if not colon or port.endswith("]"):
-            host, port = location.host, str(_PORT)
-        if not port.isdigit():
-            raise BadLocationError(f"{location.shown}: {port!r} is no port")
         self._location = location
         self._stops = stops
-        self._host, self._port = host.strip("[]"), int(port)
         self._silence_seconds = float(location.params.get("timeout", SILENCE_SECONDS))
         self._client: paramiko.SSHClient | None = None
         self._channel: paramiko.SFTPClient | None = None
@@ -176,34 +167,9 @@ class SftpEndpoint:
     def _sftp(self) -> paramiko.SFTPClient:
         """The connection, made when there is none."""
         if self._channel is None:
-            import paramiko
-
-            client = paramiko.SSHClient()
-            known = self._location.params.get("known_hosts")
-            if known:
-                client.load_host_keys(os.path.expanduser(known))
-            else:
-                client.load_system_host_keys()
-            client.set_missing_host_key_policy(_refusing(self._location))
-            try:
-                client.connect(
-                    self._host,
-                    self._port,
-                    self._location.user,
-                    self._location.password,
-                    key_filename=self._location.params.get("identity"),
-                    timeout=CONNECT_SECONDS,
-                    banner_timeout=CONNECT_SECONDS,
-                    auth_timeout=CONNECT_SECONDS,
-                )
-                self._channel = client.open_sftp()
-                channel = self._channel.get_channel()
-                if channel is not None:
-                    channel.settimeout(self._silence_seconds)
-            except BaseException:
-                client.close()
-                raise
-            self._client = client
+            self._client, self._channel = open_sftp(
+                self._location, connect_seconds=CONNECT_SECONDS, silence_seconds=self._silence_seconds
+            )
         return self._channel
 
     def _drop(self) -> None:
@@ -228,16 +194,3 @@ class SftpEndpoint:
 
     def _at(self, path: str) -> Location:
         return self._location.at(path)
-
-
-def _refusing(location: Location) -> paramiko.MissingHostKeyPolicy:
-    import paramiko
-
-    class Refusing(paramiko.MissingHostKeyPolicy):
-        def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:  # noqa: ARG002
-            raise RemoteDeniedError(
-                f"{location.shown}: the host key of {hostname} is not known: connect to it with ssh once, or name a "
-                "file that has it with the parameter known_hosts"
-            )
-
-    return Refusing()

@@ -9,28 +9,26 @@ time. Must not be made before a fork.
 
 from __future__ import annotations
 
-import json
 import queue
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
+import fsspec
 from fsspec import AbstractFileSystem
 
+from store.location import Location
+from store.servers.file_systems import agree, new_file_system, path_of, size_of, version_of
 from store.storage.objects import (
     ChangedObjectError,
-    DeniedError,
     Listing,
-    MissingObjectError,
     ObjectInfo,
-    RefusedError,
     TransientError,
+    translated,
 )
 
 _INSTANCES = 4
-# What file systems call the things that change with a file's bytes.
-_VERSIONS = ("etag", "md5", "md5hash", "generation", "version", "mtime", "lastmodified", "last_modified", "created")
 _TIMES = ("mtime", "lastmodified", "last_modified", "modify", "updated", "created")
 
 
@@ -39,18 +37,20 @@ class AnyObjects:
 
     splits = False
 
-    def __init__(
-        self, location: str, path: str, kind: type[AbstractFileSystem], options: dict[str, Any], attempt_seconds: float
-    ) -> None:
-        """`path`: of the folder, as its file system has it; `location`: to show."""
-        self.location = location
-        self._root = path.rstrip("/")
-        self._kind = kind
-        self._options = options
+    def __init__(self, location: Location, attempt_seconds: float) -> None:
+        """`attempt_seconds`: how long one try may take, as far as the file system heeds that.
+
+        Raises:
+            ImportError, TypeError, ...: it cannot be made.
+        """
+        self.location = location.url.rstrip("/")
+        self._where = location
         self._attempt_seconds = attempt_seconds
         self._free: queue.Queue[AbstractFileSystem | None] = queue.Queue()
         for _ in range(_INSTANCES):
             self._free.put(None)
+        kind = fsspec.get_filesystem_class("ftp" if location.protocol == "ftps" else location.protocol)
+        self._root = path_of(kind, location).rstrip("/")
 
     def list_objects(self, prefix: str, *, more: str = "") -> Listing:  # noqa: ARG002 - all at once
         with self._instance() as fs:
@@ -75,7 +75,7 @@ class AnyObjects:
             fs.invalidate_cache()
             found = _info(wanted.key, fs.info(path))
         # After the bytes, not before: what was read is what the listing told of.
-        if not _agree(found, wanted):
+        if found.size != wanted.size or not agree(found.etag, wanted.etag):
             raise ChangedObjectError
         if len(content) != end - start:
             raise TransientError(f"the answer ended after {len(content)} of {end - start} bytes")
@@ -89,47 +89,23 @@ class AnyObjects:
         except queue.Empty:
             raise TransientError("it does not answer in time") from None
         try:
-            fs = fs or self._kind(skip_instance_cache=True, **self._options)
+            fs = fs or new_file_system(
+                self._where, connect_seconds=self._attempt_seconds, silence_seconds=self._attempt_seconds
+            )
             yield fs
         except BaseException as error:
             fs = None
             if isinstance(error, Exception):
-                raise _translated(error) from error
+                raise translated(error, self._where.secrets) from error
             raise
         finally:
             self._free.put(fs)
 
 
 def _info(key: str, info: dict[str, Any]) -> ObjectInfo:
-    versions = {name.lower(): _as_text(value) for name, value in info.items() if name.lower() in _VERSIONS and value}
     times = {name.lower(): value for name, value in info.items() if name.lower() in _TIMES}
     mtime = next((times[name] for name in _TIMES if name in times), None)
     if isinstance(mtime, datetime):
         mtime = mtime.timestamp()
     mtime_ns = int(mtime * 10**9) if isinstance(mtime, (int, float)) else 0
-    return ObjectInfo(key, int(info.get("size") or 0), json.dumps(versions, sort_keys=True), mtime_ns)
-
-
-def _as_text(value: object) -> str:
-    """Times look different in listings and in looks at one file."""
-    if isinstance(value, datetime):
-        value = value.timestamp()
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
-
-
-def _agree(found: ObjectInfo, wanted: ObjectInfo) -> bool:
-    """Whether two looks at a file saw the same; listings may tell less than a look at one file."""
-    first, second = json.loads(found.etag), json.loads(wanted.etag)
-    return found.size == wanted.size and all(first[name] == second[name] for name in first.keys() & second.keys())
-
-
-def _translated(error: Exception) -> Exception:
-    if isinstance(error, (MissingObjectError, ChangedObjectError, DeniedError, TransientError, RefusedError)):
-        return error
-    if isinstance(error, (FileNotFoundError, NotADirectoryError)):
-        return MissingObjectError()
-    if isinstance(error, PermissionError):
-        return DeniedError(f"{error}")
-    if isinstance(error, (TypeError, ValueError, NotImplementedError, ImportError, IsADirectoryError)):
-        return RefusedError(f"{type(error).__name__}: {error}")
-    return TransientError(f"{error}" or type(error).__name__)
+    return ObjectInfo(key, size_of(info) or 0, version_of(info), mtime_ns)

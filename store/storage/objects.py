@@ -6,7 +6,14 @@ Keys are relative to the prefix. Implementations try once and tell by these exce
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
+
+from store.errors import StoreError
+from store.servers.body import Content
+from store.servers.failures import Failure, failure_of, reason_of
+
+_T = TypeVar("_T")
 
 
 class ObjectInfo(NamedTuple):
@@ -44,6 +51,29 @@ class TransientError(Exception):
 
 class RefusedError(Exception):
     """It will not go well the next time either. The text is the reason."""
+
+
+def translated(error: Exception, secrets: Iterable[str]) -> Exception:
+    """An exception of a library as one of these; those, and our own, as they are."""
+    if isinstance(
+        error, (MissingObjectError, ChangedObjectError, DeniedError, TransientError, RefusedError, StoreError)
+    ):
+        return error
+    kind = failure_of(error)
+    if kind is Failure.MISSING:
+        return MissingObjectError()
+    if kind is Failure.CHANGED:
+        return ChangedObjectError()
+    reason = reason_of(error, secrets)
+    if kind is Failure.DENIED:
+        return DeniedError(reason)
+    return TransientError(reason) if kind is Failure.PASSING else RefusedError(reason)
+
+
+class Retry(Protocol):
+    """Gives what some work gives, tried again as makes sense (`store.storage.patience.Patience.call`)."""
+
+    def __call__(self, work: Callable[[], _T], /) -> _T: ...
 
 
 class Objects(Protocol):
@@ -85,8 +115,12 @@ class WritableObjects(Objects, Protocol):
         `only_new`: ChangedObjectError if there is one already; `only_if`: unless there is one with this ETag.
         """
 
-    def put_file(self, key: str, descriptor: int, size: int, *, only_new: bool = False) -> str:
-        """Write an object from an open file; its ETag."""
+    def put_file(self, key: str, content: Content, retry: Retry, *, only_new: bool = False) -> str:
+        """Write an object that may be large; its ETag. Each request that this takes is tried by `retry`.
+
+        Raises:
+            ChangedObjectError, StoreError: as `put`, `retry` and the content do.
+        """
 
     def delete(self, keys: list[str]) -> None:
         """Remove objects; those that are not there are none the less gone."""

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from store.errors import StoreDeniedError, StoreUnreadableError
+from store.errors import RemoteDeniedError, RemoteError
 from store.storage.objects import DeniedError, RefusedError, TransientError
 
 log = logging.getLogger(__name__)
@@ -46,26 +46,26 @@ class Patience:
         """What `work` gives, tried again while that makes sense. MissingObjectError and ChangedObjectError pass.
 
         Raises:
-            StoreDeniedError: the server says no.
-            StoreUnreadableError: it cannot be reached, or fails for good; `subject` is named.
+            RemoteDeniedError: the server says no.
+            RemoteError: it cannot be reached, or fails for good; `subject` is named.
         """
         with self._lock:
             if time.monotonic() - self._failed_at < _RESPITE:
-                raise StoreUnreadableError(f"{subject} cannot be reached: {self._failure}")
+                raise RemoteError(f"{subject} cannot be reached: {self._failure}")
         deadline = time.monotonic() + self._seconds
         pause = _FIRST_PAUSE
         while True:
             try:
                 answer = work()
             except DeniedError as error:
-                raise StoreDeniedError(f"access to {self._location} is denied: {error}") from None
+                raise RemoteDeniedError(f"access to {self._location} is denied: {error}") from None
             except RefusedError as error:
-                raise StoreUnreadableError(f"{subject} cannot be reached: {error}") from None
+                raise RemoteError(f"{subject} cannot be reached: {error}") from None
             except TransientError as error:
                 if time.monotonic() + pause >= deadline:
                     with self._lock:
                         self._failed_at, self._failure = time.monotonic(), str(error)
-                    raise StoreUnreadableError(f"{subject} cannot be reached: {error}") from None
+                    raise RemoteError(f"{subject} cannot be reached: {error}") from None
                 log.info("%s: %s; asked again in %.1f s", subject, error, pause)
                 time.sleep(pause * random.uniform(0.5, 1.0))
                 pause = min(2 * pause, _LONGEST_PAUSE)

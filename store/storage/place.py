@@ -3,91 +3,88 @@
 from __future__ import annotations
 
 import os
-import re
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
 
-from store.errors import StoreUnreadableError
+from store.errors import BadLocationError, NotFoundError
+from store.home import default_store
+from store.location import Location
 from store.storage.base import Storage
 from store.storage.local import LocalStorage
 from store.storage.patience import Patience
 from store.storage.remote import DEFAULT_CACHE_SIZE, DEFAULT_PATIENCE, DEFAULT_TTL, RemoteStorage
-
-_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-_LOCAL = ("file", "local")
-_QUOTED = {"username", "password"}  # of what fsspec takes from a URL as it stands there
+from store.text import printable
 
 
 @dataclass(frozen=True)
 class Place:
-    """A store that was named by a user. Its text, as everything that is shown of it, holds no secrets."""
+    """A store that was named by a user. What is shown of it holds no secrets."""
 
-    text: str = field(repr=False)  # an absolute path, or a URL
-    options: dict[str, Any] = field(default_factory=dict, repr=False)  # for fsspec
+    text: str = field(repr=False)  # as it was named
+    where: Location
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)  # those that are not in the text
     ttl: float = DEFAULT_TTL  # seconds
     cache_size: int = DEFAULT_CACHE_SIZE  # bytes
     patience: float = DEFAULT_PATIENCE  # seconds
 
     @classmethod
-    def named(cls, text: str, **settings: Any) -> Place:
-        """What a user wrote: a path, or a URL; `settings`: the other fields."""
-        if _URL.match(text):
-            parts = urlsplit(text)
-            if parts.scheme.lower() not in _LOCAL:
-                return cls(text.rstrip("/"), **settings)
-            text = parts.path or "/"
-        return cls(os.path.abspath(text), **settings)
+    def named(cls, text: str | None = None, *, options: Mapping[str, Any] | None = None, **settings: Any) -> Place:
+        """What a user wrote: a path, or a URL; None for BentoML's own store. `options`: for the file system of a URL,
+        as the parameters in it; `settings`: the other fields.
+
+        Raises:
+            BadLocationError: the protocol is not known, the URL makes no sense, or there are options for a path.
+        """
+        text = default_store() if text is None else text
+        where = Location.parse(text)
+        if options and where.is_local:
+            raise BadLocationError("options for a file system are for stores that are URLs")
+        where = replace(where, params={**where.params, **(options or {})})
+        return cls(text, where, options or {}, **settings)
 
     @property
     def is_remote(self) -> bool:
-        return _URL.match(self.text) is not None
+        return not self.where.is_local
 
     @property
     def location(self) -> str:
-        """To show."""
-        return without_secrets(self.text) if self.is_remote else self.text
+        """To show: an absolute path, or a URL."""
+        return self.where.url.rstrip("/") or "/"
 
     def open(self, *, follow_links: bool = False) -> Storage:
         """The storage there. Not before a fork.
 
         Raises:
-            StoreUnreadableError: there is no getting to it. A local folder is looked at only later.
+            NotFoundError: there is no such folder.
+            RemoteError, RemoteDeniedError: there is no getting to it.
+            BadLocationError: it cannot be a store: a package is missing, or a parameter has no meaning.
         """
-        return self.open_remote() if self.is_remote else LocalStorage(self.text, follow_links=follow_links)
+        if self.is_remote:
+            return self.open_remote()
+        if not os.path.isdir(self.location):
+            raise NotFoundError(
+                f"there is no model store at {printable(self.location)}: save a model with BentoML first, or name a "
+                "store with --store"
+            )
+        return LocalStorage(self.location, follow_links=follow_links)
 
     def open_remote(self) -> RemoteStorage:
         """As `open`, of a URL."""
-        patience = Patience(self.location, self.patience)
+        patience = Patience(self.where.shown.rstrip("/"), self.patience)
         storage = RemoteStorage(self._objects(patience), patience, ttl=self.ttl, cache_size=self.cache_size)
         storage.check()
         return storage
 
     def _objects(self, patience: Patience) -> Any:
-        import fsspec  # takes long, and starts what does not survive a fork
-
-        scheme = urlsplit(self.text).scheme.lower()
+        # These take long to load, and start what does not survive a fork.
         try:
-            kind = fsspec.get_filesystem_class(scheme)
-            path = kind._strip_protocol(self.text)
-            options = {**kind._get_kwargs_from_urls(self.text), **self.options}
-            for name in _QUOTED & options.keys():
-                if options[name] is not None:
-                    options[name] = unquote(options[name])
-            if scheme in ("s3", "s3a"):
-                if "@" in urlsplit(self.text).netloc:
-                    raise ValueError("credentials for S3 belong in the environment, or in ~/.aws/credentials")
+            if self.where.protocol in ("s3", "s3a"):
                 from store.storage.s3 import S3Objects
 
-                return S3Objects(self.location, path, options, patience.attempt_seconds)
+                return S3Objects(self.where, patience.attempt_seconds)
             from store.storage.anywhere import AnyObjects
 
-            return AnyObjects(self.location, path, kind, options, patience.attempt_seconds)
+            return AnyObjects(self.where, patience.attempt_seconds)
         except (ValueError, ImportError, TypeError) as error:
-            raise StoreUnreadableError(f"{self.location} cannot be used as a store: {error}") from None
-
-
-def without_secrets(url: str) -> str:
-    """A URL as it may be shown: without user, password and query."""
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+            raise BadLocationError(f"{self.location} cannot be used as a store: {error}") from None

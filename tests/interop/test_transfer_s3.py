@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from store.endpoints.s3 import MAX_OBJECT, MAX_PARTS, part_size
 from store.errors import DamagedArchiveError, RemoteDeniedError, RemoteNotFoundError, SourceChangedError
 from store.location import Location
+from store.servers.s3_upload import MAX_OBJECT, MAX_PARTS, part_size
 from store.transfer import export_model, import_model, opened_exporter, opened_fetcher
 from tests.harness import ROOT, ended, home_of, make_model
 from tests.interop.conftest import Judge

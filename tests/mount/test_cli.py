@@ -35,10 +35,10 @@ class Shell:
             check=False,
         )
 
-    def refuses(self, *arguments: str | Path, **environment: str) -> str:
+    def refuses(self, *arguments: str | Path, status: int = 1, **environment: str) -> str:
         """Asserts that it fails with one sentence, and gives that."""
         done = self(*arguments, **environment)
-        assert done.returncode == 1, done
+        assert done.returncode == status, done
         assert done.stdout == ""
         assert done.stderr.startswith("bentofs: ")
         assert done.stderr.count("\n") == 1, done.stderr
@@ -245,4 +245,4 @@ def test_verify(shell: Shell) -> None:
     assert shell("verify", "iris:v2").returncode == 0
     assert shell("verify", "--accept").returncode == 0
     assert shell("verify").stdout.count("the same as recorded") == 2
-    assert "nothing" in shell.refuses("verify", "nothing:v1")
+    assert "nothing" in shell.refuses("verify", "nothing:v1", status=3)

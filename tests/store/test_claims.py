@@ -9,6 +9,7 @@ import pytest
 from store import claims
 from store.claims import Claim
 from store.errors import ModelExistsError, StoreUnwritableError
+from store.location import Location
 from store.storage.objects import WritableObjects
 from store.storage.patience import Patience
 from store.storage.s3 import S3Objects
@@ -29,7 +30,7 @@ def bucket(seaweed: SeaweedServer) -> Bucket:
 def objects(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> WritableObjects:
     for name, value in bucket.environment().items():
         monkeypatch.setenv(name, value)
-    return S3Objects(bucket.url, bucket.url.removeprefix("s3://"), {}, 5.0)
+    return S3Objects(Location.parse(bucket.url), 5.0)
 
 
 def claim(objects: WritableObjects) -> Claim:
