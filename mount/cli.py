@@ -40,13 +40,15 @@ for _command in (
 def run(arguments: Sequence[str]) -> NoReturn:
     """Do what the arguments say, and end the process."""
     try:
-        cli(arguments, standalone_mode=False)
+        cli(arguments, prog_name="bentofs", standalone_mode=False)
     except click.exceptions.Abort:
         _fail("interrupted", INTERRUPTED)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except (CannotMountError, StoreError) as error:
+    except CannotMountError as error:
+        _fail(str(error), error.status)
+    except StoreError as error:
         _fail(str(error), exit_status_of(error))
     except OSError as error:
         sentence = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)

@@ -142,7 +142,7 @@ def start(arguments: Sequence[str], mountpoint: str) -> None:
     lines = log_file.read_bytes()[begin:].decode(errors="replace").strip().splitlines()
     # What libfuse and fusermount say bears no date; what the log says does.
     said = [line.removeprefix("bentofs: ") for line in lines if line.strip() and not line[0].isdigit()]
-    raise CannotMountError("; ".join(said[-4:]) or f"the daemon ended, see {log_file}")
+    raise CannotMountError("; ".join(said[-4:]) or f"the daemon ended, see {log_file}", max(1, daemon.returncode))
 
 
 def _end(daemon: subprocess.Popen[bytes]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from dataclasses import dataclass, field
 
 from mount.delivery import Delivery
@@ -48,6 +49,7 @@ class Incoming:
         Raises:
             StagingError: there is no place to stage models in.
         """
+        self._ending = threading.Event()
         is_remote = isinstance(store.storage, RemoteStorage)
         area = staging_area(store.storage.location, settings.staging, is_remote=is_remote)
         self._session = area.open_session()
@@ -60,7 +62,7 @@ class Incoming:
             digests,
             limits=settings.limits,
             overwrite=settings.overwrite,
-            publisher=publisher_for(store.storage, self._session),
+            publisher=publisher_for(store.storage, self._session, [self._ending]),
         )
         # What was uploaded would have to be fetched again; its checksums lie in its manifest.
         measure = (lambda _tag: None) if is_remote else measurer.measure
@@ -74,6 +76,9 @@ class Incoming:
         self._housekeeping.stop()
         self.dropbox.close()
         is_quiet = self._importer.close(_CLOSE_SECONDS)
+        if not is_quiet:
+            self._ending.set()
+            is_quiet = self._importer.close(_CLOSE_SECONDS)
         self._receipts.close()
         if is_quiet:
             self._session.close()

@@ -13,7 +13,11 @@ DEVICE = "/dev/fuse"
 
 
 class CannotMountError(Exception):
-    """The text is the sentence that the user reads."""
+    """The text is the sentence that the user reads; `status`: the exit status that goes with it."""
+
+    def __init__(self, sentence: str, status: int = 1) -> None:
+        super().__init__(sentence)
+        self.status = status
 
 
 def check_system() -> None:

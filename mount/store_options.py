@@ -19,6 +19,9 @@ from store.compression import Compression
 from store.storage.place import Place
 from store.storage.remote import DEFAULT_CACHE_SIZE, DEFAULT_PATIENCE, DEFAULT_TTL
 
+_MOUNT_CACHE_SIZE = 256 << 20  # bytes: for many readers at once, where a command has one
+_LEAST_CACHE_SIZE = 1 << 20
+
 
 class Size(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.2
     """A number of bytes, perhaps with K, M, G or T."""
@@ -85,9 +88,9 @@ def store_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option(
         "--cache-size",
         type=Size(),
-        default=DEFAULT_CACHE_SIZE,
         metavar="SIZE",
-        help=f"Memory for what is read of a URL, as 512M; else {DEFAULT_CACHE_SIZE >> 20}M.",
+        help=f"Memory for what is read of a URL, as 512M; else {_MOUNT_CACHE_SIZE >> 20}M for a mount, "
+        f"{DEFAULT_CACHE_SIZE >> 20}M for other commands.",
     )
     @click.option(
         "--timeout",
@@ -103,13 +106,15 @@ def store_options(command: Callable[..., Any]) -> Callable[..., Any]:
         store: str | None,
         storage_options: tuple[tuple[str, Any], ...],
         ttl: float,
-        cache_size: int,
+        cache_size: int | None,
         timeout: float,
         **others: Any,
     ) -> Any:
-        place = Place.named(
-            store, options=dict(storage_options), ttl=ttl, cache_size=max(cache_size, 1 << 20), patience=timeout
-        )
+        if cache_size is None:
+            is_mount = click.get_current_context().info_name == "mount"
+            cache_size = _MOUNT_CACHE_SIZE if is_mount else DEFAULT_CACHE_SIZE
+        size = max(cache_size, _LEAST_CACHE_SIZE)
+        place = Place.named(store, options=dict(storage_options), ttl=ttl, cache_size=size, patience=timeout)
         return command(*arguments, store=place, **others)
 
     return wrapped

@@ -34,6 +34,7 @@ from store.latest import next_latest
 from store.model import MODEL_YAML
 from store.publish import LocalPublisher, Outcome, Publisher, Verdict
 from store.servers.body import Content
+from store.servers.stops import Stops, refuse_if_stopped
 from store.staged_model import Staged
 from store.staging import Session
 from store.storage.base import Entry, Storage
@@ -55,9 +56,9 @@ _MAX_KEY = 1024  # bytes, in S3
 _READ = 1 << 20
 
 
-def publisher_for(storage: Storage, session: Session) -> Publisher:
-    """What publishes to a store."""
-    return RemotePublisher(storage) if isinstance(storage, RemoteStorage) else LocalPublisher(session)
+def publisher_for(storage: Storage, session: Session, stops: Stops) -> Publisher:
+    """What publishes to a store. `stops`: once one is set, uploads are taken back."""
+    return RemotePublisher(storage, stops) if isinstance(storage, RemoteStorage) else LocalPublisher(session)
 
 
 def check_writable(storage: RemoteStorage) -> None:
@@ -96,8 +97,9 @@ def check_writable(storage: RemoteStorage) -> None:
 class RemotePublisher:
     """Publishes to one remote store."""
 
-    def __init__(self, storage: RemoteStorage) -> None:
+    def __init__(self, storage: RemoteStorage, stops: Stops) -> None:
         """The storage must be one that can be written (`check_writable`)."""
+        self._stops = stops
         if not isinstance(storage.objects, WritableObjects):
             raise TypeError(f"{storage.location} cannot be written")
         self._storage = storage
@@ -117,13 +119,16 @@ class RemotePublisher:
         verdict: Verdict | None = None,  # noqa: ARG002 - there is none
     ) -> Outcome:
         """As `store.publish.Publisher.publish`; the staged folder is left."""
-        return _Publication(self._storage, self._objects, staged).run(overwrite=overwrite, move_latest=move_latest)
+        return _Publication(self._storage, self._objects, staged, self._stops).run(
+            overwrite=overwrite, move_latest=move_latest
+        )
 
 
 class _Publication:
     """One call of `RemotePublisher.publish`."""
 
-    def __init__(self, storage: RemoteStorage, objects: WritableObjects, staged: Staged) -> None:
+    def __init__(self, storage: RemoteStorage, objects: WritableObjects, staged: Staged, stops: Stops) -> None:
+        self._stops = stops
         self._storage = storage
         self._objects = objects
         self._patience = storage.patience
@@ -164,6 +169,11 @@ class _Publication:
                 log.info("%s: what an import that was cut short has left is removed", self._tag)
             self._remove(there)
         claim.check()
+        shown = f"{self._storage.location}/{self._tag.path}"
+        try:
+            self._patience.call(shown, lambda: self._objects.end_uploads(f"{self._tag.path}/"))
+        except StoreError as error:  # room that is lost, but no reason not to import
+            log.info("whether a crash has left parts of uploads is not known: %s", error)
         try:
             self._upload(claim)
         except BaseException:
@@ -189,6 +199,7 @@ class _Publication:
         content = self._content(model_yaml)
         self._write_manifest(etags)
         claim.check()
+        refuse_if_stopped(self._stops)
         shown = f"{self._storage.location}/{self._key(MODEL_YAML)}"
         try:
             self._patience.call(shown, lambda: self._objects.put(self._key(MODEL_YAML), content, only_new=True))
@@ -199,6 +210,7 @@ class _Publication:
                 raise ModelExistsError(f"{self._tag} was saved by somebody else just now") from None
 
     def _upload_file(self, claim: Claim, entry: Entry) -> str:
+        refuse_if_stopped(self._stops)
         claim.check()
         key = self._key(entry.path)
         shown = f"{self._storage.location}/{printable(key)}"
@@ -207,10 +219,10 @@ class _Publication:
             content = PinnedFile(self._local, self._open_files, entry.source, entry.identity)
         retry = functools.partial(self._patience.call, shown)
         try:
-            return self._objects.put_file(key, content, retry, only_new=True)
+            return self._objects.put_file(key, content, retry, only_new=True, stops=self._stops)
         except ChangedObjectError:  # ours, from an attempt whose answer was lost; nobody else may write here
             claim.check()
-            return self._objects.put_file(key, content, retry)
+            return self._objects.put_file(key, content, retry, stops=self._stops)
 
     def _write_manifest(self, etags: dict[str, str]) -> None:
         notes = {}

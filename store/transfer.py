@@ -157,7 +157,7 @@ def opened_fetcher(
             digests,
             limits=limits,
             overwrite=overwrite,
-            publisher=publisher_for(storage, session),
+            publisher=publisher_for(storage, session, stops),
         )
         stack.callback(importer.close, _CLOSE_SECONDS)
         yield Fetcher(importer, session, receipts, limits.members, stops)

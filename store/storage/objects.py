@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 from store.errors import StoreError
 from store.servers.body import Content
 from store.servers.failures import Failure, failure_of, reason_of
+from store.servers.stops import Stops
 
 _T = TypeVar("_T")
 
@@ -115,12 +116,16 @@ class WritableObjects(Objects, Protocol):
         `only_new`: ChangedObjectError if there is one already; `only_if`: unless there is one with this ETag.
         """
 
-    def put_file(self, key: str, content: Content, retry: Retry, *, only_new: bool = False) -> str:
-        """Write an object that may be large; its ETag. Each request that this takes is tried by `retry`.
+    def put_file(self, key: str, content: Content, retry: Retry, *, only_new: bool = False, stops: Stops = ()) -> str:
+        """Write an object that may be large; its ETag. Each request that this takes is tried by `retry`. Once one of
+        `stops` is set it ends with a CancelledError.
 
         Raises:
             ChangedObjectError, StoreError: as `put`, `retry` and the content do.
         """
+
+    def end_uploads(self, prefix: str) -> None:
+        """Have the server forget what it has of objects below `prefix` whose writing was cut short."""
 
     def delete(self, keys: list[str]) -> None:
         """Remove objects; those that are not there are none the less gone."""

@@ -41,7 +41,7 @@ from store.text import printable
 log = logging.getLogger(__name__)
 
 DEFAULT_TTL = 10.0  # seconds
-DEFAULT_CACHE_SIZE = 256 << 20  # bytes
+DEFAULT_CACHE_SIZE = 32 << 20  # bytes
 DEFAULT_PATIENCE = 30.0  # seconds
 _OBJECTS_KEPT = 300_000  # in listings, at about 300 bytes each
 _OBJECTS_OF_NAME = 1_000_000  # more than that is no model's

@@ -6,6 +6,7 @@ Threading: any thread. Must not be made before a fork.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
@@ -76,7 +77,7 @@ class S3Objects:
             condition["IfMatch"] = f'"{only_if}"'
         return etag_of(self._ask("put_object", key, Body=content, **condition))
 
-    def put_file(self, key: str, content: Content, retry: Retry, *, only_new: bool = False) -> str:
+    def put_file(self, key: str, content: Content, retry: Retry, *, only_new: bool = False, stops: Stops = ()) -> str:
         def ask(
             method: str, key: str, *, body: Body | None = None, stops: Stops = (), **arguments: Any
         ) -> dict[str, Any]:
@@ -88,7 +89,15 @@ class S3Objects:
                 raise RemoteNotFoundError(f"{self._where.at(key).shown} is not there") from None
 
         uploads = S3Uploads(self._client, ask, self._where.at("").url.rstrip("/"))
-        return uploads.write(self.prefix + key, content, only_new=only_new)
+        return uploads.write(self.prefix + key, content, only_new=only_new, stops=stops)
+
+    def end_uploads(self, prefix: str) -> None:
+        def ask(method: str, **arguments: Any) -> dict[str, Any]:
+            return self._once(lambda: self._client.ask(method, **arguments))
+
+        for upload in ask("list_multipart_uploads", Prefix=self.prefix + prefix).get("Uploads", ()):
+            with suppress(MissingObjectError):
+                ask("abort_multipart_upload", Key=upload["Key"], UploadId=upload["UploadId"])
 
     def delete(self, keys: list[str]) -> None:
         for begin in range(0, len(keys), _DELETED_AT_ONCE):

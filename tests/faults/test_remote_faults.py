@@ -152,7 +152,7 @@ def _lists(mount: Mounted) -> bool:
 def test_credentials_that_are_rejected(bucket: Bucket, tmp_path: Path) -> None:
     environment = {**bucket.environment(), "AWS_SECRET_ACCESS_KEY": "not-the-secret-key"}
     mount = Mounted(bucket.url, tmp_path / "mount", environment=environment, options=OPTIONS)
-    with pytest.raises(AssertionError, match="exited with 1"):
+    with pytest.raises(AssertionError, match="exited with 8"):
         mount.start()
     assert f"access to {bucket.url} is denied" in mount.log()
     assert "Traceback" not in mount.log()

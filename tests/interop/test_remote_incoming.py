@@ -17,6 +17,7 @@ import pytest
 
 from tests.buckets import Bucket
 from tests.harness import ROOT, Mounted, home_of, make_model, run, wait_until
+from tests.interop.conftest import Judge
 from tests.servers import Proxy, RcloneServer, SeaweedServer
 
 Mount = Callable[..., Mounted]
@@ -81,17 +82,13 @@ def test_an_import_is_there_on_both_hosts_and_as_from_a_local_store(
 def test_a_copy_of_the_bucket_is_a_store_for_bentoml(tmp_path: Path, bucket: Bucket, mounted: Mount) -> None:
     one = mounted(bucket.url, environment=bucket.environment(), options=OPTIONS)
     assert cp(archive_of(tmp_path / "other", "m:v1", {"x": b"x"}), one).returncode == 0
-    copy = tmp_path / "copy/models"
+    copy = tmp_path / "copy/bentoml/models"
     for path in bucket.paths():
         (copy / path).parent.mkdir(parents=True, exist_ok=True)
         (copy / path).write_bytes(bucket.get(path))
     local = mounted(copy, options=["--read-only"])
     assert os.listdir(local.path / "models") == ["m"]
-    listed = run(
-        "/tmp/b14/bin/bentoml", "models", "list", "-o", "json",
-        env={**os.environ, "BENTOML_HOME": str(copy.parent), "BENTOML_DO_NOT_TRACK": "True"},
-    )  # fmt: skip
-    assert "m:v1" in listed.stdout
+    assert "m:v1" in Judge("1.4").cli(tmp_path / "copy", "models", "list", "-o", "json")
 
 
 def test_many_hosts_at_the_same_and_at_different_tags(tmp_path: Path, bucket: Bucket, mounted: Mount) -> None:
@@ -192,6 +189,30 @@ def test_what_a_crash_left_is_cleaned_up(
     assert cp(archive, two).returncode == 0
     assert sorted(bucket.paths("m/v1/")) == ["m/v1/model.yaml", *(f"m/v1/part-{number}" for number in range(10))]
     assert two.shows("m:v1")
+
+
+def test_parts_that_a_crash_left_are_ended_by_whoever_is_next(
+    tmp_path: Path, bucket: Bucket, mounted: Mount, proxies: Callable[[int], Proxy]
+) -> None:
+    """On another host, too, where nobody took note of them."""
+    archive = archive_of(tmp_path / "other", "m:v1", {"large": bytes(60_000_000)})
+    proxy = proxies(bucket.server.port)
+    one = mounted(bucket.url, environment=bucket.environment(proxy.endpoint), options=OPTIONS)
+    proxy.trouble_when = lambda proxy: "hang" if proxy.sent > 30_000_000 else None
+    copying = threading.Thread(target=cp, args=(archive, one))
+    copying.start()
+    wait_until(lambda: proxy.trouble, 30, "it is being uploaded")
+    one.kill()
+    copying.join(30)
+
+    def unfinished() -> list[str]:
+        return [key for key in bucket.server.unfinished_uploads(bucket.name) if key.startswith(bucket.prefix)]
+
+    assert unfinished() == [f"{bucket.prefix}/m/v1/large"]
+    two = mounted(bucket.url, environment=bucket.environment(), options=OPTIONS)
+    bucket.delete("m/.v1.bentofs-claim")  # as if it had expired
+    assert cp(archive, two).returncode == 0
+    assert unfinished() == []
 
 
 def test_a_server_that_ignores_conditions(rclone: RcloneServer, mounted: Mount) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import getpass
 import os
 import random
 import subprocess
@@ -10,11 +11,13 @@ import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
 from tests.buckets import Bucket
 from tests.harness import ROOT, Mounted, home_of, make_model, run, wait_until
+from tests.interop.conftest import SshServer
 from tests.servers import FtpServer, Proxy, RcloneServer, SeaweedServer
 
 Mount = Callable[..., Mounted]
@@ -176,7 +179,7 @@ def test_a_prefix_that_holds_nothing_yet_and_a_bucket_that_is_not_there(
         tmp_path, "mount", str(tmp_path / "mnt"), "--store", "s3://no-such-bucket-here/x",
         environment=bucket.environment(),
     )  # fmt: skip
-    assert done.returncode == 1
+    assert done.returncode == 7
     assert "there is no bucket no-such-bucket-here" in done.stderr
 
 
@@ -238,6 +241,19 @@ def test_other_file_systems(store: Path, ftp_server: FtpServer, mounted: Mount) 
     run("cp", "-r", store, ftp_server.root / "models")
     options = [*READ_ONLY, "--storage-option", "username=some@one", "--storage-option", "password=p@ss/w:rd%"]
     mount = mounted(f"ftp://127.0.0.1:{ftp_server.port}/models", options=options)
+    for path in ("weights.bin", "a/b/c.txt", "z"):
+        assert (mount.path / "models/iris/v1/files" / path).read_bytes() == (store / "iris/v1" / path).read_bytes()
+    run("unzip", "-t", mount.archive("iris-a:v1", ".zip"))
+
+
+def test_a_store_on_an_ssh_server(store: Path, ssh_server: SshServer, mounted: Mount, tmp_path: Path) -> None:
+    """Only if its key is known."""
+    some_models(store)
+    url = f"sftp://{getpass.getuser()}@127.0.0.1:{ssh_server.port}{store}?identity={quote(str(ssh_server.key))}"
+    refused = command(tmp_path, "list", "--store", url, environment={})
+    assert refused.returncode == 8
+    assert "host key of" in refused.stderr
+    mount = mounted(f"{url}&known_hosts={quote(str(ssh_server.known_hosts))}", options=READ_ONLY)
     for path in ("weights.bin", "a/b/c.txt", "z"):
         assert (mount.path / "models/iris/v1/files" / path).read_bytes() == (store / "iris/v1" / path).read_bytes()
     run("unzip", "-t", mount.archive("iris-a:v1", ".zip"))
