@@ -3,6 +3,7 @@ that no thread, lock or socket has to survive a fork."""
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import re
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from mount.arguments import carrying, without_secrets
@@ -36,6 +38,7 @@ log = logging.getLogger(__name__)
 READY_SECONDS = 30.0  # how long a daemon may take until its mount answers
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _READY = b"ready\n"
+_DESCRIPTORS = 1023  # that a busy mount has open: files being read, uploads, requests under way
 
 
 @dataclass(frozen=True)
@@ -175,6 +178,10 @@ def _allow_many_files() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    # The kernel's table of open files grows by doubling and, once there are threads, makes an open wait for
+    # milliseconds each time. It never shrinks, so it is made to grow now.
+    with suppress(OSError), open(os.devnull) as any_file:  # a lower limit must do
+        os.close(fcntl.fcntl(any_file, fcntl.F_DUPFD_CLOEXEC, _DESCRIPTORS))
 
 
 def _as_option(text: str) -> str:

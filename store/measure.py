@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from cachetools import LRUCache
 
-from store.archive.checksum import RunningChecksum, crc32, crc32_of
+from store.archive.checksum import RunningChecksum, crc32_of
 from store.archive.pieces import Views, read_bytes
 from store.index import Index
 from store.storage.base import Identity
@@ -137,14 +137,14 @@ class MeasuredFile:
         return crc
 
     def _learn(self, views: Views, offset: int) -> None:
-        crc = length = 0
-        for view in views:
-            crc = crc32(view, crc)
-            length += len(view)
+        taken = self._running.extend(offset, views)
+        if taken and self._running.value(self.length) is None:
+            return  # the usual case
         with self._lock:
             if not self._learning:
                 return
-            self._running.add(offset, length, crc)
+            if not taken:
+                self._running.add(offset, views)
             whole = self._running.value(self.length)
             if whole is None:
                 return

@@ -21,44 +21,66 @@ _RUNNING_KEPT = 64  # blocks that are partly known
 
 
 class RunningChecksum:
-    """The CRC-32 of one run of bytes, from parts served in about sequential order. Not locked."""
+    """The CRC-32 of one run of bytes, from parts served in about sequential order.
 
-    __slots__ = ("_crc", "_done", "_parts")
+    Not locked, but for `extend`: that may go on beside the others, and forgets a part at worst.
+    """
+
+    __slots__ = ("_parts", "_state")
 
     def __init__(self) -> None:
-        self._done = 0  # bytes from the start whose CRC is known
-        self._crc = 0
+        self._state = (0, 0)  # bytes from the start whose CRC is known, and it
         self._parts: dict[int, tuple[int, int]] = {}  # start -> length, CRC
 
-    def add(self, start: int, length: int, crc: int) -> None:
-        """Take the CRC of the bytes [start, start + length)."""
-        if start == self._done:
-            self._crc = crc32_combine(self._crc, crc, length) if start else crc
-            self._done = start + length
-            while self._done in self._parts:
-                length, crc = self._parts.pop(self._done)
-                self._crc = crc32_combine(self._crc, crc, length)
-                self._done += length
-        elif start > self._done and len(self._parts) < _PARTS_KEPT:
+    def extend(self, start: int, views: Views) -> bool:
+        """Take bytes that begin at `start` if that is where the known ones end; False, and nothing done, if not."""
+        done, crc = self._state
+        if start != done or self._parts:
+            return False
+        for view in views:
+            crc = crc32(view, crc)
+            done += len(view)
+        self._state = (done, crc)
+        return True
+
+    def add(self, start: int, views: Views) -> None:
+        """Take bytes that begin at `start`."""
+        crc = length = 0
+        for view in views:
+            crc = crc32(view, crc)
+            length += len(view)
+        self._add(start, length, crc)
+
+    def _add(self, start: int, length: int, crc: int) -> None:
+        done, known = self._state
+        if start == done:
+            known = crc32_combine(known, crc, length)
+            done += length
+            while done in self._parts:
+                length, crc = self._parts.pop(done)
+                known = crc32_combine(known, crc, length)
+                done += length
+            self._state = (done, known)
+        elif start > done and len(self._parts) < _PARTS_KEPT:
             self._parts[start] = (length, crc)
 
     @property
     def begun(self) -> bool:
         """Whether anything is known."""
-        return bool(self._done or self._parts)
+        return bool(self._state[0] or self._parts)
 
     def value(self, length: int) -> int | None:
         """The CRC of all `length` bytes, once known."""
-        return self._crc if self._done == length else None
+        done, crc = self._state
+        return crc if done == length else None
 
     def complete(self, piece: Piece, start: int, length: int) -> int:
         """The CRC of all bytes: what is not known yet is read from `piece`, where the run begins at `start`."""
-        while self._done < length:
-            gap_end = min((part for part in self._parts if part > self._done), default=length)
-            crc = crc32_of(piece, start + self._done, gap_end - self._done)
-            self.add(self._done, gap_end - self._done, crc)
-            self._parts = {part: known for part, known in self._parts.items() if part >= self._done}
-        return self._crc
+        while (done := self._state[0]) < length:
+            gap_end = min((part for part in self._parts if part > done), default=length)
+            self._add(done, gap_end - done, crc32_of(piece, start + done, gap_end - done))
+            self._parts = {part: known for part, known in self._parts.items() if part >= self._state[0]}
+        return self._state[1]
 
 
 class BlockChecksums:
@@ -81,10 +103,10 @@ class BlockChecksums:
 
     def note(self, block: int, start: int, views: Views) -> None:
         """Take bytes that were served: those of the block from `start` on."""
-        crc = length = 0
-        for view in views:
-            crc = crc32(view, crc)
-            length += len(view)
+        running = self._running.get(block)
+        taken = running is not None and running.extend(start, views)
+        if running is not None and taken and running.value(self._block_length) is None:
+            return  # the usual case
         with self._lock:
             running = self._running.get(block)
             if running is None:
@@ -93,7 +115,8 @@ class BlockChecksums:
                 running = self._running[block] = RunningChecksum()
                 if len(self._running) > _RUNNING_KEPT:
                     self._running.popitem(last=False)
-            running.add(start, length, crc)
+            if not taken:
+                running.add(start, views)
             whole = running.value(self._block_length)
             if whole is not None:
                 self._settle(block, whole)

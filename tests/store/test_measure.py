@@ -208,7 +208,7 @@ class TestWhileServing:
     ) -> None:
         measurements = Measurements(index)
         measurements.crc32(_pinned(storage))
-        monkeypatch.setattr("store.measure.crc32", lambda *_: pytest.fail("computed again"))
+        monkeypatch.setattr("store.archive.checksum.crc32", lambda *_: pytest.fail("computed again"))
         served = MeasuredFile(measurements, _pinned(storage))
         assert read_bytes(served, 0, len(_CONTENT)) == _CONTENT
         assert weights.exists()
