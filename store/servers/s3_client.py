@@ -15,9 +15,11 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import logging
+import math
 import os
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property
 from typing import Any, cast
@@ -30,6 +32,8 @@ log = logging.getLogger(__name__)
 
 _CONNECTIONS = 64
 _POLL_SECONDS = 0.2
+_CHUNK = 256 << 10  # bytes
+_LEAST_RATE = 16 << 10  # bytes a second, below which a server counts as hung
 _SENDING_SECONDS = 30.0  # of silence, at least, while a body is sent: the system takes some megabytes before they go
 _WRITE_OPTIONS = {"acl": "ACL", "cache-control": "CacheControl", "storage-class": "StorageClass"}
 _TIMEOUTS = ("connect_timeout", "read_timeout")
@@ -63,8 +67,9 @@ class S3Client:
                 config[option] = "when_required"
         given = {name: float(params.pop(name)) for name in _TIMEOUTS if name in params}
         config |= given
-        self._sending_seconds = 0.0 if "read_timeout" in given else _SENDING_SECONDS
         self.silence_seconds = float(config["connect_timeout"] + config["read_timeout"])
+        least = 0.0 if "read_timeout" in given else _SENDING_SECONDS
+        self._sending_seconds = max(self.silence_seconds, least)
         config |= params.pop("config_kwargs", {})
         region = params.pop("region", params.pop("region_name", None))
         client = {**({"region_name": region} if region else {}), **params.pop("client_kwargs", {})}
@@ -88,7 +93,7 @@ class S3Client:
     @cached_property
     def endpoint(self) -> str:
         """The URL of the server; raises what the library raises."""
-        client = self._wait(self._fs.set_session(), None, ())
+        client = self._wait(self._fs.set_session())
         return str(client.meta.endpoint_url)
 
     def ask(self, method: str, *, body: Body | None = None, stops: Stops = (), **arguments: Any) -> dict[str, Any]:
@@ -105,7 +110,9 @@ class S3Client:
             extra["Body"] = body
         try:
             request = self._fs._call_s3(method, Bucket=self.bucket, **arguments, **extra)
-            return cast("dict[str, Any]", self._wait(request, body, stops))
+            touched = None if body is None else lambda: body.touched
+            silence = None if body is None else self._sending_seconds
+            return cast("dict[str, Any]", self._wait(request, stops, touched=touched, silence=silence))
         except Exception as error:
             if body is not None and body.error is not None:
                 raise body.error from error
@@ -119,15 +126,22 @@ class S3Client:
         `etag`: what the object must have; not every server heeds that.
         """
         condition = {"IfMatch": f'"{etag}"'} if etag else {}
+        content = bytearray()
+        touched = time.monotonic()
 
         async def get() -> tuple[bytes, dict[str, Any]]:
+            nonlocal touched
             answer = await self._fs._call_s3(
                 "get_object", Bucket=self.bucket, Key=key, Range=f"bytes={start}-{end - 1}", **condition
             )
             async with answer["Body"] as stream:
-                return cast("bytes", await stream.read()), answer
+                while chunk := await stream.read(_CHUNK):
+                    content.extend(chunk)
+                    touched = time.monotonic()
+            return bytes(content), cast("dict[str, Any]", answer)
 
-        return cast("tuple[bytes, dict[str, Any]]", self._wait(get(), None, stops))
+        limit = self.silence_seconds + (end - start) / _LEAST_RATE
+        return cast("tuple[bytes, dict[str, Any]]", self._wait(get(), stops, touched=lambda: touched, limit=limit))
 
     def page(self, prefix: str, more: str = "", *, delimiter: str = "") -> tuple[dict[str, Any], str]:
         """A part of the listing of what has a key that begins with `prefix`, and what to ask on with; empty at the end.
@@ -149,11 +163,21 @@ class S3Client:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
 
-    def _wait(self, request: Any, body: Body | None, stops: Stops) -> Any:
-        """The answer to a request, unless the server is silent for too long."""
+    def _wait(
+        self,
+        request: Any,
+        stops: Stops = (),
+        *,
+        touched: Callable[[], float] | None = None,
+        silence: float | None = None,
+        limit: float = math.inf,
+    ) -> Any:
+        """The answer to a request, unless the server is silent for `silence` seconds (None for `silence_seconds`), or
+        takes more than `limit` seconds. `touched`: when bytes last went to or fro, if that can be told (monotonic).
+        """
+        silence = self.silence_seconds if silence is None else silence
         future = asyncio.run_coroutine_threadsafe(request, self._loop)
         begun = time.monotonic()
-        limit = self.silence_seconds if body is None else max(self.silence_seconds, self._sending_seconds)
         try:
             while True:
                 done, _ = concurrent.futures.wait([future], _POLL_SECONDS)
@@ -162,9 +186,11 @@ class S3Client:
                 refuse_if_stopped(stops)
                 # The library watches over its connecting and over each step of an answer, but not over what it sends,
                 # nor over an answer that trickles in.
-                last = max(begun, body.touched) if body is not None else begun
-                if time.monotonic() - last > limit:
-                    raise TimeoutError(f"the server was silent for {limit:g} s")
+                now = time.monotonic()
+                if now - max(begun, touched() if touched is not None else begun) > silence:
+                    raise TimeoutError(f"the server was silent for {silence:g} s")
+                if now - begun > limit:
+                    raise TimeoutError(f"the server takes more than {limit:.0f} s")
         finally:
             future.cancel()
 

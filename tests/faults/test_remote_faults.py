@@ -70,6 +70,18 @@ def test_a_server_that_is_busy_for_a_while(bucket: Bucket, proxy: Proxy, mounted
     mount.wait_for_log("503.*asked again")
 
 
+def test_a_server_that_is_slow(bucket: Bucket, proxy: Proxy, mounted: Mount) -> None:
+    """Requests that take longer than a silent server may are waited for while their bytes come."""
+    options = [*OPTIONS, "--cache-size", "256M"]
+    mount = mounted(bucket.url, environment=bucket.environment(proxy.endpoint), options=options)
+    with file_of(mount).open("rb") as file:
+        content = file.read(10 << 20)
+        proxy.bytes_per_second = 200_000  # of each connection
+        content += file.read(10 << 20)
+    assert content == CONTENT[: len(content)]
+    assert "asked again" not in mount.log()
+
+
 @pytest.mark.parametrize("trouble", ["503", "refuse", "hang"])
 def test_a_server_that_stays_in_trouble(trouble: str, bucket: Bucket, proxy: Proxy, mounted: Mount) -> None:
     mount = mounted(bucket.url, environment=bucket.environment(proxy.endpoint), options=OPTIONS)
