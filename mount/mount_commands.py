@@ -15,7 +15,7 @@ from mount import daemon
 from mount.format_options import checked_formats, formats_option
 from mount.incoming import IncomingSettings
 from mount.logfile import LogFile
-from mount.preflight import CannotMountError, check_mountpoint, check_store, check_system
+from mount.preflight import CannotMountError, check_mountpoint, check_readable, check_system
 from mount.status import RunningMount, log_path
 from mount.store_options import (
     Size,
@@ -91,8 +91,9 @@ def mount_command(
         raise click.UsageError("--incoming-mode is for other users: it needs --allow-other")
     location = store.location
     check_system()
+    store.check()
     if not store.is_remote:
-        check_store(store.location)
+        check_readable(store.location)
     real = check_mountpoint(mountpoint, None if store.is_remote else store.location)
     limits = Limits(max_members, max_expanded or Limits().expanded)
     incoming = IncomingSettings(

@@ -46,16 +46,12 @@ def check_system() -> None:
         raise CannotMountError("fusermount is not installed: `apt install fuse3` first")
 
 
-def check_store(store: str) -> None:
-    """That there is a store.
+def check_readable(store: str) -> None:
+    """That a store may be looked into.
 
     Raises:
         CannotMountError
     """
-    if not os.path.isdir(store):
-        raise CannotMountError(
-            f"there is no model store at {store}: save a model with BentoML first, or name a store with --store"
-        )
     if not os.access(store, os.R_OK | os.X_OK):
         raise CannotMountError(f"the model store {store} may not be read by you")
 

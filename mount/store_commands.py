@@ -102,8 +102,7 @@ def verify_command(tags: tuple[str, ...], store: Place, follow_links: bool, acce
 @click.option("--limit", type=int, default=100, show_default=True, help="How many to show.")
 def imports_command(store: Place, staging: str | None, as_json: bool, follow: bool, limit: int) -> None:
     """Show what was copied into incoming/, and what became of it."""
-    if not store.is_remote:
-        store.open()  # that there is one
+    store.check()
     area = staging_area(store.location, staging, is_remote=store.is_remote)
     if follow:
         follow_imports(area, as_json, limit)

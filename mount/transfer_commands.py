@@ -2,55 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import signal
 import sys
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
-from rich.filesize import decimal
 
-from mount.errors import INTERRUPTED, exit_status_of
-from mount.progress import Reporter, Task
+from mount.jobs import Job, Report, run_jobs
+from mount.progress import Task
 from mount.store_options import KeyValue, compression_for, compression_option, staging_option, store_options
-from store.errors import StoreError
 from store.exporting import Export, Exported, known_formats
 from store.fetching import Imported
 from store.location import Location
 from store.storage.place import Place
 from store.text import printable
 from store.transfer import opened_exporter, opened_fetcher
-
-_POLL_SECONDS = 0.2
-
-Report = tuple[str, dict[str, Any]]  # for people, for programs
-
-
-class _Failed(click.ClickException):
-    """What was to be said is said; this is the exit status."""
-
-    def __init__(self, exit_code: int) -> None:
-        super().__init__("")
-        self.exit_code = exit_code  # type: ignore[misc]  # of the instance, as click itself does
-
-    def show(self, file: Any = None) -> None:
-        """Nothing."""
-
-
-class _Job(NamedTuple):
-    """One transfer."""
-
-    name: str  # for people
-    run: Callable[[Task], Report]  # gives what to report
 
 
 def _common(command: Callable[..., None]) -> Callable[..., None]:
@@ -125,7 +96,7 @@ def export_command(
             stop.set()
             exporter.give_up()
 
-        def job(export: Export) -> _Job:
+        def job(export: Export) -> Job:
             def run(task: Task) -> Report:
                 task.expect(exporter.size(export))
                 if to_stdout and export.format is not None:
@@ -136,9 +107,9 @@ def export_command(
                     done = exporter.run(export, task.advance, sha256=sha256, stops=[stop])
                 return _described_export(done)
 
-            return _Job(str(export.model.tag), run)
+            return Job(str(export.model.tag), run)
 
-        _run(list(map(job, exports)), give_up, jobs, quiet=quiet, as_json=as_json, to_stderr=to_stdout)
+        run_jobs(list(map(job, exports)), give_up, jobs, quiet=quiet, as_json=as_json, to_stderr=to_stdout)
 
 
 @click.command(name="import")
@@ -173,7 +144,7 @@ def import_command(
         stops=[stop],
     ) as fetcher:
 
-        def job(place: Location | None) -> _Job:
+        def job(place: Location | None) -> Job:
             def run(task: Task) -> Report:
                 if place is None:
                     done = fetcher.fetch_stream(sys.stdin.fileno(), "standard input", task.advance, format_name)
@@ -181,9 +152,9 @@ def import_command(
                     done = fetcher.fetch(place, task.advance, format_name, task.expect)
                 return _described_import(done, "-" if place is None else place.shown)
 
-            return _Job("standard input" if place is None else place.shown, run)
+            return Job("standard input" if place is None else place.shown, run)
 
-        _run(list(map(job, places)), stop.set, jobs, quiet=quiet, as_json=as_json, to_stderr=False)
+        run_jobs(list(map(job, places)), stop.set, jobs, quiet=quiet, as_json=as_json, to_stderr=False)
 
 
 def _tags_and_path(arguments: Sequence[str], everything: bool) -> tuple[Sequence[str], str]:
@@ -233,88 +204,6 @@ def _location(path: str, parts: Mapping[str, Any]) -> Location:
             password=location.password if location.password is not None else parts["passwd"],
         )
     return location
-
-
-def _run(
-    jobs: list[_Job], give_up: Callable[[], None], at_once: int, *, quiet: bool, as_json: bool, to_stderr: bool
-) -> None:
-    """Run transfers, some at a time, and report each as it ends. `give_up` has those end that are under way."""
-    status = 0
-
-    def ended(job: _Job, future: Future[Report], seconds: float) -> int:
-        try:
-            text, done = future.result()
-        except Exception as error:
-            code = exit_status_of(error)
-            if as_json:
-                click.echo(json.dumps({"name": job.name, "error": str(error), "status": code}), err=to_stderr)
-            sentence = _sentence(error)
-            subject = "" if job.name in sentence else f"{job.name}: "
-            click.echo(f"bentofs: {subject}{sentence}", err=True)
-            return code
-        if as_json:
-            click.echo(json.dumps({**done, "seconds": round(seconds, 3)}), err=to_stderr)
-        elif not quiet:
-            click.echo(f"{text} ({decimal(done['size'])}, {seconds:.1f} s)", err=to_stderr)
-        return 0
-
-    with _interruptible(), Reporter(quiet=quiet or as_json) as reporter:
-        pool = ThreadPoolExecutor(at_once, thread_name_prefix="transfer")
-        try:
-            begun: dict[Future[Report], tuple[_Job, list[float]]] = {}
-            for job in jobs:
-                times: list[float] = []
-                begun[pool.submit(_timed, job, reporter, times)] = (job, times)
-            left = set(begun)
-            while left:
-                done, left = wait(left, _POLL_SECONDS, FIRST_COMPLETED)
-                for future in sorted(done, key=list(begun).index):
-                    job, times = begun[future]
-                    code = ended(job, future, times[0] if times else 0.0)
-                    status = status or code
-        except KeyboardInterrupt:
-            give_up()
-            click.echo("bentofs: interrupted: what is under way is taken back", err=True)
-            status = INTERRUPTED
-        finally:
-            pool.shutdown(wait=True, cancel_futures=status == INTERRUPTED)
-    if status:
-        raise _Failed(status)
-
-
-def _timed(job: _Job, reporter: Reporter, times: list[float]) -> Report:
-    task = reporter.task(job.name)
-    begun = time.monotonic()
-    try:
-        return job.run(task)
-    finally:
-        times.append(time.monotonic() - begun)
-        task.end()
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGTERM does what Ctrl-C does; a second one ends the process at once."""
-
-    def interrupt(_number: int, _frame: object) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _sentence(error: Exception) -> str:
-    if isinstance(error, StoreError):
-        return str(error)
-    if os.environ.get("BENTOFS_DEBUG"):
-        logging.getLogger(__name__).error("unexpected", exc_info=error)
-    return f"this should not happen, please report it (BENTOFS_DEBUG=1 shows where): {error!r}"
 
 
 def _described_export(done: Exported) -> Report:

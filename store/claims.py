@@ -19,6 +19,7 @@ import threading
 import time
 
 from store.errors import ModelExistsError, StoreError, StoreUnwritableError
+from store.servers.stops import Stops, refuse_if_stopped
 from store.storage.manifest import claim_key
 from store.storage.objects import ChangedObjectError, MissingObjectError, WritableObjects
 from store.storage.patience import Patience
@@ -37,7 +38,9 @@ _given_up: set[str] = set()  # tokens of claims that this process could not remo
 class Claim:
     """A claim on one version, held within its context."""
 
-    def __init__(self, objects: WritableObjects, patience: Patience, tag: Tag) -> None:
+    def __init__(self, objects: WritableObjects, patience: Patience, tag: Tag, stops: Stops = ()) -> None:
+        """`stops`: once one is set, nobody waits for another host any more."""
+        self._stops = stops
         self._objects = objects
         self._patience = patience
         self._tag = tag
@@ -57,6 +60,7 @@ class Claim:
 
         Raises:
             ModelExistsError: another host is at this version for long.
+            CancelledError: one of `stops` is set.
             StoreUnreadableError
         """
         deadline = time.monotonic() + _WAIT_SECONDS
@@ -65,6 +69,7 @@ class Claim:
                 raise ModelExistsError(
                     f"{self._tag} is being imported by another host just now: copy it again when that is done"
                 )
+            refuse_if_stopped(self._stops)
             time.sleep(_POLL_SECONDS)
         self._thread.start()
         return self

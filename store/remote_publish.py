@@ -140,7 +140,7 @@ class _Publication:
 
     def run(self, *, overwrite: bool, move_latest: bool) -> Outcome:
         self._check_names()
-        with Claim(self._objects, self._patience, self._tag) as claim:
+        with Claim(self._objects, self._patience, self._tag, self._stops) as claim:
             outcome = self._publish(claim, overwrite)
             if outcome is not Outcome.UNCHANGED:
                 try:

@@ -56,6 +56,8 @@ def new_file_system(location: Location, *, connect_seconds: float, silence_secon
         if location.password is not None:
             options["password"] = location.password
     options |= location.params
+    if is_ftp:
+        options["timeout"] = float(options["timeout"])
     return kind(**options, skip_instance_cache=True, use_listings_cache=False)
 
 

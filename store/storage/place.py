@@ -52,6 +52,14 @@ class Place:
         """To show: an absolute path, or a URL."""
         return self.where.url.rstrip("/") or "/"
 
+    def check(self) -> None:
+        """Raises NotFoundError: it is a folder, and not there. URLs are looked at when they are opened."""
+        if not self.is_remote and not os.path.isdir(self.location):
+            raise NotFoundError(
+                f"there is no model store at {printable(self.location)}: save a model with BentoML first, or name a "
+                "store with --store"
+            )
+
     def open(self, *, follow_links: bool = False) -> Storage:
         """The storage there. Not before a fork.
 
@@ -62,11 +70,7 @@ class Place:
         """
         if self.is_remote:
             return self.open_remote()
-        if not os.path.isdir(self.location):
-            raise NotFoundError(
-                f"there is no model store at {printable(self.location)}: save a model with BentoML first, or name a "
-                "store with --store"
-            )
+        self.check()
         return LocalStorage(self.location, follow_links=follow_links)
 
     def open_remote(self) -> RemoteStorage:

@@ -161,7 +161,7 @@ def test_reasons_not_to_mount(shell: Shell, tmp_path: Path) -> None:
     inside.mkdir()
     assert "lies inside the store" in shell.refuses("mount", inside)
     inside.rmdir()
-    assert "no model store at" in shell.refuses("mount", shell.mountpoint, "--store", missing)
+    assert "no model store at" in shell.refuses("mount", shell.mountpoint, "--store", missing, status=3)
     assert "libfuse 2 is not installed" in shell.refuses("mount", shell.mountpoint, FUSE_LIBRARY_PATH="/nonexistent")
     assert not mountpoints(shell.mountpoint)
 

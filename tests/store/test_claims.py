@@ -8,7 +8,7 @@ import pytest
 
 from store import claims
 from store.claims import Claim
-from store.errors import ModelExistsError, StoreUnwritableError
+from store.errors import CancelledError, ModelExistsError, StoreUnwritableError
 from store.location import Location
 from store.storage.objects import WritableObjects
 from store.storage.patience import Patience
@@ -53,6 +53,13 @@ def test_one_holder_at_a_time(bucket: Bucket, objects: WritableObjects) -> None:
         list(pool.map(hold, range(8)))
     assert most == [1] * 8
     assert bucket.paths() == []
+
+
+def test_waiting_that_is_given_up(objects: WritableObjects) -> None:
+    stop = threading.Event()
+    threading.Timer(0.5, stop.set).start()
+    with claim(objects), pytest.raises(CancelledError):
+        Claim(objects, Patience(objects.location, 5.0), TAG, [stop]).__enter__()
 
 
 def test_waiting_in_vain(objects: WritableObjects, monkeypatch: pytest.MonkeyPatch) -> None:
