@@ -1,5 +1,19 @@
-"""`python -m mount`: the command line."""
+"""The entry point, `bentofs` or `python -m mount`."""
 
-from mount.cli import main
+from __future__ import annotations
 
-main()
+from typing import NoReturn
+
+from mount.arguments import true_arguments
+
+
+def main() -> NoReturn:
+    """Run the command line."""
+    arguments = true_arguments()  # before all that takes long to load: until then, everybody may read them
+    from mount.cli import run
+
+    run(arguments)
+
+
+if __name__ == "__main__":
+    main()

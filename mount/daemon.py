@@ -16,8 +16,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from mount.arguments import carrying, without_secrets
 from mount.detacher import Detacher
-from mount.incoming import Incoming, IncomingSettings
+from mount.incoming import IncomingSettings, open_incoming
 from mount.measurer import Measurer
 from mount.operations import Operations
 from mount.preflight import CannotMountError
@@ -30,7 +31,7 @@ from store.compression import Compression
 from store.digests import Digests
 from store.index import Index
 from store.recorder import Recorder
-from store.storage.local import LocalStorage
+from store.storage.place import Place
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ class Settings:
     """What a mount is made of."""
 
     mountpoint: str  # real path
-    store: str
+    store: Place
     formats: Sequence[Format]
     allow_other: bool = False
     follow_links: bool = False
@@ -66,31 +67,35 @@ def serve(settings: Settings, ready: Callable[[], None]) -> None:
     give_memory_back()
 
     _allow_many_files()
-    storage = LocalStorage(settings.store, follow_links=settings.follow_links)
+    location = settings.store.location
+    storage = settings.store.open(follow_links=settings.follow_links)
     index = Index()
     store = ModelStore(storage)
     digests = Digests()
     recorder = Recorder(storage, digests)
-    archives = Archives(storage, index, settings.compression, recorder.consider)
+    # There it would not read from a page cache, but fetch everything once more.
+    opened = [] if settings.store.is_remote else [recorder.consider]
+    archives = Archives(storage, index, settings.compression, *opened)
     measurer = Measurer(store, archives, settings.formats)
-    incoming = Incoming(store, index, digests, measurer, settings.incoming) if settings.incoming is not None else None
+    incoming = open_incoming(store, index, digests, measurer, settings.incoming)
     tree = Tree(store, archives, settings.formats, has_incoming=incoming is not None)
     detacher = Detacher(settings.mountpoint)
-    running = RunningMount.of_this_process(settings.mountpoint, settings.store)
-    options = [f"fsname={_as_option(settings.store)}"]
+    running = RunningMount.of_this_process(settings.mountpoint, location)
+    options = [f"fsname={_as_option(location)}"]
     if settings.allow_other:
         options += ["allow_other", "default_permissions"]  # the kernel checks who may do what
     operations = Operations(tree, detacher, incoming.dropbox if incoming is not None else None)
     session = Session(operations, settings.mountpoint, options)
 
     def announce() -> None:
-        recorder.start(archives.is_measured, session.is_busy)
+        if not settings.store.is_remote:  # there it would not read from a page cache, but fetch all once more
+            recorder.start(archives.is_measured, session.is_busy)
         detacher.begin(operations.generations.tried_late)
         try:
             running.write()
         except OSError as error:
             log.warning("`bentofs unmount` will not wait for this daemon: %s", error)
-        log.info("%s is mounted at %s", settings.store, settings.mountpoint)
+        log.info("%s is mounted at %s", location, settings.mountpoint)
         ready()
 
     try:
@@ -117,15 +122,16 @@ def start(arguments: Sequence[str], mountpoint: str) -> None:
     """
     log_file = log_path(mountpoint)
     receiver, sender = os.pipe()
+    arguments = [*arguments, "--ready-fd", str(sender)]
     with open(log_file, "ab") as output:
         begin = output.tell()
         daemon = subprocess.Popen(
-            [sys.executable, "-m", "mount", *arguments, "--ready-fd", str(sender)],
+            [sys.executable, "-m", "mount", *without_secrets(arguments)],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
             cwd=log_file.parent,  # python -m looks for modules there, and nobody else may write to it
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | carrying(arguments),
             start_new_session=True,
             pass_fds=(sender,),
         )
@@ -139,7 +145,7 @@ def start(arguments: Sequence[str], mountpoint: str) -> None:
     lines = log_file.read_bytes()[begin:].decode(errors="replace").strip().splitlines()
     # What libfuse and fusermount say bears no date; what the log says does.
     said = [line.removeprefix("bentofs: ") for line in lines if line.strip() and not line[0].isdigit()]
-    raise CannotMountError("; ".join(said[-4:]) or f"the daemon ended, see {log_file}")
+    raise CannotMountError("; ".join(said[-4:]) or f"the daemon ended, see {log_file}", max(1, daemon.returncode))
 
 
 def _end(daemon: subprocess.Popen[bytes]) -> None:

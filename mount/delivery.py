@@ -22,6 +22,7 @@ from store.importing import Importer, StagedImport
 from store.publish import Outcome
 from store.receipts import Receipts, ReceiptState
 from store.staging import Session
+from store.sums import read_sums
 from store.tag import Tag
 from store.text import printable
 
@@ -263,14 +264,7 @@ class Delivery:
                     "%s cannot be read, so that nothing is compared with it: %s", printable(path), error.strerror
                 )
             return {}
-        sums = {}
-        for line in content.decode(errors="surrogateescape").splitlines():
-            digest, _, name = line.partition(" ")
-            if len(digest) == 64 and name:
-                sums[os.path.basename(name.lstrip(" *"))] = digest.lower()
-            elif len(digest) == 64:  # a digest alone: of the file it is named after
-                sums[os.path.basename(path).removesuffix(CHECKSUM_SUFFIX)] = digest.lower()
-        return sums
+        return read_sums(content, os.path.basename(path).removesuffix(CHECKSUM_SUFFIX))
 
     def _say_why(self, path: str, error: StoreError, uid: int) -> None:
         log.warning("%s was not imported: %s", printable(path), error)

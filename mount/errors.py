@@ -1,4 +1,5 @@
-"""The one table from the store's exceptions to errno; `mount/SEMANTICS.md` explains it to users."""
+"""What the store's exceptions are to programs: errno from the mount, exit statuses from the command line. Users find
+the first table in `mount/SEMANTICS.md`, the second one in `README.md`."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ import time
 from cachetools import LRUCache
 
 from store.errors import (
+    BadLocationError,
     BadModelError,
     BadTagError,
     CancelledError,
@@ -17,10 +19,13 @@ from store.errors import (
     ModelExistsError,
     NoSpaceError,
     NotFoundError,
+    RemoteDeniedError,
+    RemoteError,
     SourceChangedError,
     StagingError,
     StoreUnreadableError,
     StoreUnwritableError,
+    TargetExistsError,
     TooBigError,
 )
 
@@ -32,18 +37,39 @@ _REPEAT_SECONDS = 60.0  # a broken store fails every request with the same sente
 _ERRNOS: tuple[tuple[type[Exception], int], ...] = (
     (NotFoundError, errno.ENOENT),
     (BadTagError, errno.EINVAL),
+    (BadLocationError, errno.EINVAL),
     (BadModelError, errno.EINVAL),
     (SourceChangedError, errno.ESTALE),
+    (RemoteDeniedError, errno.EACCES),
     (StoreUnreadableError, errno.EIO),
     (StoreUnwritableError, errno.EIO),
     (StagingError, errno.EIO),
     (DamagedArchiveError, errno.EBADMSG),
     (ModelExistsError, errno.EEXIST),
+    (TargetExistsError, errno.EEXIST),
     (TooBigError, errno.EFBIG),
     (NoSpaceError, errno.ENOSPC),
     (CancelledError, errno.ECANCELED),
 )
 
+INTERRUPTED = 130  # what shells give for Ctrl-C
+
+# The same. What is not here is 1: the store or this machine fails, or something changed meanwhile.
+_EXIT_STATUSES: tuple[tuple[type[BaseException], int], ...] = (
+    (BadLocationError, 2),
+    (BadTagError, 2),
+    (NotFoundError, 3),
+    (ModelExistsError, 4),
+    (TargetExistsError, 4),
+    (DamagedArchiveError, 5),
+    (BadModelError, 5),
+    (TooBigError, 5),
+    (NoSpaceError, 6),
+    (RemoteDeniedError, 8),
+    (RemoteError, 7),
+    (PermissionError, 8),
+    (CancelledError, INTERRUPTED),
+)
 
 _last_logged: LRUCache[str, float] = LRUCache(1000)
 _last_logged_lock = threading.Lock()
@@ -53,7 +79,7 @@ def errno_of(error: BaseException, operation: str) -> int:
     """The errno that an operation answers for an exception, always above 0. What nobody expected is logged."""
     for kind, number in _ERRNOS:
         if isinstance(error, kind):
-            if number == errno.EIO:
+            if number in (errno.EIO, errno.EACCES):
                 _log_now_and_then(f"{operation}: {error}")
             return number
     # fusepy turns an OSError without errno into the end of the file; it must never get there.
@@ -61,6 +87,11 @@ def errno_of(error: BaseException, operation: str) -> int:
         return error.errno
     log.error("%s failed unexpectedly", operation, exc_info=error)
     return errno.EIO
+
+
+def exit_status_of(error: BaseException) -> int:
+    """The exit status of a command for an exception, always above 0."""
+    return next((status for kind, status in _EXIT_STATUSES if isinstance(error, kind)), 1)
 
 
 def _log_now_and_then(sentence: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
+import threading
 from dataclasses import dataclass, field
 
 from mount.delivery import Delivery
@@ -12,12 +12,15 @@ from mount.housekeeping import Housekeeping
 from mount.measurer import Measurer
 from store.catalog import ModelStore
 from store.digests import Digests
+from store.errors import StoreError
 from store.importing import Importer
 from store.index import Index
 from store.measure import Measurements
 from store.receipts import Receipts
+from store.remote_publish import check_writable, publisher_for
 from store.staged_model import Limits
-from store.staging import StagingArea
+from store.staging import staging_area
+from store.storage.remote import RemoteStorage
 
 log = logging.getLogger(__name__)
 
@@ -46,14 +49,24 @@ class Incoming:
         Raises:
             StagingError: there is no place to stage models in.
         """
-        area = StagingArea(os.path.realpath(store.storage.location), settings.staging)
+        self._ending = threading.Event()
+        is_remote = isinstance(store.storage, RemoteStorage)
+        area = staging_area(store.storage.location, settings.staging, is_remote=is_remote)
         self._session = area.open_session()
         self._receipts = Receipts(area.receipts)
         self._receipts.interrupt_dead(area.is_alive)
         self._importer = Importer(
-            store, self._session, Measurements(index), digests, limits=settings.limits, overwrite=settings.overwrite
+            store,
+            self._session,
+            Measurements(index),
+            digests,
+            limits=settings.limits,
+            overwrite=settings.overwrite,
+            publisher=publisher_for(store.storage, self._session, [self._ending]),
         )
-        delivery = Delivery(self._session, self._importer, self._receipts, measurer.measure)
+        # What was uploaded would have to be fetched again; its checksums lie in its manifest.
+        measure = (lambda _tag: None) if is_remote else measurer.measure
+        delivery = Delivery(self._session, self._importer, self._receipts, measure)
         self.dropbox = DropBox(self._session.spool, delivery, settings.mode)
         self._housekeeping = Housekeeping(self.dropbox, delivery, settings.settle_seconds)
         self._housekeeping.start()
@@ -63,8 +76,30 @@ class Incoming:
         self._housekeeping.stop()
         self.dropbox.close()
         is_quiet = self._importer.close(_CLOSE_SECONDS)
+        if not is_quiet:
+            self._ending.set()
+            is_quiet = self._importer.close(_CLOSE_SECONDS)
         self._receipts.close()
         if is_quiet:
             self._session.close()
         else:  # its lock ends with the process, and the next mount cleans up
             log.info("ended while a model was being imported")
+
+
+def open_incoming(
+    store: ModelStore, index: Index, digests: Digests, measurer: Measurer, settings: IncomingSettings | None
+) -> Incoming | None:
+    """The drop box that is wanted, if any; None as well, with a word in the log, if the store does not allow it.
+
+    Raises:
+        StagingError: there is no place to stage models in.
+    """
+    if settings is None:
+        return None
+    if isinstance(store.storage, RemoteStorage):
+        try:
+            check_writable(store.storage)
+        except StoreError as error:
+            log.warning("no incoming/ in this mount: %s", error)
+            return None
+    return Incoming(store, index, digests, measurer, settings)

@@ -13,7 +13,11 @@ DEVICE = "/dev/fuse"
 
 
 class CannotMountError(Exception):
-    """The text is the sentence that the user reads."""
+    """The text is the sentence that the user reads; `status`: the exit status that goes with it."""
+
+    def __init__(self, sentence: str, status: int = 1) -> None:
+        super().__init__(sentence)
+        self.status = status
 
 
 def check_system() -> None:
@@ -42,22 +46,18 @@ def check_system() -> None:
         raise CannotMountError("fusermount is not installed: `apt install fuse3` first")
 
 
-def check_store(store: str) -> None:
-    """That there is a store.
+def check_readable(store: str) -> None:
+    """That a store may be looked into.
 
     Raises:
         CannotMountError
     """
-    if not os.path.isdir(store):
-        raise CannotMountError(
-            f"there is no model store at {store}: save a model with BentoML first, or name a store with --store"
-        )
     if not os.access(store, os.R_OK | os.X_OK):
         raise CannotMountError(f"the model store {store} may not be read by you")
 
 
-def check_mountpoint(mountpoint: str, store: str) -> str:
-    """That something can be mounted there; its real path.
+def check_mountpoint(mountpoint: str, store: str | None) -> str:
+    """That something can be mounted there; its real path. `store`: where one is that must not lie in the way.
 
     Raises:
         CannotMountError
@@ -75,13 +75,16 @@ def check_mountpoint(mountpoint: str, store: str) -> str:
                 f"{mountpoint} is a mount whose daemon has died: clean it up with `fusermount -u -z {quoted}`"
             ) from None
         raise CannotMountError(f"{mountpoint} cannot be read: {error.strerror}") from None
-    real, real_store = os.path.realpath(mountpoint), os.path.realpath(store)
+    real = os.path.realpath(mountpoint)
     if os.path.ismount(real):
         raise CannotMountError(
             f"something is mounted at {mountpoint} already: `bentofs unmount {mountpoint}` takes it away if it is ours"
         )
     if names:
         raise CannotMountError(f"{mountpoint} is not empty: a mount would hide what is in it")
+    if store is None:
+        return real
+    real_store = os.path.realpath(store)
     for inner, outer, sentence in (
         (real, real_store, f"{mountpoint} lies inside the store {store}"),
         (real_store, real, f"the store {store} lies inside {mountpoint}"),

@@ -45,7 +45,7 @@ class Archives:
         self._opened = opened
         self._storage = storage
         self._index = index
-        self._compression = compression
+        self.compression = compression
         self._open_files = OpenFiles()
         self._measurements = Measurements(index)
         self._sizes = Sizes(index)
@@ -76,7 +76,7 @@ class Archives:
             lengths = self._lengths.setdefault(model, {})
         length = lengths.get(key)
         if length is None:
-            if kind.length is None or is_compressed(kind, self._compression):
+            if kind.length is None or is_compressed(kind, self.compression):
                 length = self.open(model, kind).length
             else:
                 members = _members(model, lambda entry: Zeros(entry.size))
@@ -96,7 +96,7 @@ class Archives:
             kept = self._laid_out.get(key)
         if kept is not None:
             return kept[0]
-        if kind.lay_out is None or is_compressed(kind, self._compression):
+        if kind.lay_out is None or is_compressed(kind, self.compression):
             with self._turn(model):  # another thread may measure this very model, perhaps for another format
                 with self._lock:
                     kept = self._laid_out.get(key)
@@ -125,7 +125,7 @@ class Archives:
             progress(count)
 
         for kind in kinds:
-            if is_compressed(kind, self._compression):
+            if is_compressed(kind, self.compression):
                 self.open(model, kind, tell)
         if any(kind.needs_checksums for kind in kinds):
             for entry in model.entries:
@@ -139,17 +139,17 @@ class Archives:
             raise ValueError(f"{kind.name} has no compressed form")
         as_a_whole = not kind.needs_checksums
         members = _members(model, self._file) if as_a_whole else self._packed_members(model, progress)
-        return kind.compress(members, model.mtime, _Compressor(self._sizes, self._compression, model, progress))
+        return kind.compress(members, model.mtime, _Compressor(self._sizes, self.compression, model, progress))
 
     def _packed_members(self, model: Model, progress: Progress | None) -> list[Member]:
         members = _members(model, self._measured)
-        found = shares(model.entries, self._compression)
+        found = shares(model.entries, self.compression)
         packings: list[Packing | Deflated] = [
             Packing.SMALL if share is Share.SMALL else Packing.STORED for share in found
         ]
         large = [number for number, share in enumerate(found) if share is Share.LARGE]
         files = [content for number in large if isinstance(content := members[number].content, MeasuredFile)]
-        forced = self._compression is Compression.ALWAYS
+        forced = self.compression is Compression.ALWAYS
         for number, packing in zip(large, self._sizes.of_files(files, forced=forced, progress=progress), strict=True):
             packings[number] = packing
         return [member._replace(packing=packing) for member, packing in zip(members, packings, strict=True)]
@@ -175,8 +175,8 @@ class Archives:
     def sha256(self, model: Model, kind: Format) -> str:
         """The SHA-256 of an archive, hexadecimal. Reads all of it unless it is known for this generation."""
         name = f"{model.fingerprint()}/{kind.name}/{LAYOUT_VERSION}"
-        if kind.codec is not None and is_compressed(kind, self._compression):
-            name += f"/{self._compression.value}/{kind.codec()}"
+        if kind.codec is not None and is_compressed(kind, self.compression):
+            name += f"/{self.compression.value}/{kind.codec()}"
         with self._turn((model, kind.name)):
             known = self._index.archive_digest(name)
             if known is None:
@@ -199,6 +199,8 @@ class Archives:
     def _file(self, entry: Entry) -> PinnedFile:
         if entry.identity is None:
             raise ValueError(f"{entry.path} is a folder")
+        if entry.crc32 is not None:
+            self._measurements.trust_crc32(entry.identity, entry.crc32)
         return PinnedFile(self._storage, self._open_files, entry.source, entry.identity)
 
     def _measured(self, entry: Entry) -> MeasuredFile:

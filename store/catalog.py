@@ -19,6 +19,7 @@ from cachetools import LRUCache
 from store.errors import BadTagError, NotFoundError, SourceChangedError, StoreError
 from store.model import MAX_MODEL_YAML, MODEL_YAML, Model, ModelInfo, in_archive_order
 from store.storage.base import Entry, Identity, Kind, Storage
+from store.storage.manifest import is_ours
 from store.storage.stamp import is_settled
 from store.survey import LATEST, NameFolder, Surveyor, Version
 from store.tag import MAX_LENGTH, Tag, is_tag_part
@@ -52,7 +53,9 @@ class ModelStore:
         """
         shown = []
         deadline = time.monotonic() + _LOOKING_SECONDS
-        for name in self._root_names():
+        names = self._root_names()
+        self.storage.prepare(names)
+        for name in names:
             try:
                 self.version_count(name, look_into=time.monotonic() < deadline)
                 shown.append(name)
@@ -244,7 +247,7 @@ class ModelStore:
         for name, kind in self.storage.list_folder(""):
             if kind is Kind.FOLDER and is_tag_part(name):
                 names.append(name)
-            else:
+            elif not is_ours(name):
                 self._warn(name, f"{name!r} in the store is not a model's folder; it is left out")
         names.sort()
         self._roots = (folder, looked_at, names)

@@ -6,14 +6,13 @@ own imports do not keep them.
 
 from __future__ import annotations
 
-from store.storage.base import Entry
-from store.storage.local import LocalStorage
+from store.storage.base import Entry, Storage
 
 _CHUNK = 1 << 20
 
 
 def first_difference(
-    left: LocalStorage, left_entries: list[Entry], right: LocalStorage, right_entries: list[Entry]
+    left: Storage, left_entries: list[Entry], right: Storage, right_entries: list[Entry]
 ) -> str | None:
     """The first path that is in one only, or differs; None if all are the same. Bytes are read only where all else
     agrees.
@@ -39,7 +38,7 @@ def _kind(entry: Entry) -> tuple[bool, bool, int]:
 
 
 def _same_bytes(
-    left: LocalStorage, left_entry: Entry, right: LocalStorage, right_entry: Entry, buffers: tuple[bytearray, bytearray]
+    left: Storage, left_entry: Entry, right: Storage, right_entry: Entry, buffers: tuple[bytearray, bytearray]
 ) -> bool:
     if left_entry.identity is None or right_entry.identity is None:
         raise ValueError("folders have no bytes")

@@ -22,6 +22,11 @@ class Compression(enum.Enum):
     ALWAYS = "always"  # everything, `.bentomodel` included
     NEVER = "never"  # all sizes are arithmetic
 
+    @classmethod
+    def default(cls, *, is_remote: bool) -> Compression:
+        """What is right for a store if nobody chooses: of a remote one, sizes would cost fetching all files."""
+        return cls.NEVER if is_remote else cls.AUTO
+
 
 def is_compressed(kind: Format, compression: Compression) -> bool:
     """Whether archives of this kind have sizes that must be measured."""

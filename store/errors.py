@@ -63,3 +63,24 @@ class StagingError(StoreError):
 class StoreUnwritableError(StoreError):
     """The store, or the staging area beside it, could not be written: permissions, an I/O error, a folder in the
     way."""
+
+
+class BadLocationError(StoreError, ValueError):
+    """The target of an export, or the source of an import, that means nothing: an unknown protocol or format, a URL
+    together with its parts."""
+
+
+class RemoteError(StoreUnreadableError):
+    """A server, of a store or of a transfer, could not be reached, broke off, or answered an error, after all tries."""
+
+
+class RemoteDeniedError(RemoteError):
+    """A server does not take the credentials, or does not allow what was asked."""
+
+
+class RemoteNotFoundError(RemoteError, NotFoundError):
+    """There is no such object, bucket or file on a server."""
+
+
+class TargetExistsError(StoreError):
+    """An export would have to mix with what stands at its target."""

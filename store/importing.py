@@ -15,14 +15,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from store.archive.arriving import ArrivingFile
+from store.archive.arriving import ArrivingFile, DigestedFile
 from store.archive.extract import extract
+from store.archive.target import Target
 from store.catalog import ModelStore
 from store.digests import Digests
 from store.errors import CancelledError, ModelExistsError, StoreError
 from store.measure import Measurements
 from store.model import MAX_MODEL_YAML, MODEL_YAML, ModelInfo
-from store.publish import Outcome, Verdict, compare, publish
+from store.publish import LocalPublisher, Outcome, Publisher, Verdict
 from store.staged_folder import stage_folder
 from store.staged_model import Limits, Staged, StagedModel
 from store.staging import Session
@@ -58,8 +59,11 @@ class Importer:
         *,
         limits: Limits | None = None,
         overwrite: bool = False,
+        publisher: Publisher | None = None,
     ) -> None:
-        """`overwrite`: whether a model of the same tag with other content is replaced."""
+        """`overwrite`: whether a model of the same tag with other content is replaced; `publisher`: None for the one to
+        the session's own store."""
+        self._publisher = publisher or LocalPublisher(session)
         self._store = store
         self._session = session
         self._measurements = measurements
@@ -77,15 +81,31 @@ class Importer:
         Raises:
             StoreError: why it cannot be imported. Nothing of it is left.
         """
+        if isinstance(arriving, DigestedFile):
+            return self._stage(lambda target: extract(arriving, target), arriving.sha256)
+        digest = _ArchiveDigest(arriving)
+        try:
+            return self._stage(lambda target: extract(digest, target), digest.finish)
+        except BaseException:
+            digest.stop()
+            raise
+
+    def stage_members(self, fill: Callable[[Target], None]) -> StagedImport:
+        """Stage what `fill` puts into the target that it is given.
+
+        Raises:
+            StoreError: why it cannot be imported. Nothing of it is left.
+        """
+        return self._stage(fill, None)
+
+    def _stage(self, fill: Callable[[Target], None], sha256: Callable[[], str] | None) -> StagedImport:
         with self._working():
             model = self._new_model()
-            digest = _ArchiveDigest(arriving)
             try:
-                extract(digest, model)
+                fill(model)
                 staged = model.finish()
-                return StagedImport(staged, digest.finish(), model.discard)
+                return StagedImport(staged, sha256() if sha256 is not None else None, model.discard)
             except BaseException:
-                digest.stop()
                 model.discard()
                 raise
 
@@ -105,7 +125,7 @@ class Importer:
             StoreUnreadableError, StoreUnwritableError: as `store.publish.publish`.
         """
         with self._working():
-            ready.verdict = compare(self._session, ready.staged.path, ready.tag)
+            ready.verdict = self._publisher.compare(ready.staged)
 
     def publish(self, ready: StagedImport, *, move_latest: bool = True) -> Outcome:
         """Make a staged model one of the store; it is durable when this returns.
@@ -115,14 +135,8 @@ class Importer:
         """
         info = ready.staged.info
         with self._working():
-            outcome = publish(
-                self._session,
-                ready.staged.path,
-                info.tag,
-                info.creation_time,
-                overwrite=self._overwrite,
-                move_latest=move_latest,
-                verdict=ready.verdict,
+            outcome = self._publisher.publish(
+                ready.staged, overwrite=self._overwrite, move_latest=move_latest, verdict=ready.verdict
             )
             ready.discard()
         self._store.expire(info.tag.name)
@@ -198,13 +212,16 @@ class _ArchiveDigest:
 
     def __init__(self, arriving: ArrivingFile) -> None:
         self._arriving = arriving
+        self._descriptor = descriptor = arriving.fileno()
+        if descriptor is None:
+            raise ValueError("its bytes are in no file: it must make its digest itself")
         self._condition = threading.Condition()
         self._seen = 0  # bytes that a reader has had, so that they are there
         self._ended = False
         self._stopped = False
         self._digest = hashlib.sha256()
         self._error: OSError | None = None
-        self._thread = threading.Thread(target=self._follow, name="digest", daemon=True)
+        self._thread = threading.Thread(target=self._follow, args=(descriptor,), name="digest", daemon=True)
         self._thread.start()
 
     def read_into(self, view: memoryview, offset: int) -> int:
@@ -220,9 +237,9 @@ class _ArchiveDigest:
         """As `ArrivingFile.length`."""
         return self._arriving.length()
 
-    def fileno(self) -> int:
+    def fileno(self) -> int | None:
         """As `ArrivingFile.fileno`."""
-        return self._arriving.fileno()
+        return self._descriptor
 
     def finish(self) -> str:
         """The digest of the whole, hexadecimal."""
@@ -242,7 +259,7 @@ class _ArchiveDigest:
             self._condition.notify()
         self._thread.join()
 
-    def _follow(self) -> None:
+    def _follow(self, descriptor: int) -> None:
         buffer = memoryview(bytearray(_READ))
         done = 0
         try:
@@ -252,7 +269,7 @@ class _ArchiveDigest:
                         self._condition.wait()
                     end = self._seen
                 while done < end and not self._stopped:
-                    count = os.preadv(self._arriving.fileno(), [buffer[: min(_READ, end - done)]], done)
+                    count = os.preadv(descriptor, [buffer[: min(_READ, end - done)]], done)
                     if not count:
                         raise OSError(f"the upload became shorter at {done} bytes")
                     self._digest.update(buffer[:count])

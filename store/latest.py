@@ -16,6 +16,7 @@ from contextlib import suppress
 from store.completeness import State
 from store.errors import StoreError
 from store.model import MAX_MODEL_YAML, MODEL_YAML, ModelInfo
+from store.storage.base import Storage
 from store.storage.local import LocalStorage
 from store.survey import LATEST, Surveyor
 from store.tag import MAX_LENGTH, Tag, is_tag_part
@@ -45,24 +46,37 @@ def update_latest(store: str, tag: Tag, creation_time: datetime.datetime, *, mov
     if there and not move:
         return
     storage = LocalStorage(store)
+    named = (
+        storage.read_small(f"{tag.name}/{LATEST}", 2 * MAX_LENGTH).decode(errors="replace").strip() if there else None
+    )
+    chosen = next_latest(storage, tag, creation_time, named)
+    if chosen is not None and chosen != named:
+        _write(path, chosen, temporary)
+
+
+def next_latest(storage: Storage, tag: Tag, creation_time: datetime.datetime, named: str | None) -> str | None:
+    """What `latest` is to say, by the rule, now that `tag` is in the store; None to leave it as it is. `named`: what it
+    says, None if there is no such file.
+
+    Raises:
+        StoreError
+    """
     in_future = creation_time > datetime.datetime.now(datetime.timezone.utc) + _AHEAD
-    named = storage.read_small(f"{tag.name}/{LATEST}", 2 * MAX_LENGTH).decode(errors="replace").strip() if there else ""
-    named_time = _creation_time(storage, tag.name, named)
+    named_time = _creation_time(storage, tag.name, named or "")
     chosen = tag.version
     if named_time is not None:
         if in_future or creation_time < named_time:
-            return
-    elif there or in_future:
+            return None
+    elif named is not None or in_future:
         others = _creation_times(storage, tag.name)
         others.pop(tag.version, None)
         youngest = max(others, key=others.__getitem__, default=tag.version)
         if others and (in_future or creation_time < others[youngest]):
             chosen = youngest
-    if chosen != named:
-        _write(path, chosen, temporary)
+    return chosen
 
 
-def _creation_times(storage: LocalStorage, name: str) -> dict[str, datetime.datetime]:
+def _creation_times(storage: Storage, name: str) -> dict[str, datetime.datetime]:
     """Of the versions that are whole."""
     times = {}
     for version, seen in (
@@ -74,7 +88,7 @@ def _creation_times(storage: LocalStorage, name: str) -> dict[str, datetime.date
     return times
 
 
-def _creation_time(storage: LocalStorage, name: str, version: str) -> datetime.datetime | None:
+def _creation_time(storage: Storage, name: str, version: str) -> datetime.datetime | None:
     if not is_tag_part(version):
         return None
     tag = Tag(name, version)

@@ -17,7 +17,7 @@ import stat
 import threading
 import time
 from contextlib import AbstractContextManager, suppress
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from store.comparison import first_difference
 from store.completeness import State
@@ -31,6 +31,7 @@ from store.errors import (
 )
 from store.intents import Intent
 from store.renaming import exchange, is_unsupported
+from store.staged_model import Staged
 from store.staging import Session
 from store.storage.base import Entry
 from store.storage.local import LocalStorage
@@ -72,6 +73,60 @@ def compare(session: Session, staged_root: str, tag: Tag, *, follow_links: bool 
     with suppress(NotFoundError, SourceChangedError, ModelExistsError):
         return publication.compare()
     return None
+
+
+class Publisher(Protocol):
+    """What makes staged models those of a store."""
+
+    def compare(self, staged: Staged) -> Verdict | None:
+        """Compare a staged model with the store's now, if that saves `publish` time; None if it does not, or if there
+        is no whole one there.
+
+        Raises:
+            StoreUnreadableError, StoreUnwritableError: as `publish`.
+        """
+
+    def publish(
+        self, staged: Staged, *, overwrite: bool = False, move_latest: bool = True, verdict: Verdict | None = None
+    ) -> Outcome:
+        """Make a staged model the version of its tag. When this returns, it is there, durable, and counts as complete;
+        the staged folder may be gone. After an error there is no part of it that anybody would see.
+
+        `overwrite`: whether a model of this tag with other content is replaced. `move_latest`: False leaves a `latest`
+        that is there as it is. `verdict`: what `compare` has found.
+
+        Raises:
+            ModelExistsError: the tag exists with other content, or is being saved just now.
+            NoSpaceError: no room in the store.
+            StoreUnwritableError: whatever else was refused.
+            StoreUnreadableError: the model that is there cannot be read to compare, or the store cannot be reached.
+        """
+
+
+class LocalPublisher:
+    """Publishes to the store of a session's staging area, by a rename."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def compare(self, staged: Staged) -> Verdict | None:
+        """As `Publisher.compare`."""
+        return compare(self._session, staged.path, staged.info.tag)
+
+    def publish(
+        self, staged: Staged, *, overwrite: bool = False, move_latest: bool = True, verdict: Verdict | None = None
+    ) -> Outcome:
+        """As `Publisher.publish`."""
+        info = staged.info
+        return publish(
+            self._session,
+            staged.path,
+            info.tag,
+            info.creation_time,
+            overwrite=overwrite,
+            move_latest=move_latest,
+            verdict=verdict,
+        )
 
 
 def publish(

@@ -31,6 +31,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+import platformdirs
+
 from store.errors import StagingError, StoreError
 from store.intents import left_behind
 from store.text import printable
@@ -216,6 +218,31 @@ class StagingArea:
                     remove_tree(path)
             except (OSError, StoreError) as error:
                 log.warning("what a process that died left in %s could not be cleaned up: %s", printable(path), error)
+
+
+class RemoteStagingArea(StagingArea):
+    """The staging area, on this machine, of a store that is not: what is staged is uploaded, not renamed."""
+
+    def __init__(self, location: str, staging: str | None = None) -> None:
+        """`location`: the store's; `staging`: a folder in which the area is made, else the user's own state folder."""
+        self.store = location
+        folder = os.path.realpath(staging) if staging is not None else platformdirs.user_state_dir("bentofs")
+        digest = hashlib.sha256(location.encode(errors="surrogateescape")).hexdigest()[:16]
+        self.path = os.path.join(folder, f"remote-{digest}.bentofs")
+        self.receipts = Path(self.path, "receipts.sqlite")
+        self._sessions = os.path.join(self.path, "sessions")
+
+    def _check_place(self) -> None:
+        """Any place will do."""
+
+    def _check_renames(self, session: Session) -> None:
+        """None lead into the store."""
+
+
+def staging_area(location: str, staging: str | None, *, is_remote: bool) -> StagingArea:
+    """Where models for a store are made ready; `location`: the store's path, or its URL; `staging`: the folder that a
+    user named for it."""
+    return RemoteStagingArea(location, staging) if is_remote else StagingArea(os.path.realpath(location), staging)
 
 
 class Session:

@@ -14,6 +14,7 @@ from store.completeness import QUIET_NS, State, judge
 from store.errors import NotFoundError, StoreError
 from store.model import MODEL_YAML, ModelInfo
 from store.storage.base import Identity, Kind, Status, Storage
+from store.storage.manifest import is_ours
 from store.storage.stamp import is_settled
 from store.tag import MAX_LENGTH, Tag, is_tag_part
 
@@ -115,7 +116,7 @@ class Surveyor:
                 candidates.append(item)
             elif item == LATEST and kind is Kind.FILE:
                 has_latest = True
-            else:
+            elif not is_ours(item):
                 self._warn(f"{name}/{item}", f"{item!r} in the folder of {name} is not a model; it is left out")
         return NameFolder(identity, looked_at, candidates, has_latest)
 
@@ -131,7 +132,8 @@ class Surveyor:
             return None
         if isinstance(model_yaml, NotFoundError) and isinstance(folder, Status):
             # BentoML at work, or a stray folder.
-            if time.time_ns() - folder.identity.ctime_ns >= UNFINISHED_NOTICE_NS:
+            since_ns = time.time_ns() - folder.identity.ctime_ns
+            if since_ns >= UNFINISHED_NOTICE_NS and not self._storage.commits_by_model_yaml:
                 self._warn(tag.path, f"the folder of {tag} holds no {MODEL_YAML}; it is left out")
             return None
         for look in (folder, model_yaml):
@@ -148,6 +150,8 @@ class Surveyor:
             version.info, version.looked_into, version.error = before.info, before.looked_into, before.error
             if before.state is State.COMPLETE and before.folder.inode == version.folder.inode:
                 return version  # what is changed by hand afterwards loses BentoML's mark, but stays a model
+        if self._storage.commits_by_model_yaml:
+            return version
         version.state = judge(version.folder, version.model_yaml)
         if version.state is State.LATEST_DECIDES:
             finished = self.latest(tag.name, name_folder) == tag.version or self._quiet_ns(tag, version) >= QUIET_NS

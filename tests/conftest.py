@@ -9,7 +9,7 @@ import pytest
 from tests import harness
 from tests.harness import Mounted
 
-pytest_plugins = ["tests.logcheck"]
+pytest_plugins = ["tests.logcheck", "tests.servers"]
 
 # No deadline on a single example: the machine may be busy, and what must be fast is measured by scripts/bench.
 hypothesis.settings.register_profile("bentofs", deadline=None)

@@ -97,7 +97,7 @@ class Mounted:
 
     def __init__(
         self,
-        store: Path,
+        store: Path | str,
         base: Path,
         *,
         formats: str | None = None,

@@ -6,7 +6,7 @@ Threading: one reader, any number of writers elsewhere.
 from __future__ import annotations
 
 import os
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class ArrivingFile(Protocol):
@@ -25,8 +25,17 @@ class ArrivingFile(Protocol):
     def length(self) -> int:
         """Wait until all is there. Bytes; the same errors as `read_into`."""
 
-    def fileno(self) -> int:
-        """The descriptor that holds the bytes, at the same offsets; open as long as the file is read."""
+    def fileno(self) -> int | None:
+        """The descriptor that holds the bytes, at the same offsets; open as long as the file is read. None if no file
+        holds them."""
+
+
+@runtime_checkable
+class DigestedFile(ArrivingFile, Protocol):
+    """One that makes its own digest as its bytes pass."""
+
+    def sha256(self) -> str:
+        """The SHA-256 of all, hexadecimal, once all has come; the same errors as `read_into`."""
 
 
 class WholeFile:

@@ -79,14 +79,16 @@ def copy(stream: Stream, count: int, file: Writer) -> None:
     Raises:
         DamagedArchiveError: there are less.
     """
-    is_shared = isinstance(stream, PlainStream) and count >= _SHARED
+    descriptor = None
+    if isinstance(stream, PlainStream) and count >= _SHARED:
+        descriptor = stream.source.arriving.fileno()
     while count:
-        if is_shared:
+        if descriptor is not None:
             copied = min(count, _COPIED)
             source = stream.source
             if not source.arriving.read_into(memoryview(bytearray(1)), stream.position + copied - 1):
                 raise _cut_short()
-            file.copy_range(source.arriving.fileno(), stream.position, copied)
+            file.copy_range(descriptor, stream.position, copied)
             stream.skip(copied)
         else:
             view = stream.take(min(count, _COPIED))

@@ -163,15 +163,16 @@ def _copy(source: Source, entry: Entry, file: Writer) -> None:
     if entry.compressed != entry.size:
         raise _wrong_size(entry)
     left = entry.size
+    descriptor = source.arriving.fileno() if entry.size >= _SHARED else None
     while left:
-        if entry.size >= _SHARED:
+        if descriptor is not None:
             count = min(left, _COPIED)
             if not source.has_all(count):
                 raise _cut_within(entry)
-            file.copy_range(source.arriving.fileno(), source.position, count)
+            file.copy_range(descriptor, source.position, count)
             source.position += count
         else:
-            chunk = source.some(left)
+            chunk = source.some(min(left, _COPIED))
             if not chunk:
                 raise _cut_within(entry)
             file.write(memoryview(chunk).toreadonly())

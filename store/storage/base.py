@@ -51,6 +51,7 @@ class Entry(NamedTuple):
     executable: bool
     identity: Identity | None  # None for folders
     source: str  # where the bytes are: below the store's root, or absolute for a followed link
+    crc32: int | None = None  # of the bytes, where the store itself keeps it
 
     @property
     def size(self) -> int:
@@ -89,6 +90,13 @@ class Storage(Protocol):
     @property
     def location(self) -> str:
         """Where it is, to show to a user."""
+
+    @property
+    def commits_by_model_yaml(self) -> bool:
+        """Whether whoever writes a model writes its `model.yaml` last, so that a version that has one is complete."""
+
+    def prepare(self, names: Sequence[str]) -> None:
+        """Questions about all these names are about to come: where each costs a round trip, look at them together."""
 
     def list_folder(self, path: str) -> list[tuple[str, Kind]]:
         """Names and kinds of what lies in a folder, in no order.

@@ -35,6 +35,8 @@ _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)  # ENXIO: a sock
 class LocalStorage:
     """A folder that holds `<name>/<version>/model.yaml`."""
 
+    commits_by_model_yaml = False  # BentoML writes it first
+
     def __init__(self, root: str, *, follow_links: bool = False) -> None:
         """`follow_links`: links that lead out of a model are followed instead of refused."""
         self._root = os.path.abspath(root)
@@ -44,6 +46,9 @@ class LocalStorage:
     @property
     def location(self) -> str:
         return self._root
+
+    def prepare(self, names: Sequence[str]) -> None:
+        """There is nothing to be gained here."""
 
     def list_folder(self, path: str) -> list[tuple[str, Kind]]:
         with self._folder(path) as folder, os.scandir(folder) as entries:

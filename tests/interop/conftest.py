@@ -70,6 +70,8 @@ class SshServer:
 
     port: int
     options: tuple[str, ...]
+    key: Path
+    known_hosts: Path
 
 
 @pytest.fixture(scope="session")
@@ -126,7 +128,7 @@ Subsystem sftp internal-sftp
                     return False
 
             wait_until(greets, 20, "sshd greets")
-            yield SshServer(port, ("-F", "/dev/null", *arguments))
+            yield SshServer(port, ("-F", "/dev/null", *arguments), base / "user", base / "known_hosts")
     finally:
         if made_here:
             separation.rmdir()

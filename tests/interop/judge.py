@@ -1,6 +1,7 @@
 """Runs inside a judge's own environment, where BentoML is installed and this project is not: `judge.py COMMAND ...`.
 
 save FOLDER       makes the models under test in $BENTOML_HOME, by BentoML itself
+export TAG PATH [FORMAT]  exports a model
 import ITEM...    imports each `path` or `path::format` with BentoML's default arguments
 describe          prints, as JSON, what BentoML says of every model in $BENTOML_HOME
 slow-save TAG     saves a model so slowly that others can look at it half-way
@@ -131,6 +132,7 @@ def fill_so_that_model_yaml_is_copied_early(model):
 
 COMMANDS = {
     "save": save,
+    "export": lambda tag, path, *form: print(bentoml.models.export_model(tag, path, *form)),
     "import": lambda *items: import_all(items),
     "describe": describe,
     "slow-save": slow_save,

@@ -35,10 +35,10 @@ class Shell:
             check=False,
         )
 
-    def refuses(self, *arguments: str | Path, **environment: str) -> str:
+    def refuses(self, *arguments: str | Path, status: int = 1, **environment: str) -> str:
         """Asserts that it fails with one sentence, and gives that."""
         done = self(*arguments, **environment)
-        assert done.returncode == 1, done
+        assert done.returncode == status, done
         assert done.stdout == ""
         assert done.stderr.startswith("bentofs: ")
         assert done.stderr.count("\n") == 1, done.stderr
@@ -161,7 +161,7 @@ def test_reasons_not_to_mount(shell: Shell, tmp_path: Path) -> None:
     inside.mkdir()
     assert "lies inside the store" in shell.refuses("mount", inside)
     inside.rmdir()
-    assert "no model store at" in shell.refuses("mount", shell.mountpoint, "--store", missing)
+    assert "no model store at" in shell.refuses("mount", shell.mountpoint, "--store", missing, status=3)
     assert "libfuse 2 is not installed" in shell.refuses("mount", shell.mountpoint, FUSE_LIBRARY_PATH="/nonexistent")
     assert not mountpoints(shell.mountpoint)
 
@@ -245,4 +245,4 @@ def test_verify(shell: Shell) -> None:
     assert shell("verify", "iris:v2").returncode == 0
     assert shell("verify", "--accept").returncode == 0
     assert shell("verify").stdout.count("the same as recorded") == 2
-    assert "nothing" in shell.refuses("verify", "nothing:v1")
+    assert "nothing" in shell.refuses("verify", "nothing:v1", status=3)

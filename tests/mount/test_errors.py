@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from mount.binding import _answer
-from mount.errors import errno_of
+from mount.errors import errno_of, exit_status_of
 from mount.workers import Workers
 from store import errors
 from store.errors import StoreError
@@ -27,6 +27,32 @@ TABLE = {
     errors.NoSpaceError: errno.ENOSPC,
     errors.ModelExistsError: errno.EEXIST,
     errors.CancelledError: errno.ECANCELED,
+    errors.BadLocationError: errno.EINVAL,
+    errors.RemoteError: errno.EIO,
+    errors.RemoteDeniedError: errno.EACCES,
+    errors.RemoteNotFoundError: errno.ENOENT,
+    errors.TargetExistsError: errno.EEXIST,
+}
+STATUSES = {
+    errors.NotFoundError: 3,
+    errors.BadTagError: 2,
+    errors.BadModelError: 5,
+    errors.UnsafeMemberError: 5,
+    errors.SourceChangedError: 1,
+    errors.StoreUnreadableError: 1,
+    errors.StoreUnwritableError: 1,
+    errors.StagingError: 1,
+    errors.DamagedArchiveError: 5,
+    errors.NotAModelError: 5,
+    errors.TooBigError: 5,
+    errors.NoSpaceError: 6,
+    errors.ModelExistsError: 4,
+    errors.CancelledError: 130,
+    errors.BadLocationError: 2,
+    errors.RemoteError: 7,
+    errors.RemoteDeniedError: 8,
+    errors.RemoteNotFoundError: 3,
+    errors.TargetExistsError: 4,
 }
 
 
@@ -36,8 +62,15 @@ def all_errors(base: type[Exception] = StoreError) -> set[type[Exception]]:
 
 def test_every_error_of_the_store_has_an_errno(expect_log: Callable[[str], None]) -> None:
     assert set(TABLE) == all_errors()
-    expect_log("read: x")  # EIO says in the log why
+    expect_log("read: x")  # EIO and EACCES say in the log why
     assert {kind: errno_of(kind("x"), "read") for kind in TABLE} == TABLE
+
+
+def test_every_error_of_the_store_has_an_exit_status() -> None:
+    assert set(STATUSES) == all_errors()
+    assert {kind: exit_status_of(kind("x")) for kind in STATUSES} == STATUSES
+    assert exit_status_of(PermissionError(errno.EACCES, "x")) == 8
+    assert exit_status_of(KeyError("x")) == 1
 
 
 @pytest.mark.parametrize(

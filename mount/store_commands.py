@@ -1,0 +1,164 @@
+"""The commands that look at a store: `bentofs list`, `verify`, `imports`, `measure`."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections import Counter
+from contextlib import suppress
+
+import click
+from rich.console import Console
+from rich.filesize import decimal
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from mount.format_options import checked_formats, formats_option
+from mount.imports import follow_imports, show_imports
+from mount.store_options import (
+    compression_for,
+    compression_option,
+    follow_links_option,
+    open_store,
+    staging_option,
+    store_options,
+)
+from store.archive.formats import Format
+from store.archives import Archives
+from store.digests import Digests
+from store.errors import StoreError
+from store.index import Index
+from store.model import Model
+from store.staging import staging_area
+from store.storage.place import Place
+from store.text import printable
+from store.verify import Outcome, verify_model
+
+
+@click.command(name="list")
+@store_options
+@follow_links_option
+@click.option("--json", "as_json", is_flag=True, help="One JSON array, sizes in bytes.")
+def list_command(store: Place, follow_links: bool, as_json: bool) -> None:
+    """List the models of a store."""
+    models = open_store(store, follow_links=follow_links)
+    found = []
+    for tag in models.tags():
+        with suppress(StoreError):  # deleted just now, or named in the log
+            found.append(models.model(tag))
+    if as_json:
+        click.echo(json.dumps([_described(model) for model in found], indent=2))
+        return
+    table = Table(box=None, pad_edge=False)
+    table.add_column("Tag", no_wrap=True)
+    table.add_column("Size", justify="right")
+    table.add_column("Files", justify="right")
+    table.add_column("Module")
+    table.add_column("Created")
+    for model in found:
+        created = f"{model.info.creation_time:%Y-%m-%d %H:%M:%S}"
+        table.add_row(str(model.tag), decimal(model.size), str(model.file_count), printable(model.info.module), created)
+    # Whole lines for whoever reads them from a pipe.
+    Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 1000).print(table)
+
+
+@click.command(name="verify")
+@click.argument("tags", nargs=-1, metavar="[TAG]...")
+@store_options
+@follow_links_option
+@click.option("--accept", is_flag=True, help="Record what is there now as right, whatever was recorded before.")
+def verify_command(tags: tuple[str, ...], store: Place, follow_links: bool, accept: bool) -> None:
+    """Read models whole and compare them with the SHA-256s recorded the first time. Without TAG: all of the store."""
+    models = open_store(store, follow_links=follow_links)
+    wanted = [models.find(tag) for tag in tags] or models.tags()
+    digests = Digests()
+    outcomes: Counter[Outcome] = Counter()
+    try:
+        for tag in wanted:
+            report = verify_model(models, digests, tag, accept=accept)
+            click.echo(f"{tag}: {report.sentence()}")
+            for path, outcome in report.problems:
+                click.echo(f"  {outcome.value}: {printable(path)}")
+            outcomes[report.outcome] += 1
+    finally:
+        digests.close()
+    failures = []
+    if outcomes[Outcome.DIFFERS]:
+        failures.append(f"{outcomes[Outcome.DIFFERS]} differ from what was recorded; if that is meant, use --accept")
+    if outcomes[Outcome.UNREADABLE]:
+        failures.append(f"{outcomes[Outcome.UNREADABLE]} could not be read whole")
+    if outcomes[Outcome.NOT_RECORDED]:
+        failures.append(f"{outcomes[Outcome.NOT_RECORDED]} could not be recorded")
+    if failures:
+        raise StoreError(f"of {len(wanted)} models, {'; '.join(failures)}")
+
+
+@click.command(name="imports")
+@store_options
+@staging_option
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, sizes in bytes.")
+@click.option("--follow", is_flag=True, help="Go on as imports begin, proceed and end, until interrupted.")
+@click.option("--limit", type=int, default=100, show_default=True, help="How many to show.")
+def imports_command(store: Place, staging: str | None, as_json: bool, follow: bool, limit: int) -> None:
+    """Show what was copied into incoming/, and what became of it."""
+    store.check()
+    area = staging_area(store.location, staging, is_remote=store.is_remote)
+    if follow:
+        follow_imports(area, as_json, limit)
+    else:
+        show_imports(area, as_json, limit)
+
+
+@click.command(name="measure")
+@click.argument("tags", nargs=-1, metavar="[TAG]...")
+@store_options
+@follow_links_option
+@formats_option
+@compression_option
+def measure_command(
+    tags: tuple[str, ...], store: Place, follow_links: bool, formats: list[Format], compression: str | None
+) -> None:
+    """Learn ahead of time what the first look at a model's archives would wait for: sizes and checksums.
+
+    Mounts of the same user find them. Formats and compression must be those of the mount. Without TAG: all of the
+    store. What is known already is not measured again; it may be interrupted, and goes on there the next time.
+    """
+    chosen = compression_for(compression, store)
+    checked_formats(formats, chosen)
+    models = open_store(store, follow_links=follow_links)
+    wanted = [models.find(tag) for tag in tags] or models.tags()
+    index = Index()
+    archives = Archives(models.storage, index, chosen)
+    failed = 0
+    try:
+        with Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            DownloadColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        ) as bar:
+            for tag in wanted:
+                try:
+                    model = models.model(tag)
+                    task = bar.add_task(str(tag), total=model.size)
+                    archives.measure(model, formats, functools.partial(bar.advance, task))
+                except StoreError as error:
+                    failed += 1
+                    click.echo(f"bentofs: {error}", err=True)
+    finally:
+        archives.close()
+        index.close()
+    if failed:
+        raise StoreError(f"{failed} of {len(wanted)} models could not be measured")
+
+
+def _described(model: Model) -> dict[str, str | int]:
+    return {
+        "tag": str(model.tag),
+        "size": model.size,
+        "files": model.file_count,
+        "module": model.info.module,
+        "creation_time": model.info.creation_time.isoformat(),
+    }

@@ -1,0 +1,226 @@
+"""The commands `bentofs export` and `bentofs import`. Of several transfers that fail, the first one's exit status."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import click
+
+from mount.jobs import Job, Report, run_jobs
+from mount.progress import Task
+from mount.store_options import KeyValue, compression_for, compression_option, staging_option, store_options
+from store.exporting import Export, Exported, known_formats
+from store.fetching import Imported
+from store.location import Location
+from store.storage.place import Place
+from store.text import printable
+from store.transfer import opened_exporter, opened_fetcher
+
+
+def _common(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that both commands have."""
+    options = [
+        click.option("--format", "format_name", metavar="FORMAT", help=f"One of {', '.join(known_formats())}."),
+        click.option("--protocol", help="With a path instead of a URL: ftp, s3, sftp, ..."),
+        click.option("--subpath", metavar="PATH", help="With --protocol: the path below the host or bucket."),
+        click.option("--user", envvar="BENTOFS_USER", help="Also from $BENTOFS_USER."),
+        click.option(
+            "--passwd", envvar="BENTOFS_PASSWD", help="Better from $BENTOFS_PASSWD: others may see arguments."
+        ),
+        click.option(
+            "--param",
+            "params",
+            type=KeyValue(as_json=False),
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="With --protocol: for the server's protocol.",
+        ),
+        click.option("--jobs", type=click.IntRange(1, 64), default=2, show_default=True, help="Transfers at once."),
+        click.option("--quiet", is_flag=True, help="Say nothing but errors."),
+        click.option("--json", "as_json", is_flag=True, help="One JSON object a line, sizes in bytes."),
+    ]
+    command = store_options(command)
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.command(name="export")
+@click.argument("arguments", nargs=-1, metavar="[TAG]... [PATH|URL|-]")
+@click.option("--all", "everything", is_flag=True, help="All models of the store; no TAG then.")
+@click.option("--sha256", is_flag=True, help="Write <file>.sha256 beside each archive.")
+@compression_option
+@_common
+def export_command(
+    arguments: tuple[str, ...],
+    everything: bool,
+    sha256: bool,
+    compression: str | None,
+    format_name: str | None,
+    store: Place,
+    quiet: bool,
+    as_json: bool,
+    jobs: int,
+    **parts: Any,
+) -> None:
+    """Export models to a PATH, a URL, or - for standard output. Without one: to the working directory.
+
+    The extension says in which format, or --format does. A folder gets <name>-<version>.<extension>.
+    """
+    _log_to_stderr()
+    tags, path = _tags_and_path(arguments, everything)
+    to_stdout = path == "-"
+    stop = threading.Event()
+    with opened_exporter(store, compression_for(compression, store)) as (models, exporter):
+        target = _location("/dev/stdout" if to_stdout else path, parts)
+        wanted = [models.find(text) for text in tags] if not everything else models.tags()
+        if to_stdout:
+            if len(wanted) != 1 or sha256 or format_name == "folder":
+                raise click.UsageError("standard output takes one archive, and no --sha256")
+            if sys.stdout.isatty():
+                raise click.UsageError("an archive is nothing for a terminal: redirect standard output")
+        if len(wanted) > 1 and not target.is_folder:
+            if format_name != "folder" and not everything:
+                raise click.UsageError(f"{target.shown} is to hold several models: end it with a slash for a folder")
+            target = target.at(f"{target.path}/")
+        exports = _spread([exporter.plan(tag, target, format_name) for tag in wanted], target)
+
+        def give_up() -> None:
+            stop.set()
+            exporter.give_up()
+
+        def job(export: Export) -> Job:
+            def run(task: Task) -> Report:
+                task.expect(exporter.size(export))
+                if to_stdout and export.format is not None:
+                    done = exporter.write_out(
+                        export.model, export.format, sys.stdout.fileno(), "standard output", task.advance
+                    )
+                else:
+                    done = exporter.run(export, task.advance, sha256=sha256, stops=[stop])
+                return _described_export(done)
+
+            return Job(str(export.model.tag), run)
+
+        run_jobs(list(map(job, exports)), give_up, jobs, quiet=quiet, as_json=as_json, to_stderr=to_stdout)
+
+
+@click.command(name="import")
+@click.argument("sources", nargs=-1, required=True, metavar="PATH|URL|-...")
+@click.option("--overwrite", is_flag=True, help="Replace a model of the same tag with other content.")
+@staging_option
+@_common
+def import_command(
+    sources: tuple[str, ...],
+    overwrite: bool,
+    staging: str | None,
+    format_name: str | None,
+    store: Place,
+    quiet: bool,
+    as_json: bool,
+    jobs: int,
+    **parts: Any,
+) -> None:
+    """Import models from a PATH, a URL, or - for standard input: archives of any kind, or folders.
+
+    An archive beside which a <file>.sha256 lies is compared with that.
+    """
+    _log_to_stderr()
+    if sources.count("-") > 1:
+        raise click.UsageError("there is only one standard input")
+    stop = threading.Event()
+    places = [None if path == "-" else _location(path, parts) for path in sources]
+    with opened_fetcher(
+        store,
+        overwrite=overwrite,
+        staging=staging,
+        stops=[stop],
+    ) as fetcher:
+
+        def job(place: Location | None) -> Job:
+            def run(task: Task) -> Report:
+                if place is None:
+                    done = fetcher.fetch_stream(sys.stdin.fileno(), "standard input", task.advance, format_name)
+                else:
+                    done = fetcher.fetch(place, task.advance, format_name, task.expect)
+                return _described_import(done, "-" if place is None else place.shown)
+
+            return Job("standard input" if place is None else place.shown, run)
+
+        run_jobs(list(map(job, places)), stop.set, jobs, quiet=quiet, as_json=as_json, to_stderr=False)
+
+
+def _tags_and_path(arguments: Sequence[str], everything: bool) -> tuple[Sequence[str], str]:
+    if everything:
+        if len(arguments) > 1:
+            raise click.UsageError("--all goes with a target, and with no TAG")
+        return (), arguments[0] if arguments else "./"
+    if not arguments:
+        raise click.UsageError("name a TAG, or use --all")
+    return (arguments, "./") if len(arguments) == 1 else (arguments[:-1], arguments[-1])
+
+
+def _spread(exports: list[Export], target: Location) -> list[Export]:
+    """Several exports to one folder, none in the place of another: a-b:c and a:b-c make the same <name>-<version>, so
+    that a folder with the name comes before it."""
+    if len(exports) < 2:
+        return exports
+    named = []
+    for export in exports:
+        tag = export.model.tag
+        if export.format is None and export.location == target:
+            export = replace(export, location=target.below(f"{tag.name}-{tag.version}"))
+        named.append(export)
+    places = Counter(export.location.path for export in named)
+    spread = []
+    for export in named:
+        if places[export.location.path] > 1:
+            name = os.path.basename(export.location.path)
+            export = replace(export, location=target.below(export.model.tag.name).below(name))
+        spread.append(export)
+    return spread
+
+
+def _location(path: str, parts: Mapping[str, Any]) -> Location:
+    """What was written, with credentials of the environment where it has none of its own."""
+    context = click.get_current_context()
+    given = {
+        name: parts[name]
+        for name in ("protocol", "subpath", "user", "passwd")
+        if parts[name] is not None and context.get_parameter_source(name) is not click.core.ParameterSource.ENVIRONMENT
+    }
+    location = Location.parse(path, params=dict(parts["params"]) or None, **given)
+    if not location.is_local:
+        location = replace(
+            location,
+            user=location.user if location.user is not None else parts["user"],
+            password=location.password if location.password is not None else parts["passwd"],
+        )
+    return location
+
+
+def _described_export(done: Exported) -> Report:
+    fields = {"tag": str(done.tag), "url": done.url, "size": done.size, "sha256": done.sha256}
+    return f"{done.tag} -> {printable(done.url)}", fields
+
+
+def _described_import(done: Imported, source: str) -> Report:
+    fields = {
+        "tag": str(done.tag),
+        "source": source,
+        "outcome": done.outcome.value,
+        "size": done.size,
+        "sha256": done.sha256,
+    }
+    return f"{source} -> {done.tag}: {done.outcome.value}", fields
+
+
+def _log_to_stderr() -> None:
+    logging.basicConfig(level=logging.WARNING, format="bentofs: %(message)s", stream=sys.stderr)

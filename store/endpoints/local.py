@@ -1,0 +1,128 @@
+"""This machine's own files: written beside under another name, synced, and renamed.
+
+Threading: as `Target`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Sequence
+
+from store.archive.members import Member
+from store.archive.pieces import Piece
+from store.endpoints.base import CHUNK, Progress
+from store.errors import TargetExistsError
+from store.text import printable
+from store.writing import remove_tree, sync_path, writing
+
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class LocalEndpoint:
+    """All of this machine, as a target; paths are absolute."""
+
+    def write(self, path: str, content: Piece, progress: Progress) -> None:
+        """As `Target.write`. Folders that are missing are made. What a link leads to is replaced, not the link; what is
+        no regular file, as a pipe, is written into."""
+        path = os.path.realpath(path)
+        parent, name = os.path.split(path)
+        if os.path.exists(path) and not os.path.isfile(path):
+            self._write_into(path, content, progress)
+            return
+        with writing(path):
+            os.makedirs(parent, exist_ok=True)
+        beside = _beside(parent, name)
+        try:
+            self._write_new(beside, content, progress, 0o666)
+            with writing(path):
+                os.rename(beside, path)
+                sync_path(parent)
+        except BaseException:
+            remove_tree(beside)
+            raise
+
+    def write_folder(self, path: str, members: Sequence[Member], progress: Progress) -> None:
+        """As `Target.write_folder`; it appears all at once."""
+        path = os.path.realpath(path.rstrip("/") or "/")
+        parent, name = os.path.split(path)
+        with writing(path):
+            os.makedirs(parent, exist_ok=True)
+            beside = _beside(parent, name)
+            os.mkdir(beside)
+        try:
+            for member in members:
+                place = os.path.join(beside, member.path)
+                with writing(place):
+                    if member.is_folder:
+                        os.mkdir(place)
+                        continue
+                    os.makedirs(os.path.dirname(place), exist_ok=True)
+                self._write_new(place, member.content, progress, 0o777 if member.executable else 0o666)
+            with writing(path):
+                for folder, _, _ in os.walk(beside):
+                    sync_path(folder)
+                try:
+                    os.rename(beside, path)  # an empty folder may be there
+                except OSError as error:
+                    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                        raise
+                    raise TargetExistsError(
+                        f"{printable(path)} is not empty: name a folder that is not there yet"
+                    ) from None
+                sync_path(parent)
+        except BaseException:
+            remove_tree(beside)
+            raise
+
+    def close(self) -> None:
+        """As `Target.close`."""
+
+    def _write_new(self, path: str, content: Piece | None, progress: Progress, mode: int) -> None:
+        with writing(path):
+            descriptor = os.open(path, _NEW_FILE, mode)
+        try:
+            if content is not None:
+                with writing(path):
+                    _reserve(descriptor, content.length)
+                write_out(descriptor, path, content, progress)
+            with writing(path):
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _write_into(self, path: str, content: Piece, progress: Progress) -> None:
+        with writing(path):
+            descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            write_out(descriptor, path, content, progress)
+        finally:
+            os.close(descriptor)
+
+
+def write_out(descriptor: int, path: str, content: Piece, progress: Progress) -> None:
+    """Write all of a piece to a file, or to whatever takes bytes; `path`: for errors."""
+    buffer = memoryview(bytearray(min(CHUNK, content.length)))
+    done = 0
+    while done < content.length:
+        view = buffer[: content.length - done]
+        content.read_into([view], done)
+        done += len(view)
+        progress(len(view))
+        while view:
+            with writing(path):
+                view = view[os.write(descriptor, view) :]
+
+
+def _reserve(descriptor: int, length: int) -> None:
+    """That there is no room is better known at the start than at the end."""
+    try:
+        os.posix_fallocate(descriptor, 0, length)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+
+
+def _beside(parent: str, name: str) -> str:
+    return os.path.join(parent, f".{name[:100]}.{secrets.token_hex(6)}.part")

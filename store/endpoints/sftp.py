@@ -1,0 +1,196 @@
+"""SFTP by paramiko: written to a name beside, compared by size, and renamed over what is there.
+
+Threading: as `Endpoint`; one connection.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import TypeVar
+
+import paramiko
+
+from store.archive.members import Member
+from store.archive.pieces import Piece
+from store.endpoints.base import Known, Progress, write_files
+from store.endpoints.beside import beside
+from store.endpoints.trouble import CONNECT_SECONDS, SILENCE_SECONDS, TRIES, may_pass, pause, retry, sentence_for
+from store.errors import RemoteError, SourceChangedError
+from store.location import Location
+from store.servers.body import Body
+from store.servers.ssh import open_sftp
+from store.servers.stops import Stops
+
+_BLOCK = 32 << 10  # bytes: what every server takes in one packet
+_READ_AT_ONCE = 2 << 20  # bytes asked for before the first answer is waited for
+
+Result = TypeVar("Result")
+
+
+class SftpEndpoint:
+    """One SFTP server, as one user."""
+
+    can_seek = True
+
+    def __init__(self, location: Location, stops: Stops = ()) -> None:
+        self._location = location
+        self._stops = stops
+        self._silence_seconds = float(location.params.get("timeout", SILENCE_SECONDS))
+        self._client: paramiko.SSHClient | None = None
+        self._channel: paramiko.SFTPClient | None = None
+
+    def write(self, path: str, content: Piece, progress: Progress) -> None:
+        """As `Target.write`."""
+        place = beside(self._path(path))
+        try:
+            for number in range(1, TRIES + 1):
+                try:
+                    self._send(place, content, progress)
+                    break
+                except Exception as error:
+                    self._drop()
+                    if number == TRIES or not may_pass(error):
+                        raise sentence_for(error, self._at(path)) from error
+                    pause(number, error, self._at(path), self._stops)
+            size = self._run(path, lambda sftp: sftp.stat(place).st_size)
+            if size != content.length:
+                raise RemoteError(f"{self._at(path).shown}: {size} bytes arrived of {content.length}")
+            self._run(path, lambda sftp: sftp.posix_rename(place, self._path(path)))
+        except BaseException:
+            with suppress(Exception):
+                self._sftp().remove(place)
+            raise
+
+    def write_folder(self, path: str, members: Sequence[Member], progress: Progress) -> None:
+        """As `Target.write_folder`."""
+        write_files(self, self._at(path), members, progress)
+
+    def make_folder(self, path: str) -> None:
+        """Make a folder, and those above it."""
+        full = self._path(path).rstrip("/")
+
+        def make(sftp: paramiko.SFTPClient) -> None:
+            for end in [at for at, char in enumerate(full) if char == "/" and at] + [len(full)]:
+                try:
+                    sftp.stat(full[:end])
+                except FileNotFoundError:
+                    sftp.mkdir(full[:end])
+
+        self._run(path, make)
+
+    def look(self, path: str) -> Known:
+        """As `Source.look`."""
+        found = self._run(path, lambda sftp: sftp.stat(self._path(path)))
+        return Known(found.st_size, f"{found.st_size}/{found.st_mtime}")
+
+    def chunks(self, path: str, known: Known) -> Iterator[bytes]:
+        """As `Source.chunks`."""
+        done, length = 0, known.size or 0
+        while done < length:
+            chunk = self.read_at(path, known, done, min(_READ_AT_ONCE, length - done))
+            done += len(chunk)
+            yield chunk
+        if self.look(path) != known:
+            raise SourceChangedError(f"{self._at(path).shown} was replaced while it was read: start again")
+
+    def read_at(self, path: str, known: Known, offset: int, size: int) -> bytes:  # noqa: ARG002 - compared at the end
+        """As `Source.read_at`."""
+        blocks = [(at, min(_BLOCK, offset + size - at)) for at in range(offset, offset + size, _BLOCK)]
+
+        def read(sftp: paramiko.SFTPClient) -> bytes:
+            with sftp.open(self._path(path), "rb") as file:
+                content = b"".join(file.readv(blocks))
+            if len(content) != size:
+                raise EOFError(f"{len(content)} bytes came where {size} were asked for")
+            return content
+
+        return self._run(path, read)
+
+    def read_small(self, path: str, limit: int) -> bytes | None:
+        """As `Source.read_small`."""
+
+        def read(sftp: paramiko.SFTPClient) -> bytes | None:
+            try:
+                with sftp.open(self._path(path), "rb") as file:
+                    return file.read(limit + 1)
+            except FileNotFoundError:
+                return None
+
+        content = self._run(path, read)
+        return content if content is not None and len(content) <= limit else None
+
+    def find(self, path: str) -> Iterator[tuple[str, Known | None]]:
+        """As `Source.find`."""
+        base = self._path(path).rstrip("/") or "/"
+        waiting = [""]
+        while waiting:
+            below = waiting.pop()
+            folder = posixpath.join(base, below)
+            for found in self._run(path, lambda sftp, folder=folder: sftp.listdir_attr(folder)):  # type: ignore[misc]
+                inner = posixpath.join(below, found.filename)
+                if stat.S_ISDIR(found.st_mode or 0):
+                    waiting.append(inner)
+                    yield inner, None
+                elif stat.S_ISREG(found.st_mode or 0):
+                    yield inner, Known(found.st_size, f"{found.st_size}/{found.st_mtime}")
+
+    def remove(self, path: str) -> None:
+        """Remove a file if it is there."""
+
+        def remove(sftp: paramiko.SFTPClient) -> None:
+            with suppress(FileNotFoundError):
+                sftp.remove(self._path(path))
+
+        self._run(path, remove)
+
+    def close(self) -> None:
+        """As `Source.close`."""
+        self._drop()
+
+    def _send(self, place: str, content: Piece, progress: Progress) -> None:
+        sent = 0
+        body = Body(content)
+        try:
+            with self._sftp().open(place, "wb") as file:
+                file.set_pipelined(True)
+                while block := body.read(_BLOCK):
+                    file.write(block)
+                    sent += len(block)
+                    progress(len(block))
+        except BaseException:
+            progress(-sent)
+            raise
+
+    def _sftp(self) -> paramiko.SFTPClient:
+        """The connection, made when there is none."""
+        if self._channel is None:
+            self._client, self._channel = open_sftp(
+                self._location, connect_seconds=CONNECT_SECONDS, silence_seconds=self._silence_seconds
+            )
+        return self._channel
+
+    def _drop(self) -> None:
+        client, self._client, self._channel = self._client, None, None
+        if client is not None:
+            client.close()
+
+    def _run(self, path: str, action: Callable[[paramiko.SFTPClient], Result]) -> Result:
+        def once() -> Result:
+            try:
+                return action(self._sftp())
+            except (FileNotFoundError, PermissionError):
+                raise
+            except Exception:
+                self._drop()
+                raise
+
+        return retry(once, self._at(path), self._stops)
+
+    def _path(self, path: str) -> str:
+        return f"/{path}"
+
+    def _at(self, path: str) -> Location:
+        return self._location.at(path)

@@ -1,0 +1,341 @@
+"""Fetching: what is to be imported is read from wherever it lies, and given to an `Importer`.
+
+Threading: a `Fetcher` may be used from any thread, for any number of imports at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+
+from store.archive.arriving import ArrivingFile, WholeFile
+from store.archive.decode import Kind, kind_of
+from store.archive.target import Target
+from store.endpoints.base import CHUNK, Progress, Source
+from store.endpoints.connect import open_endpoint
+from store.errors import (
+    BadLocationError,
+    CancelledError,
+    DamagedArchiveError,
+    NotAModelError,
+    NotFoundError,
+    RemoteNotFoundError,
+    SourceChangedError,
+    StoreError,
+    StoreUnreadableError,
+    TooBigError,
+)
+from store.exporting import FOLDER, format_named
+from store.importing import Importer, StagedImport
+from store.location import Location
+from store.model import MODEL_YAML, in_archive_order
+from store.publish import Outcome
+from store.receipts import Receipts, ReceiptState
+from store.servers.stops import Stops, refuse_if_stopped
+from store.staging import Session
+from store.storage.local import LocalStorage
+from store.storage.pinned import OpenFiles, PinnedFile
+from store.streamed import StreamedFile
+from store.sums import MAX_SUMS, SUFFIX, read_sums
+from store.tag import Tag
+from store.text import printable
+
+_HEAD = 512  # bytes that tell what kind of archive it is
+# What an archive may be inside that is said to be of a format. Old .bentomodels were not all compressed.
+_KINDS = {
+    "bentomodel": (Kind.XZ, Kind.GZIP, Kind.TAR),
+    "tar": (Kind.TAR,),
+    "tar.gz": (Kind.GZIP,),
+    "tar.xz": (Kind.XZ,),
+    "tar.bz2": (Kind.BZIP2,),
+    "zip": (Kind.ZIP,),
+}
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What was imported."""
+
+    tag: Tag
+    outcome: Outcome
+    size: int  # bytes read
+    sha256: str | None  # of an archive, hexadecimal
+
+
+class Fetcher:
+    """Imports into one store."""
+
+    def __init__(
+        self, importer: Importer, session: Session, receipts: Receipts, max_members: int, stops: Stops = ()
+    ) -> None:
+        """`stops`: once one is set, what is under way ends soon."""
+        self._importer = importer
+        self._receipts = receipts
+        self._stops = stops
+        self._session = session
+        self._max_members = max_members
+
+    def fetch(
+        self, location: Location, progress: Progress, format_name: str | None = None, expect: Progress | None = None
+    ) -> Imported:
+        """Import what lies at a location. Its bytes tell what it is; `format_name` refuses what is something else.
+        `expect` is told of the size of an archive, where it is known.
+
+        Raises:
+            StoreError: why it is not in the store.
+        """
+        kinds = _kinds(format_name)
+        counted = _Counted(progress, self._stops, expect)
+        return self._recorded(location.shown, lambda: self._stage_from(location, kinds, format_name, counted), counted)
+
+    def _stage_from(
+        self, location: Location, kinds: tuple[Kind, ...] | None, format_name: str | None, counted: _Counted
+    ) -> StagedImport:
+        if location.is_local:
+            if kinds is None or (format_name is None and os.path.isdir(location.path)):
+                return self._importer.stage_members(lambda target: _fill_from_disk(location.path, target, counted))
+            return self._fetch_file(location, kinds, counted)
+        with closing(open_endpoint(location, self._stops)) as source:
+            if kinds is None or (format_name is None and location.is_folder):
+                return self._importer.stage_members(lambda target: self._fill_from(source, location, target, counted))
+            return self._fetch_object(source, location, kinds, counted)
+
+    def fetch_stream(self, descriptor: int, name: str, progress: Progress, format_name: str | None = None) -> Imported:
+        """Import the archive that comes from a descriptor, as standard input; `name`: of that, for errors."""
+        kinds = _kinds(format_name)
+        if kinds is None:
+            raise BadLocationError(f"{name} cannot hold a folder")
+        counted = _Counted(progress, self._stops)
+        return self._recorded(name, lambda: self._stage_descriptor(descriptor, name, kinds, counted), counted)
+
+    def _recorded(self, shown: str, stage: Callable[[], StagedImport], counted: _Counted) -> Imported:
+        """Stage and publish, with a receipt."""
+        receipt = self._receipts.begin(self._session.name, shown, os.getuid())
+        try:
+            ready = stage()
+            self._receipts.progress(receipt, counted.total, state=ReceiptState.IMPORTING)
+            try:
+                outcome = self._importer.publish(ready)
+            except BaseException:
+                ready.discard()
+                raise
+        except BaseException as error:
+            is_refused = isinstance(error, StoreError) and not isinstance(error, CancelledError)
+            state = ReceiptState.REFUSED if is_refused else ReceiptState.INTERRUPTED
+            self._receipts.finish(receipt, state, error=str(error) or "interrupted")
+            raise
+        self._receipts.finish(
+            receipt,
+            ReceiptState(outcome.value),
+            size=counted.total,
+            tag=str(ready.tag),
+            creation_time=ready.staged.info.creation_time.isoformat(),
+            sha256=ready.sha256,
+        )
+        return Imported(ready.tag, outcome, counted.total, ready.sha256)
+
+    def _fetch_file(self, location: Location, kinds: tuple[Kind, ...], counted: _Counted) -> StagedImport:
+        path = location.path
+        with _reading(path):
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            ready = self._stage_descriptor(descriptor, path, kinds, counted)
+        finally:
+            os.close(descriptor)
+        try:
+            with open(path + SUFFIX, "rb") as file:
+                sums = file.read(MAX_SUMS)
+        except OSError:  # there is none, nor is one needed
+            return ready
+        return _checked(ready, sums, location)
+
+    def _stage_descriptor(self, descriptor: int, name: str, kinds: tuple[Kind, ...], counted: _Counted) -> StagedImport:
+        with _reading(name):
+            before = os.fstat(descriptor)
+        if stat.S_ISREG(before.st_mode) and _position(descriptor) == 0:
+            counted.expect(before.st_size)
+            ready = self._stage(_Watched(descriptor, counted), kinds, name)
+            after = os.fstat(descriptor)
+            if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+                ready.discard()
+                raise SourceChangedError(f"{printable(name)} was changed while it was read: import it again")
+            return ready
+        return self._stage_streamed(
+            StreamedFile(_chunks_of(descriptor, name), None, read_at=None, spool=self._session.spool, progress=counted),
+            kinds,
+            name,
+        )
+
+    def _fetch_object(
+        self, source: Source, location: Location, kinds: tuple[Kind, ...], counted: _Counted
+    ) -> StagedImport:
+        path = location.path
+        known = source.look(path)
+        counted.expect(known.size)
+        arriving = StreamedFile(
+            source.chunks(path, known),
+            known.size,
+            read_at=(lambda offset, size: source.read_at(path, known, offset, size)) if source.can_seek else None,
+            spool=self._session.spool,
+            progress=counted,
+        )
+        ready = self._stage_streamed(arriving, kinds, location.shown)
+        try:
+            sums = source.read_small(path + SUFFIX, MAX_SUMS)
+        except BaseException:
+            ready.discard()
+            raise
+        return _checked(ready, sums, location) if sums is not None else ready
+
+    def _stage_streamed(self, arriving: StreamedFile, kinds: tuple[Kind, ...], name: str) -> StagedImport:
+        try:
+            return self._stage(arriving, kinds, name)
+        finally:
+            arriving.close()
+
+    def _stage(self, arriving: ArrivingFile, kinds: tuple[Kind, ...], name: str) -> StagedImport:
+        head = memoryview(bytearray(_HEAD))
+        count = 0
+        while count < _HEAD and (more := arriving.read_into(head[count:], count)):
+            count += more
+        kind = kind_of(bytes(head[:count]))
+        if kinds and kind not in kinds:
+            wanted = " or ".join(kind.value for kind in kinds)
+            raise NotAModelError(
+                f"{printable(name)} is not of the format that was asked for: {kind.value}, not {wanted}"
+            )
+        return self._importer.stage(arriving)
+
+    def _fill_from(self, source: Source, location: Location, target: Target, counted: _Counted) -> None:
+        found = []
+        for path, known in source.find(location.path):
+            found.append((path, known))
+            if len(found) > self._max_members:
+                raise TooBigError(f"{location.shown} holds more than {self._max_members:,} files and folders")
+        if not any(path == MODEL_YAML for path, _ in found):
+            if not found:
+                raise RemoteNotFoundError(f"{location.shown} is not there, or it is empty")
+            raise NotAModelError(f"there is no {MODEL_YAML} in {location.shown}, so it is not a model")
+        base = location.path.rstrip("/")
+        for path, known in sorted(found, key=lambda item: (item[0] != MODEL_YAML, item[0])):
+            if known is None:
+                target.folder(path)
+                continue
+            with target.file(path) as file:
+                size = 0
+                for chunk in source.chunks(f"{base}/{path}" if base else path, known):
+                    file.write(memoryview(chunk))
+                    size += len(chunk)
+                    counted(len(chunk))
+                if known.size is not None and size != known.size:
+                    raise DamagedArchiveError(f"only {size:,} bytes came of {printable(path)} in {location.shown}")
+
+
+class _Counted:
+    """Counts bytes, tells of them, and ends what is not wanted any more."""
+
+    def __init__(self, progress: Progress, stops: Stops, expect: Progress | None = None) -> None:
+        self._progress = progress
+        self._stops = stops
+        self._expect = expect
+        self.total = 0
+
+    def expect(self, size: int | None) -> None:
+        """Tell of what will come."""
+        if size is not None and self._expect is not None:
+            self._expect(size)
+
+    def __call__(self, count: int) -> None:
+        refuse_if_stopped(self._stops)
+        self.total += count
+        self._progress(count)
+
+
+class _Watched(WholeFile):
+    """A file that tells how far it was read."""
+
+    def __init__(self, descriptor: int, counted: _Counted) -> None:
+        super().__init__(descriptor)
+        self._counted = counted
+
+    def read_into(self, view: memoryview, offset: int) -> int:
+        count = super().read_into(view, offset)
+        if offset + count > self._counted.total:
+            self._counted(offset + count - self._counted.total)
+        return count
+
+
+def _kinds(format_name: str | None) -> tuple[Kind, ...] | None:
+    """The kinds of archives that are taken: all if that is empty, None for a folder."""
+    if format_name is None:
+        return ()
+    if format_name == FOLDER:
+        return None
+    kind = format_named(format_name)
+    return None if kind is None else _KINDS[kind.name]
+
+
+def _fill_from_disk(path: str, target: Target, counted: _Counted) -> None:
+    """Put a folder of this machine into a target. Links are replaced by what they lead to, within the folder."""
+    if not os.path.isdir(path):
+        kind = "not a folder" if os.path.lexists(path) else "not there"
+        raise NotFoundError(f"{printable(path)} is {kind}")
+    parent, name = os.path.split(os.path.realpath(path))
+    storage = LocalStorage(parent)
+    entries, _ = storage.walk(name)
+    if not any(entry.path == MODEL_YAML for entry in entries):
+        raise NotAModelError(f"there is no {MODEL_YAML} in {printable(path)}, so it is not a model")
+    open_files = OpenFiles()
+    for entry in in_archive_order(entries):
+        if entry.is_folder or entry.identity is None:
+            target.folder(entry.path)
+            continue
+        content = PinnedFile(storage, open_files, entry.source, entry.identity)
+        with target.file(entry.path, entry.executable) as file:
+            for offset in range(0, entry.size, CHUNK):
+                view = memoryview(bytearray(min(CHUNK, entry.size - offset)))
+                content.read_into([view], offset)
+                file.write(view.toreadonly())
+                counted(len(view))
+        content.let_go()
+
+
+def _chunks_of(descriptor: int, name: str) -> Iterator[bytes]:
+    with _reading(name):
+        while chunk := os.read(descriptor, CHUNK):
+            yield chunk
+
+
+def _checked(ready: StagedImport, sums: bytes, location: Location) -> StagedImport:
+    """Compare with what the file of sums beside it states."""
+    name = os.path.basename(location.path)
+    stated = read_sums(sums, name).get(name)
+    if stated is not None and stated != ready.sha256:
+        ready.discard()
+        raise DamagedArchiveError(
+            f"{location.shown} does not have the SHA-256 that {printable(name + SUFFIX)} beside it states"
+        )
+    return ready
+
+
+def _position(descriptor: int) -> int:
+    try:
+        return os.lseek(descriptor, 0, os.SEEK_CUR)
+    except OSError:
+        return -1
+
+
+@contextmanager
+def _reading(path: str) -> Iterator[None]:
+    """Within this, an OSError becomes a sentence about `path`."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise NotFoundError(f"{printable(path)} is not there") from None
+    except OSError as error:
+        reason = os.strerror(error.errno or errno.EIO)
+        raise StoreUnreadableError(f"{printable(path)} cannot be read: {reason}") from error

@@ -1,0 +1,225 @@
+"""Locations: what BentoML's arguments for the target of an export, or the source of an import, mean.
+
+As in `bentoml/_internal/exportable.py`: a URL, or a path with `protocol`, `user`, `passwd`, `params` and `subpath`, but
+not both. Other than there, a relative path is relative to the working directory, user and password are unquoted, a `#`
+belongs to the path, and the known protocols are named.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from fsspec.registry import known_implementations
+
+from store.errors import BadLocationError
+from store.text import printable
+
+_LOCAL = (
+    "file",
+    "local",
+    "osfs",
+    "tar",
+    "zip",
+)  # BentoML takes the last three for the first, from its PyFilesystem days
+_PROTOCOLS = frozenset(known_implementations) | {"ftps"}
+_HARMLESS = (
+    "acl",
+    "anon",
+    "cache-control",
+    "connect_timeout",
+    "endpoint_url",
+    "identity",
+    "known_hosts",
+    "profile",
+    "read_timeout",
+    "region",
+    "region_name",
+    "storage-class",
+    "timeout",
+)
+_CREDENTIALS = re.compile(r"(?<=://)[^/?]*@|(?<=://)[^/?#@:]*:.*@")  # the latter: a password that nobody quoted
+_QUERY = re.compile(r"\?.*", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Location:
+    """A place that bytes are written to or read from. It is never shown with what may be secret."""
+
+    protocol: str  # "file" for this machine
+    host: str  # with the port, or the bucket; "" for this machine
+    path: str  # below the host, without a leading slash; of this machine, absolute
+    user: str | None = field(default=None, repr=False)
+    password: str | None = field(default=None, repr=False)
+    params: Mapping[str, Any] = field(default_factory=dict, repr=False)  # mostly texts; else as JSON has it
+
+    @property
+    def is_local(self) -> bool:
+        return self.protocol == "file"
+
+    @property
+    def is_web(self) -> bool:
+        """Whether the parameters of a URL are the server's business, and stay in the path."""
+        return self.protocol in ("http", "https")
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it says of itself that it is a folder, or is one on this machine."""
+        return not self.path or self.path.endswith("/") or (self.is_local and os.path.isdir(self.path))
+
+    @property
+    def url(self) -> str:
+        """Without user, password and parameters; on this machine, the path."""
+        if self.is_local:
+            return self.path
+        return f"{self.protocol}://{self.host}/{self.path.partition('?')[0] if self.is_web else self.path}"
+
+    @property
+    def shown(self) -> str:
+        """For a user."""
+        return printable(self.url)
+
+    @property
+    def secrets(self) -> list[str]:
+        """What must appear nowhere: the password, and the texts among the parameters that are not known to be
+        harmless."""
+        texts = [self.password or ""]
+        if self.is_web:
+            query = self.path.partition("?")[2]
+            texts += [query, *(value for _, value in parse_qsl(query))]
+        for key, value in self.params.items():
+            if key not in _HARMLESS:
+                texts += _texts_in(value)
+        return [text for text in texts if text]
+
+    def host_and_port(self, default: int) -> tuple[str, int]:
+        """The host apart, without brackets around an IPv6 address; `default`: the port if none is named.
+
+        Raises:
+            BadLocationError: the port is none.
+        """
+        host, colon, port = self.host.rpartition(":")
+        if not colon or port.endswith("]"):
+            host, port = self.host, str(default)
+        if not (port.isascii() and port.isdigit() and int(port) < 1 << 16):
+            raise BadLocationError(f"{self.shown}: {printable(port)!r} is no port")
+        return host.strip("[]"), int(port)
+
+    def at(self, path: str) -> Location:
+        """Another path of the same host."""
+        return replace(self, path=path)
+
+    def below(self, name: str) -> Location:
+        """A name in this folder."""
+        return self.at(f"{self.path.rstrip('/')}/{name}" if self.path.strip("/") else f"{self.path}{name}")
+
+    @classmethod
+    def parse(
+        cls,
+        path: str,
+        *,
+        protocol: str | None = None,
+        user: str | None = None,
+        passwd: str | None = None,
+        params: Mapping[str, str] | None = None,
+        subpath: str | None = None,
+    ) -> Location:
+        """What BentoML's arguments say.
+
+        Raises:
+            BadLocationError: URL and parts are mixed, the protocol is not known, or the URL makes no sense.
+        """
+        if is_url(path):
+            if any(part is not None for part in (protocol, user, passwd, params, subpath)):
+                raise BadLocationError(
+                    f"{without_secrets(path)} is a URL: protocol, user, password, parameters and subpath belong into "
+                    "it, or else all apart from it"
+                )
+            return cls._of_url(path)
+        protocol = _known(protocol or "file")
+        if protocol == "file":
+            if user is not None or passwd is not None:
+                raise BadLocationError("a user and a password mean nothing for a path on this machine")
+            local = os.path.join(path, subpath) if subpath else path
+            if not local:
+                raise BadLocationError("the path is empty")
+            return cls("file", "", _absolute(local))
+        if subpath is None:
+            path, _, subpath = path.partition("/")
+        host = path.strip("/")
+        _refuse_no_host(protocol, host)
+        return cls(protocol, host, subpath.lstrip("/"), user, passwd, dict(params or {}))
+
+    @classmethod
+    def _of_url(cls, url: str) -> Location:
+        # A `#` has no meaning to any of the protocols, so it is of the path, where urlsplit would cut it off.
+        try:
+            parts = urlsplit(url, allow_fragments=False)
+        except ValueError as error:
+            raise BadLocationError(f"{without_secrets(url)} is not a URL: {error}") from None
+        protocol = _known(url.partition("://")[0].lower())
+        if protocol == "file":
+            if parts.netloc not in ("", "localhost"):
+                raise BadLocationError(
+                    f"{without_secrets(url)} names a host: a file of this machine is file:///{parts.netloc}..."
+                )
+            return cls("file", "", _absolute(url.partition("://")[2].removeprefix("localhost")))
+        credentials, _, host = parts.netloc.rpartition("@")
+        user, colon, password = credentials.partition(":")
+        _refuse_no_host(protocol, host)
+        port = host.rpartition("]")[2].partition(":")[2]
+        # Not shown: it may begin a password.
+        if (port and not port.isdigit()) or url.partition("://")[2].startswith(f"{parts.netloc}#"):
+            raise BadLocationError(
+                f"{protocol}://... is not a URL: what is special in its user or password must be percent-encoded"
+            )
+        path, params = parts.path.removeprefix("/"), dict(parse_qsl(parts.query, keep_blank_values=True))
+        if protocol in ("http", "https") and parts.query:
+            path, params = f"{path}?{parts.query}", {}
+        return cls(protocol, host, path, unquote(user) or None, unquote(password) if colon else None, params)
+
+
+def is_url(text: str) -> bool:
+    """Whether it is taken for a URL, and not for a path."""
+    return "://" in text
+
+
+def without_secrets(url: str) -> str:
+    """A URL as it may be shown: user, password and parameters left out."""
+    return printable(_QUERY.sub("", _CREDENTIALS.sub("", url)))
+
+
+def _texts_in(value: object) -> Iterator[str]:
+    """The texts in what JSON can hold."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _texts_in(inner)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _texts_in(inner)
+
+
+def _known(protocol: str) -> str:
+    if protocol in _LOCAL:
+        return "file"
+    if protocol not in _PROTOCOLS:
+        names = ", ".join(sorted(_PROTOCOLS))
+        raise BadLocationError(f"{printable(protocol)!r} is no protocol that is known here; there are {names}")
+    return protocol
+
+
+def _refuse_no_host(protocol: str, host: str) -> None:
+    if not host and protocol in ("s3", "s3a", "ftp", "ftps", "sftp", "ssh", "gs", "gcs", "http", "https"):
+        raise BadLocationError(f"{protocol}:// needs a host or a bucket: {protocol}://HOST/PATH")
+
+
+def _absolute(path: str) -> str:
+    """An absolute path; a slash at the end says that it is a folder, and stays."""
+    slash = "/" if path.endswith("/") else ""
+    return os.path.abspath(path).rstrip("/") + slash or "/"

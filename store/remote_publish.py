@@ -1,0 +1,334 @@
+"""Publishing to a remote store: payload first, then the manifest, then `model.yaml`, by which it is there, then
+`latest`.
+
+Whoever writes a version holds the claim on it (`store.claims`), so that of several hosts one writes. What a crash
+leaves is no model, since its `model.yaml` is missing; whoever imports the same tag next removes it. To replace a model
+is to remove it first: for as long as the upload takes there is none, and a crash leaves none; the upload that was to
+replace it is kept by `incoming/`.
+
+Threading: any thread; several hosts may publish the same tag at once.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import logging
+import os
+import secrets
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+from store.archive.checksum import crc32
+from store.archive.pieces import Literal
+from store.claims import Claim
+from store.comparison import first_difference
+from store.errors import (
+    BadModelError,
+    ModelExistsError,
+    StoreError,
+    StoreUnwritableError,
+    UnsafeMemberError,
+)
+from store.latest import next_latest
+from store.model import MODEL_YAML
+from store.publish import LocalPublisher, Outcome, Publisher, Verdict
+from store.servers.body import Content
+from store.servers.stops import Stops, refuse_if_stopped
+from store.staged_model import Staged
+from store.staging import Session
+from store.storage.base import Entry, Storage
+from store.storage.local import LocalStorage
+from store.storage.manifest import PROBE_SUFFIX, FileNote, Manifest, manifest_key
+from store.storage.objects import ChangedObjectError, MissingObjectError, WritableObjects
+from store.storage.pinned import OpenFiles, PinnedFile
+from store.storage.remote import RemoteStorage
+from store.survey import LATEST
+from store.tag import MAX_LENGTH, Tag
+from store.text import printable
+from store.writing import writing
+
+log = logging.getLogger(__name__)
+
+_UPLOADS = 4  # files at once
+_ATTEMPTS = 10  # to write `latest`, while others do
+_MAX_KEY = 1024  # bytes, in S3
+_READ = 1 << 20
+
+
+def publisher_for(storage: Storage, session: Session, stops: Stops) -> Publisher:
+    """What publishes to a store. `stops`: once one is set, uploads are taken back."""
+    return RemotePublisher(storage, stops) if isinstance(storage, RemoteStorage) else LocalPublisher(session)
+
+
+def check_writable(storage: RemoteStorage) -> None:
+    """That models can be imported into a store. Tries the server's conditions, without which two hosts could write one
+    model.
+
+    Raises:
+        StoreUnwritableError, RemoteDeniedError, RemoteError: why they cannot.
+    """
+    objects = storage.objects
+    if not isinstance(objects, WritableObjects):
+        raise StoreUnwritableError(f"models can be imported into stores in S3, and {storage.location} is none")
+    key = f".{secrets.token_hex(8)}{PROBE_SUFFIX}"
+
+    def put(*, only_new: bool = False, only_if: str = "") -> bool:
+        """Whether the condition was heeded: the object is there, and has another ETag."""
+        with suppress(ChangedObjectError):
+            storage.patience.call(
+                storage.location, lambda: objects.put(key, b"probe", only_new=only_new, only_if=only_if)
+            )
+            return False
+        return True
+
+    try:
+        put()
+        heeded = put(only_new=True) and put(only_if="0" * 32)
+    finally:
+        storage.patience.call(storage.location, lambda: objects.delete([key]))
+    if not heeded:
+        raise StoreUnwritableError(
+            f"the server of {storage.location} ignores conditional writes (If-None-Match, If-Match), without which two "
+            "hosts could write the same model at once"
+        )
+
+
+class RemotePublisher:
+    """Publishes to one remote store."""
+
+    def __init__(self, storage: RemoteStorage, stops: Stops) -> None:
+        """The storage must be one that can be written (`check_writable`)."""
+        self._stops = stops
+        if not isinstance(storage.objects, WritableObjects):
+            raise TypeError(f"{storage.location} cannot be written")
+        self._storage = storage
+        self._objects = storage.objects
+        self._patience = storage.patience
+
+    def compare(self, staged: Staged) -> Verdict | None:  # noqa: ARG002 - it is done under the claim, by SHA-256s
+        """As `store.publish.Publisher.compare`."""
+        return None
+
+    def publish(
+        self,
+        staged: Staged,
+        *,
+        overwrite: bool = False,
+        move_latest: bool = True,
+        verdict: Verdict | None = None,  # noqa: ARG002 - there is none
+    ) -> Outcome:
+        """As `store.publish.Publisher.publish`; the staged folder is left."""
+        return _Publication(self._storage, self._objects, staged, self._stops).run(
+            overwrite=overwrite, move_latest=move_latest
+        )
+
+
+class _Publication:
+    """One call of `RemotePublisher.publish`."""
+
+    def __init__(self, storage: RemoteStorage, objects: WritableObjects, staged: Staged, stops: Stops) -> None:
+        self._stops = stops
+        self._storage = storage
+        self._objects = objects
+        self._patience = storage.patience
+        self._staged = staged
+        self._tag = staged.info.tag
+        self._local = LocalStorage(os.path.dirname(staged.path))
+        self._open_files = OpenFiles()
+        self._entries, _ = self._local.walk(os.path.basename(staged.path))
+
+    def run(self, *, overwrite: bool, move_latest: bool) -> Outcome:
+        self._check_names()
+        with Claim(self._objects, self._patience, self._tag, self._stops) as claim:
+            outcome = self._publish(claim, overwrite)
+            if outcome is not Outcome.UNCHANGED:
+                try:
+                    _move_latest(self._storage, self._objects, self._staged, move=move_latest)
+                except StoreError as error:
+                    log.warning("%s is in the store, but whether it is the latest is not settled: %s", self._tag, error)
+        self._storage.expire(self._tag.name)
+        return outcome
+
+    def _publish(self, claim: Claim, overwrite: bool) -> Outcome:
+        self._storage.expire(self._tag.name)
+        there = self._keys()
+        outcome = Outcome.IMPORTED
+        if self._key(MODEL_YAML) in there:
+            difference = self._difference()
+            if difference is None:
+                return Outcome.UNCHANGED
+            if not overwrite:
+                raise ModelExistsError(
+                    f"{self._tag} is in the store with other content ({difference}): import with --overwrite to "
+                    "replace it, or delete it there first"
+                )
+            outcome = Outcome.REPLACED
+        if there:
+            if outcome is Outcome.IMPORTED:
+                log.info("%s: what an import that was cut short has left is removed", self._tag)
+            self._remove(there)
+        claim.check()
+        shown = f"{self._storage.location}/{self._tag.path}"
+        try:
+            self._patience.call(shown, lambda: self._objects.end_uploads(f"{self._tag.path}/"))
+        except StoreError as error:  # room that is lost, but no reason not to import
+            log.info("whether a crash has left parts of uploads is not known: %s", error)
+        try:
+            self._upload(claim)
+        except BaseException:
+            with suppress(StoreError):  # what led here says it all; what is left is no model
+                claim.check()
+                self._remove(self._keys())
+            raise
+        return outcome
+
+    def _upload(self, claim: Claim) -> None:
+        files = [entry for entry in self._entries if not entry.is_folder and entry.path != MODEL_YAML]
+        with ThreadPoolExecutor(_UPLOADS, thread_name_prefix="upload") as uploads:
+            done = [uploads.submit(self._upload_file, claim, entry) for entry in files]
+            try:
+                etags = {entry.path: uploaded.result() for entry, uploaded in zip(files, done, strict=True)}
+            except BaseException:
+                for uploaded in done:
+                    uploaded.cancel()
+                raise
+        if {self._key(path): etag for path, etag in etags.items()} != self._keys():
+            raise StoreUnwritableError(f"somebody else writes {self._tag} in {self._storage.location}: copy it again")
+        model_yaml = next(entry for entry in self._entries if entry.path == MODEL_YAML)
+        content = self._content(model_yaml)
+        self._write_manifest(etags)
+        claim.check()
+        refuse_if_stopped(self._stops)
+        shown = f"{self._storage.location}/{self._key(MODEL_YAML)}"
+        try:
+            self._patience.call(shown, lambda: self._objects.put(self._key(MODEL_YAML), content, only_new=True))
+        except ChangedObjectError:  # unless it is ours, from an attempt whose answer was lost
+            claim.check()
+            self._storage.expire(self._tag.name)
+            if self._storage.read_small(self._key(MODEL_YAML), len(content)) != content:
+                raise ModelExistsError(f"{self._tag} was saved by somebody else just now") from None
+
+    def _upload_file(self, claim: Claim, entry: Entry) -> str:
+        refuse_if_stopped(self._stops)
+        claim.check()
+        key = self._key(entry.path)
+        shown = f"{self._storage.location}/{printable(key)}"
+        content: Content = Literal(b"")
+        if entry.identity is not None and entry.size:
+            content = PinnedFile(self._local, self._open_files, entry.source, entry.identity)
+        retry = functools.partial(self._patience.call, shown)
+        try:
+            return self._objects.put_file(key, content, retry, only_new=True, stops=self._stops)
+        except ChangedObjectError:  # ours, from an attempt whose answer was lost; nobody else may write here
+            claim.check()
+            return self._objects.put_file(key, content, retry, stops=self._stops)
+
+    def _write_manifest(self, etags: dict[str, str]) -> None:
+        notes = {}
+        for entry in self._entries:
+            if entry.path in etags:
+                crc, sha256 = self._sums(entry)
+                notes[entry.path] = FileNote(etags[entry.path], crc, entry.executable, sha256)
+        # `model.yaml` is written later, and its ETag is known only then: it is small, and never executable.
+        folders = [entry.path for entry in self._entries if entry.is_folder]
+        key = manifest_key(self._tag.name, self._tag.version)
+        content = Manifest(notes, folders).encode()
+        self._patience.call(f"{self._storage.location}/{key}", lambda: self._objects.put(key, content))
+
+    def _sums(self, entry: Entry) -> tuple[int, str]:
+        known = self._staged.files.get(entry.path)
+        if known is not None:
+            return known.crc32, known.sha256
+        digest, crc = hashlib.sha256(), 0
+        with writing(entry.path), open(os.path.join(self._staged.path, entry.path), "rb") as file:
+            while part := file.read(_READ):
+                digest.update(part)
+                crc = crc32(part, crc)
+        return crc, digest.hexdigest()
+
+    def _content(self, entry: Entry) -> bytes:
+        with writing(entry.path), open(os.path.join(self._staged.path, entry.path), "rb") as file:
+            return file.read()
+
+    def _difference(self) -> str | None:
+        """How the model that is there differs, in brackets of a sentence; None if it is the same. By SHA-256 where the
+        manifest has it, else by the bytes."""
+        try:
+            entries, _ = self._storage.walk(self._tag.path)
+        except BadModelError as error:
+            return str(error)
+        notes = self._storage.notes(self._tag.path)
+        same = set()
+        for entry in self._entries:
+            note, known = notes.get(entry.path), self._staged.files.get(entry.path)
+            if note is not None and known is not None and note.sha256:
+                if note.sha256 != known.sha256 or note.executable != entry.executable:
+                    return f"{printable(entry.path)} differs"
+                same.add(entry.path)
+        path = first_difference(
+            self._storage,
+            [entry for entry in entries if entry.path not in same],
+            self._local,
+            [entry for entry in self._entries if entry.path not in same],
+        )
+        return None if path is None else f"{printable(path)} differs"
+
+    def _keys(self) -> dict[str, str]:
+        """The ETags of what lies below the version just now, by key."""
+        return {info.key: info.etag for info in self._storage.list_now(f"{self._tag.path}/")}
+
+    def _remove(self, keys: dict[str, str]) -> None:
+        """Remove objects, `model.yaml` first: what lacks one is no model."""
+        first = self._key(MODEL_YAML)
+        others = [*(key for key in keys if key != first), manifest_key(self._tag.name, self._tag.version)]
+        for part in ([first], others):
+            self._delete(part)
+
+    def _delete(self, keys: list[str]) -> None:
+        shown = f"{self._storage.location}/{self._tag.path}"
+        self._patience.call(shown, lambda: self._objects.delete(keys))
+
+    def _key(self, path: str) -> str:
+        return f"{self._tag.path}/{path}"
+
+    def _check_names(self) -> None:
+        """Raises UnsafeMemberError: a path that no object can have."""
+        for entry in self._entries:
+            try:
+                length = len(f"{self._objects.prefix}{self._key(entry.path)}".encode())
+            except UnicodeEncodeError:
+                raise UnsafeMemberError(f"{printable(entry.path)!r} is not UTF-8, as keys in S3 must be") from None
+            if length > _MAX_KEY:
+                raise UnsafeMemberError(f"{printable(entry.path)[:200]!r}... is too long for a key in S3")
+
+
+def _move_latest(storage: RemoteStorage, objects: WritableObjects, staged: Staged, *, move: bool) -> None:
+    """Make a new version the latest, if it is by the rule."""
+    tag: Tag = staged.info.tag
+    key = f"{tag.name}/{LATEST}"
+    shown = f"{storage.location}/{key}"
+    storage.expire(tag.name)
+    if storage.list_now(f"{key}/"):  # a version of that name; BentoML could not write the file then
+        return
+
+    def attempt() -> None:
+        """Raises ChangedObjectError: somebody else was at it."""
+        named, etag = None, ""
+        with suppress(MissingObjectError):
+            found, _ = storage.patience.call(shown, lambda: objects.find(key))
+            etag = found.etag
+            content = storage.patience.call(shown, lambda: objects.read(found, 0, found.size)) if found.size else b""
+            named = content[: 2 * MAX_LENGTH].decode(errors="replace").strip()
+        if named is not None and not move:
+            return
+        chosen = next_latest(storage, tag, staged.info.creation_time, named)
+        if chosen is not None and chosen != named:
+            written = chosen.encode()
+            storage.patience.call(shown, lambda: objects.put(key, written, only_new=not etag, only_if=etag))
+
+    for _ in range(_ATTEMPTS):
+        with suppress(ChangedObjectError):
+            attempt()
+            return
+    log.warning("%s is in the store; others change the latest of %s again and again", tag, tag.name)

@@ -1,0 +1,1 @@
+"""Servers: what stores that lie on one (`store.storage`) and transfers to one (`store.endpoints`) have in common."""

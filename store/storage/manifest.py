@@ -1,0 +1,88 @@
+"""The manifest of a model in a remote store: what objects cannot keep: exec bits, empty folders; and CRC-32s, so that
+nobody has to read a model for them.
+
+It is JSON, in an object beside the version, `<name>/.<version>.bentofs.json`: BentoML, which looks at folders only,
+does not mind it in a copy of the store, and whoever lists a name finds it along the way. What it says of a file holds
+for the object with that ETag only; of others it says nothing, so that a manifest that was left behind does no harm.
+
+    {"format": 1, "folders": ["<path>"],
+     "files": {"<path>": {"etag": "...", "crc32": 123, "executable": true, "sha256": "..."}}}
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from store.errors import BadModelError
+
+MAX_MANIFEST = 256 << 20  # bytes: of a model of a million files
+_FORMAT = 1
+_SUFFIX = ".bentofs.json"
+_CLAIM_SUFFIX = ".bentofs-claim"
+PROBE_SUFFIX = ".bentofs-probe"
+
+
+class FileNote(NamedTuple):
+    """What is known of one file."""
+
+    etag: str
+    crc32: int | None
+    executable: bool
+    sha256: str  # hexadecimal; empty if not known
+
+
+@dataclass
+class Manifest:
+    """What is known of one model."""
+
+    files: dict[str, FileNote] = field(default_factory=dict)  # by path in the model
+    folders: list[str] = field(default_factory=list)  # all, or at least those that hold no file
+
+    def encode(self) -> bytes:
+        """As it lies in the store."""
+        files = {
+            path: {
+                "etag": note.etag,
+                "crc32": note.crc32,
+                "executable": note.executable,
+                "sha256": note.sha256,
+            }
+            for path, note in self.files.items()
+        }
+        return json.dumps({"format": _FORMAT, "files": files, "folders": self.folders}, sort_keys=True).encode()
+
+    @classmethod
+    def decode(cls, content: bytes) -> Manifest:
+        """Raises BadModelError: it is no manifest, or one of a later version of bentofs."""
+        try:
+            told = json.loads(content)
+            if told["format"] != _FORMAT:
+                raise BadModelError(f"it is of format {told['format']}, which this version of bentofs does not know")
+            files = {str(path): _note(note) for path, note in told["files"].items()}
+            return cls(files, [str(path) for path in told["folders"]])
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise BadModelError(f"it is no manifest: {type(error).__name__}") from None
+
+
+def manifest_key(name: str, version: str) -> str:
+    """Where the manifest of a version lies, below the store."""
+    return f"{name}/.{version}{_SUFFIX}"
+
+
+def claim_key(name: str, version: str) -> str:
+    """Where the claim of whoever is writing a version lies (store/remote_publish.py)."""
+    return f"{name}/.{version}{_CLAIM_SUFFIX}"
+
+
+def is_ours(name: str) -> bool:
+    """Whether a name in the folder of a model's name, or in the store, is one that bentofs gives its own objects."""
+    return name.startswith(".") and name.endswith((_SUFFIX, _CLAIM_SUFFIX, PROBE_SUFFIX))
+
+
+def _note(told: dict[str, Any]) -> FileNote:
+    crc32 = told["crc32"]
+    if crc32 is not None and not (isinstance(crc32, int) and 0 <= crc32 < 1 << 32):
+        raise ValueError("no CRC-32")
+    return FileNote(str(told["etag"]), crc32, told["executable"] is True, str(told.get("sha256", "")))

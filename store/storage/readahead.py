@@ -1,0 +1,255 @@
+"""ReadAhead: bytes of remote objects, fetched in ranges: just what is asked for by who reads here and there, ahead and
+in parallel for who reads on and on, in bounded memory.
+
+A reader that goes on where one has ended before, be it in the next file of the model, is taken for the same one. As
+much is fetched ahead as was read on end, up to a limit, so that a short read never costs much more than itself.
+
+Threading: any thread. What a reader waits for it fetches itself; what lies ahead is fetched by a few threads.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from store.storage.objects import ObjectInfo
+
+_FETCHERS = 16
+_SLACK = 2 << 20  # bytes by which the kernel's requests may come out of order
+_SMALLEST = 256 << 10  # bytes fetched ahead at a time
+_LARGEST = 8 << 20
+_AWAITED_SECONDS = 10.0  # for which what was fetched ahead is kept for its reader
+_STREAMS = 64  # readers that are told apart
+
+Fetch = Callable[[ObjectInfo, int, int], bytes]
+
+
+class Pin(NamedTuple):
+    """One file of a model, among all of them in the order of an archive."""
+
+    files: tuple[ObjectInfo, ...]
+    number: int
+
+    @property
+    def object(self) -> ObjectInfo:
+        return self.files[self.number]
+
+
+@dataclass(eq=False)
+class _Extent:
+    """Bytes [start, end) of an object: there, or on their way."""
+
+    owner: _CachedObject
+    start: int
+    end: int
+    content: Future[bytes] = field(default_factory=Future)
+    awaited_since: float = -math.inf  # monotonic; when it was fetched ahead, until it is read
+
+    @property
+    def size(self) -> int:
+        return self.end - self.start
+
+
+@dataclass(eq=False)
+class _CachedObject:
+    """The extents of one object, which do not overlap."""
+
+    pin: Pin
+    starts: list[int] = field(default_factory=list)
+    extents: list[_Extent] = field(default_factory=list)
+
+    def add(self, extent: _Extent) -> None:
+        at = bisect_right(self.starts, extent.start)
+        self.starts.insert(at, extent.start)
+        self.extents.insert(at, extent)
+
+    def remove(self, extent: _Extent) -> None:
+        at = bisect_right(self.starts, extent.start) - 1
+        if at >= 0 and self.extents[at] is extent:
+            del self.starts[at], self.extents[at]
+
+
+@dataclass(eq=False)
+class _Stream:
+    """One reader that goes on and on."""
+
+    pin: Pin
+    position: int  # in the object: where the next read is expected
+    run: int = 0  # bytes read on end
+    ahead_pin: Pin | None = None  # up to where bytes were asked for ahead: an object,
+    ahead_position: int = 0  # a place in it,
+    ahead: int = 0  # and how many bytes that is from `position` on
+
+
+class ReadAhead:
+    """The bytes of all objects of one store."""
+
+    def __init__(self, fetch: Fetch, limit: int) -> None:
+        """`fetch` gives bytes of an object, or raises; `limit`: bytes of memory."""
+        self._fetch = fetch
+        self._limit = limit
+        self._largest_window = limit // 2
+        self._largest_extent = max(_SMALLEST, min(_LARGEST, limit // 16))
+        self._lock = threading.Lock()
+        self._objects: dict[tuple[str, str], _CachedObject] = {}
+        self._order: OrderedDict[_Extent, None] = OrderedDict()  # the first one goes first
+        self._size = 0  # bytes, those on their way included
+        self._streams: OrderedDict[_Stream, None] = OrderedDict()
+        self._fetchers = ThreadPoolExecutor(_FETCHERS, thread_name_prefix="read-ahead")
+
+    def read_into(self, pin: Pin, views: Sequence[memoryview], offset: int) -> None:
+        """Fill the views with the object's bytes from `offset` on, which it must have; errors as `fetch`."""
+        end = offset + sum(len(view) for view in views)
+        with self._lock:
+            extents, missing = self._cover(pin, offset, end)
+            self._follow(pin, offset, end)
+        for extent in missing:
+            self._fill(extent)
+        contents = [(extent, memoryview(extent.content.result())) for extent in extents]
+        _scatter(contents, views, offset)
+        with self._lock:
+            now = time.monotonic()
+            for extent in extents:
+                if extent.end > end:
+                    extent.awaited_since = max(extent.awaited_since, now - _AWAITED_SECONDS / 2)  # its rest comes next
+                else:
+                    extent.awaited_since = -math.inf
+                    if extent in self._order:
+                        self._order.move_to_end(extent, last=False)  # read to its end: the kernel has it now
+
+    def _cover(self, pin: Pin, start: int, end: int) -> tuple[list[_Extent], list[_Extent]]:
+        """The extents that hold [start, end), in order, and those of them that are new and to be fetched."""
+        wanted = pin.object
+        cached = self._objects.setdefault((wanted.key, wanted.etag), _CachedObject(pin))
+        covering: list[_Extent] = []
+        missing: list[_Extent] = []
+        while start < end:
+            at = bisect_right(cached.starts, start) - 1
+            if at >= 0 and cached.extents[at].end > start:
+                extent = cached.extents[at]
+            else:
+                gap_end = cached.starts[at + 1] if at + 1 < len(cached.starts) else end
+                extent = _Extent(cached, start, min(end, gap_end))
+                cached.add(extent)
+                self._order[extent] = None
+                self._size += extent.size
+                missing.append(extent)
+            covering.append(extent)
+            start = extent.end
+        if missing:
+            self._make_room(0, set(covering))
+        return covering, missing
+
+    def _make_room(self, wanted: int, kept: set[_Extent]) -> None:
+        """Let go of extents until there is room for so many bytes more, if that can be: of none that its reader is
+        about to come to."""
+        before = time.monotonic() - _AWAITED_SECONDS
+        for extent in list(self._order) if self._size + wanted > self._limit else ():
+            if self._size + wanted <= self._limit:
+                break
+            if extent.content.done() and extent not in kept and extent.awaited_since < before:
+                self._drop(extent)
+
+    def _drop(self, extent: _Extent) -> None:
+        if extent in self._order:
+            del self._order[extent]
+            self._size -= extent.size
+            extent.owner.remove(extent)
+            if not extent.owner.extents:
+                info = extent.owner.pin.object
+                if self._objects.get((info.key, info.etag)) is extent.owner:
+                    del self._objects[info.key, info.etag]
+
+    def _fill(self, extent: _Extent) -> None:
+        try:
+            content = self._fetch(extent.owner.pin.object, extent.start, extent.end)
+        except BaseException as error:
+            with self._lock:
+                self._drop(extent)
+            extent.content.set_exception(error)
+        else:
+            extent.content.set_result(content)
+
+    def _follow(self, pin: Pin, start: int, end: int) -> None:
+        """Take note of a read, and have fetched what its reader is going to ask for."""
+        stream = self._stream_of(pin, start)
+        if stream is None:
+            stream = _Stream(pin, end, end - start)
+            self._streams[stream] = None
+            if len(self._streams) > _STREAMS:
+                self._streams.popitem(last=False)
+            return
+        self._streams.move_to_end(stream)
+        if stream.pin.object.key != pin.object.key:
+            advanced = end
+            stream.pin, stream.position = pin, end
+        else:
+            advanced = max(0, end - stream.position)
+            stream.position = max(stream.position, end)
+        stream.run += advanced
+        stream.ahead -= advanced
+        if stream.ahead <= 0 or stream.ahead_pin is None:
+            stream.ahead, stream.ahead_pin, stream.ahead_position = 0, stream.pin, stream.position
+        self._fetch_ahead(stream)
+
+    def _stream_of(self, pin: Pin, start: int) -> _Stream | None:
+        wanted = pin.object
+        for stream in reversed(self._streams):
+            there = stream.pin.object
+            if there.key == wanted.key and there.etag == wanted.etag:
+                if stream.position - _SLACK <= start <= stream.position + _SLACK:
+                    return stream
+            elif start <= _SLACK and stream.position >= there.size - _SLACK and _follows(stream.pin, pin):
+                return stream
+        return None
+
+    def _fetch_ahead(self, stream: _Stream) -> None:
+        window = min(stream.run, self._largest_window)
+        step = max(_SMALLEST, min(window // 4, self._largest_extent))
+        pin: Pin | None = stream.ahead_pin
+        while pin is not None and window - stream.ahead >= min(step, pin.object.size - stream.ahead_position):
+            end = min(stream.ahead_position + step, pin.object.size)
+            self._make_room(end - stream.ahead_position, set())
+            if self._size + (end - stream.ahead_position) > self._limit:
+                break
+            for extent in self._cover(pin, stream.ahead_position, end)[1]:
+                extent.awaited_since = time.monotonic()
+                self._fetchers.submit(self._fill, extent)
+            stream.ahead += end - stream.ahead_position
+            stream.ahead_position = end
+            if end == pin.object.size:
+                pin = Pin(pin.files, pin.number + 1) if pin.number + 1 < len(pin.files) else None
+                stream.ahead_position = 0
+            stream.ahead_pin = pin
+            if window - stream.ahead <= 0:
+                break
+
+
+def _follows(first: Pin, second: Pin) -> bool:
+    """Whether the second file is the next one with bytes in it."""
+    if first.files is not second.files or second.number <= first.number:
+        return False
+    return all(first.files[between].size == 0 for between in range(first.number + 1, second.number))
+
+
+def _scatter(contents: list[tuple[_Extent, memoryview]], views: Sequence[memoryview], offset: int) -> None:
+    """Fill views, which stand for the bytes from `offset` on, from extents that cover them."""
+    position = 0
+    for view in views:
+        filled = 0
+        while filled < len(view):
+            extent, content = contents[position]
+            begin = offset - extent.start
+            count = min(len(view) - filled, extent.end - offset)
+            view[filled : filled + count] = content[begin : begin + count]
+            filled += count
+            offset += count
+            if offset == extent.end:
+                position += 1

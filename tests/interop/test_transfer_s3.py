@@ -1,0 +1,218 @@
+"""Transfers to and from two real S3 servers, judged by BentoML's own export and import of the same URLs."""
+
+import hashlib
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from store.errors import DamagedArchiveError, RemoteDeniedError, RemoteNotFoundError, SourceChangedError
+from store.location import Location
+from store.servers.s3_upload import MAX_OBJECT, MAX_PARTS, part_size
+from store.transfer import export_model, import_model, opened_exporter, opened_fetcher
+from tests.harness import ROOT, ended, home_of, make_model
+from tests.interop.conftest import Judge
+from tests.servers import S3Server
+
+_LARGE = 40 << 20  # bytes: three parts
+_FILES: dict[str | bytes, bytes | int] = {"weights.bin": os.urandom(_LARGE), "nested/leaf": b"x", "empty.bin": b""}
+
+
+@pytest.fixture(params=["seaweed", "rclone"])
+def server(request: pytest.FixtureRequest) -> S3Server:
+    found: S3Server = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture
+def bucket(server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    for name, value in {**home_of(tmp_path), **server.environment()}.items():
+        monkeypatch.setenv(name, value)
+    return server.new_bucket()
+
+
+@pytest.fixture
+def model(store: Path) -> Path:
+    return make_model(store, "demo:v1", _FILES)
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Path:
+    (tmp_path / "other" / "bentoml" / "models").mkdir(parents=True)
+    return tmp_path / "other"
+
+
+def same(model: Path, home: Path) -> None:
+    subprocess.run(["diff", "-r", str(model), str(home / "bentoml/models/demo/v1")], check=True)
+
+
+@given(st.one_of(st.integers(0, MAX_OBJECT), st.integers(0, 1000).map(lambda less: MAX_OBJECT - less)))
+def test_the_parts_of_an_object_are_such_as_s3_takes(length: int) -> None:
+    size = part_size(length)
+    assert 5 << 20 <= size <= 5 << 30
+    assert -(-length // size) <= MAX_PARTS
+
+
+def test_there_and_back(server: S3Server, bucket: str, model: Path, other: Path) -> None:
+    for number, name in enumerate(("m.bentomodel", "m.tar.gz", "m.zip", "m.tar")):
+        local = export_model("demo:v1", str(other / name))
+        assert export_model("demo:v1", f"s3://{bucket}/some/{name}", sha256=True) == f"s3://{bucket}/some/{name}"
+        content = server.content(bucket, f"some/{name}")
+        assert content == Path(local).read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        assert server.content(bucket, f"some/{name}.sha256").decode() == f"{digest}  {name}\n"
+        store = other / str(number)
+        store.mkdir()
+        assert import_model(f"s3://{bucket}/some/{name}", store=str(store)) == ("demo", "v1")
+        subprocess.run(["diff", "-r", str(model), str(store / "demo" / "v1")], check=True)
+    assert server.unfinished_uploads(bucket) == []
+    assert not any(Path(os.environ["TMPDIR"]).iterdir())
+
+
+def test_folder_there_and_back(server: S3Server, bucket: str, model: Path, other: Path) -> None:
+    export_model("demo:v1", bucket, "folder", protocol="s3", subpath="a/folder")
+    assert server.keys(bucket) == {
+        f"a/folder/{name}": (model / name).stat().st_size for name in ("model.yaml", *_FILES)
+    }
+    import_model(f"s3://{bucket}/a/folder", "folder", store=str(other / "bentoml/models"))
+    same(model, other)
+    assert server.unfinished_uploads(bucket) == []
+
+
+@pytest.mark.parametrize("server", ["seaweed"], indirect=True)
+@pytest.mark.usefixtures("model")
+def test_bentoml_reads_what_was_exported(bucket: str, other: Path) -> None:
+    for name in ("m.bentomodel", "m.zip"):
+        export_model("demo:v1", f"s3://{bucket}/{name}")
+        judge = other / name
+        judge.mkdir()
+        Judge("1.4").run(judge, "import", f"s3://{bucket}/{name}")
+        assert list(Judge("1.4").describe(judge)) == ["demo:v1"]
+        assert (judge / "bentoml/models/demo/v1/weights.bin").read_bytes() == _FILES["weights.bin"]
+
+
+@pytest.mark.parametrize("server", ["seaweed"], indirect=True)
+def test_what_bentoml_exported_is_imported(bucket: str, tmp_path: Path, other: Path) -> None:
+    Judge("1.4").run(tmp_path, "save")
+    saved = tmp_path / "bentoml/models/rich/v1.0-rc.1"
+    for path, *form in (("m.bentomodel",), ("m.tar.gz",), ("m.zip",), ("folder", "folder")):
+        Judge("1.4").run(tmp_path, "export", "rich:v1.0-rc.1", f"s3://{bucket}/{path}", *form)
+        store = other / path
+        store.mkdir()
+        import_model(f"s3://{bucket}/{path}", *form, store=str(store))
+        if form:  # objects have no empty folders
+            (store / "rich/v1.0-rc.1/an empty folder/within").mkdir(parents=True)
+        subprocess.run(["diff", "-r", str(saved), str(store / "rich/v1.0-rc.1")], check=True)
+
+
+@pytest.mark.parametrize("server", ["seaweed"], indirect=True)
+def test_the_same_name_in_a_folder_as_bentoml_gives(bucket: str, server: S3Server, store: Path, tmp_path: Path) -> None:
+    make_model(store, "demo:v1", {"small": b"x"})
+    ours = export_model("demo:v1", f"s3://{bucket}/ours/")
+    Judge("1.4").run(tmp_path, "export", "demo:v1", f"s3://{bucket}/theirs/")
+    assert ours == f"s3://{bucket}/ours/demo-v1.bentomodel"
+    assert set(server.keys(bucket)) == {"ours/demo-v1.bentomodel", "theirs/demo-v1.bentomodel"}
+
+
+def test_nothing_is_left_of_an_export_that_failed(server: S3Server, bucket: str, model: Path) -> None:
+    server.put(bucket, "there.tar", b"the old one")
+    with opened_exporter(None) as (models, exporter):
+        for name, form in (("there.tar", None), ("new.tar", None), ("folder", "folder")):
+            plan = exporter.plan(models.find("demo"), Location.parse(f"s3://{bucket}/{name}"), form)
+
+            def fail(_count: int) -> None:
+                raise KeyboardInterrupt
+
+            with pytest.raises(KeyboardInterrupt):
+                exporter.run(plan, fail)
+            (model / "weights.bin").write_bytes(os.urandom(_LARGE + 1))
+            with pytest.raises(SourceChangedError):
+                exporter.run(plan, lambda _count: None)
+            assert server.unfinished_uploads(bucket) == []
+            assert server.content(bucket, "there.tar") == b"the old one"
+            assert list(server.keys(bucket)) == ["there.tar"]
+
+
+@pytest.mark.usefixtures("model")
+def test_an_import_of_an_object_that_is_replaced_meanwhile(
+    seaweed: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: Path
+) -> None:
+    for name, value in {**home_of(tmp_path), **seaweed.environment()}.items():
+        monkeypatch.setenv(name, value)
+    bucket = seaweed.new_bucket()
+    url = export_model("demo:v1", f"s3://{bucket}/m.tar")
+    content = seaweed.content(bucket, "m.tar")
+    replaced = False
+
+    def replace(_count: int) -> None:
+        nonlocal replaced
+        if not replaced:
+            replaced = True
+            seaweed.put(bucket, "m.tar", content[:-1] + b"x")
+
+    with opened_fetcher(str(other)) as fetcher, pytest.raises((SourceChangedError, DamagedArchiveError)):
+        fetcher.fetch(Location.parse(url), replace)
+    assert not (other / "demo").exists()
+
+
+@pytest.mark.usefixtures("model")
+def test_what_is_not_there_and_who_may_not(server: S3Server, bucket: str, other: Path) -> None:
+    with pytest.raises(RemoteNotFoundError, match=f"s3://{bucket}/missing is not there"):
+        import_model(f"s3://{bucket}/missing", store=str(other))
+    with pytest.raises(RemoteNotFoundError):
+        import_model(f"s3://{bucket}/missing/", "folder", store=str(other))
+    with pytest.raises(RemoteNotFoundError):
+        export_model("demo:v1", "s3://no-such-bucket-here/m.tar")
+    with pytest.raises(RemoteDeniedError) as raised:
+        export_model("demo:v1", f"s3://{server.access_key}:a%2Fwrong-secret@{bucket}/m.tar")
+    assert "wrong-secret" not in str(raised.value)
+    assert server.keys(bucket) == {}
+    secret = server.secret_key.replace("/", "%2F")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        os.environ.pop(name)  # monkeypatch puts them back
+    export_model("demo:v1", f"s3://{server.access_key}:{secret}@{bucket}/m.tar")
+    assert list(server.keys(bucket)) == ["m.tar"]
+
+
+def test_neither_disk_nor_much_memory(seaweed: S3Server, tmp_path: Path, store: Path) -> None:
+    make_model(store, "big:v1", {"weights.bin": 400 << 20})
+    bucket = seaweed.new_bucket()
+    environment = {**os.environ, **home_of(tmp_path), **seaweed.environment()}
+
+    def no_disk() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4 << 20, 4 << 20))  # bytes of any file: the index is smaller
+
+    def peak(*arguments: str, limited: bool) -> int:
+        """Peak memory in bytes. Not as wait4 tells it: that counts this process's, from before the exec."""
+        with ended(
+            subprocess.Popen(
+                [sys.executable, "-m", "mount", *arguments],
+                cwd=ROOT,
+                env=environment,
+                preexec_fn=no_disk if limited else None,
+                stdout=subprocess.DEVNULL,
+            )
+        ) as process:
+            found = 0
+            while process.poll() is None:
+                status = Path(f"/proc/{process.pid}/status").read_text()
+                command = Path(f"/proc/{process.pid}/cmdline").read_bytes()
+                if b"-m\0mount" in command and "VmHWM" in status:
+                    found = int(status.split("VmHWM:")[1].split()[0]) << 10
+                time.sleep(0.01)
+            assert process.returncode == 0
+            return found
+
+    assert peak("export", "big:v1", f"s3://{bucket}/m.tar", "--quiet", limited=True) < 200_000_000
+    assert peak("import", f"s3://{bucket}/m.tar", "--store", str(_made(tmp_path / "o")), limited=False) < 200_000_000
+
+
+def _made(path: Path) -> Path:
+    path.mkdir()
+    return path

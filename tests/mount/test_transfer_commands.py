@@ -1,0 +1,217 @@
+"""`bentofs export` and `bentofs import`: what they print, how they exit, and that secrets stay secret."""
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.harness import ROOT, ended, home_of, make_model, wait_until
+from tests.servers import FtpServer, Proxy, S3Server
+
+_SECRET = "do-not-tell-9f8e7d"
+
+
+class Shell:
+    """Runs `bentofs` in a folder of its own, with homes that two tests of one command do not share."""
+
+    def __init__(self, base: Path) -> None:
+        self.base = base / "work"
+        self.base.mkdir()
+        self.environment = {**os.environ, **home_of(base), "PYTHONPATH": str(ROOT)}
+        self.store = base / "bentoml" / "models"
+        self.other = base / "other"
+        self.other.mkdir()
+
+    def command(self, *arguments: str | Path) -> list[str]:
+        return [sys.executable, "-m", "mount", *map(str, arguments)]
+
+    def __call__(self, *arguments: str | Path, **options: object) -> "subprocess.CompletedProcess[bytes]":
+        options.setdefault("env", self.environment)
+        return subprocess.run(  # type: ignore[call-overload,no-any-return]
+            self.command(*arguments), cwd=self.base, capture_output=True, timeout=60, check=False, **options
+        )
+
+    def succeeds(self, *arguments: str | Path, **options: object) -> str:
+        done = self(*arguments, **options)
+        assert (done.returncode, done.stderr) == (0, b""), done
+        return done.stdout.decode()
+
+    def fails(self, status: int, *arguments: str | Path, **options: object) -> str:
+        """One sentence, and a status that says of what kind it is."""
+        done = self(*arguments, **options)
+        errors = done.stderr.decode()
+        assert done.returncode == status, done
+        assert "Traceback" not in errors
+        if status != 2:
+            assert re.fullmatch(r"bentofs: [^\n]+\n", errors), errors
+        return errors
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    shell = Shell(tmp_path)
+    make_model(shell.store, "iris:v1", {"w": os.urandom(3 << 20)}, creation_time="2026-01-01T00:00:00+00:00")
+    make_model(shell.store, "iris:v2", {"w": b"2"})
+    yield shell
+    assert not any(Path(shell.environment["TMPDIR"]).iterdir())
+
+
+def test_there_and_back(shell: Shell) -> None:
+    said = shell.succeeds("export", "iris:v1", "m.tar")
+    assert re.fullmatch(rf"iris:v1 -> {shell.base}/m\.tar \(3\.2 MB, \d+\.\d s\)\n", said), said
+    said = shell.succeeds("import", "m.tar", "--store", shell.other)
+    assert re.fullmatch(rf"{shell.base}/m\.tar -> iris:v1: imported \(3\.2 MB, .* s\)\n", said), said
+    assert ": unchanged (" in shell.succeeds("import", "m.tar", "--store", shell.other)
+    assert shell.succeeds("import", "m.tar", "--store", shell.other, "--quiet") == ""
+    assert shell.succeeds("export", "iris", "--quiet") == ""
+    assert (shell.base / "iris-v2.bentomodel").exists()
+
+
+def test_json(shell: Shell) -> None:
+    said = json.loads(shell.succeeds("export", "iris:v1", "m.tar", "--json", "--sha256"))
+    digest = (shell.base / "m.tar.sha256").read_text().split()[0]
+    assert said.pop("seconds") >= 0
+    size = (shell.base / "m.tar").stat().st_size
+    assert said == {"tag": "iris:v1", "url": f"{shell.base}/m.tar", "size": size, "sha256": digest}
+    said = json.loads(shell.succeeds("import", "m.tar", "--json", "--store", shell.other))
+    assert (said["tag"], said["outcome"], said["sha256"], said["size"]) == ("iris:v1", "imported", digest, size)
+    done = shell("import", "m.tar", "missing", "--json", "--store", shell.other)
+    assert [json.loads(line).get("status", 0) for line in sorted(done.stdout.splitlines())] == [3, 0]
+
+
+def test_many_at_once(shell: Shell) -> None:
+    make_model(shell.store, "a-b:c", {"x": b"1"})
+    make_model(shell.store, "a:b-c", {"x": b"2"})
+    said = shell.succeeds("export", "--all", "all/", "--format", "zip", "--jobs", "4")
+    assert said.count(" -> ") == 4
+    found = sorted(str(path.relative_to(shell.base)) for path in shell.base.rglob("*.zip"))
+    # Two tags that make one name get a folder each.
+    assert found == ["all/a-b/a-b-c.zip", "all/a/a-b-c.zip", "all/iris-v1.zip", "all/iris-v2.zip"]
+    shell.succeeds("import", *found, "--store", shell.other)
+    subprocess.run(["diff", "-r", str(shell.store), str(shell.other)], check=True)
+    shell.succeeds("export", "iris:v1", "iris:v2", "two/", "--format", "folder")
+    assert sorted(os.listdir(shell.base / "two")) == ["iris-v1", "iris-v2"]
+    assert "several models" in shell.fails(2, "export", "iris:v1", "iris:v2", "file.zip")
+
+
+def test_standard_input_and_output(shell: Shell) -> None:
+    done = shell("export", "iris:v1", "-", "--format", "tar")
+    assert done.returncode == 0
+    assert b"iris:v1 -> standard output" in done.stderr
+    (shell.base / "m.tar").write_bytes(done.stdout)
+    with tarfile.open(shell.base / "m.tar") as archive:
+        assert archive.getnames() == ["model.yaml", "w"]
+    assert "standard input -> " not in shell.succeeds(
+        "import", "-", "--store", shell.other, input=done.stdout, env=shell.environment
+    )
+    with (shell.base / "m.tar").open("rb") as file:
+        assert ": unchanged" in shell.succeeds("import", "-", "--store", shell.other, stdin=file)
+    done = shell("export", "iris:v1", "-", "--format", "zip", "--quiet")
+    assert done.stderr == b""
+    # A zip with a link, which only the directory at its end tells of, from a pipe.
+    (shell.store / "iris/v1/link").symlink_to("w")
+    subprocess.run(["zip", "-qry", str(shell.base / "m.zip"), "."], cwd=shell.store / "iris/v1", check=True)
+    (shell.other / "iris/v1").rename(shell.base / "old")
+    shell.succeeds("import", "-", "--store", shell.other, input=(shell.base / "m.zip").read_bytes())
+    assert (shell.other / "iris/v1/link").read_bytes() == (shell.store / "iris/v1/w").read_bytes()
+    assert "one archive" in shell.fails(2, "export", "iris:v1", "iris:v2", "-")
+
+
+def test_statuses(shell: Shell) -> None:
+    shell.succeeds("export", "iris:v1", "m.tar")
+    shell.fails(2, "export")
+    shell.fails(2, "export", "iris:v1", "m", "--format", "rar")
+    shell.fails(2, "export", "iris:v1", "nope://x")
+    shell.fails(2, "export", "Not A Tag", "x")
+    shell.fails(3, "export", "missing:v1", "x")
+    shell.fails(3, "import", "missing.tar")
+    shell.fails(4, "import", _other_content(shell, "m2.tar"))
+    (shell.base / "junk").write_bytes(b"junk" * 1000)
+    shell.fails(5, "import", "junk")
+    (shell.base / "cut.tar").write_bytes((shell.base / "m.tar").read_bytes()[:100_000])
+    shell.fails(5, "import", "cut.tar")
+    shell.fails(5, "import", "m.tar", "--format", "zip")
+    shell.fails(6, "export", "iris:v1", "/dev/full", "--format", "tar")
+    aws = {"AWS_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": _SECRET}
+    assert _SECRET not in shell.fails(7, "import", "s3://b/k", env=shell.environment | aws)
+
+
+def _other_content(shell: Shell, name: str) -> str:
+    make_model(shell.other, "iris:v1", {"w": b"other"})
+    shell.succeeds("export", "iris:v1", name, "--store", shell.other)
+    return name
+
+
+def test_denied_and_credentials_from_the_environment(shell: Shell, ftp_server: FtpServer) -> None:
+    url = f"ftp://127.0.0.1:{ftp_server.port}/m.tar"
+    said = shell.fails(8, "export", "iris:v1", f"ftp://me:{_SECRET}@127.0.0.1:{ftp_server.port}/m.tar")
+    assert _SECRET not in said
+    environment = shell.environment | {"BENTOFS_USER": ftp_server.user, "BENTOFS_PASSWD": ftp_server.password}
+    said = shell.succeeds("export", "iris:v1", url, env=environment)
+    assert ftp_server.password not in said
+    assert (ftp_server.root / "m.tar").exists()
+    parts = ("--protocol", "ftp", "--subpath", "m.tar", "--user", ftp_server.user, "--passwd", ftp_server.password)
+    shell.succeeds("import", f"127.0.0.1:{ftp_server.port}", *parts, "--store", shell.other)
+    assert _SECRET not in shell.fails(2, "import", f"ftp://me:{_SECRET}@host/x", "--passwd", _SECRET)
+
+
+def test_no_secret_among_the_arguments_that_others_see(
+    shell: Shell, seaweed: S3Server, proxies: Callable[[int], Proxy]
+) -> None:
+    proxy = proxies(seaweed.port)
+    proxy.trouble = "hang"
+    environment = shell.environment | {"AWS_ENDPOINT_URL": proxy.endpoint}
+    url = f"s3://me:{_SECRET}@bucket/m.tar?token={_SECRET}"
+    command = shell.command("export", "iris:v1", url)
+    with ended(subprocess.Popen(command, env=environment, cwd=shell.base, stderr=subprocess.DEVNULL)) as process:
+        wait_until(lambda: proxy.connections, 30, "it connects")
+        seen = Path(f"/proc/{process.pid}/cmdline").read_bytes()
+    assert _SECRET.encode() not in seen
+    assert b"s3://bucket/m.tar" in seen
+    parts = ("--protocol", "s3", "--user", "me", "--passwd", _SECRET)
+    command = shell.command("export", "iris:v1", "bucket/m.tar", *parts)
+    with ended(subprocess.Popen(command, env=environment, cwd=shell.base, stderr=subprocess.DEVNULL)) as process:
+        before = proxy.connections
+        wait_until(lambda: proxy.connections > before, 30, "it connects")
+        seen = Path(f"/proc/{process.pid}/cmdline").read_bytes()
+    assert _SECRET.encode() not in seen
+
+
+def test_progress_on_a_terminal(shell: Shell) -> None:
+    """A bar with how much, how fast and how long still; nothing of it where there is no terminal."""
+    os.mkfifo(shell.base / "slow")
+    ours, theirs = pty.openpty()
+    try:
+        command = shell.command("export", "iris:v1", "slow", "--format", "tar")
+        with ended(
+            subprocess.Popen(
+                command,
+                env=shell.environment | {"TERM": "xterm", "COLUMNS": "120"},
+                cwd=shell.base,
+                stdout=subprocess.DEVNULL,
+                stderr=theirs,
+            )
+        ) as process:
+            seen = ""
+
+            def shows_rate() -> bool:
+                nonlocal seen
+                seen += os.read(ours, 10_000).decode(errors="replace")
+                return bool(re.search(r"iris:v1.*%.*/3\.\d MB.*/s.*\d:\d\d", seen))
+
+            with (shell.base / "slow").open("rb") as pipe:
+                pipe.read(1 << 20)
+                wait_until(shows_rate, 20, "a bar is shown")
+                while pipe.read(1 << 20):
+                    pass
+            assert process.wait(20) == 0
+    finally:
+        os.close(ours)
+        os.close(theirs)

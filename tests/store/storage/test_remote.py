@@ -1,0 +1,184 @@
+"""A store of objects, on a real S3 server and on fsspec's file system in memory."""
+
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import fsspec
+import pytest
+
+from store.catalog import ModelStore
+from store.errors import (
+    BadLocationError,
+    BadModelError,
+    NotFoundError,
+    RemoteDeniedError,
+    RemoteError,
+    SourceChangedError,
+    UnsafeMemberError,
+)
+from store.storage.base import Entry, Kind
+from store.storage.objects import ObjectInfo
+from store.storage.place import Place
+from store.storage.remote import RemoteStorage
+from store.tag import Tag
+from tests.buckets import Bucket
+from tests.harness import make_model
+from tests.servers import SeaweedServer
+
+
+@pytest.fixture
+def bucket(seaweed: SeaweedServer, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    made = Bucket(seaweed)
+    for name, value in made.environment().items():
+        monkeypatch.setenv(name, value)
+    return made
+
+
+@pytest.fixture
+def memory() -> Iterator[fsspec.AbstractFileSystem]:
+    fs = fsspec.filesystem("memory")
+    fs.mkdir("/some/models")
+    yield fs
+    fs.rm("/some", recursive=True)
+
+
+def opened(bucket: Bucket, **settings: float) -> RemoteStorage:
+    return Place.named(bucket.url, **settings).open_remote()
+
+
+def read(storage: RemoteStorage, entry: Entry) -> bytes:
+    assert entry.identity is not None
+    content = bytearray(entry.size)
+    storage.open_file(entry.source, entry.identity).read_into([memoryview(content)], 0)
+    return bytes(content)
+
+
+def test_folders_are_what_keys_have_in_common(bucket: Bucket) -> None:
+    for path in ("m/v1/model.yaml", "m/v1/a/b/c", "m/latest", "m-a/v1/model.yaml", "stray"):
+        bucket.put(path, path.encode())
+    storage = opened(bucket)
+    assert sorted(storage.list_folder("")) == [("m", Kind.FOLDER), ("m-a", Kind.FOLDER), ("stray", Kind.FILE)]
+    assert sorted(storage.list_folder("m")) == [("latest", Kind.FILE), ("v1", Kind.FOLDER)]
+    assert storage.list_folder("m/v1/a") == [("b", Kind.FOLDER)]
+    assert storage.status("m/v1/a/b").kind is Kind.FOLDER
+    assert storage.status("m/v1/a/b/c").kind is Kind.FILE
+    assert storage.read_small("m/latest", 100) == b"m/latest"
+    for missing in ("n", "m/v2", "m/v1/a/b/d", "m/v"):
+        with pytest.raises(NotFoundError):
+            storage.status(missing)
+    with pytest.raises(BadModelError, match="larger"):
+        storage.read_small("m/latest", 3)
+    with pytest.raises(BadModelError, match="regular"):
+        storage.read_small("m/v1", 3)
+
+
+def test_many_names_at_once(bucket: Bucket) -> None:
+    """Names that sort otherwise than their keys do, listed together, are what they are one by one."""
+    names = [f"m{end}" for end in ("", "-a", ".b", "0", "_", "-a.c", "a", "-", ".")] + [f"n{n}" for n in range(8)]
+    for number, name in enumerate(names):
+        for version in range(number % 3 + 1):
+            bucket.put(f"{name}/v{version}/model.yaml", name.encode())
+    together, alone = opened(bucket), opened(bucket)
+    together.prepare(names)
+    for name in names:
+        assert together.list_folder(name) == alone.list_folder(name), name
+
+
+@pytest.mark.parametrize("path", ["a/../../x", "./x", "a//b", "../x", "a\0b"])
+def test_keys_that_are_no_paths(bucket: Bucket, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    """S3 has them; the server of these tests, whose objects are files, does not, so they are put into its answer."""
+    bucket.put("m/v1/model.yaml", b"y")
+    storage = opened(bucket)
+    answer = storage.objects.list_objects("m/")
+    answer.objects.append(ObjectInfo(f"m/v1/{path}", 1, "e", 0))
+    monkeypatch.setattr(storage.objects, "list_objects", lambda _prefix, **_: answer)
+    with pytest.raises(UnsafeMemberError):
+        storage.walk("m/v1")
+
+
+def test_an_identity_is_the_same_in_every_process_and_changes_with_the_bytes(bucket: Bucket) -> None:
+    bucket.put("m/v1/model.yaml", b"y")
+    bucket.put("m/v1/w", b"1")
+    one, two = opened(bucket), opened(bucket)
+    (entry,) = (entry for entry in one.walk("m/v1")[0] if entry.path == "w")
+    assert entry in two.walk("m/v1")[0]
+    assert read(one, entry) == b"1"
+    bucket.put("m/v1/w", b"2")
+    with pytest.raises(SourceChangedError):
+        read(two, entry)
+    assert opened(bucket).status("m/v1/w").identity != entry.identity
+    (changed,) = (entry for entry in two.walk("m/v1")[0] if entry.path == "w")
+    assert read(two, changed) == b"2", "what was found out is not believed any longer"
+
+
+def test_a_manifest_speaks_of_the_bytes_it_was_made_for(bucket: Bucket, tmp_path: Path) -> None:
+    folder = make_model(tmp_path, "m:v1", {"run": b"#!", "w": b"1", "empty/": b""}, executable=["run"])
+    bucket.upload(tmp_path)
+    bucket.add_manifest("m:v1", folder)
+    bucket.put("m/v1/w", b"2")
+    entries = {entry.path: entry for entry in opened(bucket).walk("m/v1")[0]}
+    assert entries["run"].executable
+    assert entries["run"].crc32 is not None
+    assert entries["w"].crc32 is None
+    assert entries["empty"].is_folder
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[]", b'{"format": 2}', b'{"format": 1, "files": {"w": 1}, "folders": []}', b"[" * 100_000, b"\xff"],
+)
+def test_a_manifest_that_is_none(bucket: Bucket, content: bytes) -> None:
+    bucket.put("m/v1/model.yaml", b"y")
+    bucket.put("m/.v1.bentofs.json", content)
+    with pytest.raises(BadModelError, match="cannot be used"):
+        opened(bucket).walk("m/v1")
+
+
+def test_a_catalogue_in_memory(memory: fsspec.AbstractFileSystem, tmp_path: Path) -> None:
+    noise = random.Random(9).randbytes(3_000_000)
+    make_model(tmp_path, "m:v1", {"w": noise, "a/b": b"b"})
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            memory.pipe_file(f"/some/models/{path.relative_to(tmp_path)}", path.read_bytes())
+    storage = Place.named("memory://some/models").open_remote()
+    store = ModelStore(storage)
+    assert store.tags() == [Tag("m", "v1")]
+    entries = {entry.path: entry for entry in store.model(Tag("m", "v1")).entries}
+    assert read(storage, entries["w"]) == noise
+    memory.pipe_file("/some/models/m/v1/a/b", b"c")
+    with pytest.raises(SourceChangedError):
+        read(storage, entries["a/b"])
+
+
+def test_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Place.named("some/where").location == f"{Path.cwd()}/some/where"
+    assert Place.named("file:///some/where").location == "/some/where"
+    assert not Place.named("file:///some/where").is_remote
+    secret = Place.named("ftp://me:secret@host/x?key=secret", options={"password": "secret"})
+    assert secret.location == "ftp://host/x"
+    assert "secret" not in repr(secret)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(BadLocationError, match=r"nonsense.*no protocol"):
+        Place.named("nonsense://x/y")
+    with pytest.raises(BadLocationError, match="URLs"):
+        Place.named("/some/where", options={"key": "secret"})
+    with pytest.raises(RemoteError, match="no_such_option"):
+        Place.named("s3://bucket/x", options={"client_kwargs": {"no_such_option": json.dumps(1)}}, patience=2).open()
+
+
+def test_credentials_in_the_url(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for transfers, so for stores."""
+    bucket.put("m/v1/model.yaml", b"y")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    login = f"{bucket.server.access_key}:{quote(bucket.server.secret_key, '')}"
+    storage = Place.named(bucket.url.replace("://", f"://{login}@")).open_remote()
+    assert storage.list_folder("") == [("m", Kind.FOLDER)]
+    assert bucket.server.secret_key not in storage.location
+    with pytest.raises(RemoteDeniedError) as raised:
+        Place.named(bucket.url.replace("://", f"://{bucket.server.access_key}:wrong-secret@")).open_remote()
+    assert "wrong-secret" not in str(raised.value)
