@@ -66,7 +66,7 @@ class Incoming:
         )
         # What was uploaded would have to be fetched again; its checksums lie in its manifest.
         measure = (lambda _tag: None) if is_remote else measurer.measure
-        delivery = Delivery(self._session, self._importer, self._receipts, measure)
+        self._delivery = delivery = Delivery(self._session, self._importer, self._receipts, measure)
         self.dropbox = DropBox(self._session.spool, delivery, settings.mode)
         self._housekeeping = Housekeeping(self.dropbox, delivery, settings.settle_seconds)
         self._housekeeping.start()
@@ -79,6 +79,7 @@ class Incoming:
         if not is_quiet:
             self._ending.set()
             is_quiet = self._importer.close(_CLOSE_SECONDS)
+        self._delivery.close(_CLOSE_SECONDS)
         self._receipts.close()
         if is_quiet:
             self._session.close()
