@@ -5,19 +5,26 @@ ISA-L computes them at 10 GB/s, so that they can be taken from the bytes as they
 
 from __future__ import annotations
 
+import functools
 import threading
 from array import array
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 
 from isal.isal_zlib import crc32, crc32_combine
 
+from store.archive.chunks import CORES
 from store.archive.pieces import Piece, Views
 
 __all__ = ["BlockChecksums", "RunningChecksum", "crc32", "crc32_combine", "crc32_of", "crc32_of_repeated"]
 
 _BUFFER = 256 << 10  # bytes read at a time: fits the processor's second-level cache
+_THREADS = min(4, CORES)  # that read one range
+_STRIPE = 4 << 20  # bytes that each of them reads at most before all are put together,
+_WORTH_A_THREAD = 512 << 10  # and at least
 _PARTS_KEPT = 256  # runs kept that arrived ahead of the first gap; more than that and the gap is read again
 _RUNNING_KEPT = 64  # blocks that are partly known
+_local = threading.local()  # `buffer`, of each thread; `helps`, if it is one of the pool
 
 
 class RunningChecksum:
@@ -138,15 +145,38 @@ class BlockChecksums:
 
 
 def crc32_of(piece: Piece, start: int, length: int, crc: int = 0) -> int:
-    """The CRC-32 of a range of a piece, continued from `crc`; reads it in bounded memory."""
-    buffer = memoryview(bytearray(min(_BUFFER, length)))
+    """The CRC-32 of a range of a piece, continued from `crc`; read in bounded memory, on a few cores at once."""
     while length:
-        part = buffer[: min(len(buffer), length)]
+        stripe = min(_STRIPE, -(-length // _THREADS))
+        if stripe < _WORTH_A_THREAD or getattr(_local, "helps", False):  # helpers must not wait for one another
+            return _crc32_of_part(piece, start, length, crc)
+        window = min(length, stripe * _THREADS)
+        parts = [(start + at, min(stripe, window - at)) for at in range(0, window, stripe)]
+        others = [_pool().submit(_crc32_of_part, piece, at, size, 0) for at, size in parts[1:]]
+        crc = _crc32_of_part(piece, *parts[0], crc)
+        for (_, size), other in zip(parts[1:], others, strict=True):
+            crc = crc32_combine(crc, other.result(), size)
+        start += window
+        length -= window
+    return crc
+
+
+def _crc32_of_part(piece: Piece, start: int, length: int, crc: int) -> int:
+    buffer: memoryview | None = getattr(_local, "buffer", None)
+    if buffer is None:
+        buffer = _local.buffer = memoryview(bytearray(_BUFFER))
+    while length:
+        part = buffer[: min(_BUFFER, length)]
         piece.read_into([part], start)
         crc = crc32(part, crc)
         start += len(part)
         length -= len(part)
     return crc
+
+
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_THREADS - 1, "checksum", lambda: setattr(_local, "helps", True))
 
 
 def crc32_of_repeated(pattern: bytes, count: int, crc: int = 0) -> int:

@@ -4,6 +4,8 @@ import itertools
 import random
 import threading
 import zlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given
@@ -96,7 +98,38 @@ def test_repeated(pattern: bytes, count: int, before: bytes) -> None:
 def test_of_a_range_of_a_piece(length: int) -> None:
     piece = Memory(random.Random(2).randbytes(length + 20))
     assert crc32_of(piece, 10, length, 99) == zlib.crc32(piece.content[10 : 10 + length], 99)
-    assert piece.bytes_read == length
+
+
+@pytest.mark.parametrize("length", [1 << 20, (1 << 20) + 1, (4 << 20) - 1, (8 << 20) + 77, (16 << 20) + 1, 17_000_003])
+def test_long_ranges_are_read_by_several_threads(length: int) -> None:
+    content = random.Random(length).randbytes(length + 10)
+    piece = Memory(content)
+    assert crc32_of(piece, 3, length, 12345) == zlib.crc32(content[3 : 3 + length], 12345)
+
+
+def test_what_another_thread_cannot_read_is_raised() -> None:
+    class Damaged(Memory):
+        def read_into(self, views: Sequence[memoryview], offset: int) -> None:
+            if offset + len(views[0]) > 1_900_000:
+                raise OSError("cannot be read")
+            super().read_into(views, offset)
+
+    with pytest.raises(OSError, match="cannot be read"):
+        crc32_of(Damaged(bytes(2_000_000)), 0, 2_000_000)
+
+
+def test_pieces_that_compute_such_sums_themselves() -> None:
+    """More ranges within ranges than there are threads."""
+
+    class Nested(Memory):
+        def read_into(self, views: Sequence[memoryview], offset: int) -> None:
+            assert crc32_of(Memory(bytes(1 << 20)), 0, 1 << 20) == zlib.crc32(bytes(1 << 20))
+            super().read_into(views, offset)
+
+    content = random.Random(5).randbytes(9 << 20)
+    with ThreadPoolExecutor(8) as threads:
+        sums = [threads.submit(crc32_of, Nested(content), 0, len(content)) for _ in range(8)]
+        assert {each.result(60) for each in sums} == {zlib.crc32(content)}
 
 
 class TestBlockChecksums:
