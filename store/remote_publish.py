@@ -12,17 +12,16 @@ Threading: any thread; several hosts may publish the same tag at once.
 from __future__ import annotations
 
 import functools
-import hashlib
 import logging
 import os
 import secrets
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-from store.archive.checksum import crc32
 from store.archive.pieces import Literal
 from store.claims import Claim
 from store.comparison import first_difference
+from store.digester import RunningDigest
 from store.errors import (
     BadModelError,
     ModelExistsError,
@@ -53,7 +52,6 @@ log = logging.getLogger(__name__)
 _UPLOADS = 4  # files at once
 _ATTEMPTS = 10  # to write `latest`, while others do
 _MAX_KEY = 1024  # bytes, in S3
-_READ = 1 << 20
 
 
 def publisher_for(storage: Storage, session: Session, stops: Stops) -> Publisher:
@@ -240,12 +238,11 @@ class _Publication:
         known = self._staged.files.get(entry.path)
         if known is not None:
             return known.crc32, known.sha256
-        digest, crc = hashlib.sha256(), 0
+        digest = RunningDigest()
         with writing(entry.path), open(os.path.join(self._staged.path, entry.path), "rb") as file:
-            while part := file.read(_READ):
-                digest.update(part)
-                crc = crc32(part, crc)
-        return crc, digest.hexdigest()
+            digest.update_from(file.fileno(), 0, entry.size)
+        sha256, crc = digest.result()
+        return crc, sha256
 
     def _content(self, entry: Entry) -> bytes:
         with writing(entry.path), open(os.path.join(self._staged.path, entry.path), "rb") as file:
