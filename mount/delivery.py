@@ -7,9 +7,12 @@ Knows no FUSE. Threading: any thread.
 from __future__ import annotations
 
 import errno
+import functools
 import itertools
 import logging
 import os
+import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -17,10 +20,11 @@ from mount.dropnames import CHECKSUM_SUFFIX, CHECKSUMS, ERROR_SUFFIX, final_path
 from mount.errors import errno_of
 from mount.upload import Upload
 from store.archive.arriving import ArrivingFile
+from store.archive.digest import ArchiveDigest
 from store.errors import DamagedArchiveError, NoSpaceError, StoreError
 from store.importing import Importer, StagedImport
 from store.publish import Outcome
-from store.receipts import Receipts, ReceiptState
+from store.receipts import Receipt, Receipts, ReceiptState
 from store.staging import Session
 from store.sums import read_sums
 from store.tag import Tag
@@ -29,6 +33,7 @@ from store.text import printable
 log = logging.getLogger(__name__)
 
 _NO_SUMS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
+_DIGEST_SECONDS = 60.0  # how long a file of checksums waits for the SHA-256 of what it is of
 _NOTE_LIMIT = 1 << 20  # bytes of a file of checksums that are read
 _STATES = {
     Outcome.IMPORTED: ReceiptState.IMPORTED,
@@ -49,10 +54,22 @@ class Delivery:
         self._importer = importer
         self._receipts = receipts
         self._user = os.geteuid()
+        self._lock = threading.Lock()
+        self._digests: dict[int, ArchiveDigest] = {}  # by receipt: still in the making
+
+    def close(self, seconds: float) -> None:
+        """Wait so long at most until the SHA-256s of what was imported are made; what is missing then stays unknown."""
+        until = time.monotonic() + seconds
+        with self._lock:
+            digests = list(self._digests.values())
+        for digest in digests:
+            if not digest.wait(max(0.0, until - time.monotonic())):
+                log.info("the SHA-256 of an upload was given up: the mount ends")
+                digest.stop()
 
     def stage(self, arriving: ArrivingFile) -> StagedImport:
         """As `Importer.stage`."""
-        return self._importer.stage(arriving)
+        return self._importer.stage(arriving, digest_later=True)
 
     def check_room(self, wanted: int) -> None:
         """Raises NoSpaceError: there is no room for so many bytes, the staged ones counted."""
@@ -80,7 +97,7 @@ class Delivery:
             StoreError: why it could not be. What was staged is discarded.
         """
         try:
-            self._check_sums(path, ready.sha256)
+            self._check_sums(path, ready)
             outcome = self._importer.publish(ready, move_latest=self._may_move_latest(upload.uid, ready.tag))
         except BaseException as error:
             ready.discard()
@@ -172,8 +189,10 @@ class Delivery:
         """
         folder = path.rpartition("/")[0]
         for name, stated in self._read_sums(path).items():
-            imported = self._receipts.answer(f"{folder}/{name}" if folder else name)
-            if imported is not None and imported.sha256 not in (None, stated):
+            imported = self._imported_as(f"{folder}/{name}" if folder else name)
+            if imported is not None and imported.sha256 is None:
+                log.warning("%s is not compared with %s: its SHA-256 is not known", printable(name), printable(path))
+            elif imported is not None and imported.sha256 != stated:
                 error = DamagedArchiveError(
                     f"{printable(name)} was imported, but it is not the file that {printable(path)} is of: its SHA-256 "
                     f"is {imported.sha256}"
@@ -229,6 +248,10 @@ class Delivery:
         receipt, upload.receipt = upload.receipt, None
         if not receipt:
             receipt = self._receipts.begin(self._session.name, path, upload.uid)
+        if ready.digest is not None:
+            with self._lock:
+                self._digests[receipt] = ready.digest
+            ready.digest.when_made(functools.partial(self._digested, receipt))
         info = ready.staged.info
         self._receipts.finish(
             receipt,
@@ -238,19 +261,33 @@ class Delivery:
             mtime_ns=look.st_mtime_ns,
             tag=str(info.tag),
             creation_time=info.creation_time.isoformat(),
-            sha256=ready.sha256,
         )
+
+    def _digested(self, receipt: int, sha256: str) -> None:
+        self._receipts.set_sha256(receipt, sha256)
+        with self._lock:
+            self._digests.pop(receipt, None)
+
+    def _imported_as(self, path: str) -> Receipt | None:
+        """What was imported under this path, once its SHA-256 is made."""
+        imported = self._receipts.answer(path)
+        with self._lock:
+            digest = self._digests.get(imported.id) if imported is not None else None
+        if digest is None:
+            return imported
+        digest.wait(_DIGEST_SECONDS)
+        return self._receipts.answer(path)
 
     def _may_move_latest(self, uid: int, tag: Tag) -> bool:
         """One user's upload does not move the `latest` of a name that others brought in."""
         return uid == self._user or not self._importer.has_name(tag.name)
 
-    def _check_sums(self, path: str, sha256: str | None) -> None:
+    def _check_sums(self, path: str, ready: StagedImport) -> None:
         """Compare with the checksums that came along before the file did."""
         folder, _, name = path.rpartition("/")
         for note in (f"{path}{CHECKSUM_SUFFIX}", f"{folder}/{CHECKSUMS}" if folder else CHECKSUMS):
             stated = self._read_sums(note).get(name)
-            if stated is not None and stated != sha256:
+            if stated is not None and (ready.sha256 is None or stated != ready.sha256()):
                 raise DamagedArchiveError(f"it does not have the SHA-256 that {printable(note)} states: copy it again")
 
     def _read_sums(self, path: str) -> dict[str, str]:

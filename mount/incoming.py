@@ -67,7 +67,7 @@ class Incoming:
         )
         # What was uploaded would have to be fetched again; its checksums lie in its manifest.
         measure = (lambda _tag: None) if is_remote else measurer.measure
-        delivery = Delivery(self._session, self._importer, self._receipts, measure)
+        self._delivery = delivery = Delivery(self._session, self._importer, self._receipts, measure)
         self._spool = Spool(self._session.spool, delivery)
         self.dropbox = DropBox(self._spool, delivery, settings.mode)
         self._housekeeping = Housekeeping(self._spool, self.dropbox.folders, delivery, settings.settle_seconds)
@@ -81,6 +81,7 @@ class Incoming:
         if not is_quiet:
             self._ending.set()
             is_quiet = self._importer.close(_CLOSE_SECONDS)
+        self._delivery.close(_CLOSE_SECONDS)
         self._receipts.close()
         if is_quiet:
             self._session.close()

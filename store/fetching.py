@@ -128,15 +128,16 @@ class Fetcher:
             state = ReceiptState.REFUSED if is_refused else ReceiptState.INTERRUPTED
             self._receipts.finish(receipt, state, error=str(error) or "interrupted")
             raise
+        sha256 = ready.sha256() if ready.sha256 is not None else None
         self._receipts.finish(
             receipt,
             ReceiptState(outcome.value),
             size=counted.total,
             tag=str(ready.tag),
             creation_time=ready.staged.info.creation_time.isoformat(),
-            sha256=ready.sha256,
+            sha256=sha256,
         )
-        return Imported(ready.tag, outcome, counted.total, ready.sha256)
+        return Imported(ready.tag, outcome, counted.total, sha256)
 
     def _fetch_file(self, location: Location, kinds: tuple[Kind, ...], counted: _Counted) -> StagedImport:
         path = location.path
@@ -314,7 +315,7 @@ def _checked(ready: StagedImport, sums: bytes, location: Location) -> StagedImpo
     """Compare with what the file of sums beside it states."""
     name = os.path.basename(location.path)
     stated = read_sums(sums, name).get(name)
-    if stated is not None and stated != ready.sha256:
+    if stated is not None and (ready.sha256 is None or stated != ready.sha256()):
         ready.discard()
         raise DamagedArchiveError(
             f"{location.shown} does not have the SHA-256 that {printable(name + SUFFIX)} beside it states"

@@ -7,7 +7,6 @@ Threading: an `Importer` may be used from any thread, for any number of imports 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 import time
@@ -16,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from store.archive.arriving import ArrivingFile, DigestedFile
+from store.archive.digest import ArchiveDigest
 from store.archive.extract import extract
 from store.archive.target import Target
 from store.catalog import ModelStore
@@ -30,21 +30,26 @@ from store.staging import Session
 from store.tag import Tag
 from store.writing import remove_tree
 
-_READ = 1 << 20  # bytes digested at a time
-
 
 @dataclass
 class StagedImport:
     """A model that is ready to be published."""
 
     staged: Staged
-    sha256: str | None  # of the archive, hexadecimal
-    discard: Callable[[], None]  # removes it
+    sha256: Callable[[], str] | None  # of the archive, hexadecimal; waits until it is made
+    clear: Callable[[], None]  # removes what is staged, or what is left of it once it is published
+    digest: ArchiveDigest | None = None  # where `sha256` may still be in the making
     verdict: Verdict | None = None  # how it compares with the store's model of its tag, if that is known
 
     @property
     def tag(self) -> Tag:
         return self.staged.info.tag
+
+    def discard(self) -> None:
+        """Give it up."""
+        if self.digest is not None:
+            self.digest.stop()
+        self.clear()
 
 
 class Importer:
@@ -75,20 +80,25 @@ class Importer:
         self._under_way = 0
         self._closed = False
 
-    def stage(self, arriving: ArrivingFile) -> StagedImport:
-        """Stage an archive while it arrives.
+    def stage(self, arriving: ArrivingFile, *, digest_later: bool = False) -> StagedImport:
+        """Stage an archive while it arrives. `digest_later`: its SHA-256 may still be in the making then.
 
         Raises:
             StoreError: why it cannot be imported. Nothing of it is left.
         """
         if isinstance(arriving, DigestedFile):
-            return self._stage(lambda target: extract(arriving, target), arriving.sha256)
-        digest = _ArchiveDigest(arriving)
+            ready = self._stage(lambda target: extract(arriving, target))
+            ready.sha256 = arriving.sha256
+            return ready
+        digest = ArchiveDigest(arriving, later=digest_later)
         try:
-            return self._stage(lambda target: extract(digest, target), digest.finish)
+            ready = self._stage(lambda target: extract(digest, target))
+            digest.end()
         except BaseException:
             digest.stop()
             raise
+        ready.sha256, ready.digest = digest.value, digest
+        return ready
 
     def stage_members(self, fill: Callable[[Target], None]) -> StagedImport:
         """Stage what `fill` puts into the target that it is given.
@@ -96,15 +106,15 @@ class Importer:
         Raises:
             StoreError: why it cannot be imported. Nothing of it is left.
         """
-        return self._stage(fill, None)
+        return self._stage(fill)
 
-    def _stage(self, fill: Callable[[Target], None], sha256: Callable[[], str] | None) -> StagedImport:
+    def _stage(self, fill: Callable[[Target], None]) -> StagedImport:
         with self._working():
             model = self._new_model()
             try:
                 fill(model)
                 staged = model.finish()
-                return StagedImport(staged, sha256() if sha256 is not None else None, model.discard)
+                return StagedImport(staged, None, model.discard)
             except BaseException:
                 model.discard()
                 raise
@@ -138,7 +148,7 @@ class Importer:
             outcome = self._publisher.publish(
                 ready.staged, overwrite=self._overwrite, move_latest=move_latest, verdict=ready.verdict
             )
-            ready.discard()
+            ready.clear()
         self._store.expire(info.tag.name)
         self._keep_what_was_learnt(ready.staged, outcome)
         return outcome
@@ -205,79 +215,6 @@ class Importer:
             raise ModelExistsError(
                 f"{info.tag} is in the store with another model.yaml: delete it there first, or use --overwrite"
             )
-
-
-class _ArchiveDigest:
-    """The SHA-256 of an archive, made in a thread of its own behind whoever reads it (`ArrivingFile`)."""
-
-    def __init__(self, arriving: ArrivingFile) -> None:
-        self._arriving = arriving
-        self._descriptor = descriptor = arriving.fileno()
-        if descriptor is None:
-            raise ValueError("its bytes are in no file: it must make its digest itself")
-        self._condition = threading.Condition()
-        self._seen = 0  # bytes that a reader has had, so that they are there
-        self._ended = False
-        self._stopped = False
-        self._digest = hashlib.sha256()
-        self._error: OSError | None = None
-        self._thread = threading.Thread(target=self._follow, args=(descriptor,), name="digest", daemon=True)
-        self._thread.start()
-
-    def read_into(self, view: memoryview, offset: int) -> int:
-        """As `ArrivingFile.read_into`."""
-        count = self._arriving.read_into(view, offset)
-        with self._condition:
-            if offset + count > self._seen:
-                self._seen = offset + count
-                self._condition.notify()
-        return count
-
-    def length(self) -> int:
-        """As `ArrivingFile.length`."""
-        return self._arriving.length()
-
-    def fileno(self) -> int | None:
-        """As `ArrivingFile.fileno`."""
-        return self._descriptor
-
-    def finish(self) -> str:
-        """The digest of the whole, hexadecimal."""
-        length = self._arriving.length()
-        with self._condition:
-            self._seen, self._ended = length, True
-            self._condition.notify()
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
-        return self._digest.hexdigest()
-
-    def stop(self) -> None:
-        """End without a digest."""
-        with self._condition:
-            self._stopped = self._ended = True
-            self._condition.notify()
-        self._thread.join()
-
-    def _follow(self, descriptor: int) -> None:
-        buffer = memoryview(bytearray(_READ))
-        done = 0
-        try:
-            while not self._stopped:
-                with self._condition:
-                    while self._seen - done < _READ and not self._ended:
-                        self._condition.wait()
-                    end = self._seen
-                while done < end and not self._stopped:
-                    count = os.preadv(descriptor, [buffer[: min(_READ, end - done)]], done)
-                    if not count:
-                        raise OSError(f"the upload became shorter at {done} bytes")
-                    self._digest.update(buffer[:count])
-                    done += count
-                if self._ended and done >= self._seen:
-                    return
-        except OSError as error:
-            self._error = error
 
 
 def current_umask() -> int:

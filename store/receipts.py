@@ -197,6 +197,10 @@ class Receipts:
         """Change the mtime of what `answer` gives for a path."""
         self._write("UPDATE receipts SET mtime_ns=? WHERE answers AND path=?", (_text(mtime_ns), os.fsencode(path)))
 
+    def set_sha256(self, receipt: int, sha256: str) -> None:
+        """The SHA-256 of the upload, hexadecimal, which became known after the import ended."""
+        self._write("UPDATE receipts SET sha256=? WHERE id=?", (sha256, receipt))
+
     def forget(self, path: str) -> None:
         """Have `answer` give nothing for a path any more; the outcome stays in the record."""
         self._write("UPDATE receipts SET answers=0 WHERE answers AND path=?", (os.fsencode(path),))
