@@ -1,13 +1,10 @@
-"""The one place that touches fusepy and ctypes: libfuse's callbacks, and the threads that serve them.
+"""libfuse's callbacks, as file system operations, and the session in which threads serve them (`mount.libfuse` is what
+they look like in C).
 
-Of fusepy this uses the loaded library and the structures. Its `FUSE` class is not used, for three measured reasons: it
-makes a Python thread state for every callback and drops it again; it copies every read through a `bytes`; and an
-OSError without errno that escapes an operation becomes a clean end of file (fusepy #124, #142).
-
-Here, callbacks run on a Python thread that lives in libfuse's session loop and finds its state made and its
-thread-locals kept. File bytes go straight into libfuse's buffer. Every callback ends in an int, whatever happens
-in it. When all threads are stuck for some milliseconds, more are added, so that slow operations never starve others;
-those end when they are no longer needed.
+Callbacks run on a Python thread that lives in libfuse's session loop and finds its state made and its thread-locals
+kept. File bytes go straight into libfuse's buffer. Every callback ends in an int, whatever happens in it. When all
+threads are stuck for some milliseconds, more are added, so that slow operations never starve others; those end when
+they are no longer needed.
 
 Stopping: signals are blocked everywhere and awaited by the main thread, which unmounts first; every thread's next read
 of the device then says that there is no device. (libfuse's own signal handlers end only one of several loops.)
@@ -16,19 +13,16 @@ of the device then says that there is no device. (libfuse's own signal handlers 
 from __future__ import annotations
 
 import ctypes
-import errno
 import logging
 import os
 import signal
 import stat
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import fuse
-
+from mount import libfuse
 from mount.errors import errno_of
 from mount.nodes import Attributes
 from mount.operations import Opened, Operations
@@ -57,54 +51,6 @@ _OPTIONS = (
     f"max_background={MAX_WORKERS}",
     f"congestion_threshold={MAX_WORKERS}",
 )
-
-_int, _pointer, _text = ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p
-_size, _offset = ctypes.c_size_t, ctypes.c_int64
-_FILLER = ctypes.CFUNCTYPE(_int, _pointer, _text, _pointer, _offset)
-# Pointers stay plain numbers: ctypes would make an object for each.
-_CALLBACKS: dict[str, Any] = {
-    "getattr": ctypes.CFUNCTYPE(_int, _text, _pointer),
-    "fgetattr": ctypes.CFUNCTYPE(_int, _pointer, _pointer, _pointer),
-    "readlink": ctypes.CFUNCTYPE(_int, _text, _pointer, _size),
-    "opendir": ctypes.CFUNCTYPE(_int, _text, _pointer),
-    "readdir": ctypes.CFUNCTYPE(_int, _pointer, _pointer, _FILLER, _offset, _pointer),
-    "releasedir": ctypes.CFUNCTYPE(_int, _pointer, _pointer),
-    "open": ctypes.CFUNCTYPE(_int, _text, _pointer),
-    "read": ctypes.CFUNCTYPE(_int, _pointer, _pointer, _size, _offset, _pointer),
-    "release": ctypes.CFUNCTYPE(_int, _pointer, _pointer),
-    "access": ctypes.CFUNCTYPE(_int, _text, _int),
-    "statfs": ctypes.CFUNCTYPE(_int, _text, _pointer),
-    "unlink": ctypes.CFUNCTYPE(_int, _text),
-    "create": ctypes.CFUNCTYPE(_int, _text, ctypes.c_uint, _pointer),
-    "write": ctypes.CFUNCTYPE(_int, _pointer, _pointer, _size, _offset, _pointer),
-    "flush": ctypes.CFUNCTYPE(_int, _pointer, _pointer),
-    "fsync": ctypes.CFUNCTYPE(_int, _pointer, _int, _pointer),
-    "fsyncdir": ctypes.CFUNCTYPE(_int, _pointer, _int, _pointer),
-    "ftruncate": ctypes.CFUNCTYPE(_int, _pointer, _offset, _pointer),
-    "truncate": ctypes.CFUNCTYPE(_int, _text, _offset),
-    "rename": ctypes.CFUNCTYPE(_int, _text, _text),
-    "mkdir": ctypes.CFUNCTYPE(_int, _text, ctypes.c_uint),
-    "rmdir": ctypes.CFUNCTYPE(_int, _text),
-    "utimens": ctypes.CFUNCTYPE(_int, _text, _pointer),
-    "chmod": ctypes.CFUNCTYPE(_int, _text, ctypes.c_uint),
-    "chown": ctypes.CFUNCTYPE(_int, _text, ctypes.c_uint, ctypes.c_uint),
-    "mknod": ctypes.CFUNCTYPE(_int, _text, ctypes.c_uint, ctypes.c_ulong),
-    "symlink": ctypes.CFUNCTYPE(_int, _text, _text),
-    "link": ctypes.CFUNCTYPE(_int, _text, _text),
-    # Reading extended attributes is left out on purpose: libfuse then says so once, and the kernel never asks again.
-    "setxattr": ctypes.CFUNCTYPE(_int, _text, _text, _pointer, _size, _int),
-    "removexattr": ctypes.CFUNCTYPE(_int, _text, _text),
-}
-_UTIME_NOW, _UTIME_OMIT = (1 << 30) - 1, (1 << 30) - 2  # nanoseconds that mean something else, utimensat(2)
-
-
-def _fuse_operations() -> type[ctypes.Structure]:
-    """fusepy's structure with our prototypes in it."""
-    fields = [(name, _CALLBACKS.get(name, kind), *rest) for name, kind, *rest in fuse.fuse_operations._fields_]
-    return type("fuse_operations", (ctypes.Structure,), {"_fields_": fields})
-
-
-_handle_of = fuse.fuse_file_info.fh.offset
 
 
 def block_signals() -> None:
@@ -136,24 +82,10 @@ class Session:
         `block_signals` must have been called before any thread was started. `ready` is called from another thread once
         the mount answers. False if it could not be mounted (libfuse has then said why on standard error).
         """
-        library = _library()
-        callbacks = self._callbacks()
-        arguments = [os.fsencode(argument) for argument in self._arguments]
-        argv = (ctypes.c_char_p * len(arguments))(*arguments)
-        real_mountpoint, multithreaded = ctypes.c_void_p(), ctypes.c_int()
-        handle = library.fuse_setup(
-            len(arguments),
-            argv,
-            ctypes.byref(callbacks),
-            ctypes.sizeof(callbacks),
-            ctypes.byref(real_mountpoint),
-            ctypes.byref(multithreaded),
-            None,
-        )
-        if not handle:
+        mount = libfuse.LibfuseMount.mount(self._arguments, self._callbacks())
+        if mount is None:
             return False
-        session = library.fuse_get_session(handle)
-        self._workers.start(lambda: library.fuse_session_loop(session), lambda: _one_by_one(library, session))
+        self._workers.start(mount.serve, mount.one_by_one)
         main_thread = threading.get_ident()
         self._workers.on_end(lambda: signal.pthread_kill(main_thread, signal.SIGTERM))
         threading.Thread(target=self._announce, args=(ready,), name="ready", daemon=True).start()
@@ -162,7 +94,7 @@ class Session:
         if not self._workers.have_ended():
             self._unmount()
         if self._workers.await_end(GRACE_SECONDS):
-            library.fuse_teardown(handle, real_mountpoint)
+            mount.tear_down()
         else:
             # Detached, but files are still open. When this process ends, the kernel answers their readers an error.
             log.info("ended while files were open")
@@ -190,24 +122,23 @@ class Session:
                 return
         log.error("%s could not be unmounted: try `fusermount -u -z %s`", self._mountpoint, self._mountpoint)
 
-    def _callbacks(self) -> ctypes.Structure:
-        """libfuse's table of callbacks; it must live as long as the mount."""
-        table = _fuse_operations()()
+    def _callbacks(self) -> Any:
+        """libfuse's table of callbacks."""
+        table = libfuse.new_table()
         for name, prototype, *_ in table._fields_:
-            if name in _CALLBACKS and (name != "flush" or self._operations.takes_uploads):
+            if name in libfuse.CALLBACKS and (name != "flush" or self._operations.takes_uploads):
                 setattr(table, name, prototype(self._workers.guard(name, getattr(self, f"_{name}"), _answer)))
         # Reads and the like come without a path, which libfuse would otherwise put together for each of them.
-        setattr(table, "flag_nullpath_ok", 1)  # noqa: B010 - a field that mypy does not know
-        setattr(table, "flag_nopath", 1)  # noqa: B010
-        setattr(table, "flag_utime_omit_ok", 1)  # noqa: B010 - else setting one time alone is lost
+        table.flag_nullpath_ok = table.flag_nopath = 1
+        table.flag_utime_omit_ok = 1  # else setting one time alone is lost
         return table
 
     def _getattr(self, path: bytes, target: int) -> int:
-        self._fill(target, self._operations.getattr(os.fsdecode(path), _calling_thread))
+        self._fill(target, self._operations.getattr(os.fsdecode(path), libfuse.calling_thread))
         return 0
 
     def _fgetattr(self, _path: int, target: int, info: int) -> int:
-        self._fill(target, self._operations.fgetattr(_number(info)))
+        self._fill(target, self._operations.fgetattr(libfuse.number_in(info)))
         return 0
 
     def _readlink(self, path: bytes, target: int, size: int) -> int:
@@ -216,16 +147,16 @@ class Session:
         return 0
 
     def _opendir(self, path: bytes, info: int) -> int:
-        _set_number(info, self._operations.opendir(os.fsdecode(path)))
+        libfuse.set_number(info, self._operations.opendir(os.fsdecode(path)))
         return 0
 
     def _readdir(self, _path: int, buffer: int, fill: Callable[..., int], _offset: int, info: int) -> int:
-        look = fuse.c_stat()
+        look = libfuse.Stat()
         at = ctypes.addressof(look)
         look.st_mode = 0o040000
         fill(buffer, b".", at, 0)
         fill(buffer, b"..", at, 0)
-        for name, mode, inode in self._operations.readdir(_number(info)):
+        for name, mode, inode in self._operations.readdir(libfuse.number_in(info)):
             look.st_mode = mode
             look.st_ino = inode
             if fill(buffer, os.fsencode(name), at, 0):
@@ -233,49 +164,48 @@ class Session:
         return 0
 
     def _releasedir(self, _path: int, info: int) -> int:
-        self._operations.releasedir(_number(info))
+        self._operations.releasedir(libfuse.number_in(info))
         return 0
 
     def _open(self, path: bytes, info: int) -> int:
-        what = fuse.fuse_file_info.from_address(info)
-        _set_opened(what, self._operations.open(os.fsdecode(path), what.flags, _calling_user()))
+        flags = libfuse.FileInfo.from_address(info).flags
+        _set_opened(info, self._operations.open(os.fsdecode(path), flags, libfuse.calling_user()))
         return 0
 
     def _create(self, path: bytes, mode: int, info: int) -> int:
-        opened = self._operations.create(os.fsdecode(path), mode, _calling_user())
-        _set_opened(fuse.fuse_file_info.from_address(info), opened)
+        _set_opened(info, self._operations.create(os.fsdecode(path), mode, libfuse.calling_user()))
         return 0
 
     def _read(self, _path: int, target: int, size: int, offset: int, info: int) -> int:
-        view = memoryview((ctypes.c_char * size).from_address(target)).cast("B")
-        return self._operations.read_into(_number(info), view, offset)
+        view = libfuse.bytes_at(target, size)
+        return self._operations.read_into(libfuse.number_in(info), view, offset)
 
     def _write(self, _path: int, source: int, size: int, offset: int, info: int) -> int:
-        view = memoryview((ctypes.c_char * size).from_address(source)).cast("B")
-        return self._operations.write(_number(info), view, offset)
+        view = libfuse.bytes_at(source, size)
+        return self._operations.write(libfuse.number_in(info), view, offset)
 
     def _flush(self, _path: int, info: int) -> int:
-        self._operations.flush(_number(info))
+        self._operations.flush(libfuse.number_in(info))
         return 0
 
     def _fsync(self, _path: int, _data_only: int, info: int) -> int:
-        self._operations.fsync(_number(info))
+        self._operations.fsync(libfuse.number_in(info))
         return 0
 
     def _fsyncdir(self, _path: int, _data_only: int, info: int) -> int:
-        self._operations.fsyncdir(_number(info), _calling_user())
+        self._operations.fsyncdir(libfuse.number_in(info), libfuse.calling_user())
         return 0
 
     def _ftruncate(self, _path: int, length: int, info: int) -> int:
-        self._operations.ftruncate(_number(info), length)
+        self._operations.ftruncate(libfuse.number_in(info), length)
         return 0
 
     def _truncate(self, path: bytes, length: int) -> int:
-        self._operations.truncate(os.fsdecode(path), length, _calling_user())
+        self._operations.truncate(os.fsdecode(path), length, libfuse.calling_user())
         return 0
 
     def _release(self, _path: int, info: int) -> int:
-        self._operations.release(_number(info))
+        self._operations.release(libfuse.number_in(info))
         return 0
 
     def _access(self, path: bytes, mode: int) -> int:
@@ -284,7 +214,7 @@ class Session:
 
     def _statfs(self, _path: bytes, target: int) -> int:
         usage = self._operations.statfs()
-        figures = fuse.c_statvfs.from_address(target)
+        figures = libfuse.StatVfs.from_address(target)
         figures.f_bsize, figures.f_frsize = usage.block_size, usage.fragment_size
         figures.f_blocks, figures.f_bfree, figures.f_bavail = usage.blocks, usage.blocks_free, usage.blocks_available
         figures.f_files, figures.f_ffree, figures.f_favail = usage.files, usage.files_free, usage.files_free
@@ -292,7 +222,7 @@ class Session:
         return 0
 
     def _unlink(self, path: bytes) -> int:
-        self._operations.unlink(os.fsdecode(path), _calling_thread())
+        self._operations.unlink(os.fsdecode(path), libfuse.calling_thread())
         return 0
 
     def _rename(self, old: bytes, new: bytes) -> int:
@@ -300,7 +230,7 @@ class Session:
         return 0
 
     def _mkdir(self, path: bytes, _mode: int) -> int:
-        self._operations.mkdir(os.fsdecode(path), _calling_user())
+        self._operations.mkdir(os.fsdecode(path), libfuse.calling_user())
         return 0
 
     def _rmdir(self, path: bytes) -> int:
@@ -308,8 +238,7 @@ class Session:
         return 0
 
     def _utimens(self, path: bytes, times: int) -> int:
-        access, modification = (fuse.c_timespec * 2).from_address(times) if times else (None, None)
-        self._operations.utimens(os.fsdecode(path), _wanted_time(access), _wanted_time(modification))
+        self._operations.utimens(os.fsdecode(path), *libfuse.wanted_times(times))
         return 0
 
     def _chmod(self, path: bytes, mode: int) -> int:
@@ -336,89 +265,20 @@ class Session:
         self._operations.set_attribute(os.fsdecode(path))
 
     def _fill(self, target: int, attributes: Attributes) -> None:
-        look = fuse.c_stat.from_address(target)
+        look = libfuse.Stat.from_address(target)
         look.st_mode, look.st_ino, look.st_nlink, look.st_size, mtime_ns, ctime_ns, uid = attributes
         look.st_uid, look.st_gid = self._uid if uid is None else uid, self._gid
         look.st_blksize = BLOCK_SIZE
         look.st_blocks = (attributes.size + 511) // 512 if stat.S_ISREG(attributes.mode) else 0
-        _set_time(look.st_mtimespec, mtime_ns)
-        _set_time(look.st_atimespec, mtime_ns)
-        _set_time(look.st_ctimespec, ctime_ns)
+        libfuse.set_time(look.st_mtimespec, mtime_ns)
+        libfuse.set_time(look.st_atimespec, mtime_ns)
+        libfuse.set_time(look.st_ctimespec, ctime_ns)
 
 
-def _calling_thread() -> int:
-    """The thread whose request is being served, as the kernel numbers threads."""
-    return int(fuse.fuse_get_context()[2])
-
-
-def _calling_user() -> int:
-    """The uid of the process whose request is being served."""
-    return int(fuse.fuse_get_context()[0])
-
-
-def _set_opened(what: Any, opened: Opened) -> None:
+def _set_opened(info: int, opened: Opened) -> None:
+    what = libfuse.FileInfo.from_address(info)
     what.fh, what.keep_cache, what.direct_io = opened
-
-
-def _wanted_time(wanted: Any) -> int | None:
-    """A time to be set, in ns; None for one to be left as it is."""
-    if wanted is None or wanted.tv_nsec == _UTIME_NOW:
-        return time.time_ns()
-    return None if wanted.tv_nsec == _UTIME_OMIT else wanted.tv_sec * 1_000_000_000 + wanted.tv_nsec
-
-
-def _number(info: int) -> int:
-    """The handle's number in a `fuse_file_info`."""
-    return ctypes.c_uint64.from_address(info + _handle_of).value
-
-
-def _set_number(info: int, number: int) -> None:
-    ctypes.c_uint64.from_address(info + _handle_of).value = number
-
-
-def _set_time(target: Any, time_ns: int) -> None:
-    target.tv_sec, target.tv_nsec = divmod(time_ns, 1_000_000_000)
 
 
 def _answer(error: BaseException, operation: str) -> int:
     return -errno_of(error, operation)
-
-
-def _one_by_one(library: Any, session: int) -> Callable[[], bool]:
-    """A function that serves one request, for one thread: libfuse's loop would not let a thread go."""
-    channel = library.fuse_session_next_chan(session, None)
-    size = library.fuse_chan_bufsize(channel)
-    buffer = ctypes.create_string_buffer(size)
-
-    def serve_one() -> bool:
-        at = ctypes.c_void_p(channel)
-        received = library.fuse_chan_recv(ctypes.byref(at), buffer, size)
-        if received == -errno.EINTR:
-            return True
-        if received <= 0 or library.fuse_session_exited(session):
-            return False
-        library.fuse_session_process(session, buffer, received, at)
-        return True
-
-    return serve_one
-
-
-def _library() -> Any:
-    """libfuse, with the signatures that fusepy does not need."""
-    library = fuse._libfuse
-    library.fuse_setup.restype = _pointer
-    library.fuse_setup.argtypes = [_int, _pointer, _pointer, _size, _pointer, _pointer, _pointer]
-    library.fuse_get_session.restype = _pointer
-    library.fuse_get_session.argtypes = [_pointer]
-    library.fuse_session_loop.argtypes = [_pointer]
-    library.fuse_session_exited.argtypes = [_pointer]
-    library.fuse_session_next_chan.restype = _pointer
-    library.fuse_session_next_chan.argtypes = [_pointer, _pointer]
-    library.fuse_session_process.argtypes = [_pointer, _pointer, _size, _pointer]
-    library.fuse_session_process.restype = None
-    library.fuse_chan_bufsize.restype = _size
-    library.fuse_chan_bufsize.argtypes = [_pointer]
-    library.fuse_chan_recv.argtypes = [_pointer, _pointer, _size]
-    library.fuse_teardown.argtypes = [_pointer, _pointer]
-    library.fuse_teardown.restype = None
-    return library

@@ -7,8 +7,9 @@ import logging
 import threading
 import time
 
+from mount.copied_folders import CopiedFolders
 from mount.delivery import Delivery
-from mount.dropbox import DropBox
+from mount.spool import Spool
 from store.errors import StoreError
 from store.text import printable
 
@@ -20,9 +21,10 @@ _INTERVAL = 1.0  # seconds
 class Housekeeping:
     """The thread of one drop box."""
 
-    def __init__(self, dropbox: DropBox, delivery: Delivery, settle_seconds: float | None) -> None:
+    def __init__(self, spool: Spool, folders: CopiedFolders, delivery: Delivery, settle_seconds: float | None) -> None:
         """`settle_seconds`: how long a folder must be quiet before it is imported; None for never."""
-        self._dropbox = dropbox
+        self._spool = spool
+        self._folders = folders
         self._delivery = delivery
         self._settle_seconds = settle_seconds
         self._refused: dict[str, int] = {}  # folder -> its newest time when it was refused (ns)
@@ -39,7 +41,7 @@ class Housekeeping:
     def _run(self) -> None:
         while not self._stopped.wait(_INTERVAL):
             try:
-                for upload in self._dropbox.running():
+                for upload in self._spool.running():
                     self._delivery.report(upload)
                 if self._settle_seconds is not None:
                     self._import_quiet_folders(self._settle_seconds)
@@ -47,14 +49,14 @@ class Housekeeping:
                 log.exception("housekeeping failed")
 
     def _import_quiet_folders(self, seconds: float) -> None:
-        for folder in list(self._dropbox.model_folders("")):
-            if self._dropbox.busy_below(folder):
+        for folder in list(self._folders.models("")):
+            if self._folders.is_busy(folder):
                 continue
-            newest = self._dropbox.newest_change(folder)
+            newest = self._folders.newest_change(folder)
             if time.time_ns() - newest < seconds * 1e9 or self._refused.get(folder) == newest:
                 continue
             try:
-                self._dropbox.import_folder(folder)
+                self._folders.import_model(folder)
                 self._refused.pop(folder, None)
             except (StoreError, OSError) as error:
                 log.info("%s is not imported: %s", printable(folder), error)

@@ -10,6 +10,7 @@ from mount.delivery import Delivery
 from mount.dropbox import DropBox
 from mount.housekeeping import Housekeeping
 from mount.measurer import Measurer
+from mount.spool import Spool
 from store.catalog import ModelStore
 from store.digests import Digests
 from store.errors import StoreError
@@ -67,14 +68,15 @@ class Incoming:
         # What was uploaded would have to be fetched again; its checksums lie in its manifest.
         measure = (lambda _tag: None) if is_remote else measurer.measure
         self._delivery = delivery = Delivery(self._session, self._importer, self._receipts, measure)
-        self.dropbox = DropBox(self._session.spool, delivery, settings.mode)
-        self._housekeeping = Housekeeping(self.dropbox, delivery, settings.settle_seconds)
+        self._spool = Spool(self._session.spool, delivery)
+        self.dropbox = DropBox(self._spool, delivery, settings.mode)
+        self._housekeeping = Housekeeping(self._spool, self.dropbox.folders, delivery, settings.settle_seconds)
         self._housekeeping.start()
 
     def close(self) -> None:
         """Stop what goes on; uploads that are not whole are kept for the next mount."""
         self._housekeeping.stop()
-        self.dropbox.close()
+        self._spool.close()
         is_quiet = self._importer.close(_CLOSE_SECONDS)
         if not is_quiet:
             self._ending.set()

@@ -70,7 +70,7 @@ class Operations:
 
     def fgetattr(self, handle: int) -> Attributes:
         if handle >= _FIRST_UPLOAD:
-            return self._box().attributes_of(handle - _FIRST_UPLOAD)
+            return self._box().files.attributes(handle - _FIRST_UPLOAD)
         return self.generations.handle(handle).attributes
 
     def readlink(self, path: str) -> str:
@@ -101,7 +101,7 @@ class Operations:
     def fsyncdir(self, handle: int, user: int) -> None:
         opened = self._folders[handle]
         if isinstance(opened, str):
-            self._box().sync_folder(opened, user)
+            self._box().folders.sync(opened, user)
 
     def releasedir(self, handle: int) -> None:
         del self._folders[handle]
@@ -110,7 +110,7 @@ class Operations:
         """`user`: the caller's uid."""
         below = self._below(path)
         if below is not None:
-            return Opened(_FIRST_UPLOAD + self._box().open(below, flags, user), keep_cache=False, direct=True)
+            return Opened(_FIRST_UPLOAD + self._box().files.open(below, flags, user), keep_cache=False, direct=True)
         node = self._tree.lookup(path)
         if flags & _WRITING:
             self.refuse()
@@ -120,14 +120,14 @@ class Operations:
 
     def create(self, path: str, mode: int, user: int) -> Opened:
         """A new file in `incoming/`."""
-        handle = self._box().create(self._incoming(path), mode, user)
+        handle = self._box().files.create(self._incoming(path), mode, user)
         return Opened(_FIRST_UPLOAD + handle, keep_cache=False, direct=True)
 
     def read_into(self, handle: int, view: memoryview, offset: int) -> int:
         """Fill the view from `offset` on, as far as the file goes; the number of bytes. Never fewer for another
         reason: the kernel would take that for the end of the file."""
         if handle >= _FIRST_UPLOAD:
-            return self._box().read_into(handle - _FIRST_UPLOAD, view, offset)
+            return self._box().files.read_into(handle - _FIRST_UPLOAD, view, offset)
         piece = self.generations.handle(handle).piece
         size = len(view)
         rest = piece.length - offset
@@ -139,25 +139,25 @@ class Operations:
         return size
 
     def write(self, handle: int, view: memoryview, offset: int) -> int:
-        return self._box().write(self._upload(handle), view, offset)
+        return self._box().files.write(self._upload(handle), view, offset)
 
     def flush(self, handle: int) -> None:
         if handle >= _FIRST_UPLOAD:
-            self._box().flush(handle - _FIRST_UPLOAD)
+            self._box().files.flush(handle - _FIRST_UPLOAD)
 
     def fsync(self, handle: int) -> None:
         if handle >= _FIRST_UPLOAD:
-            self._box().sync(handle - _FIRST_UPLOAD)
+            self._box().files.sync(handle - _FIRST_UPLOAD)
 
     def ftruncate(self, handle: int, length: int) -> None:
-        self._box().truncate_open(self._upload(handle), length)
+        self._box().files.truncate(self._upload(handle), length)
 
     def truncate(self, path: str, length: int, user: int) -> None:
-        self._box().truncate(self._incoming(path), length, user)
+        self._box().files.truncate_path(self._incoming(path), length, user)
 
     def release(self, handle: int) -> None:
         if handle >= _FIRST_UPLOAD:
-            self._box().release(handle - _FIRST_UPLOAD)
+            self._box().files.release(handle - _FIRST_UPLOAD)
         else:
             self.generations.release(handle)
 
@@ -189,10 +189,10 @@ class Operations:
         self._box().rename(self._incoming(old), self._incoming(new))
 
     def mkdir(self, path: str, user: int) -> None:
-        self._box().make_folder(self._incoming(path), user)
+        self._box().folders.make(self._incoming(path), user)
 
     def rmdir(self, path: str) -> None:
-        self._box().remove_folder(self._incoming(path))
+        self._box().folders.remove(self._incoming(path))
 
     def utimens(self, path: str, atime_ns: int | None, mtime_ns: int | None) -> None:
         """None leaves a time as it is."""

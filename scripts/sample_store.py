@@ -87,6 +87,36 @@ print(max(scores, key=scores.get))
 '''
 
 
+def model_yaml(
+    tag: str,
+    creation_time: str,
+    module: str = "",
+    labels: Mapping[str, str] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    signatures: Mapping[str, Any] | None = None,
+) -> str:
+    """A model.yaml as BentoML writes it."""
+    name, version = tag.split(":")
+    info = {
+        "name": name,
+        "version": version,
+        "module": module,
+        "labels": dict(labels or {}),
+        "options": {},
+        "metadata": dict(metadata or {}),
+        "context": {
+            "framework_name": "",
+            "framework_versions": {},
+            "bentoml_version": "1.4.39",
+            "python_version": "3.11.2",
+        },
+        "signatures": dict(signatures or {}),
+        "api_version": "v1",
+        "creation_time": creation_time,
+    }
+    return yaml.dump(info, Dumper=_Dumper, sort_keys=False)
+
+
 def write_model(
     store: Path,
     tag: str,
@@ -110,24 +140,7 @@ def write_model(
     name, version = tag.split(":")
     folder = store / name / version
     folder.mkdir(parents=True)
-    info = {
-        "name": name,
-        "version": version,
-        "module": module,
-        "labels": dict(labels or {}),
-        "options": {},
-        "metadata": dict(metadata or {}),
-        "context": {
-            "framework_name": "",
-            "framework_versions": {},
-            "bentoml_version": "1.4.39",
-            "python_version": "3.11.2",
-        },
-        "signatures": dict(signatures or {}),
-        "api_version": "v1",
-        "creation_time": creation_time,
-    }
-    text = yaml.dump(info, Dumper=_Dumper, sort_keys=False)
+    text = model_yaml(tag, creation_time, module, labels, metadata, signatures)
     for path, content in {"model.yaml": text.encode(), **files}.items():
         _write_file(os.path.join(os.fsencode(folder), os.fsencode(path)), content, written)
     if complete:

@@ -1,4 +1,4 @@
-"""SHA-256 and CRC-32 of files, made in a thread of their own while whoever writes them goes on.
+"""SHA-256 and CRC-32 of files, made at once or in a thread of their own while whoever writes them goes on.
 
 A SHA-256 takes longer than the write itself; small files are done at once, since handing them over would cost more.
 
@@ -70,47 +70,64 @@ class Digester:
             self._jobs.task_done()
 
 
-class FileDigest:
-    """The digests of one file, from its bytes in order."""
+class RunningDigest:
+    """The digests of bytes that come in order, made at once, in the caller's thread."""
 
-    def __init__(self, digester: Digester) -> None:
-        self._digester = digester
+    def __init__(self) -> None:
         self._sha256 = hashlib.sha256()
         self._crc32 = 0
-        self._handed_over = False
 
     def update(self, view: memoryview) -> None:
-        """Take bytes, which must stay as they are."""
-        if len(view) <= _SMALL and not self._handed_over:
-            self._take(view)
-        else:
-            self._hand_over(lambda: self._take(view))
-
-    def update_from(self, descriptor: int, offset: int, count: int) -> None:
-        """Take a range of a file, which stays open and as it is until the digester is drained or closed."""
-        self._hand_over(lambda: self._read(descriptor, offset, count))
-
-    def finish(self, done: Callable[[str, int], None]) -> None:
-        """Give the SHA-256 (hexadecimal) and the CRC-32 to `done` once they are known."""
-        if self._handed_over:
-            self._hand_over(lambda: done(self._sha256.hexdigest(), self._crc32))
-        else:
-            done(self._sha256.hexdigest(), self._crc32)
-
-    def _hand_over(self, job: _Job) -> None:
-        self._handed_over = True
-        self._digester.hand_over(job)
-
-    def _take(self, view: memoryview) -> None:
+        """Take bytes."""
         self._sha256.update(view)
         self._crc32 = crc32(view, self._crc32)
 
-    def _read(self, descriptor: int, offset: int, count: int) -> None:
+    def update_from(self, descriptor: int, offset: int, count: int) -> None:
+        """Take a range of a file.
+
+        Raises:
+            OSError: it cannot be read, or ends before.
+        """
         buffer = memoryview(bytearray(min(_READ, count)))
         while count:
             got = os.preadv(descriptor, [buffer[: min(len(buffer), count)]], offset)
             if not got:
                 raise OSError("what was just copied has become shorter")
-            self._take(buffer[:got])
+            self.update(buffer[:got])
             offset += got
             count -= got
+
+    def result(self) -> tuple[str, int]:
+        """The SHA-256 (hexadecimal) and the CRC-32."""
+        return self._sha256.hexdigest(), self._crc32
+
+
+class FileDigest:
+    """The digests of one file, from its bytes in order."""
+
+    def __init__(self, digester: Digester) -> None:
+        self._digester = digester
+        self._digest = RunningDigest()
+        self._handed_over = False
+
+    def update(self, view: memoryview) -> None:
+        """Take bytes, which must stay as they are."""
+        if len(view) <= _SMALL and not self._handed_over:
+            self._digest.update(view)
+        else:
+            self._hand_over(lambda: self._digest.update(view))
+
+    def update_from(self, descriptor: int, offset: int, count: int) -> None:
+        """Take a range of a file, which stays open and as it is until the digester is drained or closed."""
+        self._hand_over(lambda: self._digest.update_from(descriptor, offset, count))
+
+    def finish(self, done: Callable[[str, int], None]) -> None:
+        """Give the SHA-256 (hexadecimal) and the CRC-32 to `done` once they are known."""
+        if self._handed_over:
+            self._hand_over(lambda: done(*self._digest.result()))
+        else:
+            done(*self._digest.result())
+
+    def _hand_over(self, job: _Job) -> None:
+        self._handed_over = True
+        self._digester.hand_over(job)

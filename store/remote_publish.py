@@ -12,17 +12,16 @@ Threading: any thread; several hosts may publish the same tag at once.
 from __future__ import annotations
 
 import functools
-import hashlib
 import logging
 import os
 import secrets
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-from store.archive.checksum import crc32
 from store.archive.pieces import Literal
 from store.claims import Claim
 from store.comparison import first_difference
+from store.digester import RunningDigest
 from store.errors import (
     BadModelError,
     ModelExistsError,
@@ -53,7 +52,6 @@ log = logging.getLogger(__name__)
 _UPLOADS = 4  # files at once
 _ATTEMPTS = 10  # to write `latest`, while others do
 _MAX_KEY = 1024  # bytes, in S3
-_READ = 1 << 20
 
 
 def publisher_for(storage: Storage, session: Session, stops: Stops) -> Publisher:
@@ -147,11 +145,11 @@ class _Publication:
                     _move_latest(self._storage, self._objects, self._staged, move=move_latest)
                 except StoreError as error:
                     log.warning("%s is in the store, but whether it is the latest is not settled: %s", self._tag, error)
-        self._storage.expire(self._tag.name)
+        self._storage.listings.expire(self._tag.name)
         return outcome
 
     def _publish(self, claim: Claim, overwrite: bool) -> Outcome:
-        self._storage.expire(self._tag.name)
+        self._storage.listings.expire(self._tag.name)
         there = self._keys()
         outcome = Outcome.IMPORTED
         if self._key(MODEL_YAML) in there:
@@ -205,7 +203,7 @@ class _Publication:
             self._patience.call(shown, lambda: self._objects.put(self._key(MODEL_YAML), content, only_new=True))
         except ChangedObjectError:  # unless it is ours, from an attempt whose answer was lost
             claim.check()
-            self._storage.expire(self._tag.name)
+            self._storage.listings.expire(self._tag.name)
             if self._storage.read_small(self._key(MODEL_YAML), len(content)) != content:
                 raise ModelExistsError(f"{self._tag} was saved by somebody else just now") from None
 
@@ -240,12 +238,11 @@ class _Publication:
         known = self._staged.files.get(entry.path)
         if known is not None:
             return known.crc32, known.sha256
-        digest, crc = hashlib.sha256(), 0
+        digest = RunningDigest()
         with writing(entry.path), open(os.path.join(self._staged.path, entry.path), "rb") as file:
-            while part := file.read(_READ):
-                digest.update(part)
-                crc = crc32(part, crc)
-        return crc, digest.hexdigest()
+            digest.update_from(file.fileno(), 0, entry.size)
+        sha256, crc = digest.result()
+        return crc, sha256
 
     def _content(self, entry: Entry) -> bytes:
         with writing(entry.path), open(os.path.join(self._staged.path, entry.path), "rb") as file:
@@ -276,7 +273,7 @@ class _Publication:
 
     def _keys(self) -> dict[str, str]:
         """The ETags of what lies below the version just now, by key."""
-        return {info.key: info.etag for info in self._storage.list_now(f"{self._tag.path}/")}
+        return {info.key: info.etag for info in self._storage.listings.list_now(f"{self._tag.path}/")}
 
     def _remove(self, keys: dict[str, str]) -> None:
         """Remove objects, `model.yaml` first: what lacks one is no model."""
@@ -308,8 +305,8 @@ def _move_latest(storage: RemoteStorage, objects: WritableObjects, staged: Stage
     tag: Tag = staged.info.tag
     key = f"{tag.name}/{LATEST}"
     shown = f"{storage.location}/{key}"
-    storage.expire(tag.name)
-    if storage.list_now(f"{key}/"):  # a version of that name; BentoML could not write the file then
+    storage.listings.expire(tag.name)
+    if storage.listings.list_now(f"{key}/"):  # a version of that name; BentoML could not write the file then
         return
 
     def attempt() -> None:

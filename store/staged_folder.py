@@ -5,21 +5,19 @@ Nothing is copied. Threading: one thread stages a folder that nobody else change
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 
-from store.archive.checksum import crc32
+from store.digester import RunningDigest
 from store.errors import NotAModelError, TooBigError, UnsafeMemberError
 from store.model import MAX_MODEL_YAML, MODEL_YAML, ModelInfo
-from store.staged_model import Limits, Staged, StagedFile
-from store.storage.base import Identity
+from store.staged_file import StagedFile, identity_of
+from store.staged_model import Limits, Staged
 from store.storage.local import MAX_DEPTH
 from store.syncing import Syncer
 from store.text import printable
 from store.writing import FOLDER, writing
 
-_READ = 1 << 20  # bytes digested at a time
 _FILES_KEPT = 100_000
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -118,13 +116,8 @@ class _StagedFolder:
         self._expanded += look.st_size
         if self._expanded > self._limits.expanded:
             raise TooBigError(f"the folder holds more than {self._limits.expanded:,} bytes")
-        digest, crc, done = hashlib.sha256(), 0, 0
-        buffer = memoryview(bytearray(min(_READ, look.st_size)))
-        while count := os.preadv(descriptor, [buffer], done):
-            digest.update(buffer[:count])
-            crc = crc32(buffer[:count], crc)
-            done += count
+        digest = RunningDigest()
+        digest.update_from(descriptor, 0, look.st_size)
         if len(self._files) <= _FILES_KEPT:
-            identity = Identity(look.st_dev, look.st_ino, look.st_size, look.st_mtime_ns, look.st_ctime_ns)
-            self._files[path] = StagedFile(done, digest.hexdigest(), crc, identity)
-        return done
+            self._files[path] = StagedFile(look.st_size, *digest.result(), identity_of(look))
+        return look.st_size

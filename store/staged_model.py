@@ -26,8 +26,6 @@ from store.syncing import Syncer
 from store.text import printable
 from store.writing import FOLDER, remove_tree, writing
 
-__all__ = ["Limits", "Staged", "StagedFile", "StagedFileWriter", "StagedModel"]
-
 _BENTO_YAML = "bento.yaml"
 _FREE_EXPANSION = 1 << 30  # bytes that any archive may expand to
 _MAX_RATIO = 1000  # beyond that, bytes for each byte of the archive; deflate at its best comes to 1032

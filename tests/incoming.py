@@ -43,6 +43,20 @@ def made_tar(base: Path, tag: str, files: Mapping[str | bytes, bytes | int] | No
     return tar_of(made(base, tag, files, **options), base / f"{tag.replace(':', '-')}.tar")
 
 
+def send(model: Path, form: str, mount: Mounted, scratch: Path) -> None:
+    """Copies a model in as `m`: a "folder" that is synced then, a "tar" or a "zip", which is made in `scratch`."""
+    if form == "folder":
+        run("cp", "-r", model, mount.path / "incoming/m")
+        run("sync", mount.path / "incoming/m")
+        return
+    archive = scratch / f"m.{form}"
+    if form == "zip":
+        run("zip", "-qr", archive, ".", cwd=model)
+    else:
+        tar_of(model, archive)
+    run("cp", archive, mount.path / "incoming")
+
+
 def same(one: Path, other: Path) -> None:
     """Names, empty folders and every byte agree."""
     assert run("diff", "-r", one, other).stdout == ""

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness import Mounted, ended, make_model, run, unmount_lazily, wait_until
-from tests.incoming import area_of, cp, imports, made, made_tar, same, spooled, staged, tar_of
+from tests.incoming import area_of, cp, imports, made, made_tar, same, send, spooled, staged, tar_of
 from tests.interop.conftest import Judge
 from tests.store.staged import contents
 
@@ -486,16 +486,7 @@ def test_durable_before_it_is_acknowledged(
     ended_at: list[float] = []
 
     def work() -> None:
-        if form == "folder":
-            run("cp", "-r", model, mount.path / "incoming/m")
-            run("sync", mount.path / "incoming/m")
-        else:
-            archive = tmp_path / f"m.{form}"
-            if form == "zip":
-                run("zip", "-qr", archive, ".", cwd=model)
-            else:
-                tar_of(model, archive)
-            run("cp", archive, mount.path / "incoming")
+        send(model, form, mount, tmp_path)
         ended_at.append(time.time())
         time.sleep(0.5)
 

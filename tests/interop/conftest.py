@@ -1,4 +1,5 @@
-"""Two releases of real BentoML as judges, stores that they made, and an sshd; each made once for all tests."""
+"""Two releases of real BentoML as judges, stores that they made, mounts to copy into, a web server and an sshd; each
+made once for many tests."""
 
 import json
 import os
@@ -12,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.harness import ROOT, ended, home_of, run, wait_until
+from tests.harness import ROOT, Mounted, ended, home_of, run, wait_until
+from tests.interop.uploads import Drop, WebServer, serving
 
 JUDGES = ("1.4", "1.2")
 
@@ -46,8 +48,9 @@ class Judge:
     def cli(self, base: Path, *arguments: str) -> str:
         return run(self.python.with_name("bentoml"), *arguments, env=self._environment(base), seconds=120).stdout
 
-    def describe(self, base: Path) -> dict[str, dict[str, Any]]:
-        found: dict[str, dict[str, Any]] = json.loads(self.run(base, "describe"))
+    def describe(self, base: Path, *tags: str) -> dict[str, dict[str, Any]]:
+        """What it says of every model of a home, or of those that it gets by these tags."""
+        found: dict[str, dict[str, Any]] = json.loads(self.run(base, "describe", *tags))
         return found
 
 
@@ -62,6 +65,21 @@ def made_by_bentoml(request: pytest.FixtureRequest, tmp_path_factory: pytest.Tem
     base = tmp_path_factory.mktemp(f"made-by-{request.param}")
     Judge(request.param).run(base, "save")
     return base
+
+
+@pytest.fixture(scope="module")
+def drop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Drop]:
+    """A mount of an empty store, for the tests of one file."""
+    base = tmp_path_factory.mktemp("incoming")
+    (base / "store").mkdir()
+    with Mounted(base / "store", base / "mount") as mount:
+        yield Drop(mount, base / "scratch")
+
+
+@pytest.fixture(scope="module")
+def web() -> Iterator[WebServer]:
+    with serving() as server:
+        yield server
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 save FOLDER       makes the models under test in $BENTOML_HOME, by BentoML itself
 export TAG PATH [FORMAT]  exports a model
 import ITEM...    imports each `path` or `path::format` with BentoML's default arguments
-describe          prints, as JSON, what BentoML says of every model in $BENTOML_HOME
+describe [TAG]... prints, as JSON, what BentoML says of every model in $BENTOML_HOME, or of those it gets by these tags
 slow-save TAG     saves a model so slowly that others can look at it half-way
 delete TAG        deletes a model
 """
@@ -81,9 +81,9 @@ def import_all(items):
         bentoml.models.import_model(path, *([form] if form else []))
 
 
-def describe():
+def describe(tags):
     models = {}
-    for model in bentoml.models.list():
+    for model in map(bentoml.models.get, tags) if tags else bentoml.models.list():
         info = model.info
         models[str(model.tag)] = {
             "path": model.path,
@@ -134,7 +134,7 @@ COMMANDS = {
     "save": save,
     "export": lambda tag, path, *form: print(bentoml.models.export_model(tag, path, *form)),
     "import": lambda *items: import_all(items),
-    "describe": describe,
+    "describe": lambda *tags: describe(tags),
     "slow-save": slow_save,
     "delete": lambda tag: bentoml.models.delete(tag),
     "quick-save": lambda tag: bentoml.picklable_model.save_model(tag, {"weights": [1]}),

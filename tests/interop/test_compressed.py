@@ -4,8 +4,6 @@ import os
 import random
 import subprocess
 import sys
-import tarfile
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pytest
 
 from tests.harness import Mounted, make_model, run
 from tests.interop.conftest import Judge
+from tests.interop.reading import check_same_tree, check_tarfile, check_zipfile
 
 TAG = "tools:v1"
 TARS = (".bentomodel", ".tar", ".tar.gz", ".tar.xz", ".tar.bz2")
@@ -53,8 +52,8 @@ def mount(
         yield mounted
 
 
-def _check_same_tree(original: Path, extracted: Path) -> None:
-    assert run("diff", "-r", original, extracted).stdout == ""
+def _check_extracted(original: Path, extracted: Path) -> None:
+    check_same_tree(original, extracted)
     assert os.access(extracted / "run.sh", os.X_OK)
 
 
@@ -92,33 +91,22 @@ def test_tools_find_nothing_wrong(mount: Mounted, suffix: str, command: str) -> 
 def test_tar(mount: Mounted, original: Path, tool: str, suffix: str, tmp_path: Path) -> None:
     assert run(tool, "-tf", mount.archive(TAG, suffix)).stdout.startswith("model.yaml\n")
     run(tool, "-xf", mount.archive(TAG, suffix), "-C", tmp_path)
-    _check_same_tree(original, tmp_path)
+    _check_extracted(original, tmp_path)
 
 
 @pytest.mark.parametrize("command", ["unzip -q {} -d", "bsdtar -xf {} -C"])
 def test_zip(mount: Mounted, original: Path, command: str, tmp_path: Path) -> None:
     run(*command.replace("{}", str(mount.archive(TAG, ".zip"))).split(), tmp_path)
-    _check_same_tree(original, tmp_path)
+    _check_extracted(original, tmp_path)
 
 
 @pytest.mark.parametrize("suffix", TARS)
 def test_python_tarfile(mount: Mounted, original: Path, suffix: str) -> None:
-    with tarfile.open(mount.archive(TAG, suffix)) as tar:
-        files = [member for member in tar if member.isfile()]
-        assert len(files) == len([path for path in original.rglob("*") if path.is_file()])
-        for member in files:
-            content = tar.extractfile(member)
-            assert content is not None
-            assert content.read() == (original / member.name).read_bytes(), member.name
+    check_tarfile(mount.archive(TAG, suffix), original)
 
 
 def test_python_zipfile(mount: Mounted, original: Path) -> None:
-    with zipfile.ZipFile(mount.archive(TAG, ".zip")) as archive:
-        assert archive.testzip() is None
-        files = [info for info in archive.infolist() if not info.is_dir()]
-        assert len(files) == len([path for path in original.rglob("*") if path.is_file()])
-        for info in files:
-            assert archive.read(info) == (original / info.filename).read_bytes(), info.filename
+    check_zipfile(mount.archive(TAG, ".zip"), original)
 
 
 @each_suffix
@@ -153,7 +141,7 @@ def test_bentoml_imports_it(mount: Mounted, original: Path, judge: Judge, suffix
     copy = tmp_path / mount.archive(TAG, suffix).name
     run("cp", mount.archive(TAG, suffix), copy)
     judge.run(tmp_path, "import", str(copy))
-    assert run("diff", "-r", original, judge.describe(tmp_path)[TAG]["path"]).stdout == ""
+    check_same_tree(original, judge.describe(tmp_path)[TAG]["path"])
 
 
 def test_measuring_ahead(original: Path, tmp_path: Path) -> None:

@@ -24,24 +24,6 @@ from tests.interop.conftest import JUDGES, Judge
 EXPORTS = ("bentomodel", "xz", "gz", "bz2", "tar", "zip", "folder")
 OURS = tuple(kind.name for kind in DEFAULT_FORMATS)
 
-# What a judge says of models that it gets by their tags: `describe` of judge.py, by bentoml.models.get.
-GET = """
-import json, sys, bentoml
-told = {}
-for tag in sys.argv[1:]:
-    model = bentoml.models.get(tag)
-    info = model.info
-    told[str(model.tag)] = {
-        "creation_time": model.creation_time.isoformat(),
-        "module": info.module,
-        "labels": info.labels,
-        "metadata": repr(info.metadata),
-        "custom_objects": repr(model.custom_objects),
-        "signatures": repr(info.signatures),
-        "context": repr(info.context),
-    }
-json.dump(told, sys.stdout)
-"""
 EXPORT = """
 import os, sys, bentoml
 target, *formats = sys.argv[1:]
@@ -77,8 +59,11 @@ def script(judge: Judge, base: Path, text: str, *arguments: str | Path) -> str:
     return run(judge.python, "-W", "ignore", "-c", text, *arguments, env=judge._environment(base), seconds=180).stdout
 
 
-def told_of(judge: Judge, base: Path, tags: list[str]) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(script(judge, base, GET, *tags))
+def told_of(judge: Judge, base: Path, tags: list[str]) -> dict[str, dict[str, Any]]:
+    """What a judge says of models, wherever they lie."""
+    found = judge.describe(base, *tags)
+    for told in found.values():
+        del told["path"]
     return found
 
 

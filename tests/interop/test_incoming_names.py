@@ -2,13 +2,12 @@
 
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from store.text import printable
-from tests.harness import Mounted, run
+from tests.harness import run
 from tests.interop.uploads import Drop, Outcome, Upload, execute
 
 UNDECODABLE = os.fsdecode(b"Gr\xfc\xdfe-\xff\xfe.tar.gz")
@@ -33,14 +32,6 @@ NAMES = {
     "tilde in front": "~model.tar.gz",
     "looks like rsync's, without its dot": "model.tar.gz.AbCdEf",
 }
-
-
-@pytest.fixture(scope="module")
-def drop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Drop]:
-    base = tmp_path_factory.mktemp("incoming")
-    (base / "store").mkdir()
-    with Mounted(base / "store", base / "mount") as mount:
-        yield Drop(mount, base / "scratch")
 
 
 @pytest.mark.parametrize("command", [["cp", "--"], ["rsync", "-a", "--"]], ids=["cp", "rsync"])

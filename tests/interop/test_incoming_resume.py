@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness import Mounted, run, wait_until
-from tests.interop.uploads import Drop, Outcome, Upload, WebServer, execute, serving
+from tests.interop.uploads import Drop, Outcome, Upload, WebServer, execute
 
 SIZE = 3_000_000  # bytes: two seconds at the speed below
 ENOUGH = 300_000  # bytes after which an upload is interrupted; rsync writes 256 KiB at a time
@@ -31,20 +31,6 @@ RSYNC = {
     "--delay-updates": (["--delay-updates"], ".~tmp~/{}"),
 }
 TIMES = {"with times": ["-t"], "without times": []}
-
-
-@pytest.fixture(scope="module")
-def web() -> Iterator[WebServer]:
-    with serving() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def drop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Drop]:
-    base = tmp_path_factory.mktemp("incoming")
-    (base / "store").mkdir()
-    with Mounted(base / "store", base / "mount") as mount:
-        yield Drop(mount, base / "scratch")
 
 
 def shown(incoming: Path, name: str) -> list[Path]:

@@ -3,7 +3,7 @@
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,14 +28,6 @@ OPTIONS = {
     "-X -H -S": ["-aXHS"],
     "--size-only": ["-r", "--size-only"],
 }
-
-
-@pytest.fixture(scope="module")
-def drop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Drop]:
-    base = tmp_path_factory.mktemp("incoming")
-    (base / "store").mkdir()
-    with Mounted(base / "store", base / "mount") as mount:
-        yield Drop(mount, base / "scratch")
 
 
 def sent(output: str) -> int:

@@ -4,30 +4,16 @@ the real tool, once with success and once with every kind of refusal."""
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
 
-from tests.harness import Mounted, run
+from tests.harness import run
 from tests.interop.conftest import SshServer
-from tests.interop.uploads import Drop, Outcome, Upload, WebServer, execute, serving, shell
-
-
-@pytest.fixture(scope="module")
-def drop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Drop]:
-    base = tmp_path_factory.mktemp("incoming")
-    (base / "store").mkdir()
-    with Mounted(base / "store", base / "mount") as mount:
-        yield Drop(mount, base / "scratch")
-
-
-@pytest.fixture(scope="module")
-def web() -> Iterator[WebServer]:
-    with serving() as server:
-        yield server
+from tests.interop.uploads import Drop, Outcome, Upload, WebServer, execute, shell
 
 
 @dataclass(frozen=True)

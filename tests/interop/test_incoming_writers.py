@@ -8,22 +8,13 @@ import sys
 import tarfile
 import time
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from store.receipts import ReceiptState
-from tests.harness import Mounted, run, wait_until
+from tests.harness import run, wait_until
 from tests.interop.uploads import Drop, Outcome, Upload, execute, pack, shell
-
-
-@pytest.fixture(scope="module")
-def drop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Drop]:
-    base = tmp_path_factory.mktemp("incoming")
-    (base / "store").mkdir()
-    with Mounted(base / "store", base / "mount") as mount:
-        yield Drop(mount, base / "scratch")
 
 
 def check_one_import(drop: Drop, name: str, state: str = "imported") -> None:

@@ -168,19 +168,26 @@ def test_overwriting(tmp_path: Path, bucket: Bucket, mounted: Mount) -> None:
     assert (mount.path / "models/m/v1/files/both").read_bytes() == b"2"
 
 
-def test_what_a_crash_left_is_cleaned_up(
-    tmp_path: Path, bucket: Bucket, mounted: Mount, proxies: Callable[[int], Proxy]
+def killed_in_the_middle(
+    archive: Path, after: int, bucket: Bucket, mounted: Mount, proxies: Callable[[int], Proxy]
 ) -> None:
-    """A daemon that is killed in the middle of an upload: no model, and the next one to import takes over."""
-    archive = archive_of(tmp_path / "other", "m:v1", {f"part-{number}": bytes(3_000_000) for number in range(10)})
+    """Copies an archive in by a daemon that is killed when so many bytes have been uploaded."""
     proxy = proxies(bucket.server.port)
     one = mounted(bucket.url, environment=bucket.environment(proxy.endpoint), options=OPTIONS)
-    proxy.trouble_when = lambda proxy: "hang" if proxy.sent > 10_000_000 else None
+    proxy.trouble_when = lambda proxy: "hang" if proxy.sent > after else None
     copying = threading.Thread(target=cp, args=(archive, one))
     copying.start()
     wait_until(lambda: proxy.trouble, 30, "it is being uploaded")
     one.kill()
     copying.join(30)
+
+
+def test_what_a_crash_left_is_cleaned_up(
+    tmp_path: Path, bucket: Bucket, mounted: Mount, proxies: Callable[[int], Proxy]
+) -> None:
+    """A daemon that is killed in the middle of an upload: no model, and the next one to import takes over."""
+    archive = archive_of(tmp_path / "other", "m:v1", {f"part-{number}": bytes(3_000_000) for number in range(10)})
+    killed_in_the_middle(archive, 10_000_000, bucket, mounted, proxies)
     assert "m/.v1.bentofs-claim" in bucket.paths()
     bucket.put("m/v1/left-behind", b"x")
     two = mounted(bucket.url, environment=bucket.environment(), options=OPTIONS)
@@ -196,14 +203,7 @@ def test_parts_that_a_crash_left_are_ended_by_whoever_is_next(
 ) -> None:
     """On another host, too, where nobody took note of them."""
     archive = archive_of(tmp_path / "other", "m:v1", {"large": bytes(60_000_000)})
-    proxy = proxies(bucket.server.port)
-    one = mounted(bucket.url, environment=bucket.environment(proxy.endpoint), options=OPTIONS)
-    proxy.trouble_when = lambda proxy: "hang" if proxy.sent > 30_000_000 else None
-    copying = threading.Thread(target=cp, args=(archive, one))
-    copying.start()
-    wait_until(lambda: proxy.trouble, 30, "it is being uploaded")
-    one.kill()
-    copying.join(30)
+    killed_in_the_middle(archive, 30_000_000, bucket, mounted, proxies)
 
     def unfinished() -> list[str]:
         return [key for key in bucket.server.unfinished_uploads(bucket.name) if key.startswith(bucket.prefix)]

@@ -4,9 +4,7 @@ import mmap
 import os
 import random
 import subprocess
-import tarfile
 import threading
-import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +13,7 @@ import pytest
 
 from tests.harness import Mounted, ended, make_model, run, wait_until
 from tests.interop.conftest import SshServer
+from tests.interop.reading import check_same_tree, check_tarfile, check_zipfile
 
 TAG = "tools:v1"
 SUFFIXES = (".bentomodel", ".tar", ".tar.gz", ".zip")
@@ -64,10 +63,6 @@ def whole(mount: Mounted, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     return contents
 
 
-def check_same_tree(original: Path, extracted: Path) -> None:
-    assert run("diff", "-r", original, extracted).stdout == ""
-
-
 @pytest.mark.parametrize("tool", ["tar", "bsdtar"])
 @pytest.mark.parametrize("suffix", TARS)
 def test_tar(mount: Mounted, original: Path, tool: str, suffix: str, tmp_path: Path) -> None:
@@ -103,22 +98,11 @@ def test_zipinfo(mount: Mounted, original: Path) -> None:
 
 @pytest.mark.parametrize("suffix", TARS)
 def test_python_tarfile(mount: Mounted, original: Path, suffix: str) -> None:
-    with tarfile.open(mount.archive(TAG, suffix)) as tar:
-        files = [member for member in tar if member.isfile()]
-        assert len(files) == len([path for path in original.rglob("*") if path.is_file()])
-        for member in files:
-            content = tar.extractfile(member)
-            assert content is not None
-            assert content.read() == (original / member.name).read_bytes(), member.name
+    check_tarfile(mount.archive(TAG, suffix), original)
 
 
 def test_python_zipfile(mount: Mounted, original: Path) -> None:
-    with zipfile.ZipFile(mount.archive(TAG, ".zip")) as archive:
-        assert archive.testzip() is None
-        files = [info for info in archive.infolist() if not info.is_dir()]
-        assert len(files) == len([path for path in original.rglob("*") if path.is_file()])
-        for info in files:
-            assert archive.read(info) == (original / info.filename).read_bytes(), info.filename
+    check_zipfile(mount.archive(TAG, ".zip"), original)
 
 
 def test_xz(mount: Mounted) -> None:

@@ -26,6 +26,7 @@ from typing import BinaryIO
 
 import pytest
 
+from scripts.sample_store import model_yaml
 from tests.harness import ROOT, Mounted, ended, make_model, run, wait_until
 from tests.incoming import (
     area_of,
@@ -42,26 +43,10 @@ from tests.incoming import (
 )
 
 Mount = Callable[..., Mounted]
-MODEL_YAML = """name: {name}
-version: {version}
-module: ''
-labels: {{}}
-options: {{}}
-metadata: {{}}
-context:
-  framework_name: ''
-  framework_versions: {{}}
-  bentoml_version: 1.4.39
-  python_version: 3.11.7
-signatures: {{}}
-api_version: v1
-creation_time: '2026-01-02T03:04:05.678901+00:00'
-"""
 
 
 def yaml_of(tag: str) -> bytes:
-    name, version = tag.split(":")
-    return MODEL_YAML.format(name=name, version=version).encode()
+    return model_yaml(tag, "2026-01-02T03:04:05.678901+00:00").encode()
 
 
 def put(mount: Mounted, name: str, content: bytes) -> int:
@@ -175,7 +160,7 @@ BOMB = (
     + "".join(
         f"{one}: &{one} [{','.join([f'*{other}'] * 9)}]\n" for other, one in zip("abcdefgh", "bcdefghi", strict=True)
     )
-    + MODEL_YAML.format(name="bad", version="v1")
+    + yaml_of("bad:v1").decode()
 )
 
 REFUSED: dict[str, tuple[Callable[[], bytes], int, str]] = {
@@ -184,7 +169,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], int, str]] = {
     "no model.yaml": (lambda: _no_model_yaml(), errno.EINVAL, "model.yaml"),
     "a bad tag": (lambda: tar_with(tag="Upper Case:v1"), errno.EINVAL, "tag|name"),
     "a tag with a newline": (
-        lambda: tar_of_yaml(MODEL_YAML.format(name='"bad\\n"', version="v1")),
+        lambda: tar_of_yaml(yaml_of("bad:v1").decode().replace("bad", '"bad\\n"')),
         errno.EINVAL,
         "tag|name",
     ),

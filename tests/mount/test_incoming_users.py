@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness import ROOT, Mounted, ended, home_of, make_model, run, unmount_lazily, wait_until
-from tests.incoming import area_of, cp, imports, made, made_tar, same, spooled, staged, tar_of
+from tests.incoming import area_of, cp, imports, made, made_tar, same, send, spooled, staged
 
 NOBODY, ANOTHER = 65_534, 12_345
 ALLOWED = ["--allow-other", "--incoming-mode", "1777"]
@@ -313,16 +313,7 @@ def test_modes_are_the_umasks(
     )
     (model / "odd").chmod(0o6666)
     (model / "d").chmod(0o2777)
-    if form == "folder":
-        run("cp", "-r", model, mounted.path / "incoming/m")
-        run("sync", mounted.path / "incoming/m")
-    else:
-        archive = shared / f"m.{form}"
-        if form == "zip":
-            run("zip", "-qr", archive, ".", cwd=model)
-        else:
-            tar_of(model, archive)
-        run("cp", archive, mounted.path / "incoming")
+    send(model, form, mounted, shared)
     modes = {
         str(path.relative_to(shared_store)): stat.S_IMODE(path.stat().st_mode)
         for path in [*(shared_store / "m").rglob("*"), shared_store / "m"]

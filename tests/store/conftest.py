@@ -1,11 +1,12 @@
 """Fixtures for tests of the library."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from store.catalog import ModelStore
+from store.index import Index
 from store.storage.local import LocalStorage
 from tests.store.clock import Clock
 
@@ -15,6 +16,13 @@ Looks = Callable[[], ModelStore]
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return Clock(monkeypatch)
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Iterator[Index]:
+    index = Index(tmp_path / "cache" / "index.sqlite")
+    yield index
+    index.close()
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from store.model import Model
 from store.storage.local import LocalStorage
 from store.tag import Tag
 from tests.harness import make_model
+from tests.store.at_once import in_threads
 from tests.store.content import PieceFile, whole
 
 _TAG = Tag("iris", "v1")
@@ -50,13 +51,6 @@ each_archive = pytest.mark.parametrize(
 @pytest.fixture
 def folder(store: Path) -> Path:
     return make_model(store, "iris:v1", _FILES, executable=["run"])
-
-
-@pytest.fixture
-def index(tmp_path: Path) -> Iterator[Index]:
-    index = Index(tmp_path / "cache" / "index.sqlite")
-    yield index
-    index.close()
 
 
 @pytest.fixture
@@ -128,26 +122,17 @@ def test_many_readers_at_random_places(store: Path, folder: Path, archives: Arch
     assert folder.exists()
     other = Archives(LocalStorage(str(store)), archives._index, compression)
     expected = {name: whole(other.open(model, kind)) for name, kind in FORMATS.items()}
-    failures: list[object] = []
 
     def read(seed: int) -> None:
         chance = random.Random(seed)
-        try:
-            for _ in range(60):
-                name, kind = chance.choice(list(FORMATS.items()))
-                offset = chance.randrange(len(expected[name]))
-                size = min(chance.randrange(1, 131_072), len(expected[name]) - offset)
-                if read_bytes(archives.open(model, kind), offset, size) != expected[name][offset : offset + size]:
-                    failures.append((name, offset, size))
-        except BaseException as error:
-            failures.append(error)
+        for _ in range(60):
+            name, kind = chance.choice(list(FORMATS.items()))
+            offset = chance.randrange(len(expected[name]))
+            size = min(chance.randrange(1, 131_072), len(expected[name]) - offset)
+            found = read_bytes(archives.open(model, kind), offset, size)
+            assert found == expected[name][offset : offset + size], (name, offset, size)
 
-    threads = [threading.Thread(target=read, args=(seed,)) for seed in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert failures == []
+    in_threads(read, range(16))
 
 
 def _remove(folder: Path) -> None:

@@ -77,13 +77,6 @@ def storage(store: Path) -> CountingStorage:
 
 
 @pytest.fixture
-def index(tmp_path: Path) -> Iterator[Index]:
-    index = Index(tmp_path / "cache" / "index.sqlite")
-    yield index
-    index.close()
-
-
-@pytest.fixture
 def archives(storage: CountingStorage, index: Index) -> Iterator[Archives]:
     archives = Archives(storage, index, Compression.AUTO)
     yield archives

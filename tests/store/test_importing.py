@@ -41,13 +41,6 @@ def digests(tmp_path: Path) -> Iterator[Digests]:
 
 
 @pytest.fixture
-def index(tmp_path: Path) -> Iterator[Index]:
-    index = Index(tmp_path / "cache" / "index.sqlite")
-    yield index
-    index.close()
-
-
-@pytest.fixture
 def importer(store: Path, session: Session, index: Index, digests: Digests) -> Importer:
     return Importer(ModelStore(LocalStorage(str(store))), session, Measurements(index), digests)
 

@@ -2,9 +2,6 @@
 
 import os
 import sqlite3
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +12,8 @@ from hypothesis import strategies as st
 
 from store.index import Index, default_path
 from store.storage.base import Identity
-from tests.harness import ROOT
+from tests.store.at_once import in_processes, in_threads
+from tests.store.damages import another_version, garbage
 from tests.store.users import NOBODY, an_ordinary_user, folder_of_an_ordinary_user
 
 ExpectLog = Callable[..., None]
@@ -102,10 +100,6 @@ def test_any_identity_a_file_system_may_give(path: Path) -> None:
     index.close()
 
 
-def _garbage(path: Path) -> None:
-    path.write_bytes(os.urandom(10_000))
-
-
 def _truncated(path: Path) -> None:
     os.truncate(path, path.stat().st_size // 2)
 
@@ -114,11 +108,6 @@ def _overwritten_pages(path: Path) -> None:
     with path.open("r+b") as file:
         file.seek(4096)
         file.write(b"\xa5" * (path.stat().st_size - 4096))
-
-
-def _another_version(path: Path) -> None:
-    with sqlite3.connect(path) as connection:
-        connection.execute("PRAGMA user_version=99")
 
 
 def _other_tables(path: Path) -> None:
@@ -141,7 +130,7 @@ def _text(path: Path) -> None:
     path.write_text("hello")
 
 
-_DAMAGES = [_garbage, _truncated, _overwritten_pages, _another_version, _other_tables, _folder, _fifo, _text]
+_DAMAGES = [garbage, _truncated, _overwritten_pages, another_version, _other_tables, _folder, _fifo, _text]
 
 
 @pytest.mark.parametrize("damage", _DAMAGES)
@@ -243,15 +232,7 @@ index.close()
 
 
 def test_several_processes_at_once(path: Path) -> None:
-    start = str(time.time() + 1.0)
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-c", _WORKER, path, str(number), start], cwd=ROOT, stderr=subprocess.PIPE, text=True
-        )
-        for number in range(4)
-    ]
-    said = [worker.communicate(timeout=60)[1] for worker in workers]
-    assert said == [""] * 4
+    in_processes(_WORKER, path, 4)
     index = Index(path)
     for number in range(4):
         assert [index.checksum(Identity(number, count, 1, 1, 1)) for count in range(60)] == list(range(60))
@@ -274,20 +255,11 @@ def test_another_process_that_holds_it_delays_no_reader(path: Path) -> None:
 
 def test_from_several_threads(path: Path) -> None:
     index = Index(path)
-    failures: list[BaseException] = []
 
     def work(device: int) -> None:
-        try:
-            for number in range(700):
-                index.keep_checksum(Identity(device, number, 1, 1, 1), number)
-                assert index.checksum(Identity(device, number // 2, 1, 1, 1)) == number // 2
-        except BaseException as error:
-            failures.append(error)
+        for number in range(700):
+            index.keep_checksum(Identity(device, number, 1, 1, 1), number)
+            assert index.checksum(Identity(device, number // 2, 1, 1, 1)) == number // 2
 
-    threads = [threading.Thread(target=work, args=(device,)) for device in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert failures == []
+    in_threads(work, range(4))
     index.close()

@@ -5,7 +5,7 @@ import random
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -56,13 +56,6 @@ def weights(store: Path) -> Path:
 @pytest.fixture
 def storage(store: Path) -> CountingStorage:
     return CountingStorage(store)
-
-
-@pytest.fixture
-def index(tmp_path: Path) -> Iterator[Index]:
-    index = Index(tmp_path / "cache" / "index.sqlite")
-    yield index
-    index.close()
 
 
 def _pinned(storage: CountingStorage, path: str = "weights") -> PinnedFile:

@@ -3,10 +3,6 @@
 import datetime
 import os
 import sqlite3
-import subprocess
-import sys
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +12,8 @@ from hypothesis import strategies as st
 
 from store import receipts as module
 from store.receipts import Receipts, ReceiptState
-from tests.harness import ROOT
+from tests.store.at_once import in_processes, in_threads
+from tests.store.damages import another_version, garbage
 from tests.store.staged import in_a_namespace_of_its_own
 from tests.store.users import an_ordinary_user, folder_of_an_ordinary_user
 
@@ -199,21 +196,12 @@ def test_ten_thousand_are_kept_and_stay_fast(path: Path) -> None:
     receipts.close()
 
 
-def _garbage(path: Path) -> None:
-    path.write_bytes(os.urandom(10_000))
-
-
-def _another_version(path: Path) -> None:
-    with sqlite3.connect(path) as connection:
-        connection.execute("PRAGMA user_version=99")
-
-
 def _other_tables(path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.executescript("DROP TABLE receipts; CREATE TABLE receipts (id, change, answers, path, ended)")
 
 
-@pytest.mark.parametrize("damage", [_garbage, _another_version, _other_tables])
+@pytest.mark.parametrize("damage", [garbage, another_version, _other_tables])
 def test_damage_costs_only_the_record_and_is_told_once(
     path: Path, damage: Callable[[Path], None], expect_log: ExpectLog
 ) -> None:
@@ -302,15 +290,7 @@ receipts.close()
 
 
 def test_several_processes_at_once(path: Path) -> None:
-    start = str(time.time() + 0.7)
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-c", _WORKER, path, str(number), start], cwd=ROOT, stderr=subprocess.PIPE, text=True
-        )
-        for number in range(4)
-    ]
-    said = [worker.communicate(timeout=60)[1] for worker in workers]
-    assert said == [""] * 4
+    in_processes(_WORKER, path, 4)
     receipts = Receipts(path)
     found = receipts.recent(1000)
     assert len({receipt.change for receipt in found}) == len(found) == 160
@@ -338,23 +318,14 @@ def test_a_process_that_holds_it_too_long_is_told(
 
 def test_from_several_threads(path: Path) -> None:
     receipts = Receipts(path)
-    failures: list[BaseException] = []
 
     def work(name: str) -> None:
-        try:
-            for number in range(50):
-                _import(receipts, f"{name}/{number}", size=number)
-                answer = receipts.answer(f"{name}/{number}")
-                assert answer is not None
-                assert answer.size == number
-        except BaseException as error:
-            failures.append(error)
+        for number in range(50):
+            _import(receipts, f"{name}/{number}", size=number)
+            answer = receipts.answer(f"{name}/{number}")
+            assert answer is not None
+            assert answer.size == number
 
-    threads = [threading.Thread(target=work, args=(name,)) for name in "abcd"]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert failures == []
+    in_threads(work, "abcd")
     assert len(receipts.recent(1000)) == 200
     receipts.close()

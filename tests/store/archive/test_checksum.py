@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from store.archive.checksum import BlockChecksums, RunningChecksum, crc32_combine, crc32_of, crc32_of_repeated
+from tests.store.at_once import in_threads
 from tests.store.content import Memory
 
 Part = tuple[int, int]  # from, to
@@ -172,30 +173,19 @@ class TestBlockChecksums:
         piece = Memory(random.Random(6).randbytes(length * count))
         sums = BlockChecksums(piece, length, count)
         wanted = [zlib.crc32(piece.content[length * block : length * (block + 1)]) for block in range(count)]
-        wrong: list[int] = []
-        failures: list[BaseException] = []
         start = threading.Barrier(6)
 
         def work(seed: int) -> None:
             chance = random.Random(seed)
-            try:
-                start.wait(10)
-                for _ in range(4000):
-                    block = chance.randrange(count)
-                    if chance.random() < 0.1:
-                        if sums.crc(block) != wanted[block]:
-                            wrong.append(block)
-                    elif sums.wants(block):
-                        first = chance.choice([0, 16, 32, 48])
-                        at = length * block + first
-                        sums.note(block, first, [memoryview(piece.content)[at : at + 16]])
-            except BaseException as error:
-                failures.append(error)
+            start.wait(10)
+            for _ in range(4000):
+                block = chance.randrange(count)
+                if chance.random() < 0.1:
+                    assert sums.crc(block) == wanted[block]
+                elif sums.wants(block):
+                    first = chance.choice([0, 16, 32, 48])
+                    at = length * block + first
+                    sums.note(block, first, [memoryview(piece.content)[at : at + 16]])
 
-        threads = [threading.Thread(target=work, args=(seed,)) for seed in range(6)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(60)
-        assert (wrong, failures) == ([], [])
+        in_threads(work, range(6))
         assert [sums.crc(block) for block in range(count)] == wanted

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from store.archive.gzip import gzip_length, lay_out_gzip
 from store.archive.pieces import read_bytes
+from tests.store.archive.laying_out import check_ranges
 from tests.store.archive.writers import write_gzip
 from tests.store.content import Memory, Numbered, numbers, whole
 
@@ -39,10 +40,7 @@ def test_any_range(length: int, data: st.DataObject) -> None:
     content = Memory(numbers(0, length))
     expected = write_gzip(content.content)
     laid_out = lay_out_gzip(content, content.crc32)
-    for _ in range(5):
-        offset = data.draw(st.integers(0, len(expected)))
-        size = data.draw(st.integers(0, len(expected) - offset))
-        assert read_bytes(laid_out, offset, size) == expected[offset : offset + size]
+    check_ranges(laid_out, expected, data)
 
 
 @given(st.integers(1, 200 * _GIB))

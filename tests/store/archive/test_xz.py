@@ -3,8 +3,6 @@
 import lzma
 import random
 import struct
-import sys
-import tracemalloc
 import zlib
 
 import pytest
@@ -13,6 +11,7 @@ from hypothesis import strategies as st
 
 from store.archive.pieces import read_bytes
 from store.archive.xz import lay_out_xz, xz_length
+from tests.store.archive.laying_out import check_memory, check_ranges
 from tests.store.archive.writers import multibyte, write_xz
 from tests.store.content import Memory, Numbered, Unfilled, numbers, whole
 
@@ -41,10 +40,7 @@ def test_any_range(length: int, data: st.DataObject) -> None:
     content = numbers(0, length)
     expected = write_xz(content)
     laid_out = lay_out_xz(Memory(content))
-    for _ in range(5):
-        offset = data.draw(st.integers(0, len(expected)))
-        size = data.draw(st.integers(0, len(expected) - offset))
-        assert read_bytes(laid_out, offset, size) == expected[offset : offset + size]
+    check_ranges(laid_out, expected, data)
 
 
 @given(st.integers(1, 200 * _GIB))
@@ -113,20 +109,4 @@ def test_a_checksum_is_served_alone_and_in_part() -> None:
 
 
 def test_memory_does_not_grow_with_the_content() -> None:
-    chance = random.Random(7)
-
-    def cost(length: int) -> tuple[int, int]:
-        """Objects alive, and most bytes at a time, over the laying out and 200 reads anywhere."""
-        before = sys.getallocatedblocks()
-        tracemalloc.start()
-        laid_out = lay_out_xz(Unfilled(length))
-        for _ in range(300):
-            read_bytes(laid_out, chance.randrange(laid_out.length - 131_072), chance.randrange(131_072))
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return sys.getallocatedblocks() - before, peak
-
-    cost(_GIB)
-    small, large = cost(_GIB), cost(100 * _GIB)
-    assert large[1] < 4 << 20
-    assert abs(large[0] - small[0]) < 2000
+    check_memory(lambda length: lay_out_xz(Unfilled(length)), most=4 << 20, spread=2000)

@@ -1,0 +1,127 @@
+"""CopiedFolders: the folders that are copied into `incoming/`: whose they are, and models that come as folders, which
+are imported when a program has them synced.
+
+Knows no FUSE. Threading: any thread; a folder is taken out of the spool under its lock, and published without it.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+
+from mount.delivery import Delivery
+from mount.spool import Spool
+from store.errors import NotAModelError, StoreError
+from store.model import MODEL_YAML
+from store.text import printable
+from store.writing import sync_path
+
+log = logging.getLogger(__name__)
+
+
+class CopiedFolders:
+    """The folders of one spool."""
+
+    def __init__(self, spool: Spool, delivery: Delivery) -> None:
+        self._spool = spool
+        self._delivery = delivery
+        self._owners: dict[int, int] = {}  # by inode, where it is not the owner on disk
+
+    def make(self, path: str, uid: int) -> None:
+        """A new folder of a user's."""
+        at, user = self._spool.at(path), self._spool.user
+        os.mkdir(at, 0o700)
+        with self._spool.lock:
+            if uid != user:
+                self._owners[os.lstat(at).st_ino] = uid
+                if user == 0:
+                    os.chown(at, uid, -1)
+
+    def remove(self, path: str) -> None:
+        """Remove an empty folder."""
+        if not path:
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        with self._spool.lock:
+            inode = os.lstat(self._spool.at(path)).st_ino
+            os.rmdir(self._spool.at(path))
+            self._owners.pop(inode, None)
+            self._spool.forget_imported_below(path)
+
+    def owner(self, look: os.stat_result) -> int:
+        """The uid of who made a folder."""
+        return self._owners.get(look.st_ino, look.st_uid)
+
+    def sync(self, path: str, uid: int) -> None:
+        """A program wants a folder to be safe: models that came as folders, at or below it, are imported, as far as
+        they are its user's (or root asks). Not with `incoming/` itself: programs sync the folder above what they have
+        renamed.
+
+        Raises:
+            StoreError: of the first that could not be.
+        """
+        sync_path(self._spool.at(path))
+        failed: StoreError | OSError | None = None
+        for folder in list(self.models(path)) if path else ():
+            try:
+                owner = self.owner(os.lstat(self._spool.at(folder)))
+                if uid not in (0, self._spool.user, owner):
+                    raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+                self.import_model(folder)
+            except (StoreError, OSError) as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
+
+    def models(self, path: str) -> Iterator[str]:
+        """The folders at or below a path, except `incoming/` itself, that hold a `model.yaml`."""
+        for folder, folders, files in os.walk(self._spool.at(path)):
+            below = os.path.relpath(folder, self._spool.root)
+            if below != "." and MODEL_YAML in files:
+                yield below
+                folders.clear()
+            else:
+                folders[:] = [name for name in folders if not name.startswith(".")]
+
+    def import_model(self, path: str) -> None:
+        """Make a folder that was copied in a model.
+
+        Raises:
+            StoreError: why it is none; the folder is as before.
+            OSError: EBUSY, something in it is still being written.
+        """
+        with self._spool.lock:
+            uid = self.owner(os.lstat(self._spool.at(path)))
+            uploads = list(self._spool.find_below(path))
+            if any(upload.handles for upload in uploads):
+                log.info("%s is not imported: a file in it is still being written", printable(path))
+                raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+            alone = self._spool.imported_below(path)
+            if alone is not None:
+                error = NotAModelError(
+                    f"{printable(alone)} came before the model.yaml and was imported as a model of its own, so this is "
+                    "not whole: remove it and copy it again, model.yaml first, or as an archive"
+                )
+                self._delivery.refuse_folder(path, uid, error)
+                raise error
+            for upload in uploads:
+                self._spool.forget(upload)
+            taken = self._delivery.take_folder(path)
+        self._spool.end_gone()
+        self._delivery.deliver_folder(path, taken, uid)
+
+    def newest_change(self, path: str) -> int:
+        """When anything at or below a folder changed last (ns, wall clock)."""
+        newest = 0
+        for folder, _, files in os.walk(self._spool.at(path)):
+            for name in ("", *files):
+                with suppress(FileNotFoundError):
+                    newest = max(newest, os.lstat(os.path.join(folder, name)).st_ctime_ns)
+        return newest
+
+    def is_busy(self, path: str) -> bool:
+        """Whether a file below a folder is open."""
+        with self._spool.lock:
+            return any(upload.handles for upload in self._spool.find_below(path))

@@ -1,0 +1,66 @@
+"""Settling: an upload is whole, as far as its program can tell, and becomes a model of the store, or is told why not.
+
+Knows no FUSE. Threading: any thread; one at a time for each upload. The spool's lock is not held meanwhile.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from mount.delivery import Delivery
+from mount.dropnames import is_note, is_on_its_way
+from mount.spool import Spool
+from mount.upload import Upload
+from store.errors import CancelledError, StoreError
+from store.text import printable
+
+log = logging.getLogger(__name__)
+
+
+class Settling:
+    """What decides the uploads of one spool."""
+
+    def __init__(self, spool: Spool, delivery: Delivery) -> None:
+        self._spool = spool
+        self._delivery = delivery
+
+    def settle(self, upload: Upload, path: str | None = None) -> None:
+        """Import a complete upload; `path`: the name that it has, or is about to get.
+
+        Raises:
+            StoreError: why this is no model of the store now.
+        """
+        with upload.deciding:
+            if upload.removed:
+                raise CancelledError(f"{printable(upload.path)} was removed before it was imported")
+            if not upload.imported:
+                self._decide(upload, path or upload.path)
+
+    def _decide(self, upload: Upload, path: str) -> None:
+        if is_note(path):
+            self._delivery.check_note(path, upload.uid)
+            return
+        self._spool.judge(upload, path)  # a model.yaml may have come beside it
+        if not upload.is_archive:
+            return
+        self._delivery.report(upload, is_whole=True)
+        try:
+            if upload.failure is not None:
+                raise upload.failure
+            prepared = upload.settle()
+            if is_on_its_way(path):
+                self._delivery.prepare(prepared)  # a slow rename would hold up all of incoming/
+                return
+            ready = upload.take()
+        except StoreError as error:
+            if is_on_its_way(path):
+                return  # said when it gets its final name
+            if upload.is_strict:
+                self._delivery.refuse(upload, path, error)
+                raise
+            log.info("%s stays as a file of its folder: %s", printable(path), error)
+            self._delivery.withdraw(upload)
+            return
+        self._delivery.deliver(upload, path, ready)
+        with self._spool.lock:
+            self._spool.has_become_model(upload, path)

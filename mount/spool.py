@@ -1,0 +1,199 @@
+"""Spool: the folder in which lies what is copied into `incoming/`, in the same shape, until it is a model.
+
+Knows which upload each of its files is, and which names were imported: these are no longer there, but `stat` answers
+for them while their models exist, so that rsync sends nothing twice.
+
+Paths are relative to `incoming/`, which itself is the empty path. Knows no FUSE. Threading: any thread; `lock` guards
+names, uploads and who has them open. It is held for what says so, and never while bytes are written, staged or
+published.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
+
+from cachetools import LRUCache
+
+from mount.delivery import Delivery
+from mount.dropnames import is_note, is_on_its_way, may_be_archive, must_be_archive
+from mount.nodes import Attributes, inode_of
+from mount.tree import INCOMING
+from mount.upload import Slots, Upload
+from store.errors import NotFoundError
+from store.model import MODEL_YAML
+from store.text import printable
+
+_IMPORTED_KEPT = 10_000
+_LARGE = 256 << 20  # bytes of a removed file whose last close takes a noticeable time
+_FILE_MODE = stat.S_IFREG | 0o644
+
+
+class Spool:
+    """The spool of one mount."""
+
+    def __init__(self, root: str, delivery: Delivery) -> None:
+        """`root`: a folder of ours alone."""
+        self.root = root
+        self.lock = threading.RLock()
+        self.user = os.geteuid()  # whose files are nobody else's
+        self._delivery = delivery
+        self._uploads: dict[int, Upload] = {}  # by the inode of the spooled file
+        self._imported_below: LRUCache[str, bool] = LRUCache(_IMPORTED_KEPT)  # archives that lay in folders
+        self._gone: deque[Upload] = deque()  # forgotten, to be ended outside of the lock
+        self._slots = Slots()
+
+    def at(self, path: str) -> str:
+        """Where a file or folder lies."""
+        return f"{self.root}/{path}" if path else self.root
+
+    def answer(self, path: str) -> Attributes:
+        """What `stat` tells of a name that was imported.
+
+        Raises:
+            NotFoundError: nothing was imported under it, or its model has gone.
+        """
+        receipt = self._delivery.answer(path)
+        if receipt is None:
+            raise NotFoundError(f"{INCOMING}/{printable(path)} is not there")
+        size, mtime_ns, uid = receipt
+        return Attributes(_FILE_MODE, inode_of(f"/{INCOMING}/{path}"), 1, size, mtime_ns, mtime_ns, uid)
+
+    def create(self, path: str, uid: int, mode: int = 0) -> Upload:
+        """A new file; under the lock. Of its mode, whether it may be executed is kept."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(self.at(path), flags, 0o600 | mode & stat.S_IXUSR)
+        if uid != self.user and self.user == 0:
+            os.fchown(descriptor, uid, -1)  # so that it is still theirs after a crash
+        if not is_note(path):
+            self._delivery.remove_note(path)
+        return self._register(path, descriptor, uid)
+
+    def find(self, path: str) -> Upload | None:
+        """The file that is here under a name; None if there is none, or it is a folder. Under the lock."""
+        try:
+            look = os.lstat(self.at(path))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        if not stat.S_ISREG(look.st_mode):
+            return None
+        known = self._uploads.get(look.st_ino)
+        if known is not None:
+            return known
+        descriptor = os.open(self.at(path), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        return self._register(path, descriptor, look.st_uid)
+
+    def find_below(self, path: str) -> Iterator[Upload]:
+        """The files below a folder that are uploads now; under the lock."""
+        return (upload for upload in list(self._uploads.values()) if upload.path.startswith(f"{path}/"))
+
+    def owner(self, look: os.stat_result) -> int:
+        """The uid of who copied a file in."""
+        upload = self._uploads.get(look.st_ino)
+        return upload.uid if upload else look.st_uid
+
+    def judge(self, upload: Upload, path: str) -> None:
+        """Decide what an upload is by where it lies: in a folder that is a model, it is a file of that."""
+        folders = path.split("/")[:-1]
+        in_model = any(
+            os.path.lexists(self.at("/".join([*folders[: depth + 1], MODEL_YAML]))) for depth in range(len(folders))
+        )
+        upload.is_archive = may_be_archive(path) and not in_model
+        upload.is_strict = must_be_archive(path) and not in_model
+        # rsync learns it from the rename, and goes on with its next file; a write that fails would end it.
+        upload.fails_early = upload.is_strict and not is_on_its_way(path)
+
+    def remove(self, path: str, upload: Upload) -> None:
+        """Remove the file that was found under a name; under the lock."""
+        os.unlink(self.at(path))
+        self.forget(upload)
+
+    def detach(self, upload: Upload) -> None:
+        """Free an upload's name for another file; under the lock."""
+        self._unlink(upload)
+        self.forget(upload)
+
+    def has_become_model(self, upload: Upload, path: str) -> None:
+        """Remove what was imported under a name; under the lock."""
+        self._uploads.pop(upload.inode, None)
+        self._unlink(upload)
+        replaced = self.find(path) if path != upload.path else None
+        if replaced is not None:
+            self.remove(path, replaced)
+        if "/" in path:
+            self._imported_below[path] = True
+
+    def imported_below(self, path: str) -> str | None:
+        """An archive that lay in a folder and was imported as a model of its own; under the lock."""
+        return next((known for known in self._imported_below if known.startswith(f"{path}/")), None)
+
+    def forget_imported_below(self, path: str) -> None:
+        """A folder has gone; under the lock."""
+        for alone in [known for known in self._imported_below if known.startswith(f"{path}/")]:
+            del self._imported_below[alone]
+
+    def let_go(self, upload: Upload) -> None:
+        """Somebody has an upload open no more; under the lock. If nobody has, it is forgotten, unless something staged
+        waits for its final name."""
+        upload.handles -= 1
+        if upload.handles or (upload.is_settled and not upload.imported and is_on_its_way(upload.path)):
+            return
+        if self._uploads.get(upload.inode) is upload:
+            del self._uploads[upload.inode]
+        self._gone.append(upload)
+
+    def forget(self, upload: Upload) -> None:
+        """A file is gone from its name; who has it open keeps its bytes. Under the lock."""
+        self._uploads.pop(upload.inode, None)
+        upload.removed = True
+        self._gone.append(upload)
+
+    def end_gone(self) -> None:
+        """End what is forgotten, outside of the lock: the last close of a large file takes long."""
+        while self._gone:
+            with suppress(IndexError):  # another thread was faster
+                upload = self._gone.popleft()
+                if upload.taken is None:
+                    self._delivery.withdraw(upload)
+                    upload.stop()
+                if upload.handles:
+                    continue
+                if upload.is_open and upload.status().st_size >= _LARGE:
+                    threading.Thread(target=upload.close, name="close", daemon=True).start()
+                else:
+                    upload.close()
+
+    def running(self) -> list[Upload]:
+        """The uploads that have begun and are not decided."""
+        with self.lock:
+            return [upload for upload in self._uploads.values() if upload.receipt is not None]
+
+    def close(self) -> None:
+        """Stop all that goes on; what was spooled stays."""
+        with self.lock:
+            uploads = list(self._uploads.values())
+            self._uploads.clear()
+        for upload in uploads:
+            upload.stop()
+
+    def _register(self, path: str, descriptor: int, uid: int) -> Upload:
+        upload = Upload(path, descriptor, uid, self._delivery.stage, self._slots)
+        self.judge(upload, path)
+        self._uploads[upload.inode] = upload
+        return upload
+
+    def _unlink(self, upload: Upload) -> None:
+        """Remove the file of an upload, if it still lies there."""
+        with suppress(FileNotFoundError):
+            if os.lstat(self.at(upload.path)).st_ino == upload.inode:
+                os.unlink(self.at(upload.path))
+
+
+def file_attributes(look: os.stat_result, uid: int) -> Attributes:
+    """What `stat` tells of a spooled file that belongs to a user."""
+    mode = _FILE_MODE | (0o111 if look.st_mode & stat.S_IXUSR else 0)
+    return Attributes(mode, look.st_ino, 1, look.st_size, look.st_mtime_ns, look.st_ctime_ns, uid)

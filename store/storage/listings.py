@@ -1,0 +1,245 @@
+"""What lies in a store of objects, as its names are listed: a name with everything below it in one go, and the top.
+
+Listings are believed for a while. Threading: any thread. Nobody waits for the look of another one, except at the same
+name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import threading
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+
+from cachetools import TTLCache
+
+from store.errors import BadModelError, NotFoundError, StoreError, StoreUnreadableError
+from store.storage.base import Identity
+from store.storage.objects import Listing, MissingObjectError, ObjectInfo, Objects
+from store.storage.patience import Patience
+from store.text import printable
+
+log = logging.getLogger(__name__)
+
+_OBJECTS_KEPT = 300_000  # in listings, at about 300 bytes each
+_OBJECTS_OF_NAME = 1_000_000  # more than that is no model's
+_FEW = 8  # names that are listed one by one
+_LISTERS = 8
+
+
+@dataclass(eq=False)
+class NameListing:
+    """All objects below one name, in the order of their keys."""
+
+    objects: list[ObjectInfo]
+    identity: Identity
+    keys: list[str] = field(default_factory=list)
+
+    def below(self, prefix: str) -> list[ObjectInfo]:
+        """Those whose keys begin with `prefix`."""
+        start = bisect_left(self.keys, prefix)
+        end = bisect_left(self.keys, prefix + "\U0010ffff", start)
+        return self.objects[start:end]
+
+    def get(self, key: str) -> ObjectInfo | None:
+        at = bisect_left(self.keys, key)
+        return self.objects[at] if at < len(self.keys) and self.keys[at] == key else None
+
+
+@dataclass(eq=False)
+class RootListing:
+    """What lies at the top."""
+
+    folders: list[str]
+    files: dict[str, ObjectInfo]
+    identity: Identity
+
+
+class Listings:
+    """The listings of one store."""
+
+    def __init__(self, objects: Objects, patience: Patience, ttl: float) -> None:
+        """`ttl`: seconds for which a listing is believed."""
+        self._objects = objects
+        self._patience = patience
+        self._device = _number(objects.location)
+        self._lock = threading.Lock()  # guards what follows, never held while asking
+        self._names: TTLCache[str, NameListing] = TTLCache(_OBJECTS_KEPT, ttl, getsizeof=_weight)
+        self._roots: TTLCache[str, RootListing] = TTLCache(1, ttl)
+        self._turns: dict[str, threading.Lock] = {}
+
+    def of(self, path: str) -> NameListing:
+        """The listing of the name that a path lies in.
+
+        Raises:
+            NotFoundError: nothing lies below the name.
+            BadModelError: more than any model has.
+            StoreUnreadableError, StoreDeniedError: it cannot be listed.
+        """
+        name = path.partition("/")[0]
+        with self._lock:
+            known = self._names.get(name)
+        if known is None:
+            with self._turn(name):
+                with self._lock:
+                    known = self._names.get(name)
+                if known is None:
+                    objects: list[ObjectInfo] = []
+                    for page in self._pages(f"{name}/"):
+                        objects += page
+                        if len(objects) > _OBJECTS_OF_NAME:
+                            raise BadModelError(f"{self.show(name)} holds more than {_OBJECTS_OF_NAME:,} objects")
+                    known = self._keep(name, objects)
+        if not known.objects:
+            raise self.missing(name)
+        return known
+
+    def root(self) -> RootListing:
+        """What lies at the top.
+
+        Raises:
+            StoreUnreadableError, StoreDeniedError: the store cannot be listed.
+        """
+        with self._lock:
+            known = self._roots.get("")
+        if known is not None:
+            return known
+        with self._turn(""):
+            with self._lock:
+                known = self._roots.get("")
+            if known is not None:
+                return known
+            folders: list[str] = []
+            files: list[ObjectInfo] = []
+            try:
+                for page in self._ask_for_pages(self._objects.location, partial(self._objects.list_folder, "")):
+                    folders += page.folders
+                    files += page.objects
+            except MissingObjectError:
+                raise StoreUnreadableError(f"there is no model store at {self._objects.location}") from None
+            named = {info.key: info for info in files if info.key and not info.key.endswith("/")}
+            root = RootListing(folders, named, self.folder_identity("", [*folders, *named], files))
+            with self._lock:
+                self._roots[""] = root
+            return root
+
+    def list_now(self, prefix: str) -> list[ObjectInfo]:
+        """What has a key that begins with `prefix`, whatever is believed of it."""
+        return [info for page in self._pages(prefix) for info in page]
+
+    def prepare(self, names: Sequence[str]) -> None:
+        """As `Storage.prepare`."""
+        with self._lock:
+            unknown = [name for name in names if name not in self._names]
+        if len(unknown) <= 1:
+            return
+        groups = [(f"{name}/", [name]) for name in unknown] if len(unknown) <= _FEW else self._groups(unknown)
+        with ThreadPoolExecutor(_LISTERS, thread_name_prefix="listing") as listers:
+            for done in [listers.submit(self._list_group, *group) for group in groups]:
+                try:
+                    done.result()
+                except StoreError as error:  # whoever asks for one of these names is told again
+                    log.info("%s", error)
+
+    def expire(self, name: str) -> None:
+        """Believe no listing of a name any more, nor which names there are."""
+        with self._lock:
+            self._names.pop(name, None)
+            self._roots.clear()
+
+    def changed(self, info: ObjectInfo) -> None:
+        """An object is not as it was listed: believe no listing of its name any more."""
+        with self._lock:
+            self._names.pop(info.key.partition("/")[0], None)
+
+    def identity(self, info: ObjectInfo) -> Identity:
+        """What tells a file from what it was before."""
+        number = _number(f"{info.key}\0{info.etag}")
+        return Identity(self._device, number, info.size, info.mtime_ns, info.mtime_ns)
+
+    def folder_identity(self, path: str, content: Sequence[object], files: Sequence[ObjectInfo]) -> Identity:
+        """As `identity`, of a folder: `content` is what it depends on, `files` what its time is of."""
+        mtime_ns = max((info.mtime_ns for info in files), default=0)
+        return Identity(self._device, hash((path, tuple(content))), 0, mtime_ns, mtime_ns)
+
+    def missing(self, path: str) -> NotFoundError:
+        """The error that a path is not there."""
+        return NotFoundError(f"{self.show(path)} is not there")
+
+    def show(self, path: str) -> str:
+        """A path as it is told to people."""
+        return printable(f"{self._objects.location}/{path}")
+
+    def _groups(self, names: list[str]) -> list[tuple[str, list[str]]]:
+        """Names that are listed together, by what their keys begin with. Not by ranges of keys: not every server keeps
+        to the order of keys."""
+        if not self._objects.splits:
+            return [("", names)]
+        length = len(os.path.commonprefix(names)) + 1  # noqa: RUF071 - characters are meant
+        groups: dict[str, list[str]] = {}
+        for name in names:
+            groups.setdefault(name[:length], []).append(name)
+        return [(f"{group[0]}/" if len(group) == 1 else begin, group) for begin, group in groups.items()]
+
+    def _list_group(self, begin: str, names: list[str]) -> None:
+        """List all names of a group, among which there may be others."""
+        found: dict[str, list[ObjectInfo]] = {name: [] for name in names}
+        count = 0
+        for page in self._pages(begin):
+            for info in page:
+                name, slash, _ = info.key.partition("/")
+                if slash and name in found:
+                    found[name].append(info)
+            count += len(page)
+            if count > _OBJECTS_KEPT:  # too much to know at once: each one when it is asked for
+                return
+        for name, below in found.items():
+            self._keep(name, below)
+
+    def _pages(self, prefix: str) -> Iterator[list[ObjectInfo]]:
+        try:
+            for page in self._ask_for_pages(self.show(prefix), partial(self._objects.list_objects, prefix)):
+                yield page.objects
+        except MissingObjectError:  # where folders are real
+            return
+
+    def _ask_for_pages(self, shown: str, ask: Callable[..., Listing]) -> Iterator[Listing]:
+        page = self._patience.call(shown, ask)
+        yield page
+        while page.more:
+            page = self._patience.call(shown, partial(ask, more=page.more))
+            yield page
+
+    def _keep(self, name: str, objects: list[ObjectInfo]) -> NameListing:
+        objects.sort()
+        kept = NameListing(objects, self.folder_identity(name, objects, objects), [info.key for info in objects])
+        with self._lock:
+            self._names[name] = kept
+        return kept
+
+    @contextmanager
+    def _turn(self, name: str) -> Iterator[None]:
+        """Within this, no other thread is at the same name."""
+        with self._lock:
+            turn = self._turns.setdefault(name, threading.Lock())
+        try:
+            with turn:
+                yield
+        finally:
+            with self._lock:
+                self._turns.pop(name, None)
+
+
+def _number(text: str) -> int:
+    """A number that stands for a text, the same in every process; 63 bits."""
+    return int.from_bytes(hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=8).digest(), "little") >> 1
+
+
+def _weight(name: NameListing) -> int:
+    return min(len(name.objects) + 1, _OBJECTS_KEPT)
