@@ -170,7 +170,7 @@ def _exporting(session: Session) -> list[Row]:
     for path in (f"ours/weights-{samples.VERSION}.bentomodel", "theirs/weights.bentomodel"):
         if not server.rclone("lsf", f"s3:{BUCKET}/{path}", limit=LIMIT):
             raise BenchError(f"no export has come to {path} in the bucket")
-    return session.keep(Row(name, "s", times, [peer], "peer/ours", target=10))
+    return session.keep(Row(name, "s", times, [peer], "peer/ours", target=5))
 
 
 def _listing(session: Session) -> list[Row]:

@@ -59,6 +59,7 @@ class S3Client:
             "read_timeout": silence_seconds,
             "retries": {"total_max_attempts": 1},  # whoever asks knows when to ask again
             "max_pool_connections": _CONNECTIONS,
+            "user_agent": "bentofs",  # botocore would compose its own one anew for each request
         }
         # What botocore adds to every request since 1.36 breaks servers that are older than that. What arrives is
         # compared by its MD5 here.

@@ -46,9 +46,11 @@ DEFAULT_PATIENCE = 30.0  # seconds
 _OBJECTS_KEPT = 300_000  # in listings, at about 300 bytes each
 _OBJECTS_OF_NAME = 1_000_000  # more than that is no model's
 _PINS_KEPT = 200_000
-_SMALL_KEPT = 32 << 20  # bytes of small files
+_SMALL_KEPT = 32 << 20  # bytes of small files,
+_LARGEST_SMALL = _SMALL_KEPT // 16  # of which none is larger than this
 _FEW = 8  # names that are listed one by one
 _LISTERS = 8
+_READERS = 16  # of small files
 _ROOM = Usage(1 << 20, 4096, 1 << 40, 1 << 40, 1 << 40, 1 << 30, 1 << 30, 255)  # nobody knows: much
 
 _T = TypeVar("_T")
@@ -215,6 +217,17 @@ class RemoteStorage:
                 except StoreError as error:  # whoever asks for one of these names is told again
                     log.info("%s", error)
 
+    def prepare_models(self, paths: Sequence[str], file: str) -> None:
+        def read(path: str) -> None:
+            try:
+                self._read_small(f"{path}/{file}", _LARGEST_SMALL)
+                self._manifest(path)
+            except StoreError as error:  # whoever asks for it is told again
+                log.info("%s", error)
+
+        with ThreadPoolExecutor(_READERS, thread_name_prefix="small") as readers:
+            list(readers.map(read, paths))
+
     def expire(self, name: str) -> None:
         """Believe no listing of a name any more, nor which names there are."""
         with self._lock:
@@ -354,7 +367,7 @@ class RemoteStorage:
             content = self._small.get(key) if found.etag else None
         if content is None:
             content = self._fetch(found, 0, found.size)
-            if len(content) < _SMALL_KEPT // 16:
+            if len(content) <= _LARGEST_SMALL:
                 with self._lock:
                     self._small[key] = content
         return content
