@@ -6,7 +6,6 @@ import functools
 import json
 import sys
 from collections import Counter
-from contextlib import suppress
 
 import click
 from rich.console import Console
@@ -43,10 +42,7 @@ from store.verify import Outcome, verify_model
 def list_command(store: Place, follow_links: bool, as_json: bool) -> None:
     """List the models of a store."""
     models = open_store(store, follow_links=follow_links)
-    found = []
-    for tag in models.tags():
-        with suppress(StoreError):  # deleted just now, or named in the log
-            found.append(models.model(tag))
+    found = list(models.models())
     if as_json:
         click.echo(json.dumps([_described(model) for model in found], indent=2))
         return

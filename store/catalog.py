@@ -12,6 +12,7 @@ import logging
 import math
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 
 from cachetools import LRUCache
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 REFRESH = 0.4  # seconds for which a finding is believed without another look
 _LOOKING_SECONDS = 0.1  # how long a listing of all names may look into models
 _WARNINGS_KEPT = 10_000  # so that each is said once
+_PREPARED = 200  # names about whose models all is asked together
 _ENTRIES_KEPT = 100_000  # files and folders, over all models whose listing is kept in memory
 
 
@@ -157,13 +159,23 @@ class ModelStore:
 
     def tags(self) -> list[Tag]:
         """All models that can be shown, sorted."""
-        found = []
-        for name in self.names():
-            try:
-                found += [Tag(name, version) for version in self.versions(name)]
-            except StoreError as error:
-                self._warn(name, f"{error}; {name} is left out")
-        return found
+        return [model.tag for model in self.models()]
+
+    def models(self) -> Iterator[Model]:
+        """All models that can be shown, by their tags in order; each as it is when its turn comes."""
+        names = self.names()
+        for begin in range(0, len(names), _PREPARED):
+            group = names[begin : begin + _PREPARED]
+            self._prepare(group)
+            for name in group:
+                found = []
+                try:
+                    for version in self.versions(name):
+                        with suppress(StoreError):  # deleted just now, or named in the log by model()
+                            found.append(self.model(Tag(name, version)))
+                except StoreError as error:
+                    self._warn(name, f"{error}; {name} is left out")
+                yield from found
 
     def expire(self, name: str) -> None:
         """Have the next question about a name looked at anew; what is known still helps to judge what is found."""
@@ -187,6 +199,16 @@ class ModelStore:
                 raise NotFoundError(f"{name} has no models in {self.storage.location}")
             return Tag(name, latest)
         return Tag.parse(text)
+
+    def _prepare(self, names: list[str]) -> None:
+        """Questions about the models of these names are about to come."""
+        self.storage.prepare(names)
+        paths = []
+        for name in names:
+            with suppress(StoreError):  # whoever asks is told
+                finished = self._name(name).finished()
+                paths += [Tag(name, text).path for text, version in finished.items() if version.info is None]
+        self.storage.prepare_models(paths, MODEL_YAML)
 
     def _versions_or_none(self, name: str) -> list[str]:
         return self.versions(name) if is_tag_part(name) else []

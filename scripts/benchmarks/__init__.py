@@ -23,6 +23,11 @@ Every row is a ratio of two things measured in one run on one machine; no row is
   of a daemon that streams the 100 GiB. The big model's files are sparse: only their size counts here.
 * Listing (`listing.py`): `ls -lR models/` against the pass-through of a tree with the same names and links, every file
   empty; `ls -l models/` of 10,000 names; how long a mount of 100,000 models takes to answer. Each by a new daemon.
+* Stores and exports in S3 (`remote.py`): all at one SeaweedFS on loopback, started for the run (`servers.py`). The
+  first `cp` of a `.tar` of a model in 200 objects, by a new daemon, against `rclone mount` and s3fs's `get` of the same
+  bytes lying ready as one object; `bentofs export` against one `bentoml models export`; `bentofs list` against `rclone
+  lsf -R` (which reads no model.yaml); `ls` and `ls -l` of `models/` against the same in `rclone mount`; and the bytes
+  that a proxy counts on their way to a new daemon while `unzip` takes one file out of a large `.zip`.
 
 A missed target is reported, never an error. Everything is kept in one temporary folder, removed at the end.
 """

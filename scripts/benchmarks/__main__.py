@@ -9,7 +9,7 @@ import tempfile
 from contextlib import ExitStack, suppress
 from types import FrameType
 
-from . import compressing, exporting, listing, reading, samples, scaling
+from . import compressing, exporting, listing, reading, remote, samples, scaling
 from .commands import BenchError, say
 from .mounts import ENDING, Launcher
 from .report import Row, machine, require_plot, save_json, save_plot, table
@@ -25,6 +25,7 @@ GROUPS = (
     scaling.measure_times,
     scaling.measure_memory,
     listing.measure,
+    remote.measure,
 )
 
 
@@ -45,18 +46,24 @@ def options() -> argparse.Namespace:
     args.rounds = max(1, args.rounds or (3 if args.quick else 7))
     args.size = max(1, args.size or (256 if args.quick else 1024))
     args.export_size = max(1, args.export_size or (20 if args.quick else 300))
+    args.models = 10_000 if args.full else 200 if args.quick else 2000
     return args
 
 
 def check(args: argparse.Namespace) -> None:
     """Find out what is missing before anything is measured."""
-    exports = compressing.needs_bentoml(args.rows) or exporting.needs_bentoml(args.rows, args.export_size * MB)
+    exports = (
+        compressing.needs_bentoml(args.rows)
+        or exporting.needs_bentoml(args.rows, args.export_size * MB)
+        or remote.needs_bentoml(args.rows)
+    )
     for python in [args.python] + ([args.bentoml_python] if exports else []):
         if not os.access(python, os.X_OK):
             raise BenchError(f"{python} is missing: run ./scripts/test or ./scripts/start first")
     for tool in ("bindfs", "unzip", "tar", "cmp", "pigz", "zip"):
         if not shutil.which(tool):
             raise BenchError(f"{tool} is missing: apt-get install bindfs unzip zip tar diffutils pigz")
+    remote.check(args.rows, args.python, args.bentoml_python, args.models, args.quick)
     if args.plot:
         require_plot()
 
@@ -85,7 +92,7 @@ def measure(args: argparse.Namespace) -> list[Row]:
             rounds=args.rounds,
             size=args.size * samples.MIB,
             export_size=args.export_size * MB,
-            models=10_000 if args.full else 200 if args.quick else 2000,
+            models=args.models,
             quick=args.quick,
         )
         return [row for group in GROUPS for row in group(session)]

@@ -122,14 +122,27 @@ class Launcher:
         self.mountpoints = mountpoints
         self.here = os.path.dirname(os.path.abspath(__file__))
 
-    @contextmanager
-    def _mounted(self, argv: Sequence[str], cache: str) -> Iterator[Daemon]:
-        env = {
-            **os.environ,
+    def bentofs(self, *arguments: str) -> list[str]:
+        """What runs a command of ours, in an environment of `environment` or `empty_environment`."""
+        return [self.python, "-m", "mount", *arguments]
+
+    def environment(self, cache: str) -> dict[str, str]:
+        """The variables that a program of ours needs, its index and its state in a folder."""
+        return {
             "PYTHONPATH": self.root,
             "XDG_CACHE_HOME": os.path.join(cache, "cache"),
             "XDG_STATE_HOME": os.path.join(cache, "state"),
         }
+
+    @contextmanager
+    def empty_environment(self) -> Iterator[dict[str, str]]:
+        """The same, with an index that begins empty and is thrown away."""
+        with tempfile.TemporaryDirectory(dir=self.work) as empty:
+            yield self.environment(empty)
+
+    @contextmanager
+    def _mounted(self, argv: Sequence[str], env: Mapping[str, str]) -> Iterator[Daemon]:
+        env = {**os.environ, **env}
         log = os.path.join(self.work, "daemons.log")
         daemon = None
         try:
@@ -142,22 +155,35 @@ class Launcher:
                 daemon.stop()
 
     @contextmanager
-    def ours(self, store: str, cache: str | None = None, options: Sequence[str] = ()) -> Iterator[Daemon]:
-        """Our mount of a store. Without `cache` its index begins empty and is thrown away."""
-        with tempfile.TemporaryDirectory(dir=self.work) as empty:
-            argv = [self.python, "-m", "mount", "mount", "{mountpoint}", "--store", store, "--foreground", *options]
-            with self._mounted(argv, cache or empty) as daemon:
+    def ours(
+        self,
+        store: str,
+        cache: str | None = None,
+        options: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+    ) -> Iterator[Daemon]:
+        """Our mount of a store. Without `cache` its index begins empty and is thrown away. `env`: what goes before."""
+        argv = self.bentofs("mount", "{mountpoint}", "--store", store, "--foreground", *options)
+        with self.empty_environment() as empty:
+            own = self.environment(cache) if cache else empty
+            with self._mounted(argv, {**own, **(env or {})}) as daemon:
                 yield daemon
 
     @contextmanager
     def pass_through(self, folder: str) -> Iterator[Daemon]:
         """A bare fusepy file system over a folder."""
         argv = [self.python, os.path.join(self.here, "pass_through.py"), folder, "{mountpoint}"]
-        with self._mounted(argv, self.work) as daemon:
+        with self._mounted(argv, {}) as daemon:
             yield daemon
 
     @contextmanager
     def bindfs(self, folder: str) -> Iterator[Daemon]:
         """bindfs over a folder, with its defaults."""
-        with self._mounted(["bindfs", "-f", "-r", "--no-allow-other", folder, "{mountpoint}"], self.work) as daemon:
+        with self._mounted(["bindfs", "-f", "-r", "--no-allow-other", folder, "{mountpoint}"], {}) as daemon:
+            yield daemon
+
+    @contextmanager
+    def rclone(self, rclone: str, remote: str, env: Mapping[str, str]) -> Iterator[Daemon]:
+        """rclone's mount of a remote that the variables in `env` describe, with its defaults."""
+        with self._mounted([rclone, "mount", "--read-only", remote, "{mountpoint}"], env) as daemon:
             yield daemon

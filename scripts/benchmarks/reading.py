@@ -72,7 +72,7 @@ def measure(session: Session) -> list[Row]:
                     if peer == "ours":
                         path = samples.archive_path(daemon.mountpoint, "random", suffix)
                     for which in READS:
-                        speed = _throughput(session, daemon, size, tools[tool](path))
+                        speed = throughput(session, daemon, size, tools[tool](path))
                         speeds.setdefault((peer, which), []).append(speed)
                         drop_pages(path)
                         if tool == "cp" and memory:
@@ -103,7 +103,7 @@ def _warm(session: Session, store: str, ready: str) -> None:
     run(["find", store, "-type", "f", "-exec", "cat", "{}", "+"], limit, stdout=os.devnull)
 
 
-def _throughput(session: Session, daemon: Daemon, size: int, argv: list[str]) -> float:
+def throughput(session: Session, daemon: Daemon, size: int, argv: list[str]) -> float:
     """MB/s of one read of a file of this size, of which every byte must have come from the daemon."""
     before = daemon.sent()
     took = seconds(argv, session.read_limit(session.size))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from .commands import BenchError, say
 from .mounts import Launcher
 from .report import Row
+from .servers import S3Server
 
 
 @dataclass
@@ -24,6 +25,7 @@ class Session:
     models: int = 2000  # that are listed
     quick: bool = False
     shown: list[Row] = field(default_factory=list)
+    server: S3Server | None = None  # started when it is first needed
 
     def wanted(self, name: str) -> bool:
         """Whether --rows asks for this row."""

@@ -59,6 +59,7 @@ class S3Client:
             "read_timeout": silence_seconds,
             "retries": {"total_max_attempts": 1},  # whoever asks knows when to ask again
             "max_pool_connections": _CONNECTIONS,
+            "user_agent": "bentofs",  # botocore would compose its own one anew for each request
         }
         # What botocore adds to every request since 1.36 breaks servers that are older than that. What arrives is
         # compared by its MD5 here.
@@ -126,22 +127,27 @@ class S3Client:
         `etag`: what the object must have; not every server heeds that.
         """
         condition = {"IfMatch": f'"{etag}"'} if etag else {}
-        content = bytearray()
+        chunks: list[bytes] = []
+        received = 0
         touched = time.monotonic()
 
-        async def get() -> tuple[bytes, dict[str, Any]]:
-            nonlocal touched
+        async def get() -> dict[str, Any]:
+            nonlocal received, touched
             answer = await self._fs._call_s3(
                 "get_object", Bucket=self.bucket, Key=key, Range=f"bytes={start}-{end - 1}", **condition
             )
             async with answer["Body"] as stream:
                 while chunk := await stream.read(_CHUNK):
-                    content.extend(chunk)
+                    chunks.append(chunk)
+                    received += len(chunk)
                     touched = time.monotonic()
-            return bytes(content), cast("dict[str, Any]", answer)
+                    if received > end - start:
+                        raise ConnectionError(f"the server sends more than the {end - start} bytes it was asked for")
+            return cast("dict[str, Any]", answer)
 
         limit = self.silence_seconds + (end - start) / _LEAST_RATE
-        return cast("tuple[bytes, dict[str, Any]]", self._wait(get(), stops, touched=lambda: touched, limit=limit))
+        answer = self._wait(get(), stops, touched=lambda: touched, limit=limit)
+        return b"".join(chunks), answer  # here, since the thread that receives is the one that all wait for
 
     def page(self, prefix: str, more: str = "", *, delimiter: str = "") -> tuple[dict[str, Any], str]:
         """A part of the listing of what has a key that begins with `prefix`, and what to ask on with; empty at the end.

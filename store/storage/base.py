@@ -98,6 +98,10 @@ class Storage(Protocol):
     def prepare(self, names: Sequence[str]) -> None:
         """Questions about all these names are about to come: where each costs a round trip, look at them together."""
 
+    def prepare_models(self, paths: Sequence[str], file: str) -> None:
+        """These folders of models are about to be walked, and in each one this small file is about to be read: where
+        that costs round trips, make them at the same time."""
+
     def list_folder(self, path: str) -> list[tuple[str, Kind]]:
         """Names and kinds of what lies in a folder, in no order.
 

@@ -50,6 +50,9 @@ class LocalStorage:
     def prepare(self, names: Sequence[str]) -> None:
         """There is nothing to be gained here."""
 
+    def prepare_models(self, paths: Sequence[str], file: str) -> None:
+        """Nor here."""
+
     def list_folder(self, path: str) -> list[tuple[str, Kind]]:
         with self._folder(path) as folder, os.scandir(folder) as entries:
             return [(entry.name, self._kind_of(entry)) for entry in entries]

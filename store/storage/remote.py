@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from cachetools import LRUCache
 
@@ -35,7 +36,9 @@ DEFAULT_TTL = 10.0  # seconds
 DEFAULT_CACHE_SIZE = 32 << 20  # bytes
 DEFAULT_PATIENCE = 30.0  # seconds
 _PINS_KEPT = 200_000
-_SMALL_KEPT = 32 << 20  # bytes of small files
+_SMALL_KEPT = 32 << 20  # bytes of small files,
+_LARGEST_SMALL = _SMALL_KEPT // 16  # of which none is larger than this
+_READERS = 16  # of small files
 _ROOM = Usage(1 << 20, 4096, 1 << 40, 1 << 40, 1 << 40, 1 << 30, 1 << 30, 255)  # nobody knows: much
 
 
@@ -159,6 +162,17 @@ class RemoteStorage:
     def prepare(self, names: Sequence[str]) -> None:
         self.listings.prepare(names)
 
+    def prepare_models(self, paths: Sequence[str], file: str) -> None:
+        def read(path: str) -> None:
+            try:
+                self._read_small(f"{path}/{file}", _LARGEST_SMALL)
+                self._manifest(path)
+            except StoreError as error:  # whoever asks for it is told again
+                log.info("%s", error)
+
+        with ThreadPoolExecutor(_READERS, thread_name_prefix="small") as readers:
+            list(readers.map(read, paths))
+
     def notes(self, path: str) -> dict[str, FileNote]:
         """What the manifest says of the files of a model as they are, by path in the model."""
         manifest, begin = self._manifest(path), len(path) + 1
@@ -185,7 +199,7 @@ class RemoteStorage:
             content = self._small.get(key) if found.etag else None
         if content is None:
             content = self._fetch(found, 0, found.size)
-            if len(content) < _SMALL_KEPT // 16:
+            if len(content) <= _LARGEST_SMALL:
                 with self._lock:
                     self._small[key] = content
         return content

@@ -1,8 +1,12 @@
 """A store of objects, on a real S3 server and on fsspec's file system in memory."""
 
+import http.server
 import json
 import random
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -20,7 +24,8 @@ from store.errors import (
     UnsafeMemberError,
 )
 from store.storage.base import Entry, Kind
-from store.storage.objects import ObjectInfo
+from store.storage.manifest import Manifest
+from store.storage.objects import ObjectInfo, TransientError
 from store.storage.place import Place
 from store.storage.remote import RemoteStorage
 from store.tag import Tag
@@ -151,6 +156,67 @@ def test_a_catalogue_in_memory(memory: fsspec.AbstractFileSystem, tmp_path: Path
     memory.pipe_file("/some/models/m/v1/a/b", b"c")
     with pytest.raises(SourceChangedError):
         read(storage, entries["a/b"])
+
+
+def test_a_server_that_knows_no_ranges() -> None:
+    """Its answer is not taken into memory whole, and none of it is taken for what was asked for."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("ETag", '"e"')
+            self.send_header("Last-Modified", "Thu, 01 Jan 2026 00:00:00 GMT")
+            listing = b"<ListBucketResult/>" if "list-type" in self.path else b""
+            self.send_header("Content-Length", str(len(listing) or 1 << 40))
+            self.end_headers()
+            self.wfile.write(listing)
+            with suppress(OSError):  # the client has had enough
+                while not listing:
+                    self.wfile.write(bytes(1 << 20))
+
+        def log_message(self, *_arguments: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        options = {"endpoint_url": f"http://127.0.0.1:{server.server_port}", "key": "some-key", "secret": "some-secret"}
+        storage = Place.named("s3://bucket/models", options=options).open_remote()
+        with pytest.raises(TransientError, match="more than the 100 bytes"):
+            storage.objects.read(ObjectInfo("x", 1 << 40, "e", 1_767_225_600_000_000_000), 100, 200)
+        server.shutdown()
+
+
+@pytest.mark.expect_log("m-7")
+def test_all_models_are_fetched_together(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A listing of very many must not take a round trip after the other."""
+    for number in range(20):
+        make_model(tmp_path, f"m-{number}:v1", {"w": b"1"})
+        bucket.put(f"m-{number}/.v1.bentofs.json", Manifest().encode())
+    bucket.upload(tmp_path)
+    bucket.put("m-7/v1/model.yaml", b"nonsense")
+    storage = opened(bucket)
+    fetched: list[str] = []
+    now, most = 0, 0
+    lock = threading.Lock()
+    read_object = storage.objects.read
+
+    def read(wanted: ObjectInfo, start: int, end: int) -> bytes:
+        nonlocal now, most
+        with lock:
+            fetched.append(wanted.key)
+            now += 1
+            most = max(most, now)
+        time.sleep(0.05)
+        with lock:
+            now -= 1
+        return read_object(wanted, start, end)
+
+    monkeypatch.setattr(storage.objects, "read", read)
+    monkeypatch.setattr("store.catalog._LOOKING_SECONDS", 0.0)
+    found = [str(model.tag) for model in ModelStore(storage).models()]
+    assert found == [f"{name}:v1" for name in sorted(f"m-{number}" for number in range(20) if number != 7)]
+    assert most >= 8
+    assert len(fetched) == len(set(fetched)) == 40
 
 
 def test_places(monkeypatch: pytest.MonkeyPatch) -> None:
