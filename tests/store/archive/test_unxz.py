@@ -75,7 +75,7 @@ def test_others_are_left_to_liblzma(stream: bytes) -> None:
     assert source.position == 0
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_damage_is_never_missed(data: st.DataObject) -> None:
     places = st.one_of(
@@ -92,7 +92,7 @@ def test_damage_is_never_missed(data: st.DataObject) -> None:
         lzma.decompress(damaged)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.integers(32, len(_STREAM) - 1))
 def test_cuts_are_never_missed(length: int) -> None:
     with pytest.raises(DamagedArchiveError, match="cut short"):
