@@ -64,7 +64,6 @@ class Delivery:
             digests = list(self._digests.values())
         for digest in digests:
             if not digest.wait(max(0.0, until - time.monotonic())):
-                log.info("the SHA-256 of an upload was given up: the mount ends")
                 digest.stop()
 
     def stage(self, arriving: ArrivingFile) -> StagedImport:
@@ -251,7 +250,7 @@ class Delivery:
         if ready.digest is not None:
             with self._lock:
                 self._digests[receipt] = ready.digest
-            ready.digest.when_made(functools.partial(self._digested, receipt))
+            ready.digest.when_ended(functools.partial(self._digested, receipt))
         info = ready.staged.info
         self._receipts.finish(
             receipt,
@@ -263,8 +262,11 @@ class Delivery:
             creation_time=info.creation_time.isoformat(),
         )
 
-    def _digested(self, receipt: int, sha256: str) -> None:
-        self._receipts.set_sha256(receipt, sha256)
+    def _digested(self, receipt: int, sha256: str | None) -> None:
+        if sha256 is None:
+            log.info("the SHA-256 of an upload that was imported was not made: the mount ends, or it cannot be read")
+        else:
+            self._receipts.set_sha256(receipt, sha256)
         with self._lock:
             self._digests.pop(receipt, None)
 

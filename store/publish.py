@@ -43,6 +43,7 @@ from store.writing import FOLDER, remove_tree, sync_path, writing
 
 log = logging.getLogger(__name__)
 
+_CLAIM_SECONDS = 0.5  # that an empty folder may stand where another import is about to put its model
 _ATTEMPTS = 20  # each one fails only because another process changed the same version in the meantime
 _LARGE_SIZE, _LARGE_COUNT = 256 << 20, 5000  # bytes, files: what takes a noticeable time to remove
 _MARK_AGE_NS = 10_000_000_000  # more than the coarsest clock tick of a file system
@@ -238,14 +239,29 @@ class _Publication:
         return look
 
     def _refuse_unfinished(self) -> None:
-        """Raises ModelExistsError if what is there is not a whole model."""
+        """Raises ModelExistsError if what is there is not a whole model. An empty folder may be another import's, which
+        is about to put its model there (where the system has no renameat2): that is waited for."""
         surveyor = Surveyor(self._storage, lambda _path, sentence: log.debug("%s", sentence))
-        version = surveyor.look(self._tag.name, None).versions.get(self._tag.version)
-        if version is None or version.state is not State.COMPLETE:
-            raise ModelExistsError(
-                f"{self._tag} is being saved by BentoML just now, or a save was interrupted: import it again when that "
-                f"is done, or delete {printable(self._target)}"
-            )
+        deadline = time.monotonic() + _CLAIM_SECONDS
+        while True:
+            version = surveyor.look(self._tag.name, None).versions.get(self._tag.version)
+            if version is not None and version.state is State.COMPLETE:
+                return
+            if time.monotonic() > deadline or not self._is_empty():
+                break
+            time.sleep(_CLAIM_SECONDS / 50)
+        raise ModelExistsError(
+            f"{self._tag} is being saved by BentoML just now, or a save was interrupted: import it again when that "
+            f"is done, or delete {printable(self._target)}"
+        )
+
+    def _is_empty(self) -> bool:
+        """Whether there is a folder with nothing in it, or nothing at all any more."""
+        with writing(self._target):
+            try:
+                return not os.listdir(self._target)
+            except FileNotFoundError:
+                return True
 
     def compare(self) -> Verdict | None:
         """As the function."""

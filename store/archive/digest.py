@@ -7,15 +7,12 @@ Threading: one thread reads the archive; any may ask for the digest.
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import threading
 from collections.abc import Callable
 
 from store.archive.arriving import ArrivingFile
 from store.errors import CancelledError
-
-log = logging.getLogger(__name__)
 
 _READ = 1 << 20  # bytes digested at a time
 _LAG = 1 << 30  # bytes that a digest for later is behind: what is deleted meanwhile keeps its room on the disk so long
@@ -43,7 +40,8 @@ class ArchiveDigest:
         self._sha256 = hashlib.sha256()
         self._error: OSError | None = None
         self._value: str | None = None
-        self._told: list[Callable[[str], None]] = []
+        self._ended = False
+        self._told: list[Callable[[str | None], None]] = []
         self._thread = threading.Thread(target=self._work, name="digest", daemon=True)
         self._thread.start()
 
@@ -89,10 +87,11 @@ class ArchiveDigest:
             raise CancelledError("the digest of the archive was given up")
         return self._value
 
-    def when_made(self, tell: Callable[[str], None]) -> None:
-        """Have `tell` called with the digest, from some thread, before `value` gives it; never, if it is not made."""
+    def when_ended(self, tell: Callable[[str | None], None]) -> None:
+        """Have `tell` called, from some thread, with the digest before `value` gives it; with None if it cannot be made
+        or was given up."""
         with self._condition:
-            if self._value is None:
+            if not self._ended:
                 self._told.append(tell)
                 return
         tell(self._value)
@@ -110,18 +109,18 @@ class ArchiveDigest:
         self._thread.join()
 
     def _work(self) -> None:
+        value = None
         try:
             if self._follow():
-                with self._condition:
-                    value = self._value = self._sha256.hexdigest()
-                for tell in self._told:
-                    tell(value)
+                value = self._sha256.hexdigest()
         except OSError as error:
             self._error = error
-            if self._is_late:
-                log.warning("the SHA-256 of an archive that was imported cannot be made: %s", error)
         finally:
             os.close(self._descriptor)
+            with self._condition:
+                self._value, self._ended = value, True
+            for tell in self._told:
+                tell(value)
             if self._is_late:
                 _LATE.release()
 
