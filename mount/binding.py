@@ -1,284 +1,193 @@
-"""libfuse's callbacks, as file system operations, and the session in which threads serve them (`mount.libfuse` is what
-they look like in C).
+"""libfuse 2 as a foreign interface: the one place that imports fusepy. Signatures, and C structures read and written.
 
-Callbacks run on a Python thread that lives in libfuse's session loop and finds its state made and its thread-locals
-kept. File bytes go straight into libfuse's buffer. Every callback ends in an int, whatever happens in it. When all
-threads are stuck for some milliseconds, more are added, so that slow operations never starve others; those end when
-they are no longer needed.
+Of fusepy this uses the loaded library and the structures. Its `FUSE` class is not used, for three measured reasons: it
+makes a Python thread state for every callback and drops it again; it copies every read through a `bytes`; and an
+OSError without errno that escapes an operation becomes a clean end of file (fusepy #124, #142).
 
-Stopping: signals are blocked everywhere and awaited by the main thread, which unmounts first; every thread's next read
-of the device then says that there is no device. (libfuse's own signal handlers end only one of several loops.)
+Pointers stay plain numbers: ctypes would make an object for each. Threading: any thread; what a callback was given is
+libfuse's, and true until the callback returns.
 """
 
 from __future__ import annotations
 
 import ctypes
-import logging
+import errno
 import os
-import signal
-import stat
-import subprocess
-import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mount import libfuse
-from mount.errors import errno_of
-from mount.nodes import Attributes
-from mount.operations import Opened, Operations
-from mount.workers import MAX_WORKERS, Workers
+import fuse
 
-log = logging.getLogger(__name__)
+_int, _pointer, _text = ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p
+_size, _offset = ctypes.c_size_t, ctypes.c_int64
+_FILLER = ctypes.CFUNCTYPE(_int, _pointer, _text, _pointer, _offset)
+CALLBACKS: dict[str, Any] = {
+    "getattr": ctypes.CFUNCTYPE(_int, _text, _pointer),
+    "fgetattr": ctypes.CFUNCTYPE(_int, _pointer, _pointer, _pointer),
+    "readlink": ctypes.CFUNCTYPE(_int, _text, _pointer, _size),
+    "opendir": ctypes.CFUNCTYPE(_int, _text, _pointer),
+    "readdir": ctypes.CFUNCTYPE(_int, _pointer, _pointer, _FILLER, _offset, _pointer),
+    "releasedir": ctypes.CFUNCTYPE(_int, _pointer, _pointer),
+    "open": ctypes.CFUNCTYPE(_int, _text, _pointer),
+    "read": ctypes.CFUNCTYPE(_int, _pointer, _pointer, _size, _offset, _pointer),
+    "release": ctypes.CFUNCTYPE(_int, _pointer, _pointer),
+    "access": ctypes.CFUNCTYPE(_int, _text, _int),
+    "statfs": ctypes.CFUNCTYPE(_int, _text, _pointer),
+    "unlink": ctypes.CFUNCTYPE(_int, _text),
+    "create": ctypes.CFUNCTYPE(_int, _text, ctypes.c_uint, _pointer),
+    "write": ctypes.CFUNCTYPE(_int, _pointer, _pointer, _size, _offset, _pointer),
+    "flush": ctypes.CFUNCTYPE(_int, _pointer, _pointer),
+    "fsync": ctypes.CFUNCTYPE(_int, _pointer, _int, _pointer),
+    "fsyncdir": ctypes.CFUNCTYPE(_int, _pointer, _int, _pointer),
+    "ftruncate": ctypes.CFUNCTYPE(_int, _pointer, _offset, _pointer),
+    "truncate": ctypes.CFUNCTYPE(_int, _text, _offset),
+    "rename": ctypes.CFUNCTYPE(_int, _text, _text),
+    "mkdir": ctypes.CFUNCTYPE(_int, _text, ctypes.c_uint),
+    "rmdir": ctypes.CFUNCTYPE(_int, _text),
+    "utimens": ctypes.CFUNCTYPE(_int, _text, _pointer),
+    "chmod": ctypes.CFUNCTYPE(_int, _text, ctypes.c_uint),
+    "chown": ctypes.CFUNCTYPE(_int, _text, ctypes.c_uint, ctypes.c_uint),
+    "mknod": ctypes.CFUNCTYPE(_int, _text, ctypes.c_uint, ctypes.c_ulong),
+    "symlink": ctypes.CFUNCTYPE(_int, _text, _text),
+    "link": ctypes.CFUNCTYPE(_int, _text, _text),
+    # Reading extended attributes is left out on purpose: libfuse then says so once, and the kernel never asks again.
+    "setxattr": ctypes.CFUNCTYPE(_int, _text, _text, _pointer, _size, _int),
+    "removexattr": ctypes.CFUNCTYPE(_int, _text, _text),
+}
+_UTIME_NOW, _UTIME_OMIT = (1 << 30) - 1, (1 << 30) - 2  # nanoseconds that mean something else, utimensat(2)
 
-# That always live. A second one would wait for Python's lock more than it serves: it makes streaming a fifth slower,
-# and only several readers of a cold disk faster, for whom there are soon more.
-THREADS = 1
-GRACE_SECONDS = 2.0  # how long requests under way may take when the mount ends
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+Stat, StatVfs, FileInfo = fuse.c_stat, fuse.c_statvfs, fuse.fuse_file_info
 
-BLOCK_SIZE = 128 << 10  # bytes: what a request carries at most, and so what programs should read at a time
-_OPTIONS = (
-    "subtype=bentofs",
-    "use_ino",
-    "big_writes",  # 128 KiB a request instead of 4
-    "atomic_o_trunc",  # who opens a file to write it anew says so at once, not by a truncation that follows
-    # What was told stays true this long, in seconds; with the catalogue's own delay, a change is seen within two.
-    "attr_timeout=1",
-    "entry_timeout=1",
-    # Unlinking our own path takes the node from its name at once, instead of renaming it to .fuse_hidden*.
-    "hard_remove",
-    # Of requests in the background; at 12, the default, a dozen slow readers stop everyone.
-    f"max_background={MAX_WORKERS}",
-    f"congestion_threshold={MAX_WORKERS}",
-)
+_handle_of = FileInfo.fh.offset
+_two_times = fuse.c_timespec * 2
 
 
-def block_signals() -> None:
-    """Keep the signals that end a mount for `Session.run`, in this thread and all that it starts."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+def new_table() -> Any:
+    """libfuse's table of callbacks, still empty: fusepy's structure with our signatures in it."""
+    fields = [(name, CALLBACKS.get(name, kind), *rest) for name, kind, *rest in fuse.fuse_operations._fields_]
+    return type("fuse_operations", (ctypes.Structure,), {"_fields_": fields})()
 
 
-def give_memory_back() -> None:
-    """Have glibc return large blocks to the system when they are freed. By itself it keeps more and more of them, for
-    each thread; compressed chunks are such blocks, libfuse's buffers (128 KiB) are not."""
-    mmap_threshold = -3  # malloc.h
-    ctypes.CDLL(None).mallopt(mmap_threshold, 192 << 10)
+class LibfuseMount:
+    """A mount as libfuse has it, from `mount` until `tear_down`."""
 
-
-class Session:
-    """One mount, from `run` until it is unmounted."""
-
-    def __init__(self, operations: Operations, mountpoint: str, options: Sequence[str]) -> None:
-        """`options`: as in `mount -o`, beside those that every mount of ours has."""
-        self._operations = operations
+    def __init__(self, handle: int, mountpoint: ctypes.c_void_p, *kept: object) -> None:
+        """`kept`: what must live as long as the mount."""
+        self._handle = handle
         self._mountpoint = mountpoint
-        self._arguments = ["bentofs", "-f", "-o", ",".join([*_OPTIONS, *options]), mountpoint]
-        self._uid, self._gid = os.geteuid(), os.getegid()
-        self._workers = Workers(THREADS)
+        self._kept = kept
+        self._session = _library.fuse_get_session(handle)
 
-    def run(self, ready: Callable[[], None]) -> bool:
-        """Mount, serve until a signal or an unmount from outside, unmount. In the main thread only.
+    @classmethod
+    def mount(cls, arguments: Sequence[str], table: Any) -> LibfuseMount | None:
+        """Mount; None if libfuse would not, which has then said why on standard error.
 
-        `block_signals` must have been called before any thread was started. `ready` is called from another thread once
-        the mount answers. False if it could not be mounted (libfuse has then said why on standard error).
+        `arguments`: a command line. `table`: from `new_table`.
         """
-        mount = libfuse.LibfuseMount.mount(self._arguments, self._callbacks())
-        if mount is None:
-            return False
-        self._workers.start(mount.serve, mount.one_by_one)
-        main_thread = threading.get_ident()
-        self._workers.on_end(lambda: signal.pthread_kill(main_thread, signal.SIGTERM))
-        threading.Thread(target=self._announce, args=(ready,), name="ready", daemon=True).start()
-        received = signal.sigwait(_SIGNALS)
-        log.info("ending: %s", "unmounted" if self._workers.have_ended() else signal.Signals(received).name)
-        if not self._workers.have_ended():
-            self._unmount()
-        if self._workers.await_end(GRACE_SECONDS):
-            mount.tear_down()
-        else:
-            # Detached, but files are still open. When this process ends, the kernel answers their readers an error.
-            log.info("ended while files were open")
-        return True
+        encoded = [os.fsencode(argument) for argument in arguments]
+        argv = (ctypes.c_char_p * len(encoded))(*encoded)
+        mountpoint, multithreaded = ctypes.c_void_p(), ctypes.c_int()
+        handle = _library.fuse_setup(
+            len(encoded),
+            argv,
+            ctypes.byref(table),
+            ctypes.sizeof(table),
+            ctypes.byref(mountpoint),
+            ctypes.byref(multithreaded),
+            None,
+        )
+        return cls(handle, mountpoint, table, argv) if handle else None
 
-    def is_busy(self) -> bool:
-        """Whether a request is being served."""
-        return self._workers.are_busy()
+    def serve(self) -> None:
+        """Serve requests until the mount ends."""
+        _library.fuse_session_loop(self._session)
 
-    def _announce(self, ready: Callable[[], None]) -> None:
-        os.stat(self._mountpoint)  # comes back once libfuse's threads serve
-        ready()
+    def one_by_one(self) -> Callable[[], bool]:
+        """A function that serves one request, for one thread: libfuse's loop would not let a thread go. False when the
+        mount has ended."""
+        session = self._session
+        channel = _library.fuse_session_next_chan(session, None)
+        size = _library.fuse_chan_bufsize(channel)
+        buffer = ctypes.create_string_buffer(size)
 
-    def _unmount(self) -> None:
-        """Take the mount out of the tree at once; files that are open stay readable for a moment."""
-        for command in (["fusermount", "-u", "-z"], ["fusermount3", "-u", "-z"], ["umount", "-l"]):
-            try:
-                done = subprocess.run(
-                    [*command, self._mountpoint], stdin=subprocess.DEVNULL, capture_output=True, timeout=10, check=False
-                )
-            except (OSError, subprocess.TimeoutExpired) as error:
-                log.info("%s: %s", command[0], error)
-                continue
-            if done.returncode == 0:
-                return
-        log.error("%s could not be unmounted: try `fusermount -u -z %s`", self._mountpoint, self._mountpoint)
+        def serve_one() -> bool:
+            at = ctypes.c_void_p(channel)
+            received = _library.fuse_chan_recv(ctypes.byref(at), buffer, size)
+            if received == -errno.EINTR:
+                return True
+            if received <= 0 or _library.fuse_session_exited(session):
+                return False
+            _library.fuse_session_process(session, buffer, received, at)
+            return True
 
-    def _callbacks(self) -> Any:
-        """libfuse's table of callbacks."""
-        table = libfuse.new_table()
-        for name, prototype, *_ in table._fields_:
-            if name in libfuse.CALLBACKS and (name != "flush" or self._operations.takes_uploads):
-                setattr(table, name, prototype(self._workers.guard(name, getattr(self, f"_{name}"), _answer)))
-        # Reads and the like come without a path, which libfuse would otherwise put together for each of them.
-        table.flag_nullpath_ok = table.flag_nopath = 1
-        table.flag_utime_omit_ok = 1  # else setting one time alone is lost
-        return table
+        return serve_one
 
-    def _getattr(self, path: bytes, target: int) -> int:
-        self._fill(target, self._operations.getattr(os.fsdecode(path), libfuse.calling_thread))
-        return 0
-
-    def _fgetattr(self, _path: int, target: int, info: int) -> int:
-        self._fill(target, self._operations.fgetattr(libfuse.number_in(info)))
-        return 0
-
-    def _readlink(self, path: bytes, target: int, size: int) -> int:
-        content = os.fsencode(self._operations.readlink(os.fsdecode(path)))[: size - 1] + b"\0"
-        ctypes.memmove(target, content, len(content))
-        return 0
-
-    def _opendir(self, path: bytes, info: int) -> int:
-        libfuse.set_number(info, self._operations.opendir(os.fsdecode(path)))
-        return 0
-
-    def _readdir(self, _path: int, buffer: int, fill: Callable[..., int], _offset: int, info: int) -> int:
-        look = libfuse.Stat()
-        at = ctypes.addressof(look)
-        look.st_mode = 0o040000
-        fill(buffer, b".", at, 0)
-        fill(buffer, b"..", at, 0)
-        for name, mode, inode in self._operations.readdir(libfuse.number_in(info)):
-            look.st_mode = mode
-            look.st_ino = inode
-            if fill(buffer, os.fsencode(name), at, 0):
-                raise MemoryError("libfuse has no room for the listing")
-        return 0
-
-    def _releasedir(self, _path: int, info: int) -> int:
-        self._operations.releasedir(libfuse.number_in(info))
-        return 0
-
-    def _open(self, path: bytes, info: int) -> int:
-        flags = libfuse.FileInfo.from_address(info).flags
-        _set_opened(info, self._operations.open(os.fsdecode(path), flags, libfuse.calling_user()))
-        return 0
-
-    def _create(self, path: bytes, mode: int, info: int) -> int:
-        _set_opened(info, self._operations.create(os.fsdecode(path), mode, libfuse.calling_user()))
-        return 0
-
-    def _read(self, _path: int, target: int, size: int, offset: int, info: int) -> int:
-        view = libfuse.bytes_at(target, size)
-        return self._operations.read_into(libfuse.number_in(info), view, offset)
-
-    def _write(self, _path: int, source: int, size: int, offset: int, info: int) -> int:
-        view = libfuse.bytes_at(source, size)
-        return self._operations.write(libfuse.number_in(info), view, offset)
-
-    def _flush(self, _path: int, info: int) -> int:
-        self._operations.flush(libfuse.number_in(info))
-        return 0
-
-    def _fsync(self, _path: int, _data_only: int, info: int) -> int:
-        self._operations.fsync(libfuse.number_in(info))
-        return 0
-
-    def _fsyncdir(self, _path: int, _data_only: int, info: int) -> int:
-        self._operations.fsyncdir(libfuse.number_in(info), libfuse.calling_user())
-        return 0
-
-    def _ftruncate(self, _path: int, length: int, info: int) -> int:
-        self._operations.ftruncate(libfuse.number_in(info), length)
-        return 0
-
-    def _truncate(self, path: bytes, length: int) -> int:
-        self._operations.truncate(os.fsdecode(path), length, libfuse.calling_user())
-        return 0
-
-    def _release(self, _path: int, info: int) -> int:
-        self._operations.release(libfuse.number_in(info))
-        return 0
-
-    def _access(self, path: bytes, mode: int) -> int:
-        self._operations.access(os.fsdecode(path), mode)
-        return 0
-
-    def _statfs(self, _path: bytes, target: int) -> int:
-        usage = self._operations.statfs()
-        figures = libfuse.StatVfs.from_address(target)
-        figures.f_bsize, figures.f_frsize = usage.block_size, usage.fragment_size
-        figures.f_blocks, figures.f_bfree, figures.f_bavail = usage.blocks, usage.blocks_free, usage.blocks_available
-        figures.f_files, figures.f_ffree, figures.f_favail = usage.files, usage.files_free, usage.files_free
-        figures.f_namemax = usage.name_max
-        return 0
-
-    def _unlink(self, path: bytes) -> int:
-        self._operations.unlink(os.fsdecode(path), libfuse.calling_thread())
-        return 0
-
-    def _rename(self, old: bytes, new: bytes) -> int:
-        self._operations.rename(os.fsdecode(old), os.fsdecode(new))
-        return 0
-
-    def _mkdir(self, path: bytes, _mode: int) -> int:
-        self._operations.mkdir(os.fsdecode(path), libfuse.calling_user())
-        return 0
-
-    def _rmdir(self, path: bytes) -> int:
-        self._operations.rmdir(os.fsdecode(path))
-        return 0
-
-    def _utimens(self, path: bytes, times: int) -> int:
-        self._operations.utimens(os.fsdecode(path), *libfuse.wanted_times(times))
-        return 0
-
-    def _chmod(self, path: bytes, mode: int) -> int:
-        self._operations.chmod(os.fsdecode(path), mode)
-        return 0
-
-    def _chown(self, path: bytes, _uid: int, _gid: int) -> int:
-        self._operations.chown(os.fsdecode(path))
-        return 0
-
-    def _mknod(self, path: bytes, _mode: int, _device: int) -> int:
-        self._operations.make_special(os.fsdecode(path))
-
-    def _symlink(self, _target: bytes, path: bytes) -> int:
-        self._operations.make_special(os.fsdecode(path))
-
-    def _link(self, _old: bytes, path: bytes) -> int:
-        self._operations.make_special(os.fsdecode(path))
-
-    def _setxattr(self, path: bytes, _name: bytes, _value: int, _size: int, _flags: int) -> int:
-        self._operations.set_attribute(os.fsdecode(path))
-
-    def _removexattr(self, path: bytes, _name: bytes) -> int:
-        self._operations.set_attribute(os.fsdecode(path))
-
-    def _fill(self, target: int, attributes: Attributes) -> None:
-        look = libfuse.Stat.from_address(target)
-        look.st_mode, look.st_ino, look.st_nlink, look.st_size, mtime_ns, ctime_ns, uid = attributes
-        look.st_uid, look.st_gid = self._uid if uid is None else uid, self._gid
-        look.st_blksize = BLOCK_SIZE
-        look.st_blocks = (attributes.size + 511) // 512 if stat.S_ISREG(attributes.mode) else 0
-        libfuse.set_time(look.st_mtimespec, mtime_ns)
-        libfuse.set_time(look.st_atimespec, mtime_ns)
-        libfuse.set_time(look.st_ctimespec, ctime_ns)
+    def tear_down(self) -> None:
+        """Unmount, and free what libfuse has of it; when no thread serves any more."""
+        _library.fuse_teardown(self._handle, self._mountpoint)
 
 
-def _set_opened(info: int, opened: Opened) -> None:
-    what = libfuse.FileInfo.from_address(info)
-    what.fh, what.keep_cache, what.direct_io = opened
+def bytes_at(address: int, size: int) -> memoryview:
+    """Bytes of libfuse's, to be read or written in place."""
+    return memoryview((ctypes.c_char * size).from_address(address)).cast("B")
 
 
-def _answer(error: BaseException, operation: str) -> int:
-    return -errno_of(error, operation)
+def calling_thread() -> int:
+    """The thread whose request is being served, as the kernel numbers threads."""
+    return int(fuse.fuse_get_context()[2])
+
+
+def calling_user() -> int:
+    """The uid of the process whose request is being served."""
+    return int(fuse.fuse_get_context()[0])
+
+
+def number_in(info: int) -> int:
+    """The handle's number in a `FileInfo`."""
+    return ctypes.c_uint64.from_address(info + _handle_of).value
+
+
+def set_number(info: int, number: int) -> None:
+    """Have a `FileInfo` bear a handle's number."""
+    ctypes.c_uint64.from_address(info + _handle_of).value = number
+
+
+def set_time(target: Any, time_ns: int) -> None:
+    """Write a time into a structure."""
+    target.tv_sec, target.tv_nsec = divmod(time_ns, 1_000_000_000)
+
+
+def wanted_times(times: int) -> tuple[int | None, int | None]:
+    """Times of access and modification that are to be set, in ns; None for one to be left as it is."""
+    access, modification = _two_times.from_address(times) if times else (None, None)
+    return _wanted_time(access), _wanted_time(modification)
+
+
+def _wanted_time(wanted: Any) -> int | None:
+    if wanted is None or wanted.tv_nsec == _UTIME_NOW:
+        return time.time_ns()
+    return None if wanted.tv_nsec == _UTIME_OMIT else wanted.tv_sec * 1_000_000_000 + wanted.tv_nsec
+
+
+def _with_signatures(library: Any) -> Any:
+    """libfuse, with the signatures that fusepy does not need."""
+    library.fuse_setup.restype = _pointer
+    library.fuse_setup.argtypes = [_int, _pointer, _pointer, _size, _pointer, _pointer, _pointer]
+    library.fuse_get_session.restype = _pointer
+    library.fuse_get_session.argtypes = [_pointer]
+    library.fuse_session_loop.argtypes = [_pointer]
+    library.fuse_session_exited.argtypes = [_pointer]
+    library.fuse_session_next_chan.restype = _pointer
+    library.fuse_session_next_chan.argtypes = [_pointer, _pointer]
+    library.fuse_session_process.argtypes = [_pointer, _pointer, _size, _pointer]
+    library.fuse_session_process.restype = None
+    library.fuse_chan_bufsize.restype = _size
+    library.fuse_chan_bufsize.argtypes = [_pointer]
+    library.fuse_chan_recv.argtypes = [_pointer, _pointer, _size]
+    library.fuse_teardown.argtypes = [_pointer, _pointer]
+    library.fuse_teardown.restype = None
+    return library
+
+
+_library = _with_signatures(fuse._libfuse)

@@ -61,7 +61,7 @@ def serve(settings: Settings, ready: Callable[[], None]) -> None:
         CannotMountError: libfuse would not; it has said why on standard error.
         StagingError: there is no place for `incoming/`.
     """
-    from mount.binding import Session, block_signals, give_memory_back  # loads libfuse, which may not be installed
+    from mount.session import Session, block_signals, give_memory_back  # loads libfuse, which may not be installed
 
     block_signals()
     give_memory_back()

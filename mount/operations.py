@@ -1,4 +1,4 @@
-"""The file system's operations, each a few lines onto the tree or the drop box. `mount/binding.py` calls them from
+"""The file system's operations, each a few lines onto the tree or the drop box. `mount/session.py` calls them from
 libfuse's callbacks.
 
 Any exception may leave an operation; the binding turns it into an errno (`mount/errors.py`).
