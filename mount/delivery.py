@@ -77,7 +77,8 @@ class Delivery:
             raise NoSpaceError("there is no room left in the store's file system for the upload and the model in it")
 
     def begin(self, upload: Upload) -> None:
-        """The first bytes of an upload come."""
+        """The first bytes of an upload come: what was said of an earlier one of its name is no longer true."""
+        self.remove_note(upload.path)
         upload.receipt = self._receipts.begin(self._session.name, final_path(upload.path), upload.uid)
 
     def report(self, upload: Upload, *, is_whole: bool = False) -> None:
@@ -157,9 +158,9 @@ class Delivery:
         if upload.refusal is error:
             return
         upload.refusal = error
-        self._say_why(final_path(path), error, upload.uid)
         if upload.receipt is None:
             self.begin(upload)
+        self._say_why(final_path(path), error, upload.uid)
         if upload.receipt is not None:
             size = upload.status().st_size
             self._receipts.finish(

@@ -283,6 +283,21 @@ def test_refusals(strict: Mounted, what: str) -> None:
     assert in_incoming(strict) == []
 
 
+def test_a_new_upload_takes_the_reason_of_the_last_one_away(store: Path, mounted: Mount, tmp_path: Path) -> None:
+    mount = mounted(store)
+    mount.expect_log("not imported", times=1)
+    archive = made_tar(tmp_path, "m:v1", {"w": b"w"})
+    (tmp_path / "bad.tar").write_bytes(b"no archive" * 100)
+    target = mount.path / "incoming/m.tar"
+    assert cp(tmp_path / "bad.tar", target).returncode == 1
+    note = mount.path / "incoming/m.tar.error"
+    assert "no archive" in note.read_text()
+    with target.open("wb", buffering=0) as file:
+        file.write(archive.read_bytes())
+        assert not note.exists()
+    same(tmp_path / "made/m/v1", store / "m/v1")
+
+
 def test_a_refused_file_can_be_copied_again(store: Path, mounted: Mount, tmp_path: Path) -> None:
     mount = mounted(store)
     mount.expect_log("m-v1.tar was not imported", times=1)
