@@ -703,6 +703,28 @@ def test_memory_is_bounded(store: Path, mounted: Mount, tmp_path: Path, pack: st
     assert (store / "m/v1/zeros").stat().st_size == zeros << 20
 
 
+def test_archives_that_need_most_memory_take_turns(store: Path, mounted: Mount, tmp_path: Path) -> None:
+    """Each needs 64 MiB, as those of `xz -9` do. One that stalls keeps nobody waiting, and comes in later."""
+    mount = mounted(store)
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 64 << 20}]
+    uploads = {}
+    for number in range(6):
+        tag = f"m{number}:v1"
+        content = tar_with(member("zeros", bytes(70 << 20)), member("noise", os.urandom(1000)), tag=tag)
+        uploads[tag] = lzma.compress(content, filters=filters)
+    target, stalled = mount.path / "incoming/stalled", uploads.pop("m0:v1")
+    with slow_copy(target, tmp_path / "pipe") as feed:
+        feed.write(stalled[:-200])
+        wait_until(lambda: staged_bytes(store) > 60 << 20, 30, "it is staged while it arrives")
+        with ThreadPoolExecutor(5) as pool:
+            assert list(pool.map(lambda tag: put(mount, tag, uploads[tag]), uploads)) == [0] * 5
+        assert not (store / "m0").exists()
+        feed.write(stalled[-200:])
+    assert sorted(entry.name for entry in store.iterdir()) == [f"m{number}" for number in range(6)]
+    assert peak_memory(mount.pid) < 120e6, f"{peak_memory(mount.pid):,}"
+    nothing_is_staged(mount)
+
+
 # Folders.
 
 
