@@ -148,7 +148,7 @@ class DropBox:
             replaced = self._spool.find(new)
             os.rename(self._spool.at(old), self._spool.at(new))
             if replaced is not None and replaced is not upload:
-                self._spool.forget(replaced)
+                self._spool.replace(replaced, "another file was renamed to its name before it was imported")
             upload.path = new
             self._spool.judge(upload, new)
 

@@ -15,11 +15,6 @@ import threading
 from typing import Protocol
 
 from store.archive.arriving import MOST_MEMORY
-from store.errors import CancelledError
-
-
-class PostponedError(CancelledError):
-    """The upload is to be staged when all of it is here."""
 
 
 class Sharing(Protocol):

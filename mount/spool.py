@@ -24,7 +24,7 @@ from mount.dropnames import is_note, is_on_its_way, may_be_archive, must_be_arch
 from mount.nodes import Attributes, inode_of
 from mount.tree import INCOMING
 from mount.upload import Slots, Upload
-from store.errors import NotFoundError
+from store.errors import CancelledError, NotFoundError
 from store.model import MODEL_YAML
 from store.text import printable
 
@@ -110,12 +110,12 @@ class Spool:
     def remove(self, path: str, upload: Upload) -> None:
         """Remove the file that was found under a name; under the lock."""
         os.unlink(self.at(path))
-        self.forget(upload)
+        self.forget(upload, "it was removed before it was imported")
 
     def detach(self, upload: Upload) -> None:
         """Free an upload's name for another file; under the lock."""
         self._unlink(upload)
-        self.forget(upload)
+        self.replace(upload, "another program began the file anew before this copy of it was whole")
 
     def has_become_model(self, upload: Upload, path: str) -> None:
         """Remove what was imported under a name; under the lock."""
@@ -146,11 +146,16 @@ class Spool:
             del self._uploads[upload.inode]
         self._gone.append(upload)
 
-    def forget(self, upload: Upload) -> None:
+    def forget(self, upload: Upload, why: str) -> None:
         """A file is gone from its name; who has it open keeps its bytes. Under the lock."""
         self._uploads.pop(upload.inode, None)
-        upload.removed = True
+        upload.gone = CancelledError(why)
         self._gone.append(upload)
+
+    def replace(self, upload: Upload, why: str) -> None:
+        """The same, for another file that gets the name."""
+        upload.is_replaced = True
+        self.forget(upload, why)
 
     def end_gone(self) -> None:
         """End what is forgotten, outside of the lock: the last close of a large file takes long."""

@@ -15,9 +15,9 @@ import threading
 import traceback
 from collections.abc import Callable
 
-from mount.memory import DecoderMemory, PostponedError
+from mount.memory import DecoderMemory
 from store.archive.arriving import ArrivingFile
-from store.errors import CancelledError, DamagedArchiveError, NoSpaceError, StoreError
+from store.errors import CancelledError, DamagedArchiveError, NoSpaceError, PostponedError, StoreError
 from store.importing import StagedImport
 from store.text import printable
 
@@ -222,7 +222,8 @@ class Upload:
         self.handles = 0
         self.receipt: int | None = None  # its number in the record of imports
         self.imported = False
-        self.removed = False
+        self.gone: CancelledError | None = None  # why it is no longer under its name
+        self.is_replaced = False  # since another program's file is
         self.taken: os.stat_result | None = None  # the file as it is being published
         self.taken_at = -1  # the number of the last change that is in the model
         self.refusal: StoreError | None = None  # what was told last
@@ -355,7 +356,7 @@ class Upload:
         """
         with self._lock:
             run = self._run
-            ready = run.take() if run is not None and self._settled_at == self._changes and not self.removed else None
+            ready = run.take() if run is not None and self._settled_at == self._changes and self.gone is None else None
             if ready is not None:
                 self.taken, self.taken_at = os.fstat(self._descriptor), self._changes
         if ready is None:

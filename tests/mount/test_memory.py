@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from mount.memory import DecoderMemory, PostponedError
+from mount.memory import DecoderMemory
 from store.archive.arriving import LITTLE_MEMORY, MOST_MEMORY
-from store.errors import CancelledError
+from store.errors import CancelledError, PostponedError
 from tests.harness import wait_until
 
 
