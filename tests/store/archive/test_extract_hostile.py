@@ -157,6 +157,14 @@ def test_links_multiply_only_so_far(tmp_path: Path) -> None:
         unpack(_tar(_YAML, *members), tmp_path / "staged")
 
 
+def test_words_of_links_take_only_so_much_memory(tmp_path: Path) -> None:
+    """Ten thousand links are allowed, and names of thousands of characters; not both."""
+    folder = "/".join(["n" * 200] * 16)
+    members = [_link(f"{folder}/{number}", "t" * 4000) for number in range(2000)]
+    with pytest.raises(TooBigError, match="links"):
+        unpack(_tar(_YAML, *members), tmp_path / "staged")
+
+
 @pytest.mark.parametrize("form", ["tar", "zip", "tar.gz"])
 def test_limits(tmp_path: Path, form: str) -> None:
     files: dict[str, bytes | None] = {"model.yaml": MODEL_YAML, **{f"f{n}/x": b"x" * 100 for n in range(20)}}
