@@ -287,9 +287,14 @@ class Delivery:
 
     def _check_sums(self, path: str, ready: StagedImport) -> None:
         """Compare with the checksums that came along before the file did."""
-        folder, _, name = path.rpartition("/")
-        for note in (f"{path}{CHECKSUM_SUFFIX}", f"{folder}/{CHECKSUMS}" if folder else CHECKSUMS):
-            stated = self._read_sums(note).get(name)
+        folders, name = path.split("/")[:-1], path.rpartition("/")[2]
+        notes = [(f"{path}{CHECKSUM_SUFFIX}", name)]
+        notes += [  # one further up names the folders below it, too
+            ("/".join([*folders[:depth], CHECKSUMS]), "/".join([*folders[depth:], name]))
+            for depth in range(len(folders), -1, -1)
+        ]
+        for note, listed in notes:
+            stated = self._read_sums(note).get(listed)
             if stated is not None and (ready.sha256 is None or stated != ready.sha256()):
                 raise DamagedArchiveError(f"it does not have the SHA-256 that {printable(note)} states: copy it again")
 

@@ -929,6 +929,23 @@ def test_checksums(store: Path, mounted: Mount, tmp_path: Path, note: str, first
     nothing_is_staged(mount)
 
 
+@pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
+def test_checksums_of_folders_below(store: Path, mounted: Mount, tmp_path: Path, first: bool) -> None:
+    """As `find -type f | xargs sha256sum` makes them for a whole backup."""
+    mount = mounted(store)
+    backup, sums_file = tmp_path / "backup", tmp_path / "backup/SHA256SUMS"
+    for name in ("good", "bad"):
+        (backup / name).mkdir(parents=True)
+        made_tar(tmp_path, f"{name}:v1").rename(backup / name / "m.tar")
+    run("bash", "-c", "find . -name m.tar | xargs sha256sum --tag > SHA256SUMS", cwd=backup)
+    made_tar(tmp_path, "bad:v2").rename(backup / "bad/m.tar")
+    mount.expect_log("SHA-256", times=1)
+    order = [sums_file, backup / "good", backup / "bad"] if first else [backup / "good", backup / "bad", sums_file]
+    outcomes = [cp("-r", path, mount.path / "incoming").returncode for path in order]
+    assert outcomes == [0, 0, 1]
+    assert sorted(entry.name for entry in store.iterdir()) == (["good"] if first else ["bad", "good"])
+
+
 def test_checksums_as_the_mount_shows_them(store: Path, mounted: Mount, tmp_path: Path) -> None:
     """What stands beside the archives in models/ is what incoming/ understands."""
     other = tmp_path / "other"
