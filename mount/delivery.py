@@ -187,6 +187,7 @@ class Delivery:
         Raises:
             DamagedArchiveError: something else was imported than what they are of.
         """
+        self.remove_note(path)
         folder = path.rpartition("/")[0]
         for name, stated in self._read_sums(path).items():
             imported = self._imported_as(f"{folder}/{name}" if folder else name)

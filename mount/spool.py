@@ -20,7 +20,7 @@ from contextlib import suppress
 from cachetools import LRUCache
 
 from mount.delivery import Delivery
-from mount.dropnames import is_note, is_on_its_way, may_be_archive, must_be_archive
+from mount.dropnames import is_on_its_way, may_be_archive, must_be_archive
 from mount.nodes import Attributes, inode_of
 from mount.tree import INCOMING
 from mount.upload import Slots, Upload
@@ -69,8 +69,7 @@ class Spool:
         descriptor = os.open(self.at(path), flags, 0o600 | mode & stat.S_IXUSR)
         if uid != self.user and self.user == 0:
             os.fchown(descriptor, uid, -1)  # so that it is still theirs after a crash
-        if not is_note(path):
-            self._delivery.remove_note(path)
+        self._delivery.remove_note(path)
         return self._register(path, descriptor, uid)
 
     def find(self, path: str) -> Upload | None:
