@@ -117,7 +117,8 @@ class Delivery:
 
     def take_folder(self, path: str) -> str:
         """Take a folder out of the spool, to be staged where it is; its new place, which nobody reaches by a name."""
-        taken = os.path.join(self._session.new_importing_folder(), os.path.basename(path))
+        taken = os.path.join(self._session.new_importing_folder(), path)
+        os.makedirs(os.path.dirname(taken), 0o700, exist_ok=True)
         os.rename(self._at(path), taken)
         return taken
 
@@ -138,8 +139,7 @@ class Delivery:
             raise
         receipt = self._receipts.begin(self._session.name, path, uid)
         info = ready.staged.info
-        with suppress(OSError):  # it is empty, and goes when the mount ends
-            os.rmdir(os.path.dirname(taken))
+        _remove_around(taken, path)
         self._receipts.finish(
             receipt, _STATES[outcome], tag=str(info.tag), creation_time=info.creation_time.isoformat()
         )
@@ -241,8 +241,7 @@ class Delivery:
             free = f"{path}-{number}"
         os.makedirs(os.path.dirname(self._at(free)), exist_ok=True)
         os.rename(taken, self._at(free))
-        with suppress(OSError):
-            os.rmdir(os.path.dirname(taken))
+        _remove_around(taken, path)
 
     def _finish(self, upload: Upload, path: str, state: ReceiptState, ready: StagedImport) -> None:
         look = upload.taken or upload.status()
@@ -328,6 +327,14 @@ class Delivery:
 
     def _at(self, path: str) -> str:
         return f"{self._session.spool}/{path}"
+
+
+def _remove_around(taken: str, path: str) -> None:
+    """Remove the folders around a folder that was taken from a path."""
+    for _ in path.split("/"):
+        taken = os.path.dirname(taken)
+        with suppress(OSError):  # they are empty, and go when the mount ends
+            os.rmdir(taken)
 
 
 def _errno_name(error: StoreError) -> str | None:
