@@ -77,8 +77,12 @@ class Delivery:
             raise NoSpaceError("there is no room left in the store's file system for the upload and the model in it")
 
     def begin(self, upload: Upload) -> None:
-        """The first bytes of an upload come: what was said of an earlier one of its name is no longer true."""
+        """The first bytes of an upload come: what was said of an earlier one of its name is no longer true. Nor is what
+        was said of itself, when whoever has it open goes on: a child of his that closed it only seemed to end it."""
         self.remove_note(upload.path)
+        if upload.refused_as and self._receipts.resume(upload.refused_as):
+            upload.receipt, upload.refused_as = upload.refused_as, None
+            return
         upload.receipt = self._receipts.begin(self._session.name, final_path(upload.path), upload.uid)
 
     def report(self, upload: Upload, *, is_whole: bool = False) -> None:
@@ -172,7 +176,7 @@ class Delivery:
                 error=str(error),
                 errno=_errno_name(error),
             )
-        upload.receipt = None  # more bytes make another import
+        upload.refused_as, upload.receipt = upload.receipt, None
 
     def withdraw(self, upload: Upload) -> None:
         """An upload is not to be imported any more."""

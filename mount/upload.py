@@ -221,6 +221,7 @@ class Upload:
         self.uid = uid
         self.handles = 0
         self.receipt: int | None = None  # its number in the record of imports
+        self.refused_as: int | None = None  # the number that it had when it was refused
         self.imported = False
         self.gone: CancelledError | None = None  # why it is no longer under its name
         self.is_replaced = False  # since another program's file is
