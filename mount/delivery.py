@@ -101,7 +101,7 @@ class Delivery:
             StoreError: why it could not be. What was staged is discarded.
         """
         try:
-            self._check_sums(path, ready)
+            self._check_sums(path, ready, upload.uid)
             outcome = self._importer.publish(ready, move_latest=self._may_move_latest(upload.uid, ready.tag))
         except BaseException as error:
             ready.discard()
@@ -193,7 +193,7 @@ class Delivery:
         """
         self.remove_note(path)
         folder = path.rpartition("/")[0]
-        for name, stated in self._read_sums(path).items():
+        for name, stated in self._read_sums(path, (uid, self._user)).items():
             imported = self._imported_as(f"{folder}/{name}" if folder else name)
             if imported is not None and imported.sha256 is None:
                 log.warning("%s is not compared with %s: its SHA-256 is not known", printable(name), printable(path))
@@ -289,8 +289,9 @@ class Delivery:
         """One user's upload does not move the `latest` of a name that others brought in."""
         return uid == self._user or not self._importer.has_name(tag.name)
 
-    def _check_sums(self, path: str, ready: StagedImport) -> None:
-        """Compare with the checksums that came along before the file did."""
+    def _check_sums(self, path: str, ready: StagedImport, uid: int) -> None:
+        """Compare with the checksums that came along before the file did: its user's, or the owner's of the mount, as
+        anybody else could have it refused."""
         folders, name = path.split("/")[:-1], path.rpartition("/")[2]
         notes = [(f"{path}{CHECKSUM_SUFFIX}", name)]
         notes += [  # one further up names the folders below it, too
@@ -298,15 +299,16 @@ class Delivery:
             for depth in range(len(folders), -1, -1)
         ]
         for note, listed in notes:
-            stated = self._read_sums(note).get(listed)
+            stated = self._read_sums(note, (uid, self._user)).get(listed)
             if stated is not None and (ready.sha256 is None or stated != ready.sha256()):
                 raise DamagedArchiveError(f"it does not have the SHA-256 that {printable(note)} states: copy it again")
 
-    def _read_sums(self, path: str) -> dict[str, str]:
-        """What a file of checksums states, by name: lines as sha256sum writes them. Empty if there is none."""
+    def _read_sums(self, path: str, users: tuple[int, int]) -> dict[str, str]:
+        """What a file of checksums states, by name: lines as sha256sum writes them. Empty if there is none, or it is
+        somebody else's than the users'."""
         try:
             with open(self._at(path), "rb") as file:
-                content = file.read(_NOTE_LIMIT)
+                content = file.read(_NOTE_LIMIT) if os.fstat(file.fileno()).st_uid in users else b""
         except OSError as error:
             if error.errno not in _NO_SUMS:
                 log.warning(
