@@ -37,7 +37,8 @@ class Upload:
         self.taken: os.stat_result | None = None  # the file as it is being published
         self.taken_at = -1  # the number of the last change that is in the model
         self.refusal: StoreError | None = None  # what was told last
-        self.failure: StoreError | OSError | None = None  # why the last bytes are missing
+        self.failure: StoreError | OSError | None = None  # why bytes are missing
+        self._failed_at = 0  # where they are
         self.deciding = threading.Lock()  # held while the outcome is made
         self.is_archive = False  # whether to import it
         self.is_strict = False  # whether it is a mistake if it holds no model
@@ -77,7 +78,11 @@ class Upload:
         Raises:
             StoreError: it is known already that nothing can become of this upload.
             NoSpaceError: there is no room.
+            OSError: it cannot be written. After this, too, nothing is written behind where that was: a program that
+                goes on all the same would leave a hole of zeros.
         """
+        if self.failure is not None and offset > self._failed_at:
+            raise self.failure
         with self._lock:
             self._refuse_if_imported()
             if self._fresh and offset == 0 and self.is_archive and self._run is None:
@@ -95,13 +100,22 @@ class Upload:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise NoSpaceError(f"{printable(self.path)}: there is no room left for the upload") from None
             raise
+        if self.failure is not None and offset + written > self._failed_at:
+            self.failure = None
         return self._changed(run, lambda arriving: arriving.wrote(offset, offset + written))
+
+    def fail(self, error: StoreError | OSError, offset: int) -> None:
+        """Bytes could not be written at an offset."""
+        self._failed_at = offset if self.failure is None else min(offset, self._failed_at)
+        self.failure = error
 
     def truncate(self, length: int) -> int:
         """Make it so long; the number of this change."""
         with self._lock:
             self._refuse_if_imported()
             run = self._run
+        if length <= self._failed_at:
+            self.failure = None
         if length == os.fstat(self._descriptor).st_size:
             return self._changes
         os.ftruncate(self._descriptor, length)
