@@ -22,7 +22,7 @@ from mount.incoming import IncomingSettings, open_incoming
 from mount.measurer import Measurer
 from mount.operations import Operations
 from mount.preflight import CannotMountError
-from mount.status import RunningMount, log_path
+from mount.status import log_path
 from mount.tree import Tree
 from store.archive.formats import Format
 from store.archives import Archives
@@ -80,7 +80,6 @@ def serve(settings: Settings, ready: Callable[[], None]) -> None:
     incoming = open_incoming(store, index, digests, measurer, settings.incoming)
     tree = Tree(store, archives, settings.formats, has_incoming=incoming is not None)
     detacher = Detacher(settings.mountpoint)
-    running = RunningMount.of_this_process(settings.mountpoint, location)
     options = [f"fsname={_as_option(location)}"]
     if settings.allow_other:
         options += ["allow_other", "default_permissions"]  # the kernel checks who may do what
@@ -91,10 +90,6 @@ def serve(settings: Settings, ready: Callable[[], None]) -> None:
         if not settings.store.is_remote:  # there it would not read from a page cache, but fetch all once more
             recorder.start(archives.is_measured, session.is_busy)
         detacher.begin(operations.generations.tried_late)
-        try:
-            running.write()
-        except OSError as error:
-            log.warning("`bentofs unmount` will not wait for this daemon: %s", error)
         log.info("%s is mounted at %s", location, settings.mountpoint)
         ready()
 
@@ -102,7 +97,6 @@ def serve(settings: Settings, ready: Callable[[], None]) -> None:
         if not session.run(announce):
             raise CannotMountError(f"{settings.mountpoint} could not be mounted")
     finally:
-        running.remove()
         detacher.stop()
         recorder.stop()
         measurer.stop()
@@ -136,16 +130,20 @@ def start(arguments: Sequence[str], mountpoint: str) -> None:
             pass_fds=(sender,),
         )
     os.close(sender)
+    ready = False
     try:
-        if _await_ready(receiver):
-            return
+        ready = _await_ready(receiver)
     finally:
         os.close(receiver)
-    _end(daemon)
+        if not ready:  # also when interrupted: nothing is to come up behind the user's back
+            _end(daemon)
+    if ready:
+        return
     lines = log_file.read_bytes()[begin:].decode(errors="replace").strip().splitlines()
     # What libfuse and fusermount say bears no date; what the log says does.
     said = [line.removeprefix("bentofs: ") for line in lines if line.strip() and not line[0].isdigit()]
-    raise CannotMountError("; ".join(said[-4:]) or f"the daemon ended, see {log_file}", max(1, daemon.returncode))
+    reason = "; ".join(said[-4:]) or f"the daemon did not come up, see {log_file}"
+    raise CannotMountError(reason, max(1, daemon.returncode))
 
 
 def _end(daemon: subprocess.Popen[bytes]) -> None:
