@@ -11,7 +11,6 @@ import errno
 import os
 import stat
 from collections.abc import Sequence
-from contextlib import suppress
 
 from store.errors import (
     BadModelError,
@@ -54,23 +53,16 @@ class LocalStorage:
         """Nor here."""
 
     def list_folder(self, path: str) -> list[tuple[str, Kind]]:
-        with self._folder(path) as folder, os.scandir(folder) as entries:
-            return [(entry.name, self._kind_of(entry)) for entry in entries]
+        with self.look_into(path) as folder:
+            return folder.listing()
 
     def status(self, path: str) -> Status:
         parent, _, name = path.rpartition("/")
         with self._folder(parent, path) as folder:
             return _status(os.stat(name or ".", dir_fd=folder, follow_symlinks=self._follow_links))
 
-    def statuses(self, folder: str, paths: Sequence[str]) -> list[Status | StoreError]:
-        looks: list[Status | StoreError] = []
-        with self._folder(folder) as descriptor:
-            for path in paths:
-                try:
-                    looks.append(_status(os.stat(path, dir_fd=descriptor, follow_symlinks=self._follow_links)))
-                except OSError as error:
-                    looks.append(self._error(f"{folder}/{path}", error))
-        return looks
+    def look_into(self, path: str) -> LocalFolder:
+        return LocalFolder(self, path)
 
     def read_small(self, path: str, limit: int) -> bytes:
         parent, _, name = path.rpartition("/")
@@ -148,11 +140,13 @@ class LocalStorage:
         return printable(os.path.join(self._root, path))
 
     def _kind_of(self, entry: os.DirEntry[str]) -> Kind:
-        with suppress(OSError):  # a dangling link stays a link
+        try:
             if entry.is_dir(follow_symlinks=self._follow_links):
                 return Kind.FOLDER
             if entry.is_file(follow_symlinks=self._follow_links):
                 return Kind.FILE
+        except OSError:  # a dangling link stays a link
+            pass
         return Kind.LINK if entry.is_symlink() else Kind.SPECIAL
 
 
@@ -177,6 +171,42 @@ class _OpenFolder:
         os.close(self._descriptor)
         if isinstance(error, OSError):
             raise self._storage._error(self._subject, error) from error
+
+
+class LocalFolder:
+    """A folder, open while the context lasts; errors of the system become the store's."""
+
+    __slots__ = ("_descriptor", "_opened", "_path", "_storage")
+
+    def __init__(self, storage: LocalStorage, path: str) -> None:
+        self._storage = storage
+        self._path = path
+        self._opened = _OpenFolder(storage, path, path)
+
+    def __enter__(self) -> LocalFolder:
+        self._descriptor = self._opened.__enter__()
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._opened.__exit__(kind, error, trace)
+
+    @property
+    def identity(self) -> Identity:
+        return _identity(os.fstat(self._descriptor))
+
+    def listing(self) -> list[tuple[str, Kind]]:
+        with os.scandir(self._descriptor) as entries:
+            return [(entry.name, self._storage._kind_of(entry)) for entry in entries]
+
+    def statuses(self, paths: Sequence[str]) -> Sequence[Status | StoreError]:
+        looks: list[Status | StoreError] = []
+        descriptor, follow = self._descriptor, self._storage._follow_links
+        for path in paths:
+            try:
+                looks.append(_status(os.stat(path, dir_fd=descriptor, follow_symlinks=follow)))
+            except OSError as error:
+                looks.append(self._storage._error(f"{self._path}/{path}", error))
+        return looks
 
 
 class LocalFile:
