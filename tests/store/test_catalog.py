@@ -243,7 +243,7 @@ class _CoarseStorage(LocalStorage):
 
 class _CoarseFolder(LocalFolder):
     def __init__(self, storage: _CoarseStorage, path: str) -> None:
-        super().__init__(storage, path)
+        super().__init__(storage, path, path)
         self._coarse, self._name = storage._coarse, path
 
     @property
