@@ -170,13 +170,19 @@ class Surveyor:
             version.info, version.looked_into, version.error = before.info, before.looked_into, before.error
             if before.state is State.COMPLETE and before.folder.inode == version.folder.inode:
                 return version  # what is changed by hand afterwards loses BentoML's mark, but stays a model
+        if before is not None and before.state is State.COMPLETE and before.folder == version.folder:
+            return version  # the same, of its model.yaml
         if self._storage.commits_by_model_yaml:
             return version
         version.state = judge(version.folder, version.model_yaml)
         if version.state is State.LATEST_DECIDES:
-            finished = self.latest(tag.name, name_folder) == tag.version or self._quiet_ns(tag, version) >= QUIET_NS
+            newest = self._newest_change(tag, version)
+            finished = time.time_ns() - newest >= QUIET_NS or self._is_named(tag, name_folder, newest)
             version.state = State.COMPLETE if finished else State.UNFINISHED
-        elif version.state is State.UNFINISHED and self._quiet_ns(tag, version) >= UNFINISHED_NOTICE_NS:
+        elif (
+            version.state is State.UNFINISHED
+            and time.time_ns() - self._newest_change(tag, version) >= UNFINISHED_NOTICE_NS
+        ):
             self._warn(
                 tag.path,
                 f"{tag} is not shown: by the times of its folder BentoML has not finished saving it, and nothing has "
@@ -186,10 +192,15 @@ class Surveyor:
             )
         return version
 
-    def _quiet_ns(self, tag: Tag, version: Version) -> int:
-        """How long nothing has changed in a version's folder."""
+    def _newest_change(self, tag: Tag, version: Version) -> int:
+        """When something in a version's folder changed last, in ns since 1970."""
         try:
-            newest = self._storage.walk(tag.path)[1]
+            return self._storage.walk(tag.path)[1]
         except StoreError:  # it is being written, or its error is told once it is finished
-            newest = max(version.folder.ctime_ns, version.model_yaml.ctime_ns)
-        return time.time_ns() - newest
+            return max(version.folder.ctime_ns, version.model_yaml.ctime_ns)
+
+    def _is_named(self, tag: Tag, name_folder: NameFolder, newest: int) -> bool:
+        """Whether `latest` names a version and was written after all that is in it: an older one is of a version that
+        was there before, or was copied here ahead of it, or was written for somebody who asked for the latest one."""
+        written = name_folder.latest_file
+        return written is not None and written.ctime_ns >= newest and self.latest(tag.name, name_folder) == tag.version
