@@ -198,7 +198,7 @@ class RemoteStorage:
         with self._lock:
             content = self._small.get(key) if found.etag else None
         if content is None:
-            content = self._fetch(found, 0, found.size)
+            content = bytes(self._fetch(found, 0, found.size))
             if len(content) <= _LARGEST_SMALL:
                 with self._lock:
                     self._small[key] = content
@@ -228,7 +228,7 @@ class RemoteStorage:
             for index, info in enumerate(files):
                 self._pins[self.listings.identity(info)] = Pin(files, index)
 
-    def _fetch(self, info: ObjectInfo, start: int, end: int) -> bytes:
+    def _fetch(self, info: ObjectInfo, start: int, end: int) -> bytes | bytearray:
         shown = self.listings.show(info.key)
         try:
             return self.patience.call(shown, lambda: self.objects.read(info, start, end))
