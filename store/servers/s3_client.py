@@ -43,6 +43,7 @@ _CHUNK = 256 << 10  # bytes
 _LEAST_RATE = 16 << 10  # bytes a second, below which a server counts as hung
 _SENDING_SECONDS = 30.0  # of silence, at least, while a body is sent: the system takes some megabytes before they go
 _WRITE_OPTIONS = {"acl": "ACL", "cache-control": "CacheControl", "storage-class": "StorageClass"}
+_LESSONS = 5  # times that it is learnt how to ask past the library, at most
 _TIMEOUTS = ("connect_timeout", "read_timeout")
 
 # Where the requests for objects of a task of the event loop are noted: URL and headers.
@@ -107,7 +108,7 @@ class S3Client:
         parsers.set_parser_defaults(timestamp_parser=_time_of)
         # What may be asked for past the library: nothing, as long as its ways are not known, or if they were changed.
         self._ranges: S3Ranges | None = None
-        self._may_learn = not any(own.values())
+        self._lessons = 0 if any(own.values()) else _LESSONS
         self._loop.set_exception_handler(_of_no_request)
         self._thread.start()
 
@@ -154,8 +155,10 @@ class S3Client:
             if found is not None:
                 return found
         answer = self._fetch(key, start, end, etag, stops, limit)
-        if ranges is not None:  # it knows how to ask where the plain way fails, as in another region
-            self._may_learn, self._ranges = False, None
+        if ranges is not None and self._ranges is ranges:  # what was learnt is not enough, or not true any more
+            self._lessons -= 1
+            self._ranges = None
+            ranges.close()
         return answer
 
     def _fetch(
@@ -169,7 +172,7 @@ class S3Client:
 
         async def get() -> dict[str, Any]:
             nonlocal received, touched
-            if self._may_learn and self._ranges is None:
+            if self._lessons and self._ranges is None:
                 client = await self._fs.set_session()
                 client.meta.events.register("before-send.s3.GetObject", _note_request, unique_id="bentofs")
             noted: list[tuple[str, Mapping[str, Any]]] = []
@@ -215,10 +218,11 @@ class S3Client:
 
     def _learn(self, key: str, sent: tuple[str, Mapping[str, Any]]) -> None:
         """Do as the library did with a request for an object that was answered; `sent`: its URL and headers."""
-        if self._may_learn and self._ranges is None:
+        if self._lessons and self._ranges is None:
             manner = manner_of(key, *sent)
-            self._may_learn = manner is not None
-            if manner is not None:
+            if manner is None:
+                self._lessons = 0
+            else:
                 self._ranges = S3Ranges(
                     manner,
                     lambda: self._wait(self._credentials()),

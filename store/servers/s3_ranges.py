@@ -24,7 +24,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.httpsession import get_cert_path
 from botocore.utils import get_environ_proxies
 
-_CHUNK = 1 << 20  # bytes, after which the time is looked at
+_CHUNK = 256 << 10  # bytes taken from a connection at a time
 _IDLE_SECONDS = 15.0  # after which a connection is not used again: servers close them
 _CREDENTIALS_SECONDS = 60.0  # for which they are believed; they are made anew minutes before they expire
 _SIGNED_BY = "AWS4-HMAC-SHA256 Credential="
@@ -127,7 +127,7 @@ class S3Ranges:
             if answer.status not in (200, 206):
                 return None
             content = _received(answer, end - start, deadline)
-            is_over = answer.isclosed() and not answer.will_close
+            is_over = answer.isclosed() and not answer.length and not answer.will_close
         except http.client.HTTPException as error:
             raise ConnectionError(f"the answer is no HTTP: {type(error).__name__}") from error
         finally:
@@ -212,11 +212,10 @@ def _received(answer: http.client.HTTPResponse, size: int, deadline: float) -> b
     content = bytearray(size)
     view = memoryview(content)
     received = 0
-    while received < size:
-        count = answer.readinto(view[received : received + _CHUNK])
-        if not count:
-            break
-        received += count
+    # One look at the connection each time: what fills a buffer waits for as long as the server keeps trickling.
+    while received < size and (chunk := answer.read1(min(_CHUNK, size - received))):
+        view[received : received + len(chunk)] = chunk
+        received += len(chunk)
         if time.monotonic() > deadline:
             raise TimeoutError("the server takes too long")
     if received == size and answer.read(1):

@@ -24,7 +24,7 @@ from store.errors import (
     UnsafeMemberError,
 )
 from store.storage.base import Entry, Identity, Kind, Status, Usage
-from store.storage.listings import Listings
+from store.storage.listings import Listings, NameListing
 from store.storage.manifest import MAX_MANIFEST, FileNote, Manifest, manifest_key
 from store.storage.objects import ChangedObjectError, MissingObjectError, ObjectInfo, Objects
 from store.storage.patience import Patience
@@ -87,7 +87,9 @@ class RemoteStorage:
     def status(self, path: str) -> Status:
         if not path:
             return Status(Kind.FOLDER, True, self.listings.root().identity)
-        name = self.listings.of(path)
+        return self._status(self.listings.of(path), path)
+
+    def _status(self, name: NameListing, path: str) -> Status:
         if "/" not in path:
             return Status(Kind.FOLDER, True, name.identity)
         found = name.get(path)
@@ -100,10 +102,11 @@ class RemoteStorage:
 
     def statuses(self, folder: str, paths: Sequence[str]) -> list[Status | StoreError]:
         looks: list[Status | StoreError] = []
-        self.status(folder)
+        name = self.listings.of(folder)
+        self._status(name, folder)
         for path in paths:
             try:
-                looks.append(self.status(f"{folder}/{path}"))
+                looks.append(self._status(name, f"{folder}/{path}"))
             except StoreError as error:
                 looks.append(error)
         return looks
