@@ -188,14 +188,14 @@ class Listings:
         return [(f"{group[0]}/" if len(group) == 1 else begin, group) for begin, group in groups.items()]
 
     def _list_group(self, begin: str, names: list[str]) -> None:
-        """List all names of a group, among which there may be others."""
+        """List all names of a group, and others that are among them: they may be asked for next."""
         found: dict[str, list[ObjectInfo]] = {name: [] for name in names}
         count = 0
         for page in self._pages(begin):
             for info in page:
                 name, slash, _ = info.key.partition("/")
-                if slash and name in found:
-                    found[name].append(info)
+                if slash:
+                    found.setdefault(name, []).append(info)
             count += len(page)
             if count > _OBJECTS_KEPT:  # too much to know at once: each one when it is asked for
                 return

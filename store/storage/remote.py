@@ -26,7 +26,7 @@ from store.errors import (
     UnsafeMemberError,
 )
 from store.storage.base import Entry, Identity, Kind, Status, Usage
-from store.storage.listings import Listings
+from store.storage.listings import Listings, NameListing
 from store.storage.manifest import MAX_MANIFEST, FileNote, Manifest, manifest_key
 from store.storage.objects import ChangedObjectError, MissingObjectError, ObjectInfo, Objects
 from store.storage.patience import Patience
@@ -89,7 +89,9 @@ class RemoteStorage:
     def status(self, path: str) -> Status:
         if not path:
             return Status(Kind.FOLDER, True, self.listings.root().identity)
-        name = self.listings.of(path)
+        return self._status(self.listings.of(path), path)
+
+    def _status(self, name: NameListing, path: str) -> Status:
         if "/" not in path:
             return Status(Kind.FOLDER, True, name.identity)
         found = name.get(path)
@@ -102,7 +104,8 @@ class RemoteStorage:
 
     @contextmanager
     def look_into(self, path: str) -> Iterator[RemoteFolder]:
-        yield RemoteFolder(self, path, self.status(path).identity)
+        name = self.listings.of(path)
+        yield RemoteFolder(self, path, name, self._status(name, path).identity)
 
     def read_small(self, path: str, limit: int) -> bytes:
         try:
@@ -194,7 +197,7 @@ class RemoteStorage:
         with self._lock:
             content = self._small.get(key) if found.etag else None
         if content is None:
-            content = self._fetch(found, 0, found.size)
+            content = bytes(self._fetch(found, 0, found.size))
             if len(content) <= _LARGEST_SMALL:
                 with self._lock:
                     self._small[key] = content
@@ -224,7 +227,7 @@ class RemoteStorage:
             for index, info in enumerate(files):
                 self._pins[self.listings.identity(info)] = Pin(files, index)
 
-    def _fetch(self, info: ObjectInfo, start: int, end: int) -> bytes:
+    def _fetch(self, info: ObjectInfo, start: int, end: int) -> bytes | bytearray:
         shown = self.listings.show(info.key)
         try:
             return self.patience.call(shown, lambda: self.objects.read(info, start, end))
@@ -242,6 +245,7 @@ class RemoteFolder:
 
     storage: RemoteStorage
     path: str
+    name: NameListing  # which it is in
     identity: Identity
 
     def listing(self) -> list[tuple[str, Kind]]:
@@ -251,7 +255,7 @@ class RemoteFolder:
         looks: list[Status | StoreError] = []
         for path in paths:
             try:
-                looks.append(self.storage.status(f"{self.path}/{path}"))
+                looks.append(self.storage._status(self.name, f"{self.path}/{path}"))
             except StoreError as error:
                 looks.append(error)
         return looks
