@@ -40,15 +40,19 @@ class Archives:
         index: Index,
         compression: Compression = Compression.NEVER,
         opened: Callable[[Model], None] = lambda _model: None,
+        *,
+        sizes: Sizes | None = None,
+        measurements: Measurements | None = None,
     ) -> None:
-        """`opened` is told of each model whose archive is about to be read."""
+        """`opened` is told of each model whose archive is about to be read; `sizes` and `measurements`: None for those
+        of the index."""
         self._opened = opened
         self._storage = storage
         self._index = index
         self.compression = compression
         self._open_files = OpenFiles()
-        self._measurements = Measurements(index)
-        self._sizes = Sizes(index)
+        self._measurements = measurements or Measurements(index)
+        self._sizes = sizes or Sizes(index)
         self._lock = threading.Lock()  # never held while reading or laying out
         self._lengths: WeakKeyDictionary[Model, dict[tuple[str, int], int]] = WeakKeyDictionary()
         self._laid_out: LRUCache[tuple[Model, str, int], tuple[PieceList, int]] = LRUCache(
@@ -60,6 +64,11 @@ class Archives:
     def revision(self) -> int:
         """Changes when an archive turned out to have another size than was told."""
         return self._sizes.revision
+
+    @property
+    def maker(self) -> ChunkMaker:
+        """Makes the chunks of what is compressed."""
+        return self._sizes.maker
 
     def close(self) -> None:
         """Give up what is being compressed: whoever waits for it gets CancelledError."""

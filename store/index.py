@@ -55,6 +55,9 @@ class ChunkSizes(NamedTuple):
     sizes: array[int] = array("I")  # never changed; empty: not measured
 
 
+SizesRow = tuple[str, str, ChunkSizes]  # content, codec, and what is known
+
+
 def default_path() -> Path:
     """Where the index of this user lies."""
     return Path(platformdirs.user_cache_dir("bentofs")) / "index.sqlite"
@@ -125,7 +128,7 @@ class Index:
             sizes.byteswap()
         return ChunkSizes(row[0], bool(row[1]), sizes)
 
-    def keep_chunk_sizes(self, rows: Iterable[tuple[str, str, ChunkSizes]]) -> None:
+    def keep_chunk_sizes(self, rows: Iterable[SizesRow]) -> None:
         """Keep what was learnt: of content, under a codec."""
         self._write(
             "INSERT OR REPLACE INTO chunk_sizes VALUES (?, ?, ?, ?, ?)",

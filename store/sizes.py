@@ -15,14 +15,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain, islice
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from store.archive.chunks import CORES, ChunkMaker, Codec, Measured, Name
 from store.archive.deflate import CHUNK, END, MOST_EFFORT, Verdict, chunk_codec, codec_name, judge, sample_ranges
 from store.archive.formats import Unit
 from store.archive.members import Deflated, Packing
 from store.archive.pieces import read_bytes
-from store.index import ChunkSizes, Index
+from store.index import ChunkSizes, SizesRow
 from store.measure import MeasuredFile
 from store.model import Model
 from store.storage.stamp import is_settled
@@ -65,12 +65,30 @@ class _Task(NamedTuple):
         return len(self.units) * _SHORT > sum(unit.stop - unit.start for unit in self.units)
 
 
+class SizesKept(Protocol):
+    """Where sizes are kept; as `store.index.Index`."""
+
+    def chunk_sizes(self, content: str, codec: str) -> ChunkSizes | None: ...
+
+    def keep_chunk_sizes(self, rows: Iterable[SizesRow]) -> None: ...
+
+    def forget_chunk_sizes(self, content: str, codec: str) -> None: ...
+
+
 class Sizes:
     """The measured sizes of one process."""
 
-    def __init__(self, index: Index) -> None:
+    def __init__(
+        self,
+        index: SizesKept,
+        maker: ChunkMaker | None = None,
+        is_settled: Callable[[int, int], bool] = is_settled,
+    ) -> None:
+        """`maker`: that of other sizes, to be closed by them; `is_settled`: as the function, whether what was measured
+        of a file is kept."""
         self._index = index
-        self.maker = ChunkMaker(self._on_wrong)
+        self._is_settled = is_settled
+        self.maker = maker or ChunkMaker(self._on_wrong)
         self.revision = 0  # raised when a size turned out wrong: archives must be laid out anew
 
     def of_files(
@@ -118,7 +136,7 @@ class Sizes:
         if kept is None or not _plausible(kept.sizes):
             started_ns = time.time_ns()
             kept = ChunkSizes(0, True, next(self._measure([_Group(name, codec, units, is_small=True)], progress)))
-            if is_settled(model.newest_ctime_ns, started_ns):
+            if self._is_settled(model.newest_ctime_ns, started_ns):
                 self._index.keep_chunk_sizes([(*name, kept)])
         return Measured(name, kept.sizes, str(model.tag))
 
@@ -147,7 +165,7 @@ class Sizes:
         rows = [
             (*_name(files[number]), found[number])
             for number in numbers
-            if is_settled(files[number].identity.ctime_ns, started_ns)
+            if self._is_settled(files[number].identity.ctime_ns, started_ns)
         ]
         numbers.clear()
         if rows:
