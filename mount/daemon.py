@@ -79,7 +79,7 @@ def serve(settings: Settings, ready: Callable[[], None]) -> None:
     # There it would not read from a page cache, but fetch everything once more.
     opened = [] if settings.store.is_remote else [recorder.consider]
     archives = Archives(storage, index, settings.compression, *opened)
-    measurer = Measurer(store, archives, settings.formats)
+    measurer = Measurer(store, archives, settings.formats, index)
     incoming = open_incoming(store, index, digests, measurer, settings.incoming)
     tree = Tree(store, archives, settings.formats, has_incoming=incoming is not None)
     detacher = Detacher(settings.mountpoint)

@@ -66,9 +66,11 @@ class StagedModel:
         *,
         umask: int = 0o022,
         on_model_yaml: Callable[[ModelInfo, bytes], None] | None = None,
+        on_file: Callable[[str, StagedFile], None] = lambda _path, _file: None,
     ) -> None:
         """Make the folder `path`, where nothing may be yet.
 
+        `on_file`: told of each file, by its path, as soon as it is complete; from any thread.
         `umask`: permissions that files and folders do not get. `on_model_yaml`: called as soon as it is known which
         model this is, with its model.yaml; what it raises ends the staging. For a model in a top folder that is at the
         end only, since the archive may still bring a model.yaml above it.
@@ -79,6 +81,7 @@ class StagedModel:
         self._file_mode = 0o666 & ~umask | 0o600
         self._program_mode = 0o777 & ~umask | 0o600
         self._on_model_yaml = on_model_yaml
+        self._on_file = on_file
         self.archive_read: Callable[[], int] | None = None  # bytes of the archive that were read so far
         self._begin()
 
@@ -326,6 +329,7 @@ class StagedModel:
             self._files = {}
         if self._keeps_files:
             self._files[path] = file
+        self._on_file(path, file)
 
     def _renew(self, path: str, look: os.stat_result) -> None:
         if path in self._files:

@@ -129,7 +129,7 @@ class Storage(Protocol):
         """One look at a path; the same errors as `list_folder`."""
 
     def look_into(self, path: str) -> AbstractContextManager[OpenFolder]:
-        """A folder below the root, for as long as the context lasts; the same errors as `list_folder`, then and within."""
+        """A folder below the root, as long as the context lasts; the same errors as `list_folder`, then and within."""
 
     def read_small(self, path: str, limit: int) -> bytes:
         """The whole of a regular file of at most `limit` bytes.

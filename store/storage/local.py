@@ -10,7 +10,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 
 from store.errors import (
     BadModelError,
@@ -41,6 +42,7 @@ class LocalStorage:
         self._root = os.path.abspath(root)
         self._follow_links = follow_links
         self._step = _FOLDER if follow_links else _FOLDER | os.O_NOFOLLOW
+        self._last: tuple[str, Callable[[], _KeptFolder | None]] = ("", lambda: None)
 
     @property
     def location(self) -> str:
@@ -83,11 +85,30 @@ class LocalStorage:
             return _Walk(self, path, self._follow_links).run(folder.descriptor)
 
     def open_file(self, source: str, identity: Identity) -> LocalFile:
+        parent, _, name = source.rpartition("/")
+        path, last = self._last
+        folder = last() if path == parent else None
+        if folder is not None:
+            try:
+                return self._open_in(folder, name, source, identity)
+            except (OSError, SourceChangedError):
+                pass  # another folder may stand there by now
         try:
-            descriptor = self._open_source(source)
-        except NotFoundError:
-            raise SourceChangedError(f"{self._show(source)} is gone") from None
-        file = LocalFile(descriptor, identity, self._show(source))
+            if source.startswith("/"):  # behind a link
+                folder = _KeptFolder(os.open(parent or "/", _FOLDER))
+            else:
+                folder = _KeptFolder(self._open_folder(parent))
+            self._last = (parent, weakref.ref(folder))
+            return self._open_in(folder, name, source, identity)
+        except OSError as error:
+            folder = None  # whoever keeps the error must not keep the folder open
+            failure = self._error(source, error.with_traceback(None))
+            if isinstance(failure, NotFoundError):
+                raise SourceChangedError(f"{self._show(source)} is gone") from None
+            raise failure from error
+
+    def _open_in(self, folder: _KeptFolder, name: str, source: str, identity: Identity) -> LocalFile:
+        file = LocalFile(os.open(name, _FILE, dir_fd=folder.descriptor), identity, self, source, folder)
         file.check()
         return file
 
@@ -104,16 +125,6 @@ class LocalStorage:
             figures.f_ffree,
             figures.f_namemax,
         )
-
-    def _open_source(self, source: str) -> int:
-        parent, _, name = source.rpartition("/")
-        if not source.startswith("/"):
-            with LocalFolder(self, parent, source) as folder:
-                return os.open(name, _FILE, dir_fd=folder.descriptor)
-        try:
-            return os.open(source, _FILE)
-        except OSError as error:
-            raise self._error(source, error) from error
 
     def _open_folder(self, path: str) -> int:
         first, *rest = path.split("/")
@@ -190,15 +201,32 @@ class LocalFolder:
         return looks
 
 
+class _KeptFolder:
+    """The folder of the file that was opened last, open as long as a file in it is: the next file is often beside it,
+    and a model may have tens of thousands."""
+
+    __slots__ = ("__weakref__", "descriptor")
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
+
+
 class LocalFile:
     """An open file that answers only while it is what it was when it was pinned. Closed when nobody holds it."""
 
-    __slots__ = ("_descriptor", "_identity", "_name")
+    __slots__ = ("_descriptor", "_folder", "_identity", "_source", "_storage")
 
-    def __init__(self, descriptor: int, identity: Identity, name: str) -> None:
+    def __init__(
+        self, descriptor: int, identity: Identity, storage: LocalStorage, source: str, folder: _KeptFolder
+    ) -> None:
         self._descriptor = descriptor
         self._identity = identity
-        self._name = name
+        self._storage = storage
+        self._source = source
+        self._folder = folder
 
     def __del__(self) -> None:
         os.close(self._descriptor)
@@ -213,12 +241,12 @@ class LocalFile:
                 rest = _after(views, got)
                 more = os.preadv(self._descriptor, rest, offset + got)
                 if more == 0:
-                    raise SourceChangedError(f"{self._name} became shorter while it was read")
+                    raise SourceChangedError(f"{self._name()} became shorter while it was read")
                 got += more
         except OSError as error:
             if error.errno == errno.ESTALE:  # NFS: the file was removed on its server
-                raise SourceChangedError(f"{self._name} is gone") from None
-            raise StoreUnreadableError(f"{self._name} cannot be read: {error.strerror}") from error
+                raise SourceChangedError(f"{self._name()} is gone") from None
+            raise StoreUnreadableError(f"{self._name()} cannot be read: {error.strerror}") from error
         # After the bytes, not before: what was read is what the identity names.
         self.check()
 
@@ -234,7 +262,10 @@ class LocalFile:
             or now.st_dev != pinned.device
             or not stat.S_ISREG(now.st_mode)
         ):
-            raise SourceChangedError(f"{self._name} was changed or replaced")
+            raise SourceChangedError(f"{self._name()} was changed or replaced")
+
+    def _name(self) -> str:
+        return self._storage._show(self._source)
 
 
 class _Walk:
