@@ -65,9 +65,11 @@ class StagedModel:
         *,
         umask: int = 0o022,
         on_model_yaml: Callable[[ModelInfo, bytes], None] | None = None,
+        on_file: Callable[[str, StagedFile], None] = lambda _path, _file: None,
     ) -> None:
         """Make the folder `path`, where nothing may be yet.
 
+        `on_file`: told of each file, by its path, as soon as it is complete; from any thread.
         `umask`: permissions that files and folders do not get. `on_model_yaml`: called as soon as it is known which
         model this is, with its model.yaml; what it raises ends the staging. For a model in a top folder that is at the
         end only, since the archive may still bring a model.yaml above it.
@@ -78,6 +80,7 @@ class StagedModel:
         self._file_mode = 0o666 & ~umask | 0o600
         self._program_mode = 0o777 & ~umask | 0o600
         self._on_model_yaml = on_model_yaml
+        self._on_file = on_file
         self.archive_read: Callable[[], int] | None = None  # bytes of the archive that were read so far
         self._begin()
 
@@ -247,7 +250,7 @@ class StagedModel:
             except OSError as error:
                 raise _bad_name(path, error) from None
             os.fchmod(descriptor, self._program_mode if executable else self._file_mode)
-        file = StagedFileWriter(path, descriptor, self._digester, self._syncer, self._grow, self._files.__setitem__)
+        file = StagedFileWriter(path, descriptor, self._digester, self._syncer, self._grow, self._keep)
         if path == MODEL_YAML:
             file.expect_small(MAX_MODEL_YAML, self._take_model_yaml)
         return file
@@ -313,6 +316,11 @@ class StagedModel:
             raise TooBigError(
                 f"the archive holds more than {self._limits.members:,} files and folders: --max-members allows more"
             )
+
+    def _keep(self, path: str, file: StagedFile) -> None:
+        """A file is complete; in the digester's thread, or while that has nothing to do with this file."""
+        self._files[path] = file
+        self._on_file(path, file)
 
     def _find_top(self) -> str:
         """The folder that is the model: "" or the one top folder."""
