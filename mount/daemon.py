@@ -10,12 +10,14 @@ import os
 import re
 import resource
 import select
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from mount.arguments import carrying, without_secrets
 from mount.detacher import Detacher
@@ -120,26 +122,20 @@ def start(arguments: Sequence[str], mountpoint: str) -> None:
     log_file = log_path(mountpoint)
     receiver, sender = os.pipe()
     arguments = [*arguments, "--ready-fd", str(sender)]
-    with open(log_file, "ab") as output:
-        begin = output.tell()
-        daemon = subprocess.Popen(
-            [sys.executable, "-m", "mount", *without_secrets(arguments)],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            cwd=log_file.parent,  # python -m looks for modules there, and nobody else may write to it
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | carrying(arguments),
-            start_new_session=True,
-            pass_fds=(sender,),
-        )
-    os.close(sender)
+    begin = log_file.stat().st_size if log_file.exists() else 0
+    daemon = None
     ready = False
+    # Ctrl-C waits until there is a daemon to end; one that is not known would come up behind the user's back.
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
     try:
+        daemon = _begin(arguments, log_file, sender)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT,))
         ready = _await_ready(receiver)
     finally:
-        os.close(receiver)
-        if not ready:  # also when interrupted: nothing is to come up behind the user's back
+        if daemon is not None and not ready:
             _end(daemon)
+        os.close(receiver)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT,))
     if ready:
         return
     lines = log_file.read_bytes()[begin:].decode(errors="replace").strip().splitlines()
@@ -147,6 +143,24 @@ def start(arguments: Sequence[str], mountpoint: str) -> None:
     said = [line.removeprefix("bentofs: ") for line in lines if line.strip() and not line[0].isdigit()]
     reason = "; ".join(said[-4:]) or f"the daemon did not come up, see {log_file}"
     raise CannotMountError(reason, max(1, daemon.returncode))
+
+
+def _begin(arguments: Sequence[str], log_file: Path, sender: int) -> subprocess.Popen[bytes]:
+    """The process of the daemon, which has `sender` to tell that it is ready."""
+    try:
+        with open(log_file, "ab") as output:
+            return subprocess.Popen(
+                [sys.executable, "-m", "mount", *without_secrets(arguments)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=log_file.parent,  # python -m looks for modules there, and nobody else may write to it
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | carrying(arguments),
+                start_new_session=True,
+                pass_fds=(sender,),
+            )
+    finally:
+        os.close(sender)
 
 
 def _end(daemon: subprocess.Popen[bytes]) -> None:
