@@ -3,9 +3,11 @@
 import os
 import random
 import time
+from contextlib import AbstractContextManager
 
 from . import samples
 from .commands import run, seconds
+from .mounts import Daemon
 from .report import Row
 from .session import Session
 
@@ -21,9 +23,15 @@ def measure(session: Session) -> list[Row]:
 
 
 def _recursive(session: Session) -> list[Row]:
-    """`ls -lR` against the pass-through of an equal tree: the same names, every file empty."""
-    name = f"ls -lR models/, {session.models:,} models, vs pass-through"
-    if not session.wanted(name):
+    """`ls -lR` against the pass-through of an equal tree: the same names, every file empty. The sizes of compressed
+    archives are measured by the first that an index sees."""
+    what = f"ls -lR models/, {session.models:,} models"
+    ways = {
+        f"{what}, --compression never, vs pass-through": RATIO,
+        f"{what}, first, vs pass-through": None,
+        f"{what}, after that, vs pass-through": RATIO,
+    }
+    if not any(session.wanted(name) for name in ways):
         return []
     store = session.folder("listing-store")
     dice = random.Random(1)
@@ -31,15 +39,28 @@ def _recursive(session: Session) -> list[Row]:
         _write(store, f"model-{number}", "v1", dice.randint(4, 99))
         samples.finish(store, f"model-{number}")
     equal = session.folder("listing-equal")
-    with session.launch.ours(store) as daemon:
+    with session.launch.ours(store, options=["--compression", "never"]) as daemon:
         _copy_names(os.path.join(daemon.mountpoint, "models"), os.path.join(equal, "models"))
-    times: dict[str, list[float]] = {"ours": [], "peer": []}
+
+    def look(mounted: AbstractContextManager[Daemon]) -> float:
+        with mounted as daemon:
+            return seconds(["ls", "-lR", os.path.join(daemon.mountpoint, "models")], LIMIT)
+
+    never, first, second = ours = [list[float]() for _ in ways]
+    peer = []
     for turn in range(session.rounds):
-        for which in ("ours", "peer") if turn % 2 else ("peer", "ours"):
-            with session.launch.ours(store) if which == "ours" else session.launch.pass_through(equal) as daemon:
-                command = ["ls", "-lR", os.path.join(daemon.mountpoint, "models")]
-                times[which].append(seconds(command, LIMIT))
-    return session.keep(Row(name, "s", times["ours"], times["peer"], target=RATIO, at_most=True))
+        cache = session.folder(f"listing-cache-{turn}")
+        if turn % 2:
+            peer.append(look(session.launch.pass_through(equal)))
+        never.append(look(session.launch.ours(store, options=["--compression", "never"])))
+        first.append(look(session.launch.ours(store, cache)))
+        second.append(look(session.launch.ours(store, cache)))
+        if not turn % 2:
+            peer.append(look(session.launch.pass_through(equal)))
+    rows = []
+    for (name, target), times in zip(ways.items(), ours, strict=True):
+        rows += session.keep(Row(name, "s", times, peer, target=target, at_most=True))
+    return rows
 
 
 def _names(session: Session) -> list[Row]:
