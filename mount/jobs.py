@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any, NamedTuple
 
 import click
@@ -46,7 +47,7 @@ class Job(NamedTuple):
 
 
 def run_jobs(
-    jobs: list[Job], give_up: Callable[[], None], at_once: int, *, quiet: bool, as_json: bool, to_stderr: bool
+    jobs: Iterator[Job], give_up: Callable[[], None], at_once: int, *, quiet: bool, as_json: bool, to_stderr: bool
 ) -> None:
     """Run transfers, some at a time, and report each as it ends. `give_up` has those end that are under way."""
     status = 0
@@ -70,24 +71,29 @@ def run_jobs(
 
     with _interruptible(), Reporter(quiet=quiet or as_json) as reporter:
         pool = ThreadPoolExecutor(at_once, thread_name_prefix="transfer")
+        # No more than run at once: there may be very many jobs.
+        under_way: dict[Future[Report], tuple[Job, list[float]]] = {}
         try:
-            begun: dict[Future[Report], tuple[Job, list[float]]] = {}
-            for job in jobs:
-                times: list[float] = []
-                begun[pool.submit(_timed, job, reporter, times)] = (job, times)
-            left = set(begun)
-            while left:
-                done, left = wait(left, _POLL_SECONDS, FIRST_COMPLETED)
-                for future in sorted(done, key=list(begun).index):
-                    job, times = begun[future]
+            while True:
+                for job in islice(jobs, at_once - len(under_way)):
+                    times: list[float] = []
+                    under_way[pool.submit(_timed, job, reporter, times)] = (job, times)
+                if not under_way:
+                    break
+                done, _ = wait(under_way, _POLL_SECONDS, FIRST_COMPLETED)
+                for future in [future for future in under_way if future in done]:
+                    job, times = under_way.pop(future)
                     code = ended(job, future, times[0] if times else 0.0)
                     status = status or code
         except KeyboardInterrupt:
             give_up()
             click.echo("bentofs: interrupted: what is under way is taken back", err=True)
             status = INTERRUPTED
+        except BaseException:  # nobody reads what is reported
+            give_up()
+            raise
         finally:
-            pool.shutdown(wait=True, cancel_futures=status == INTERRUPTED)
+            pool.shutdown(wait=True, cancel_futures=True)
     if status:
         raise _Failed(status)
 

@@ -86,11 +86,14 @@ def export_command(
                 raise click.UsageError("standard output takes one archive, and no --sha256")
             if sys.stdout.isatty():
                 raise click.UsageError("an archive is nothing for a terminal: redirect standard output")
-        if len(wanted) > 1 and not target.is_folder:
+        several = (everything or len(wanted) > 1) and not to_stdout
+        if several and not target.is_folder:
             if format_name != "folder" and not everything:
                 raise click.UsageError(f"{target.shown} is to hold several models: end it with a slash for a folder")
             target = target.at(f"{target.path}/")
-        exports = _spread([exporter.plan(tag, target, format_name) for tag in wanted], target)
+        exports = [exporter.plan(tag, target, format_name) for tag in wanted]
+        if several:
+            exports = _spread(exports, target)
 
         def give_up() -> None:
             stop.set()
@@ -98,18 +101,18 @@ def export_command(
 
         def job(export: Export) -> Job:
             def run(task: Task) -> Report:
-                task.expect(exporter.size(export))
                 if to_stdout and export.format is not None:
+                    descriptor = sys.stdout.fileno()
                     done = exporter.write_out(
-                        export.model, export.format, sys.stdout.fileno(), "standard output", task.advance
+                        export.tag, export.format, descriptor, "standard output", task.advance, task.expect
                     )
                 else:
-                    done = exporter.run(export, task.advance, sha256=sha256, stops=[stop])
+                    done = exporter.run(export, task.advance, sha256=sha256, stops=[stop], expect=task.expect)
                 return _described_export(done)
 
-            return Job(str(export.model.tag), run)
+            return Job(str(export.tag), run)
 
-        run_jobs(list(map(job, exports)), give_up, jobs, quiet=quiet, as_json=as_json, to_stderr=to_stdout)
+        run_jobs(map(job, exports), give_up, jobs, quiet=quiet, as_json=as_json, to_stderr=to_stdout)
 
 
 @click.command(name="import")
@@ -154,7 +157,7 @@ def import_command(
 
             return Job("standard input" if place is None else place.shown, run)
 
-        run_jobs(list(map(job, places)), stop.set, jobs, quiet=quiet, as_json=as_json, to_stderr=False)
+        run_jobs(map(job, places), stop.set, jobs, quiet=quiet, as_json=as_json, to_stderr=False)
 
 
 def _tags_and_path(arguments: Sequence[str], everything: bool) -> tuple[Sequence[str], str]:
@@ -170,20 +173,17 @@ def _tags_and_path(arguments: Sequence[str], everything: bool) -> tuple[Sequence
 def _spread(exports: list[Export], target: Location) -> list[Export]:
     """Several exports to one folder, none in the place of another: a-b:c and a:b-c make the same <name>-<version>, so
     that a folder with the name comes before it."""
-    if len(exports) < 2:
-        return exports
     named = []
     for export in exports:
-        tag = export.model.tag
         if export.format is None and export.location == target:
-            export = replace(export, location=target.below(f"{tag.name}-{tag.version}"))
+            export = replace(export, location=target.below(f"{export.tag.name}-{export.tag.version}"))
         named.append(export)
     places = Counter(export.location.path for export in named)
     spread = []
     for export in named:
         if places[export.location.path] > 1:
             name = os.path.basename(export.location.path)
-            export = replace(export, location=target.below(export.model.tag.name).below(name))
+            export = replace(export, location=target.below(export.tag.name).below(name))
         spread.append(export)
     return spread
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -26,6 +25,7 @@ from store.model import Model
 from store.sizes import Progress, Sizes
 from store.storage.base import Entry, Identity, Storage
 from store.storage.pinned import OpenFiles, PinnedFile
+from store.turns import Turns
 
 _MEMBERS_KEPT = 50_000  # members, over all archives kept laid out for the next reader
 _READ = 1 << 20  # bytes at a time when a whole archive is digested
@@ -58,7 +58,7 @@ class Archives:
         self._laid_out: LRUCache[tuple[Model, str, int], tuple[PieceList, int]] = LRUCache(
             _MEMBERS_KEPT, getsizeof=lambda kept: kept[1]
         )
-        self._turns: dict[object, threading.Lock] = {}
+        self._turns = Turns()
 
     @property
     def revision(self) -> int:
@@ -106,7 +106,7 @@ class Archives:
         if kept is not None:
             return kept[0]
         if kind.lay_out is None or is_compressed(kind, self.compression):
-            with self._turn(model):  # another thread may measure this very model, perhaps for another format
+            with self._turns.at(model):  # another thread may measure this very model, perhaps for another format
                 with self._lock:
                     kept = self._laid_out.get(key)
                 pieces = kept[0] if kept else self._compressed(model, kind, progress)
@@ -187,24 +187,12 @@ class Archives:
         name = f"{model.fingerprint()}/{kind.name}/{LAYOUT_VERSION}"
         if kind.codec is not None and is_compressed(kind, self.compression):
             name += f"/{self.compression.value}/{kind.codec()}"
-        with self._turn((model, kind.name)):
+        with self._turns.at((model, kind.name)):
             known = self._index.archive_digest(name)
             if known is None:
                 known = sha256_of(self.open(model, kind))
                 self._index.keep_archive_digest(name, known)
         return known
-
-    @contextmanager
-    def _turn(self, what: object) -> Iterator[None]:
-        """One thread at a time."""
-        with self._lock:
-            turn = self._turns.setdefault(what, threading.Lock())
-        try:
-            with turn:
-                yield
-        finally:
-            with self._lock:
-                self._turns.pop(what, None)
 
     def _file(self, entry: Entry) -> PinnedFile:
         if entry.identity is None:

@@ -60,7 +60,7 @@ def format_of(path: str) -> Format:
 class Export:
     """What is to be exported, and where to."""
 
-    model: Model
+    tag: Tag
     format: Format | None  # None for a folder
     location: Location
 
@@ -83,65 +83,79 @@ class Exporter:
         self._archives = archives
 
     def plan(self, tag: Tag, target: Location, format_name: str | None = None) -> Export:
-        """What exporting a model to a target comes to, by BentoML's rules.
+        """What exporting a model to a target comes to, by BentoML's rules. The model is not looked at.
 
         Raises:
             BadLocationError: the format is not known, or cannot be had with the archives' compression.
-            NotFoundError, BadModelError, StoreUnreadableError: there is no such model to read.
         """
         kind = format_named(format_name) if format_name is not None else format_of(target.path)
-        model = self._store.model(tag, max_age=0)
         stem = f"{tag.name}-{tag.version}"
         if kind is None:
             # A folder that is there gets a folder in it; one that is not becomes the model.
             is_there = target.is_local and os.path.isdir(target.path)
-            return Export(model, None, target.below(stem) if is_there else target)
+            return Export(tag, None, target.below(stem) if is_there else target)
         if kind.lay_out is None and self._archives.compression is Compression.NEVER:
             raise BadLocationError(f"{kind.name} cannot be made without compression: use --compression auto")
         if target.is_folder:
             target = target.below(stem + kind.suffix)
         elif kind is BENTOMODEL and not target.path.endswith(kind.suffix) and not _is_special(target):
             target = target.at(target.path + kind.suffix)
-        return Export(model, kind, target)
+        return Export(tag, kind, target)
 
     def give_up(self) -> None:
         """End what is being measured: whoever waits for it gets CancelledError, now and later."""
         self._archives.close()
 
-    def size(self, export: Export) -> int:
-        """Bytes that an export will write. For what is compressed they must be measured, which takes a while."""
-        return self._archives.open(export.model, export.format).length if export.format else export.model.size
-
-    def run(self, export: Export, progress: Progress, *, sha256: bool = False, stops: Stops = ()) -> Exported:
-        """Export; when this returns, the target has all of it. It ends soon once one of `stops` is set.
+    def run(
+        self,
+        export: Export,
+        progress: Progress,
+        *,
+        sha256: bool = False,
+        stops: Stops = (),
+        expect: Progress | None = None,
+    ) -> Exported:
+        """Export the model as it is now; when this returns, the target has all of it. It ends soon once one of `stops`
+        is set. `expect` is told how many bytes that will be. For what is compressed they must be measured, which takes
+        a while.
 
         Raises:
             StoreError: why not. Nothing of it stands under the target's name.
         """
-        location = export.location
+        model, location = self._store.model(export.tag, max_age=0), export.location
+        expect = expect or _ignore
+        if export.format is None:
+            archive = None
+            expect(model.size)
+        else:
+            archive = self._archives.open(model, export.format)
+            expect(archive.length)
 
         def advance(count: int) -> None:
             refuse_if_stopped(stops)
             progress(count)
 
         with closing(open_target(location, stops)) as target:
-            if export.format is None:
-                target.write_folder(location.path, self._members(export.model), advance)
-                return Exported(export.model.tag, location.url, export.model.size, None)
-            archive = self._archives.open(export.model, export.format)
+            if export.format is None or archive is None:
+                target.write_folder(location.path, self._members(model), advance)
+                return Exported(export.tag, location.url, model.size, None)
             target.write(location.path, archive, advance)
             digest = None
             if sha256:
-                digest = self._archives.sha256(export.model, export.format)
+                digest = self._archives.sha256(model, export.format)
                 sums = Literal(write_sums(digest, os.path.basename(location.path)))
-                target.write(location.path + SUFFIX, sums, lambda _count: None)
-        return Exported(export.model.tag, location.url, archive.length, digest)
+                target.write(location.path + SUFFIX, sums, _ignore)
+        return Exported(export.tag, location.url, archive.length, digest)
 
-    def write_out(self, model: Model, kind: Format, descriptor: int, name: str, progress: Progress) -> Exported:
-        """Write an archive to a descriptor, as standard output; `name`: of that, for errors."""
-        archive: Piece = self._archives.open(model, kind)
+    def write_out(
+        self, tag: Tag, kind: Format, descriptor: int, name: str, progress: Progress, expect: Progress
+    ) -> Exported:
+        """Write a model's archive to a descriptor, as standard output; `name`: of that, for errors; `expect`: as of
+        `run`."""
+        archive: Piece = self._archives.open(self._store.model(tag, max_age=0), kind)
+        expect(archive.length)
         write_out(descriptor, name, archive, progress)
-        return Exported(model.tag, name, archive.length, None)
+        return Exported(tag, name, archive.length, None)
 
     def _members(self, model: Model) -> list[Member]:
         return [
@@ -153,6 +167,10 @@ class Exporter:
             )
             for entry in model.entries
         ]
+
+
+def _ignore(_count: int) -> None:
+    """Nobody wants to know."""
 
 
 def _is_special(target: Location) -> bool:

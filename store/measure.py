@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 from cachetools import LRUCache
 
@@ -18,6 +17,7 @@ from store.index import Index
 from store.storage.base import Identity
 from store.storage.pinned import PinnedFile
 from store.storage.stamp import is_settled
+from store.turns import Turns
 
 _KEPT = 50_000  # files whose CRC-32 is kept in memory
 
@@ -29,7 +29,7 @@ class Measurements:
         self._index = index
         self._lock = threading.Lock()  # never held while reading
         self._known: LRUCache[Identity, int] = LRUCache(_KEPT)
-        self._under_way: dict[Identity, threading.Lock] = {}
+        self._turns = Turns()
 
     def crc32(self, file: PinnedFile) -> int:
         """The CRC-32 of a file's content; reads the whole file unless it is known.
@@ -40,7 +40,7 @@ class Measurements:
         known = self.known_crc32(file.identity)
         if known is not None:
             return known
-        with self._alone(file.identity):
+        with self._turns.at(file.identity):
             known = self.known_crc32(file.identity)
             if known is None:
                 started = time.time_ns()
@@ -80,17 +80,6 @@ class Measurements:
         """Take a CRC-32 that the store keeps itself."""
         with self._lock:
             self._known[identity] = crc
-
-    @contextmanager
-    def _alone(self, identity: Identity) -> Iterator[None]:
-        with self._lock:
-            turn = self._under_way.setdefault(identity, threading.Lock())
-        try:
-            with turn:
-                yield
-        finally:
-            with self._lock:
-                self._under_way.pop(identity, None)
 
 
 class MeasuredFile:

@@ -72,7 +72,7 @@ class S3Endpoint:
             content, _ = self._client.fetch(path, offset, offset + size, etag=known.stamp or "", stops=self._stops)
             if len(content) != size:
                 raise ConnectionError(f"{len(content)} bytes came where {size} were asked for")
-            return content
+            return bytes(content)
 
         return retry(fetch, self._at(path), self._stops)
 

@@ -13,7 +13,6 @@ import threading
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -24,6 +23,7 @@ from store.storage.base import Identity
 from store.storage.objects import Listing, MissingObjectError, ObjectInfo, Objects
 from store.storage.patience import Patience
 from store.text import printable
+from store.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class Listings:
         self._lock = threading.Lock()  # guards what follows, never held while asking
         self._names: TTLCache[str, NameListing] = TTLCache(_OBJECTS_KEPT, ttl, getsizeof=_weight)
         self._roots: TTLCache[str, RootListing] = TTLCache(1, ttl)
-        self._turns: dict[str, threading.Lock] = {}
+        self._turns = Turns()
 
     def of(self, path: str) -> NameListing:
         """The listing of the name that a path lies in.
@@ -86,7 +86,7 @@ class Listings:
         with self._lock:
             known = self._names.get(name)
         if known is None:
-            with self._turn(name):
+            with self._turns.at(name):
                 with self._lock:
                     known = self._names.get(name)
                 if known is None:
@@ -110,7 +110,7 @@ class Listings:
             known = self._roots.get("")
         if known is not None:
             return known
-        with self._turn(""):
+        with self._turns.at(""):
             with self._lock:
                 known = self._roots.get("")
             if known is not None:
@@ -188,14 +188,14 @@ class Listings:
         return [(f"{group[0]}/" if len(group) == 1 else begin, group) for begin, group in groups.items()]
 
     def _list_group(self, begin: str, names: list[str]) -> None:
-        """List all names of a group, among which there may be others."""
+        """List all names of a group, and others that are among them: they may be asked for next."""
         found: dict[str, list[ObjectInfo]] = {name: [] for name in names}
         count = 0
         for page in self._pages(begin):
             for info in page:
                 name, slash, _ = info.key.partition("/")
-                if slash and name in found:
-                    found[name].append(info)
+                if slash:
+                    found.setdefault(name, []).append(info)
             count += len(page)
             if count > _OBJECTS_KEPT:  # too much to know at once: each one when it is asked for
                 return
@@ -222,18 +222,6 @@ class Listings:
         with self._lock:
             self._names[name] = kept
         return kept
-
-    @contextmanager
-    def _turn(self, name: str) -> Iterator[None]:
-        """Within this, no other thread is at the same name."""
-        with self._lock:
-            turn = self._turns.setdefault(name, threading.Lock())
-        try:
-            with turn:
-                yield
-        finally:
-            with self._lock:
-                self._turns.pop(name, None)
 
 
 def _number(text: str) -> int:

@@ -12,7 +12,6 @@ import os
 import stat
 import weakref
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
 from store.errors import (
     BadModelError,
@@ -56,41 +55,34 @@ class LocalStorage:
         """Nor here."""
 
     def list_folder(self, path: str) -> list[tuple[str, Kind]]:
-        with self._folder(path) as folder, os.scandir(folder) as entries:
-            return [(entry.name, self._kind_of(entry)) for entry in entries]
+        with self.look_into(path) as folder:
+            return folder.listing()
 
     def status(self, path: str) -> Status:
         parent, _, name = path.rpartition("/")
-        with self._folder(parent, path) as folder:
-            return _status(os.stat(name or ".", dir_fd=folder, follow_symlinks=self._follow_links))
+        with LocalFolder(self, parent, path) as folder:
+            return _status(os.stat(name or ".", dir_fd=folder.descriptor, follow_symlinks=self._follow_links))
 
-    def statuses(self, folder: str, paths: Sequence[str]) -> list[Status | StoreError]:
-        looks: list[Status | StoreError] = []
-        with self._folder(folder) as descriptor:
-            for path in paths:
-                try:
-                    looks.append(_status(os.stat(path, dir_fd=descriptor, follow_symlinks=self._follow_links)))
-                except OSError as error:
-                    looks.append(self._error(f"{folder}/{path}", error))
-        return looks
+    def look_into(self, path: str) -> LocalFolder:
+        return LocalFolder(self, path, path)
 
     def read_small(self, path: str, limit: int) -> bytes:
         parent, _, name = path.rpartition("/")
-        with self._folder(parent, path) as folder:
+        with LocalFolder(self, parent, path) as folder:
             flags = _FILE & ~os.O_NOFOLLOW if self._follow_links else _FILE
-            look = _status(os.stat(name, dir_fd=folder, follow_symlinks=self._follow_links))
+            look = _status(os.stat(name, dir_fd=folder.descriptor, follow_symlinks=self._follow_links))
             if look.kind not in (Kind.FILE, Kind.LINK):  # opening a link says that nothing is there
                 raise BadModelError(f"{self._show(path)} is not a regular file")
             # Non-blocking, should it have become a pipe just now; a folder or socket cannot be read.
-            with os.fdopen(os.open(name, flags, dir_fd=folder), "rb") as file:
+            with os.fdopen(os.open(name, flags, dir_fd=folder.descriptor), "rb") as file:
                 content = file.read(limit + 1)
         if len(content) > limit:
             raise BadModelError(f"{self._show(path)} is larger than {limit:,} bytes")
         return content
 
     def walk(self, path: str) -> tuple[list[Entry], int]:
-        with self._folder(path) as folder:
-            return _Walk(self, path, self._follow_links).run(folder)
+        with self.look_into(path) as folder:
+            return _Walk(self, path, self._follow_links).run(folder.descriptor)
 
     def open_file(self, source: str, identity: Identity) -> LocalFile:
         parent, _, name = source.rpartition("/")
@@ -121,8 +113,8 @@ class LocalStorage:
         return file
 
     def usage(self) -> Usage:
-        with self._folder("") as folder:
-            figures = os.fstatvfs(folder)
+        with self.look_into("") as folder:
+            figures = os.fstatvfs(folder.descriptor)
         return Usage(
             figures.f_bsize,
             figures.f_frsize,
@@ -134,14 +126,11 @@ class LocalStorage:
             figures.f_namemax,
         )
 
-    def _folder(self, path: str, subject: str | None = None) -> _OpenFolder:
-        """A folder below the root, open while the context lasts, in which errors of the system become the store's; they
-        name `subject`, else the folder."""
-        return _OpenFolder(self, path, path if subject is None else subject)
-
     def _open_folder(self, path: str) -> int:
-        descriptor = os.open(self._root, _FOLDER)
-        for name in path.split("/") if path else ():
+        first, *rest = path.split("/")
+        # Links on the way to the root are the user's; whether one is followed below it, the flags say.
+        descriptor = os.open(f"{self._root}/{first}", self._step) if first else os.open(self._root, _FOLDER)
+        for name in rest:
             try:
                 below = os.open(name, self._step, dir_fd=descriptor)
             finally:
@@ -159,35 +148,57 @@ class LocalStorage:
         return printable(os.path.join(self._root, path))
 
     def _kind_of(self, entry: os.DirEntry[str]) -> Kind:
-        with suppress(OSError):  # a dangling link stays a link
+        try:
             if entry.is_dir(follow_symlinks=self._follow_links):
                 return Kind.FOLDER
             if entry.is_file(follow_symlinks=self._follow_links):
                 return Kind.FILE
+        except OSError:  # a dangling link stays a link
+            pass
         return Kind.LINK if entry.is_symlink() else Kind.SPECIAL
 
 
-class _OpenFolder:
-    """`LocalStorage._folder`: a class, since looking at 10,000 names opens tens of thousands."""
+class LocalFolder:
+    """A folder below the root, open while the context lasts, in which errors of the system become the store's. A class
+    with slots, since looking at 10,000 names opens as many."""
 
-    __slots__ = ("_descriptor", "_path", "_storage", "_subject")
+    __slots__ = ("_path", "_storage", "_subject", "descriptor")
 
     def __init__(self, storage: LocalStorage, path: str, subject: str) -> None:
+        """`subject`: what errors name."""
         self._storage = storage
         self._path = path
         self._subject = subject
 
-    def __enter__(self) -> int:
+    def __enter__(self) -> LocalFolder:
         try:
-            self._descriptor = self._storage._open_folder(self._path)
+            self.descriptor = self._storage._open_folder(self._path)
         except OSError as error:
             raise self._storage._error(self._subject, error) from error
-        return self._descriptor
+        return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        os.close(self._descriptor)
+        os.close(self.descriptor)
         if isinstance(error, OSError):
             raise self._storage._error(self._subject, error) from error
+
+    @property
+    def identity(self) -> Identity:
+        return _identity(os.fstat(self.descriptor))
+
+    def listing(self) -> list[tuple[str, Kind]]:
+        with os.scandir(self.descriptor) as entries:
+            return [(entry.name, self._storage._kind_of(entry)) for entry in entries]
+
+    def statuses(self, paths: Sequence[str]) -> Sequence[Status | StoreError]:
+        looks: list[Status | StoreError] = []
+        descriptor, follow = self.descriptor, self._storage._follow_links
+        for path in paths:
+            try:
+                looks.append(_status(os.stat(path, dir_fd=descriptor, follow_symlinks=follow)))
+            except OSError as error:
+                looks.append(self._storage._error(f"{self._path}/{path}", error))
+        return looks
 
 
 class _KeptFolder:

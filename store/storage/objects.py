@@ -94,7 +94,7 @@ class Objects(Protocol):
     def list_folder(self, prefix: str, *, more: str = "") -> Listing:
         """What lies directly below `prefix`, which is empty or ends with a slash."""
 
-    def read(self, wanted: ObjectInfo, start: int, end: int) -> bytes:
+    def read(self, wanted: ObjectInfo, start: int, end: int) -> bytes | bytearray:
         """The bytes [start, end) of an object, if it still is what the listing told of.
 
         Raises:

@@ -28,7 +28,7 @@ _LARGEST = 8 << 20
 _AWAITED_SECONDS = 10.0  # for which what was fetched ahead is kept for its reader
 _STREAMS = 64  # readers that are told apart
 
-Fetch = Callable[[ObjectInfo, int, int], bytes]
+Fetch = Callable[[ObjectInfo, int, int], bytes | bytearray]
 
 
 class Pin(NamedTuple):
@@ -49,7 +49,7 @@ class _Extent:
     owner: _CachedObject
     start: int
     end: int
-    content: Future[bytes] = field(default_factory=Future)
+    content: Future[bytes | bytearray] = field(default_factory=Future)
     awaited_since: float = -math.inf  # monotonic; when it was fetched ahead, until it is read
 
     @property

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 from cachetools import LRUCache
 
@@ -24,7 +26,7 @@ from store.errors import (
     UnsafeMemberError,
 )
 from store.storage.base import Entry, Identity, Kind, Status, Usage
-from store.storage.listings import Listings
+from store.storage.listings import Listings, NameListing
 from store.storage.manifest import MAX_MANIFEST, FileNote, Manifest, manifest_key
 from store.storage.objects import ChangedObjectError, MissingObjectError, ObjectInfo, Objects
 from store.storage.patience import Patience
@@ -87,7 +89,9 @@ class RemoteStorage:
     def status(self, path: str) -> Status:
         if not path:
             return Status(Kind.FOLDER, True, self.listings.root().identity)
-        name = self.listings.of(path)
+        return self._status(self.listings.of(path), path)
+
+    def _status(self, name: NameListing, path: str) -> Status:
         if "/" not in path:
             return Status(Kind.FOLDER, True, name.identity)
         found = name.get(path)
@@ -98,15 +102,10 @@ class RemoteStorage:
             raise self.listings.missing(path)
         return Status(Kind.FOLDER, True, self.listings.folder_identity(path, [below[0].key], below))
 
-    def statuses(self, folder: str, paths: Sequence[str]) -> list[Status | StoreError]:
-        looks: list[Status | StoreError] = []
-        self.status(folder)
-        for path in paths:
-            try:
-                looks.append(self.status(f"{folder}/{path}"))
-            except StoreError as error:
-                looks.append(error)
-        return looks
+    @contextmanager
+    def look_into(self, path: str) -> Iterator[RemoteFolder]:
+        name = self.listings.of(path)
+        yield RemoteFolder(self, path, name, self._status(name, path).identity)
 
     def read_small(self, path: str, limit: int) -> bytes:
         try:
@@ -198,7 +197,7 @@ class RemoteStorage:
         with self._lock:
             content = self._small.get(key) if found.etag else None
         if content is None:
-            content = self._fetch(found, 0, found.size)
+            content = bytes(self._fetch(found, 0, found.size))
             if len(content) <= _LARGEST_SMALL:
                 with self._lock:
                     self._small[key] = content
@@ -228,7 +227,7 @@ class RemoteStorage:
             for index, info in enumerate(files):
                 self._pins[self.listings.identity(info)] = Pin(files, index)
 
-    def _fetch(self, info: ObjectInfo, start: int, end: int) -> bytes:
+    def _fetch(self, info: ObjectInfo, start: int, end: int) -> bytes | bytearray:
         shown = self.listings.show(info.key)
         try:
             return self.patience.call(shown, lambda: self.objects.read(info, start, end))
@@ -238,6 +237,28 @@ class RemoteStorage:
             self.listings.changed(info)
             done = "gone" if isinstance(error, MissingObjectError) else "replaced"
             raise SourceChangedError(f"{shown} was {done} while it was read") from None
+
+
+@dataclass(frozen=True)
+class RemoteFolder:
+    """A folder whose listing is known."""
+
+    storage: RemoteStorage
+    path: str
+    name: NameListing  # which it is in
+    identity: Identity
+
+    def listing(self) -> list[tuple[str, Kind]]:
+        return self.storage.list_folder(self.path)
+
+    def statuses(self, paths: Sequence[str]) -> Sequence[Status | StoreError]:
+        looks: list[Status | StoreError] = []
+        for path in paths:
+            try:
+                looks.append(self.storage._status(self.name, f"{self.path}/{path}"))
+            except StoreError as error:
+                looks.append(error)
+        return looks
 
 
 class RemoteFile:

@@ -55,7 +55,7 @@ class S3Objects:
     def list_folder(self, prefix: str, *, more: str = "") -> Listing:
         return self._page(prefix, more, "/")
 
-    def read(self, wanted: ObjectInfo, start: int, end: int) -> bytes:
+    def read(self, wanted: ObjectInfo, start: int, end: int) -> bytes | bytearray:
         content, answer = self._once(lambda: self._client.fetch(self.prefix + wanted.key, start, end, etag=wanted.etag))
         found = self._info(wanted.key, answer, wanted.size)
         # Not every server heeds the condition, and some know no ETags.

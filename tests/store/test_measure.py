@@ -6,6 +6,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -22,14 +23,18 @@ _CONTENT = random.Random(1).randbytes(1_000_000)
 
 
 class CountingStorage(LocalStorage):
-    """The real storage; counts the bytes that are read, and calls back before each read."""
+    """The real storage; counts opens and the bytes that are read, and calls back before each."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(str(root))
         self.bytes_read = 0
+        self.opens = 0
+        self.before_open: Callable[[], None] = lambda: None
         self.before_read: Callable[[], None] = lambda: None
 
     def open_file(self, source: str, identity: Identity) -> "_CountedFile":  # type: ignore[override]
+        self.opens += 1
+        self.before_open()
         return _CountedFile(self, super().open_file(source, identity))
 
 
@@ -162,7 +167,6 @@ def test_many_threads_wait_for_one_measure(storage: CountingStorage, weights: Pa
         thread.join(30)
     assert found == [zlib.crc32(_CONTENT)] * 8
     assert storage.bytes_read == len(_CONTENT)
-    assert measurements._under_way == {}
     assert weights.exists()
 
 
@@ -255,3 +259,14 @@ def test_few_files_stay_open_however_many_are_read(store: Path, storage: Countin
         for number, file in enumerate(files):
             assert read_bytes(file, 0, 3) == b"%03d" % number
             assert len(os.listdir("/proc/self/fd")) <= before + 11
+
+
+def test_readers_that_come_together_open_a_file_once(storage: CountingStorage, weights: Path) -> None:
+    """An open may take long, and a second one may wait for what the first reads."""
+    assert weights.exists()
+    storage.before_open = lambda: time.sleep(0.1)
+    file = _pinned(storage)
+    with ThreadPoolExecutor(8) as pool:
+        contents = list(pool.map(lambda offset: read_bytes(file, offset, 100), range(0, 800, 100)))
+    assert b"".join(contents) == _CONTENT[:800]
+    assert storage.opens == 1
