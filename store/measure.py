@@ -135,15 +135,16 @@ class MeasuredFile:
 
     def _learn(self, views: Views, offset: int) -> None:
         taken = self._running.extend(offset, views)
-        whole = self._running.value(self.length)
-        if taken and whole is None:
+        if taken and not self._running.is_waiting and self._running.value(self.length) is None:
             return  # the usual case of a large file
         with self._lock:
             if not self._learning:
                 return
-            if not taken:
+            if taken:
+                self._running.join()
+            else:
                 self._running.add(offset, views)
-                whole = self._running.value(self.length)
+            whole = self._running.value(self.length)
             if whole is None:
                 return
             self._learning = False

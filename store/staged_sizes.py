@@ -74,7 +74,7 @@ class StagedSizes:
         if self._thread is not None:
             self._written.put(None)
             self._thread.join()
-        if self._given_up:
+        if self._given_up or not staged.files:  # there are very many: to lay them all out would keep the import up
             return
         try:
             self._measure(staged)

@@ -22,9 +22,9 @@ def lay_out_bzip2(content: Piece, maker: ChunkMaker, measured: Measured) -> Piec
 
 @functools.cache
 def codec() -> Codec:
-    probe = _encode(memoryview(bytes(range(256)) * 64 + b"probe" * 1000), 0)
+    probe = _encode(memoryview(bytes(range(256)) * 64 + b"probe" * 1000), 0, b"")
     return Codec(f"bzip2 {_LEVEL} {_CHUNK} {crc32(probe):08x}", _CHUNK, _encode)
 
 
-def _encode(content: memoryview, _number: int) -> bytes:
+def _encode(content: memoryview, _number: int, _before: bytes) -> bytes:
     return bz2.compress(content, _LEVEL)

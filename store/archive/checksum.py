@@ -61,15 +61,24 @@ class RunningChecksum:
     def _add(self, start: int, length: int, crc: int) -> None:
         done, known = self._state
         if start == done:
-            known = crc32_combine(known, crc, length)
-            done += length
-            while done in self._parts:
-                length, crc = self._parts.pop(done)
-                known = crc32_combine(known, crc, length)
-                done += length
-            self._state = (done, known)
+            self._state = (done + length, crc32_combine(known, crc, length))
         elif start > done and len(self._parts) < _PARTS_KEPT:
             self._parts[start] = (length, crc)
+        self.join()
+
+    def join(self) -> None:
+        """Take what arrived ahead and follows on what is known."""
+        done, known = self._state
+        while done in self._parts:
+            length, crc = self._parts.pop(done)
+            known = crc32_combine(known, crc, length)
+            done += length
+            self._state = (done, known)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether something arrived ahead: perhaps while `extend` took what was missing, so that it must be joined."""
+        return bool(self._parts)
 
     @property
     def begun(self) -> bool:
@@ -112,7 +121,7 @@ class BlockChecksums:
         """Take bytes that were served: those of the block from `start` on."""
         running = self._running.get(block)
         taken = running is not None and running.extend(start, views)
-        if running is not None and taken and running.value(self._block_length) is None:
+        if running is not None and taken and not running.is_waiting and running.value(self._block_length) is None:
             return  # the usual case
         with self._lock:
             running = self._running.get(block)
@@ -122,7 +131,9 @@ class BlockChecksums:
                 running = self._running[block] = RunningChecksum()
                 if len(self._running) > _RUNNING_KEPT:
                     self._running.popitem(last=False)
-            if not taken:
+            if taken:
+                running.join()
+            else:
                 running.add(start, views)
             whole = running.value(self._block_length)
             if whole is not None:

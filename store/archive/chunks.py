@@ -2,14 +2,15 @@
 
 Content is cut into chunks that are compressed apart, so that any of them can be made by itself. `ChunkMaker` makes them
 for all archives of a process: the one that is asked for in the asker's thread, those that come next ahead of a
-sequential reader on all cores. Readers that want the same chunk share it. Memory is bounded by `_RECENT`, `_FRESH` and
-a few buffers, whatever the number of readers.
+sequential reader on all cores. Readers that want the same chunk share it. Memory is bounded by `_KEPT` and a few
+buffers, whatever the number of readers.
 
 Threading: any thread may call anything here. A thread that is stuck in reading keeps up those only that want the same.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import threading
@@ -20,9 +21,9 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
-from store.archive.pieces import Piece, Views, copy_into, split
+from store.archive.pieces import Piece, Views, copy_into, read_bytes, split
 from store.errors import CancelledError, SourceChangedError
 from store.text import printable
 
@@ -30,8 +31,8 @@ Name = tuple[str, str]  # of content, and of the codec that it was measured with
 _Key = tuple[Name, int]
 
 CORES = len(os.sched_getaffinity(0))
-_RECENT = 16 << 20  # bytes of chunks that were read or made ahead
-_FRESH = 40 << 20  # bytes of chunks that were measured just now and wait for their reader
+_KEPT = 56 << 20  # bytes of chunks that were measured just now and wait for their reader, were read, or made ahead
+_RECENT = 8 << 20  # of the last two kinds, that do not make room for the first
 _IDLE_SECONDS = 20.0  # after which both are dropped
 _AHEAD = (CORES + 2) << 20  # bytes of content that are made ahead of a reader
 _SMALL = 64 << 10  # bytes of content that are not worth another thread
@@ -40,7 +41,7 @@ _SLOTS = 2 * CORES  # chunks in the making at a time
 _SLOT_SECONDS = 0.5  # when all of them have been stuck for so long, probably on a dead disk, others go on without
 _TRACKED = 16  # places of one archive at which readers may be
 
-Encode = Callable[[memoryview, int], bytes]  # content of a chunk, and its number
+Encode = Callable[[memoryview, int, bytes], bytes]  # content of a chunk, its number, and what stands before it
 
 
 def _itself(size: int) -> int:
@@ -55,6 +56,15 @@ class Codec(NamedTuple):
     encode: Encode
     size_of: Callable[[bytes], int] = len  # what the measurement keeps of a chunk
     length_of: Callable[[int], int] = _itself  # and the chunk's length, from that
+    window: int = 0  # bytes of the content before a chunk that are given to `encode`
+
+
+@runtime_checkable
+class Sampled(Protocol):
+    """Content of which parts are read more than once."""
+
+    def read_sample(self, offset: int, size: int) -> bytes:
+        """Some bytes, which will be, or were, read in their turn."""
 
 
 class Measured(NamedTuple):
@@ -236,12 +246,14 @@ class ChunkMaker:
         """Keep a chunk that was just measured for the reader who is about to come, while there is room. Those of the
         same `batch` come first: a reader begins at the start, so the first ones stay."""
         with self._lock:
-            while self._fresh_size + len(made) > _FRESH:
-                key, (other, old) = next(iter(self._fresh.items()), (None, (batch, b"")))
-                if key is None or other is batch:
+            while self._recent_size + self._fresh_size + len(made) > _KEPT:
+                if self._recent_size > _RECENT:
+                    self._drop_oldest_recent()
+                    continue
+                key = next(iter(self._fresh), None)
+                if key is None or self._fresh[key][0] is batch:
                     return
-                del self._fresh[key]
-                self._fresh_size -= len(old)
+                self._drop_fresh(key)
             self._drop_fresh((name, number))
             self._fresh[name, number] = (batch, made)
             self._fresh_size += len(made)
@@ -266,16 +278,20 @@ class ChunkMaker:
             self._check_open()
             size = stop - start
             buffer = self._buffer(size)
+            before = b""
+            if window := min(codec.window, start):
+                read = content.read_sample if isinstance(content, Sampled) else functools.partial(read_bytes, content)
+                before = read(start - window, window)
             with memoryview(buffer) as whole, whole[:size] as view:
                 content.read_into([view], start)
-                made = codec.encode(view, number)
+                made = codec.encode(view, number, before)
             self._buffers.append(buffer)
             return made
 
     def compress(self, codec: Codec, content: memoryview, number: int) -> bytes:
-        """As `encode`, of bytes that are at hand."""
+        """As `encode`, of bytes that are at hand, under a codec that takes nothing of what stands before them."""
         self._check_open()
-        return codec.encode(content, number)
+        return codec.encode(content, number, b"")
 
     def _check_open(self) -> None:
         if self._closed:
@@ -303,8 +319,8 @@ class ChunkMaker:
         if made is not None:
             self._recent.move_to_end(key)
         elif key in self._fresh:
-            made = self._fresh[key][1]
-            self._used = time.monotonic()
+            made = self._drop_fresh(key)
+            self._keep(key, made)
         return made
 
     def _drop_fresh(self, key: _Key) -> bytes:
@@ -315,9 +331,15 @@ class ChunkMaker:
     def _keep(self, key: _Key, made: bytes) -> None:
         self._recent[key] = made
         self._recent_size += len(made)
-        while self._recent_size > _RECENT and len(self._recent) > 1:
-            self._recent_size -= len(self._recent.popitem(last=False)[1])
+        while self._recent_size + self._fresh_size > _KEPT:
+            if self._recent_size > _RECENT or not self._fresh:
+                self._drop_oldest_recent()
+            else:
+                self._drop_fresh(next(reversed(self._fresh)))  # whose turn comes last
         self._note_use()
+
+    def _drop_oldest_recent(self) -> None:
+        self._recent_size -= len(self._recent.popitem(last=False)[1])
 
     def _look_ahead(self, chunks: Chunks, index: int) -> None:
         """Have the next chunks made if this one follows on one that was read."""

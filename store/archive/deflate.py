@@ -1,7 +1,8 @@
 """deflate (RFC 1951) in chunks that are compressed apart and still make one stream.
 
-A chunk ends with a full flush: on a byte, with nothing in the next one that refers to it. So chunks can be made in
-parallel, made again from any point, and put one behind another with stored blocks between them; `END` ends the stream.
+A chunk ends with a flush, on a byte, and takes of the one before only what any reader has at hand by then: its last
+32 KiB, uncompressed. So chunks can be made in parallel, made again from any point, and put one behind another; `END`
+ends the stream.
 
 Compressed by ISA-L, which releases Python's lock: 250 to 550 MB/s a core, where zlib's fastest level makes 40 to 120.
 """
@@ -23,7 +24,7 @@ from store.archive.chunks import Codec
 CHUNK = 1 << 20  # bytes of content; measured: 256 KiB costs 0.3 % more, 4 MiB saves 0.2 % and four times the wait
 SMALL = 256 << 10  # bytes: what is shorter is compressed without a sample, and in a tar together with its neighbours
 MOST_EFFORT = 6
-_VERSION = 3  # raised whenever other bytes come out because of what stands in this file
+_VERSION = 4  # raised whenever other bytes come out because of what stands in this file
 END = b"\x03\x00"  # a last block with nothing in it
 _RUN = 256 << 10  # bytes of content in a chunk of small files, all of which a random read may have to open
 _LEVEL2, _SLOW_STEPS = 2, 4  # of the effort
@@ -35,6 +36,8 @@ _SAMPLE = 128 << 10  # bytes, each
 _SAMPLE_SHARE = 64  # of a file, one in so many bytes is enough
 _SAMPLE_LEAST = 4 << 10
 _WORTH = 0.75
+_WINDOW = 32 << 10  # bytes before a chunk that it may refer to: saves 0.1 to 0.2 %, which chunks would cost otherwise
+_WINDOW_SAVES = 0.0015  # of a large file, what its sample does not show: it has nothing before it
 _HOPELESS = 0.9  # what level 1 leaves more of does not become worth it at any level
 
 
@@ -45,23 +48,24 @@ class Verdict(NamedTuple):
     worth_it: bool
 
 
-def compress_chunk(content: memoryview, number: int, effort: int) -> bytes:
-    """The chunk of this number in a stream that goes on.
+def compress_chunk(content: memoryview, number: int, before: bytes, effort: int) -> bytes:
+    """The chunk of this number in a stream that goes on; `before`: the content before it, as far as it may refer to it.
 
     `effort`, from 1 to `MOST_EFFORT`: ISA-L's level 1, its level 2, that with a quarter, a half, three quarters of the
     chunks at its level 3, and level 3.
     """
     slow = effort - _LEVEL2
     level = 1 if slow < 0 else 3 if number % _SLOW_STEPS < slow else 2
-    return _compress(content, level)
+    return _compress(content, level, before)
 
 
-def _compress(content: memoryview, level: int) -> bytes:
-    compressor = isal_zlib.compressobj(level, isal_zlib.DEFLATED, _RAW_WINDOW, _MEMORY)
+def _compress(content: memoryview, level: int, before: bytes = b"") -> bytes:
+    window = (isal_zlib.Z_DEFAULT_STRATEGY, before) if before else ()
+    compressor = isal_zlib.compressobj(level, isal_zlib.DEFLATED, _RAW_WINDOW, _MEMORY, *window)
     return bytes(compressor.compress(content) + compressor.flush(isal_zlib.Z_FULL_FLUSH))
 
 
-def compress_small(content: memoryview, _number: int) -> bytes:
+def compress_small(content: memoryview, _number: int, _before: bytes) -> bytes:
     """A whole stream."""
     return igzip_lib.compress(content, _SMALL_LEVEL, igzip_lib.COMP_DEFLATE)
 
@@ -86,7 +90,7 @@ def judge(sample: bytes) -> Verdict:
     length = len(_compress(view, 1))
     if length > len(sample) * _HOPELESS:  # most files of weights; zlib would take fifteen times as long to agree
         return Verdict(1, False)
-    peer = len(zlib.compress(sample, 1))
+    peer = int(len(zlib.compress(sample, 1)) * (1 + _WINDOW_SAVES))
     if length <= peer:
         effort = 1
     else:
@@ -107,7 +111,7 @@ def codec_name() -> str:
     words = [dice.randbytes(dice.randrange(2, 9)).hex().encode() for _ in range(500)]
     text = b" ".join(dice.choice(words) for _ in range(5000))
     view = memoryview(text)
-    made = [*(_compress(view, level) for level in (1, 2, 3)), compress_small(view, 0)]
+    made = [*(_compress(view, level, text[-_WINDOW:]) for level in (1, 2, 3)), compress_small(view, 0, b"")]
     return (
         f"deflate {_VERSION} isal-{ISAL_VERSION} zlib-{zlib.ZLIB_RUNTIME_VERSION} {CHUNK} {crc32(b''.join(made)):08x}"
     )
@@ -115,7 +119,7 @@ def codec_name() -> str:
 
 def chunk_codec(effort: int) -> Codec:
     """Of a large file, which all formats share."""
-    return Codec(codec_name(), CHUNK, functools.partial(compress_chunk, effort=effort))
+    return Codec(codec_name(), CHUNK, functools.partial(compress_chunk, effort=effort), window=_WINDOW)
 
 
 def run_codec() -> Codec:

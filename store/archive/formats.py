@@ -99,15 +99,13 @@ def _compress_tar_gz(members: Sequence[Member], mtime: int, compressor: Compress
     runs = compressor.measure(
         "runs",
         codec,
-        (unit for start, stop, how in stretches if how is Packing.SMALL for unit in _units(tar, start, stop, codec)),
+        (unit for start, stop, how, _ in stretches if how is Packing.SMALL for unit in _units(tar, start, stop, codec)),
     )
     parts: list[Chunks | Slice] = []
     first = 0
-    for start, stop, how in stretches:
-        if isinstance(how, Deflated):
-            parts.append(
-                Chunks(compressor.maker, chunk_codec(how.effort), Slice(tar, start, stop - start), how.measured)
-            )
+    for start, stop, how, content in stretches:
+        if isinstance(how, Deflated) and content is not None:
+            parts.append(Chunks(compressor.maker, chunk_codec(how.effort), content, how.measured))
         elif how is Packing.SMALL:
             run = Chunks(compressor.maker, codec, tar, runs, start, stop, first)
             parts.append(run)
@@ -118,25 +116,34 @@ def _compress_tar_gz(members: Sequence[Member], mtime: int, compressor: Compress
     return lay_out_gzip_of(parts, tar, _tar_checksum(members, mtime))
 
 
-def _stretches(members: Sequence[Member], mtime: int, length: int) -> Iterator[tuple[int, int, Packing | Deflated]]:
-    """What goes into a compressed tar of this length in which way: start, end, how; each as long as can be."""
+class _Stretch(NamedTuple):
+    """What goes into a compressed tar in one way."""
+
+    start: int
+    stop: int
+    how: Packing | Deflated
+    content: Piece | None = None  # if it is a file's alone
+
+
+def _stretches(members: Sequence[Member], mtime: int, length: int) -> Iterator[_Stretch]:
+    """What goes into a compressed tar of this length in which way; each stretch as long as can be."""
     begin, how, last = 0, Packing.SMALL, 0
     for member, start, content, end in tar_spans(members, mtime):
         small = member.size < SMALL
         wanted = Packing.STORED if small and member.content and member.packing is Packing.STORED else Packing.SMALL
         if wanted is not how:
             if start > begin:
-                yield begin, start, how
+                yield _Stretch(begin, start, how)
             begin, how = start, wanted
         if not small and member.packing is not Packing.SMALL:
-            yield begin, content, how
-            yield content, content + member.size, member.packing
+            yield _Stretch(begin, content, how)
+            yield _Stretch(content, content + member.size, member.packing, member.content)
             begin = content + member.size
         last = end
     if how is not Packing.SMALL:
-        yield begin, last, how
+        yield _Stretch(begin, last, how)
         begin = last
-    yield begin, length, Packing.SMALL
+    yield _Stretch(begin, length, Packing.SMALL)
 
 
 def _units(content: Piece, start: int, stop: int, codec: Codec) -> Iterator[Unit]:

@@ -34,12 +34,12 @@ def lay_out_xz_blocks(content: Piece, maker: ChunkMaker, measured: Measured) -> 
 @functools.cache
 def codec() -> Codec:
     """The measurement keeps a block's size as the index has it, without the padding."""
-    probe = _encode(memoryview(bytes(range(256)) * 64 + b"probe" * 1000), 0)
+    probe = _encode(memoryview(bytes(range(256)) * 64 + b"probe" * 1000), 0, b"")
     name = f"xz {_PRESET} {_CHUNK} {crc32(probe):08x}"  # liblzma tells Python no version; its output does
     return Codec(name, _CHUNK, _encode, _unpadded_size, stored_length)
 
 
-def _encode(content: memoryview, _number: int) -> bytes:
+def _encode(content: memoryview, _number: int, _before: bytes) -> bytes:
     compressed = lzma.compress(content, lzma.FORMAT_RAW, filters=_FILTERS)
     header = block_header(len(compressed), len(content), _LZMA2)
     padding = bytes(stored_length(len(compressed)) - len(compressed))

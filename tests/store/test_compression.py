@@ -5,6 +5,7 @@ import io
 import logging
 import os
 import random
+import subprocess
 import threading
 import time
 import zipfile
@@ -146,6 +147,22 @@ def test_what_was_measured_just_now_is_not_compressed_again(storage: CountingSto
     storage.bytes_read.clear()
     assert len(gzip.decompress(whole(archive))) > len(_WORDS) + len(_NOISE)
     assert storage.count("words") == storage.count("small") == 0
+
+
+def test_ten_thousand_small_files_come_out_no_larger_than_pigz_makes_them(
+    store: Path, index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nothing is asked of the index for each of them."""
+    files = {
+        f"{number % 40}/{number}.json": b'{"number": %d}' % number + _WORDS[number:][:40] for number in range(10_000)
+    }
+    folder = make_model(store, "mixed:v1", files)
+    archives = Archives(LocalStorage(str(store)), index, Compression.AUTO)
+    monkeypatch.setattr(index, "checksum", lambda _: pytest.fail("one by one"))
+    length = archives.length(_model(LocalStorage(str(store))), TAR_GZ)
+    peer = subprocess.run(f"tar -c -C '{folder}' . | pigz -1 | wc -c", shell=True, capture_output=True, check=True)
+    assert 10_000 < length <= int(peer.stdout)
+    archives.close()
 
 
 def test_auto_and_always_decide_each_for_itself(storage: CountingStorage, index: Index, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import random
 import subprocess
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,8 +19,10 @@ from store.digests import Digests
 from store.importing import Importer
 from store.index import Index
 from store.measure import Measurements
+from store.model import ModelInfo
 from store.publish import Outcome
 from store.staged_file import StagedFile, identity_of
+from store.staged_model import Staged
 from store.staged_sizes import StagedSizes, staged_sizes
 from store.staging import StagingArea
 from store.storage.base import Identity
@@ -128,6 +131,15 @@ def test_a_file_is_measured_while_others_are_still_to_come(
     assert what.worth_it
     assert len(what.sizes) == -(-len(_WORDS) // (1 << 20))
     sizes.give_up()
+
+
+def test_a_model_of_very_many_files_is_left_to_the_background(folder: Path, index: Index, archives: Archives) -> None:
+    info = ModelInfo.learn((folder / "model.yaml").read_bytes())
+    files = {"words": StagedFile(len(_WORDS), "", zlib.crc32(_WORDS), identity_of((folder / "words").stat()))}
+    for known, is_measured in (({}, False), (files, True)):  # none: more than are kept
+        sizes = StagedSizes(index, archives.maker, [ZIP], str(folder))
+        sizes.finish(Staged(str(folder), info, known))
+        assert bool(sizes._kept.rows) is is_measured
 
 
 @pytest.mark.parametrize("how", ["unchanged", "damaged"])

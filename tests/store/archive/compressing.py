@@ -34,7 +34,13 @@ class OnTheSpot:
 
     def _sizes(self, codec: Codec, units: Iterable[Unit]) -> "array[int]":
         sizes = [
-            codec.size_of(codec.encode(memoryview(read_bytes(content, start, stop - start)), number))
+            codec.size_of(
+                codec.encode(
+                    memoryview(read_bytes(content, start, stop - start)),
+                    number,
+                    read_bytes(content, max(0, start - codec.window), min(start, codec.window)),
+                )
+            )
             for number, (content, start, stop) in enumerate(units)
         ]
         return array("I", sizes)

@@ -4,7 +4,7 @@ import itertools
 import random
 import threading
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -45,6 +45,22 @@ def test_parts_in_any_order_and_more_than_once(cut: tuple[bytes, list[Part]], da
         missing.discard(part)
         assert running.begun
     assert running.value(len(content)) == zlib.crc32(content)
+
+
+def test_what_arrives_while_the_part_before_it_is_taken_is_not_forgotten() -> None:
+    content = b"0123456789"
+    running = RunningChecksum()
+
+    class Meanwhile(list[memoryview]):
+        def __iter__(self) -> Iterator[memoryview]:
+            yield from super().__iter__()
+            running.add(5, [memoryview(content)[5:]])  # as another thread does
+
+    assert running.extend(0, Meanwhile([memoryview(content)[:5]]))
+    assert running.is_waiting
+    running.join()
+    assert not running.is_waiting
+    assert running.value(10) == zlib.crc32(content)
 
 
 @given(_cut(), st.data())
