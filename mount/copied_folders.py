@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from mount.delivery import Delivery
 from mount.spool import Spool
-from store.errors import NotAModelError, StoreError
+from store.errors import InUseError, NotAModelError, StoreError
 from store.model import MODEL_YAML
 from store.text import printable
 from store.writing import sync_path
@@ -90,24 +90,24 @@ class CopiedFolders:
 
         Raises:
             StoreError: why it is none; the folder is as before.
-            OSError: EBUSY, something in it is still being written.
         """
         with self._spool.lock:
             uid = self.owner(os.lstat(self._spool.at(path)))
             uploads = list(self._spool.find_below(path))
             if any(upload.handles for upload in uploads):
-                log.info("%s is not imported: a file in it is still being written", printable(path))
-                raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+                busy = InUseError("a file in it is still being written: sync the folder when that is done")
+                self._delivery.refuse_path(path, uid, busy)
+                raise busy
             alone = self._spool.imported_below(path)
             if alone is not None:
                 error = NotAModelError(
                     f"{printable(alone)} came before the model.yaml and was imported as a model of its own, so this is "
                     "not whole: remove it and copy it again, model.yaml first, or as an archive"
                 )
-                self._delivery.refuse_folder(path, uid, error)
+                self._delivery.refuse_path(path, uid, error)
                 raise error
             for upload in uploads:
-                self._spool.forget(upload)
+                self._spool.forget(upload, f"it is a file of the folder {printable(path)}")
             taken = self._delivery.take_folder(path)
         self._spool.end_gone()
         self._delivery.deliver_folder(path, taken, uid)

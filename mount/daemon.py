@@ -4,6 +4,7 @@ that no thread, lock or socket has to survive a fork."""
 from __future__ import annotations
 
 import fcntl
+import gc
 import logging
 import os
 import re
@@ -22,7 +23,7 @@ from mount.incoming import IncomingSettings, open_incoming
 from mount.measurer import Measurer
 from mount.operations import Operations
 from mount.preflight import CannotMountError
-from mount.status import RunningMount, log_path
+from mount.status import log_path
 from mount.tree import Tree
 from store.archive.formats import Format
 from store.archives import Archives
@@ -38,6 +39,7 @@ log = logging.getLogger(__name__)
 READY_SECONDS = 30.0  # how long a daemon may take until its mount answers
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _READY = b"ready\n"
+_ALLOCATIONS = 10_000  # objects made, less those gone, between two looks for garbage; Python's own is 700
 _DESCRIPTORS = 1023  # that a busy mount has open: files being read, uploads, requests under way
 
 
@@ -65,6 +67,7 @@ def serve(settings: Settings, ready: Callable[[], None]) -> None:
 
     block_signals()
     give_memory_back()
+    _collect_seldom()
 
     _allow_many_files()
     location = settings.store.location
@@ -76,11 +79,10 @@ def serve(settings: Settings, ready: Callable[[], None]) -> None:
     # There it would not read from a page cache, but fetch everything once more.
     opened = [] if settings.store.is_remote else [recorder.consider]
     archives = Archives(storage, index, settings.compression, *opened)
-    measurer = Measurer(store, archives, settings.formats)
+    measurer = Measurer(store, archives, settings.formats, index)
     incoming = open_incoming(store, index, digests, measurer, settings.incoming)
     tree = Tree(store, archives, settings.formats, has_incoming=incoming is not None)
     detacher = Detacher(settings.mountpoint)
-    running = RunningMount.of_this_process(settings.mountpoint, location)
     options = [f"fsname={_as_option(location)}"]
     if settings.allow_other:
         options += ["allow_other", "default_permissions"]  # the kernel checks who may do what
@@ -91,10 +93,6 @@ def serve(settings: Settings, ready: Callable[[], None]) -> None:
         if not settings.store.is_remote:  # there it would not read from a page cache, but fetch all once more
             recorder.start(archives.is_measured, session.is_busy)
         detacher.begin(operations.generations.tried_late)
-        try:
-            running.write()
-        except OSError as error:
-            log.warning("`bentofs unmount` will not wait for this daemon: %s", error)
         log.info("%s is mounted at %s", location, settings.mountpoint)
         ready()
 
@@ -102,7 +100,6 @@ def serve(settings: Settings, ready: Callable[[], None]) -> None:
         if not session.run(announce):
             raise CannotMountError(f"{settings.mountpoint} could not be mounted")
     finally:
-        running.remove()
         detacher.stop()
         recorder.stop()
         measurer.stop()
@@ -136,16 +133,20 @@ def start(arguments: Sequence[str], mountpoint: str) -> None:
             pass_fds=(sender,),
         )
     os.close(sender)
+    ready = False
     try:
-        if _await_ready(receiver):
-            return
+        ready = _await_ready(receiver)
     finally:
         os.close(receiver)
-    _end(daemon)
+        if not ready:  # also when interrupted: nothing is to come up behind the user's back
+            _end(daemon)
+    if ready:
+        return
     lines = log_file.read_bytes()[begin:].decode(errors="replace").strip().splitlines()
     # What libfuse and fusermount say bears no date; what the log says does.
     said = [line.removeprefix("bentofs: ") for line in lines if line.strip() and not line[0].isdigit()]
-    raise CannotMountError("; ".join(said[-4:]) or f"the daemon ended, see {log_file}", max(1, daemon.returncode))
+    reason = "; ".join(said[-4:]) or f"the daemon did not come up, see {log_file}"
+    raise CannotMountError(reason, max(1, daemon.returncode))
 
 
 def _end(daemon: subprocess.Popen[bytes]) -> None:
@@ -171,6 +172,13 @@ def tell_ready(descriptor: int) -> None:
     """Tell the process that called `start`."""
     os.write(descriptor, _READY)
     os.close(descriptor)
+
+
+def _collect_seldom() -> None:
+    """Have Python look for cyclic garbage less often. There is hardly any, and each look at all that is kept of a large
+    store stops every reader for a tenth of a second."""
+    gc.freeze()  # what was loaded lives as long as the mount
+    gc.set_threshold(_ALLOCATIONS)
 
 
 def _allow_many_files() -> None:

@@ -134,7 +134,7 @@ class Delivery:
             if os.path.lexists(taken):
                 self._put_back(taken, path, uid)
             if isinstance(error, StoreError):
-                self.refuse_folder(path, uid, error)
+                self.refuse_path(path, uid, error)
             raise
         receipt = self._receipts.begin(self._session.name, path, uid)
         info = ready.staged.info
@@ -147,9 +147,10 @@ class Delivery:
         self._imported(info.tag)
         log.info("%s: %s %s", printable(path), info.tag, outcome.value)
 
-    def refuse_folder(self, path: str, uid: int, error: StoreError) -> None:
-        """Tell, wherever a user may look, why a folder is no model now."""
-        self._say_why(path, error, uid)
+    def refuse_path(self, path: str, uid: int, error: StoreError) -> None:
+        """Tell, wherever a user may look, why what came under a path is no model: a folder, or what a program wrote to
+        an upload that became one without it."""
+        self.say_why(path, error, uid)
         receipt = self._receipts.begin(self._session.name, path, uid)
         self._receipts.finish(receipt, ReceiptState.REFUSED, error=str(error), errno=_errno_name(error))
 
@@ -160,7 +161,7 @@ class Delivery:
         upload.refusal = error
         if upload.receipt is None:
             self.begin(upload)
-        self._say_why(final_path(path), error, upload.uid)
+        self.say_why(final_path(path), error, upload.uid)
         if upload.receipt is not None:
             size = upload.status().st_size
             self._receipts.finish(
@@ -176,9 +177,8 @@ class Delivery:
     def withdraw(self, upload: Upload) -> None:
         """An upload is not to be imported any more."""
         if upload.receipt is not None and not upload.imported:
-            self._receipts.finish(
-                upload.receipt, ReceiptState.INTERRUPTED, error="it was not finished, removed, or is a file of a folder"
-            )
+            why = str(upload.gone or "it was not finished, or is a file of a folder")
+            self._receipts.finish(upload.receipt, ReceiptState.INTERRUPTED, error=why)
             upload.receipt = None
 
     def check_note(self, path: str, uid: int) -> None:
@@ -187,6 +187,7 @@ class Delivery:
         Raises:
             DamagedArchiveError: something else was imported than what they are of.
         """
+        self.remove_note(path)
         folder = path.rpartition("/")[0]
         for name, stated in self._read_sums(path).items():
             imported = self._imported_as(f"{folder}/{name}" if folder else name)
@@ -197,7 +198,7 @@ class Delivery:
                     f"{printable(name)} was imported, but it is not the file that {printable(path)} is of: its SHA-256 "
                     f"is {imported.sha256}"
                 )
-                self._say_why(path, error, uid)
+                self.say_why(path, error, uid)
                 raise error
 
     def answer(self, path: str) -> tuple[int, int, int] | None:
@@ -287,9 +288,14 @@ class Delivery:
 
     def _check_sums(self, path: str, ready: StagedImport) -> None:
         """Compare with the checksums that came along before the file did."""
-        folder, _, name = path.rpartition("/")
-        for note in (f"{path}{CHECKSUM_SUFFIX}", f"{folder}/{CHECKSUMS}" if folder else CHECKSUMS):
-            stated = self._read_sums(note).get(name)
+        folders, name = path.split("/")[:-1], path.rpartition("/")[2]
+        notes = [(f"{path}{CHECKSUM_SUFFIX}", name)]
+        notes += [  # one further up names the folders below it, too
+            ("/".join([*folders[:depth], CHECKSUMS]), "/".join([*folders[depth:], name]))
+            for depth in range(len(folders), -1, -1)
+        ]
+        for note, listed in notes:
+            stated = self._read_sums(note).get(listed)
             if stated is not None and (ready.sha256 is None or stated != ready.sha256()):
                 raise DamagedArchiveError(f"it does not have the SHA-256 that {printable(note)} states: copy it again")
 
@@ -306,7 +312,8 @@ class Delivery:
             return {}
         return read_sums(content, os.path.basename(path).removesuffix(CHECKSUM_SUFFIX))
 
-    def _say_why(self, path: str, error: StoreError, uid: int) -> None:
+    def say_why(self, path: str, error: StoreError, uid: int) -> None:
+        """Say in the log, and in a note beside it, why what a user copied in is no model."""
         log.warning("%s was not imported: %s", printable(path), error)
         try:
             descriptor = os.open(

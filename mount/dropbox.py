@@ -17,7 +17,7 @@ import stat
 
 from mount.copied_folders import CopiedFolders
 from mount.delivery import Delivery
-from mount.dropnames import is_note, is_on_its_way, is_rsyncs, may_be_archive
+from mount.dropnames import is_on_its_way, is_rsyncs, may_be_archive
 from mount.nodes import Attributes, Item, inode_of
 from mount.open_uploads import OpenUploads
 from mount.settling import Settling
@@ -117,8 +117,7 @@ class DropBox:
                 return
             self._spool.remove(path, upload)
         self._spool.end_gone()
-        if not is_note(path):
-            self._delivery.remove_note(path)
+        self._delivery.remove_note(path)
 
     def set_mode(self, path: str, mode: int) -> None:
         """chmod: whether a file may be executed is kept; all else is as the model will have it."""
@@ -148,7 +147,7 @@ class DropBox:
             replaced = self._spool.find(new)
             os.rename(self._spool.at(old), self._spool.at(new))
             if replaced is not None and replaced is not upload:
-                self._spool.forget(replaced)
+                self._spool.replace(replaced, "another file was renamed to its name before it was imported")
             upload.path = new
             self._spool.judge(upload, new)
 

@@ -16,6 +16,7 @@ from store.errors import (
     BadTagError,
     CancelledError,
     DamagedArchiveError,
+    InUseError,
     ModelExistsError,
     NoSpaceError,
     NotFoundError,
@@ -50,6 +51,7 @@ _ERRNOS: tuple[tuple[type[Exception], int], ...] = (
     (TooBigError, errno.EFBIG),
     (NoSpaceError, errno.ENOSPC),
     (CancelledError, errno.ECANCELED),
+    (InUseError, errno.EBUSY),
 )
 
 INTERRUPTED = 130  # what shells give for Ctrl-C

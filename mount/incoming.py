@@ -64,6 +64,7 @@ class Incoming:
             limits=settings.limits,
             overwrite=settings.overwrite,
             publisher=publisher_for(store.storage, self._session, [self._ending]),
+            measure=None if is_remote else measurer.staged,
         )
         # What was uploaded would have to be fetched again; its checksums lie in its manifest.
         measure = (lambda _tag: None) if is_remote else measurer.measure

@@ -1,6 +1,9 @@
-"""Measurer: a thread that measures a model as soon as it is imported, so that its archives are ready when looked at.
+"""Measurer: measures what is imported, so that its archives are ready when looked at.
 
-Its bytes have just been written, and lie in the page cache. Threading: `measure` may be called from any thread.
+What `--compression auto` asks for is measured while a model comes in (`store.staged_sizes`), what takes longer by a
+thread, as soon as the model is there: its bytes have just been written, and lie in the page cache.
+
+Threading: `measure` may be called from any thread.
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ from store.archive.formats import Format
 from store.archives import Archives
 from store.catalog import ModelStore
 from store.errors import StoreError
+from store.index import Index
+from store.staged_sizes import staged_sizes
 from store.tag import Tag
 
 log = logging.getLogger(__name__)
@@ -24,10 +29,11 @@ log = logging.getLogger(__name__)
 class Measurer:
     """Measures for one mount."""
 
-    def __init__(self, store: ModelStore, archives: Archives, formats: Sequence[Format]) -> None:
+    def __init__(self, store: ModelStore, archives: Archives, formats: Sequence[Format], index: Index) -> None:
         self._store = store
         self._archives = archives
         self._formats = formats
+        self.staged = staged_sizes(index, archives, formats)  # as `store.importing.Importer` takes it
         self._imported: queue.SimpleQueue[Tag | None] = queue.SimpleQueue()
         threading.Thread(target=self._run, name="measurer", daemon=True).start()
 

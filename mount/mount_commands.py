@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import signal
-import subprocess
 import sys
 import time
 
@@ -15,8 +15,9 @@ from mount import daemon
 from mount.format_options import checked_formats, formats_option
 from mount.incoming import IncomingSettings
 from mount.logfile import LogFile
+from mount.mountpoints import OUR_TYPE, UnmountError, mount_at, real_path, unmount
 from mount.preflight import CannotMountError, check_mountpoint, check_readable, check_system
-from mount.status import RunningMount, log_path
+from mount.status import RunningDaemon, log_path
 from mount.store_options import (
     Size,
     arguments_for,
@@ -137,12 +138,17 @@ def mount_command(
 @click.option("--lazy", is_flag=True, help="Even while files are open: they answer errors from then on.")
 def unmount_command(mountpoint: str, lazy: bool) -> None:
     """Unmount MOUNTPOINT; returns when its daemon has gone."""
-    real = _real_without_looking(mountpoint)
-    running = RunningMount.at(real)
+    real = real_path(mountpoint)
+    mounted = mount_at(real)
+    if mounted is None:
+        raise CannotMountError(f"nothing is mounted at {mountpoint}")
+    if mounted.type != OUR_TYPE:
+        raise CannotMountError(f"what is mounted at {mountpoint} is not ours, but of type {mounted.type}")
+    running = RunningDaemon.at(real)
     if lazy and running is not None:
         os.kill(running.pid, signal.SIGTERM)  # it unmounts lazily, and does not wait for those who hold files open
     else:
-        _fusermount(mountpoint, real, lazy)
+        _unmount(mountpoint, real, lazy)
     deadline = time.monotonic() + UNMOUNT_SECONDS
     while running is not None and running.is_alive():
         if time.monotonic() > deadline:
@@ -170,28 +176,13 @@ def _daemon_arguments(settings: daemon.Settings) -> list[str]:
     return [*arguments, "--max-members", str(limits.members), "--max-expanded", str(limits.expanded)]
 
 
-def _real_without_looking(mountpoint: str) -> str:
-    """The real path of a mountpoint. Not by realpath, which looks at the mount itself, and that may be dead."""
-    path = os.path.abspath(mountpoint)
-    for _ in range(40):
-        parent, name = os.path.split(path)
-        path = os.path.join(os.path.realpath(parent), name)
-        if not os.path.islink(path):
-            break
-        path = os.path.join(os.path.dirname(path), os.readlink(path))
-    return path
-
-
-def _fusermount(mountpoint: str, real: str, lazy: bool) -> None:
-    command = ["fusermount", "-u", *(["-z"] if lazy else []), real]
+def _unmount(mountpoint: str, real: str, lazy: bool) -> None:
     try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        raise CannotMountError("fusermount is not installed: `apt install fuse3` first") from None
-    if done.returncode:
-        reason = done.stderr.strip()
-        if "busy" in reason:
+        unmount(real, lazy=lazy)
+    except UnmountError as error:
+        if "busy" in str(error):
             raise CannotMountError(
-                f"{mountpoint} is in use: close what is open there, or use `bentofs unmount --lazy {mountpoint}`"
-            )
-        raise CannotMountError(f"{mountpoint} could not be unmounted: {reason}")
+                f"{mountpoint} is in use: close what is open there, or use "
+                f"`bentofs unmount --lazy {shlex.quote(mountpoint)}`"
+            ) from None
+        raise CannotMountError(f"{mountpoint} could not be unmounted: {error}") from None

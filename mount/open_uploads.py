@@ -7,24 +7,25 @@ Knows no FUSE. Threading: any thread; the spool's lock guards the handles, and i
 
 from __future__ import annotations
 
-import errno
 import itertools
 import logging
 import os
 from dataclasses import dataclass
 
 from mount.delivery import Delivery
+from mount.dropnames import is_on_its_way
 from mount.nodes import Attributes
 from mount.settling import Settling
 from mount.spool import Spool, file_attributes
 from mount.upload import Upload
-from store.errors import CancelledError, NoSpaceError, NotFoundError, StoreError
+from store.errors import CancelledError, InUseError, NoSpaceError, NotFoundError, StoreError
 from store.text import printable
 from store.writing import sync_path
 
 log = logging.getLogger(__name__)
 
 _RESERVE = 16 << 20  # bytes that an upload leaves free
+_MIXED = "two programs wrote to it at once, and nobody knows whose bytes it has: copy it again"
 
 
 @dataclass
@@ -37,7 +38,7 @@ class _Handle:
     wrote: bool = False
     is_dirty: bool = False  # wrote since it was last closed by anybody
     last_change: int = -1  # the number of its last change to the upload
-    is_mixed: bool = False  # somebody else wrote to the same file meanwhile
+    mixed: InUseError | None = None  # somebody else wrote to the same file meanwhile
 
 
 class OpenUploads:
@@ -98,7 +99,7 @@ class OpenUploads:
             self._delivery.check_room(len(view) + upload.unread + _RESERVE)
             self._handles[number].last_change = upload.write(view, offset)
             upload.failure = None
-            if upload.receipt is None and upload.is_archive and not upload.removed:
+            if upload.receipt is None and upload.is_archive and upload.gone is None:
                 self._delivery.begin(upload)
             return len(view)
         except OSError as error:
@@ -136,19 +137,28 @@ class OpenUploads:
 
         Raises:
             StoreError: why this is no model of the store now.
-            OSError: EBUSY, another program wrote to the same file at the same time.
+            InUseError: another program wrote to the same file at the same time.
         """
         handle = self._handles[number]
-        if handle.upload is None or not handle.wrote:
+        upload = handle.upload
+        if upload is None or not handle.wrote:
             return
         with self._lock:
             handle.is_dirty = False
-            if handle.is_mixed:
-                log.info("%s was written by two programs at once: copy it again", printable(handle.path))
-                raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
-        self._settling.settle(handle.upload)
-        if handle.upload.imported and handle.upload.taken_at != handle.last_change:
-            raise CancelledError(f"{printable(handle.path)} was changed by another program: copy it again")
+        if handle.mixed is not None:
+            if upload.is_archive:
+                self._delivery.refuse(upload, upload.path, handle.mixed)
+            raise handle.mixed
+        try:
+            self._settling.settle(upload)
+        except CancelledError as error:
+            if error is upload.gone and upload.is_archive:
+                self._say_gone(handle, upload, error)
+            raise
+        if upload.imported and upload.taken_at != handle.last_change:
+            late = CancelledError("another program's copy of it was imported: copy it again")
+            self._delivery.refuse_path(handle.path, handle.uid, late)
+            raise late
 
     def sync(self, number: int) -> None:
         """Have what was written survive a loss of power."""
@@ -156,7 +166,7 @@ class OpenUploads:
         if upload is None:
             return
         upload.sync()
-        if not (upload.imported or upload.removed):
+        if not upload.imported and upload.gone is None:
             sync_path(os.path.dirname(self._spool.at(upload.path)))
 
     def release(self, number: int) -> None:
@@ -178,6 +188,13 @@ class OpenUploads:
         self._handles[number] = _Handle(path, uid, upload)
         return number
 
+    def _say_gone(self, handle: _Handle, upload: Upload, error: CancelledError) -> None:
+        """Whoever removed a file needs no note beside it; who lost it to another program does."""
+        if upload.is_replaced and not is_on_its_way(handle.path):
+            self._delivery.say_why(handle.path, error, handle.uid)
+        else:
+            log.info("%s was not imported: %s", printable(handle.path), error)
+
     def _written(self, number: int) -> Upload:
         """The upload that a handle writes to."""
         handle = self._handles[number]
@@ -188,7 +205,8 @@ class OpenUploads:
             if handle.upload.handles > 1:
                 for other in self._handles.values():
                     if other.upload is handle.upload and other is not handle and other.is_dirty:
-                        handle.is_mixed = other.is_mixed = True
+                        mixed = handle.mixed or other.mixed or InUseError(_MIXED)
+                        handle.mixed = other.mixed = mixed
             handle.wrote = handle.is_dirty = True
             return handle.upload
 
@@ -198,7 +216,7 @@ class OpenUploads:
         handle = self._handles[number]
         with self._lock:
             upload = handle.upload
-            if upload is not None and not upload.removed and (upload.taken or upload.handles > 1):
+            if upload is not None and upload.gone is None and (upload.taken or upload.handles > 1):
                 self._spool.detach(upload)
                 upload.handles -= 1
                 handle.upload = None

@@ -9,6 +9,9 @@ import os
 import shlex
 import shutil
 
+from mount.mountpoints import mount_at, real_path
+from mount.status import RunningDaemon
+
 DEVICE = "/dev/fuse"
 
 
@@ -63,6 +66,14 @@ def check_mountpoint(mountpoint: str, store: str | None) -> str:
         CannotMountError
     """
     quoted = shlex.quote(mountpoint)
+    if mount_at(real_path(mountpoint)) is not None:
+        if RunningDaemon.at(real_path(mountpoint)) is None and _is_dead(mountpoint):
+            raise CannotMountError(
+                f"{mountpoint} is a mount whose daemon has died: clean it up with `fusermount -u -z {quoted}`"
+            )
+        raise CannotMountError(
+            f"something is mounted at {mountpoint} already: `bentofs unmount {quoted}` takes it away if it is ours"
+        )
     try:
         names = os.listdir(mountpoint)
     except FileNotFoundError:
@@ -70,16 +81,8 @@ def check_mountpoint(mountpoint: str, store: str | None) -> str:
     except NotADirectoryError:
         raise CannotMountError(f"{mountpoint} is not a folder") from None
     except OSError as error:
-        if error.errno == errno.ENOTCONN:
-            raise CannotMountError(
-                f"{mountpoint} is a mount whose daemon has died: clean it up with `fusermount -u -z {quoted}`"
-            ) from None
         raise CannotMountError(f"{mountpoint} cannot be read: {error.strerror}") from None
     real = os.path.realpath(mountpoint)
-    if os.path.ismount(real):
-        raise CannotMountError(
-            f"something is mounted at {mountpoint} already: `bentofs unmount {mountpoint}` takes it away if it is ours"
-        )
     if names:
         raise CannotMountError(f"{mountpoint} is not empty: a mount would hide what is in it")
     if store is None:
@@ -92,3 +95,12 @@ def check_mountpoint(mountpoint: str, store: str | None) -> str:
         if os.path.commonpath([inner, outer]) == outer:
             raise CannotMountError(f"{sentence}: choose a mountpoint outside of it")
     return real
+
+
+def _is_dead(mountpoint: str) -> bool:
+    """Whether nobody serves a mount any more."""
+    try:
+        os.stat(mountpoint)
+    except OSError as error:
+        return error.errno == errno.ENOTCONN
+    return False

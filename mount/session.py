@@ -17,13 +17,13 @@ import logging
 import os
 import signal
 import stat
-import subprocess
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from mount import binding
 from mount.errors import errno_of
+from mount.mountpoints import SUBTYPE, UnmountError, unmount
 from mount.nodes import Attributes
 from mount.operations import Opened, Operations
 from mount.workers import MAX_WORKERS, Workers
@@ -38,7 +38,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 BLOCK_SIZE = 128 << 10  # bytes: what a request carries at most, and so what programs should read at a time
 _OPTIONS = (
-    "subtype=bentofs",
+    f"subtype={SUBTYPE}",
     "use_ino",
     "big_writes",  # 128 KiB a request instead of 4
     "atomic_o_trunc",  # who opens a file to write it anew says so at once, not by a truncation that follows
@@ -110,17 +110,12 @@ class Session:
 
     def _unmount(self) -> None:
         """Take the mount out of the tree at once; files that are open stay readable for a moment."""
-        for command in (["fusermount", "-u", "-z"], ["fusermount3", "-u", "-z"], ["umount", "-l"]):
-            try:
-                done = subprocess.run(
-                    [*command, self._mountpoint], stdin=subprocess.DEVNULL, capture_output=True, timeout=10, check=False
-                )
-            except (OSError, subprocess.TimeoutExpired) as error:
-                log.info("%s: %s", command[0], error)
-                continue
-            if done.returncode == 0:
-                return
-        log.error("%s could not be unmounted: try `fusermount -u -z %s`", self._mountpoint, self._mountpoint)
+        try:
+            unmount(self._mountpoint, lazy=True)
+        except UnmountError as error:
+            log.warning(
+                "%s could not be unmounted (%s): try `fusermount -u -z %s`", self._mountpoint, error, self._mountpoint
+            )
 
     def _callbacks(self) -> Any:
         """libfuse's table of callbacks."""

@@ -11,7 +11,7 @@ from mount.delivery import Delivery
 from mount.dropnames import is_note, is_on_its_way
 from mount.spool import Spool
 from mount.upload import Upload
-from store.errors import CancelledError, StoreError
+from store.errors import StoreError
 from store.text import printable
 
 log = logging.getLogger(__name__)
@@ -31,8 +31,8 @@ class Settling:
             StoreError: why this is no model of the store now.
         """
         with upload.deciding:
-            if upload.removed:
-                raise CancelledError(f"{printable(upload.path)} was removed before it was imported")
+            if upload.gone is not None:
+                raise upload.gone
             if not upload.imported:
                 self._decide(upload, path or upload.path)
 

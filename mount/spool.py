@@ -20,11 +20,11 @@ from contextlib import suppress
 from cachetools import LRUCache
 
 from mount.delivery import Delivery
-from mount.dropnames import is_note, is_on_its_way, may_be_archive, must_be_archive
+from mount.dropnames import is_on_its_way, may_be_archive, must_be_archive
 from mount.nodes import Attributes, inode_of
 from mount.tree import INCOMING
 from mount.upload import Slots, Upload
-from store.errors import NotFoundError
+from store.errors import CancelledError, NotFoundError
 from store.model import MODEL_YAML
 from store.text import printable
 
@@ -69,8 +69,7 @@ class Spool:
         descriptor = os.open(self.at(path), flags, 0o600 | mode & stat.S_IXUSR)
         if uid != self.user and self.user == 0:
             os.fchown(descriptor, uid, -1)  # so that it is still theirs after a crash
-        if not is_note(path):
-            self._delivery.remove_note(path)
+        self._delivery.remove_note(path)
         return self._register(path, descriptor, uid)
 
     def find(self, path: str) -> Upload | None:
@@ -110,12 +109,12 @@ class Spool:
     def remove(self, path: str, upload: Upload) -> None:
         """Remove the file that was found under a name; under the lock."""
         os.unlink(self.at(path))
-        self.forget(upload)
+        self.forget(upload, "it was removed before it was imported")
 
     def detach(self, upload: Upload) -> None:
         """Free an upload's name for another file; under the lock."""
         self._unlink(upload)
-        self.forget(upload)
+        self.replace(upload, "another program began the file anew before this copy of it was whole")
 
     def has_become_model(self, upload: Upload, path: str) -> None:
         """Remove what was imported under a name; under the lock."""
@@ -146,11 +145,16 @@ class Spool:
             del self._uploads[upload.inode]
         self._gone.append(upload)
 
-    def forget(self, upload: Upload) -> None:
+    def forget(self, upload: Upload, why: str) -> None:
         """A file is gone from its name; who has it open keeps its bytes. Under the lock."""
         self._uploads.pop(upload.inode, None)
-        upload.removed = True
+        upload.gone = CancelledError(why)
         self._gone.append(upload)
+
+    def replace(self, upload: Upload, why: str) -> None:
+        """The same, for another file that gets the name."""
+        upload.is_replaced = True
+        self.forget(upload, why)
 
     def end_gone(self) -> None:
         """End what is forgotten, outside of the lock: the last close of a large file takes long."""

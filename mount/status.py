@@ -1,15 +1,18 @@
-"""Which mounts run: one small file for each, in the user's state directory, beside its log."""
+"""Which daemon serves a mount, and where its log is."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import platformdirs
+
+from mount.mountpoints import mount_at, real_path
+
+_DEVICE = "/dev/fuse"
 
 
 def state_folder() -> Path:
@@ -31,54 +34,56 @@ def state_folder() -> Path:
 
 def log_path(mountpoint: str) -> Path:
     """The log of a mount that runs in the background."""
-    return state_folder() / f"{_key(mountpoint)}.log"
+    return state_folder() / f"{hashlib.sha256(os.fsencode(mountpoint)).hexdigest()[:16]}.log"
 
 
-@dataclass(frozen=True)
-class RunningMount:
-    """One daemon."""
+class RunningDaemon(NamedTuple):
+    """A process that serves a mount."""
 
-    mountpoint: str
-    store: str
     pid: int
     started: int  # clock ticks since boot: tells the process from a later one with its number
 
     @classmethod
-    def of_this_process(cls, mountpoint: str, store: str) -> RunningMount:
-        return cls(mountpoint, store, os.getpid(), _start_of(os.getpid()) or 0)
+    def at(cls, mountpoint: str) -> RunningDaemon | None:
+        """The one that serves what is mounted on top at a real path, unless it is another user's.
 
-    @classmethod
-    def at(cls, mountpoint: str) -> RunningMount | None:
-        """The living daemon of a mountpoint, if this user started one."""
-        with suppress(OSError, ValueError, TypeError):
-            found = cls(**json.loads(_path(mountpoint).read_text()))
-            if found.is_alive():
-                return found
-        return None
+        It is told by its command line, whoever started it and wherever its log is. One that was unmounted lazily may
+        still serve open files there; the youngest is the one on top.
+        """
+        mount = mount_at(mountpoint)
+        if mount is None:
+            return None
+        found = []
+        for entry in os.listdir("/proc"):
+            if entry.isdigit():
+                with suppress(OSError):  # it has gone, or is another user's
+                    if _serves(int(entry), mountpoint) and mount_at(mountpoint, entry) == mount:
+                        started = _start_of(int(entry))
+                        found += [cls(int(entry), started)] if started is not None else []
+        return max(found, key=lambda daemon: daemon.started, default=None)
 
     def is_alive(self) -> bool:
         """Whether the daemon still runs."""
         return _start_of(self.pid) == self.started
 
-    def write(self) -> None:
-        """Tell others of this mount."""
-        path = _path(self.mountpoint)
-        new = path.with_suffix(".new")
-        new.write_text(json.dumps(asdict(self)))
-        new.replace(path)
 
-    def remove(self) -> None:
-        """Take it back."""
-        with suppress(OSError):  # it will be seen that the process has gone
-            _path(self.mountpoint).unlink(missing_ok=True)
-
-
-def _path(mountpoint: str) -> Path:
-    return state_folder() / f"{_key(mountpoint)}.json"
+def _serves(pid: int, mountpoint: str) -> bool:
+    """Whether a process looks like a daemon of ours on this mountpoint."""
+    arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    if b"mount" not in arguments or not _holds_device(pid):
+        return False
+    begin = os.readlink(f"/proc/{pid}/cwd")
+    return any(
+        real_path(os.path.join(begin, os.fsdecode(argument))) == mountpoint for argument in arguments if argument
+    )
 
 
-def _key(mountpoint: str) -> str:
-    return hashlib.sha256(os.fsencode(mountpoint)).hexdigest()[:16]
+def _holds_device(pid: int) -> bool:
+    for descriptor in os.listdir(f"/proc/{pid}/fd"):
+        with suppress(FileNotFoundError):  # closed meanwhile
+            if os.readlink(f"/proc/{pid}/fd/{descriptor}") == _DEVICE:
+                return True
+    return False
 
 
 def _start_of(pid: int) -> int | None:

@@ -1,7 +1,8 @@
 """Upload: the bytes of one file in `incoming/`, and their staging, which follows while they still arrive.
 
 While bytes come in order, a run reads behind them and stages what they hold, so that little is left to do at the end.
-Where they come otherwise (a zip's header written last, a file that is resumed), one run does it all at the end.
+Where they come otherwise (a zip's header written last, a file that is resumed), or memory is short, one run does it all
+at the end.
 
 Knows no FUSE. Threading: any thread; locks are never held while staging or writing.
 """
@@ -11,15 +12,17 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import traceback
 from collections.abc import Callable
 
+from mount.memory import DecoderMemory
 from store.archive.arriving import ArrivingFile
-from store.errors import CancelledError, DamagedArchiveError, NoSpaceError, StoreError
+from store.errors import CancelledError, DamagedArchiveError, NoSpaceError, PostponedError, StoreError
 from store.importing import StagedImport
 from store.text import printable
 
 _AHEAD_KEPT = 1000  # runs of bytes that arrived ahead of a gap
-_EARLY_RUNS = 4  # uploads that are staged while they arrive; each takes the memory of a decoder
+_EARLY_RUNS = 4  # uploads that are staged while they arrive
 _BATCH = 1 << 20  # bytes that are waited for at once: each time that a reader wakes costs the writer
 _LATE_RUNS = 2  # that are staged once all is there: these wait for nobody else, so each gets its turn
 
@@ -29,14 +32,15 @@ Stage = Callable[[ArrivingFile], StagedImport]
 class Arriving:
     """A file that is still being written, for those who read behind the writer (`ArrivingFile`)."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, memory: DecoderMemory) -> None:
         self._descriptor = descriptor
+        self._memory = memory
         self._condition = threading.Condition()
         self._available = 0  # bytes from the start without a gap
         self._ahead: dict[int, int] = {}  # start -> end of what arrived beyond a gap
         self._consumed = 0  # how far any reader has got
         self._length: int | None = None
-        self._cancelled = False
+        self._stopped: CancelledError | None = None  # what readers get
 
     def wrote(self, start: int, end: int) -> bool:
         """Take note of bytes that were written; False if a reader may have seen what was there before, or the end."""
@@ -62,13 +66,31 @@ class Arriving:
     def cancel(self) -> None:
         """Have the readers stop."""
         with self._condition:
-            self._cancelled = True
+            self._stopped = CancelledError("the upload has gone")
             self._condition.notify_all()
+        self._memory.look_again()
+
+    def postpone(self) -> None:
+        """Have the readers stop, unless all is there: another run will read it all."""
+        with self._condition:
+            if not self.is_whole and self._stopped is None:
+                self._stopped = PostponedError("there is no memory to stage the upload while it arrives")
+                self._condition.notify_all()
+
+    def check(self) -> None:
+        """Raise what the readers are to stop by."""
+        if self._stopped is not None:
+            raise self._stopped
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all is there."""
+        return self._length is not None
 
     @property
     def unread(self) -> int:
-        """Bytes that are there and no reader has seen."""
-        return self._available - self._consumed
+        """Bytes that are there and no reader has seen, or that another one will have to read."""
+        return self._available - (self._consumed if self._stopped is None else 0)
 
     def read_into(self, view: memoryview, offset: int) -> int:
         """As `ArrivingFile.read_into`."""
@@ -76,10 +98,9 @@ class Arriving:
             if offset >= self._available:
                 wanted = offset + _BATCH
                 self._condition.wait_for(
-                    lambda: wanted <= self._available or self._length is not None or self._cancelled
+                    lambda: wanted <= self._available or self._length is not None or self._stopped is not None
                 )
-            if self._cancelled:
-                raise CancelledError("the upload has gone")
+            self.check()
             count = min(len(view), self._available - offset)
             self._consumed = max(self._consumed, offset + count)
         return os.preadv(self._descriptor, [view[:count]], offset) if count > 0 else 0
@@ -87,20 +108,26 @@ class Arriving:
     def length(self) -> int:
         """As `ArrivingFile.length`."""
         with self._condition:
-            self._condition.wait_for(lambda: self._length is not None or self._cancelled)
-            if self._length is None:
-                raise CancelledError("the upload has gone")
+            while self._length is None:
+                self.check()
+                self._condition.wait()
             return self._length
 
     def fileno(self) -> int:
         """As `ArrivingFile.fileno`."""
         return self._descriptor
 
+    def take_memory(self, amount: int) -> int:
+        """As `ArrivingFile.take_memory`."""
+        self._memory.take(self, amount)
+        return amount
+
 
 class Slots:
-    """How many uploads are staged at once."""
+    """How many uploads are staged at once, and what memory they share."""
 
     def __init__(self) -> None:
+        self.memory = DecoderMemory()
         self.early = threading.Semaphore(_EARLY_RUNS)
         self.late = threading.Semaphore(_LATE_RUNS)
 
@@ -108,10 +135,11 @@ class Slots:
 class _Run:
     """One try to stage an upload, in a thread of its own."""
 
-    def __init__(self, descriptor: int, stage: Stage, slot: threading.Semaphore) -> None:
+    def __init__(self, descriptor: int, stage: Stage, slot: threading.Semaphore, memory: DecoderMemory) -> None:
         """The run gives `slot` back when it ends."""
         self._own_descriptor = os.dup(descriptor)
-        self.arriving = Arriving(self._own_descriptor)
+        self._memory = memory
+        self.arriving = Arriving(self._own_descriptor, memory)
         self._stage = stage
         self._slot = slot
         self._lock = threading.Lock()
@@ -120,6 +148,11 @@ class _Run:
         self._thread = threading.Thread(target=self._work, name="staging", daemon=True)
         self.result: StagedImport | None = None
         self.error: BaseException | None = None
+
+    @property
+    def was_postponed(self) -> bool:
+        """Whether it has ended since there was no memory for it, and another run must do all of it at the end."""
+        return isinstance(self.error, PostponedError)
 
     def start(self) -> None:
         self._thread.start()
@@ -158,8 +191,10 @@ class _Run:
             result = self._stage(self.arriving)
         except BaseException as failed:  # handed to whoever waits for the outcome
             error = failed
+            _clear_frames(failed)
         finally:
             os.close(self._own_descriptor)
+            self._memory.give_back(self.arriving)
             self._slot.release()
         with self._lock:
             self._ended = True
@@ -168,6 +203,13 @@ class _Run:
                 return
         if result is not None:
             result.discard()
+
+
+def _clear_frames(error: BaseException | None) -> None:
+    """Have an exception, which may be kept for long, not keep a decoder and its memory."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
 
 
 class Upload:
@@ -180,7 +222,8 @@ class Upload:
         self.handles = 0
         self.receipt: int | None = None  # its number in the record of imports
         self.imported = False
-        self.removed = False
+        self.gone: CancelledError | None = None  # why it is no longer under its name
+        self.is_replaced = False  # since another program's file is
         self.taken: os.stat_result | None = None  # the file as it is being published
         self.taken_at = -1  # the number of the last change that is in the model
         self.refusal: StoreError | None = None  # what was told last
@@ -231,7 +274,7 @@ class Upload:
                 self._begin_early()
             run = self._run
             known = run.error if run is not None and self.fails_early and self._settled_at != self._changes else None
-        if known is not None and not self._may_be_mended(known):
+        if known is not None and not isinstance(known, PostponedError) and not self._may_be_mended(known):
             raise known
         self._fresh = False
         try:
@@ -278,17 +321,21 @@ class Upload:
         with self._settling:
             with self._lock:
                 changes, run = self._changes, self._run
-            if run is None:
+            size = os.fstat(self._descriptor).st_size
+            if run is not None:
+                run.arriving.finish(size)
+                run.wait()
+            if run is None or run.was_postponed:
+                early = run
                 self._slots.late.acquire()
-                run = self._new_run(self._slots.late)
+                run = self._new_run(self._slots.late, size)
                 with self._lock:
-                    is_first = self._run is None and changes == self._changes
+                    is_first = self._run is early and changes == self._changes
                     if is_first:
                         self._run = run
                 if not is_first:
                     run.abandon(CancelledError(f"{printable(self.path)} was changed"))
-            run.arriving.finish(os.fstat(self._descriptor).st_size)
-            run.wait()
+                run.wait()
             with self._lock:
                 is_valid = self._run is run and changes == self._changes
                 if is_valid:
@@ -309,7 +356,7 @@ class Upload:
         """
         with self._lock:
             run = self._run
-            ready = run.take() if run is not None and self._settled_at == self._changes and not self.removed else None
+            ready = run.take() if run is not None and self._settled_at == self._changes and self.gone is None else None
             if ready is not None:
                 self.taken, self.taken_at = os.fstat(self._descriptor), self._changes
         if ready is None:
@@ -350,9 +397,12 @@ class Upload:
         if self._slots.early.acquire(blocking=False):
             self._run = self._new_run(self._slots.early)
 
-    def _new_run(self, slot: threading.Semaphore) -> _Run:
+    def _new_run(self, slot: threading.Semaphore, length: int | None = None) -> _Run:
+        """`length`: of the file in bytes, if all of it is there."""
         try:
-            run = _Run(self._descriptor, self._stage, slot)
+            run = _Run(self._descriptor, self._stage, slot, self._slots.memory)
+            if length is not None:
+                run.arriving.finish(length)
             run.start()
         except BaseException:
             slot.release()

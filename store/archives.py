@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -24,8 +23,9 @@ from store.index import Index
 from store.measure import MeasuredFile, Measurements
 from store.model import Model
 from store.sizes import Progress, Sizes
-from store.storage.base import Entry, Storage
+from store.storage.base import Entry, Identity, Storage
 from store.storage.pinned import OpenFiles, PinnedFile
+from store.turns import Turns
 
 _MEMBERS_KEPT = 50_000  # members, over all archives kept laid out for the next reader
 _READ = 1 << 20  # bytes at a time when a whole archive is digested
@@ -40,26 +40,35 @@ class Archives:
         index: Index,
         compression: Compression = Compression.NEVER,
         opened: Callable[[Model], None] = lambda _model: None,
+        *,
+        sizes: Sizes | None = None,
+        measurements: Measurements | None = None,
     ) -> None:
-        """`opened` is told of each model whose archive is about to be read."""
+        """`opened` is told of each model whose archive is about to be read; `sizes` and `measurements`: None for those
+        of the index."""
         self._opened = opened
         self._storage = storage
         self._index = index
         self.compression = compression
         self._open_files = OpenFiles()
-        self._measurements = Measurements(index)
-        self._sizes = Sizes(index)
+        self._measurements = measurements or Measurements(index)
+        self._sizes = sizes or Sizes(index)
         self._lock = threading.Lock()  # never held while reading or laying out
         self._lengths: WeakKeyDictionary[Model, dict[tuple[str, int], int]] = WeakKeyDictionary()
         self._laid_out: LRUCache[tuple[Model, str, int], tuple[PieceList, int]] = LRUCache(
             _MEMBERS_KEPT, getsizeof=lambda kept: kept[1]
         )
-        self._turns: dict[object, threading.Lock] = {}
+        self._turns = Turns()
 
     @property
     def revision(self) -> int:
         """Changes when an archive turned out to have another size than was told."""
         return self._sizes.revision
+
+    @property
+    def maker(self) -> ChunkMaker:
+        """Makes the chunks of what is compressed."""
+        return self._sizes.maker
 
     def close(self) -> None:
         """Give up what is being compressed: whoever waits for it gets CancelledError."""
@@ -97,13 +106,13 @@ class Archives:
         if kept is not None:
             return kept[0]
         if kind.lay_out is None or is_compressed(kind, self.compression):
-            with self._turn(model):  # another thread may measure this very model, perhaps for another format
+            with self._turns.at(model):  # another thread may measure this very model, perhaps for another format
                 with self._lock:
                     kept = self._laid_out.get(key)
                 pieces = kept[0] if kept else self._compressed(model, kind, progress)
         else:
-            content = self._measured if kind.needs_checksums else self._file
-            pieces = kind.lay_out(_members(model, content), model.mtime)
+            members = self._measured_members(model) if kind.needs_checksums else _members(model, self._file)
+            pieces = kind.lay_out(members, model.mtime)
         weight = min(len(model.entries) + 1, _MEMBERS_KEPT)
         with self._lock:
             return self._laid_out.setdefault(key, (pieces, weight))[0]
@@ -128,9 +137,10 @@ class Archives:
             if is_compressed(kind, self.compression):
                 self.open(model, kind, tell)
         if any(kind.needs_checksums for kind in kinds):
+            unknown = {entry.identity for entry in model.entries if entry.size} - self._known(model)
             for entry in model.entries:
-                if entry.size and self._measurements.known_crc32(self._file(entry).identity) is None:
-                    self._measured(entry).crc32()
+                if entry.size and entry.identity in unknown:
+                    self._measurements.crc32(self._file(entry))
                     tell(entry.size)
         tell(model.size - told)
 
@@ -142,7 +152,7 @@ class Archives:
         return kind.compress(members, model.mtime, _Compressor(self._sizes, self.compression, model, progress))
 
     def _packed_members(self, model: Model, progress: Progress | None) -> list[Member]:
-        members = _members(model, self._measured)
+        members = self._measured_members(model)
         found = shares(model.entries, self.compression)
         packings: list[Packing | Deflated] = [
             Packing.SMALL if share is Share.SMALL else Packing.STORED for share in found
@@ -169,42 +179,39 @@ class Archives:
 
     def is_measured(self, model: Model) -> bool:
         """Whether the CRC-32 of each of a model's files is known."""
-        known = self._measurements.known_crc32
-        return all(known(entry.identity) is not None for entry in model.entries if entry.identity and entry.size)
+        known = self._known(model)
+        return all(entry.identity in known for entry in model.entries if entry.size)
 
     def sha256(self, model: Model, kind: Format) -> str:
         """The SHA-256 of an archive, hexadecimal. Reads all of it unless it is known for this generation."""
         name = f"{model.fingerprint()}/{kind.name}/{LAYOUT_VERSION}"
         if kind.codec is not None and is_compressed(kind, self.compression):
             name += f"/{self.compression.value}/{kind.codec()}"
-        with self._turn((model, kind.name)):
+        with self._turns.at((model, kind.name)):
             known = self._index.archive_digest(name)
             if known is None:
                 known = sha256_of(self.open(model, kind))
                 self._index.keep_archive_digest(name, known)
         return known
 
-    @contextmanager
-    def _turn(self, what: object) -> Iterator[None]:
-        """One thread at a time."""
-        with self._lock:
-            turn = self._turns.setdefault(what, threading.Lock())
-        try:
-            with turn:
-                yield
-        finally:
-            with self._lock:
-                self._turns.pop(what, None)
-
     def _file(self, entry: Entry) -> PinnedFile:
         if entry.identity is None:
             raise ValueError(f"{entry.path} is a folder")
-        if entry.crc32 is not None:
-            self._measurements.trust_crc32(entry.identity, entry.crc32)
         return PinnedFile(self._storage, self._open_files, entry.source, entry.identity)
 
-    def _measured(self, entry: Entry) -> MeasuredFile:
-        return MeasuredFile(self._measurements, self._file(entry))
+    def _measured_members(self, model: Model) -> list[Member]:
+        known = self._known(model)
+        return _members(
+            model,
+            lambda entry: MeasuredFile(self._measurements, self._file(entry), is_known=entry.identity in known),
+        )
+
+    def _known(self, model: Model) -> set[Identity]:
+        """The files whose CRC-32 is known."""
+        for entry in model.entries:
+            if entry.identity is not None and entry.crc32 is not None:
+                self._measurements.trust_crc32(entry.identity, entry.crc32)
+        return self._measurements.known([entry.identity for entry in model.entries if entry.identity and entry.size])
 
 
 @dataclass(frozen=True)

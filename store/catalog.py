@@ -42,6 +42,7 @@ class ModelStore:
         self.storage = storage
         self._lock = threading.Lock()  # guards what follows, never held while looking
         self._names: dict[str, NameFolder] = {}
+        self._names_believed = REFRESH  # seconds for which a look at a name is
         self._surveyor = Surveyor(storage, self._warn)
         self._roots: tuple[Identity, int, list[str]] | None = None
         self._models: LRUCache[Tag, tuple[Model, float, float]] = LRUCache(
@@ -55,7 +56,8 @@ class ModelStore:
         Looking into models takes time: in a large store, those that no time was left for count as good until then.
         """
         shown = []
-        deadline = time.monotonic() + _LOOKING_SECONDS
+        begun = time.monotonic()
+        deadline = begun + _LOOKING_SECONDS
         names = self._root_names()
         self.storage.prepare(names)
         for name in names:
@@ -66,6 +68,8 @@ class ModelStore:
                 continue
             except StoreError as error:
                 self._warn(name, f"{error}; {name} is left out")
+        # Who lists a large store asks for each name next (`ls -l`): not all must be looked at a second time.
+        self._names_believed = _bearable_age(time.monotonic() - begun)
         return shown
 
     def name_count(self) -> int:
@@ -80,7 +84,7 @@ class ModelStore:
             StoreUnreadableError: its folder may not be read.
         """
         shown = []
-        for version in sorted(self._name(name).finished()):
+        for version in sorted(self._name(name).finished):
             try:
                 self.model(Tag(name, version))
             except StoreError:  # named in the log by model()
@@ -107,7 +111,7 @@ class ModelStore:
             NotFoundError: there are none.
         """
         count = 0
-        for text, version in self._name(name).finished().items():
+        for text, version in self._name(name).finished.items():
             if version.error is not None or (look_into and not version.looked_into):
                 with suppress(StoreError):  # named in the log by model()
                     self.model(Tag(name, text))
@@ -214,7 +218,7 @@ class ModelStore:
         paths = []
         for name in names:
             with suppress(StoreError):  # whoever asks is told
-                finished = self._name(name).finished()
+                finished = self._name(name).finished
                 paths += [Tag(name, text).path for text, version in finished.items() if version.info is None]
         self.storage.prepare_models(paths, MODEL_YAML)
 
@@ -225,11 +229,9 @@ class ModelStore:
         with self._lock:
             kept = self._models.get(tag)
         now = time.monotonic()
-        # A look at a model of very many files takes long: repeated at most a tenth of the time, within the promise.
-        if kept is not None and max_age:
-            bearable_age = max(max_age, min(10 * kept[2], 2 * REFRESH))
-            if now - kept[1] < bearable_age and self._finished(tag).info == kept[0].info:
-                return kept[0]
+        is_young = kept is not None and max_age and now - kept[1] < max(max_age, _bearable_age(kept[2]))
+        if kept is not None and is_young and self._finished(tag).info == kept[0].info:
+            return kept[0]
         look = time.monotonic_ns()
         info, entries, newest = self._look_at_model(tag)
         model = Model(info, entries, newest, look)
@@ -262,7 +264,7 @@ class ModelStore:
             return self.storage.walk(tag.path)
 
     def _finished(self, tag: Tag) -> Version:
-        version = self._name(tag.name).finished().get(tag.version)
+        version = self._name(tag.name).finished.get(tag.version)
         if version is None:
             raise NotFoundError(f"{tag} is not in the store {self.storage.location}")
         return version
@@ -287,12 +289,12 @@ class ModelStore:
         return names
 
     def _name(self, name: str) -> NameFolder:
-        """What is known of a name, at most REFRESH old."""
+        """What is known of a name, from a look that is not too old."""
+        known = self._names.get(name)
+        if known is not None and time.monotonic() - known.seen < self._names_believed:
+            return known
         if not is_tag_part(name):
             raise NotFoundError(f"'{name}' is not a model's name")
-        known = self._names.get(name)
-        if known is not None and time.monotonic() - known.seen < REFRESH:
-            return known
         fresh = self._surveyor.look(name, known)
         with self._lock:
             self._names[name] = fresh
@@ -304,3 +306,9 @@ class ModelStore:
                 return
             self._warned[path, sentence] = True
         log.warning("%s", sentence)
+
+
+def _bearable_age(took: float) -> float:
+    """For how many seconds a finding is believed whose look took so long: what takes long is repeated at most a tenth
+    of the time, within what is promised to users of a mount, where the kernel adds its own second."""
+    return max(REFRESH, min(10 * took, 2 * REFRESH))

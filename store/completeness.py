@@ -6,8 +6,9 @@ that it is done differs by release, observed with 1.2.20 and 1.4.39:
 - Since 1.4.20 it copies with `shutil.copytree`, which ends by giving the version folder the times of the folder it was
   copied from: the folder's mtime then differs from its ctime. The same copy gives each file its old times, so a
   `model.yaml` whose mtime differs from its ctime was put there by such a release, and its folder must bear the mark.
-- Before, nothing sets times, and `latest` is written last. A model older than the latest one does not get there:
-  it counts as finished once nothing in it has changed for about a minute.
+- Before, nothing sets times, and `latest` is written last: a model is complete that it names and in which nothing is
+  younger. A model older than the latest one does not get there: it counts as finished once nothing in it has changed
+  for about a minute.
 
 rsync -a, cp -a, tar and unzip leave the mark, too.
 """
@@ -26,7 +27,7 @@ class State(enum.Enum):
 
     COMPLETE = "complete"
     UNFINISHED = "unfinished"
-    LATEST_DECIDES = "latest"  # complete if `latest` names it, or once nothing in it has changed for QUIET_NS
+    LATEST_DECIDES = "latest"  # complete if `latest` names it since, or once nothing in it has changed for QUIET_NS
 
 
 def judge(folder: Identity, model_yaml: Identity) -> State:

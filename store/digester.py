@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from store.archive.checksum import crc32
 
-_WAITING = 16  # runs of bytes that wait for the helper; each keeps its buffer
+_WAITING = 8  # runs of bytes that wait for the helper; each keeps its buffer
 _SMALL = 64 << 10  # bytes digested at once, before anything of the file was handed over
 _READ = 128 << 10  # bytes read at a time
 

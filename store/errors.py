@@ -56,6 +56,14 @@ class CancelledError(StoreError):
     """What was coming in was removed before its end, or the mount ends."""
 
 
+class PostponedError(CancelledError):
+    """What is coming in cannot be read while it comes, but when all of it is there."""
+
+
+class InUseError(StoreError):
+    """Another program is at work on what is to come in."""
+
+
 class StagingError(StoreError):
     """There is no place to stage models in from which a rename leads into the store."""
 

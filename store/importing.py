@@ -26,6 +26,7 @@ from store.model import MAX_MODEL_YAML, MODEL_YAML, ModelInfo
 from store.publish import LocalPublisher, Outcome, Publisher, Verdict
 from store.staged_folder import stage_folder
 from store.staged_model import Limits, Staged, StagedModel
+from store.staged_sizes import StagedSizes
 from store.staging import Session
 from store.tag import Tag
 from store.writing import remove_tree
@@ -39,6 +40,7 @@ class StagedImport:
     sha256: Callable[[], str] | None  # of the archive, hexadecimal; waits until it is made
     clear: Callable[[], None]  # removes what is staged, or what is left of it once it is published
     digest: ArchiveDigest | None = None  # where `sha256` may still be in the making
+    sizes: StagedSizes | None = None  # what was learnt of its compressed archives
     verdict: Verdict | None = None  # how it compares with the store's model of its tag, if that is known
 
     @property
@@ -65,10 +67,12 @@ class Importer:
         limits: Limits | None = None,
         overwrite: bool = False,
         publisher: Publisher | None = None,
+        measure: Callable[[str], StagedSizes] | None = None,
     ) -> None:
         """`overwrite`: whether a model of the same tag with other content is replaced; `publisher`: None for the one to
-        the session's own store."""
+        the session's own store; `measure`: makes what measures the model in a folder (`store.staged_sizes`)."""
         self._publisher = publisher or LocalPublisher(session)
+        self._measure = measure
         self._store = store
         self._session = session
         self._measurements = measurements
@@ -110,12 +114,18 @@ class Importer:
 
     def _stage(self, fill: Callable[[Target], None]) -> StagedImport:
         with self._working():
-            model = self._new_model()
+            path = self._session.new_staged_path()
+            sizes = self._measure(path) if self._measure is not None else None
+            model = self._new_model(path, sizes)
             try:
                 fill(model)
                 staged = model.finish()
-                return StagedImport(staged, None, model.discard)
+                if sizes is not None:
+                    sizes.finish(staged)
+                return StagedImport(staged, None, model.discard, sizes=sizes)
             except BaseException:
+                if sizes is not None:
+                    sizes.give_up()
                 model.discard()
                 raise
 
@@ -126,7 +136,11 @@ class Importer:
             StoreError: why it cannot be imported. It is still there.
         """
         with self._working():
-            return StagedImport(stage_folder(path, self._limits, self._umask), None, lambda: remove_tree(path))
+            staged = stage_folder(path, self._limits, self._umask)
+            sizes = self._measure(path) if self._measure is not None else None
+            if sizes is not None:
+                sizes.finish(staged)
+            return StagedImport(staged, None, lambda: remove_tree(path), sizes=sizes)
 
     def compare(self, ready: StagedImport) -> None:
         """Compare with the store's model of the same tag now, so that publishing takes no time.
@@ -151,6 +165,8 @@ class Importer:
             ready.clear()
         self._store.expire(info.tag.name)
         self._keep_what_was_learnt(ready.staged, outcome)
+        if ready.sizes is not None and outcome is not Outcome.UNCHANGED:
+            ready.sizes.keep()
         return outcome
 
     def _keep_what_was_learnt(self, staged: Staged, outcome: Outcome) -> None:
@@ -197,24 +213,39 @@ class Importer:
         except StoreError:
             return False
 
-    def _new_model(self) -> StagedModel:
-        return StagedModel(
-            self._session.new_staged_path(), self._limits, umask=self._umask, on_model_yaml=self._check_early
-        )
+    def _new_model(self, path: str, sizes: StagedSizes | None) -> StagedModel:
+        if sizes is None:
+            return StagedModel(path, self._limits, umask=self._umask, on_model_yaml=self._check_early)
+
+        def check(info: ModelInfo, content: bytes) -> None:
+            if self._is_there(info.tag, content):
+                sizes.give_up()
+            else:
+                self._check_early(info, content)
+
+        return StagedModel(path, self._limits, umask=self._umask, on_model_yaml=check, on_file=sizes.file)
 
     def _check_early(self, info: ModelInfo, content: bytes) -> None:
         """Refuse a taken tag as soon as it is known, not after gigabytes. Only what is certain; publishing decides."""
         if self._overwrite:
             return
-        try:
-            self._store.info(info.tag)
-            there = self._store.storage.read_small(f"{info.tag.path}/{MODEL_YAML}", MAX_MODEL_YAML)
-        except StoreError:  # there is no such model, or none that is whole: publishing will tell
-            return
-        if there != content:
+        there = self._model_yaml_of(info.tag)
+        if there is not None and there != content:
             raise ModelExistsError(
                 f"{info.tag} is in the store with another model.yaml: delete it there first, or use --overwrite"
             )
+
+    def _is_there(self, tag: Tag, content: bytes) -> bool:
+        """Whether the store has a model of this tag with this very model.yaml, most likely the same model."""
+        return self._model_yaml_of(tag) == content
+
+    def _model_yaml_of(self, tag: Tag) -> bytes | None:
+        """What the store's model of this tag has; None if there is no such model, or none that is whole."""
+        try:
+            self._store.info(tag)
+            return self._store.storage.read_small(f"{tag.path}/{MODEL_YAML}", MAX_MODEL_YAML)
+        except StoreError:
+            return None
 
 
 def current_umask() -> int:

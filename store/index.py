@@ -8,13 +8,14 @@ Threading: all methods may be called from any thread; one lock around one connec
 
 from __future__ import annotations
 
+import functools
 import sqlite3
 import sys
 import threading
 from array import array
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import platformdirs
 
@@ -43,6 +44,7 @@ _BUSY_SECONDS = 0.2  # how long a reader waits while another process writes
 _CLOSE_SECONDS = 0.5
 _RETRY_SECONDS = 5.0
 _PENDING_KEPT = 100_000  # checksums kept for an index that is in use
+_ASKED = 500  # in one query: SQLite takes 999 at least
 
 
 class ChunkSizes(NamedTuple):
@@ -51,6 +53,9 @@ class ChunkSizes(NamedTuple):
     effort: int  # of the codec
     worth_it: bool  # by a sample
     sizes: array[int] = array("I")  # never changed; empty: not measured
+
+
+SizesRow = tuple[str, str, ChunkSizes]  # content, codec, and what is known
 
 
 def default_path() -> Path:
@@ -87,8 +92,20 @@ class Index:
                     "SELECT crc32 FROM checksums WHERE file=?", (_key(identity),)
                 ).fetchone()
             )
-        value = row[0] if row else None
-        return value if isinstance(value, int) and 0 <= value < 1 << 32 else None
+        return row[0] if row and _is_crc32(row[0]) else None
+
+    def checksums(self, identities: Sequence[Identity]) -> dict[Identity, int]:
+        """As `checksum`, of many files at once: those that are known."""
+        found: dict[Identity, int] = {}
+        for start in range(0, len(identities), _ASKED):
+            keys = {_key(identity): identity for identity in identities[start : start + _ASKED]}
+            query = f"SELECT file, crc32 FROM checksums WHERE file IN ({','.join('?' * len(keys))})"
+            with self._lock:
+                rows = self._database.run(functools.partial(_fetch_all, query, tuple(keys)))
+                found |= {keys[file]: value for file, value in rows or () if _is_crc32(value)}
+                if self._pending:
+                    found |= {each: self._pending[each] for each in keys.values() if each in self._pending}
+        return found
 
     def keep_checksum(self, identity: Identity, crc32: int) -> None:
         """Keep a CRC-32. Written to disk in batches; a crash loses at most the last second's."""
@@ -111,7 +128,7 @@ class Index:
             sizes.byteswap()
         return ChunkSizes(row[0], bool(row[1]), sizes)
 
-    def keep_chunk_sizes(self, rows: Iterable[tuple[str, str, ChunkSizes]]) -> None:
+    def keep_chunk_sizes(self, rows: Iterable[SizesRow]) -> None:
         """Keep what was learnt: of content, under a codec."""
         self._write(
             "INSERT OR REPLACE INTO chunk_sizes VALUES (?, ?, ?, ?, ?)",
@@ -185,6 +202,14 @@ class Index:
                     self._pending.clear()
                 if self._timer is None:
                     self._flush_in(_RETRY_SECONDS)
+
+
+def _fetch_all(query: str, parameters: tuple[str, ...], connection: sqlite3.Connection) -> list[tuple[Any, ...]]:
+    return connection.execute(query, parameters).fetchall()
+
+
+def _is_crc32(value: object) -> bool:
+    return isinstance(value, int) and 0 <= value < 1 << 32
 
 
 def _as_blob(sizes: array[int]) -> bytes:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 from cachetools import LRUCache
 
@@ -18,6 +17,7 @@ from store.index import Index
 from store.storage.base import Identity
 from store.storage.pinned import PinnedFile
 from store.storage.stamp import is_settled
+from store.turns import Turns
 
 _KEPT = 50_000  # files whose CRC-32 is kept in memory
 
@@ -29,7 +29,7 @@ class Measurements:
         self._index = index
         self._lock = threading.Lock()  # never held while reading
         self._known: LRUCache[Identity, int] = LRUCache(_KEPT)
-        self._under_way: dict[Identity, threading.Lock] = {}
+        self._turns = Turns()
 
     def crc32(self, file: PinnedFile) -> int:
         """The CRC-32 of a file's content; reads the whole file unless it is known.
@@ -40,7 +40,7 @@ class Measurements:
         known = self.known_crc32(file.identity)
         if known is not None:
             return known
-        with self._alone(file.identity):
+        with self._turns.at(file.identity):
             known = self.known_crc32(file.identity)
             if known is None:
                 started = time.time_ns()
@@ -59,6 +59,15 @@ class Measurements:
                     self._known[identity] = known
         return known
 
+    def known(self, identities: Sequence[Identity]) -> set[Identity]:
+        """Which of these files have been measured; faster than one by one."""
+        with self._lock:
+            found = {identity for identity in identities if identity in self._known}
+        asked = self._index.checksums([identity for identity in identities if identity not in found])
+        with self._lock:
+            self._known.update(asked)
+        return found | asked.keys()
+
     def keep_crc32(self, identity: Identity, crc: int, started_ns: int) -> None:
         """Keep a CRC-32 of bytes read from `started_ns` (wall clock) on, unless the file was so young then that a
         change since might not show in its identity."""
@@ -72,17 +81,6 @@ class Measurements:
         with self._lock:
             self._known[identity] = crc
 
-    @contextmanager
-    def _alone(self, identity: Identity) -> Iterator[None]:
-        with self._lock:
-            turn = self._under_way.setdefault(identity, threading.Lock())
-        try:
-            with turn:
-                yield
-        finally:
-            with self._lock:
-                self._under_way.pop(identity, None)
-
 
 class MeasuredFile:
     """A piece that knows its CRC-32: from the measurements or, while that is unknown, from its bytes as it serves them,
@@ -90,13 +88,14 @@ class MeasuredFile:
 
     __slots__ = ("_file", "_learning", "_lock", "_measurements", "_running", "_started_ns", "identity", "length")
 
-    def __init__(self, measurements: Measurements, file: PinnedFile) -> None:
+    def __init__(self, measurements: Measurements, file: PinnedFile, *, is_known: bool) -> None:
+        """`is_known`: whether the measurements have it; learnt once more if that is not so any longer."""
         self._measurements = measurements
         self._file = file
         self._lock = threading.Lock()
-        self._learning: bool | None = None  # None until the first read
+        self._learning = not is_known
         self._running = RunningChecksum()
-        self._started_ns = 0
+        self._started_ns = 0  # when the first read began
         self.identity = file.identity
         self.length = file.length
 
@@ -111,11 +110,9 @@ class MeasuredFile:
 
     def read_into(self, views: Views, offset: int) -> None:
         """As `Piece.read_into`."""
-        if self._learning is None:
+        if self._learning and not self._started_ns:
             with self._lock:
-                if self._learning is None:
-                    self._started_ns = time.time_ns()
-                    self._learning = self._measurements.known_crc32(self._file.identity) is None
+                self._started_ns = self._started_ns or time.time_ns()
         self._file.read_into(views, offset)
         if self._learning:
             self._learn(views, offset)
@@ -138,14 +135,15 @@ class MeasuredFile:
 
     def _learn(self, views: Views, offset: int) -> None:
         taken = self._running.extend(offset, views)
-        if taken and self._running.value(self.length) is None:
-            return  # the usual case
+        whole = self._running.value(self.length)
+        if taken and whole is None:
+            return  # the usual case of a large file
         with self._lock:
             if not self._learning:
                 return
             if not taken:
                 self._running.add(offset, views)
-            whole = self._running.value(self.length)
+                whole = self._running.value(self.length)
             if whole is None:
                 return
             self._learning = False

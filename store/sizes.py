@@ -15,13 +15,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain, islice
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from store.archive.chunks import CORES, ChunkMaker, Codec, Measured, Name
 from store.archive.deflate import CHUNK, END, MOST_EFFORT, Verdict, chunk_codec, codec_name, judge, sample_ranges
 from store.archive.formats import Unit
 from store.archive.members import Deflated, Packing
-from store.index import ChunkSizes, Index
+from store.archive.pieces import read_bytes
+from store.index import ChunkSizes, SizesRow
 from store.measure import MeasuredFile
 from store.model import Model
 from store.storage.stamp import is_settled
@@ -31,10 +32,10 @@ log = logging.getLogger(__name__)
 _WINDOW = 2 * CORES  # tasks that are under way, or done and not yet taken
 _TASK = 1 << 20  # bytes of content in a task,
 _TASK_UNITS = 64  # and small files
+_SHORT = 16 << 10  # bytes: threads that compress less at a time wait for Python's lock longer than they work
 _MAX_SIZE = 1 << 22  # no chunk comes out larger; an index that says so is wrong
 _KEEP_EVERY = 64  # large files, after which what was measured is written
 
-_T = TypeVar("_T")
 _R = TypeVar("_R")
 Progress = Callable[[int], None]  # told how many more bytes of content were measured
 
@@ -45,6 +46,7 @@ class _Group(NamedTuple):
     name: Name
     codec: Codec
     units: Iterable[Unit]
+    is_small: bool  # many small files: whoever wants them measured reads them, one after another
 
 
 class _Task(NamedTuple):
@@ -55,14 +57,38 @@ class _Task(NamedTuple):
     codec: Codec
     first: int
     units: list[Unit]
+    contents: list[memoryview]  # of the units, if they were read already
+
+    @property
+    def is_short(self) -> bool:
+        """Whether to hand it to another thread would take longer than it takes."""
+        return len(self.units) * _SHORT > sum(unit.stop - unit.start for unit in self.units)
+
+
+class SizesKept(Protocol):
+    """Where sizes are kept; as `store.index.Index`."""
+
+    def chunk_sizes(self, content: str, codec: str) -> ChunkSizes | None: ...
+
+    def keep_chunk_sizes(self, rows: Iterable[SizesRow]) -> None: ...
+
+    def forget_chunk_sizes(self, content: str, codec: str) -> None: ...
 
 
 class Sizes:
     """The measured sizes of one process."""
 
-    def __init__(self, index: Index) -> None:
+    def __init__(
+        self,
+        index: SizesKept,
+        maker: ChunkMaker | None = None,
+        is_settled: Callable[[int, int], bool] = is_settled,
+    ) -> None:
+        """`maker`: that of other sizes, to be closed by them; `is_settled`: as the function, whether what was measured
+        of a file is kept."""
         self._index = index
-        self.maker = ChunkMaker(self._on_wrong)
+        self._is_settled = is_settled
+        self.maker = maker or ChunkMaker(self._on_wrong)
         self.revision = 0  # raised when a size turned out wrong: archives must be laid out anew
 
     def of_files(
@@ -109,8 +135,8 @@ class Sizes:
         kept = self._index.chunk_sizes(*name)
         if kept is None or not _plausible(kept.sizes):
             started_ns = time.time_ns()
-            kept = ChunkSizes(0, True, next(self._measure([_Group(name, codec, units)], progress)))
-            if is_settled(model.newest_ctime_ns, started_ns):
+            kept = ChunkSizes(0, True, next(self._measure([_Group(name, codec, units, is_small=True)], progress)))
+            if self._is_settled(model.newest_ctime_ns, started_ns):
                 self._index.keep_chunk_sizes([(*name, kept)])
         return Measured(name, kept.sizes, str(model.tag))
 
@@ -139,7 +165,7 @@ class Sizes:
         rows = [
             (*_name(files[number]), found[number])
             for number in numbers
-            if is_settled(files[number].identity.ctime_ns, started_ns)
+            if self._is_settled(files[number].identity.ctime_ns, started_ns)
         ]
         numbers.clear()
         if rows:
@@ -147,7 +173,7 @@ class Sizes:
 
     def _group(self, file: MeasuredFile, effort: int) -> _Group:
         units = (Unit(file, at, min(at + CHUNK, file.length)) for at in range(0, file.length, CHUNK))
-        return _Group(_name(file), chunk_codec(effort), units)
+        return _Group(_name(file), chunk_codec(effort), units, is_small=False)
 
     def _measure(self, groups: Sequence[_Group], progress: Progress | None) -> Iterator[array[int]]:
         """The sizes of each group's chunks."""
@@ -155,8 +181,12 @@ class Sizes:
 
         def measure(task: _Task) -> tuple[_Task, array[int]]:
             sizes = array("I")
-            for number, (content, start, stop) in enumerate(task.units, task.first):
-                made = self.maker.encode(task.codec, content, start, stop, number)
+            for at, unit in enumerate(task.units):
+                number = task.first + at
+                if task.contents:
+                    made = self.maker.compress(task.codec, task.contents[at], number)
+                else:
+                    made = self.maker.encode(task.codec, *unit, number)
                 self.maker.keep_fresh(batch, task.name, number, made)
                 sizes.append(task.codec.size_of(made))
             return task, sizes
@@ -177,18 +207,21 @@ def _tasks(groups: Sequence[_Group]) -> Iterator[_Task]:
     for number, group in enumerate(groups):
         first = size = 0
         units: list[Unit] = []
+        contents: list[memoryview] = []
         for unit in group.units:
             if units and (size + unit.stop - unit.start > _TASK or len(units) >= _TASK_UNITS):
-                yield _Task(number, group.name, group.codec, first, units)
+                yield _Task(number, group.name, group.codec, first, units, contents)
                 first += len(units)
-                size, units = 0, []
+                size, units, contents = 0, [], []
             units.append(unit)
+            if group.is_small:
+                contents.append(memoryview(read_bytes(unit.content, unit.start, unit.stop - unit.start)))
             size += unit.stop - unit.start
         if units:
-            yield _Task(number, group.name, group.codec, first, units)
+            yield _Task(number, group.name, group.codec, first, units, contents)
 
 
-def _in_parallel(work: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[_R]:
+def _in_parallel(work: Callable[[_Task], _R], items: Iterable[_Task]) -> Iterator[_R]:
     """The results of `work` on each item, in order; a few items ahead, on all cores."""
     rest = iter(items)
     first = list(islice(rest, 2))
@@ -199,7 +232,12 @@ def _in_parallel(work: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[_R]:
         under_way: deque[Future[_R]] = deque()
         try:
             for item in chain(first, rest):
-                under_way.append(threads.submit(work, item))
+                if item.is_short:
+                    done: Future[_R] = Future()
+                    done.set_result(work(item))
+                    under_way.append(done)
+                else:
+                    under_way.append(threads.submit(work, item))
                 if len(under_way) >= _WINDOW:
                     yield under_way.popleft().result()
             while under_way:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import NamedTuple
 
@@ -18,6 +19,8 @@ from store.syncing import Syncer
 from store.text import printable
 from store.writing import writing
 
+_MEMORY = 12 << 20  # bytes, about, for what is known of a model's files: of 17,000
+_MEMORY_EACH = 600  # bytes, about, beside a file's path
 _COPIED = 1 << 20  # bytes copied at a time
 _CANNOT_COPY = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
 
@@ -29,6 +32,33 @@ class StagedFile(NamedTuple):
     sha256: str  # hexadecimal
     crc32: int
     identity: Identity
+
+
+class KnownFiles:
+    """What is known of a model's files, by path: of all of them, or, where that would take too much memory, of none."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, StagedFile] = {}
+        self._taken = 0  # bytes
+
+    def __setitem__(self, path: str, file: StagedFile) -> None:
+        if self._taken <= _MEMORY:
+            self._taken += _MEMORY_EACH + sys.getsizeof(path)
+            self._files[path] = file
+            if self._taken > _MEMORY:
+                self._files = {}
+
+    def renew(self, path: str, identity: Identity) -> None:
+        """A file that is known was changed in another way than its content."""
+        if path in self._files:
+            self._files[path] = self._files[path]._replace(identity=identity)
+
+    def below(self, folder: str) -> Mapping[str, StagedFile]:
+        """The files of a folder, by path below it; "" for the top."""
+        if not folder:
+            return self._files
+        prefix = f"{folder}/"
+        return {path.removeprefix(prefix): file for path, file in self._files.items() if path.startswith(prefix)}
 
 
 class StagedFileWriter:

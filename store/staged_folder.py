@@ -11,14 +11,13 @@ import stat
 from store.digester import RunningDigest
 from store.errors import NotAModelError, TooBigError, UnsafeMemberError
 from store.model import MAX_MODEL_YAML, MODEL_YAML, ModelInfo
-from store.staged_file import StagedFile, identity_of
+from store.staged_file import KnownFiles, StagedFile, identity_of
 from store.staged_model import Limits, Staged
 from store.storage.local import MAX_DEPTH
 from store.syncing import Syncer
 from store.text import printable
 from store.writing import FOLDER, writing
 
-_FILES_KEPT = 100_000
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -44,7 +43,7 @@ class _StagedFolder:
         self._umask = umask
         self._members = 0
         self._expanded = 0
-        self._files: dict[str, StagedFile] = {}
+        self._files = KnownFiles()
 
     def run(self) -> Staged:
         root = os.open(self._path, FOLDER)
@@ -58,8 +57,7 @@ class _StagedFolder:
             raise
         finally:
             os.close(root)
-        files = self._files if len(self._files) <= _FILES_KEPT else {}
-        return Staged(self._path, info, files)
+        return Staged(self._path, info, self._files.below(""))
 
     def _model_yaml(self, root: int) -> bytes:
         try:
@@ -118,6 +116,5 @@ class _StagedFolder:
             raise TooBigError(f"the folder holds more than {self._limits.expanded:,} bytes")
         digest = RunningDigest()
         digest.update_from(descriptor, 0, look.st_size)
-        if len(self._files) <= _FILES_KEPT:
-            self._files[path] = StagedFile(look.st_size, *digest.result(), identity_of(look))
+        self._files[path] = StagedFile(look.st_size, *digest.result(), identity_of(look))
         return look.st_size

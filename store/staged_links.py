@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from typing import NamedTuple, Protocol
 
 from store.errors import TooBigError, UnsafeMemberError
@@ -17,6 +18,7 @@ from store.storage.local import MAX_LINKED
 from store.text import printable
 
 _MAX_TARGET = 4096  # characters, as for any path
+_MAX_MEMORY = 8 << 20  # bytes of paths and targets: 10,000 links with names of a few hundred characters
 _MAX_HOPS = 40  # links followed on one path: as many as Linux follows
 
 
@@ -47,6 +49,7 @@ class Links:
     def __init__(self) -> None:
         self._links: dict[str, _Link] = {}
         self._copied = 0
+        self._memory = 0  # bytes of paths and targets
 
     def __bool__(self) -> bool:
         return bool(self._links)
@@ -58,6 +61,9 @@ class Links:
         """A link at `path`. A symbolic one's target is relative to its folder, a hard one's to the top."""
         if len(self._links) >= MAX_LINKED:
             raise TooBigError(f"the archive holds more than {MAX_LINKED:,} links")
+        self._memory += sys.getsizeof(path) + sys.getsizeof(target)
+        if self._memory > _MAX_MEMORY:
+            raise TooBigError("the archive holds more links, with longer names, than a model has")
         if len(target) > _MAX_TARGET:
             raise UnsafeMemberError(f"the archive holds a link with a target of {len(target):,} characters")
         self._links[path] = _Link(target, is_hard)

@@ -20,7 +20,7 @@ from store.digester import Digester
 from store.errors import BadModelError, NotAModelError, TooBigError, UnsafeMemberError
 from store.member_paths import member_parts
 from store.model import MAX_MODEL_YAML, MODEL_YAML, ModelInfo
-from store.staged_file import StagedFile, StagedFileWriter, identity_of
+from store.staged_file import KnownFiles, StagedFile, StagedFileWriter, identity_of
 from store.staged_links import Links
 from store.syncing import Syncer
 from store.text import printable
@@ -29,7 +29,6 @@ from store.writing import FOLDER, remove_tree, writing
 _BENTO_YAML = "bento.yaml"
 _FREE_EXPANSION = 1 << 30  # bytes that any archive may expand to
 _MAX_RATIO = 1000  # beyond that, bytes for each byte of the archive; deflate at its best comes to 1032
-_FILES_KEPT = 100_000
 _MACS_OWN = "__MACOSX"  # what a Mac packs beside the folder that was meant
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -47,7 +46,7 @@ class Staged(NamedTuple):
 
     path: str  # the folder that holds model.yaml
     info: ModelInfo
-    files: Mapping[str, StagedFile]  # by path below `path`; empty if there are more than 100,000
+    files: Mapping[str, StagedFile]  # by path below `path`; empty if there are too many to keep
 
 
 class StagedModel:
@@ -66,9 +65,11 @@ class StagedModel:
         *,
         umask: int = 0o022,
         on_model_yaml: Callable[[ModelInfo, bytes], None] | None = None,
+        on_file: Callable[[str, StagedFile], None] = lambda _path, _file: None,
     ) -> None:
         """Make the folder `path`, where nothing may be yet.
 
+        `on_file`: told of each file, by its path, as soon as it is complete; from any thread.
         `umask`: permissions that files and folders do not get. `on_model_yaml`: called as soon as it is known which
         model this is, with its model.yaml; what it raises ends the staging. For a model in a top folder that is at the
         end only, since the archive may still bring a model.yaml above it.
@@ -79,6 +80,7 @@ class StagedModel:
         self._file_mode = 0o666 & ~umask | 0o600
         self._program_mode = 0o777 & ~umask | 0o600
         self._on_model_yaml = on_model_yaml
+        self._on_file = on_file
         self.archive_read: Callable[[], int] | None = None  # bytes of the archive that were read so far
         self._begin()
 
@@ -90,8 +92,7 @@ class StagedModel:
         self._above: list[tuple[str, int]] = []  # name and descriptor of each folder around the last member
         self._members = 0
         self._expanded = 0
-        self._files: dict[str, StagedFile] = {}
-        self._keeps_files = True
+        self._files = KnownFiles()
         self._links = Links()
         self._info: ModelInfo | None = None
         self._digester = Digester()
@@ -140,7 +141,7 @@ class StagedModel:
         with writing(path):
             os.fchmod(descriptor, self._program_mode)
             look = os.fstat(descriptor)
-            self._digester.hand_over(lambda: self._renew(path, look))
+            self._digester.hand_over(lambda: self._files.renew(path, identity_of(look)))
             self._syncer.file(descriptor, look.st_size)
         return True
 
@@ -170,10 +171,7 @@ class StagedModel:
         info = self._info or self._take_model_yaml(self._read_model_yaml(f"{top}/{MODEL_YAML}" if top else MODEL_YAML))
         with writing(self._path):
             self._syncer.finish()
-        files = self._files if self._keeps_files else {}
-        if top:
-            prefix = f"{top}/"
-            files = {path.removeprefix(prefix): file for path, file in files.items() if path.startswith(prefix)}
+        files = self._files.below(top)
         self._close()
         return Staged(os.path.join(self._path, top) if top else self._path, info, files)
 
@@ -320,16 +318,9 @@ class StagedModel:
             )
 
     def _keep(self, path: str, file: StagedFile) -> None:
-        """Keep what is known of a file; in the digester's thread, or while that has nothing to do with this file."""
-        if len(self._files) >= _FILES_KEPT:
-            self._keeps_files = False
-            self._files = {}
-        if self._keeps_files:
-            self._files[path] = file
-
-    def _renew(self, path: str, look: os.stat_result) -> None:
-        if path in self._files:
-            self._files[path] = self._files[path]._replace(identity=identity_of(look))
+        """A file is complete; in the digester's thread, or while that has nothing to do with this file."""
+        self._files[path] = file
+        self._on_file(path, file)
 
     def _find_top(self) -> str:
         """The folder that is the model: "" or the one top folder."""

@@ -16,6 +16,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from typing import IO
 
+from store.archive.arriving import MOST_MEMORY
 from store.errors import CancelledError, DamagedArchiveError
 from store.writing import writing
 
@@ -93,6 +94,10 @@ class StreamedFile:
     def fileno(self) -> None:
         """No file holds the bytes."""
         return
+
+    def take_memory(self, amount: int) -> int:
+        """As `ArrivingFile.take_memory`; the most at once, since a stream may not be read again with more."""
+        return max(amount, MOST_MEMORY)
 
     def sha256(self) -> str:
         """The SHA-256 of all, hexadecimal, once all has come; errors as `read_into`."""

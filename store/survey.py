@@ -7,13 +7,14 @@ only quiet can tell whether it is finished.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from store.completeness import QUIET_NS, State, judge
 from store.errors import NotFoundError, StoreError
 from store.model import MODEL_YAML, ModelInfo
-from store.storage.base import Identity, Kind, Status, Storage
+from store.storage.base import Identity, Kind, OpenFolder, Status, Storage
 from store.storage.manifest import is_ours
 from store.storage.stamp import is_settled
 from store.tag import MAX_LENGTH, Tag, is_tag_part
@@ -36,22 +37,37 @@ class Version:
     error: StoreError | None = None  # what that found, unless all was well
 
 
+class Listing(NamedTuple):
+    """What a listing of a name's folder found."""
+
+    taken_ns: int  # wall clock
+    versions: list[str]  # sub-folders with a legal version
+    has_latest: bool
+    paths: list[str]  # what is looked at each time: two for each version, then `latest`
+
+
 @dataclass
 class NameFolder:
     """What was seen of one name's folder."""
 
     identity: Identity
-    listed_ns: int  # wall clock of the listing
-    candidates: list[str]  # sub-folders with a legal version
-    has_latest: bool
-    seen: float = 0.0  # monotonic time of the last look
+    listing: Listing
+    looks: Sequence[Status | StoreError]  # at the listing's paths
+    seen: float  # monotonic time of the last look
     versions: dict[str, Version] = field(default_factory=dict)
-    latest_file: Identity | None = None
     latest_read: tuple[Identity, int, str] | None = None  # which file was read, when (wall clock), what it said
+    finished: dict[str, Version] = field(default_factory=dict)  # the versions that are no longer being saved
 
-    def finished(self) -> dict[str, Version]:
-        """The versions that are no longer being saved."""
-        return {name: version for name, version in self.versions.items() if version.state is State.COMPLETE}
+    @property
+    def all_finished(self) -> bool:
+        """Whether time alone changes nothing: no version is being saved, or cannot be told from one that is."""
+        return len(self.finished) == len(self.listing.versions)
+
+    @property
+    def latest_file(self) -> Identity | None:
+        """The identity of the file `latest`, if there is one."""
+        look = self.looks[-1] if self.listing.has_latest else None
+        return look.identity if isinstance(look, Status) else None
 
 
 class Surveyor:
@@ -69,24 +85,27 @@ class Surveyor:
             StoreUnreadableError: it may not be read.
         """
         seen = time.monotonic()
-        identity = self._storage.status(name).identity
-        if known is None or known.identity != identity or not is_settled(identity.ctime_ns, known.listed_ns):
-            fresh = self._list(name, identity)
-        else:
-            fresh = NameFolder(identity, known.listed_ns, known.candidates, known.has_latest)
-        fresh.seen = seen
-        if known is not None:
-            fresh.latest_read = known.latest_read
-        paths = [path for version in fresh.candidates for path in (version, f"{version}/{MODEL_YAML}")]
-        looks = self._storage.statuses(name, [*paths, *([LATEST] if fresh.has_latest else [])])
-        if fresh.has_latest:
-            latest = looks.pop()
-            fresh.latest_file = latest.identity if isinstance(latest, Status) else None
-        for number, text in enumerate(fresh.candidates):
+        with self._storage.look_into(name) as folder:
+            identity = folder.identity
+            if (
+                known is not None
+                and known.identity == identity
+                and is_settled(identity.ctime_ns, known.listing.taken_ns)
+            ):
+                listing = known.listing
+            else:
+                listing = self._list(name, folder)
+            looks = folder.statuses(listing.paths)
+        if known is not None and listing is known.listing and looks == known.looks and known.all_finished:
+            known.seen = seen
+            return known
+        fresh = NameFolder(identity, listing, looks, seen, latest_read=known.latest_read if known is not None else None)
+        for number, text in enumerate(listing.versions):
             before = known.versions.get(text) if known is not None else None
             version = self._judge(Tag(name, text), fresh, looks[2 * number], looks[2 * number + 1], before)
             if version is not None:
                 fresh.versions[text] = version
+        fresh.finished = {text: version for text, version in fresh.versions.items() if version.state is State.COMPLETE}
         return fresh
 
     def latest(self, name: str, folder: NameFolder) -> str | None:
@@ -107,18 +126,19 @@ class Surveyor:
             folder.latest_read = read = (identity, looked_at, text)
         return read[2]
 
-    def _list(self, name: str, identity: Identity) -> NameFolder:
-        looked_at = time.time_ns()
-        candidates = []
+    def _list(self, name: str, folder: OpenFolder) -> Listing:
+        taken_ns = time.time_ns()
+        versions, paths = [], []
         has_latest = False
-        for item, kind in self._storage.list_folder(name):
+        for item, kind in folder.listing():
             if kind is Kind.FOLDER and is_tag_part(item):
-                candidates.append(item)
+                versions.append(item)
+                paths += [item, f"{item}/{MODEL_YAML}"]
             elif item == LATEST and kind is Kind.FILE:
                 has_latest = True
             elif not is_ours(item):
                 self._warn(f"{name}/{item}", f"{item!r} in the folder of {name} is not a model; it is left out")
-        return NameFolder(identity, looked_at, candidates, has_latest)
+        return Listing(taken_ns, versions, has_latest, [*paths, LATEST] if has_latest else paths)
 
     def _judge(
         self,
@@ -150,13 +170,19 @@ class Surveyor:
             version.info, version.looked_into, version.error = before.info, before.looked_into, before.error
             if before.state is State.COMPLETE and before.folder.inode == version.folder.inode:
                 return version  # what is changed by hand afterwards loses BentoML's mark, but stays a model
+        if before is not None and before.state is State.COMPLETE and before.folder == version.folder:
+            return version  # the same, of its model.yaml
         if self._storage.commits_by_model_yaml:
             return version
         version.state = judge(version.folder, version.model_yaml)
         if version.state is State.LATEST_DECIDES:
-            finished = self.latest(tag.name, name_folder) == tag.version or self._quiet_ns(tag, version) >= QUIET_NS
+            newest = self._newest_change(tag, version)
+            finished = time.time_ns() - newest >= QUIET_NS or self._is_named(tag, name_folder, newest)
             version.state = State.COMPLETE if finished else State.UNFINISHED
-        elif version.state is State.UNFINISHED and self._quiet_ns(tag, version) >= UNFINISHED_NOTICE_NS:
+        elif (
+            version.state is State.UNFINISHED
+            and time.time_ns() - self._newest_change(tag, version) >= UNFINISHED_NOTICE_NS
+        ):
             self._warn(
                 tag.path,
                 f"{tag} is not shown: by the times of its folder BentoML has not finished saving it, and nothing has "
@@ -166,10 +192,15 @@ class Surveyor:
             )
         return version
 
-    def _quiet_ns(self, tag: Tag, version: Version) -> int:
-        """How long nothing has changed in a version's folder."""
+    def _newest_change(self, tag: Tag, version: Version) -> int:
+        """When something in a version's folder changed last, in ns since 1970."""
         try:
-            newest = self._storage.walk(tag.path)[1]
+            return self._storage.walk(tag.path)[1]
         except StoreError:  # it is being written, or its error is told once it is finished
-            newest = max(version.folder.ctime_ns, version.model_yaml.ctime_ns)
-        return time.time_ns() - newest
+            return max(version.folder.ctime_ns, version.model_yaml.ctime_ns)
+
+    def _is_named(self, tag: Tag, name_folder: NameFolder, newest: int) -> bool:
+        """Whether `latest` names a version and was written after all that is in it: an older one is of a version that
+        was there before, or was copied here ahead of it, or was written for somebody who asked for the latest one."""
+        written = name_folder.latest_file
+        return written is not None and written.ctime_ns >= newest and self.latest(tag.name, name_folder) == tag.version

@@ -8,6 +8,9 @@ from __future__ import annotations
 import os
 from typing import Protocol, runtime_checkable
 
+LITTLE_MEMORY = 10 << 20  # bytes for a decoder: enough for `xz -6`, the default, whose dictionary is 8 MiB
+MOST_MEMORY = 68 << 20  # bytes: enough for `xz -9`, whose dictionary is 64 MiB
+
 
 class ArrivingFile(Protocol):
     """A file whose bytes come in from the start on, and whose end is not known yet."""
@@ -28,6 +31,17 @@ class ArrivingFile(Protocol):
     def fileno(self) -> int | None:
         """The descriptor that holds the bytes, at the same offsets; open as long as the file is read. None if no file
         holds them."""
+
+    def take_memory(self, amount: int) -> int:
+        """Wait until a decoder of the file may take so many bytes of memory, LITTLE_MEMORY or MOST_MEMORY, instead of
+        what was taken before.
+
+        Returns:
+            How many it may take: `amount` at least.
+
+        Raises:
+            CancelledError: as `read_into`.
+        """
 
 
 @runtime_checkable
@@ -53,3 +67,6 @@ class WholeFile:
 
     def fileno(self) -> int:
         return self._descriptor
+
+    def take_memory(self, amount: int) -> int:
+        return max(amount, MOST_MEMORY)

@@ -263,8 +263,7 @@ class ChunkMaker:
             CancelledError: the process ends.
         """
         with self._slot():
-            if self._closed:
-                raise CancelledError("bentofs ends")
+            self._check_open()
             size = stop - start
             buffer = self._buffer(size)
             with memoryview(buffer) as whole, whole[:size] as view:
@@ -272,6 +271,15 @@ class ChunkMaker:
                 made = codec.encode(view, number)
             self._buffers.append(buffer)
             return made
+
+    def compress(self, codec: Codec, content: memoryview, number: int) -> bytes:
+        """As `encode`, of bytes that are at hand."""
+        self._check_open()
+        return codec.encode(content, number)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise CancelledError("bentofs ends")
 
     def _buffer(self, size: int) -> bytearray:
         try:

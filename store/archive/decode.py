@@ -19,13 +19,12 @@ from typing import Protocol
 import zstandard
 from isal import igzip_lib
 
-from store.archive.arriving import ArrivingFile
+from store.archive.arriving import LITTLE_MEMORY, MOST_MEMORY, ArrivingFile
 from store.archive.source import Source
 from store.archive.unxz import is_laid_out_here, stored_content
 from store.errors import DamagedArchiveError, NotAModelError, TooBigError
 
-MAX_MEMORY = 68 << 20  # bytes for a decoder: enough for `xz -9`, whose dictionary is 64 MiB
-_MAX_WINDOW = 64 << 20  # bytes of zstd's window
+_LITTLE_WINDOW, _MAX_WINDOW = 8 << 20, 64 << 20  # bytes of zstd's window
 _INPUT = 128 << 10  # bytes given to a decoder at once: larger blocks of memory would come from the system each time
 _FIRST_INPUT = 4 << 10  # to one that has just begun: it may end at once and leave the rest to the next
 _OUTPUT = 128 << 10  # bytes taken from a decoder at once
@@ -197,12 +196,33 @@ def _xz(source: Source) -> Iterator[bytes | memoryview]:
         if is_laid_out_here(source):
             yield from stored_content(source)
         else:
-            yield from decoded(source, lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MAX_MEMORY), "xz")
+            yield from _xz_stream(source)
         padding = _skip_zeros(source)
         if padding % 4:
             raise DamagedArchiveError("the archive is damaged: the padding after its xz data is cut short")
         if not _goes_on(source, _XZ_MAGIC, "xz"):
             return
+
+
+def _xz_stream(source: Source) -> Iterator[bytes]:
+    """What one stream holds: with little memory, and where that does not do, once more with the most."""
+    start, given = source.position, 0
+    limit = source.arriving.take_memory(LITTLE_MEMORY)
+    try:
+        for chunk in decoded(source, lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=limit), "xz"):
+            given += len(chunk)
+            yield chunk
+        return
+    except TooBigError:
+        if limit >= MOST_MEMORY:
+            raise
+    limit = source.arriving.take_memory(MOST_MEMORY)
+    source.position = start
+    for chunk in decoded(source, lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=limit), "xz"):
+        known = min(given, len(chunk))
+        given -= known
+        if known < len(chunk):
+            yield chunk[known:]
 
 
 def _gzip(source: Source) -> Iterator[bytes]:
@@ -215,6 +235,7 @@ def _gzip(source: Source) -> Iterator[bytes]:
 
 
 def _bzip2(source: Source) -> Iterator[bytes]:
+    source.arriving.take_memory(LITTLE_MEMORY)
     while True:
         yield from decoded(source, bz2.BZ2Decompressor(), "bzip2")
         if not _goes_on(source, b"BZh", "bzip2"):
@@ -270,6 +291,7 @@ def _zstd_frame(source: Source, magic: bytes) -> Iterator[bytes]:
             raise _too_much_memory("zstd")
         if frame.dict_id:
             raise NotAModelError("the archive is compressed with a zstd dictionary, which is not in it")
+        source.arriving.take_memory(LITTLE_MEMORY if frame.window_size <= _LITTLE_WINDOW else MOST_MEMORY)
         decoder = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW).decompressobj()
         yield decoder.decompress(head[:length])
         is_last = False
@@ -309,5 +331,5 @@ def _trailing(what: str) -> DamagedArchiveError:
 
 def _too_much_memory(what: str) -> TooBigError:
     return TooBigError(
-        f"the archive needs more than {MAX_MEMORY >> 20} MiB to decompress: make it with a lower level of {what}"
+        f"the archive needs more than {MOST_MEMORY >> 20} MiB to decompress: make it with a lower level of {what}"
     )

@@ -63,6 +63,10 @@ class ArchiveDigest:
         """As `ArrivingFile.fileno`."""
         return self._source
 
+    def take_memory(self, amount: int) -> int:
+        """As `ArrivingFile.take_memory`."""
+        return self._arriving.take_memory(amount)
+
     def end(self) -> None:
         """All has arrived and been read. Where too many digests go on already, waits for this one."""
         length = self._arriving.length()

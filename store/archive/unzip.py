@@ -24,9 +24,9 @@ from collections.abc import Iterator
 
 from isal import igzip_lib
 
-from store.archive.arriving import ArrivingFile
+from store.archive.arriving import LITTLE_MEMORY, MOST_MEMORY, ArrivingFile
 from store.archive.checksum import crc32
-from store.archive.decode import MAX_MEMORY, Decoder, decode, decoded
+from store.archive.decode import Decoder, decode, decoded
 from store.archive.source import Source
 from store.archive.target import Target, Writer
 from store.archive.zip_records import (
@@ -52,6 +52,7 @@ _STORED, _DEFLATED, _BZIP2, _LZMA = 0, 8, 12, 14
 _LZMA_HAS_END = 0x2  # flag: the data ends with a mark
 _COPIED = 1 << 20  # bytes copied at a time
 _SHARED = 1 << 20  # bytes from which on stored content is not read here, but copied from file to file
+_LITTLE_DICTIONARY = 8 << 20  # bytes
 _MAX_TARGET = 4096  # bytes of a link's target
 
 
@@ -202,6 +203,7 @@ def _decoder(source: Source, entry: Entry) -> Decoder:
     if entry.method == _DEFLATED:
         return igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_DEFLATE)
     if entry.method == _BZIP2:
+        source.arriving.take_memory(LITTLE_MEMORY)
         return bz2.BZ2Decompressor()
     head = source.exactly(4)
     properties = source.exactly(int.from_bytes(head[2:], "little"))
@@ -209,7 +211,9 @@ def _decoder(source: Source, entry: Entry) -> Decoder:
         raise DamagedArchiveError(f"the archive is damaged: LZMA's properties of {printable(entry.name)!r} are wrong")
     # The header of an .lzma file before the same data, so that the size, or else the mark at the end, ends it.
     size = (1 << 64) - 1 if _lzma_ends(entry) else entry.size
-    decoder = lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=MAX_MEMORY)
+    dictionary = int.from_bytes(properties[1:], "little")
+    source.arriving.take_memory(LITTLE_MEMORY if dictionary <= _LITTLE_DICTIONARY else MOST_MEMORY)
+    decoder = lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=MOST_MEMORY)
     decode(decoder, properties + size.to_bytes(8, "little"), "LZMA")
     return decoder
 

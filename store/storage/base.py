@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
 from store.errors import StoreError
@@ -84,6 +85,20 @@ class OpenFile(Protocol):
         """
 
 
+class OpenFolder(Protocol):
+    """A folder that was found once, to be looked at several times."""
+
+    @property
+    def identity(self) -> Identity:
+        """The folder's own."""
+
+    def listing(self) -> list[tuple[str, Kind]]:
+        """Names and kinds of what lies in it, in no order."""
+
+    def statuses(self, paths: Sequence[str]) -> Sequence[Status | StoreError]:
+        """One look at each of several paths below it; for a path that `Storage.status` would raise on, its error."""
+
+
 class Storage(Protocol):
     """A place that holds a store."""
 
@@ -113,12 +128,8 @@ class Storage(Protocol):
     def status(self, path: str) -> Status:
         """One look at a path; the same errors as `list_folder`."""
 
-    def statuses(self, folder: str, paths: Sequence[str]) -> list[Status | StoreError]:
-        """One look at each of several paths below a folder; for a path that `status` would raise on, its error.
-
-        Raises:
-            NotFoundError, StoreUnreadableError: of the folder itself.
-        """
+    def look_into(self, path: str) -> AbstractContextManager[OpenFolder]:
+        """A folder below the root, as long as the context lasts; the same errors as `list_folder`, then and within."""
 
     def read_small(self, path: str, limit: int) -> bytes:
         """The whole of a regular file of at most `limit` bytes.

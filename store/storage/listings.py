@@ -15,7 +15,6 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -26,6 +25,7 @@ from store.storage.base import Identity
 from store.storage.objects import Listing, MissingObjectError, ObjectInfo, Objects
 from store.storage.patience import Patience
 from store.text import printable
+from store.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class Listings:
         self._lock = threading.Lock()  # guards what follows, never held while asking
         self._names: TTLCache[str, NameListing] = TTLCache(_OBJECTS_KEPT, ttl, getsizeof=_weight)
         self._roots: TTLCache[str, RootListing] = TTLCache(1, ttl)
-        self._turns: dict[str, threading.Lock] = {}
+        self._turns = Turns()
         # What the keys of the names begin with that were last listed together; and how many were listed alone, since
         # when.
         self._begins: set[str] = set()
@@ -95,7 +95,7 @@ class Listings:
         with self._lock:
             known = self._names.get(name)
         if known is None:
-            with self._turn(name):
+            with self._turns.at(name):
                 with self._lock:
                     known = self._names.get(name)
                 if known is None:
@@ -114,7 +114,7 @@ class Listings:
             known = self._roots.get("")
         if known is not None:
             return known
-        with self._turn(""):
+        with self._turns.at(""):
             with self._lock:
                 known = self._roots.get("")
             if known is not None:
@@ -259,18 +259,6 @@ class Listings:
         with self._lock:
             self._names[name] = kept
         return kept
-
-    @contextmanager
-    def _turn(self, name: str) -> Iterator[None]:
-        """Within this, no other thread is at the same name."""
-        with self._lock:
-            turn = self._turns.setdefault(name, threading.Lock())
-        try:
-            with turn:
-                yield
-        finally:
-            with self._lock:
-                self._turns.pop(name, None)
 
 
 def _number(text: str) -> int:

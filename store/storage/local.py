@@ -10,8 +10,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Sequence
-from contextlib import suppress
+import weakref
+from collections.abc import Callable, Sequence
 
 from store.errors import (
     BadModelError,
@@ -42,6 +42,7 @@ class LocalStorage:
         self._root = os.path.abspath(root)
         self._follow_links = follow_links
         self._step = _FOLDER if follow_links else _FOLDER | os.O_NOFOLLOW
+        self._last: tuple[str, Callable[[], _KeptFolder | None]] = ("", lambda: None)
 
     @property
     def location(self) -> str:
@@ -54,54 +55,66 @@ class LocalStorage:
         """Nor here."""
 
     def list_folder(self, path: str) -> list[tuple[str, Kind]]:
-        with self._folder(path) as folder, os.scandir(folder) as entries:
-            return [(entry.name, self._kind_of(entry)) for entry in entries]
+        with self.look_into(path) as folder:
+            return folder.listing()
 
     def status(self, path: str) -> Status:
         parent, _, name = path.rpartition("/")
-        with self._folder(parent, path) as folder:
-            return _status(os.stat(name or ".", dir_fd=folder, follow_symlinks=self._follow_links))
+        with LocalFolder(self, parent, path) as folder:
+            return _status(os.stat(name or ".", dir_fd=folder.descriptor, follow_symlinks=self._follow_links))
 
-    def statuses(self, folder: str, paths: Sequence[str]) -> list[Status | StoreError]:
-        looks: list[Status | StoreError] = []
-        with self._folder(folder) as descriptor:
-            for path in paths:
-                try:
-                    looks.append(_status(os.stat(path, dir_fd=descriptor, follow_symlinks=self._follow_links)))
-                except OSError as error:
-                    looks.append(self._error(f"{folder}/{path}", error))
-        return looks
+    def look_into(self, path: str) -> LocalFolder:
+        return LocalFolder(self, path, path)
 
     def read_small(self, path: str, limit: int) -> bytes:
         parent, _, name = path.rpartition("/")
-        with self._folder(parent, path) as folder:
+        with LocalFolder(self, parent, path) as folder:
             flags = _FILE & ~os.O_NOFOLLOW if self._follow_links else _FILE
-            look = _status(os.stat(name, dir_fd=folder, follow_symlinks=self._follow_links))
+            look = _status(os.stat(name, dir_fd=folder.descriptor, follow_symlinks=self._follow_links))
             if look.kind not in (Kind.FILE, Kind.LINK):  # opening a link says that nothing is there
                 raise BadModelError(f"{self._show(path)} is not a regular file")
             # Non-blocking, should it have become a pipe just now; a folder or socket cannot be read.
-            with os.fdopen(os.open(name, flags, dir_fd=folder), "rb") as file:
+            with os.fdopen(os.open(name, flags, dir_fd=folder.descriptor), "rb") as file:
                 content = file.read(limit + 1)
         if len(content) > limit:
             raise BadModelError(f"{self._show(path)} is larger than {limit:,} bytes")
         return content
 
     def walk(self, path: str) -> tuple[list[Entry], int]:
-        with self._folder(path) as folder:
-            return _Walk(self, path, self._follow_links).run(folder)
+        with self.look_into(path) as folder:
+            return _Walk(self, path, self._follow_links).run(folder.descriptor)
 
     def open_file(self, source: str, identity: Identity) -> LocalFile:
+        parent, _, name = source.rpartition("/")
+        path, last = self._last
+        folder = last() if path == parent else None
+        if folder is not None:
+            try:
+                return self._open_in(folder, name, source, identity)
+            except (OSError, SourceChangedError):
+                pass  # another folder may stand there by now
         try:
-            descriptor = self._open_source(source)
-        except NotFoundError:
-            raise SourceChangedError(f"{self._show(source)} is gone") from None
-        file = LocalFile(descriptor, identity, self._show(source))
+            if source.startswith("/"):  # behind a link
+                folder = _KeptFolder(os.open(parent or "/", _FOLDER))
+            else:
+                folder = _KeptFolder(self._open_folder(parent))
+            self._last = (parent, weakref.ref(folder))
+            return self._open_in(folder, name, source, identity)
+        except OSError as error:
+            folder = None  # whoever keeps the error must not keep the folder open
+            failure = self._error(source, error.with_traceback(None))
+            if isinstance(failure, NotFoundError):
+                raise SourceChangedError(f"{self._show(source)} is gone") from None
+            raise failure from error
+
+    def _open_in(self, folder: _KeptFolder, name: str, source: str, identity: Identity) -> LocalFile:
+        file = LocalFile(os.open(name, _FILE, dir_fd=folder.descriptor), identity, self, source, folder)
         file.check()
         return file
 
     def usage(self) -> Usage:
-        with self._folder("") as folder:
-            figures = os.fstatvfs(folder)
+        with self.look_into("") as folder:
+            figures = os.fstatvfs(folder.descriptor)
         return Usage(
             figures.f_bsize,
             figures.f_frsize,
@@ -113,24 +126,11 @@ class LocalStorage:
             figures.f_namemax,
         )
 
-    def _open_source(self, source: str) -> int:
-        parent, _, name = source.rpartition("/")
-        if not source.startswith("/"):
-            with self._folder(parent, source) as folder:
-                return os.open(name, _FILE, dir_fd=folder)
-        try:
-            return os.open(source, _FILE)
-        except OSError as error:
-            raise self._error(source, error) from error
-
-    def _folder(self, path: str, subject: str | None = None) -> _OpenFolder:
-        """A folder below the root, open while the context lasts, in which errors of the system become the store's; they
-        name `subject`, else the folder."""
-        return _OpenFolder(self, path, path if subject is None else subject)
-
     def _open_folder(self, path: str) -> int:
-        descriptor = os.open(self._root, _FOLDER)
-        for name in path.split("/") if path else ():
+        first, *rest = path.split("/")
+        # Links on the way to the root are the user's; whether one is followed below it, the flags say.
+        descriptor = os.open(f"{self._root}/{first}", self._step) if first else os.open(self._root, _FOLDER)
+        for name in rest:
             try:
                 below = os.open(name, self._step, dir_fd=descriptor)
             finally:
@@ -148,46 +148,85 @@ class LocalStorage:
         return printable(os.path.join(self._root, path))
 
     def _kind_of(self, entry: os.DirEntry[str]) -> Kind:
-        with suppress(OSError):  # a dangling link stays a link
+        try:
             if entry.is_dir(follow_symlinks=self._follow_links):
                 return Kind.FOLDER
             if entry.is_file(follow_symlinks=self._follow_links):
                 return Kind.FILE
+        except OSError:  # a dangling link stays a link
+            pass
         return Kind.LINK if entry.is_symlink() else Kind.SPECIAL
 
 
-class _OpenFolder:
-    """`LocalStorage._folder`: a class, since looking at 10,000 names opens tens of thousands."""
+class LocalFolder:
+    """A folder below the root, open while the context lasts, in which errors of the system become the store's. A class
+    with slots, since looking at 10,000 names opens as many."""
 
-    __slots__ = ("_descriptor", "_path", "_storage", "_subject")
+    __slots__ = ("_path", "_storage", "_subject", "descriptor")
 
     def __init__(self, storage: LocalStorage, path: str, subject: str) -> None:
+        """`subject`: what errors name."""
         self._storage = storage
         self._path = path
         self._subject = subject
 
-    def __enter__(self) -> int:
+    def __enter__(self) -> LocalFolder:
         try:
-            self._descriptor = self._storage._open_folder(self._path)
+            self.descriptor = self._storage._open_folder(self._path)
         except OSError as error:
             raise self._storage._error(self._subject, error) from error
-        return self._descriptor
+        return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        os.close(self._descriptor)
+        os.close(self.descriptor)
         if isinstance(error, OSError):
             raise self._storage._error(self._subject, error) from error
+
+    @property
+    def identity(self) -> Identity:
+        return _identity(os.fstat(self.descriptor))
+
+    def listing(self) -> list[tuple[str, Kind]]:
+        with os.scandir(self.descriptor) as entries:
+            return [(entry.name, self._storage._kind_of(entry)) for entry in entries]
+
+    def statuses(self, paths: Sequence[str]) -> Sequence[Status | StoreError]:
+        looks: list[Status | StoreError] = []
+        descriptor, follow = self.descriptor, self._storage._follow_links
+        for path in paths:
+            try:
+                looks.append(_status(os.stat(path, dir_fd=descriptor, follow_symlinks=follow)))
+            except OSError as error:
+                looks.append(self._storage._error(f"{self._path}/{path}", error))
+        return looks
+
+
+class _KeptFolder:
+    """The folder of the file that was opened last, open as long as a file in it is: the next file is often beside it,
+    and a model may have tens of thousands."""
+
+    __slots__ = ("__weakref__", "descriptor")
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
 
 
 class LocalFile:
     """An open file that answers only while it is what it was when it was pinned. Closed when nobody holds it."""
 
-    __slots__ = ("_descriptor", "_identity", "_name")
+    __slots__ = ("_descriptor", "_folder", "_identity", "_source", "_storage")
 
-    def __init__(self, descriptor: int, identity: Identity, name: str) -> None:
+    def __init__(
+        self, descriptor: int, identity: Identity, storage: LocalStorage, source: str, folder: _KeptFolder
+    ) -> None:
         self._descriptor = descriptor
         self._identity = identity
-        self._name = name
+        self._storage = storage
+        self._source = source
+        self._folder = folder
 
     def __del__(self) -> None:
         os.close(self._descriptor)
@@ -202,12 +241,12 @@ class LocalFile:
                 rest = _after(views, got)
                 more = os.preadv(self._descriptor, rest, offset + got)
                 if more == 0:
-                    raise SourceChangedError(f"{self._name} became shorter while it was read")
+                    raise SourceChangedError(f"{self._name()} became shorter while it was read")
                 got += more
         except OSError as error:
             if error.errno == errno.ESTALE:  # NFS: the file was removed on its server
-                raise SourceChangedError(f"{self._name} is gone") from None
-            raise StoreUnreadableError(f"{self._name} cannot be read: {error.strerror}") from error
+                raise SourceChangedError(f"{self._name()} is gone") from None
+            raise StoreUnreadableError(f"{self._name()} cannot be read: {error.strerror}") from error
         # After the bytes, not before: what was read is what the identity names.
         self.check()
 
@@ -223,7 +262,10 @@ class LocalFile:
             or now.st_dev != pinned.device
             or not stat.S_ISREG(now.st_mode)
         ):
-            raise SourceChangedError(f"{self._name} was changed or replaced")
+            raise SourceChangedError(f"{self._name()} was changed or replaced")
+
+    def _name(self) -> str:
+        return self._storage._show(self._source)
 
 
 class _Walk:

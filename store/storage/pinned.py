@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from store.storage.base import Identity, OpenFile, Storage
+from store.turns import Turns
 
 
 class OpenFiles:
@@ -21,6 +22,7 @@ class OpenFiles:
         """At most `limit` files, each for at most about twice `seconds`."""
         self._limit = limit
         self._seconds = seconds
+        self.turns = Turns()  # at opening a file
         self._lock = threading.Lock()
         self._opened: deque[tuple[float, PinnedFile]] = deque()
         self._timer: threading.Timer | None = None
@@ -74,15 +76,18 @@ class PinnedFile:
         (self._file or self.open()).read_into(views, offset)
 
     def open(self) -> OpenFile:
-        """Open the file, and keep it open while others do not need the place.
+        """The open file; kept open while others do not need the place.
 
         Raises:
             SourceChangedError: it is no longer what was pinned.
             StoreUnreadableError: it may not be read.
         """
-        file = self._file = self._storage.open_file(self.source, self.identity)
-        self._open_files.opened(self)
-        return file
+        with self._open_files.turns.at(self):  # readers that come together, once: an open may take long
+            file = self._file
+            if file is None:
+                file = self._file = self._storage.open_file(self.source, self.identity)
+                self._open_files.opened(self)
+            return file
 
     def let_go(self) -> None:
         """Close the file once nobody reads it."""

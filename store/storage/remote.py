@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 from cachetools import LRUCache
 
@@ -100,16 +102,10 @@ class RemoteStorage:
             raise self.listings.missing(path)
         return Status(Kind.FOLDER, True, self.listings.folder_identity(path, [below[0].key], below))
 
-    def statuses(self, folder: str, paths: Sequence[str]) -> list[Status | StoreError]:
-        looks: list[Status | StoreError] = []
-        name = self.listings.of(folder)
-        self._status(name, folder)
-        for path in paths:
-            try:
-                looks.append(self._status(name, f"{folder}/{path}"))
-            except StoreError as error:
-                looks.append(error)
-        return looks
+    @contextmanager
+    def look_into(self, path: str) -> Iterator[RemoteFolder]:
+        name = self.listings.of(path)
+        yield RemoteFolder(self, path, name, self._status(name, path).identity)
 
     def read_small(self, path: str, limit: int) -> bytes:
         try:
@@ -241,6 +237,28 @@ class RemoteStorage:
             self.listings.changed(info)
             done = "gone" if isinstance(error, MissingObjectError) else "replaced"
             raise SourceChangedError(f"{shown} was {done} while it was read") from None
+
+
+@dataclass(frozen=True)
+class RemoteFolder:
+    """A folder whose listing is known."""
+
+    storage: RemoteStorage
+    path: str
+    name: NameListing  # which it is in
+    identity: Identity
+
+    def listing(self) -> list[tuple[str, Kind]]:
+        return self.storage.list_folder(self.path)
+
+    def statuses(self, paths: Sequence[str]) -> Sequence[Status | StoreError]:
+        looks: list[Status | StoreError] = []
+        for path in paths:
+            try:
+                looks.append(self.storage._status(self.name, f"{self.path}/{path}"))
+            except StoreError as error:
+                looks.append(error)
+        return looks
 
 
 class RemoteFile:

@@ -110,6 +110,21 @@ def test_default_mountpoint(start: Start, environment: dict[str, str], tmp_path:
             unmount_lazily(default)
 
 
+def test_default_mountpoint_where_the_project_was_cloned(environment: dict[str, str], tmp_path: Path) -> None:
+    """`git clone` in one's home makes ~/bentofs, which is not empty then."""
+    home = tmp_path / "home"
+    (home / "bentofs").symlink_to(ROOT)
+    mountpoint = home / "bentofs-mount"
+    try:
+        printed = run(home / "bentofs" / "scripts" / "start", env=environment, seconds=120).stdout
+        assert mountpoints(home) == [mountpoint]
+        unmount(printed, environment)
+        assert mountpoints(home) == []
+    finally:
+        if mountpoints(mountpoint):
+            unmount_lazily(mountpoint)
+
+
 def daemon_of(mountpoint: Path) -> int:
     """The process that serves a mount, found by its command line."""
     for folder in Path("/proc").glob("[0-9]*"):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import ROOT, home_of, make_model, mountpoints, unmount_lazily, wait_until
+from tests.harness import ROOT, ended, home_of, make_model, mountpoints, run, unmount_lazily, wait_until
 
 
 class Shell:
@@ -87,6 +87,24 @@ def test_mount_and_unmount(shell: Shell) -> None:
     assert [path.suffix for path in logs] == [".log"]
     assert "WARNING" not in logs[0].read_text()
     assert logs[0].parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_unmount_waits_for_a_daemon_that_another_session_started(shell: Shell, tmp_path: Path) -> None:
+    """Its state lies elsewhere, and its command line names the mountpoint in another way."""
+    (tmp_path / "link").symlink_to(tmp_path)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mount", "mount", "link/mnt", "--foreground"],
+        cwd=tmp_path,
+        env=shell.environment | {"XDG_STATE_HOME": str(tmp_path / "elsewhere"), "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.DEVNULL,
+    )
+    with ended(process):
+        wait_until(lambda: mountpoints(shell.mountpoint), 20, "mounted")
+        done = shell("unmount", shell.mountpoint)
+        # Nobody has waited for it, so that what has ended is still a process, but one that holds nothing.
+        assert (done.returncode, done.stderr) == (0, "")
+        assert Path(f"/proc/{process.pid}/stat").read_text().rpartition(") ")[2].startswith("Z")
+        assert process.wait(10) == 0
 
 
 def test_default_store_without_bentoml_home(shell: Shell) -> None:
@@ -166,10 +184,53 @@ def test_reasons_not_to_mount(shell: Shell, tmp_path: Path) -> None:
     assert not mountpoints(shell.mountpoint)
 
 
+def test_no_device(shell: Shell) -> None:
+    """In a container that was not given it."""
+    become_root = [] if os.geteuid() == 0 else ["--map-root-user"]
+    done = subprocess.run(
+        [
+            *("unshare", "--mount", *become_root, "sh", "-c", 'mount -t tmpfs none /dev && exec "$@"', "sh"),
+            *(sys.executable, "-m", "mount", "mount", shell.mountpoint),
+        ],
+        cwd=ROOT,
+        env=shell.environment,
+        stdin=subprocess.PIPE,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(r"bentofs: /dev/fuse is not there: load .* --cap-add SYS_ADMIN\n", done.stderr), done.stderr
+
+
+def test_interrupted_while_the_mount_comes_up(shell: Shell) -> None:
+    """Nothing comes up behind the user's back."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mount", "mount", str(shell.mountpoint)],
+        cwd=ROOT,
+        env=shell.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with ended(process):
+        (daemon,) = wait_until(lambda: daemons(shell.mountpoint), 20, "the daemon begins", interval=0.001)
+        os.kill(daemon, signal.SIGSTOP)
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=20)
+    assert (process.returncode, stdout, stderr.strip()) == (130, "", "bentofs: interrupted")
+    assert not daemons(shell.mountpoint)
+    assert not mountpoints(shell.mountpoint)
+
+
 def test_mounted_already_and_stale(shell: Shell) -> None:
     assert shell("mount", shell.mountpoint).returncode == 0
     assert "mounted at" in shell.refuses("mount", shell.mountpoint)
     (daemon,) = daemons(shell.mountpoint)
+    os.kill(daemon, signal.SIGSTOP)  # whoever looks at the mount itself would wait for ever
+    time.sleep(1.1)  # until the kernel has forgotten what it was told
+    assert "mounted at" in shell.refuses("mount", shell.mountpoint)
     os.kill(daemon, signal.SIGKILL)
     time.sleep(0.5)
     sentence = shell.refuses("mount", shell.mountpoint)
@@ -181,7 +242,7 @@ def test_mounted_already_and_stale(shell: Shell) -> None:
 
 
 def test_unmounting_what_is_in_use_or_not_mounted(shell: Shell) -> None:
-    assert "not" in shell.refuses("unmount", shell.mountpoint)
+    assert "nothing is mounted at" in shell.refuses("unmount", shell.mountpoint)
     assert shell("mount", shell.mountpoint).returncode == 0
     held = os.open(shell.mountpoint / "README.txt", os.O_RDONLY)
     assert "in use" in shell.refuses("unmount", shell.mountpoint)
@@ -190,6 +251,17 @@ def test_unmounting_what_is_in_use_or_not_mounted(shell: Shell) -> None:
     with pytest.raises(OSError, match="not connected"):
         os.close(held)
     assert not daemons(shell.mountpoint)
+
+
+def test_what_another_program_mounted_is_left_alone(shell: Shell) -> None:
+    run("bindfs", "--no-allow-other", shell.store, shell.mountpoint)
+    try:
+        assert "not ours, but of type fuse" in shell.refuses("unmount", shell.mountpoint)
+        assert "not ours, but of type fuse" in shell.refuses("unmount", "--lazy", shell.mountpoint)
+        assert "mounted at" in shell.refuses("mount", shell.mountpoint)
+        assert os.listdir(shell.mountpoint) == ["iris"]
+    finally:
+        run("fusermount", "-u", shell.mountpoint)
 
 
 def test_store_with_commas_and_spaces_is_no_mount_option(shell: Shell, tmp_path: Path) -> None:

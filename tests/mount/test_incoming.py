@@ -657,6 +657,72 @@ def test_two_writers_of_one_name(store: Path, mounted: Mount, tmp_path: Path) ->
     nothing_is_staged(mount)
 
 
+def test_two_who_write_to_one_file_are_told_why(store: Path, mounted: Mount, tmp_path: Path) -> None:
+    """By EBUSY or ECANCELED, and in words: beside the file, in the log, and in the record."""
+    mount = mounted(store)
+    content = made_tar(tmp_path, "m:v1").read_bytes()
+    target, note = mount.path / "incoming/m.tar", mount.path / "incoming/m.tar.error"
+
+    def last() -> tuple[str, str, str]:
+        receipt = imports(mount)[-1]
+        return receipt["file"], receipt["state"], receipt["error"]
+
+    # Both into the same file.
+    mount.expect_log("m.tar was not imported: two programs wrote to it at once", times=1)
+    one, other = (os.open(target, os.O_WRONLY | os.O_CREAT) for _ in range(2))
+    os.write(one, content)
+    os.write(other, content)
+    for descriptor in (one, other):
+        with pytest.raises(OSError, match="busy"):
+            os.close(descriptor)
+    assert "two programs wrote to it at once" in note.read_text()
+    assert last()[:2] == ("m.tar", "refused")
+    assert not (store / "m").exists()
+    # One of them begins it anew, and is imported.
+    mount.expect_log("m.tar was not imported: another program began the file anew", times=1)
+    one = os.open(target, os.O_WRONLY)
+    os.write(one, content[:512])
+    assert put(mount, "m.tar", content) == 0
+    assert not note.exists()
+    with pytest.raises(OSError, match="canceled") as caught:
+        os.close(one)
+    assert caught.value.errno == errno.ECANCELED
+    assert "another program began the file anew" in note.read_text()
+    assert [(r["state"], r["error"] and r["error"][:15]) for r in imports(mount)[-2:]] == [
+        ("interrupted", "another program"),
+        ("imported", None),
+    ]
+    # Removed by hand: the program learns it, and nothing lies about.
+    note.unlink()
+    one = os.open(target, os.O_WRONLY | os.O_CREAT)
+    os.write(one, content[:512])
+    target.unlink()
+    with pytest.raises(OSError, match="canceled"):
+        os.close(one)
+    assert in_incoming(mount) == []
+    assert last() == ("m.tar", "interrupted", "it was removed before it was imported")
+    mount.wait_for_log("m.tar was not imported: it was removed before it was imported")
+
+
+def test_a_folder_that_is_still_written_says_so(store: Path, mounted: Mount, tmp_path: Path) -> None:
+    mount = mounted(store)
+    folder = mount.path / "incoming/m"
+    run("cp", "-r", made(tmp_path, "m:v1"), folder)
+    mount.expect_log("m was not imported: a file in it is still being written", times=1)
+    with (folder / "more").open("wb", 0) as file:
+        file.write(b"more")
+        # A handle of ours would be closed, too, by what we start.
+        descriptor = os.open(folder, os.O_RDONLY)
+        with pytest.raises(OSError, match="busy"):
+            os.fsync(descriptor)
+        os.close(descriptor)
+    assert "still being written" in (mount.path / "incoming/m.error").read_text()
+    assert (imports(mount)[-1]["state"], imports(mount)[-1]["errno"]) == ("refused", "EBUSY")
+    run("sync", folder)
+    assert in_incoming(mount) == []
+    assert (store / "m/v1/more").read_bytes() == b"more"
+
+
 def staged_bytes(store: Path) -> int:
     return sum(path.stat().st_size for top in staged(area_of(store)) for path in top.rglob("*") if path.is_file())
 
@@ -701,6 +767,28 @@ def test_memory_is_bounded(store: Path, mounted: Mount, tmp_path: Path, pack: st
     assert peak_memory(mount.pid) < 120e6, f"{peak_memory(mount.pid):,}"
     run("cmp", model / "noise", store / "m/v1/noise", seconds=120)
     assert (store / "m/v1/zeros").stat().st_size == zeros << 20
+
+
+def test_archives_that_need_most_memory_take_turns(store: Path, mounted: Mount, tmp_path: Path) -> None:
+    """Each needs 64 MiB, as those of `xz -9` do. One that stalls keeps nobody waiting, and comes in later."""
+    mount = mounted(store)
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 64 << 20}]
+    uploads = {}
+    for number in range(3):
+        tag = f"m{number}:v1"
+        content = tar_with(member("zeros", bytes(70 << 20)), member("noise", os.urandom(1000)), tag=tag)
+        uploads[tag] = lzma.compress(content, filters=filters)
+    target, stalled = mount.path / "incoming/stalled", uploads.pop("m0:v1")
+    with slow_copy(target, tmp_path / "pipe") as feed:
+        feed.write(stalled[:-200])
+        wait_until(lambda: staged_bytes(store) > 60 << 20, 30, "it is staged while it arrives")
+        with ThreadPoolExecutor(2) as pool:
+            assert list(pool.map(lambda tag: put(mount, tag, uploads[tag]), uploads)) == [0] * 2
+        assert not (store / "m0").exists()
+        feed.write(stalled[-200:])
+    assert sorted(entry.name for entry in store.iterdir()) == [f"m{number}" for number in range(3)]
+    assert peak_memory(mount.pid) < 120e6, f"{peak_memory(mount.pid):,}"
+    nothing_is_staged(mount)
 
 
 # Folders.
@@ -839,6 +927,28 @@ def test_checksums(store: Path, mounted: Mount, tmp_path: Path, note: str, first
     assert "SHA-256" in (mount.path / "incoming" / f"{order[1]}.error").read_text()
     assert (store / "m/v1").exists() == (not first)
     nothing_is_staged(mount)
+    # With the right sums, the reason has gone; by a new file of them, or by an old one that is written anew.
+    (tmp_path / note).write_text(sums(archive, wrong=False))
+    for name in (note, archive.name):
+        assert cp(tmp_path / name, mount.path / "incoming").returncode == 0
+    assert in_incoming(mount) == [note]
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
+def test_checksums_of_folders_below(store: Path, mounted: Mount, tmp_path: Path, first: bool) -> None:
+    """As `find -type f | xargs sha256sum` makes them for a whole backup."""
+    mount = mounted(store)
+    backup, sums_file = tmp_path / "backup", tmp_path / "backup/SHA256SUMS"
+    for name in ("good", "bad"):
+        (backup / name).mkdir(parents=True)
+        made_tar(tmp_path, f"{name}:v1").rename(backup / name / "m.tar")
+    run("bash", "-c", "find . -name m.tar | xargs sha256sum --tag > SHA256SUMS", cwd=backup)
+    made_tar(tmp_path, "bad:v2").rename(backup / "bad/m.tar")
+    mount.expect_log("SHA-256", times=1)
+    order = [sums_file, backup / "good", backup / "bad"] if first else [backup / "good", backup / "bad", sums_file]
+    outcomes = [cp("-r", path, mount.path / "incoming").returncode for path in order]
+    assert outcomes == [0, 0, 1]
+    assert sorted(entry.name for entry in store.iterdir()) == (["good"] if first else ["bad", "good"])
 
 
 def test_checksums_as_the_mount_shows_them(store: Path, mounted: Mount, tmp_path: Path) -> None:

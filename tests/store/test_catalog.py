@@ -10,8 +10,8 @@ import pytest
 
 from store.catalog import ModelStore
 from store.errors import BadTagError, NotFoundError, StoreError, StoreUnreadableError
-from store.storage.base import Identity, Status
-from store.storage.local import LocalStorage
+from store.storage.base import Identity, Kind, Status
+from store.storage.local import LocalFolder, LocalStorage
 from store.tag import Tag
 from tests.harness import make_model, remove_model
 from tests.store.clock import Clock
@@ -190,6 +190,37 @@ class TestLatest:
         assert models().latest("iris") == "v1"
 
 
+class _SlowStorage(LocalStorage):
+    """A store in which each look takes long, without waiting."""
+
+    def __init__(self, root: str, clock: Clock) -> None:
+        super().__init__(root)
+        self._clock = clock
+        self.looks = 0
+
+    def look_into(self, path: str) -> LocalFolder:
+        self.looks += 1
+        self._clock.advance(0.01)
+        return super().look_into(path)
+
+
+def test_names_just_listed_are_not_looked_at_again(store: Path, clock: Clock) -> None:
+    """As `ls -l` asks; what happens meanwhile is seen in time."""
+    for number in range(42):
+        make_model(store, f"m{number:02}:v1")
+    storage = _SlowStorage(str(store), clock)
+    catalogue = ModelStore(storage)
+    names = catalogue.names()
+    looks = storage.looks
+    remove_model(store, "m00:v1")
+    for name in names:
+        assert catalogue.version_count(name) == 1
+    assert storage.looks == looks
+    clock.advance(0.8 - 0.42)  # what is believed longest leaves the kernel its second
+    with pytest.raises(NotFoundError):
+        catalogue.version_count("m00")
+
+
 class _CoarseStorage(LocalStorage):
     """A file system whose stamps count in seconds; all that a test does happens within one of them."""
 
@@ -198,12 +229,8 @@ class _CoarseStorage(LocalStorage):
     def status(self, path: str) -> Status:
         return self._coarse(path, super().status(path))
 
-    def statuses(self, folder: str, paths: Sequence[str]) -> list[Status | StoreError]:
-        looks = super().statuses(folder, paths)
-        return [
-            self._coarse(path, look) if isinstance(look, Status) else look
-            for path, look in zip(paths, looks, strict=True)
-        ]
+    def look_into(self, path: str) -> LocalFolder:
+        return _CoarseFolder(self, path)
 
     def _coarse(self, path: str, look: Status) -> Status:
         """Only what the catalogue keeps by its stamps: the folders of the store and of names, and `latest`."""
@@ -212,6 +239,22 @@ class _CoarseStorage(LocalStorage):
         is_recent = look.identity.mtime_ns > 10**18
         mtime_ns = self.second if is_recent else look.identity.mtime_ns
         return look._replace(identity=look.identity._replace(mtime_ns=mtime_ns, ctime_ns=self.second))
+
+
+class _CoarseFolder(LocalFolder):
+    def __init__(self, storage: _CoarseStorage, path: str) -> None:
+        super().__init__(storage, path, path)
+        self._coarse, self._name = storage._coarse, path
+
+    @property
+    def identity(self) -> Identity:
+        return self._coarse(self._name, Status(Kind.FOLDER, True, super().identity)).identity
+
+    def statuses(self, paths: Sequence[str]) -> Sequence[Status | StoreError]:
+        return [
+            self._coarse(path, look) if isinstance(look, Status) else look
+            for path, look in zip(paths, super().statuses(paths), strict=True)
+        ]
 
 
 class TestWithinOneTick:

@@ -107,6 +107,24 @@ def test_an_old_release_when_latest_names_it(store: Path, models: Looks) -> None
     assert _shown(models)
 
 
+@pytest.mark.parametrize("before", ["another model of this version", "a copy of the store", "somebody asked for it"])
+def test_an_old_release_that_latest_named_too_early(store: Path, models: Looks, before: str) -> None:
+    """A version that was removed by hand and is saved again; a copy in which `latest` comes first; BentoML's own `get`,
+    which writes `latest` anew when that names nothing, whatever is being saved."""
+    if before == "somebody asked for it":
+        folder = _old_release(store, "iris:v1", latest=True)
+        time.sleep(0.03)
+        (folder / "weights").write_bytes(b"still coming")
+    else:
+        (store / "iris").mkdir()
+        (store / "iris" / "latest").write_text("v1")
+        time.sleep(0.03)
+        folder = _old_release(store, "iris:v1")
+    assert not _shown(models)
+    (folder.parent / "latest").write_text("v1")
+    assert _shown(models)
+
+
 def test_an_old_release_of_another_version_after_a_quiet_minute(store: Path, models: Looks, clock: Clock) -> None:
     _old_release(store, "iris:v1")
     make_model(store, "iris:v2", latest=True)
@@ -135,6 +153,16 @@ def test_once_complete_it_stays_shown_while_nothing_changes(store: Path, models:
     assert _shown(models)
     make_model(store, "iris:v2", latest=True)
     assert (folder.parent / "latest").read_text() == "v2"
+    assert _shown(models)
+
+
+@pytest.mark.parametrize("changed", ["model.yaml", "sub/weights"])
+def test_once_complete_it_stays_shown_when_it_is_edited(store: Path, models: Looks, changed: str) -> None:
+    folder = _old_release(store, "iris:v1", latest=True)
+    assert _shown(models)
+    time.sleep(0.03)
+    with (folder / changed).open("ab") as file:
+        file.write(b"\n")
     assert _shown(models)
 
 

@@ -64,6 +64,20 @@ def test_closing_writes_what_is_pending(path: Path) -> None:
     index.close()
 
 
+def test_many_checksums_are_asked_for_at_once(path: Path) -> None:
+    index = Index(path)
+    for number in range(0, 2500, 2):
+        index.keep_checksum(_identity(number), number)
+    index.flush()
+    index.keep_checksum(_identity(7), 7)  # not written yet
+    index._write("INSERT OR REPLACE INTO checksums VALUES (?, ?)", [("1:100:2:3:4", "no number")])
+    wanted = [_identity(number) for number in range(2500)]
+    found = {_identity(number): number for number in range(2500) if (number % 2 == 0 or number == 7) and number != 100}
+    assert index.checksums(wanted) == found
+    assert index.checksums([]) == {}
+    index.close()
+
+
 def test_it_is_private(path: Path) -> None:
     before = os.umask(0)
     try:

@@ -6,6 +6,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -22,14 +23,18 @@ _CONTENT = random.Random(1).randbytes(1_000_000)
 
 
 class CountingStorage(LocalStorage):
-    """The real storage; counts the bytes that are read, and calls back before each read."""
+    """The real storage; counts opens and the bytes that are read, and calls back before each."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(str(root))
         self.bytes_read = 0
+        self.opens = 0
+        self.before_open: Callable[[], None] = lambda: None
         self.before_read: Callable[[], None] = lambda: None
 
     def open_file(self, source: str, identity: Identity) -> "_CountedFile":  # type: ignore[override]
+        self.opens += 1
+        self.before_open()
         return _CountedFile(self, super().open_file(source, identity))
 
 
@@ -93,7 +98,7 @@ def test_a_file_just_written_is_not_trusted_beyond_this_process(
     monkeypatch.setattr(time, "time_ns", lambda: now)
     index = Index(tmp_path / "cache" / "index.sqlite")
     Measurements(index).crc32(_pinned(storage, "fresh"))
-    served = MeasuredFile(Measurements(index), _pinned(storage, "fresh"))
+    served = MeasuredFile(Measurements(index), _pinned(storage, "fresh"), is_known=False)
     read_bytes(served, 0, 5)
     served.crc32()
     assert index.checksum(_pinned(storage, "fresh").identity) is None
@@ -145,7 +150,7 @@ def test_a_change_in_the_middle_is_an_error_and_nothing_is_kept(
     with pytest.raises(SourceChangedError):
         measurements.crc32(pinned)
     assert measurements.known_crc32(pinned.identity) is None
-    served = MeasuredFile(measurements, pinned)
+    served = MeasuredFile(measurements, pinned, is_known=False)
     with pytest.raises(SourceChangedError):
         served.crc32()
 
@@ -162,7 +167,6 @@ def test_many_threads_wait_for_one_measure(storage: CountingStorage, weights: Pa
         thread.join(30)
     assert found == [zlib.crc32(_CONTENT)] * 8
     assert storage.bytes_read == len(_CONTENT)
-    assert measurements._under_way == {}
     assert weights.exists()
 
 
@@ -171,7 +175,7 @@ class TestWhileServing:
 
     @pytest.mark.parametrize("order", ["forwards", "backwards", "shuffled", "twice"])
     def test_nothing_is_read_again(self, storage: CountingStorage, weights: Path, index: Index, order: str) -> None:
-        served = MeasuredFile(Measurements(index), _pinned(storage))
+        served = MeasuredFile(Measurements(index), _pinned(storage), is_known=False)
         offsets = list(range(0, len(_CONTENT), 50_000))
         if order == "backwards":
             offsets.reverse()
@@ -188,7 +192,7 @@ class TestWhileServing:
         assert weights.exists()
 
     def test_only_what_was_not_served_is_read(self, storage: CountingStorage, weights: Path, index: Index) -> None:
-        served = MeasuredFile(Measurements(index), _pinned(storage))
+        served = MeasuredFile(Measurements(index), _pinned(storage), is_known=False)
         read_bytes(served, 0, 400_000)
         read_bytes(served, 600_000, 100_000)
         storage.bytes_read = 0
@@ -202,14 +206,15 @@ class TestWhileServing:
         measurements = Measurements(index)
         measurements.crc32(_pinned(storage))
         monkeypatch.setattr("store.archive.checksum.crc32", lambda *_: pytest.fail("computed again"))
-        served = MeasuredFile(measurements, _pinned(storage))
+        served = MeasuredFile(measurements, _pinned(storage), is_known=True)
         assert read_bytes(served, 0, len(_CONTENT)) == _CONTENT
+        assert served.crc32() == zlib.crc32(_CONTENT)
         assert weights.exists()
 
     def test_bytes_before_and_after_a_change_are_never_mixed(
         self, storage: CountingStorage, weights: Path, index: Index
     ) -> None:
-        served = MeasuredFile(Measurements(index), _pinned(storage))
+        served = MeasuredFile(Measurements(index), _pinned(storage), is_known=False)
         read_bytes(served, 0, 500_000)
         with weights.open("r+b") as file:
             file.seek(700_000)
@@ -222,7 +227,7 @@ class TestWhileServing:
     def test_readers_and_askers_at_once(self, storage: CountingStorage, weights: Path, tmp_path: Path) -> None:
         for seed in range(20):
             measurements = Measurements(Index(tmp_path / f"{seed}" / "index.sqlite"))
-            served = MeasuredFile(measurements, _pinned(storage))
+            served = MeasuredFile(measurements, _pinned(storage), is_known=False)
             found: list[int] = []
 
             def read(served: MeasuredFile = served, seed: int = seed) -> None:
@@ -254,3 +259,14 @@ def test_few_files_stay_open_however_many_are_read(store: Path, storage: Countin
         for number, file in enumerate(files):
             assert read_bytes(file, 0, 3) == b"%03d" % number
             assert len(os.listdir("/proc/self/fd")) <= before + 11
+
+
+def test_readers_that_come_together_open_a_file_once(storage: CountingStorage, weights: Path) -> None:
+    """An open may take long, and a second one may wait for what the first reads."""
+    assert weights.exists()
+    storage.before_open = lambda: time.sleep(0.1)
+    file = _pinned(storage)
+    with ThreadPoolExecutor(8) as pool:
+        contents = list(pool.map(lambda offset: read_bytes(file, offset, 100), range(0, 800, 100)))
+    assert b"".join(contents) == _CONTENT[:800]
+    assert storage.opens == 1

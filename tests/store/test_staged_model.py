@@ -25,6 +25,7 @@ from store.errors import (
     UnsafeMemberError,
 )
 from store.model import ModelInfo
+from store.staged_file import KnownFiles, StagedFile, identity_of
 from store.staged_model import Limits, Staged, StagedModel
 from tests.harness import ROOT, ended, mountpoints, unmount_lazily, wait_until
 from tests.store.archive.unpacking import MODEL_YAML, look
@@ -251,14 +252,24 @@ def test_descriptors_are_closed(tmp_path: Path) -> None:
 
 
 def test_files_of_a_large_model_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("store.staged_model._FILES_KEPT", 50)
-    for count in (49, 50):
+    monkeypatch.setattr("store.staged_file._MEMORY", 50 * 700)
+    for count in (40, 60):
         model = StagedModel(str(tmp_path / "staged"))
         _write(model, "model.yaml", MODEL_YAML)
         for number in range(count):
             _write(model, str(number), bytes(70_000 if number % 10 else 10))
-        assert len(model.finish().files) == (50 if count == 49 else 0)
+        assert len(model.finish().files) == (41 if count == 40 else 0)
         model.discard()
+
+
+def test_what_is_known_of_files_is_bounded_in_bytes() -> None:
+    """Ten thousand files of ordinary names are kept; the longer the names, the fewer."""
+    file = StagedFile(1, "0" * 64, 1, identity_of(os.stat("/")))
+    for length, count, kept in ((40, 10_000, 10_000), (3000, 2_000, 2_000), (3000, 10_000, 0)):
+        known = KnownFiles()
+        for number in range(count):
+            known[f"{number:05}".ljust(length, "n")] = file
+        assert len(known.below("")) == kept
 
 
 def test_the_folder_must_be_new(tmp_path: Path) -> None:

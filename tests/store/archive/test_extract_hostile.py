@@ -18,9 +18,12 @@ from typing import Any
 import pytest
 import zstandard
 
+from store.archive.arriving import LITTLE_MEMORY, MOST_MEMORY
+from store.archive.pieces import read_bytes
+from store.archive.xz import index_and_footer
 from store.errors import BadModelError, DamagedArchiveError, StoreError, TooBigError, UnsafeMemberError
 from store.staged_model import Limits
-from tests.store.archive.unpacking import MODEL_YAML, ours, unpack
+from tests.store.archive.unpacking import MODEL_YAML, Trickling, ours, tree_of, unpack, unpacked
 
 
 def _tar(*members: tuple[tarfile.TarInfo, bytes], form: int = tarfile.PAX_FORMAT) -> bytes:
@@ -150,6 +153,14 @@ def test_links_multiply_only_so_far(tmp_path: Path) -> None:
     """Each folder holds ten links to the one before: 10**9 files, were they all made."""
     members = [_member("d0/file", b"x")]
     members += [_link(f"d{level}/{n}", f"../d{level - 1}") for level in range(1, 10) for n in range(10)]
+    with pytest.raises(TooBigError, match="links"):
+        unpack(_tar(_YAML, *members), tmp_path / "staged")
+
+
+def test_words_of_links_take_only_so_much_memory(tmp_path: Path) -> None:
+    """Ten thousand links are allowed, and names of thousands of characters; not both."""
+    folder = "/".join(["n" * 200] * 16)
+    members = [_link(f"{folder}/{number}", "t" * 4000) for number in range(2000)]
     with pytest.raises(TooBigError, match="links"):
         unpack(_tar(_YAML, *members), tmp_path / "staged")
 
@@ -467,6 +478,24 @@ def test_dictionaries_of_xz(tmp_path: Path, mib: int, outcome: str) -> None:
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": mib << 20}]
     (tmp_path / "x").write_bytes(lzma.compress(content, filters=filters))
     assert _outcome(tmp_path / "x") == outcome
+
+
+def test_a_later_block_of_xz_with_a_larger_dictionary() -> None:
+    """With the memory that the first block needs, the second one cannot be read: all is read once more."""
+    files: dict[str, bytes | None] = {"model.yaml": MODEL_YAML, "x.bin": os.urandom(500_000)}
+    content = ours("tar", files)
+    stream, records = b"", []
+    for part, mib in ((content[:300_000], 1), (content[300_000:], 32)):
+        filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": mib << 20}]
+        alone = lzma.compress(part, check=lzma.CHECK_CRC32, filters=filters)
+        index = len(alone) - 12 - 4 * (1 + int.from_bytes(alone[-8:-4], "little"))
+        stream += alone[12 if stream else 0 : index]
+        records.append(alone[index + 2 : -16].rstrip(b"\0"))
+    stream += b"".join(read_bytes(piece, 0, piece.length) for piece in index_and_footer(2, (records[0], 1), records[1]))
+    assert lzma.decompress(stream) == content
+    with Trickling(stream, 1) as arriving:
+        assert unpacked(arriving) == tree_of(files)
+    assert arriving.memory == [LITTLE_MEMORY, MOST_MEMORY]
 
 
 def test_windows_of_zstd(tmp_path: Path) -> None:

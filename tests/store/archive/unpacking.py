@@ -150,6 +150,7 @@ class Trickling:
         self._there = 0
         self._ended = False
         self.asked_for_length = False
+        self.memory: list[int] = []  # what was taken, one amount after another
         self._thread = threading.Thread(target=self._arrive, args=(content, random.Random(seed), longest))
 
     def __enter__(self) -> "Trickling":
@@ -189,6 +190,10 @@ class Trickling:
 
     def fileno(self) -> int:
         return self._file.fileno()
+
+    def take_memory(self, amount: int) -> int:
+        self.memory.append(amount)
+        return amount
 
 
 class Unseekable(io.RawIOBase):

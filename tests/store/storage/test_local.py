@@ -306,3 +306,35 @@ class TestPinned:
             storage = LocalStorage(str(store))
             with pytest.raises(StoreUnreadableError, match="file"):
                 storage.open_file("file", storage.status("file").identity)
+
+
+def test_a_folder_that_was_replaced_is_not_taken_for_the_one_in_which_a_file_is_open(store: Path, model: Path) -> None:
+    (model / "a").write_bytes(b"old a")
+    (model / "b").write_bytes(b"old b")
+    storage = LocalStorage(str(store))
+    old = {name: storage.status(f"iris/v1/{name}").identity for name in ("a", "b")}
+    first = storage.open_file("iris/v1/a", old["a"])
+    model.rename(store / "aside")
+    model.mkdir()
+    (model / "a").write_bytes(b"new a")
+    new = storage.status("iris/v1/a").identity
+    assert _read(storage.open_file("iris/v1/a", new), 5) == b"new a"
+    for name in ("a", "b"):
+        with pytest.raises(SourceChangedError):
+            storage.open_file(f"iris/v1/{name}", old[name])
+    assert _read(first, 5) == b"old a"
+
+
+def test_many_files_of_a_folder_are_opened_without_walking_to_it_again(
+    store: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(20):
+        (model / str(number)).write_bytes(b"x")
+    storage = LocalStorage(str(store))
+    identities = [storage.status(f"iris/v1/{number}").identity for number in range(20)]
+    walks: list[str] = []
+    walk = storage._open_folder
+    monkeypatch.setattr(storage, "_open_folder", lambda path: walks.append(path) or walk(path))
+    files = [storage.open_file(f"iris/v1/{number}", identity) for number, identity in enumerate(identities)]
+    assert len(files) == 20
+    assert walks == ["iris/v1"]

@@ -1,0 +1,148 @@
+"""Measuring a model while it is imported, so that its compressed archives are ready as soon as it is shown.
+
+Its large files are sampled, and compressed where that is worth it, as soon as each is written and while the next ones
+come; the small ones when all is there. What was learnt is kept once the model is in the store: renaming it there does
+not change its files' identities.
+
+Only what `stat` would wait for with `--compression auto`, which bounds it (`store.compression`).
+
+Threading: one thread stages a model and calls all of this, but `file`, which may be called from any; files are measured
+in a thread of their own.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from store.archive.chunks import ChunkMaker
+from store.archive.deflate import SMALL
+from store.archive.formats import Format
+from store.archives import Archives
+from store.compression import MAX_FILE, MAX_MODEL, Compression, is_compressed
+from store.errors import CancelledError, StoreError
+from store.index import ChunkSizes, Index, SizesRow
+from store.measure import MeasuredFile, Measurements
+from store.model import Model, in_archive_order
+from store.sizes import Sizes
+from store.staged_file import StagedFile
+from store.staged_model import Staged
+from store.storage.base import Identity
+from store.storage.local import LocalStorage
+from store.storage.pinned import OpenFiles, PinnedFile
+from store.storage.stamp import is_settled
+
+log = logging.getLogger(__name__)
+
+
+class StagedSizes:
+    """What is learnt of one model that is being staged."""
+
+    def __init__(self, index: Index, maker: ChunkMaker, kinds: Sequence[Format], path: str) -> None:
+        """`maker`: the one that will make the archives' chunks; `kinds`: of archives, to be ready; `path`: the folder
+        that the model is staged in."""
+        self._index = index
+        self._kinds = kinds
+        self._path = path
+        self._kept = _Kept()
+        self._sizes = Sizes(self._kept, maker, lambda _stamp_ns, _looked_at_ns: True)
+        self._measurements = Measurements(index)
+        self._storage = LocalStorage(path)
+        self._open_files = OpenFiles()
+        self._room = MAX_MODEL  # bytes that may still be compressed before it is known what else comes
+        self._written: queue.SimpleQueue[tuple[str, Identity] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._given_up = False
+        self._newest_ns: int | None = None  # ctime of a file, once all is measured
+
+    def file(self, path: str, file: StagedFile) -> None:
+        """A file is written, at this path below the folder."""
+        if self._given_up or not SMALL <= file.size <= min(MAX_FILE, self._room):
+            return
+        self._room -= file.size
+        self._written.put((path, file.identity))
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="measure-staged", daemon=True)
+            self._thread.start()
+
+    def finish(self, staged: Staged) -> None:
+        """All is written: wait until it is measured. What cannot be is left to whoever looks at it in the store."""
+        if self._thread is not None:
+            self._written.put(None)
+            self._thread.join()
+        if self._given_up:
+            return
+        try:
+            self._measure(staged)
+        except StoreError as error:
+            log.info("%s is not measured while it is imported: %s", staged.info.tag, error)
+        except Exception:
+            log.exception("%s could not be measured while it was imported", staged.info.tag)
+
+    def give_up(self) -> None:
+        """Nobody will want to know: it is in the store already, or refused."""
+        self._given_up = True
+        self._written.put(None)
+
+    def keep(self) -> None:
+        """The model is in the store: write what was learnt, unless files are so young that a change would not show."""
+        if self._newest_ns is not None and is_settled(self._newest_ns, time.time_ns()):
+            self._index.keep_chunk_sizes((*key, sizes) for key, sizes in self._kept.rows.items())
+
+    def _work(self) -> None:
+        while (written := self._written.get()) is not None and not self._given_up:
+            path, identity = written
+            file = PinnedFile(self._storage, self._open_files, path, identity)
+            try:
+                self._sizes.of_files([MeasuredFile(self._measurements, file, is_known=True)], forced=False)
+            except CancelledError:
+                return
+            except StoreError as error:  # changed since, by what else is in the archive
+                log.info("a file is not measured while its model is imported: %s", error)
+            except Exception:
+                log.exception("a file could not be measured while its model was imported")
+
+    def _measure(self, staged: Staged) -> None:
+        folder, name = os.path.split(staged.path)
+        storage = LocalStorage(folder)
+        found, newest_ns = storage.walk(name)
+        model = Model(staged.info, in_archive_order(found), newest_ns)
+        for entry in model.entries:
+            file = staged.files.get(entry.path)
+            if file is not None and file.identity == entry.identity:
+                self._measurements.trust_crc32(file.identity, file.crc32)
+        archives = Archives(storage, self._index, Compression.AUTO, sizes=self._sizes, measurements=self._measurements)
+        for kind in self._kinds:
+            archives.open(model, kind)
+        self._newest_ns = max(entry.identity.ctime_ns for entry in model.entries if entry.identity is not None)
+
+
+class _Kept:
+    """Sizes that are not in the index yet."""
+
+    def __init__(self) -> None:
+        self.rows: dict[tuple[str, str], ChunkSizes] = {}
+
+    def chunk_sizes(self, content: str, codec: str) -> ChunkSizes | None:
+        return self.rows.get((content, codec))
+
+    def keep_chunk_sizes(self, rows: Iterable[SizesRow]) -> None:
+        self.rows |= {(content, codec): sizes for content, codec, sizes in rows}
+
+    def forget_chunk_sizes(self, content: str, codec: str) -> None:
+        self.rows.pop((content, codec), None)
+
+
+def staged_sizes(index: Index, archives: Archives, formats: Sequence[Format]) -> Callable[[str], StagedSizes] | None:
+    """What measures a model that is staged in a folder, for these archives; None where nothing is to be measured.
+
+    Nothing is with `--compression always`, which compresses for minutes: imports do not wait for that.
+    """
+    kinds = [kind for kind in formats if kind.needs_checksums and is_compressed(kind, archives.compression)]
+    if archives.compression is not Compression.AUTO or not kinds:
+        return None
+    return lambda path: StagedSizes(index, archives.maker, kinds, path)
