@@ -10,11 +10,12 @@ import os
 import re
 import resource
 import select
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from mount.arguments import carrying, without_secrets
@@ -120,25 +121,26 @@ def start(arguments: Sequence[str], mountpoint: str) -> None:
     log_file = log_path(mountpoint)
     receiver, sender = os.pipe()
     arguments = [*arguments, "--ready-fd", str(sender)]
-    with open(log_file, "ab") as output:
-        begin = output.tell()
-        daemon = subprocess.Popen(
-            [sys.executable, "-m", "mount", *without_secrets(arguments)],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            cwd=log_file.parent,  # python -m looks for modules there, and nobody else may write to it
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | carrying(arguments),
-            start_new_session=True,
-            pass_fds=(sender,),
-        )
-    os.close(sender)
+    daemon: subprocess.Popen[bytes] | None = None
     ready = False
     try:
+        with _interrupts_held(), open(log_file, "ab") as output:
+            begin = output.tell()
+            daemon = subprocess.Popen(
+                [sys.executable, "-m", "mount", *without_secrets(arguments)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=log_file.parent,  # python -m looks for modules there, and nobody else may write to it
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | carrying(arguments),
+                start_new_session=True,
+                pass_fds=(sender,),
+            )
+            os.close(sender)
         ready = _await_ready(receiver)
     finally:
         os.close(receiver)
-        if not ready:  # also when interrupted: nothing is to come up behind the user's back
+        if daemon is not None and not ready:  # also when interrupted: nothing is to come up behind the user's back
             _end(daemon)
     if ready:
         return
@@ -146,7 +148,26 @@ def start(arguments: Sequence[str], mountpoint: str) -> None:
     # What libfuse and fusermount say bears no date; what the log says does.
     said = [line.removeprefix("bentofs: ") for line in lines if line.strip() and not line[0].isdigit()]
     reason = "; ".join(said[-4:]) or f"the daemon did not come up, see {log_file}"
-    raise CannotMountError(reason, max(1, daemon.returncode))
+    raise CannotMountError(reason, max(1, daemon.returncode if daemon is not None else 1))
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Within this, Ctrl-C waits: between a process that has begun and the name that it gets here, nobody would end
+    it."""
+    held = False
+
+    def hold(_number: int, _frame: object) -> None:
+        nonlocal held
+        held = True
+
+    before = signal.signal(signal.SIGINT, hold)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if held:
+        raise KeyboardInterrupt
 
 
 def _end(daemon: subprocess.Popen[bytes]) -> None:
