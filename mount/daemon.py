@@ -14,9 +14,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from mount.arguments import carrying, without_secrets
 from mount.detacher import Detacher
@@ -121,12 +122,34 @@ def start(arguments: Sequence[str], mountpoint: str) -> None:
     log_file = log_path(mountpoint)
     receiver, sender = os.pipe()
     arguments = [*arguments, "--ready-fd", str(sender)]
-    daemon: subprocess.Popen[bytes] | None = None
+    begin = log_file.stat().st_size if log_file.exists() else 0
+    daemon = None
     ready = False
+    # Ctrl-C waits until there is a daemon to end; one that is not known would come up behind the user's back.
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
     try:
-        with _interrupts_held(), open(log_file, "ab") as output:
-            begin = output.tell()
-            daemon = subprocess.Popen(
+        daemon = _begin(arguments, log_file, sender)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT,))
+        ready = _await_ready(receiver)
+    finally:
+        if daemon is not None and not ready:
+            _end(daemon)
+        os.close(receiver)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT,))
+    if ready:
+        return
+    lines = log_file.read_bytes()[begin:].decode(errors="replace").strip().splitlines()
+    # What libfuse and fusermount say bears no date; what the log says does.
+    said = [line.removeprefix("bentofs: ") for line in lines if line.strip() and not line[0].isdigit()]
+    reason = "; ".join(said[-4:]) or f"the daemon did not come up, see {log_file}"
+    raise CannotMountError(reason, max(1, daemon.returncode))
+
+
+def _begin(arguments: Sequence[str], log_file: Path, sender: int) -> subprocess.Popen[bytes]:
+    """The process of the daemon, which has `sender` to tell that it is ready."""
+    try:
+        with open(log_file, "ab") as output:
+            return subprocess.Popen(
                 [sys.executable, "-m", "mount", *without_secrets(arguments)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -136,38 +159,8 @@ def start(arguments: Sequence[str], mountpoint: str) -> None:
                 start_new_session=True,
                 pass_fds=(sender,),
             )
-            os.close(sender)
-        ready = _await_ready(receiver)
     finally:
-        os.close(receiver)
-        if daemon is not None and not ready:  # also when interrupted: nothing is to come up behind the user's back
-            _end(daemon)
-    if ready:
-        return
-    lines = log_file.read_bytes()[begin:].decode(errors="replace").strip().splitlines()
-    # What libfuse and fusermount say bears no date; what the log says does.
-    said = [line.removeprefix("bentofs: ") for line in lines if line.strip() and not line[0].isdigit()]
-    reason = "; ".join(said[-4:]) or f"the daemon did not come up, see {log_file}"
-    raise CannotMountError(reason, max(1, daemon.returncode if daemon is not None else 1))
-
-
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Within this, Ctrl-C waits: between a process that has begun and the name that it gets here, nobody would end
-    it."""
-    held = False
-
-    def hold(_number: int, _frame: object) -> None:
-        nonlocal held
-        held = True
-
-    before = signal.signal(signal.SIGINT, hold)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if held:
-        raise KeyboardInterrupt
+        os.close(sender)
 
 
 def _end(daemon: subprocess.Popen[bytes]) -> None:

@@ -77,8 +77,12 @@ class Delivery:
             raise NoSpaceError("there is no room left in the store's file system for the upload and the model in it")
 
     def begin(self, upload: Upload) -> None:
-        """The first bytes of an upload come: what was said of an earlier one of its name is no longer true."""
+        """The first bytes of an upload come: what was said of an earlier one of its name is no longer true. Nor is what
+        was said of itself, when whoever has it open goes on: a child of his that closed it only seemed to end it."""
         self.remove_note(upload.path)
+        if upload.refused_as and self._receipts.resume(upload.refused_as):
+            upload.receipt, upload.refused_as = upload.refused_as, None
+            return
         upload.receipt = self._receipts.begin(self._session.name, final_path(upload.path), upload.uid)
 
     def report(self, upload: Upload, *, is_whole: bool = False) -> None:
@@ -97,7 +101,7 @@ class Delivery:
             StoreError: why it could not be. What was staged is discarded.
         """
         try:
-            self._check_sums(path, ready)
+            self._check_sums(path, ready, upload.uid)
             outcome = self._importer.publish(ready, move_latest=self._may_move_latest(upload.uid, ready.tag))
         except BaseException as error:
             ready.discard()
@@ -117,7 +121,8 @@ class Delivery:
 
     def take_folder(self, path: str) -> str:
         """Take a folder out of the spool, to be staged where it is; its new place, which nobody reaches by a name."""
-        taken = os.path.join(self._session.new_importing_folder(), os.path.basename(path))
+        taken = os.path.join(self._session.new_importing_folder(), path)
+        os.makedirs(os.path.dirname(taken), 0o700, exist_ok=True)
         os.rename(self._at(path), taken)
         return taken
 
@@ -138,8 +143,7 @@ class Delivery:
             raise
         receipt = self._receipts.begin(self._session.name, path, uid)
         info = ready.staged.info
-        with suppress(OSError):  # it is empty, and goes when the mount ends
-            os.rmdir(os.path.dirname(taken))
+        _remove_around(taken, path)
         self._receipts.finish(
             receipt, _STATES[outcome], tag=str(info.tag), creation_time=info.creation_time.isoformat()
         )
@@ -172,7 +176,7 @@ class Delivery:
                 error=str(error),
                 errno=_errno_name(error),
             )
-        upload.receipt = None  # more bytes make another import
+        upload.refused_as, upload.receipt = upload.receipt, None
 
     def withdraw(self, upload: Upload) -> None:
         """An upload is not to be imported any more."""
@@ -189,7 +193,7 @@ class Delivery:
         """
         self.remove_note(path)
         folder = path.rpartition("/")[0]
-        for name, stated in self._read_sums(path).items():
+        for name, stated in self._read_sums(path, (uid, self._user)).items():
             imported = self._imported_as(f"{folder}/{name}" if folder else name)
             if imported is not None and imported.sha256 is None:
                 log.warning("%s is not compared with %s: its SHA-256 is not known", printable(name), printable(path))
@@ -241,8 +245,7 @@ class Delivery:
             free = f"{path}-{number}"
         os.makedirs(os.path.dirname(self._at(free)), exist_ok=True)
         os.rename(taken, self._at(free))
-        with suppress(OSError):
-            os.rmdir(os.path.dirname(taken))
+        _remove_around(taken, path)
 
     def _finish(self, upload: Upload, path: str, state: ReceiptState, ready: StagedImport) -> None:
         look = upload.taken or upload.status()
@@ -286,8 +289,9 @@ class Delivery:
         """One user's upload does not move the `latest` of a name that others brought in."""
         return uid == self._user or not self._importer.has_name(tag.name)
 
-    def _check_sums(self, path: str, ready: StagedImport) -> None:
-        """Compare with the checksums that came along before the file did."""
+    def _check_sums(self, path: str, ready: StagedImport, uid: int) -> None:
+        """Compare with the checksums that came along before the file did: its user's, or the owner's of the mount, as
+        anybody else could have it refused."""
         folders, name = path.split("/")[:-1], path.rpartition("/")[2]
         notes = [(f"{path}{CHECKSUM_SUFFIX}", name)]
         notes += [  # one further up names the folders below it, too
@@ -295,15 +299,16 @@ class Delivery:
             for depth in range(len(folders), -1, -1)
         ]
         for note, listed in notes:
-            stated = self._read_sums(note).get(listed)
+            stated = self._read_sums(note, (uid, self._user)).get(listed)
             if stated is not None and (ready.sha256 is None or stated != ready.sha256()):
                 raise DamagedArchiveError(f"it does not have the SHA-256 that {printable(note)} states: copy it again")
 
-    def _read_sums(self, path: str) -> dict[str, str]:
-        """What a file of checksums states, by name: lines as sha256sum writes them. Empty if there is none."""
+    def _read_sums(self, path: str, users: tuple[int, int]) -> dict[str, str]:
+        """What a file of checksums states, by name: lines as sha256sum writes them. Empty if there is none, or it is
+        somebody else's than the users'."""
         try:
             with open(self._at(path), "rb") as file:
-                content = file.read(_NOTE_LIMIT)
+                content = file.read(_NOTE_LIMIT) if os.fstat(file.fileno()).st_uid in users else b""
         except OSError as error:
             if error.errno not in _NO_SUMS:
                 log.warning(
@@ -328,6 +333,14 @@ class Delivery:
 
     def _at(self, path: str) -> str:
         return f"{self._session.spool}/{path}"
+
+
+def _remove_around(taken: str, path: str) -> None:
+    """Remove the folders around a folder that was taken from a path."""
+    for _ in path.split("/"):
+        taken = os.path.dirname(taken)
+        with suppress(OSError):  # they are empty, and go when the mount ends
+            os.rmdir(taken)
 
 
 def _errno_name(error: StoreError) -> str | None:

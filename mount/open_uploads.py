@@ -98,16 +98,15 @@ class OpenUploads:
         try:
             self._delivery.check_room(len(view) + upload.unread + _RESERVE)
             self._handles[number].last_change = upload.write(view, offset)
-            upload.failure = None
             if upload.receipt is None and upload.is_archive and upload.gone is None:
                 self._delivery.begin(upload)
             return len(view)
         except OSError as error:
-            upload.failure = error
+            upload.fail(error, offset)
             raise
         except StoreError as error:
             if isinstance(error, NoSpaceError):
-                upload.failure = error
+                upload.fail(error, offset)
             if upload.taken is None:
                 self._delivery.refuse(upload, upload.path, error)
             raise

@@ -22,8 +22,9 @@ from cachetools import LRUCache
 from mount.delivery import Delivery
 from mount.dropnames import is_on_its_way, may_be_archive, must_be_archive
 from mount.nodes import Attributes, inode_of
+from mount.runs import Slots
 from mount.tree import INCOMING
-from mount.upload import Slots, Upload
+from mount.upload import Upload
 from store.errors import CancelledError, NotFoundError
 from store.model import MODEL_YAML
 from store.text import printable

@@ -29,7 +29,8 @@ from store.tag import MAX_LENGTH, Tag, is_tag_part
 log = logging.getLogger(__name__)
 
 REFRESH = 0.4  # seconds for which a finding is believed without another look
-_LOOKING_SECONDS = 0.1  # how long a listing of all names may look into models
+_LOOKING_SECONDS = 0.1  # how long a listing of all names may look into models;
+_LOOKED_INTO = 2000  # of more names, so few would be that it is not worth the wait
 _WARNINGS_KEPT = 10_000  # so that each is said once
 _PREPARED = 200  # names about whose models all is asked together
 _ENTRIES_KEPT = 100_000  # files and folders, over all models whose listing is kept in memory
@@ -57,8 +58,8 @@ class ModelStore:
         """
         shown = []
         begun = time.monotonic()
-        deadline = begun + _LOOKING_SECONDS
         names = self._root_names()
+        deadline = begun + (_LOOKING_SECONDS if len(names) <= _LOOKED_INTO else 0)
         self.storage.prepare(names)
         for name in names:
             try:

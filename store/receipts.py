@@ -135,6 +135,15 @@ class Receipts:
 
         return self._run(insert) or 0
 
+    def resume(self, receipt: int) -> bool:
+        """An import that was REFUSED is RECEIVING again: its program goes on. False if it is not in the record."""
+        return bool(
+            self._write(
+                f"UPDATE receipts SET change={_NEXT_CHANGE}, state=?, ended=NULL, error=NULL, errno=NULL WHERE id=?",
+                (ReceiptState.RECEIVING.value, receipt),
+            )
+        )
+
     def progress(
         self, receipt: int, received: int, *, size: int | None = None, state: ReceiptState | None = None
     ) -> None:

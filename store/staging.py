@@ -35,6 +35,7 @@ import platformdirs
 
 from store.errors import StagingError, StoreError
 from store.intents import left_behind
+from store.model import MODEL_YAML
 from store.text import printable
 from store.writing import remove_tree, sync_path
 
@@ -211,7 +212,7 @@ class StagingArea:
                     _adopt(os.path.join(path, "spool"), session.spool)
                 with suppress(FileNotFoundError):
                     for number in os.listdir(os.path.join(path, "importing")):
-                        _adopt(os.path.join(path, "importing", number), session.spool)
+                        _put_back(os.path.join(path, "importing", number), session.spool)
                 remove_tree(os.path.join(path, "staged"))
                 with self.locked("area"):
                     lock.close()  # first: NFS and FUSE keep an open file in its folder
@@ -281,7 +282,7 @@ class Session:
         return os.path.join(self.staged, str(next(self._numbers)))
 
     def new_importing_folder(self) -> str:
-        """A new, empty folder in `importing`, for one uploaded folder."""
+        """A new, empty folder in `importing`, for one uploaded folder, at its path below the spool."""
         path = os.path.join(self.importing, str(next(self._numbers)))
         os.mkdir(path, 0o700)
         return path
@@ -321,6 +322,18 @@ def _adopt(dead: str, spool: str) -> None:
     _remove_empty(dead)
     for name in os.listdir(dead):
         os.rename(os.path.join(dead, name), os.path.join(spool, _free_name(spool, name)))
+    sync_path(spool)
+
+
+def _put_back(taken: str, spool: str) -> None:
+    """Move an uploaded folder to where it was in a spool: the folders around it are there already, or come with it."""
+    for name in os.listdir(taken):
+        path, there = os.path.join(taken, name), os.path.join(spool, name)
+        is_around = not os.path.lexists(os.path.join(path, MODEL_YAML)) and os.path.isdir(path)
+        if is_around and os.path.isdir(there) and not os.path.islink(there):
+            _put_back(path, there)
+        else:
+            os.rename(path, os.path.join(spool, _free_name(spool, name)))
     sync_path(spool)
 
 

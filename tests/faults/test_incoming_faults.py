@@ -340,6 +340,36 @@ def test_full_disk(small_disk: Path, mounted: Callable[..., Mounted], tmp_path: 
         bentoml_lists(store)
 
 
+def test_a_program_that_goes_on_after_a_failed_write(
+    small_disk: Path, mounted: Callable[..., Mounted], tmp_path: Path
+) -> None:
+    """It would leave a hole of zeros, which in a plain tar nothing tells from content."""
+    store = small_disk / "bentoml" / "models"
+    mount = mounted(store)
+    mount.expect_log("m.tar was not imported: .*room", times=1)
+    content = made_tar(tmp_path, "m:v1", {"w": os.urandom(1 << 20)}).read_bytes()
+    file = os.open(mount.path / "incoming/m.tar", os.O_WRONLY | os.O_CREAT)
+    try:
+        os.pwrite(file, content[: 256 << 10], 0)
+        fill(small_disk, 1 << 20)
+        with pytest.raises(OSError, match="No space left"):
+            os.pwrite(file, content[256 << 10 : 384 << 10], 256 << 10)
+        (small_disk / "filler").unlink()
+        wait_until(lambda: free(small_disk) > 70 << 20, 20, "there is room again")
+        for _ in range(2):
+            with pytest.raises(OSError, match="No space left"):
+                os.pwrite(file, content[384 << 10 :], 384 << 10)
+            os.pwrite(file, content[:1000], 0)  # which makes good nothing
+        with pytest.raises(OSError, match="No space left"):
+            os.close(os.dup(file))
+        assert contents(store) == {}
+        os.pwrite(file, content[256 << 10 : 384 << 10], 256 << 10)
+        os.pwrite(file, content[384 << 10 :], 384 << 10)
+    finally:
+        os.close(file)
+    same(tmp_path / "made/m/v1", store / "m/v1")
+
+
 def test_disk_that_fills_up_at_any_moment(small_disk: Path, mounted: Callable[..., Mounted], tmp_path: Path) -> None:
     """Whatever system call it is that fails."""
     store = small_disk / "bentoml" / "models"

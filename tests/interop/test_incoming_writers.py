@@ -82,6 +82,7 @@ def test_child_inherits_the_descriptor(drop: Drop) -> None:
             file.write(content[at : at + 50_000])
             subprocess.run(["true"], pass_fds=[file.fileno()], check=True, timeout=20)
     drop.check(upload)
+    check_one_import(drop, upload.name)
 
 
 def test_child_outlives_the_writer(drop: Drop) -> None:

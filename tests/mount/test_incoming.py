@@ -251,7 +251,10 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mounted]:
     base = tmp_path_factory.mktemp("strict")
     store = base / "bentoml" / "models"
     make_model(store, "good:v1", {"w": b"good"})
-    with Mounted(store, base / "mount", options=["--max-members", "100", "--max-expanded", "50M"]) as mounted:
+    options = ["--max-members", "100", "--max-expanded", "50M"]
+    with Mounted(
+        store, base / "mount", options=options, limit=900.0
+    ) as mounted:  # it lives as long as this module runs
         mounted.allow_log("was not imported")
         yield mounted
 

@@ -289,6 +289,24 @@ def test_another_users_upload_does_not_move_latest(
     assert (shared_store / "m/latest").read_text() == "v3"
 
 
+def test_checksums_of_another_user_refuse_nothing(mount: Callable[..., Mounted], shared: Path) -> None:
+    mounted = mount(*ALLOWED)
+    incoming = mounted.path / "incoming"
+    archive = readable(made_tar(shared, "m:v1"))
+    for note, user in (("m-v1.tar.sha256", NOBODY), ("SHA256SUMS", ANOTHER)):
+        (shared / note).write_text(f"{'0' * 64}  m-v1.tar\n")
+        assert as_user(user, "cp", readable(shared / note), incoming).returncode == 0
+    run("cp", archive, incoming)
+    # Its own user's, and the owner's, count.
+    (shared / "SHA256SUMS").write_text(f"{'0' * 64}  two.tar\n{'0' * 64}  three.tar\n")
+    run("rm", incoming / "SHA256SUMS")
+    run("cp", shared / "SHA256SUMS", incoming)
+    mounted.expect_log("SHA-256", times=2)
+    for user, name in ((NOBODY, "two.tar"), (0, "three.tar")):
+        done = as_user(user, "cp", archive, incoming / name)
+        assert "Bad message" in done.stderr
+
+
 def test_another_users_upload_is_refused_where_a_tag_is_taken(
     mount: Callable[..., Mounted], shared_store: Path, shared: Path
 ) -> None:

@@ -79,6 +79,20 @@ def test_the_course_of_an_import(path: Path) -> None:
     again.close()
 
 
+def test_a_refusal_that_was_not_final(path: Path) -> None:
+    receipts = Receipts(path)
+    number = receipts.begin("s", "m.zip", 0)
+    receipts.finish(number, ReceiptState.REFUSED, error="cut short", errno="EBADMSG")
+    assert receipts.resume(number)
+    (receipt,) = receipts.recent()
+    assert (receipt.state, receipt.ended, receipt.error, receipt.errno) == (ReceiptState.RECEIVING, None, None, None)
+    receipts.finish(number, ReceiptState.IMPORTED, tag="m:v1")
+    (receipt,) = receipts.recent()
+    assert (receipt.state, receipt.error) == (ReceiptState.IMPORTED, None)
+    assert not receipts.resume(number + 1)
+    receipts.close()
+
+
 def test_the_newest_success_answers_until_it_is_forgotten(path: Path) -> None:
     receipts = Receipts(path)
     _import(receipts, "iris.zip", mtime_ns=1, tag="iris:v1")

@@ -238,6 +238,33 @@ open(f"{place}/iris/model.yaml", "w").write("x")
     session.close()
 
 
+def test_a_folder_below_others_is_put_back_there(store: Path, area: StagingArea) -> None:
+    """Beside what is still there of the folders around it; one whose name has been taken since gets a number."""
+    _die(
+        store,
+        """
+for path in ("sub/deep/iris", "alone/iris", "taken"):
+    place = session.new_importing_folder()
+    os.makedirs(f"{place}/{path}")
+    open(f"{place}/{path}/model.yaml", "w").write("x")
+os.makedirs(f"{session.spool}/sub/deep")
+open(f"{session.spool}/sub/deep/other", "w").write("x")
+os.mkdir(f"{session.spool}/taken")
+open(f"{session.spool}/taken/w", "w").write("x")
+""",
+    )
+    session = area.open_session()
+    found = sorted(str(path.relative_to(session.spool)) for path in Path(session.spool).rglob("*") if path.is_file())
+    assert found == [
+        "alone/iris/model.yaml",
+        "sub/deep/iris/model.yaml",
+        "sub/deep/other",
+        "taken-2/model.yaml",
+        "taken/w",
+    ]
+    session.close()
+
+
 def test_a_living_session_is_left_alone(store: Path, area: StagingArea) -> None:
     doing = "open(session.spool + '/up', 'w').write('x'); os.mkdir(session.new_staged_path())"
     with other_process(_SESSION, store, doing) as process:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from mount.arriving import Arriving
 from mount.memory import DecoderMemory
-from mount.upload import Arriving
 from store.errors import CancelledError
 
 
