@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import functools
 import json
-import sys
 from collections import Counter
 
 import click
 from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
+from mount.columns import in_columns
 from mount.format_options import checked_formats, formats_option
 from mount.imports import follow_imports, show_imports
 from mount.store_options import (
@@ -42,21 +41,15 @@ from store.verify import Outcome, verify_model
 def list_command(store: Place, follow_links: bool, as_json: bool) -> None:
     """List the models of a store."""
     models = open_store(store, follow_links=follow_links)
-    found = list(models.models())
     if as_json:
-        click.echo(json.dumps([_described(model) for model in found], indent=2))
+        click.echo(json.dumps([_described(model) for model in models.models()], indent=2))
         return
-    table = Table(box=None, pad_edge=False)
-    table.add_column("Tag", no_wrap=True)
-    table.add_column("Size", justify="right")
-    table.add_column("Files", justify="right")
-    table.add_column("Module")
-    table.add_column("Created")
-    for model in found:
+    rows = [("Tag", "Size", "Files", "Module", "Created")]
+    for model in models.models():
         created = f"{model.info.creation_time:%Y-%m-%d %H:%M:%S}"
-        table.add_row(str(model.tag), decimal(model.size), str(model.file_count), printable(model.info.module), created)
-    # Whole lines for whoever reads them from a pipe.
-    Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 1000).print(table)
+        shown = printable(model.info.module)
+        rows.append((str(model.tag), decimal(model.size), str(model.file_count), shown, created))
+    click.echo("\n".join(in_columns(rows, right={1, 2})))
 
 
 @click.command(name="verify")

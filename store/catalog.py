@@ -13,6 +13,7 @@ import math
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from cachetools import LRUCache
@@ -169,18 +170,15 @@ class ModelStore:
     def models(self) -> Iterator[Model]:
         """All models that can be shown, by their tags in order; each as it is when its turn comes."""
         names = self.names()
-        for begin in range(0, len(names), _PREPARED):
-            group = names[begin : begin + _PREPARED]
-            self._prepare(group)
-            for name in group:
-                found = []
-                try:
-                    for version in self.versions(name):
-                        with suppress(StoreError):  # deleted just now, or named in the log by model()
-                            found.append(self.model(Tag(name, version)))
-                except StoreError as error:
-                    self._warn(name, f"{error}; {name} is left out")
-                yield from found
+        groups = [names[begin : begin + _PREPARED] for begin in range(0, len(names), _PREPARED)]
+        with ThreadPoolExecutor(1, thread_name_prefix="prepare") as ahead:
+            under_way = [ahead.submit(self._prepare, group) for group in groups[:1]]
+            for number, group in enumerate(groups):
+                under_way.pop().result()
+                # The next group is asked for while this one is looked at.
+                under_way += [ahead.submit(self._prepare, following) for following in groups[number + 1 : number + 2]]
+                for name in group:
+                    yield from self._models_of(name)
 
     def expire(self, name: str) -> None:
         """Have the next question about a name looked at anew; what is known still helps to judge what is found."""
@@ -204,6 +202,16 @@ class ModelStore:
                 raise NotFoundError(f"{name} has no models in {self.storage.location}")
             return Tag(name, latest)
         return Tag.parse(text)
+
+    def _models_of(self, name: str) -> list[Model]:
+        found = []
+        try:
+            for version in self.versions(name):
+                with suppress(StoreError):  # deleted just now, or named in the log by model()
+                    found.append(self.model(Tag(name, version)))
+        except StoreError as error:
+            self._warn(name, f"{error}; {name} is left out")
+        return found
 
     def _prepare(self, names: list[str]) -> None:
         """Questions about the models of these names are about to come."""

@@ -6,7 +6,6 @@ Threading: an `Exporter` may be used from any thread, for any number of exports 
 from __future__ import annotations
 
 import os
-from contextlib import closing
 from dataclasses import dataclass
 
 from store.archive.formats import BENTOMODEL, FORMATS, Format
@@ -16,7 +15,7 @@ from store.archives import Archives
 from store.catalog import ModelStore
 from store.compression import Compression
 from store.endpoints.base import Progress
-from store.endpoints.connect import open_target
+from store.endpoints.connect import Endpoints
 from store.endpoints.local import write_out
 from store.errors import BadLocationError
 from store.location import Location
@@ -81,6 +80,7 @@ class Exporter:
     def __init__(self, store: ModelStore, archives: Archives) -> None:
         self._store = store
         self._archives = archives
+        self._endpoints = Endpoints()
 
     def plan(self, tag: Tag, target: Location, format_name: str | None = None) -> Export:
         """What exporting a model to a target comes to, by BentoML's rules. The model is not looked at.
@@ -101,6 +101,10 @@ class Exporter:
         elif kind is BENTOMODEL and not target.path.endswith(kind.suffix) and not _is_special(target):
             target = target.at(target.path + kind.suffix)
         return Export(tag, kind, target)
+
+    def close(self) -> None:
+        """End connections that are kept for further exports."""
+        self._endpoints.close()
 
     def give_up(self) -> None:
         """End what is being measured: whoever waits for it gets CancelledError, now and later."""
@@ -135,7 +139,7 @@ class Exporter:
             refuse_if_stopped(stops)
             progress(count)
 
-        with closing(open_target(location, stops)) as target:
+        with self._endpoints.target(location, stops) as target:
             if export.format is None or archive is None:
                 target.write_folder(location.path, self._members(model), advance)
                 return Exported(export.tag, location.url, model.size, None)

@@ -9,14 +9,14 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from store.archive.arriving import ArrivingFile, WholeFile
 from store.archive.decode import Kind, kind_of
 from store.archive.target import Target
 from store.endpoints.base import CHUNK, Progress, Source
-from store.endpoints.connect import open_endpoint
+from store.endpoints.connect import Endpoints
 from store.errors import (
     BadLocationError,
     CancelledError,
@@ -78,6 +78,11 @@ class Fetcher:
         self._stops = stops
         self._session = session
         self._max_members = max_members
+        self._endpoints = Endpoints()
+
+    def close(self) -> None:
+        """End connections that are kept for further imports."""
+        self._endpoints.close()
 
     def fetch(
         self, location: Location, progress: Progress, format_name: str | None = None, expect: Progress | None = None
@@ -99,7 +104,7 @@ class Fetcher:
             if kinds is None or (format_name is None and os.path.isdir(location.path)):
                 return self._importer.stage_members(lambda target: _fill_from_disk(location.path, target, counted))
             return self._fetch_file(location, kinds, counted)
-        with closing(open_endpoint(location, self._stops)) as source:
+        with self._endpoints.endpoint(location, self._stops) as source:
             if kinds is None or (format_name is None and location.is_folder):
                 return self._importer.stage_members(lambda target: self._fill_from(source, location, target, counted))
             return self._fetch_object(source, location, kinds, counted)

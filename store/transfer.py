@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 
 from store.archives import Archives
 from store.catalog import ModelStore
@@ -110,7 +110,8 @@ def opened_exporter(
     archives = Archives(storage, index, compression or Compression.default(is_remote=place.is_remote))
     try:
         models = ModelStore(storage)
-        yield models, Exporter(models, archives)
+        with closing(Exporter(models, archives)) as exporter:
+            yield models, exporter
     finally:
         archives.close()
         index.close()
@@ -160,7 +161,8 @@ def opened_fetcher(
             publisher=publisher_for(storage, session, stops),
         )
         stack.callback(importer.close, _CLOSE_SECONDS)
-        yield Fetcher(importer, session, receipts, limits.members, stops)
+        with closing(Fetcher(importer, session, receipts, limits.members, stops)) as fetcher:
+            yield fetcher
 
 
 def _place(store: str | Place | None) -> Place:

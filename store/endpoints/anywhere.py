@@ -135,6 +135,11 @@ class AnyEndpoint:
         with told(self._at(path)), suppress(FileNotFoundError):
             self._fs.rm_file(self._path(path))
 
+    def remove_folder(self, path: str) -> None:
+        """Remove a folder if it is there, and empty."""
+        with suppress(OSError):
+            self._fs.rmdir(self._path(path))
+
     def close(self) -> None:
         """As `Source.close`."""
 

@@ -96,6 +96,7 @@ class Files(Protocol):
     def make_folder(self, path: str) -> None: ...
     def find(self, path: str) -> Iterator[tuple[str, Known | None]]: ...
     def remove(self, path: str) -> None: ...
+    def remove_folder(self, path: str) -> None: ...
 
 
 def write_files(files: Files, location: Location, members: Sequence[Member], progress: Progress) -> None:
@@ -104,19 +105,20 @@ def write_files(files: Files, location: Location, members: Sequence[Member], pro
     with suppress(RemoteNotFoundError):
         if next(files.find(base), None) is not None:
             raise TargetExistsError(f"{location.shown} is not empty: name a folder that is not there yet")
-    written: list[str] = []
+    undo: list[tuple[Callable[[str], None], str]] = []
     try:
         for member in [*members[1:], members[0]]:  # model.yaml is the first of an archive's members
             path = f"{base}/{member.path}" if base else member.path
             if member.is_folder:
+                undo.append((files.remove_folder, path))
                 files.make_folder(path)
             else:
-                written.append(path)
+                undo.append((files.remove, path))
                 files.write(path, member.content or Literal(b""), progress)
     except BaseException:
-        for path in reversed(written):
+        for remove, path in reversed(undo):
             try:
-                files.remove(path)
+                remove(path)
             except StoreError as error:
                 log.warning("%s of an export that failed could not be removed: %s", printable(path), error)
         raise

@@ -1,6 +1,11 @@
-"""Connect: the endpoint that a location names."""
+"""Connect: the endpoint that a location names, used again by whoever comes next to the same server: making one takes
+longer than sending a small archive."""
 
 from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from store.endpoints.base import Endpoint, Target
 from store.endpoints.local import LocalEndpoint
@@ -8,21 +13,67 @@ from store.errors import BadLocationError
 from store.location import Location
 from store.servers.stops import Stops
 
-
-def open_target(location: Location, stops: Stops = ()) -> Target:
-    """Where an export goes to; close it in the end. Errors as `open_endpoint`."""
-    return LocalEndpoint() if location.is_local else open_endpoint(location, stops)
+_KEPT = ("s3", "s3a", "ftp", "ftps", "sftp", "ssh")  # of which it is known that paths mean nothing to a connection
 
 
-def open_endpoint(location: Location, stops: Stops = ()) -> Endpoint:
-    """The server of a location; close it in the end. `stops`: once one is set, whatever it does ends soon.
+class Endpoints:
+    """Endpoints of many locations.
 
-    Libraries are loaded when they are needed: a command needs those of one protocol.
-
-    Raises:
-        BadLocationError: a package for its protocol is not installed, or a parameter has no meaning.
-        RemoteError: it cannot be reached.
+    Threading: any thread; an endpoint is lent to one at a time.
     """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._idle: list[tuple[Location, Stops, Endpoint]] | None = []  # None once they are closed
+
+    @contextmanager
+    def target(self, location: Location, stops: Stops = ()) -> Iterator[Target]:
+        """Where an export goes to, within this; errors as `endpoint`."""
+        if location.is_local:
+            yield LocalEndpoint()
+        else:
+            with self.endpoint(location, stops) as endpoint:
+                yield endpoint
+
+    @contextmanager
+    def endpoint(self, location: Location, stops: Stops = ()) -> Iterator[Endpoint]:
+        """The server of a location, within this. `stops`: once one is set, whatever it does ends soon.
+
+        Raises:
+            BadLocationError: a package for its protocol is not installed, or a parameter has no meaning.
+            RemoteError: it cannot be reached.
+        """
+        server = location.at("")
+        endpoint = self._take(server, stops) or _made(location, stops)
+        try:
+            yield endpoint
+        except BaseException:
+            endpoint.close()  # nobody knows what it is in the middle of
+            raise
+        with self._lock:
+            if self._idle is not None and location.protocol in _KEPT:
+                self._idle.append((server, stops, endpoint))
+                return
+        endpoint.close()
+
+    def close(self) -> None:
+        """End connections; those in use end with their use."""
+        with self._lock:
+            idle, self._idle = self._idle, None
+        for _, _, endpoint in idle or ():
+            endpoint.close()
+
+    def _take(self, server: Location, stops: Stops) -> Endpoint | None:
+        with self._lock:
+            for number, (of, stopped_by, endpoint) in enumerate(self._idle or ()):
+                if of == server and list(stopped_by) == list(stops) and self._idle is not None:
+                    del self._idle[number]
+                    return endpoint
+        return None
+
+
+def _made(location: Location, stops: Stops) -> Endpoint:
+    """A new endpoint. Libraries are loaded when they are needed: a command needs those of one protocol."""
     try:
         return _open(location, stops)
     except ImportError as error:

@@ -184,6 +184,15 @@ class FtpEndpoint:
 
         self._run(path, delete)
 
+    def remove_folder(self, path: str) -> None:
+        """Remove a folder if it is there, and empty."""
+
+        def remove(ftp: ftplib.FTP) -> None:
+            with suppress(ftplib.error_perm):
+                ftp.rmd(self._path(path))
+
+        self._run(path, remove)
+
     def close(self) -> None:
         """As `Source.close`."""
         if self._connection is not None:

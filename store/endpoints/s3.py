@@ -112,6 +112,9 @@ class S3Endpoint:
         """Remove an object if it is there."""
         self._ask("delete_object", path)
 
+    def remove_folder(self, path: str) -> None:
+        """Nothing: S3 has no folders."""
+
     def close(self) -> None:
         """As `Source.close`."""
         self._client.close()

@@ -146,6 +146,15 @@ class SftpEndpoint:
 
         self._run(path, remove)
 
+    def remove_folder(self, path: str) -> None:
+        """Remove a folder if it is there, and empty."""
+
+        def remove(sftp: paramiko.SFTPClient) -> None:
+            with suppress(OSError):
+                sftp.rmdir(self._path(path))
+
+        self._run(path, remove)
+
     def close(self) -> None:
         """As `Source.close`."""
         self._drop()

@@ -65,6 +65,7 @@ class Failure(enum.Enum):
 
 def failure_of(error: BaseException) -> Failure:
     """Of what kind an exception is."""
+    error = _meant(error)
     status, code, _ = _answer(error)
     names = {kind.__name__ for kind in type(error).__mro__}
     if isinstance(error, ftplib.Error):
@@ -97,6 +98,7 @@ def code_of(error: BaseException) -> str:
 
 def reason_of(error: BaseException, secrets: Iterable[str] = ()) -> str:
     """What an exception says, in one line, without the secrets."""
+    error = _meant(error)
     status, code, told = _answer(error)
     if code:
         name = "" if code == str(status) else f" {code}"
@@ -108,6 +110,14 @@ def reason_of(error: BaseException, secrets: Iterable[str] = ()) -> str:
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, "***")
     return printable(text)[:_MAX_REASON]
+
+
+def _meant(error: BaseException) -> BaseException:
+    """fsspec says of a web server that cannot be reached that there is no such file, and names the cause."""
+    cause = error.__cause__
+    if isinstance(error, FileNotFoundError) and cause is not None and failure_of(cause) is Failure.PASSING:
+        return cause
+    return error
 
 
 def _of_ftp(error: ftplib.Error) -> Failure:

@@ -10,6 +10,9 @@ Threading: any thread; each request has a connection to itself.
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import hmac
 import http.client
 import ssl
 import threading
@@ -19,8 +22,6 @@ from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
-from botocore.auth import S3SigV4Auth
-from botocore.awsrequest import AWSRequest
 from botocore.httpsession import get_cert_path
 from botocore.utils import get_environ_proxies
 
@@ -28,6 +29,7 @@ _CHUNK = 256 << 10  # bytes taken from a connection at a time
 _IDLE_SECONDS = 15.0  # after which a connection is not used again: servers close them
 _CREDENTIALS_SECONDS = 60.0  # for which they are believed; they are made anew minutes before they expire
 _SIGNED_BY = "AWS4-HMAC-SHA256 Credential="
+_NO_BODY = hashlib.sha256().hexdigest()
 _BUSY = (408, 429)
 _PLAIN = {
     "amz-sdk-invocation-id",
@@ -40,6 +42,9 @@ _PLAIN = {
     "x-amz-date",
     "x-amz-security-token",
 }
+
+
+_PORTS = {"http": 80, "https": 443}
 
 
 class Manner(NamedTuple):
@@ -83,6 +88,8 @@ class S3Ranges:
         """`credentials`: gives those of now, as botocore has them, or None; `certificates`: a file with the authorities
         that are believed, None for the usual ones; the times as of `store.servers.s3_client.S3Client`."""
         self._manner = manner
+        parts = urlsplit(manner.address)
+        self._host = parts.netloc.removesuffix(f":{_PORTS[parts.scheme]}")
         self._ask_for_credentials = credentials
         self._connect_seconds = connect_seconds
         self._silence_seconds = silence_seconds
@@ -182,10 +189,10 @@ class S3Ranges:
             if time.monotonic() - since < _IDLE_SECONDS:
                 return connection, False
             connection.close()
-        parts = urlsplit(self._manner.address)
+        host = urlsplit(self._manner.address).netloc
         if self._context is not None:
-            return http.client.HTTPSConnection(parts.netloc, timeout=self._connect_seconds, context=self._context), True
-        return http.client.HTTPConnection(parts.netloc, timeout=self._connect_seconds), True
+            return http.client.HTTPSConnection(host, timeout=self._connect_seconds, context=self._context), True
+        return http.client.HTTPConnection(host, timeout=self._connect_seconds), True
 
     def _keep(self, connection: http.client.HTTPConnection) -> None:
         with self._lock:
@@ -195,9 +202,24 @@ class S3Ranges:
         connection.close()
 
     def _signed(self, path: str, headers: dict[str, str], credentials: Any) -> dict[str, str]:
-        request = AWSRequest("GET", self._manner.address + path, headers=headers)
-        S3SigV4Auth(credentials, "s3", self._manner.region).add_auth(request)
-        return dict(request.headers.items())
+        """The headers with those of AWS's signature, version 4. The library's own takes longer than all the rest."""
+        now = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        headers["Host"] = self._host
+        headers["X-Amz-Date"] = now
+        headers["X-Amz-Content-SHA256"] = _NO_BODY
+        if credentials.token:
+            headers["X-Amz-Security-Token"] = credentials.token
+        signed = sorted((name.lower(), value) for name, value in headers.items() if name != "User-Agent")
+        names = ";".join(name for name, _ in signed)
+        request = "\n".join(["GET", path, "", *(f"{name}:{value}" for name, value in signed), "", names, _NO_BODY])
+        scope = f"{now[:8]}/{self._manner.region}/s3/aws4_request"
+        digest = hashlib.sha256(request.encode()).hexdigest()
+        key = _signing_key(credentials.secret_key, scope)
+        signature = hmac.digest(key, f"AWS4-HMAC-SHA256\n{now}\n{scope}\n{digest}".encode(), "sha256").hex()
+        headers["Authorization"] = (
+            f"{_SIGNED_BY}{credentials.access_key}/{scope}, SignedHeaders={names}, Signature={signature}"
+        )
+        return headers
 
     def _credentials_now(self) -> Any:
         with self._credentials_lock:
@@ -205,6 +227,14 @@ class S3Ranges:
             if self._credentials is None or now - self._credentials[0] > _CREDENTIALS_SECONDS:
                 self._credentials = now, self._ask_for_credentials()
             return self._credentials[1]
+
+
+@functools.lru_cache(16)
+def _signing_key(secret: str, scope: str) -> bytes:
+    key = f"AWS4{secret}".encode()
+    for part in scope.split("/"):
+        key = hmac.digest(key, part.encode(), "sha256")
+    return key
 
 
 def _received(answer: http.client.HTTPResponse, size: int, deadline: float) -> bytearray:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import os
 import threading
+import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -68,11 +70,18 @@ class Listings:
         """`ttl`: seconds for which a listing is believed."""
         self._objects = objects
         self._patience = patience
+        self._ttl = ttl
         self._device = _number(objects.location)
         self._lock = threading.Lock()  # guards what follows, never held while asking
         self._names: TTLCache[str, NameListing] = TTLCache(_OBJECTS_KEPT, ttl, getsizeof=_weight)
         self._roots: TTLCache[str, RootListing] = TTLCache(1, ttl)
         self._turns = Turns()
+        # What the keys of the names begin with that were last listed together; and how many were listed alone, since
+        # when.
+        self._begins: set[str] = set()
+        self._begin_length = 0
+        self._alone = 0
+        self._alone_since = -math.inf
 
     def of(self, path: str) -> NameListing:
         """The listing of the name that a path lies in.
@@ -90,12 +99,7 @@ class Listings:
                 with self._lock:
                     known = self._names.get(name)
                 if known is None:
-                    objects: list[ObjectInfo] = []
-                    for page in self._pages(f"{name}/"):
-                        objects += page
-                        if len(objects) > _OBJECTS_OF_NAME:
-                            raise BadModelError(f"{self.show(name)} holds more than {_OBJECTS_OF_NAME:,} objects")
-                    known = self._keep(name, objects)
+                    known = self._list_with_others(name) or self._list(name)
         if not known.objects:
             raise self.missing(name)
         return known
@@ -139,7 +143,13 @@ class Listings:
             unknown = [name for name in names if name not in self._names]
         if len(unknown) <= 1:
             return
-        groups = [(f"{name}/", [name]) for name in unknown] if len(unknown) <= _FEW else self._groups(unknown)
+        if len(unknown) <= _FEW:
+            groups = [(f"{name}/", [name]) for name in unknown]
+        else:
+            groups = self._groups(unknown)
+            with self._lock:
+                self._begins = {begin for begin, group in groups if len(group) > 1}
+                self._begin_length = max(map(len, self._begins), default=0)
         with ThreadPoolExecutor(_LISTERS, thread_name_prefix="listing") as listers:
             for done in [listers.submit(self._list_group, *group) for group in groups]:
                 try:
@@ -187,8 +197,34 @@ class Listings:
             groups.setdefault(name[:length], []).append(name)
         return [(f"{group[0]}/" if len(group) == 1 else begin, group) for begin, group in groups.items()]
 
-    def _list_group(self, begin: str, names: list[str]) -> None:
-        """List all names of a group, and others that are among them: they may be asked for next."""
+    def _list(self, name: str) -> NameListing:
+        objects: list[ObjectInfo] = []
+        for page in self._pages(f"{name}/"):
+            objects += page
+            if len(objects) > _OBJECTS_OF_NAME:
+                raise BadModelError(f"{self.show(name)} holds more than {_OBJECTS_OF_NAME:,} objects")
+        return self._keep(name, objects)
+
+    def _list_with_others(self, name: str) -> NameListing | None:
+        """The listing of a name, along with those that were listed together with it before, if many are asked for one
+        by one: as when a walk through all takes longer than a listing is believed."""
+        now = time.monotonic()
+        with self._lock:
+            if now - self._alone_since > self._ttl:
+                self._alone, self._alone_since = 0, now
+            self._alone += 1
+            begin = name[: self._begin_length]
+            if self._alone <= _FEW or begin not in self._begins:
+                return None
+        is_done = self._list_group(begin, [name])
+        with self._lock:
+            if not is_done:
+                self._begins.discard(begin)
+            return self._names.get(name)
+
+    def _list_group(self, begin: str, names: list[str]) -> bool:
+        """List all names of a group, and others that are among them: they may be asked for next. False: there is too
+        much to know at once, and nothing is kept."""
         found: dict[str, list[ObjectInfo]] = {name: [] for name in names}
         count = 0
         for page in self._pages(begin):
@@ -197,10 +233,11 @@ class Listings:
                 if slash:
                     found.setdefault(name, []).append(info)
             count += len(page)
-            if count > _OBJECTS_KEPT:  # too much to know at once: each one when it is asked for
-                return
+            if count > _OBJECTS_KEPT:
+                return False
         for name, below in found.items():
             self._keep(name, below)
+        return True
 
     def _pages(self, prefix: str) -> Iterator[list[ObjectInfo]]:
         try:

@@ -137,3 +137,20 @@ def test_an_import_that_is_interrupted(shell: Shell, store: Path, proxies: Calla
     assert [json.loads(line)["state"] for line in shell("imports", "--json").splitlines()] == ["interrupted"]
     unfinished = shell.bucket.server.unfinished_uploads(shell.bucket.name)
     assert not [key for key in unfinished if key.startswith(shell.bucket.prefix)]
+
+
+def test_many_small_transfers_share_connections(shell: Shell, store: Path, proxies: Callable[[int], Proxy]) -> None:
+    tags = [f"m-{number}:v1" for number in range(12)]
+    for tag in tags:
+        make_model(store, tag, {"w": tag.encode()})
+    proxy = proxies(shell.bucket.server.port)
+    shell.environment |= shell.bucket.environment(proxy.endpoint)
+    base = f"s3://{shell.bucket.name}/{shell.bucket.prefix}-exported/"
+    assert shell("export", "--all", base, "--format", "tar", store=str(store)).count(" -> ") == len(tags)
+    assert proxy.connections <= 6, "of two jobs, each with one connection or a few"
+    before = proxy.connections
+    urls = [f"{base}{tag.replace(':', '-')}.tar" for tag in tags]
+    (shell.base / "other").mkdir()
+    assert shell("import", *urls, store=str(shell.base / "other")).count(": imported") == len(tags)
+    assert proxy.connections - before <= 12
+    subprocess.run(["diff", "-r", str(store), str(shell.base / "other")], check=True)

@@ -131,9 +131,12 @@ def test_nothing_is_left_of_an_export_that_failed(server: S3Server, bucket: str,
 
             with pytest.raises(KeyboardInterrupt):
                 exporter.run(plan, fail)
-            (model / "weights.bin").write_bytes(os.urandom(_LARGE + 1))
+
+            def change(_size: int) -> None:
+                (model / "weights.bin").write_bytes(os.urandom(_LARGE + 1))
+
             with pytest.raises(SourceChangedError):
-                exporter.run(plan, lambda _count: None)
+                exporter.run(plan, lambda _count: None, expect=change)
             assert server.unfinished_uploads(bucket) == []
             assert server.content(bucket, "there.tar") == b"the old one"
             assert list(server.keys(bucket)) == ["there.tar"]

@@ -99,6 +99,16 @@ def test_many_at_once(shell: Shell) -> None:
     shell.succeeds("export", "iris:v1", "iris:v2", "two/", "--format", "folder")
     assert sorted(os.listdir(shell.base / "two")) == ["iris-v1", "iris-v2"]
     assert "several models" in shell.fails(2, "export", "iris:v1", "iris:v2", "file.zip")
+    # Of one model, --all makes what it makes of several.
+    one = shell.base / "one"
+    make_model(one, "iris:v1", {"x": b"1"})
+    for options in ([], ["--format", "folder"]):
+        shell.succeeds("export", "--all", "of-one", "--store", one, *options)
+    assert sorted(os.listdir(shell.base / "of-one")) == ["iris-v1", "iris-v1.bentomodel"]
+    (shell.base / "missing").mkdir()
+    said = shell("export", "no:v1", "iris:v1", "missing/", "--json")
+    assert [json.loads(line).get("status", 0) for line in sorted(said.stdout.splitlines())] == [3, 0]
+    assert os.listdir(shell.base / "missing") == ["iris-v1.bentomodel"]
 
 
 def test_standard_input_and_output(shell: Shell) -> None:

@@ -9,8 +9,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import ReadOnlyCredentials
 
 from store.location import Location
 from store.servers.s3_client import S3Client, etag_of
@@ -45,6 +49,27 @@ def test_what_is_not_plain_is_left_to_the_library(url: str, headers: dict[str, s
 def test_proxies_are_left_to_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     assert manner_of("k", "http://h:9/b/k", _PLAIN) is None
+
+
+@pytest.mark.parametrize("token", [None, "a/session+token=="])
+@pytest.mark.parametrize("address", ["http://127.0.0.1:9000", "https://b.s3.eu-west-3.amazonaws.com", "https://h:443"])
+def test_signed_as_the_library_signs(token: str | None, address: str) -> None:
+    credentials = ReadOnlyCredentials("AK", "secret/with+signs", token)
+    ranges = S3Ranges(
+        Manner(address, "/b/", "eu-west-3"), lambda: credentials,
+        certificates=None, connect_seconds=1, silence_seconds=1,
+    )  # fmt: skip
+    path = f"/b/{quote('a b/c+d%', safe='/~')}"
+    given = {"Range": "bytes=0-99", "User-Agent": "bentofs", "If-Match": '"abc-2"'}
+    ours = ranges._signed(path, dict(given), credentials)
+    request = AWSRequest("GET", address + path, headers=given)
+    signer = S3SigV4Auth(credentials, "s3", "eu-west-3")
+    request.context["timestamp"] = ours["X-Amz-Date"]
+    for name in ("X-Amz-Date", "X-Amz-Content-SHA256", *(["X-Amz-Security-Token"] if token else [])):
+        request.headers[name] = ours[name]
+    text = signer.string_to_sign(request, signer.canonical_request(request))
+    signer._inject_signature_to_request(request, signer.signature(text, request))
+    assert ours["Authorization"] == request.headers["Authorization"]
 
 
 @pytest.fixture(params=["seaweed", "rclone"])

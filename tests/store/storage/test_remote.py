@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import fsspec
 import pytest
+from cachetools import TTLCache
 
 from store.catalog import ModelStore
 from store.errors import (
@@ -25,7 +26,7 @@ from store.errors import (
 )
 from store.storage.base import Entry, Kind
 from store.storage.manifest import Manifest
-from store.storage.objects import ObjectInfo, TransientError
+from store.storage.objects import Listing, ObjectInfo, TransientError
 from store.storage.place import Place
 from store.storage.remote import RemoteStorage
 from store.tag import Tag
@@ -90,6 +91,38 @@ def test_many_names_at_once(bucket: Bucket) -> None:
     together.prepare(names)
     for name in names:
         assert together.list_folder(name) == alone.list_folder(name), name
+
+
+def test_a_walk_that_takes_longer_than_a_listing_is_believed(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not take a round trip for each name from then on."""
+    names = [f"m-{number:02}" for number in range(60)]
+    for name in names:
+        bucket.put(f"{name}/v1/model.yaml", b"")
+    storage = opened(bucket, ttl=600.0)
+    storage.prepare(names)
+    bucket.put("m-50/v2/model.yaml", b"")
+    asked = []
+    list_objects = storage.objects.list_objects
+
+    def counted(prefix: str, **more: str) -> Listing:
+        asked.append(prefix)
+        return list_objects(prefix, **more)
+
+    def expire() -> None:
+        monkeypatch.setattr(storage.listings, "_names", TTLCache(1000, 600.0))
+        asked.clear()
+
+    monkeypatch.setattr(storage.objects, "list_objects", counted)
+    expire()
+    for name in names:
+        assert len(storage.list_folder(name)) == (2 if name == "m-50" else 1)
+    assert asked[:2] == ["m-00/", "m-01/"], "a few one by one"
+    assert len(asked) < 20
+    monkeypatch.setattr("store.storage.listings._OBJECTS_KEPT", 5)
+    expire()
+    for name in names:
+        assert storage.list_folder(name)
+    assert len(asked) == len(names) + 6, "of what is too much each group is tried once"
 
 
 @pytest.mark.parametrize("path", ["a/../../x", "./x", "a//b", "../x", "a\0b"])
