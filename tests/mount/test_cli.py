@@ -217,11 +217,16 @@ def test_interrupted_while_the_mount_comes_up(shell: Shell) -> None:
     )
     with ended(process):
         (daemon,) = wait_until(lambda: daemons(shell.mountpoint), 20, "the daemon begins", interval=0.001)
-        os.kill(daemon, signal.SIGSTOP)
-        process.send_signal(signal.SIGINT)
-        stdout, stderr = process.communicate(timeout=20)
+        try:
+            os.kill(daemon, signal.SIGSTOP)
+            process.send_signal(signal.SIGINT)
+            stdout, stderr = process.communicate(timeout=20)
+        finally:
+            left = daemons(shell.mountpoint)
+            for one in left:
+                os.kill(one, signal.SIGKILL)
     assert (process.returncode, stdout, stderr.strip()) == (130, "", "bentofs: interrupted")
-    assert not daemons(shell.mountpoint)
+    assert not left
     assert not mountpoints(shell.mountpoint)
 
 
