@@ -1,7 +1,8 @@
 """S3Ranges: ranges of objects in S3, fetched in the thread that wants them, into the memory where they are to stay.
 
 The library takes milliseconds of the processor for a request, and copies each byte several times. So it is asked for
-the first object only. How it sent that request, where to and how signed, is learnt, and further ones are sent alike.
+the first object only. How it sent that request, where to and how signed, is learnt, and further ones are sent alike,
+signed by its signer.
 What is not plain is left to the library: other headers or signatures, proxies. So is every answer that is not bytes,
 which has one place where it is understood.
 
@@ -10,9 +11,6 @@ Threading: any thread; each request has a connection to itself.
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import hmac
 import http.client
 import ssl
 import threading
@@ -22,6 +20,8 @@ from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
 from botocore.httpsession import get_cert_path
 from botocore.utils import get_environ_proxies
 
@@ -29,7 +29,6 @@ _CHUNK = 256 << 10  # bytes taken from a connection at a time
 _IDLE_SECONDS = 15.0  # after which a connection is not used again: servers close them
 _CREDENTIALS_SECONDS = 60.0  # for which they are believed; they are made anew minutes before they expire
 _SIGNED_BY = "AWS4-HMAC-SHA256 Credential="
-_NO_BODY = hashlib.sha256().hexdigest()
 _BUSY = (408, 429)
 _PLAIN = {
     "amz-sdk-invocation-id",
@@ -42,9 +41,6 @@ _PLAIN = {
     "x-amz-date",
     "x-amz-security-token",
 }
-
-
-_PORTS = {"http": 80, "https": 443}
 
 
 class Manner(NamedTuple):
@@ -88,8 +84,6 @@ class S3Ranges:
         """`credentials`: gives those of now, as botocore has them, or None; `certificates`: a file with the authorities
         that are believed, None for the usual ones; the times as of `store.servers.s3_client.S3Client`."""
         self._manner = manner
-        parts = urlsplit(manner.address)
-        self._host = parts.netloc.removesuffix(f":{_PORTS[parts.scheme]}")
         self._ask_for_credentials = credentials
         self._connect_seconds = connect_seconds
         self._silence_seconds = silence_seconds
@@ -131,7 +125,7 @@ class S3Ranges:
         try:
             if answer.status >= 500 or answer.status in _BUSY:
                 raise ConnectionError(f"the server answers {answer.status} {answer.reason}")
-            if answer.status not in (200, 206):
+            if answer.status not in (200, 206) or not _begins_at(start, answer.headers.get("Content-Range", "")):
                 return None
             content = _received(answer, end - start, deadline)
             is_over = answer.isclosed() and not answer.length and not answer.will_close
@@ -201,25 +195,11 @@ class S3Ranges:
                 return
         connection.close()
 
-    def _signed(self, path: str, headers: dict[str, str], credentials: Any) -> dict[str, str]:
-        """The headers with those of AWS's signature, version 4. The library's own takes longer than all the rest."""
-        now = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        headers["Host"] = self._host
-        headers["X-Amz-Date"] = now
-        headers["X-Amz-Content-SHA256"] = _NO_BODY
-        if credentials.token:
-            headers["X-Amz-Security-Token"] = credentials.token
-        signed = sorted((name.lower(), value) for name, value in headers.items() if name != "User-Agent")
-        names = ";".join(name for name, _ in signed)
-        request = "\n".join(["GET", path, "", *(f"{name}:{value}" for name, value in signed), "", names, _NO_BODY])
-        scope = f"{now[:8]}/{self._manner.region}/s3/aws4_request"
-        digest = hashlib.sha256(request.encode()).hexdigest()
-        key = _signing_key(credentials.secret_key, scope)
-        signature = hmac.digest(key, f"AWS4-HMAC-SHA256\n{now}\n{scope}\n{digest}".encode(), "sha256").hex()
-        headers["Authorization"] = (
-            f"{_SIGNED_BY}{credentials.access_key}/{scope}, SignedHeaders={names}, Signature={signature}"
-        )
-        return headers
+    def _signed(self, path: str, headers: Mapping[str, str], credentials: Any) -> dict[str, str]:
+        """The headers with the library's signature."""
+        request = AWSRequest("GET", self._manner.address + path, headers=headers)
+        S3SigV4Auth(credentials, "s3", self._manner.region).add_auth(request)
+        return dict(request.headers.items())
 
     def _credentials_now(self) -> Any:
         with self._credentials_lock:
@@ -227,14 +207,6 @@ class S3Ranges:
             if self._credentials is None or now - self._credentials[0] > _CREDENTIALS_SECONDS:
                 self._credentials = now, self._ask_for_credentials()
             return self._credentials[1]
-
-
-@functools.lru_cache(16)
-def _signing_key(secret: str, scope: str) -> bytes:
-    key = f"AWS4{secret}".encode()
-    for part in scope.split("/"):
-        key = hmac.digest(key, part.encode(), "sha256")
-    return key
 
 
 def _received(answer: http.client.HTTPResponse, size: int, deadline: float) -> bytearray:
@@ -253,6 +225,11 @@ def _received(answer: http.client.HTTPResponse, size: int, deadline: float) -> b
     view.release()
     del content[received:]
     return content
+
+
+def _begins_at(start: int, answered: str) -> bool:
+    """Whether the bytes of an answer with this `Content-Range`, empty if there is none, are those from `start` on."""
+    return answered.startswith(f"bytes {start}-") if answered else start == 0
 
 
 def _quoted(key: str) -> str:

@@ -9,12 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import pytest
-from botocore.auth import S3SigV4Auth
-from botocore.awsrequest import AWSRequest
-from botocore.credentials import ReadOnlyCredentials
 
 from store.location import Location
 from store.servers.s3_client import S3Client, etag_of
@@ -49,27 +45,6 @@ def test_what_is_not_plain_is_left_to_the_library(url: str, headers: dict[str, s
 def test_proxies_are_left_to_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     assert manner_of("k", "http://h:9/b/k", _PLAIN) is None
-
-
-@pytest.mark.parametrize("token", [None, "a/session+token=="])
-@pytest.mark.parametrize("address", ["http://127.0.0.1:9000", "https://b.s3.eu-west-3.amazonaws.com", "https://h:443"])
-def test_signed_as_the_library_signs(token: str | None, address: str) -> None:
-    credentials = ReadOnlyCredentials("AK", "secret/with+signs", token)
-    ranges = S3Ranges(
-        Manner(address, "/b/", "eu-west-3"), lambda: credentials,
-        certificates=None, connect_seconds=1, silence_seconds=1,
-    )  # fmt: skip
-    path = f"/b/{quote('a b/c+d%', safe='/~')}"
-    given = {"Range": "bytes=0-99", "User-Agent": "bentofs", "If-Match": '"abc-2"'}
-    ours = ranges._signed(path, dict(given), credentials)
-    request = AWSRequest("GET", address + path, headers=given)
-    signer = S3SigV4Auth(credentials, "s3", "eu-west-3")
-    request.context["timestamp"] = ours["X-Amz-Date"]
-    for name in ("X-Amz-Date", "X-Amz-Content-SHA256", *(["X-Amz-Security-Token"] if token else [])):
-        request.headers[name] = ours[name]
-    text = signer.string_to_sign(request, signer.canonical_request(request))
-    signer._inject_signature_to_request(request, signer.signature(text, request))
-    assert ours["Authorization"] == request.headers["Authorization"]
 
 
 @pytest.fixture(params=["seaweed", "rclone"])
@@ -189,9 +164,11 @@ def serving(answer: Answer, context: ssl.SSLContext | None = None) -> Iterator[i
         server.server_close()
 
 
-def answering(status: int, content: bytes, length: int | None = None) -> Answer:
+def answering(status: int, content: bytes, length: int | None = None, *, of_range: str = "") -> Answer:
     def answer(handler: http.server.BaseHTTPRequestHandler) -> None:
         handler.send_response(status)
+        if of_range:
+            handler.send_header("Content-Range", of_range)
         handler.send_header("Content-Length", str(len(content) if length is None else length))
         handler.end_headers()
         handler.wfile.write(content)
@@ -247,6 +224,23 @@ def test_answers_that_are_short_or_to_be_understood() -> None:
     for status in (301, 400, 403, 404, 412):
         with serving(answering(status, b"<Error/>")) as port:
             assert ranges_at(port).fetch("k", 0, 100, etag="", seconds=5) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "of_range", "is_taken"),
+    [
+        (206, "bytes 5-9/10", True),
+        (200, "bytes 5-9/10", True),  # as rclone has it
+        (206, "bytes 0-4/10", False),
+        (206, "", False),
+        (200, "", False),  # a server that knows no ranges
+    ],
+)
+def test_bytes_of_another_place_are_not_taken(status: int, of_range: str, is_taken: bool) -> None:
+    with serving(answering(status, b"x" * 5, of_range=of_range)) as port:
+        ranges = ranges_at(port)
+        assert (ranges.fetch("k", 5, 10, etag="", seconds=5) is not None) == is_taken
+        ranges.close()
 
 
 def test_who_a_server_is_is_checked(tmp_path: Path) -> None:
