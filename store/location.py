@@ -14,8 +14,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from fsspec.registry import known_implementations
-
 from store.errors import BadLocationError
 from store.text import printable
 
@@ -26,7 +24,6 @@ _LOCAL = (
     "tar",
     "zip",
 )  # BentoML takes the last three for the first, from its PyFilesystem days
-_PROTOCOLS = frozenset(known_implementations) | {"ftps"}
 _HARMLESS = (
     "acl",
     "anon",
@@ -208,8 +205,11 @@ def _texts_in(value: object) -> Iterator[str]:
 def _known(protocol: str) -> str:
     if protocol in _LOCAL:
         return "file"
-    if protocol not in _PROTOCOLS:
-        names = ", ".join(sorted(_PROTOCOLS))
+    from fsspec.registry import known_implementations  # takes a while to load, and most stores are on this machine
+
+    known = {*known_implementations, "ftps"}
+    if protocol not in known:
+        names = ", ".join(sorted(known))
         raise BadLocationError(f"{printable(protocol)!r} is no protocol that is known here; there are {names}")
     return protocol
 
