@@ -21,6 +21,7 @@ from pathlib import Path
 
 from mount.arguments import carrying, without_secrets
 from mount.detacher import Detacher
+from mount.heap import give_memory_back
 from mount.incoming import IncomingSettings, open_incoming
 from mount.measurer import Measurer
 from mount.operations import Operations
@@ -65,7 +66,7 @@ def serve(settings: Settings, ready: Callable[[], None]) -> None:
         CannotMountError: libfuse would not; it has said why on standard error.
         StagingError: there is no place for `incoming/`.
     """
-    from mount.session import Session, block_signals, give_memory_back  # loads libfuse, which may not be installed
+    from mount.session import Session, block_signals  # loads libfuse, which may not be installed
 
     block_signals()
     give_memory_back()

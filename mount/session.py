@@ -58,13 +58,6 @@ def block_signals() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
 
 
-def give_memory_back() -> None:
-    """Have glibc return large blocks to the system when they are freed. By itself it keeps more and more of them, for
-    each thread; compressed chunks are such blocks, libfuse's buffers (128 KiB) are not."""
-    mmap_threshold = -3  # malloc.h
-    ctypes.CDLL(None).mallopt(mmap_threshold, 192 << 10)
-
-
 class Session:
     """One mount, from `run` until it is unmounted."""
 

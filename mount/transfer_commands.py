@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from mount.heap import share_memory
 from mount.jobs import Job, Report, run_jobs
 from mount.progress import Task
 from mount.store_options import KeyValue, compression_for, compression_option, staging_option, store_options
@@ -75,6 +76,7 @@ def export_command(
     The extension says in which format, or --format does. A folder gets <name>-<version>.<extension>.
     """
     _log_to_stderr()
+    share_memory()
     tags, path = _tags_and_path(arguments, everything)
     to_stdout = path == "-"
     stop = threading.Event()
@@ -136,6 +138,7 @@ def import_command(
     An archive beside which a <file>.sha256 lies is compared with that.
     """
     _log_to_stderr()
+    share_memory()
     if sources.count("-") > 1:
         raise click.UsageError("there is only one standard input")
     stop = threading.Event()
