@@ -1,40 +1,33 @@
 """Delivery: what becomes of an upload that is whole: a model of the store, or a refusal with its reason.
 
-Keeps the record of imports (`store.receipts`), the notes beside refused uploads, and the checksums that came along.
+Keeps the record of imports (`store.receipts`) and the notes beside refused uploads.
 Knows no FUSE. Threading: any thread.
 """
 
 from __future__ import annotations
 
 import errno
-import functools
 import itertools
 import logging
 import os
-import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from mount.dropnames import CHECKSUM_SUFFIX, CHECKSUMS, ERROR_SUFFIX, final_path
+from mount.dropnames import ERROR_SUFFIX, final_path
 from mount.errors import errno_of
 from mount.upload import Upload
+from mount.uploaded_sums import UploadedSums
 from store.archive.arriving import ArrivingFile
-from store.archive.digest import ArchiveDigest
 from store.errors import DamagedArchiveError, NoSpaceError, StoreError
 from store.importing import Importer, StagedImport
 from store.publish import Outcome
-from store.receipts import Receipt, Receipts, ReceiptState
+from store.receipts import Receipts, ReceiptState
 from store.staging import Session
-from store.sums import read_sums
 from store.tag import Tag
 from store.text import printable
 
 log = logging.getLogger(__name__)
 
-_NO_SUMS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
-_DIGEST_SECONDS = 60.0  # how long a file of checksums waits for the SHA-256 of what it is of
-_NOTE_LIMIT = 1 << 20  # bytes of a file of checksums that are read
 _STATES = {
     Outcome.IMPORTED: ReceiptState.IMPORTED,
     Outcome.UNCHANGED: ReceiptState.UNCHANGED,
@@ -46,7 +39,12 @@ class Delivery:
     """Imports for one `incoming/`."""
 
     def __init__(
-        self, session: Session, importer: Importer, receipts: Receipts, imported: Callable[[Tag], None]
+        self,
+        session: Session,
+        importer: Importer,
+        receipts: Receipts,
+        sums: UploadedSums,
+        imported: Callable[[Tag], None],
     ) -> None:
         """`imported` is told of each model that is new in the store."""
         self._imported = imported
@@ -54,17 +52,7 @@ class Delivery:
         self._importer = importer
         self._receipts = receipts
         self._user = os.geteuid()
-        self._lock = threading.Lock()
-        self._digests: dict[int, ArchiveDigest] = {}  # by receipt: still in the making
-
-    def close(self, seconds: float) -> None:
-        """Wait so long at most until the SHA-256s of what was imported are made; what is missing then stays unknown."""
-        until = time.monotonic() + seconds
-        with self._lock:
-            digests = list(self._digests.values())
-        for digest in digests:
-            if not digest.wait(max(0.0, until - time.monotonic())):
-                digest.stop()
+        self._sums = sums
 
     def stage(self, arriving: ArrivingFile) -> StagedImport:
         """As `Importer.stage`."""
@@ -101,7 +89,7 @@ class Delivery:
             StoreError: why it could not be. What was staged is discarded.
         """
         try:
-            self._check_sums(path, ready, upload.uid)
+            self._sums.check(path, ready, upload.uid)
             outcome = self._importer.publish(ready, move_latest=self._may_move_latest(upload.uid, ready.tag))
         except BaseException as error:
             ready.discard()
@@ -186,24 +174,17 @@ class Delivery:
             upload.receipt = None
 
     def check_note(self, path: str, uid: int) -> None:
-        """Compare the checksums in a file that was copied in with what was imported before it.
+        """A file of checksums was copied in: compare it with what was imported before it.
 
         Raises:
             DamagedArchiveError: something else was imported than what they are of.
         """
         self.remove_note(path)
-        folder = path.rpartition("/")[0]
-        for name, stated in self._read_sums(path, (uid, self._user)).items():
-            imported = self._imported_as(f"{folder}/{name}" if folder else name)
-            if imported is not None and imported.sha256 is None:
-                log.warning("%s is not compared with %s: its SHA-256 is not known", printable(name), printable(path))
-            elif imported is not None and imported.sha256 != stated:
-                error = DamagedArchiveError(
-                    f"{printable(name)} was imported, but it is not the file that {printable(path)} is of: its SHA-256 "
-                    f"is {imported.sha256}"
-                )
-                self.say_why(path, error, uid)
-                raise error
+        try:
+            self._sums.check_imported(path, uid)
+        except DamagedArchiveError as error:
+            self.say_why(path, error, uid)
+            raise
 
     def answer(self, path: str) -> tuple[int, int, int] | None:
         """Size, mtime (ns) and user of an upload that was imported under this path, while its model exists."""
@@ -253,9 +234,7 @@ class Delivery:
         if not receipt:
             receipt = self._receipts.begin(self._session.name, path, upload.uid)
         if ready.digest is not None:
-            with self._lock:
-                self._digests[receipt] = ready.digest
-            ready.digest.when_ended(functools.partial(self._digested, receipt))
+            self._sums.await_digest(receipt, ready.digest)
         info = ready.staged.info
         self._receipts.finish(
             receipt,
@@ -267,55 +246,9 @@ class Delivery:
             creation_time=info.creation_time.isoformat(),
         )
 
-    def _digested(self, receipt: int, sha256: str | None) -> None:
-        if sha256 is None:
-            log.info("the SHA-256 of an upload that was imported was not made: the mount ends, or it cannot be read")
-        else:
-            self._receipts.set_sha256(receipt, sha256)
-        with self._lock:
-            self._digests.pop(receipt, None)
-
-    def _imported_as(self, path: str) -> Receipt | None:
-        """What was imported under this path, once its SHA-256 is made."""
-        imported = self._receipts.answer(path)
-        with self._lock:
-            digest = self._digests.get(imported.id) if imported is not None else None
-        if digest is None:
-            return imported
-        digest.wait(_DIGEST_SECONDS)
-        return self._receipts.answer(path)
-
     def _may_move_latest(self, uid: int, tag: Tag) -> bool:
         """One user's upload does not move the `latest` of a name that others brought in."""
         return uid == self._user or not self._importer.has_name(tag.name)
-
-    def _check_sums(self, path: str, ready: StagedImport, uid: int) -> None:
-        """Compare with the checksums that came along before the file did: its user's, or the owner's of the mount, as
-        anybody else could have it refused."""
-        folders, name = path.split("/")[:-1], path.rpartition("/")[2]
-        notes = [(f"{path}{CHECKSUM_SUFFIX}", name)]
-        notes += [  # one further up names the folders below it, too
-            ("/".join([*folders[:depth], CHECKSUMS]), "/".join([*folders[depth:], name]))
-            for depth in range(len(folders), -1, -1)
-        ]
-        for note, listed in notes:
-            stated = self._read_sums(note, (uid, self._user)).get(listed)
-            if stated is not None and (ready.sha256 is None or stated != ready.sha256()):
-                raise DamagedArchiveError(f"it does not have the SHA-256 that {printable(note)} states: copy it again")
-
-    def _read_sums(self, path: str, users: tuple[int, int]) -> dict[str, str]:
-        """What a file of checksums states, by name: lines as sha256sum writes them. Empty if there is none, or it is
-        somebody else's than the users'."""
-        try:
-            with open(self._at(path), "rb") as file:
-                content = file.read(_NOTE_LIMIT) if os.fstat(file.fileno()).st_uid in users else b""
-        except OSError as error:
-            if error.errno not in _NO_SUMS:
-                log.warning(
-                    "%s cannot be read, so that nothing is compared with it: %s", printable(path), error.strerror
-                )
-            return {}
-        return read_sums(content, os.path.basename(path).removesuffix(CHECKSUM_SUFFIX))
 
     def say_why(self, path: str, error: StoreError, uid: int) -> None:
         """Say in the log, and in a note beside it, why what a user copied in is no model."""

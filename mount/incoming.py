@@ -11,6 +11,7 @@ from mount.dropbox import DropBox
 from mount.housekeeping import Housekeeping
 from mount.measurer import Measurer
 from mount.spool import Spool
+from mount.uploaded_sums import UploadedSums
 from store.catalog import ModelStore
 from store.digests import Digests
 from store.errors import StoreError
@@ -68,7 +69,8 @@ class Incoming:
         )
         # What was uploaded would have to be fetched again; its checksums lie in its manifest.
         measure = (lambda _tag: None) if is_remote else measurer.measure
-        self._delivery = delivery = Delivery(self._session, self._importer, self._receipts, measure)
+        self._sums = UploadedSums(self._session.spool, self._receipts)
+        delivery = Delivery(self._session, self._importer, self._receipts, self._sums, measure)
         self._spool = Spool(self._session.spool, delivery)
         self.dropbox = DropBox(self._spool, delivery, settings.mode)
         self._housekeeping = Housekeeping(self._spool, self.dropbox.folders, delivery, settings.settle_seconds)
@@ -82,7 +84,7 @@ class Incoming:
         if not is_quiet:
             self._ending.set()
             is_quiet = self._importer.close(_CLOSE_SECONDS)
-        self._delivery.close(_CLOSE_SECONDS)
+        self._sums.close(_CLOSE_SECONDS)
         self._receipts.close()
         if is_quiet:
             self._session.close()

@@ -14,7 +14,8 @@ from weakref import WeakKeyDictionary
 
 from cachetools import LRUCache
 
-from store.archive.chunks import ChunkMaker, Codec, Measured
+from store.archive.chunk_maker import ChunkMaker
+from store.archive.chunks import Codec, Measured
 from store.archive.formats import LAYOUT_VERSION, Format, Unit
 from store.archive.members import Deflated, Member, Packing
 from store.archive.pieces import Piece, PieceList, Zeros

@@ -33,6 +33,8 @@ _LOOKING_SECONDS = 0.1  # how long a listing of all names may look into models;
 _LOOKED_INTO = 2000  # of more names, so few would be that it is not worth the wait
 _WARNINGS_KEPT = 10_000  # so that each is said once
 _PREPARED = 200  # names about whose models all is asked together
+_HUGE = 20_000  # files and folders in one model, at which a look takes about a quarter of a second;
+_HUGE_SECONDS = 4.0  # so long, one may be believed
 _ENTRIES_KEPT = 100_000  # files and folders, over all models whose listing is kept in memory
 
 
@@ -230,9 +232,15 @@ class ModelStore:
         with self._lock:
             kept = self._models.get(tag)
         now = time.monotonic()
-        is_young = kept is not None and max_age and now - kept[1] < max(max_age, _bearable_age(kept[2]))
-        if kept is not None and is_young and self._finished(tag).info == kept[0].info:
-            return kept[0]
+        is_young = (
+            kept is not None
+            and max_age
+            and now - kept[1] < max(max_age, _bearable_age(kept[2], is_huge=len(kept[0].entries) > _HUGE))
+        )
+        if kept is not None and is_young:
+            found = self._finished(tag)
+            if found.info == kept[0].info and found.model_yaml == kept[0].entries[0].identity:
+                return kept[0]
         look = time.monotonic_ns()
         info, entries, newest = self._look_at_model(tag)
         model = Model(info, entries, newest, look)
@@ -309,7 +317,9 @@ class ModelStore:
         log.warning("%s", sentence)
 
 
-def _bearable_age(took: float) -> float:
+def _bearable_age(took: float, *, is_huge: bool = False) -> float:
     """For how many seconds a finding is believed whose look took so long: what takes long is repeated at most a tenth
-    of the time, within what is promised to users of a mount, where the kernel adds its own second."""
-    return max(REFRESH, min(10 * took, 2 * REFRESH))
+    of the time, within what is promised to users of a mount, where the kernel adds its own second. With a huge model
+    that would leave no time for anything but looks: they may take a fifth of it, and its users see changes later."""
+    age = max(REFRESH, min(10 * took, 2 * REFRESH))
+    return max(age, min(5 * took, _HUGE_SECONDS)) if is_huge else age

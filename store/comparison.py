@@ -1,6 +1,6 @@
 """Whether two folders hold the same model: the same files and folders, the same exec bits, the same bytes.
 
-Links count as what they lead to, as everywhere (store/storage/local.py). Times and other modes do not count: BentoML's
+Links count as what they lead to, as everywhere (store/storage/walk.py). Times and other modes do not count: BentoML's
 own imports do not keep them.
 """
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from store.archive.arriving import ArrivingFile, WholeFile
 from store.archive.decode import Kind, kind_of
-from store.archive.target import Target
+from store.counted import Counted
 from store.endpoints.base import CHUNK, Progress, Source
 from store.endpoints.connect import Endpoints
 from store.errors import (
@@ -23,22 +23,18 @@ from store.errors import (
     DamagedArchiveError,
     NotAModelError,
     NotFoundError,
-    RemoteNotFoundError,
     SourceChangedError,
     StoreError,
     StoreUnreadableError,
-    TooBigError,
 )
 from store.exporting import FOLDER, format_named
+from store.fetched_folder import fill_from, fill_from_disk
 from store.importing import Importer, StagedImport
 from store.location import Location
-from store.model import MODEL_YAML, in_archive_order
 from store.publish import Outcome
 from store.receipts import Receipts, ReceiptState
-from store.servers.stops import Stops, refuse_if_stopped
+from store.servers.stops import Stops
 from store.staging import Session
-from store.storage.local import LocalStorage
-from store.storage.pinned import OpenFiles, PinnedFile
 from store.streamed import StreamedFile
 from store.sums import MAX_SUMS, SUFFIX, read_sums
 from store.tag import Tag
@@ -94,19 +90,21 @@ class Fetcher:
             StoreError: why it is not in the store.
         """
         kinds = _kinds(format_name)
-        counted = _Counted(progress, self._stops, expect)
+        counted = Counted(progress, self._stops, expect)
         return self._recorded(location.shown, lambda: self._stage_from(location, kinds, format_name, counted), counted)
 
     def _stage_from(
-        self, location: Location, kinds: tuple[Kind, ...] | None, format_name: str | None, counted: _Counted
+        self, location: Location, kinds: tuple[Kind, ...] | None, format_name: str | None, counted: Counted
     ) -> StagedImport:
         if location.is_local:
             if kinds is None or (format_name is None and os.path.isdir(location.path)):
-                return self._importer.stage_members(lambda target: _fill_from_disk(location.path, target, counted))
+                return self._importer.stage_members(lambda target: fill_from_disk(location.path, target, counted))
             return self._fetch_file(location, kinds, counted)
         with self._endpoints.endpoint(location, self._stops) as source:
             if kinds is None or (format_name is None and location.is_folder):
-                return self._importer.stage_members(lambda target: self._fill_from(source, location, target, counted))
+                return self._importer.stage_members(
+                    lambda target: fill_from(source, location, target, counted, self._max_members)
+                )
             return self._fetch_object(source, location, kinds, counted)
 
     def fetch_stream(self, descriptor: int, name: str, progress: Progress, format_name: str | None = None) -> Imported:
@@ -114,10 +112,10 @@ class Fetcher:
         kinds = _kinds(format_name)
         if kinds is None:
             raise BadLocationError(f"{name} cannot hold a folder")
-        counted = _Counted(progress, self._stops)
+        counted = Counted(progress, self._stops)
         return self._recorded(name, lambda: self._stage_descriptor(descriptor, name, kinds, counted), counted)
 
-    def _recorded(self, shown: str, stage: Callable[[], StagedImport], counted: _Counted) -> Imported:
+    def _recorded(self, shown: str, stage: Callable[[], StagedImport], counted: Counted) -> Imported:
         """Stage and publish, with a receipt."""
         receipt = self._receipts.begin(self._session.name, shown, os.getuid())
         try:
@@ -144,7 +142,7 @@ class Fetcher:
         )
         return Imported(ready.tag, outcome, counted.total, sha256)
 
-    def _fetch_file(self, location: Location, kinds: tuple[Kind, ...], counted: _Counted) -> StagedImport:
+    def _fetch_file(self, location: Location, kinds: tuple[Kind, ...], counted: Counted) -> StagedImport:
         path = location.path
         with _reading(path):
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -159,7 +157,7 @@ class Fetcher:
             return ready
         return _checked(ready, sums, location)
 
-    def _stage_descriptor(self, descriptor: int, name: str, kinds: tuple[Kind, ...], counted: _Counted) -> StagedImport:
+    def _stage_descriptor(self, descriptor: int, name: str, kinds: tuple[Kind, ...], counted: Counted) -> StagedImport:
         with _reading(name):
             before = os.fstat(descriptor)
         if stat.S_ISREG(before.st_mode) and _position(descriptor) == 0:
@@ -177,7 +175,7 @@ class Fetcher:
         )
 
     def _fetch_object(
-        self, source: Source, location: Location, kinds: tuple[Kind, ...], counted: _Counted
+        self, source: Source, location: Location, kinds: tuple[Kind, ...], counted: Counted
     ) -> StagedImport:
         path = location.path
         known = source.look(path)
@@ -216,55 +214,11 @@ class Fetcher:
             )
         return self._importer.stage(arriving)
 
-    def _fill_from(self, source: Source, location: Location, target: Target, counted: _Counted) -> None:
-        found = []
-        for path, known in source.find(location.path):
-            found.append((path, known))
-            if len(found) > self._max_members:
-                raise TooBigError(f"{location.shown} holds more than {self._max_members:,} files and folders")
-        if not any(path == MODEL_YAML for path, _ in found):
-            if not found:
-                raise RemoteNotFoundError(f"{location.shown} is not there, or it is empty")
-            raise NotAModelError(f"there is no {MODEL_YAML} in {location.shown}, so it is not a model")
-        base = location.path.rstrip("/")
-        for path, known in sorted(found, key=lambda item: (item[0] != MODEL_YAML, item[0])):
-            if known is None:
-                target.folder(path)
-                continue
-            with target.file(path) as file:
-                size = 0
-                for chunk in source.chunks(f"{base}/{path}" if base else path, known):
-                    file.write(memoryview(chunk))
-                    size += len(chunk)
-                    counted(len(chunk))
-                if known.size is not None and size != known.size:
-                    raise DamagedArchiveError(f"only {size:,} bytes came of {printable(path)} in {location.shown}")
-
-
-class _Counted:
-    """Counts bytes, tells of them, and ends what is not wanted any more."""
-
-    def __init__(self, progress: Progress, stops: Stops, expect: Progress | None = None) -> None:
-        self._progress = progress
-        self._stops = stops
-        self._expect = expect
-        self.total = 0
-
-    def expect(self, size: int | None) -> None:
-        """Tell of what will come."""
-        if size is not None and self._expect is not None:
-            self._expect(size)
-
-    def __call__(self, count: int) -> None:
-        refuse_if_stopped(self._stops)
-        self.total += count
-        self._progress(count)
-
 
 class _Watched(WholeFile):
     """A file that tells how far it was read."""
 
-    def __init__(self, descriptor: int, counted: _Counted) -> None:
+    def __init__(self, descriptor: int, counted: Counted) -> None:
         super().__init__(descriptor)
         self._counted = counted
 
@@ -283,31 +237,6 @@ def _kinds(format_name: str | None) -> tuple[Kind, ...] | None:
         return None
     kind = format_named(format_name)
     return None if kind is None else _KINDS[kind.name]
-
-
-def _fill_from_disk(path: str, target: Target, counted: _Counted) -> None:
-    """Put a folder of this machine into a target. Links are replaced by what they lead to, within the folder."""
-    if not os.path.isdir(path):
-        kind = "not a folder" if os.path.lexists(path) else "not there"
-        raise NotFoundError(f"{printable(path)} is {kind}")
-    parent, name = os.path.split(os.path.realpath(path))
-    storage = LocalStorage(parent)
-    entries, _ = storage.walk(name)
-    if not any(entry.path == MODEL_YAML for entry in entries):
-        raise NotAModelError(f"there is no {MODEL_YAML} in {printable(path)}, so it is not a model")
-    open_files = OpenFiles()
-    for entry in in_archive_order(entries):
-        if entry.is_folder or entry.identity is None:
-            target.folder(entry.path)
-            continue
-        content = PinnedFile(storage, open_files, entry.source, entry.identity)
-        with target.file(entry.path, entry.executable) as file:
-            for offset in range(0, entry.size, CHUNK):
-                view = memoryview(bytearray(min(CHUNK, entry.size - offset)))
-                content.read_into([view], offset)
-                file.write(view.toreadonly())
-                counted(len(view))
-        content.let_go()
 
 
 def _chunks_of(descriptor: int, name: str) -> Iterator[bytes]:

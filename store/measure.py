@@ -37,7 +37,8 @@ class Measurements:
         Raises:
             SourceChangedError, StoreUnreadableError: as reading does.
         """
-        known = self.known_crc32(file.identity)
+        with self._lock:
+            known = self._known.get(file.identity)
         if known is not None:
             return known
         with self._turns.at(file.identity):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from store.errors import UnsafeMemberError
-from store.storage.local import MAX_DEPTH
+from store.storage.walk import MAX_DEPTH
 from store.text import printable
 
 _MAX_NAME = 255  # bytes, on every file system of Linux

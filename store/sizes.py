@@ -17,7 +17,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain, islice
 from typing import NamedTuple, Protocol, TypeVar
 
-from store.archive.chunks import CORES, ChunkMaker, Codec, Measured, Name
+from store.archive.chunk_maker import CORES, ChunkMaker
+from store.archive.chunks import Codec, Measured, Name
 from store.archive.deflate import CHUNK, END, MOST_EFFORT, Verdict, chunk_codec, codec_name, judge, sample_ranges
 from store.archive.formats import Unit
 from store.archive.members import Deflated, Packing
@@ -147,7 +148,7 @@ class Sizes:
     def _on_wrong(self, name: Name) -> None:
         log.info("measured sizes of %s (%s) were wrong; they are dropped", *name)
         self._index.forget_chunk_sizes(*name)
-        self.maker.forget(name)
+        self.maker.cache.forget(name)
         self.revision += 1
 
     def _known(self, file: MeasuredFile) -> ChunkSizes | None:
@@ -187,7 +188,7 @@ class Sizes:
                     made = self.maker.compress(task.codec, task.contents[at], number)
                 else:
                     made = self.maker.encode(task.codec, *unit, number)
-                self.maker.keep_fresh(batch, task.name, number, made)
+                self.maker.cache.keep_fresh(batch, (task.name, number), made)
                 sizes.append(task.codec.size_of(made))
             return task, sizes
 

@@ -142,7 +142,7 @@ class StagedFileWriter:
 
     def _complete(self) -> None:
         with writing(self._path):
-            identity = identity_of(os.fstat(self._descriptor))
+            identity = Identity.of(os.fstat(self._descriptor))
             content = os.pread(self._descriptor, self._size, 0) if self._on_complete is not None else b""
         size, expected = self._size, self.expected_crc32
 
@@ -174,8 +174,3 @@ class StagedFileWriter:
             copied = 0
         # Some file systems copy nothing where they should say that they cannot.
         return copied or os.pwrite(self._descriptor, os.pread(descriptor, count, offset), self._size)
-
-
-def identity_of(look: os.stat_result) -> Identity:
-    """A file's identity."""
-    return Identity(look.st_dev, look.st_ino, look.st_size, look.st_mtime_ns, look.st_ctime_ns)

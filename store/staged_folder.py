@@ -11,9 +11,10 @@ import stat
 from store.digester import RunningDigest
 from store.errors import NotAModelError, TooBigError, UnsafeMemberError
 from store.model import MAX_MODEL_YAML, MODEL_YAML, ModelInfo
-from store.staged_file import KnownFiles, StagedFile, identity_of
+from store.staged_file import KnownFiles, StagedFile
 from store.staged_model import Limits, Staged
-from store.storage.local import MAX_DEPTH
+from store.storage.base import Identity
+from store.storage.walk import MAX_DEPTH
 from store.syncing import Syncer
 from store.text import printable
 from store.writing import FOLDER, writing
@@ -116,5 +117,5 @@ class _StagedFolder:
             raise TooBigError(f"the folder holds more than {self._limits.expanded:,} bytes")
         digest = RunningDigest()
         digest.update_from(descriptor, 0, look.st_size)
-        self._files[path] = StagedFile(look.st_size, *digest.result(), identity_of(look))
+        self._files[path] = StagedFile(look.st_size, *digest.result(), Identity.of(look))
         return look.st_size

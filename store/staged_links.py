@@ -14,7 +14,7 @@ import sys
 from typing import NamedTuple, Protocol
 
 from store.errors import TooBigError, UnsafeMemberError
-from store.storage.local import MAX_LINKED
+from store.storage.walk import MAX_LINKED
 from store.text import printable
 
 _MAX_TARGET = 4096  # characters, as for any path

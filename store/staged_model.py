@@ -20,8 +20,9 @@ from store.digester import Digester
 from store.errors import BadModelError, NotAModelError, TooBigError, UnsafeMemberError
 from store.member_paths import member_parts
 from store.model import MAX_MODEL_YAML, MODEL_YAML, ModelInfo
-from store.staged_file import KnownFiles, StagedFile, StagedFileWriter, identity_of
+from store.staged_file import KnownFiles, StagedFile, StagedFileWriter
 from store.staged_links import Links
+from store.storage.base import Identity
 from store.syncing import Syncer
 from store.text import printable
 from store.writing import FOLDER, remove_tree, writing
@@ -141,7 +142,7 @@ class StagedModel:
         with writing(path):
             os.fchmod(descriptor, self._program_mode)
             look = os.fstat(descriptor)
-            self._digester.hand_over(lambda: self._files.renew(path, identity_of(look)))
+            self._digester.hand_over(lambda: self._files.renew(path, Identity.of(look)))
             self._syncer.file(descriptor, look.st_size)
         return True
 

@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from store.archive.chunks import ChunkMaker
+from store.archive.chunk_maker import ChunkMaker
 from store.archive.deflate import SMALL
 from store.archive.formats import Format
 from store.archives import Archives

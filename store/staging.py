@@ -35,7 +35,7 @@ import platformdirs
 
 from store.errors import StagingError, StoreError
 from store.intents import left_behind
-from store.model import MODEL_YAML
+from store.leftovers import adopt, put_back, remove_empty
 from store.text import printable
 from store.writing import remove_tree, sync_path
 
@@ -209,10 +209,10 @@ class StagingArea:
                 for intent in left_behind(self.store, os.path.join(path, "intents")):
                     intent.settle(lambda: self.locked("latest"), session.new_staged_path())
                 with suppress(FileNotFoundError):
-                    _adopt(os.path.join(path, "spool"), session.spool)
+                    adopt(os.path.join(path, "spool"), session.spool)
                 with suppress(FileNotFoundError):
                     for number in os.listdir(os.path.join(path, "importing")):
-                        _put_back(os.path.join(path, "importing", number), session.spool)
+                        put_back(os.path.join(path, "importing", number), session.spool)
                 remove_tree(os.path.join(path, "staged"))
                 with self.locked("area"):
                     lock.close()  # first: NFS and FUSE keep an open file in its folder
@@ -294,8 +294,8 @@ class Session:
         with self._lock:
             try:
                 remove_tree(self.staged)
-                _remove_empty(self.spool)
-                _remove_empty(self.importing)
+                remove_empty(self.spool)
+                remove_empty(self.importing)
                 with self.area.locked("area"):
                     self._lock.close()  # first: NFS and FUSE keep an open file in its folder
                     if not any(os.listdir(kept) for kept in (self.spool, self.importing, self.intents)):
@@ -314,47 +314,3 @@ def _try_lock(lock: BinaryIO) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def _adopt(dead: str, spool: str) -> None:
-    """Move the uploads of a dead session into the spool of a living one. What is in a folder is an upload, too, empty
-    files included."""
-    _remove_empty(dead)
-    for name in os.listdir(dead):
-        os.rename(os.path.join(dead, name), os.path.join(spool, _free_name(spool, name)))
-    sync_path(spool)
-
-
-def _put_back(taken: str, spool: str) -> None:
-    """Move an uploaded folder to where it was in a spool: the folders around it are there already, or come with it."""
-    for name in os.listdir(taken):
-        path, there = os.path.join(taken, name), os.path.join(spool, name)
-        is_around = not os.path.lexists(os.path.join(path, MODEL_YAML)) and os.path.isdir(path)
-        if is_around and os.path.isdir(there) and not os.path.islink(there):
-            _put_back(path, there)
-        else:
-            os.rename(path, os.path.join(spool, _free_name(spool, name)))
-    sync_path(spool)
-
-
-def _remove_empty(spool: str) -> None:
-    """Remove empty files, folders, and what is neither, of the top level of a spool."""
-    for name in os.listdir(spool):
-        path = os.path.join(spool, name)
-        look = os.lstat(path)
-        if stat.S_ISDIR(look.st_mode):
-            with suppress(OSError):  # it is not empty
-                os.rmdir(path)
-        elif not stat.S_ISREG(look.st_mode) or look.st_size == 0:
-            os.unlink(path)
-
-
-def _free_name(folder: str, name: str) -> str:
-    """The name, or one with a number before its first dot: what the name says of the file stays at its ends."""
-    free = name
-    stem, dot, rest = name[1:].partition(".")
-    for number in itertools.count(2):
-        if not os.path.lexists(os.path.join(folder, free)):
-            break
-        free = f"{name[0]}{stem}-{number}{dot}{rest}"
-    return free

@@ -113,7 +113,9 @@ class Mounted:
         self._prefix = list(prefix)
         self._environment = {**os.environ, "PYTHONUNBUFFERED": "1", **home_of(base), **(environment or {})}
         self._limit = limit
-        self._expectations: list[Expectation] = []
+        # libfuse's words for a connection that the kernel ended just while a request was fetched from it, as when a
+        # mount is unmounted under its last readers. The daemon takes it for the end, which it is.
+        self._expectations = [Expectation("fuse: reading device: Software caused connection abort", optional=True)]
         self._process: subprocess.Popen[bytes] | None = None
         self._watchdog: threading.Timer | None = None
         self._log = base / "daemon.log"

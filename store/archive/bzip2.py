@@ -6,7 +6,8 @@ import bz2
 import functools
 
 from store.archive.checksum import crc32
-from store.archive.chunks import ChunkMaker, Chunks, Codec, Measured, put_in_order
+from store.archive.chunk_maker import ChunkMaker
+from store.archive.chunks import Chunks, Codec, Measured, put_in_order
 from store.archive.pieces import Piece, PieceList
 
 _LEVEL = 9

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from isal.isal_zlib import crc32, crc32_combine
 
-from store.archive.chunks import CORES
+from store.archive.chunk_maker import CORES
 from store.archive.pieces import Piece, Views
 
 __all__ = ["BlockChecksums", "RunningChecksum", "crc32", "crc32_combine", "crc32_of", "crc32_of_repeated"]

@@ -8,7 +8,8 @@ from typing import NamedTuple, Protocol, cast
 
 from store.archive import bzip2, xz_blocks
 from store.archive.checksum import crc32, crc32_combine
-from store.archive.chunks import ChunkMaker, Chunks, Codec, Measured, put_in_order
+from store.archive.chunk_maker import ChunkMaker
+from store.archive.chunks import Chunks, Codec, Measured, put_in_order
 from store.archive.deflate import END, SMALL, chunk_codec, codec_name, run_codec, small_codec
 from store.archive.gzip import gzip_length, lay_out_gzip, lay_out_gzip_of
 from store.archive.members import Deflated, Member, Packing

@@ -17,6 +17,9 @@ from store.archive.pieces import PieceList, Views, Zeros, copy_into
 _BLOCK = tarfile.BLOCKSIZE
 _USTAR_SIZE_LIMIT = 8**11  # first size and mtime that eleven octal digits do not hold
 _USTAR_NAME_LIMIT = tarfile.LENGTH_NAME  # bytes
+# Bytes of a pax header's records but for the path itself, at most: `21 hdrcharset=BINARY`, `ddd path=`, `dd size=` and
+# `dd mtime=` with their numbers of up to 20 digits.
+_OTHER_RECORDS = 100
 _PADDINGS = [Zeros(length) for length in range(_BLOCK)]
 
 
@@ -59,7 +62,11 @@ def tar_spans(members: Sequence[Member], mtime: int) -> Iterator[Span]:
 
 def header_length(member: Member, mtime: int) -> int:
     """The length of `header`, without making it where that can be told."""
-    return _BLOCK if _is_plain(member, mtime) else len(header(member, mtime))
+    if _is_plain(member, mtime):
+        return _BLOCK
+    if len(member.archive_path) + _OTHER_RECORDS <= _BLOCK:
+        return 3 * _BLOCK  # the pax header's own, its records in one block, and the member's
+    return len(header(member, mtime))
 
 
 def header(member: Member, mtime: int) -> bytes:

@@ -10,7 +10,8 @@ import lzma
 import struct
 
 from store.archive.checksum import crc32
-from store.archive.chunks import ChunkMaker, Chunks, Codec, Measured, put_in_order
+from store.archive.chunk_maker import ChunkMaker
+from store.archive.chunks import Chunks, Codec, Measured, put_in_order
 from store.archive.pieces import Literal, Piece, PieceList
 from store.archive.xz import CHECK_LENGTH, STREAM_HEADER, block_header, index_and_footer, number, stored_length
 

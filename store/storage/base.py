@@ -7,6 +7,7 @@ surrogates (`os.fsdecode`). Everything here may be called from several threads a
 from __future__ import annotations
 
 import enum
+import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
@@ -34,6 +35,11 @@ class Identity(NamedTuple):
     size: int  # bytes
     mtime_ns: int
     ctime_ns: int
+
+    @classmethod
+    def of(cls, look: os.stat_result) -> Identity:
+        """The identity of a file of this machine."""
+        return cls(look.st_dev, look.st_ino, look.st_size, look.st_mtime_ns, look.st_ctime_ns)
 
 
 class Status(NamedTuple):

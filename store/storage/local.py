@@ -13,21 +13,11 @@ import stat
 import weakref
 from collections.abc import Callable, Sequence
 
-from store.errors import (
-    BadModelError,
-    NotFoundError,
-    SourceChangedError,
-    StoreError,
-    StoreUnreadableError,
-    UnsafeMemberError,
-)
+from store.errors import BadModelError, NotFoundError, SourceChangedError, StoreError, StoreUnreadableError
 from store.storage.base import Entry, Identity, Kind, Status, Usage
+from store.storage.walk import FOLDER, Walk
 from store.text import printable
 
-MAX_MEMBERS = 1_000_000  # files and folders in one model; no real model comes near
-MAX_LINKED = 10_000  # of them reached through links, which can multiply what is there
-MAX_DEPTH = 100  # folders within folders, each one an open descriptor while walking
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)  # ENXIO: a socket stands there
 
@@ -41,7 +31,7 @@ class LocalStorage:
         """`follow_links`: links that lead out of a model are followed instead of refused."""
         self._root = os.path.abspath(root)
         self._follow_links = follow_links
-        self._step = _FOLDER if follow_links else _FOLDER | os.O_NOFOLLOW
+        self._step = FOLDER if follow_links else FOLDER | os.O_NOFOLLOW
         self._last: tuple[str, Callable[[], _KeptFolder | None]] = ("", lambda: None)
 
     @property
@@ -82,7 +72,8 @@ class LocalStorage:
 
     def walk(self, path: str) -> tuple[list[Entry], int]:
         with self.look_into(path) as folder:
-            return _Walk(self, path, self._follow_links).run(folder.descriptor)
+            walk = Walk(self._root, path, self._open_folder, self._show, follow_links=self._follow_links)
+            return walk.run(folder.descriptor)
 
     def open_file(self, source: str, identity: Identity) -> LocalFile:
         parent, _, name = source.rpartition("/")
@@ -95,7 +86,7 @@ class LocalStorage:
                 pass  # another folder may stand there by now
         try:
             if source.startswith("/"):  # behind a link
-                folder = _KeptFolder(os.open(parent or "/", _FOLDER))
+                folder = _KeptFolder(os.open(parent or "/", FOLDER))
             else:
                 folder = _KeptFolder(self._open_folder(parent))
             self._last = (parent, weakref.ref(folder))
@@ -129,7 +120,7 @@ class LocalStorage:
     def _open_folder(self, path: str) -> int:
         first, *rest = path.split("/")
         # Links on the way to the root are the user's; whether one is followed below it, the flags say.
-        descriptor = os.open(f"{self._root}/{first}", self._step) if first else os.open(self._root, _FOLDER)
+        descriptor = os.open(f"{self._root}/{first}", self._step) if first else os.open(self._root, FOLDER)
         for name in rest:
             try:
                 below = os.open(name, self._step, dir_fd=descriptor)
@@ -184,7 +175,7 @@ class LocalFolder:
 
     @property
     def identity(self) -> Identity:
-        return _identity(os.fstat(self.descriptor))
+        return Identity.of(os.fstat(self.descriptor))
 
     def listing(self) -> list[tuple[str, Kind]]:
         with os.scandir(self.descriptor) as entries:
@@ -268,101 +259,6 @@ class LocalFile:
         return self._storage._show(self._source)
 
 
-class _Walk:
-    """One look at all that lies in a model's folder."""
-
-    def __init__(self, storage: LocalStorage, model: str, follow_links: bool) -> None:
-        self._storage = storage
-        self._model = model
-        self._follow_links = follow_links
-        self._entries: list[Entry] = []
-        self._linked = 0  # entries reached through links
-        self._within_links = 0  # how many links lead to where the walk is now
-        self._newest = 0
-        # Links are judged against where the model really is, whatever links lead to the store itself.
-        self._real = os.path.realpath(os.path.join(storage.location, model))
-
-    def run(self, folder: int) -> tuple[list[Entry], int]:
-        self._visit(folder, "", self._model, [])
-        return self._entries, self._newest
-
-    def _visit(self, folder: int, path: str, source: str, above: list[tuple[int, int]]) -> None:
-        look = os.fstat(folder)
-        here = (look.st_dev, look.st_ino)
-        if here in above:
-            raise UnsafeMemberError(f"{self._show(path)} is a link to a folder around it: links must not make a cycle")
-        if len(above) >= MAX_DEPTH:
-            raise BadModelError(f"{self._show(path)} lies more than {MAX_DEPTH} folders deep")
-        self._newest = max(self._newest, look.st_ctime_ns)
-        above.append(here)
-        with os.scandir(folder) as found:
-            for entry in found:
-                below = f"{path}/{entry.name}" if path else entry.name
-                try:
-                    look = entry.stat(follow_symlinks=False)
-                    self._take(folder, entry.name, look, below, f"{source}/{entry.name}", above)
-                except FileNotFoundError:
-                    raise SourceChangedError(f"{self._show(below)} vanished while the model was looked at") from None
-        above.pop()
-
-    def _take(
-        self, folder: int, name: str, look: os.stat_result, path: str, source: str, above: list[tuple[int, int]]
-    ) -> None:
-        if len(self._entries) >= MAX_MEMBERS:
-            raise BadModelError(f"{self._show('')} holds more than {MAX_MEMBERS:,} files and folders")
-        self._linked += self._within_links > 0
-        if self._linked > MAX_LINKED:
-            raise BadModelError(f"{self._show('')} holds more than {MAX_LINKED:,} files and folders behind links")
-        self._newest = max(self._newest, look.st_ctime_ns)
-        if stat.S_ISREG(look.st_mode):
-            self._entries.append(Entry(path, False, bool(look.st_mode & stat.S_IXUSR), _identity(look), source))
-        elif stat.S_ISDIR(look.st_mode):
-            self._entries.append(Entry(path, True, True, None, source))
-            below = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
-            try:
-                self._visit(below, path, source, above)
-            finally:
-                os.close(below)
-        elif stat.S_ISLNK(look.st_mode):
-            self._take_link(path, source, above)
-        else:
-            raise UnsafeMemberError(f"{self._show(path)} is a device, socket or pipe: archives hold files and folders")
-
-    def _take_link(self, path: str, source: str, above: list[tuple[int, int]]) -> None:
-        """Replace a link by what it leads to."""
-        at = source if source.startswith("/") else os.path.join(self._storage.location, source)
-        target = os.path.realpath(at)
-        inside = target == self._real or target.startswith(self._real + "/")
-        if not inside and not self._follow_links:
-            raise UnsafeMemberError(
-                f"{self._show(path)} is a link that leads out of the model: replace it by the file, "
-                "or mount with --follow-links"
-            )
-        try:
-            look = os.lstat(target)
-        except OSError:
-            raise UnsafeMemberError(f"{self._show(path)} is a link that leads nowhere") from None
-        is_below = inside and not self._follow_links
-        real_source = f"{self._model}{target[len(self._real) :]}" if is_below else target
-        if stat.S_ISLNK(look.st_mode):  # realpath gives up on a loop and leaves a link
-            raise UnsafeMemberError(f"{self._show(path)} is a link to itself")
-        self._within_links += 1
-        if stat.S_ISDIR(look.st_mode):
-            self._newest = max(self._newest, look.st_ctime_ns)
-            self._entries.append(Entry(path, True, True, None, real_source))
-            below = self._storage._open_folder(real_source) if is_below else os.open(target, _FOLDER | os.O_NOFOLLOW)
-            try:
-                self._visit(below, path, real_source, above)
-            finally:
-                os.close(below)
-        else:
-            self._take(-1, "", look, path, real_source, above)
-        self._within_links -= 1
-
-    def _show(self, path: str) -> str:
-        return self._storage._show(f"{self._model}/{path}" if path else self._model)
-
-
 def _after(views: Sequence[memoryview], count: int) -> list[memoryview]:
     """What is left of the views after their first `count` bytes."""
     rest = []
@@ -373,10 +269,6 @@ def _after(views: Sequence[memoryview], count: int) -> list[memoryview]:
     return rest
 
 
-def _identity(look: os.stat_result) -> Identity:
-    return Identity(look.st_dev, look.st_ino, look.st_size, look.st_mtime_ns, look.st_ctime_ns)
-
-
 def _status(look: os.stat_result) -> Status:
     if stat.S_ISREG(look.st_mode):
         kind = Kind.FILE
@@ -384,4 +276,4 @@ def _status(look: os.stat_result) -> Status:
         kind = Kind.FOLDER
     else:
         kind = Kind.LINK if stat.S_ISLNK(look.st_mode) else Kind.SPECIAL
-    return Status(kind, bool(look.st_mode & stat.S_IXUSR), _identity(look))
+    return Status(kind, bool(look.st_mode & stat.S_IXUSR), Identity.of(look))

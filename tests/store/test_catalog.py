@@ -10,7 +10,7 @@ import pytest
 
 from store.catalog import ModelStore
 from store.errors import BadTagError, NotFoundError, StoreError, StoreUnreadableError
-from store.storage.base import Identity, Kind, Status
+from store.storage.base import Entry, Identity, Kind, Status
 from store.storage.local import LocalFolder, LocalStorage
 from store.tag import Tag
 from tests.harness import make_model, remove_model
@@ -219,6 +219,46 @@ def test_names_just_listed_are_not_looked_at_again(store: Path, clock: Clock) ->
     clock.advance(0.8 - 0.42)  # what is believed longest leaves the kernel its second
     with pytest.raises(NotFoundError):
         catalogue.version_count("m00")
+
+
+class _SlowWalks(LocalStorage):
+    """A store in which a look at a model takes as long as one at 65,000 files, without waiting."""
+
+    def __init__(self, root: str, clock: Clock) -> None:
+        super().__init__(root)
+        self._clock = clock
+        self.walks = 0
+
+    def walk(self, path: str) -> tuple[list[Entry], int]:
+        self.walks += 1
+        self._clock.advance(0.9)
+        return super().walk(path)
+
+
+def test_a_huge_model_is_not_looked_at_all_the_time(store: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is done to its files is seen some seconds later, what is done to the model at once, and so is all by who
+    looks now."""
+    monkeypatch.setattr("store.catalog._HUGE", 3)
+    tag = Tag("huge", "v1")
+    folder = make_model(store, "huge:v1", {"a": b"1", "b": b"2", "c": b"3"})
+    storage = _SlowWalks(str(store), clock)
+    catalogue = ModelStore(storage)
+    before = catalogue.model(tag)
+    for _ in range(7):
+        clock.advance(0.4)
+        assert catalogue.model(tag) is before
+    assert storage.walks == 1
+    (folder / "c").write_bytes(b"three")
+    assert catalogue.model(tag) is before
+    clock.advance(4)
+    changed = catalogue.model(tag)
+    assert changed.size == before.size + 4
+    (folder / "d").write_bytes(b"4")
+    assert catalogue.model(tag, max_age=0).file_count == 5
+    remove_model(store, "huge:v1")
+    make_model(store, "huge:v1", {"a": b"other", "b": b"2", "c": b"3"})
+    clock.advance(0.4)
+    assert catalogue.model(tag).size == before.size + 4
 
 
 class _CoarseStorage(LocalStorage):

@@ -25,8 +25,9 @@ from store.errors import (
     UnsafeMemberError,
 )
 from store.model import ModelInfo
-from store.staged_file import KnownFiles, StagedFile, identity_of
+from store.staged_file import KnownFiles, StagedFile
 from store.staged_model import Limits, Staged, StagedModel
+from store.storage.base import Identity
 from tests.harness import ROOT, ended, mountpoints, unmount_lazily, wait_until
 from tests.store.archive.unpacking import MODEL_YAML, look
 
@@ -264,7 +265,7 @@ def test_files_of_a_large_model_are_not_kept(tmp_path: Path, monkeypatch: pytest
 
 def test_what_is_known_of_files_is_bounded_in_bytes() -> None:
     """Ten thousand files of ordinary names are kept; the longer the names, the fewer."""
-    file = StagedFile(1, "0" * 64, 1, identity_of(os.stat("/")))
+    file = StagedFile(1, "0" * 64, 1, Identity.of(os.stat("/")))
     for length, count, kept in ((40, 10_000, 10_000), (3000, 2_000, 2_000), (3000, 10_000, 0)):
         known = KnownFiles()
         for number in range(count):

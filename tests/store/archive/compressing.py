@@ -8,7 +8,8 @@ import zipfile
 from array import array
 from collections.abc import Callable, Iterable
 
-from store.archive.chunks import ChunkMaker, Codec, Measured, Name
+from store.archive.chunk_maker import ChunkMaker
+from store.archive.chunks import Codec, Measured, Name
 from store.archive.deflate import chunk_codec
 from store.archive.formats import Unit
 from store.archive.members import Deflated, Member, Packing

@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from store.archive import bzip2, chunks, deflate, formats, xz_blocks
-from store.archive.chunks import ChunkMaker, Chunks, Codec, Measured, put_in_order
+from store.archive import bzip2, chunk_cache, chunk_maker, deflate, formats, xz_blocks
+from store.archive.chunk_maker import ChunkMaker
+from store.archive.chunks import Chunks, Codec, Measured, put_in_order
 from store.archive.formats import FORMATS, TAR_GZ, ZIP, Format
 from store.archive.members import Member, Packing
 from store.archive.pieces import Piece, PieceList, Views, Zeros, read_bytes
@@ -38,7 +39,7 @@ def small_chunks() -> Iterator[None]:
         patch.setattr(deflate, "CHUNK", 1000)
         patch.setattr(deflate, "_RUN", 700)
         patch.setattr(formats, "SMALL", 400)
-        patch.setattr(chunks, "_SMALL", 100)
+        patch.setattr(chunk_maker, "_SMALL", 100)
         for module in (xz_blocks, bzip2):
             codec = module.codec()._replace(chunk=5000)
             patch.setattr(module, "codec", lambda codec=codec: codec)
@@ -227,7 +228,7 @@ class TestMaking:
         slow = _Slow(contents, 0.05)
         laid_out = _chunked(maker, slow, contents)
         expected = whole(_chunked(maker, Memory(contents), contents))
-        maker.forget(("content", "test"))
+        maker.cache.forget(("content", "test"))
         found: list[bytes] = []
         threads = [threading.Thread(target=lambda: found.append(whole(laid_out))) for _ in range(8)]
         for thread in threads:
@@ -299,7 +300,7 @@ class TestMaking:
                 super().read_into(views, offset)
 
         stuck = []
-        for number in range(4 * chunks.CORES):
+        for number in range(4 * chunk_maker.CORES):
             content = Stuck(contents)
             laid_out = _chunked(maker, content, contents, _CODEC._replace(name=f"stuck {number}"))
             stuck.append(threading.Thread(target=whole, args=(laid_out,)))
@@ -324,22 +325,22 @@ class TestMaking:
             read_bytes(laid_out, laid_out.length - 10, 10)
 
     def test_memory_is_bounded_and_given_back(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(chunks, "_IDLE_SECONDS", 0.2)
-        monkeypatch.setattr(chunks, "_RECENT", 1 << 20)
-        monkeypatch.setattr(chunks, "_KEPT", 2 << 20)
+        monkeypatch.setattr(chunk_cache, "_IDLE_SECONDS", 0.2)
+        monkeypatch.setattr(chunk_cache, "_RECENT", 1 << 20)
+        monkeypatch.setattr(chunk_cache, "_KEPT", 2 << 20)
         maker = ChunkMaker(lambda name: pytest.fail(f"{name}"))
         codec = Codec("as it is", 100_000, lambda view, _number, _before: bytes(view))
         laid_out = _chunked(maker, Zeros(50_000_000), bytes(50_000_000), codec)
         for number in range(30):
-            maker.keep_fresh("batch", ("other", "codec"), number, bytes(100_000))
+            maker.cache.keep_fresh("batch", (("other", "codec"), number), bytes(100_000))
         for offset in range(0, laid_out.length, 1 << 20):
             read_bytes(laid_out, offset, min(1 << 20, laid_out.length - offset))
-        assert maker._recent_size + maker._fresh_size <= 2 << 20
-        assert sum(map(len, maker._recent.values())) == maker._recent_size
-        assert sum(len(made) for _, made in maker._fresh.values()) == maker._fresh_size
-        assert (("other", "codec"), 0) in maker._fresh, "the first of a batch stay"
+        cache = maker.cache
+        assert cache.size <= 2 << 20
+        assert sum(map(len, cache._recent.values())) + sum(len(made) for _, made in cache._fresh.values()) == cache.size
+        assert (("other", "codec"), 0) in cache, "the first of a batch stay"
         deadline = time.monotonic() + 10
-        while maker._recent or maker._fresh or maker._buffers:
+        while cache.size or maker._buffers:
             assert time.monotonic() < deadline
             time.sleep(0.05)
         maker.close()

@@ -6,7 +6,7 @@ import tarfile
 import pytest
 
 from store.archive.members import Member
-from store.archive.pieces import read_bytes
+from store.archive.pieces import Zeros, read_bytes
 from store.archive.tar import end_length, header, header_length, lay_out_tar, padding_length, tar_length
 from tests.store.content import Memory, Numbered, PieceFile, numbers, whole
 
@@ -60,6 +60,16 @@ def test_names_at_the_fields_end(path: str, is_folder: bool, blocks: int) -> Non
         fileobj=io.BytesIO(made + bytes(1024)), mode="r:", encoding="utf-8", errors="surrogateescape"
     ) as archive:
         assert [(info.name, info.isdir()) for info in archive] == [(path, is_folder)]
+
+
+@pytest.mark.parametrize("letter", ["n", "ü", b"\xff".decode("utf-8", "surrogateescape")])
+@pytest.mark.parametrize("size", [0, 8 * _GIB])
+@pytest.mark.parametrize("mtime", [0, 8**11])
+def test_lengths_of_headers_are_told_without_making_them(letter: str, size: int, mtime: int) -> None:
+    """Also about where the records of a pax header need a second block."""
+    for length in (*range(1, 20), *range(98, 103), *range(180, 270), *range(380, 530)):
+        member = Member(letter * length, False, False, Zeros(size) if size else None)
+        assert header_length(member, mtime) == len(header(member, mtime)), length
 
 
 @pytest.mark.parametrize("mtime", [0, 2**31, 2**32, 8**11 - 1, 8**11, 253_402_300_799])

@@ -8,7 +8,8 @@ import pytest
 
 from store.errors import BadModelError, NotFoundError, SourceChangedError, UnsafeMemberError
 from store.storage.base import Entry, Kind
-from store.storage.local import MAX_DEPTH, LocalStorage
+from store.storage.local import LocalStorage
+from store.storage.walk import MAX_DEPTH
 
 _MODEL = "iris/v1"
 

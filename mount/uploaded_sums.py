@@ -1,0 +1,121 @@
+"""Checksums that came along with uploads: files of SHA-256 sums in `incoming/`, before or after what they are of.
+
+A sum that lies there first is checked before the upload becomes a model; one that comes later is compared with what was
+imported. Knows no FUSE. Threading: any thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import logging
+import os
+import threading
+import time
+
+from mount.dropnames import CHECKSUM_SUFFIX, CHECKSUMS
+from store.archive.digest import ArchiveDigest
+from store.errors import DamagedArchiveError
+from store.importing import StagedImport
+from store.receipts import Receipt, Receipts
+from store.sums import MAX_SUMS, read_sums
+from store.text import printable
+
+log = logging.getLogger(__name__)
+
+_NO_SUMS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
+_DIGEST_SECONDS = 60.0  # how long a file of checksums waits for the SHA-256 of what it is of
+
+
+class UploadedSums:
+    """The checksums of one `incoming/`."""
+
+    def __init__(self, spool: str, receipts: Receipts) -> None:
+        """`spool`: the folder in which uploads lie."""
+        self._spool = spool
+        self._receipts = receipts
+        self._owner = os.geteuid()
+        self._lock = threading.Lock()
+        self._digests: dict[int, ArchiveDigest] = {}  # by receipt: still in the making
+
+    def close(self, seconds: float) -> None:
+        """Wait so long at most until the SHA-256s of what was imported are made; what is missing then stays unknown."""
+        until = time.monotonic() + seconds
+        with self._lock:
+            digests = list(self._digests.values())
+        for digest in digests:
+            if not digest.wait(max(0.0, until - time.monotonic())):
+                digest.stop()
+
+    def await_digest(self, receipt: int, digest: ArchiveDigest) -> None:
+        """Note the SHA-256 of what was imported in its receipt, once it is made."""
+        with self._lock:
+            self._digests[receipt] = digest
+        digest.when_ended(functools.partial(self._digested, receipt))
+
+    def check(self, path: str, ready: StagedImport, uid: int) -> None:
+        """Compare with the checksums that came along before the file did: its user's, or the owner's of the mount, as
+        anybody else could have it refused.
+
+        Raises:
+            DamagedArchiveError: it is another file than they are of.
+        """
+        folders, name = path.split("/")[:-1], path.rpartition("/")[2]
+        notes = [(f"{path}{CHECKSUM_SUFFIX}", name)]
+        notes += [  # one further up names the folders below it, too
+            ("/".join([*folders[:depth], CHECKSUMS]), "/".join([*folders[depth:], name]))
+            for depth in range(len(folders), -1, -1)
+        ]
+        for note, listed in notes:
+            stated = self._read_sums(note, (uid, self._owner)).get(listed)
+            if stated is not None and (ready.sha256 is None or stated != ready.sha256()):
+                raise DamagedArchiveError(f"it does not have the SHA-256 that {printable(note)} states: copy it again")
+
+    def check_imported(self, path: str, uid: int) -> None:
+        """Compare the sums in a file with what was imported before it came.
+
+        Raises:
+            DamagedArchiveError: something else was imported than what they are of.
+        """
+        folder = path.rpartition("/")[0]
+        for name, stated in self._read_sums(path, (uid, self._owner)).items():
+            imported = self._imported_as(f"{folder}/{name}" if folder else name)
+            if imported is not None and imported.sha256 is None:
+                log.warning("%s is not compared with %s: its SHA-256 is not known", printable(name), printable(path))
+            elif imported is not None and imported.sha256 != stated:
+                raise DamagedArchiveError(
+                    f"{printable(name)} was imported, but it is not the file that {printable(path)} is of: its SHA-256 "
+                    f"is {imported.sha256}"
+                )
+
+    def _imported_as(self, path: str) -> Receipt | None:
+        """What was imported under this path, once its SHA-256 is made."""
+        imported = self._receipts.answer(path)
+        with self._lock:
+            digest = self._digests.get(imported.id) if imported is not None else None
+        if digest is None:
+            return imported
+        digest.wait(_DIGEST_SECONDS)
+        return self._receipts.answer(path)
+
+    def _digested(self, receipt: int, sha256: str | None) -> None:
+        if sha256 is None:
+            log.info("the SHA-256 of an upload that was imported was not made: the mount ends, or it cannot be read")
+        else:
+            self._receipts.set_sha256(receipt, sha256)
+        with self._lock:
+            self._digests.pop(receipt, None)
+
+    def _read_sums(self, path: str, users: tuple[int, int]) -> dict[str, str]:
+        """What a file of checksums states, by name: lines as sha256sum writes them. Empty if there is none, or it is
+        somebody else's than the users'."""
+        try:
+            with open(f"{self._spool}/{path}", "rb") as file:
+                content = file.read(MAX_SUMS) if os.fstat(file.fileno()).st_uid in users else b""
+        except OSError as error:
+            if error.errno not in _NO_SUMS:
+                log.warning(
+                    "%s cannot be read, so that nothing is compared with it: %s", printable(path), error.strerror
+                )
+            return {}
+        return read_sums(content, os.path.basename(path).removesuffix(CHECKSUM_SUFFIX))
