@@ -779,7 +779,8 @@ def test_archives_that_need_most_memory_take_turns(store: Path, mounted: Mount, 
     uploads = {}
     for number in range(3):
         tag = f"m{number}:v1"
-        content = tar_with(member("zeros", bytes(70 << 20)), member("noise", os.urandom(1000)), tag=tag)
+        # More noise than a MiB, since what reads behind the writer wakes that often only.
+        content = tar_with(member("zeros", bytes(70 << 20)), member("noise", os.urandom(3 << 20)), tag=tag)
         uploads[tag] = lzma.compress(content, filters=filters)
     target, stalled = mount.path / "incoming/stalled", uploads.pop("m0:v1")
     with slow_copy(target, tmp_path / "pipe") as feed:

@@ -21,7 +21,7 @@ from store.index import Index
 from store.measure import Measurements
 from store.model import ModelInfo
 from store.publish import Outcome
-from store.staged_file import StagedFile, identity_of
+from store.staged_file import StagedFile
 from store.staged_model import Staged
 from store.staged_sizes import StagedSizes, staged_sizes
 from store.staging import StagingArea
@@ -123,7 +123,7 @@ def test_a_file_is_measured_while_others_are_still_to_come(
     keep = sizes._kept.keep_chunk_sizes
     monkeypatch.setattr(sizes._kept, "keep_chunk_sizes", lambda rows: keep(rows) or kept.append("rows"))
     (tmp_path / "words").write_bytes(_WORDS)
-    identity = identity_of((tmp_path / "words").stat())
+    identity = Identity.of((tmp_path / "words").stat())
     sizes.file("words", StagedFile(len(_WORDS), "", 0, identity))
     wait_until(lambda: bool(kept), 20, "the file is measured")
     what = sizes._kept.chunk_sizes(":".join(map(str, identity)), codec_name())
@@ -135,7 +135,7 @@ def test_a_file_is_measured_while_others_are_still_to_come(
 
 def test_a_model_of_very_many_files_is_left_to_the_background(folder: Path, index: Index, archives: Archives) -> None:
     info = ModelInfo.learn((folder / "model.yaml").read_bytes())
-    files = {"words": StagedFile(len(_WORDS), "", zlib.crc32(_WORDS), identity_of((folder / "words").stat()))}
+    files = {"words": StagedFile(len(_WORDS), "", zlib.crc32(_WORDS), Identity.of((folder / "words").stat()))}
     for known, is_measured in (({}, False), (files, True)):  # none: more than are kept
         sizes = StagedSizes(index, archives.maker, [ZIP], str(folder))
         sizes.finish(Staged(str(folder), info, known))
