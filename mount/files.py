@@ -30,14 +30,13 @@ _NS = 1_000_000_000
 
 
 @dataclass(frozen=True)
-class ArchiveFile(File):
-    """One model in one format."""
+class _MadeFile(File):
+    """What is made of a whole model."""
 
     store: ModelStore
     archives: Archives
     path: str
     model: Model
-    kind: Format
 
     @property
     def generation(self) -> Hashable:
@@ -47,40 +46,34 @@ class ArchiveFile(File):
     def look(self) -> int:
         return self.model.look
 
-    def attributes(self) -> Attributes:
-        size = self.archives.length(self.model, self.kind)
-        return file_attributes(self.path, size, self.model.mtime * _NS, self.model.newest_ctime_ns)
-
     def renewed(self) -> File:
         return replace(self, model=self.store.model(self.model.tag, max_age=0))
+
+    def _attributes(self, size: int) -> Attributes:
+        return file_attributes(self.path, size, self.model.mtime * _NS, self.model.newest_ctime_ns)
+
+
+@dataclass(frozen=True)
+class ArchiveFile(_MadeFile):
+    """One model in one format."""
+
+    kind: Format
+
+    def attributes(self) -> Attributes:
+        return self._attributes(self.archives.length(self.model, self.kind))
 
     def open(self) -> Piece:
         return self.archives.open(self.model, self.kind)
 
 
 @dataclass(frozen=True)
-class ChecksumFile(File):
+class ChecksumFile(_MadeFile):
     """Lines as coreutils' sha256sum writes them. Their length is known; the sums are made when first read."""
 
-    store: ModelStore
-    archives: Archives
-    path: str
-    model: Model
     formats: Sequence[Format]
 
-    @property
-    def generation(self) -> Hashable:
-        return self.model.generation, self.archives.revision
-
-    @property
-    def look(self) -> int:
-        return self.model.look
-
     def attributes(self) -> Attributes:
-        return file_attributes(self.path, self._length(), self.model.mtime * _NS, self.model.newest_ctime_ns)
-
-    def renewed(self) -> File:
-        return replace(self, model=self.store.model(self.model.tag, max_age=0))
+        return self._attributes(self._length())
 
     def open(self) -> Piece:
         return Generated(self._length(), functools.cache(self._lines))

@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 # Requests on cached bytes take a tenth of this, so that one caught at it waits for a disk.
 STUCK_SECONDS = 0.001  # how long no worker must have begun anything before there are more
 _WATCH_SECONDS = 0.01  # how often that is looked at; each look takes the processor from a worker
+_AWAKE_SECONDS = 0.1  # after a request; to be woken by each of them would cost them more
 MAX_WORKERS = 1000
 _IDLE_SECONDS = 0.3  # when ending: with nothing under way for so long, nothing will come
 
@@ -23,10 +24,11 @@ _IDLE_SECONDS = 0.3  # when ending: with nothing under way for so long, nothing 
 class _Worker:
     """One thread's state; written by that thread only."""
 
-    __slots__ = ("busy_since",)
+    __slots__ = ("began", "busy_since")
 
     def __init__(self) -> None:
         self.busy_since = 0.0  # monotonic; 0 while idle
+        self.began = 0.0  # with its last request; monotonic
 
 
 class Workers:
@@ -69,8 +71,9 @@ class Workers:
 
         def callback(*arguments: Any) -> int:
             worker = local.worker
-            worker.busy_since = monotonic()
+            worker.busy_since = worker.began = monotonic()
             if self._watcher_sleeps:
+                self._watcher_sleeps = False
                 self._activity.set()
             try:
                 return work(*arguments)
@@ -134,14 +137,19 @@ class Workers:
     def _watch(self) -> None:
         """Add workers while all are stuck; sleep while nothing happens."""
         while not self._ended.is_set():
+            self._activity.clear()
             self._watcher_sleeps = True
-            if not self.are_busy():  # begun before it was to wake us
+            if not self._are_active():  # begun before it was to wake us
                 self._activity.wait()
             self._watcher_sleeps = False
-            self._activity.clear()
-            while self.are_busy():
+            while self._are_active():
                 time.sleep(_WATCH_SECONDS)
                 self._add_if_stuck()
+
+    def _are_active(self) -> bool:
+        """Whether requests are being served, or were a moment ago."""
+        since = time.monotonic() - _AWAKE_SECONDS
+        return any(worker.busy_since or worker.began > since for worker in self._workers)
 
     def _add_if_stuck(self) -> None:
         workers = self._workers
