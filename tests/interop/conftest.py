@@ -48,6 +48,11 @@ class Judge:
     def cli(self, base: Path, *arguments: str) -> str:
         return run(self.python.with_name("bentoml"), *arguments, env=self._environment(base), seconds=120).stdout
 
+    def imported(self, base: Path, *items: str) -> dict[str, dict[str, Any]]:
+        """What it says of every model of a home after it has imported these: paths, or `path::format`."""
+        found: dict[str, dict[str, Any]] = json.loads(self.run(base, "import", *items))
+        return found
+
     def describe(self, base: Path, *tags: str) -> dict[str, dict[str, Any]]:
         """What it says of every model of a home, or of those that it gets by these tags."""
         found: dict[str, dict[str, Any]] = json.loads(self.run(base, "describe", *tags))

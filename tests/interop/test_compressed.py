@@ -140,8 +140,7 @@ def test_the_same_bytes_after_a_remount_and_sums_that_hold(original: Path, tmp_p
 def test_bentoml_imports_it(mount: Mounted, original: Path, judge: Judge, suffix: str, tmp_path: Path) -> None:
     copy = tmp_path / mount.archive(TAG, suffix).name
     run("cp", mount.archive(TAG, suffix), copy)
-    judge.run(tmp_path, "import", str(copy))
-    check_same_tree(original, judge.describe(tmp_path)[TAG]["path"])
+    check_same_tree(original, judge.imported(tmp_path, str(copy))[TAG]["path"])
 
 
 def test_measuring_ahead(original: Path, tmp_path: Path) -> None:
