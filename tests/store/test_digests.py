@@ -68,6 +68,18 @@ def test_a_store_is_known_by_its_real_path(path: Path, tmp_path: Path) -> None:
     assert _found(path, str(tmp_path / "models")) == _FILES
 
 
+def test_a_store_in_a_bucket_is_the_same_from_everywhere(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mount's working directory is another one than that of who calls `verify`."""
+    monkeypatch.chdir("/")
+    digests = Digests(path)
+    digests.record("s3://bucket/models", _TAG, _CREATED, _FILES)
+    digests.close()
+    monkeypatch.chdir(tmp_path)
+    assert _found(path, "s3://bucket/models") == _FILES
+
+
 def test_it_is_private_and_lies_in_the_state_directory(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
