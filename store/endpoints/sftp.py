@@ -164,8 +164,9 @@ class SftpEndpoint:
         body = Body(content)
         try:
             with self._sftp().open(place, "wb") as file:
-                file.set_pipelined(True)
                 while block := body.read(_BLOCK):
+                    # With the last one, all answers are waited for: paramiko asks for none of them when it closes.
+                    file.set_pipelined(body.tell() < content.length)
                     file.write(block)
                     sent += len(block)
                     progress(len(block))

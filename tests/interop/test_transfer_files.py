@@ -6,16 +6,24 @@ import http.server
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
-from store.errors import RemoteDeniedError, RemoteError, RemoteNotFoundError, SourceChangedError, TargetExistsError
+from store.errors import (
+    RemoteDeniedError,
+    RemoteError,
+    RemoteNotFoundError,
+    SourceChangedError,
+    StoreError,
+    TargetExistsError,
+)
 from store.location import Location
 from store.transfer import export_model, import_model, opened_exporter
-from tests.harness import home_of, make_model
+from tests.harness import home_of, make_model, run
 from tests.interop.conftest import Judge, SshServer
 from tests.servers import FtpServer
 
@@ -138,6 +146,35 @@ def test_an_unknown_host_key_is_refused(ssh_server: SshServer, tmp_path: Path) -
     )
     with pytest.raises(RemoteDeniedError, match="host key"):
         export_model("demo:v1", url)
+
+
+@pytest.mark.usefixtures("model")
+def test_a_disk_that_is_full_for_a_moment(ssh_server: SshServer, tmp_path: Path) -> None:
+    """Writes that fail among others that do not leave a file of the right length, with a hole in it."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    run("mount", "-t", "tmpfs", "-o", "size=4m,mode=777", "bentofs-test", disk)
+    try:
+        (disk / "filler").write_bytes(bytes(3 << 20))
+        query = f"?identity={quote(str(ssh_server.key))}&known_hosts={quote(str(ssh_server.known_hosts))}"
+        url = f"sftp://{getpass.getuser()}@127.0.0.1:{ssh_server.port}{disk}/m.tar{query}"
+        with opened_exporter(None) as (models, exporter):
+            sent = 0
+
+            def free_later(count: int) -> None:
+                nonlocal sent
+                sent += count
+                if sent > 2_000_000 and (disk / "filler").exists():
+                    time.sleep(0.5)  # until the server has failed to write that
+                    (disk / "filler").unlink()
+
+            make_model(Path(models.storage.location), "small:v1", {"weights.bin": os.urandom(3_000_000)})
+            plan = exporter.plan(models.find("small"), Location.parse(url))
+            with pytest.raises(StoreError):
+                exporter.run(plan, free_later)
+        assert os.listdir(disk) == []
+    finally:
+        run("umount", "-l", disk)
 
 
 @pytest.fixture
