@@ -46,7 +46,7 @@ class FtpEndpoint:
     def write(self, path: str, content: Piece, progress: Progress) -> None:
         """As `Target.write`."""
         place = beside(self._path(path))
-        begun = False
+        begun = has_folder = False
         try:
             for number in range(1, TRIES + 1):
                 sent = 0
@@ -67,6 +67,10 @@ class FtpEndpoint:
                     self._drop()
                     if body.error is not None:
                         raise body.error from error
+                    if begun and isinstance(error, ftplib.error_perm) and not has_folder and number < TRIES:
+                        self._make_folders(posixpath.dirname(place))
+                        has_folder = True
+                        continue
                     if number == TRIES or not may_pass(error):
                         raise sentence_for(error, self._at(path)) from error
                     pause(number, error, self._at(path), self._stops)

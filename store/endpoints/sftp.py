@@ -75,9 +75,11 @@ class SftpEndpoint:
         def make(sftp: paramiko.SFTPClient) -> None:
             for end in [at for at, char in enumerate(full) if char == "/" and at] + [len(full)]:
                 try:
-                    sftp.stat(full[:end])
-                except FileNotFoundError:
-                    sftp.mkdir(full[:end])
+                    if not _is_there(sftp, full[:end]):
+                        sftp.mkdir(full[:end])
+                except OSError:
+                    if not _is_there(sftp, full[:end]):  # else another transfer has made it just now
+                        raise
 
         self._run(path, make)
 
@@ -163,7 +165,7 @@ class SftpEndpoint:
         sent = 0
         body = Body(content)
         try:
-            with self._sftp().open(place, "wb") as file:
+            with self._new_file(place) as file:
                 while block := body.read(_BLOCK):
                     # With the last one, all answers are waited for: paramiko asks for none of them when it closes.
                     file.set_pipelined(body.tell() < content.length)
@@ -173,6 +175,13 @@ class SftpEndpoint:
         except BaseException:
             progress(-sent)
             raise
+
+    def _new_file(self, place: str) -> paramiko.SFTPFile:
+        try:
+            return self._sftp().open(place, "wb")
+        except FileNotFoundError:  # nor is its folder
+            self.make_folder(posixpath.dirname(place).lstrip("/"))
+            return self._sftp().open(place, "wb")
 
     def _sftp(self) -> paramiko.SFTPClient:
         """The connection, made when there is none."""
@@ -204,3 +213,11 @@ class SftpEndpoint:
 
     def _at(self, path: str) -> Location:
         return self._location.at(path)
+
+
+def _is_there(sftp: paramiko.SFTPClient, path: str) -> bool:
+    try:
+        sftp.stat(path)
+    except FileNotFoundError:
+        return False
+    return True

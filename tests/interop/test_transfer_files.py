@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote
 
@@ -97,6 +98,21 @@ def test_folder_there_and_back(place: Place, model: Path, other: Path) -> None:
     subprocess.run(["diff", "-r", str(model), str(other / "demo/v1")], check=True)
     with pytest.raises(TargetExistsError):
         export_model("demo:v1", place.url("a/folder"), "folder")
+
+
+def test_a_folder_of_files_only(place: Place, store: Path) -> None:
+    model = make_model(store, "flat:v1", {"weights.bin": b"x"})
+    export_model("flat:v1", place.url("new/folder"), "folder")
+    subprocess.run(["diff", "-r", str(model), str(place.root / "new/folder")], check=True)
+
+
+@pytest.mark.usefixtures("model")
+def test_into_a_folder_that_is_not_there(place: Place, other: Path) -> None:
+    """Two at once, since both want to make it."""
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda name: export_model("demo:v1", place.url(f"new/deep er/{name}")), ("m.tar", "m.zip")))
+    assert sorted(os.listdir(place.root / "new/deep er")) == ["m.tar", "m.zip"]
+    assert import_model(place.url("new/deep er/m.zip"), store=str(other)) == ("demo", "v1")
 
 
 def test_a_zip_that_leads_back(place: Place, model: Path, other: Path) -> None:
