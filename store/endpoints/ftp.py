@@ -241,19 +241,30 @@ class FtpEndpoint:
         return retry(once, self._at(path), self._stops)
 
     def _rename(self, path: str, place: str, length: int) -> None:
-        target = self._path(path)
+        target, aside = self._path(path), beside(self._path(path))
+        is_aside = False
 
         def rename(ftp: ftplib.FTP) -> None:
+            nonlocal is_aside
             try:
                 ftp.rename(place, target)
             except ftplib.error_perm:
-                if ftp.size(place) != length:
+                if is_aside or ftp.size(place) != length:
                     raise
-                # Some servers rename over nothing.
-                ftp.delete(target)
+                # Some servers rename over nothing; others not at all, and then what was there must stay.
+                ftp.rename(target, aside)
+                is_aside = True
                 ftp.rename(place, target)
 
-        self._run(path, rename)
+        try:
+            self._run(path, rename)
+        except BaseException:
+            if is_aside:
+                with suppress(Exception):
+                    self._ftp().rename(aside, target)
+            raise
+        if is_aside:
+            self.remove(aside.removeprefix("/"))
 
     def _make_folders(self, path: str) -> None:
         def make(ftp: ftplib.FTP) -> None:

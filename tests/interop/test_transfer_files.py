@@ -1,5 +1,6 @@
 """Transfers by FTP, SFTP and HTTP to and from real servers, judged by BentoML's own import where it can."""
 
+import contextlib
 import functools
 import getpass
 import http.server
@@ -13,6 +14,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from pyftpdlib.authorizers import DummyAuthorizer
+from pyftpdlib.handlers import FTPHandler
+from pyftpdlib.servers import ThreadedFTPServer
 
 from store.errors import (
     RemoteDeniedError,
@@ -224,3 +228,48 @@ def test_a_web_server(web: str, tmp_path: Path, other: Path, monkeypatch: pytest
         import_model("http://127.0.0.1:1/m.zip?signature=secret", store=str(other))
     assert not isinstance(refused.value, RemoteNotFoundError)
     assert "secret" not in str(refused.value)
+
+
+class _NotOver(FTPHandler):
+    """Renames over nothing."""
+
+    def ftp_RNTO(self, path: str) -> str | None:  # noqa: N802 - their name
+        if os.path.exists(path):
+            self.respond("553 File exists.")
+            return None
+        return super().ftp_RNTO(path)
+
+
+@contextlib.contextmanager
+def _ftp_of_a_kind(root: Path, handler: type[FTPHandler], permissions: str) -> Iterator[str]:
+    root.mkdir()
+    authorizer = DummyAuthorizer()
+    authorizer.add_user("me", "secret", str(root), perm=permissions)
+    kind = type("_Handler", (handler,), {"authorizer": authorizer})
+    server = ThreadedFTPServer(("127.0.0.1", 0), kind)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"ftp://me:secret@127.0.0.1:{server.address[1]}"
+    finally:
+        server.close_all()
+        thread.join(10)
+
+
+@pytest.mark.usefixtures("model")
+def test_an_ftp_server_that_renames_over_nothing(tmp_path: Path, other: Path) -> None:
+    with _ftp_of_a_kind(tmp_path / "root", _NotOver, "elradfmwMT") as url:
+        (tmp_path / "root/m.tar").write_bytes(b"old")
+        export_model("demo:v1", f"{url}/m.tar")
+    assert os.listdir(tmp_path / "root") == ["m.tar"]
+    assert (tmp_path / "root/m.tar").read_bytes() == Path(export_model("demo:v1", str(other / "m.tar"))).read_bytes()
+
+
+@pytest.mark.usefixtures("model")
+def test_an_ftp_server_that_does_not_rename(tmp_path: Path) -> None:
+    """What was there is worth more than an export that cannot succeed."""
+    with _ftp_of_a_kind(tmp_path / "root", FTPHandler, "elradmwMT") as url:
+        (tmp_path / "root/m.tar").write_bytes(b"old")
+        with pytest.raises(StoreError):
+            export_model("demo:v1", f"{url}/m.tar")
+    assert (tmp_path / "root/m.tar").read_bytes() == b"old"
