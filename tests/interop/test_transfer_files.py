@@ -230,6 +230,14 @@ def test_a_web_server(web: str, tmp_path: Path, other: Path, monkeypatch: pytest
     assert "secret" not in str(refused.value)
 
 
+@pytest.mark.parametrize("password", ["p@ss word%", "plain-secret"])
+def test_the_password_of_a_web_server_is_not_shown(web: str, other: Path, password: str) -> None:
+    with pytest.raises(RemoteNotFoundError, match="is not there") as raised:
+        import_model(f"{web.replace('://', f'://me:{quote(password)}@')}/missing.tar", store=str(other))
+    assert password not in str(raised.value)
+    assert quote(password, "") not in str(raised.value)
+
+
 class _NotOver(FTPHandler):
     """Renames over nothing."""
 
