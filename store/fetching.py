@@ -23,6 +23,7 @@ from store.errors import (
     DamagedArchiveError,
     NotAModelError,
     NotFoundError,
+    RemoteDeniedError,
     SourceChangedError,
     StoreError,
     StoreUnreadableError,
@@ -190,6 +191,8 @@ class Fetcher:
         ready = self._stage_streamed(arriving, kinds, location.shown)
         try:
             sums = source.read_small(path + SUFFIX, MAX_SUMS)
+        except RemoteDeniedError:  # what S3 says of what is not there to those who may not list
+            sums = None
         except BaseException:
             ready.discard()
             raise
