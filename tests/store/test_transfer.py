@@ -24,6 +24,7 @@ from store.errors import (
     NotAModelError,
     NotFoundError,
     SourceChangedError,
+    StoreUnreadableError,
     TargetExistsError,
     UnsafeMemberError,
 )
@@ -305,3 +306,8 @@ def test_given_up() -> None:
         with pytest.raises(CancelledError):
             exporter.run(plan, lambda _count: stop.set(), stops=[stop])
     assert os.listdir() == ["home"]
+
+
+def test_a_file_that_cannot_be_read(other: str) -> None:
+    with pytest.raises(StoreUnreadableError, match="/proc/self/mem cannot be read"):
+        import_model("/proc/self/mem", store=other)
