@@ -308,6 +308,14 @@ def test_given_up() -> None:
     assert os.listdir() == ["home"]
 
 
+@pytest.mark.usefixtures("model")
+def test_a_name_as_long_as_the_file_system_takes(tmp_path: Path) -> None:
+    name = "模" * 83 + ".tar"  # 253 bytes
+    assert export_model("demo:v1", name) == str(tmp_path / name)
+    export_model("demo:v1", "模" * 84, "folder")
+    assert sorted(path for path in os.listdir(tmp_path) if "模" in path) == sorted([name, "模" * 84])
+
+
 def test_a_file_that_cannot_be_read(other: str) -> None:
     with pytest.raises(StoreUnreadableError, match="/proc/self/mem cannot be read"):
         import_model("/proc/self/mem", store=other)
