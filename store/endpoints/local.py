@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 
 from store.archive.members import Member
 from store.archive.pieces import Piece
@@ -38,7 +39,7 @@ class LocalEndpoint:
             self._write_new(hidden, content, progress, 0o666)
             with writing(path):
                 os.rename(hidden, path)
-                sync_path(parent)
+                _sync_folder(parent)
         except BaseException:
             remove_tree(hidden)
             raise
@@ -71,7 +72,7 @@ class LocalEndpoint:
                     raise TargetExistsError(
                         f"{printable(path)} is not empty: name a folder that is not there yet"
                     ) from None
-                sync_path(parent)
+                _sync_folder(parent)
         except BaseException:
             remove_tree(hidden)
             raise
@@ -122,3 +123,9 @@ def _reserve(descriptor: int, length: int) -> None:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
+
+
+def _sync_folder(path: str) -> None:
+    """As `sync_path`, of a folder in which a file has appeared: it may be one that can be written but not read."""
+    with suppress(PermissionError):
+        sync_path(path)

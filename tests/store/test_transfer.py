@@ -15,6 +15,8 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from store.archive.pieces import Literal
+from store.endpoints.local import LocalEndpoint
 from store.errors import (
     BadLocationError,
     CancelledError,
@@ -32,6 +34,7 @@ from store.exporting import Exporter
 from store.location import Location
 from store.transfer import export_model, import_model, opened_exporter
 from tests.harness import home_of, make_model
+from tests.store.users import an_ordinary_user, folder_of_an_ordinary_user
 
 _FILES: dict[str | bytes, bytes | int] = {
     "weights.bin": bytes(range(256)) * 20_000,
@@ -314,6 +317,13 @@ def test_a_name_as_long_as_the_file_system_takes(tmp_path: Path) -> None:
     assert export_model("demo:v1", name) == str(tmp_path / name)
     export_model("demo:v1", "模" * 84, "folder")
     assert sorted(path for path in os.listdir(tmp_path) if "模" in path) == sorted([name, "模" * 84])
+
+
+def test_into_a_folder_that_may_be_written_but_not_read() -> None:
+    with folder_of_an_ordinary_user() as folder, an_ordinary_user():
+        (folder / "drop").mkdir(mode=0o300)
+        LocalEndpoint().write(str(folder / "drop" / "m.tar"), Literal(b"content"), lambda _count: None)
+        assert (folder / "drop" / "m.tar").read_bytes() == b"content"
 
 
 def test_a_file_that_cannot_be_read(other: str) -> None:
