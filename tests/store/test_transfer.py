@@ -329,3 +329,17 @@ def test_into_a_folder_that_may_be_written_but_not_read() -> None:
 def test_a_file_that_cannot_be_read(other: str) -> None:
     with pytest.raises(StoreUnreadableError, match="/proc/self/mem cannot be read"):
         import_model("/proc/self/mem", store=other)
+
+
+@pytest.mark.usefixtures("model")
+def test_a_tag_of_bentomls_own(tmp_path: Path) -> None:
+    class Theirs:
+        name, version = "demo", None
+
+        def path(self) -> str:
+            raise AssertionError("it is not ours to call")
+
+        def __str__(self) -> str:
+            return self.name
+
+    assert export_model(Theirs(), "m.tar") == str(tmp_path / "m.tar")  # type: ignore[arg-type]
