@@ -79,7 +79,11 @@ class Source(Protocol):
         """All of a small object; None if there is none, or it is larger than `limit` bytes."""
 
     def find(self, path: str) -> Iterator[tuple[str, Known | None]]:
-        """Everything below a folder, by path below it, in any order; None for a folder."""
+        """Everything below a folder, by path below it, in any order; None for a folder.
+
+        Raises:
+            UnsafeMemberError: there is something that cannot be read as a file or folder.
+        """
 
     def close(self) -> None:
         """End connections."""

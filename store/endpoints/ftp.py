@@ -17,10 +17,11 @@ from store.archive.pieces import Piece
 from store.endpoints.base import CHUNK, Known, Progress, write_files
 from store.endpoints.beside import beside
 from store.endpoints.trouble import CONNECT_SECONDS, SILENCE_SECONDS, TRIES, may_pass, pause, retry, sentence_for
-from store.errors import BadLocationError, RemoteError, SourceChangedError
+from store.errors import BadLocationError, RemoteError, SourceChangedError, UnsafeMemberError
 from store.location import Location
 from store.servers.body import Body
 from store.servers.stops import Stops
+from store.text import printable
 
 _PORT = 21
 
@@ -178,6 +179,11 @@ class FtpEndpoint:
                     yield inner, None
                 elif kind == "file":
                     yield inner, Known(size, modified)
+                elif kind not in ("cdir", "pdir"):
+                    raise UnsafeMemberError(
+                        f"{self._at(path).shown} holds {printable(inner)!r}, which by its server is no file or folder "
+                        f"({printable(kind)})"
+                    )
 
     def remove(self, path: str) -> None:
         """Remove a file if it is there."""
@@ -280,7 +286,7 @@ class FtpEndpoint:
             for name, facts in ftp.mlsd(folder, ["type", "size", "modify"]):
                 if name not in (".", ".."):
                     size = int(facts["size"]) if facts.get("size", "").isdigit() else None
-                    found.append((name, facts.get("type", ""), size, facts.get("modify")))
+                    found.append((name, facts.get("type", "").lower(), size, facts.get("modify")))
             return found
 
         return self._run(path, read)

@@ -18,11 +18,12 @@ from store.archive.pieces import Piece
 from store.endpoints.base import Known, Progress, write_files
 from store.endpoints.beside import beside
 from store.endpoints.trouble import CONNECT_SECONDS, SILENCE_SECONDS, TRIES, may_pass, pause, retry, sentence_for
-from store.errors import RemoteError, SourceChangedError
+from store.errors import RemoteError, SourceChangedError, UnsafeMemberError
 from store.location import Location
 from store.servers.body import Body
 from store.servers.ssh import open_sftp
 from store.servers.stops import Stops
+from store.text import printable
 
 _BLOCK = 32 << 10  # bytes: what every server takes in one packet
 _READ_AT_ONCE = 2 << 20  # bytes asked for before the first answer is waited for
@@ -133,11 +134,31 @@ class SftpEndpoint:
             folder = posixpath.join(base, below)
             for found in self._run(path, lambda sftp, folder=folder: sftp.listdir_attr(folder)):  # type: ignore[misc]
                 inner = posixpath.join(below, found.filename)
-                if stat.S_ISDIR(found.st_mode or 0):
+                mode = found.st_mode or 0
+                if stat.S_ISDIR(mode):
                     waiting.append(inner)
                     yield inner, None
-                elif stat.S_ISREG(found.st_mode or 0):
-                    yield inner, Known(found.st_size, f"{found.st_size}/{found.st_mtime}")
+                    continue
+                look = self._behind(path, base, inner) if stat.S_ISLNK(mode) else found
+                if not stat.S_ISREG(look.st_mode or 0):
+                    raise UnsafeMemberError(
+                        f"{self._at(path).shown} holds {printable(inner)!r}, no file or folder, nor a link to a file"
+                    )
+                yield inner, Known(look.st_size, f"{look.st_size}/{look.st_mtime}")
+
+    def _behind(self, path: str, base: str, inner: str) -> paramiko.SFTPAttributes:
+        """What a link in a folder leads to."""
+
+        def read(sftp: paramiko.SFTPClient) -> paramiko.SFTPAttributes:
+            real = sftp.normalize(posixpath.join(base, inner))
+            if not real.startswith(f"{sftp.normalize(base).rstrip('/')}/"):
+                raise UnsafeMemberError(
+                    f"{self._at(path).shown} holds {printable(inner)!r}, a link that leads out of the model: replace "
+                    "it by the file"
+                )
+            return sftp.stat(real)
+
+        return self._run(path, read)
 
     def remove(self, path: str) -> None:
         """Remove a file if it is there."""

@@ -11,10 +11,12 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
 from pyftpdlib.authorizers import DummyAuthorizer
+from pyftpdlib.filesystems import AbstractedFS
 from pyftpdlib.handlers import FTPHandler
 from pyftpdlib.servers import ThreadedFTPServer
 
@@ -25,6 +27,7 @@ from store.errors import (
     SourceChangedError,
     StoreError,
     TargetExistsError,
+    UnsafeMemberError,
 )
 from store.location import Location
 from store.transfer import export_model, import_model, opened_exporter
@@ -117,6 +120,20 @@ def test_into_a_folder_that_is_not_there(place: Place, other: Path) -> None:
         list(pool.map(lambda name: export_model("demo:v1", place.url(f"new/deep er/{name}")), ("m.tar", "m.zip")))
     assert sorted(os.listdir(place.root / "new/deep er")) == ["m.tar", "m.zip"]
     assert import_model(place.url("new/deep er/m.zip"), store=str(other)) == ("demo", "v1")
+
+
+def test_a_folder_with_links(ssh_server: SshServer, tmp_path: Path, model: Path, other: Path) -> None:
+    """Nothing of it is left out without a word."""
+    query = f"?identity={quote(str(ssh_server.key))}&known_hosts={quote(str(ssh_server.known_hosts))}"
+    url = f"sftp://{getpass.getuser()}@127.0.0.1:{ssh_server.port}{model}{query}"
+    (model / "nested" / "link").symlink_to("../weights.bin")
+    import_model(url, "folder", store=str(other))
+    assert (other / "demo/v1/nested/link").read_bytes() == _FILES["weights.bin"]
+    for target in (tmp_path, "nowhere", "nested", "/etc/passwd"):
+        (model / "link").symlink_to(target)
+        with pytest.raises(StoreError, match=r"link|not there"):
+            import_model(url, "folder", store=str(other), overwrite=True)
+        (model / "link").unlink()
 
 
 def test_a_zip_that_leads_back(place: Place, model: Path, other: Path) -> None:
@@ -281,3 +298,20 @@ def test_an_ftp_server_that_does_not_rename(tmp_path: Path) -> None:
         with pytest.raises(StoreError):
             export_model("demo:v1", f"{url}/m.tar")
     assert (tmp_path / "root/m.tar").read_bytes() == b"old"
+
+
+class _TellsLinks(AbstractedFS):
+    def format_mlsx(self, *arguments: Any, **options: Any) -> Iterator[bytes]:
+        for line in super().format_mlsx(*arguments, **options):
+            yield line.replace(b"type=file", b"type=OS.unix=slink") if b"link" in line else line
+
+
+def test_an_ftp_server_that_tells_links(tmp_path: Path, model: Path, other: Path) -> None:
+    """Of which nobody knows what they lead to: they are not left out without a word."""
+    kind = type("_Handler", (FTPHandler,), {"abstracted_fs": _TellsLinks})
+    with _ftp_of_a_kind(tmp_path / "root", kind, "elradfmwMT") as url:
+        subprocess.run(["cp", "-r", model, tmp_path / "root/folder"], check=True)
+        import_model(f"{url}/folder", "folder", store=str(other))
+        (tmp_path / "root/folder/link").symlink_to("weights.bin")
+        with pytest.raises(UnsafeMemberError, match="'link'"):
+            import_model(f"{url}/folder", "folder", store=str(other), overwrite=True)
