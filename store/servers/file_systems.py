@@ -47,7 +47,9 @@ def new_file_system(location: Location, *, connect_seconds: float, silence_secon
         import aiohttp  # s3fs brings it
 
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_seconds, sock_read=silence_seconds)
-        options["client_kwargs"] = {"timeout": timeout}
+        # The bytes as they lie there, also where a server takes .gz for a way to send what is in it.
+        identity = {"headers": {"Accept-Encoding": "identity"}, "auto_decompress": False}
+        options["client_kwargs"] = {"timeout": timeout, **identity}
     else:
         if is_ftp:
             options |= {"timeout": silence_seconds, "tls": location.protocol == "ftps"}

@@ -247,6 +247,24 @@ def test_a_web_server(web: str, tmp_path: Path, other: Path, monkeypatch: pytest
     assert "secret" not in str(refused.value)
 
 
+@pytest.mark.usefixtures("model")
+def test_a_web_server_that_takes_gz_for_an_encoding(tmp_path: Path, other: Path) -> None:
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_arguments: object) -> None: ...
+
+        def end_headers(self) -> None:
+            if self.path.endswith(".gz"):
+                self.send_header("Content-Encoding", "gzip")
+            super().end_headers()
+
+    export_model("demo:v1", str(tmp_path / "m.tar.gz"), sha256=True)
+    handler = functools.partial(Handler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        import_model(f"http://127.0.0.1:{server.server_port}/m.tar.gz", "gz", store=str(other))
+        server.shutdown()
+
+
 @pytest.mark.parametrize("password", ["p@ss word%", "plain-secret"])
 def test_the_password_of_a_web_server_is_not_shown(web: str, other: Path, password: str) -> None:
     with pytest.raises(RemoteNotFoundError, match="is not there") as raised:
