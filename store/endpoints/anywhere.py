@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from fsspec import AbstractFileSystem
+
 from store.archive.members import Member
 from store.archive.pieces import Piece
 from store.endpoints.base import CHUNK, Known, Progress, write_files
@@ -59,7 +61,7 @@ class AnyEndpoint:
                 size = self._fs.info(place).get("size")
                 if size != content.length:
                     raise RemoteError(f"{self._at(path).shown}: {size} bytes arrived of {content.length}")
-                self._fs.mv(place, final)
+                self._move(place, final)
         except BaseException:
             with suppress(Exception):
                 self._fs.rm_file(place)
@@ -147,6 +149,14 @@ class AnyEndpoint:
         with told(self._at(path)), self._fs.open(self._path(path), "rb", block_size=0) as file:
             while chunk := file.read(CHUNK):
                 yield chunk
+
+    def _move(self, place: str, final: str) -> None:
+        if type(self._fs).mv is not AbstractFileSystem.mv:
+            self._fs.mv(place, final)
+            return
+        # fsspec's own way takes a name with brackets or asterisks for a pattern.
+        self._fs.cp_file(place, final)
+        self._fs.rm_file(place)
 
     def _run(self, path: str, action: Callable[[], Result]) -> Result:
         return retry(action, self._at(path), self._stops)

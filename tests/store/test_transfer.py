@@ -110,6 +110,18 @@ def test_folders(model: Path, other: str, tmp_path: Path, where: str) -> None:
         export_model("demo", f"{where}out" if where else str(_filled(tmp_path)), "folder")
 
 
+@pytest.mark.parametrize("name", ["a[1].tar", "a*.tar", "a?.tar", "b[2]/**/c{3}.tar"])
+def test_names_that_are_no_patterns(home: Path, other: str, memory: fsspec.AbstractFileSystem, name: str) -> None:
+    model = make_model(home / "bentoml" / "models", "demo:v1", {"odd[1]*?": b"odd"})
+    export_model("demo:v1", "bucket", "tar", protocol="memory", subpath=name)
+    export_model("demo:v1", "bucket", "folder", protocol="memory", subpath=f"folder/{name}")
+    assert memory.isfile(f"/bucket/{name}")
+    assert not [path for path in memory.store if ".part" in path]
+    for form, path in (("tar", name), ("folder", f"folder/{name}")):
+        import_model("bucket", form, protocol="memory", subpath=path, store=other, overwrite=True)
+        same(model, other, modes=False)
+
+
 def _filled(tmp_path: Path) -> Path:
     (tmp_path / "filled" / "demo-v1").mkdir(parents=True)
     (tmp_path / "filled" / "demo-v1" / "something").write_bytes(b"")
