@@ -122,6 +122,15 @@ def test_names_that_are_no_patterns(home: Path, other: str, memory: fsspec.Abstr
         same(model, other, modes=False)
 
 
+@pytest.mark.parametrize(
+    "url", ["ftp://host/m.tar?timeout=soon", "sftp://host/m.tar?timeout=", "s3://bucket/m.tar?read_timeout=soon"]
+)
+@pytest.mark.usefixtures("model")
+def test_parameters_that_are_no_numbers(url: str) -> None:
+    with pytest.raises(BadLocationError, match=r"parameters has no meaning there: .* float"):
+        export_model("demo:v1", url)
+
+
 def _filled(tmp_path: Path) -> Path:
     (tmp_path / "filled" / "demo-v1").mkdir(parents=True)
     (tmp_path / "filled" / "demo-v1" / "something").write_bytes(b"")
