@@ -76,6 +76,9 @@ class AnyEndpoint:
         with told(self._at(path)):
             self._fs.makedirs(self._path(path), exist_ok=True)
 
+    def make_executable(self, path: str) -> None:
+        """Nothing: fsspec has no modes."""
+
     def look(self, path: str) -> Known:
         """As `Source.look`."""
         info = self._run(path, lambda: self._fs.info(self._path(path)))

@@ -95,6 +95,9 @@ class FtpEndpoint:
         """Make a folder."""
         self._make_folders(self._path(path))
 
+    def make_executable(self, path: str) -> None:
+        """Nothing: FTP has no modes."""
+
     def look(self, path: str) -> Known:
         """As `Source.look`."""
 

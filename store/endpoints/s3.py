@@ -108,6 +108,9 @@ class S3Endpoint:
     def make_folder(self, path: str) -> None:
         """Nothing: S3 has no folders."""
 
+    def make_executable(self, path: str) -> None:
+        """Nothing: S3 has no modes."""
+
     def remove(self, path: str) -> None:
         """Remove an object if it is there."""
         self._ask("delete_object", path)

@@ -84,10 +84,18 @@ class SftpEndpoint:
 
         self._run(path, make)
 
+    def make_executable(self, path: str) -> None:
+        """Have whoever may read a file execute it."""
+
+        def change(sftp: paramiko.SFTPClient) -> None:
+            mode = stat.S_IMODE(sftp.stat(self._path(path)).st_mode or 0)
+            sftp.chmod(self._path(path), mode | (mode & 0o444) >> 2)
+
+        self._run(path, change)
+
     def look(self, path: str) -> Known:
         """As `Source.look`."""
-        found = self._run(path, lambda sftp: sftp.stat(self._path(path)))
-        return Known(found.st_size, f"{found.st_size}/{found.st_mtime}")
+        return _known(self._run(path, lambda sftp: sftp.stat(self._path(path))))
 
     def chunks(self, path: str, known: Known) -> Iterator[bytes]:
         """As `Source.chunks`."""
@@ -144,7 +152,7 @@ class SftpEndpoint:
                     raise UnsafeMemberError(
                         f"{self._at(path).shown} holds {printable(inner)!r}, no file or folder, nor a link to a file"
                     )
-                yield inner, Known(look.st_size, f"{look.st_size}/{look.st_mtime}")
+                yield inner, _known(look)
 
     def _behind(self, path: str, base: str, inner: str) -> paramiko.SFTPAttributes:
         """What a link in a folder leads to."""
@@ -234,6 +242,10 @@ class SftpEndpoint:
 
     def _at(self, path: str) -> Location:
         return self._location.at(path)
+
+
+def _known(look: paramiko.SFTPAttributes) -> Known:
+    return Known(look.st_size, f"{look.st_size}/{look.st_mtime}", bool((look.st_mode or 0) & stat.S_IXUSR))
 
 
 def _is_there(sftp: paramiko.SFTPClient, path: str) -> bool:

@@ -107,6 +107,16 @@ def test_folder_there_and_back(place: Place, model: Path, other: Path) -> None:
         export_model("demo:v1", place.url("a/folder"), "folder")
 
 
+def test_programs_in_a_folder(ssh_server: SshServer, store: Path, tmp_path: Path, other: Path) -> None:
+    make_model(store, "demo:v1", {"run.sh": b"#!", "data": b"x"}, executable=["run.sh"])
+    query = f"?identity={quote(str(ssh_server.key))}&known_hosts={quote(str(ssh_server.known_hosts))}"
+    url = f"sftp://{getpass.getuser()}@127.0.0.1:{ssh_server.port}{tmp_path}/folder{query}"
+    export_model("demo:v1", url, "folder")
+    import_model(url, "folder", store=str(other))
+    for folder in (tmp_path / "folder", other / "demo/v1"):
+        assert [name for name in os.listdir(folder) if os.stat(folder / name).st_mode & 0o111] == ["run.sh"]
+
+
 def test_a_folder_of_files_only(place: Place, store: Path) -> None:
     model = make_model(store, "flat:v1", {"weights.bin": b"x"})
     export_model("flat:v1", place.url("new/folder"), "folder")
