@@ -157,6 +157,18 @@ def test_python_zipfile(long: Path, method: int, streams: bool) -> None:
         assert arriving.asked_for_length == (streams and method == zipfile.ZIP_STORED)
 
 
+def test_zip_of_powershell() -> None:
+    """Windows PowerShell 5.1 puts backslashes between names."""
+    files: dict[str, bytes | None] = {"model.yaml": MODEL_YAML, "nested/deep/leaf": b"x" * 1000, "nested/void/": None}
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path, content in files.items():
+            info = zipfile.ZipInfo(path.replace("/", "\\"))
+            info.create_system = 0
+            archive.writestr(info, content or b"")
+    assert unpacked(buffer.getvalue()) == tree_of(files)
+
+
 @pytest.mark.parametrize("form", [name for name, kind in FORMATS.items() if kind.lay_out])
 def test_our_own(form: str) -> None:
     archive = ours(form, LONG)
