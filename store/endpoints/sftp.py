@@ -21,6 +21,7 @@ from store.endpoints.trouble import CONNECT_SECONDS, SILENCE_SECONDS, TRIES, may
 from store.errors import RemoteError, SourceChangedError, UnsafeMemberError
 from store.location import Location
 from store.servers.body import Body
+from store.servers.failures import Failure, failure_of
 from store.servers.ssh import open_sftp
 from store.servers.stops import Stops
 from store.text import printable
@@ -59,7 +60,7 @@ class SftpEndpoint:
             size = self._run(path, lambda sftp: sftp.stat(place).st_size)
             if size != content.length:
                 raise RemoteError(f"{self._at(path).shown}: {size} bytes arrived of {content.length}")
-            self._run(path, lambda sftp: sftp.posix_rename(place, self._path(path)))
+            self._run(path, lambda sftp: _rename(sftp, place, self._path(path)))
         except BaseException:
             with suppress(Exception):
                 self._sftp().remove(place)
@@ -242,6 +243,29 @@ class SftpEndpoint:
 
     def _at(self, path: str) -> Location:
         return self._location.at(path)
+
+
+def _rename(sftp: paramiko.SFTPClient, place: str, target: str) -> None:
+    """Put a file in the place of what is there. Not all servers have the rename that does it at once."""
+    try:
+        sftp.posix_rename(place, target)
+        return
+    except OSError as error:
+        if failure_of(error) is not Failure.REFUSED:
+            raise
+    try:
+        sftp.rename(place, target)
+    except OSError as error:
+        if failure_of(error) is not Failure.REFUSED or not _is_there(sftp, target):
+            raise
+        aside = beside(target)
+        sftp.rename(target, aside)
+        try:
+            sftp.rename(place, target)
+        except BaseException:
+            sftp.rename(aside, target)
+            raise
+        sftp.remove(aside)
 
 
 def _known(look: paramiko.SFTPAttributes) -> Known:

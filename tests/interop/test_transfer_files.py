@@ -107,6 +107,26 @@ def test_folder_there_and_back(place: Place, model: Path, other: Path) -> None:
         export_model("demo:v1", place.url("a/folder"), "folder")
 
 
+@pytest.mark.usefixtures("model")
+def test_an_sftp_server_that_renames_over_nothing(
+    ssh_server: SshServer, tmp_path: Path, other: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As all are that have no more than the protocol says."""
+
+    def unsupported(*_arguments: object) -> None:
+        raise OSError("Operation unsupported")
+
+    monkeypatch.setattr("paramiko.SFTPClient.posix_rename", unsupported)
+    (tmp_path / "sftp").mkdir()
+    query = f"?identity={quote(str(ssh_server.key))}&known_hosts={quote(str(ssh_server.known_hosts))}"
+    expected = Path(export_model("demo:v1", str(other / "m.tar"))).read_bytes()
+    for _ in range(2):  # the second one replaces the first
+        export_model("demo:v1", f"sftp://{getpass.getuser()}@127.0.0.1:{ssh_server.port}{tmp_path}/sftp/m.tar{query}")
+        assert os.listdir(tmp_path / "sftp") == ["m.tar"]
+        assert (tmp_path / "sftp/m.tar").read_bytes() == expected
+        (tmp_path / "sftp/m.tar").write_bytes(b"old")
+
+
 def test_programs_in_a_folder(ssh_server: SshServer, store: Path, tmp_path: Path, other: Path) -> None:
     make_model(store, "demo:v1", {"run.sh": b"#!", "data": b"x"}, executable=["run.sh"])
     query = f"?identity={quote(str(ssh_server.key))}&known_hosts={quote(str(ssh_server.known_hosts))}"
