@@ -84,6 +84,11 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     return Place("sftp", f"{getpass.getuser()}@127.0.0.1:{ssh.port}", str(root), query, root)
 
 
+def sftp_url(ssh: SshServer, path: Path) -> str:
+    query = f"?identity={quote(str(ssh.key))}&known_hosts={quote(str(ssh.known_hosts))}"
+    return f"sftp://{getpass.getuser()}@127.0.0.1:{ssh.port}{path}{query}"
+
+
 def test_there_and_back(place: Place, model: Path, other: Path) -> None:
     for number, name in enumerate(("m.bentomodel", "m.tar.gz", "m.zip", "m.tar")):
         local = export_model("demo:v1", str(other / name))
@@ -118,10 +123,9 @@ def test_an_sftp_server_that_renames_over_nothing(
 
     monkeypatch.setattr("paramiko.SFTPClient.posix_rename", unsupported)
     (tmp_path / "sftp").mkdir()
-    query = f"?identity={quote(str(ssh_server.key))}&known_hosts={quote(str(ssh_server.known_hosts))}"
     expected = Path(export_model("demo:v1", str(other / "m.tar"))).read_bytes()
     for _ in range(2):  # the second one replaces the first
-        export_model("demo:v1", f"sftp://{getpass.getuser()}@127.0.0.1:{ssh_server.port}{tmp_path}/sftp/m.tar{query}")
+        export_model("demo:v1", sftp_url(ssh_server, tmp_path / "sftp/m.tar"))
         assert os.listdir(tmp_path / "sftp") == ["m.tar"]
         assert (tmp_path / "sftp/m.tar").read_bytes() == expected
         (tmp_path / "sftp/m.tar").write_bytes(b"old")
@@ -129,8 +133,7 @@ def test_an_sftp_server_that_renames_over_nothing(
 
 def test_programs_in_a_folder(ssh_server: SshServer, store: Path, tmp_path: Path, other: Path) -> None:
     make_model(store, "demo:v1", {"run.sh": b"#!", "data": b"x"}, executable=["run.sh"])
-    query = f"?identity={quote(str(ssh_server.key))}&known_hosts={quote(str(ssh_server.known_hosts))}"
-    url = f"sftp://{getpass.getuser()}@127.0.0.1:{ssh_server.port}{tmp_path}/folder{query}"
+    url = sftp_url(ssh_server, tmp_path / "folder")
     export_model("demo:v1", url, "folder")
     import_model(url, "folder", store=str(other))
     for folder in (tmp_path / "folder", other / "demo/v1"):
@@ -154,8 +157,7 @@ def test_into_a_folder_that_is_not_there(place: Place, other: Path) -> None:
 
 def test_a_folder_with_links(ssh_server: SshServer, tmp_path: Path, model: Path, other: Path) -> None:
     """Nothing of it is left out without a word."""
-    query = f"?identity={quote(str(ssh_server.key))}&known_hosts={quote(str(ssh_server.known_hosts))}"
-    url = f"sftp://{getpass.getuser()}@127.0.0.1:{ssh_server.port}{model}{query}"
+    url = sftp_url(ssh_server, model)
     (model / "nested" / "link").symlink_to("../weights.bin")
     import_model(url, "folder", store=str(other))
     assert (other / "demo/v1/nested/link").read_bytes() == _FILES["weights.bin"]
@@ -223,8 +225,7 @@ def test_a_disk_that_is_full_for_a_moment(ssh_server: SshServer, tmp_path: Path)
     run("mount", "-t", "tmpfs", "-o", "size=4m,mode=777", "bentofs-test", disk)
     try:
         (disk / "filler").write_bytes(bytes(3 << 20))
-        query = f"?identity={quote(str(ssh_server.key))}&known_hosts={quote(str(ssh_server.known_hosts))}"
-        url = f"sftp://{getpass.getuser()}@127.0.0.1:{ssh_server.port}{disk}/m.tar{query}"
+        url = sftp_url(ssh_server, disk / "m.tar")
         with opened_exporter(None) as (models, exporter):
             sent = 0
 
