@@ -18,7 +18,18 @@ from fsspec import AbstractFileSystem
 from store.location import Location
 
 # What file systems call the things that change with a file's bytes.
-_VERSIONS = ("etag", "md5", "md5hash", "generation", "version", "mtime", "lastmodified", "last_modified", "created")
+_VERSIONS = (
+    "etag",
+    "md5",
+    "md5hash",
+    "generation",
+    "version",
+    "mtime",
+    "lastmodified",
+    "last_modified",
+    "last-modified",
+    "created",
+)
 
 
 def new_file_system(location: Location, *, connect_seconds: float, silence_seconds: float) -> AbstractFileSystem:

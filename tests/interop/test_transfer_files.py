@@ -278,6 +278,47 @@ def test_a_web_server(web: str, tmp_path: Path, other: Path, monkeypatch: pytest
     assert "secret" not in str(refused.value)
 
 
+class _BreaksOff(http.server.BaseHTTPRequestHandler):
+    """Gives ranges, and of the first that is larger than a megabyte a part only."""
+
+    content: bytes
+    broken: list[str]
+
+    def log_message(self, *_arguments: object) -> None: ...
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        if not self.path.endswith(".tar"):
+            self.send_error(404)
+            return
+        start, stop, status = 0, len(self.content), 200
+        if "Range" in self.headers:
+            first, last = self.headers["Range"].removeprefix("bytes=").split("-")
+            start, stop, status = int(first), min(stop, int(last) + 1), 206
+        self.send_response(status)
+        self.send_header("Content-Length", str(stop - start))
+        self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{len(self.content)}")
+        self.end_headers()
+        if self.command == "GET":
+            if stop - start > 1 << 20 and not self.broken:
+                self.broken.append(self.path)
+                stop = start + 1000
+            self.wfile.write(self.content[start:stop])
+
+
+@pytest.mark.usefixtures("model")
+def test_a_web_server_that_breaks_off(tmp_path: Path, other: Path) -> None:
+    archive = Path(export_model("demo:v1", str(tmp_path / "m.tar"))).read_bytes()
+    handler = type("_Handler", (_BreaksOff,), {"content": archive, "broken": []})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        import_model(f"http://127.0.0.1:{server.server_port}/m.tar", store=str(other))
+        server.shutdown()
+    assert handler.broken == ["/m.tar"]
+
+
 @pytest.mark.usefixtures("model")
 def test_a_web_server_that_takes_gz_for_an_encoding(tmp_path: Path, other: Path) -> None:
     class Handler(http.server.SimpleHTTPRequestHandler):
