@@ -258,7 +258,7 @@ class FtpEndpoint:
             try:
                 ftp.rename(place, target)
             except ftplib.error_perm:
-                if is_aside or ftp.size(place) != length:
+                if is_aside or ftp.size(place) != length or not _is_file(ftp, target):
                     raise
                 # Some servers rename over nothing; others not at all, and then what was there must stay.
                 ftp.rename(target, aside)
@@ -303,6 +303,13 @@ class FtpEndpoint:
 
     def _at(self, path: str) -> Location:
         return self._location.at(path)
+
+
+def _is_file(ftp: ftplib.FTP, path: str) -> bool:
+    try:
+        return ftp.size(path) is not None
+    except ftplib.error_perm:
+        return False
 
 
 class _TooLongError(Exception):

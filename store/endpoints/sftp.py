@@ -256,7 +256,7 @@ def _rename(sftp: paramiko.SFTPClient, place: str, target: str) -> None:
     try:
         sftp.rename(place, target)
     except OSError as error:
-        if failure_of(error) is not Failure.REFUSED or not _is_there(sftp, target):
+        if failure_of(error) is not Failure.REFUSED or not _is_file(sftp, target):
             raise
         aside = beside(target)
         sftp.rename(target, aside)
@@ -266,6 +266,10 @@ def _rename(sftp: paramiko.SFTPClient, place: str, target: str) -> None:
             sftp.rename(aside, target)
             raise
         sftp.remove(aside)
+
+
+def _is_file(sftp: paramiko.SFTPClient, path: str) -> bool:
+    return _is_there(sftp, path) and stat.S_ISREG(sftp.stat(path).st_mode or 0)
 
 
 def _known(look: paramiko.SFTPAttributes) -> Known:

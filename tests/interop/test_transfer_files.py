@@ -131,6 +131,16 @@ def test_an_sftp_server_that_renames_over_nothing(
         (tmp_path / "sftp/m.tar").write_bytes(b"old")
 
 
+@pytest.mark.usefixtures("model")
+def test_a_folder_in_the_way(place: Place) -> None:
+    (place.root / "m.tar").mkdir()
+    (place.root / "m.tar" / "file").write_bytes(b"")
+    with pytest.raises(RemoteError):
+        export_model("demo:v1", place.url("m.tar"))
+    assert os.listdir(place.root) == ["m.tar"]
+    assert os.listdir(place.root / "m.tar") == ["file"]
+
+
 def test_programs_in_a_folder(ssh_server: SshServer, store: Path, tmp_path: Path, other: Path) -> None:
     make_model(store, "demo:v1", {"run.sh": b"#!", "data": b"x"}, executable=["run.sh"])
     url = sftp_url(ssh_server, tmp_path / "folder")
