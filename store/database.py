@@ -19,6 +19,8 @@ from typing import TypeVar
 log = logging.getLogger(__name__)
 
 _OPEN_SECONDS = 10.0  # how long opening waits while another process writes
+# What keeps a file from being opened that may be whole: the system, its disk, or another process.
+_IN_THE_WAY = ("readonly", "locked", "unable to open", "I/O error", "is full")
 
 _T = TypeVar("_T")
 
@@ -98,7 +100,7 @@ class Database:
         try:
             return self._open_file()
         except sqlite3.DatabaseError as error:
-            if "readonly" in str(error) or "locked" in str(error):
+            if any(sign in str(error) for sign in _IN_THE_WAY):
                 log.warning("no %s is kept: %s: %s", self._what, self._path, error)
                 return self._in_memory()
             log.warning("the %s %s is damaged (%s); %s", self._what, self._path, error, self._loss)
@@ -130,6 +132,8 @@ class Database:
         owner = folder.stat().st_uid
         if owner != os.geteuid():
             raise PermissionError(f"{folder} belongs to user {owner}, not to you")
+        if self._path.exists() and not self._path.is_file():
+            raise sqlite3.DatabaseError("it is not a file")
         connection = sqlite3.connect(
             self._path, timeout=self._busy_seconds, check_same_thread=False, isolation_level="IMMEDIATE"
         )

@@ -1,8 +1,8 @@
 """Digests: the SHA-256s of models' files, by which `bentofs verify` tells whether a model is what it was.
 
 No cache: they cannot be learnt again once a file has changed, and so lie in the user's state directory. Recorded when a
-model is imported, first measured by a mount or first verified, by store (its real path), tag and creation time: a
-model saved again under its old tag is a new one.
+model is imported, first measured by a mount or first verified, by store (its real path, or its URL), tag and creation
+time: a model saved again under its old tag is a new one.
 
 Threading: all methods may be called from any thread, and by several processes at once.
 """
@@ -21,6 +21,7 @@ import platformdirs
 
 from store.database import Database
 from store.errors import StoreUnreadableError
+from store.location import is_url
 from store.tag import Tag
 
 _SCHEMA = """
@@ -106,4 +107,5 @@ class Digests:
 
 
 def _key(store: str, tag: Tag, created: datetime.datetime) -> tuple[bytes, str, str]:
-    return os.fsencode(os.path.realpath(store)), str(tag), created.isoformat()
+    # A URL is none of this machine's paths, which would depend on the working directory.
+    return os.fsencode(store if is_url(store) else os.path.realpath(store)), str(tag), created.isoformat()

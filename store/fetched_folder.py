@@ -71,7 +71,7 @@ def fill_from(source: Source, location: Location, target: Target, counted: Count
         if known is None:
             target.folder(path)
             continue
-        with target.file(path) as file:
+        with target.file(path, known.executable) as file:
             size = 0
             for chunk in source.chunks(f"{base}/{path}" if base else path, known):
                 file.write(memoryview(chunk))

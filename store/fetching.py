@@ -23,6 +23,7 @@ from store.errors import (
     DamagedArchiveError,
     NotAModelError,
     NotFoundError,
+    RemoteDeniedError,
     SourceChangedError,
     StoreError,
     StoreUnreadableError,
@@ -162,7 +163,7 @@ class Fetcher:
             before = os.fstat(descriptor)
         if stat.S_ISREG(before.st_mode) and _position(descriptor) == 0:
             counted.expect(before.st_size)
-            ready = self._stage(_Watched(descriptor, counted), kinds, name)
+            ready = self._stage(_Watched(descriptor, name, counted), kinds, name)
             after = os.fstat(descriptor)
             if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
                 ready.discard()
@@ -190,6 +191,8 @@ class Fetcher:
         ready = self._stage_streamed(arriving, kinds, location.shown)
         try:
             sums = source.read_small(path + SUFFIX, MAX_SUMS)
+        except RemoteDeniedError:  # what S3 says of what is not there to those who may not list
+            sums = None
         except BaseException:
             ready.discard()
             raise
@@ -218,12 +221,14 @@ class Fetcher:
 class _Watched(WholeFile):
     """A file that tells how far it was read."""
 
-    def __init__(self, descriptor: int, counted: Counted) -> None:
+    def __init__(self, descriptor: int, name: str, counted: Counted) -> None:
         super().__init__(descriptor)
+        self._name = name
         self._counted = counted
 
     def read_into(self, view: memoryview, offset: int) -> int:
-        count = super().read_into(view, offset)
+        with _reading(self._name):
+            count = super().read_into(view, offset)
         if offset + count > self._counted.total:
             self._counted(offset + count - self._counted.total)
         return count

@@ -156,8 +156,11 @@ class Location:
         # A `#` has no meaning to any of the protocols, so it is of the path, where urlsplit would cut it off.
         try:
             parts = urlsplit(url, allow_fragments=False)
-        except ValueError as error:
-            raise BadLocationError(f"{without_secrets(url)} is not a URL: {error}") from None
+        except ValueError:  # whose text may hold a part of a password
+            raise BadLocationError(
+                f"{without_secrets(url)} is not a URL: its host makes no sense, or what is special in its user or "
+                "password is not percent-encoded"
+            ) from None
         protocol = _known(url.partition("://")[0].lower())
         if protocol == "file":
             if parts.netloc not in ("", "localhost"):
@@ -165,6 +168,11 @@ class Location:
                     f"{without_secrets(url)} names a host: a file of this machine is file:///{parts.netloc}..."
                 )
             return cls("file", "", _absolute(url.partition("://")[2].removeprefix("localhost")))
+        if any(char in url for char in "\t\r\n"):  # which would be left out, and another file be meant
+            raise BadLocationError(
+                f"{without_secrets(url)} is not a URL: a tab or a line break can only be in a path that is given apart "
+                "from the protocol"
+            )
         credentials, _, host = parts.netloc.rpartition("@")
         user, colon, password = credentials.partition(":")
         _refuse_no_host(protocol, host)

@@ -134,7 +134,9 @@ class _Publication:
         self._tag = staged.info.tag
         self._local = LocalStorage(os.path.dirname(staged.path))
         self._open_files = OpenFiles()
-        self._entries, _ = self._local.walk(os.path.basename(staged.path))
+        found, _ = self._local.walk(os.path.basename(staged.path))
+        # No manifest tells of the exec bit of `model.yaml`, which means nothing.
+        self._entries = [entry._replace(executable=entry.executable and entry.path != MODEL_YAML) for entry in found]
 
     def run(self, *, overwrite: bool, move_latest: bool) -> Outcome:
         self._check_names()

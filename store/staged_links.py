@@ -20,6 +20,7 @@ from store.text import printable
 _MAX_TARGET = 4096  # characters, as for any path
 _MAX_MEMORY = 8 << 20  # bytes of paths and targets: 10,000 links with names of a few hundred characters
 _MAX_HOPS = 40  # links followed on one path: as many as Linux follows
+_MAX_STEPS = 2_000_000  # names on the paths of all links, with those they lead over: some seconds
 
 
 class Tree(Protocol):
@@ -49,6 +50,7 @@ class Links:
     def __init__(self) -> None:
         self._links: dict[str, _Link] = {}
         self._copied = 0
+        self._steps = 0
         self._memory = 0  # bytes of paths and targets
 
     def __bool__(self) -> bool:
@@ -115,6 +117,9 @@ class Links:
                     raise _leads_out(path)
                 done.pop()
                 continue
+            self._steps += 1
+            if self._steps > _MAX_STEPS:
+                raise TooBigError("the archive holds links that take too long to follow")
             done.append(name)
             link = self._links.get("/".join(done))
             if link is None:

@@ -33,7 +33,7 @@ from typing import BinaryIO
 
 import platformdirs
 
-from store.errors import StagingError, StoreError
+from store.errors import NoSpaceError, StagingError, StoreError
 from store.intents import left_behind
 from store.leftovers import adopt, put_back, remove_empty
 from store.text import printable
@@ -69,6 +69,7 @@ class StagingArea:
 
         Raises:
             StagingError: the area cannot be made or written, or renames do not lead from it into the store.
+            NoSpaceError: there is no room for it.
         """
         self._check_place()
         try:
@@ -77,6 +78,8 @@ class StagingArea:
                 session = Session(self, f"{os.getpid()}-{secrets.token_hex(6)}")
                 dead = self._claim_dead()
         except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise NoSpaceError(f"models cannot be staged in {self._shown}: no space is left there") from error
             raise StagingError(
                 f"models cannot be staged in {self._shown}: {os.strerror(error.errno or errno.EIO)}; name another "
                 "folder on the store's file system with --staging DIR"

@@ -8,7 +8,7 @@ import os
 import stat
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 
 from store.errors import NoSpaceError, StoreUnwritableError
@@ -60,10 +60,11 @@ def _remove_folder(name: str, above: int | None) -> None:
                 ]:
                     found += len(portion)
                     for entry_name, is_folder in portion:
-                        if is_folder:
-                            _remove_folder(entry_name, descriptor)
-                        else:
-                            os.unlink(entry_name, dir_fd=descriptor)
+                        with suppress(FileNotFoundError):  # somebody else removes the same, as a session that ends
+                            if is_folder:
+                                _remove_folder(entry_name, descriptor)
+                            else:
+                                os.unlink(entry_name, dir_fd=descriptor)
             if found >= before:
                 break
             before, found = found, 0

@@ -20,6 +20,7 @@ import zstandard
 from isal import igzip_lib
 
 from store.archive.arriving import LITTLE_MEMORY, MOST_MEMORY, ArrivingFile
+from store.archive.gzip_header import PLAIN, pass_header
 from store.archive.source import Source
 from store.archive.unxz import is_laid_out_here, stored_content
 from store.errors import DamagedArchiveError, NotAModelError, TooBigError
@@ -227,7 +228,10 @@ def _xz_stream(source: Source) -> Iterator[bytes]:
 
 def _gzip(source: Source) -> Iterator[bytes]:
     while True:
-        yield from decoded(source, igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP), "gzip")
+        pass_header(source)
+        decoder = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+        decode(decoder, PLAIN, "gzip")
+        yield from decoded(source, decoder, "gzip")
         if not _goes_on(source, _GZIP_MAGIC, "gzip"):
             if _skip_zeros(source) and source.some(1):
                 raise _trailing("gzip")

@@ -232,13 +232,15 @@ def _large(content: bytes, values: tuple[int, ...]) -> tuple[list[int], bytes]:
 
 
 def _decode(name: bytes, flags: int, extra: dict[int, bytes], *, is_unix: bool) -> str:
-    """A name as a path: UTF-8 where the archive says so or where it is; else bytes on Unix, and code page 437."""
+    """A name as a path: UTF-8 where the archive says so or where it is; else bytes on Unix, and code page 437. Where no
+    file can have a backslash in its name, it is what some writers put between names, as Windows PowerShell does."""
     unicode_path = extra.get(_EXTRA_UNICODE_PATH, b"")
     if not flags & _UTF8_NAME and len(unicode_path) > 5:
         version, checksum = struct.unpack_from("<BL", unicode_path)
         if version == 1 and checksum == crc32(name):
             name = unicode_path[5:]
     try:
-        return name.decode("utf-8")
+        path = name.decode("utf-8")
     except UnicodeDecodeError:
-        return name.decode("utf-8", "surrogateescape") if is_unix else name.decode("cp437")
+        path = name.decode("utf-8", "surrogateescape") if is_unix else name.decode("cp437")
+    return path if is_unix else path.replace("\\", "/")

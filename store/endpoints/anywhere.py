@@ -7,9 +7,13 @@ Threading: as `Endpoint`.
 
 from __future__ import annotations
 
+import http
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
+
+from fsspec import AbstractFileSystem
+from fsspec.asyn import sync
 
 from store.archive.members import Member
 from store.archive.pieces import Piece
@@ -37,6 +41,7 @@ class AnyEndpoint:
         with told(location):
             self._fs = new_file_system(location, connect_seconds=CONNECT_SECONDS, silence_seconds=SILENCE_SECONDS)
         self.can_seek = True
+        self._knows_ranges: bool | None = None  # of a web server, once it is known
 
     def write(self, path: str, content: Piece, progress: Progress) -> None:
         """As `Target.write`."""
@@ -59,7 +64,7 @@ class AnyEndpoint:
                 size = self._fs.info(place).get("size")
                 if size != content.length:
                     raise RemoteError(f"{self._at(path).shown}: {size} bytes arrived of {content.length}")
-                self._fs.mv(place, final)
+                self._move(place, final)
         except BaseException:
             with suppress(Exception):
                 self._fs.rm_file(place)
@@ -74,14 +79,19 @@ class AnyEndpoint:
         with told(self._at(path)):
             self._fs.makedirs(self._path(path), exist_ok=True)
 
+    def make_executable(self, path: str) -> None:
+        """Nothing: fsspec has no modes."""
+
     def look(self, path: str) -> Known:
         """As `Source.look`."""
         info = self._run(path, lambda: self._fs.info(self._path(path)))
         if info.get("type") == "directory":
             raise RemoteError(f"{self._at(path).shown} is a folder")
         size = size_of(info)
-        # Of a web server that does not say that it knows ranges, nothing can be read but all, once.
-        self.can_seek = size is not None and (not self._location.is_web or info.get("partial") is True)
+        if self._location.is_web and self._knows_ranges is None:
+            self._knows_ranges = self._run(path, lambda: self._gives_ranges(path))
+        # Of a web server that knows no ranges, nothing can be read but all, once.
+        self.can_seek = size is not None and self._knows_ranges is not False
         return _known(info)
 
     def chunks(self, path: str, known: Known) -> Iterator[bytes]:
@@ -143,10 +153,29 @@ class AnyEndpoint:
     def close(self) -> None:
         """As `Source.close`."""
 
+    def _gives_ranges(self, path: str) -> bool:
+        """Whether a web server gives a part to who asks for one: fsspec does not tell, and not all servers do."""
+
+        async def ask() -> bool:
+            session = await self._fs.set_session()
+            headers = {"Range": "bytes=0-0"}
+            async with session.get(self._fs.encode_url(self._path(path)), headers=headers) as answer:
+                return bool(answer.status == http.HTTPStatus.PARTIAL_CONTENT)
+
+        return bool(sync(self._fs.loop, ask))
+
     def _whole(self, path: str) -> Iterator[bytes]:
         with told(self._at(path)), self._fs.open(self._path(path), "rb", block_size=0) as file:
             while chunk := file.read(CHUNK):
                 yield chunk
+
+    def _move(self, place: str, final: str) -> None:
+        if type(self._fs).mv is not AbstractFileSystem.mv:
+            self._fs.mv(place, final)
+            return
+        # fsspec's own way takes a name with brackets or asterisks for a pattern.
+        self._fs.cp_file(place, final)
+        self._fs.rm_file(place)
 
     def _run(self, path: str, action: Callable[[], Result]) -> Result:
         return retry(action, self._at(path), self._stops)

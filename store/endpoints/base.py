@@ -30,6 +30,7 @@ class Known(NamedTuple):
 
     size: int | None  # bytes
     stamp: str | None  # changes with the content: an ETag, or a time
+    executable: bool = False  # as far as the server knows
 
 
 class Target(Protocol):
@@ -79,7 +80,11 @@ class Source(Protocol):
         """All of a small object; None if there is none, or it is larger than `limit` bytes."""
 
     def find(self, path: str) -> Iterator[tuple[str, Known | None]]:
-        """Everything below a folder, by path below it, in any order; None for a folder."""
+        """Everything below a folder, by path below it, in any order; None for a folder.
+
+        Raises:
+            UnsafeMemberError: there is something that cannot be read as a file or folder.
+        """
 
     def close(self) -> None:
         """End connections."""
@@ -94,6 +99,7 @@ class Files(Protocol):
 
     def write(self, path: str, content: Piece, progress: Progress) -> None: ...
     def make_folder(self, path: str) -> None: ...
+    def make_executable(self, path: str) -> None: ...
     def find(self, path: str) -> Iterator[tuple[str, Known | None]]: ...
     def remove(self, path: str) -> None: ...
     def remove_folder(self, path: str) -> None: ...
@@ -115,6 +121,8 @@ def write_files(files: Files, location: Location, members: Sequence[Member], pro
             else:
                 undo.append((files.remove, path))
                 files.write(path, member.content or Literal(b""), progress)
+                if member.executable:
+                    files.make_executable(path)
     except BaseException:
         for remove, path in reversed(undo):
             try:

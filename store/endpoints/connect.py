@@ -78,7 +78,9 @@ def _made(location: Location, stops: Stops) -> Endpoint:
         return _open(location, stops)
     except ImportError as error:
         raise BadLocationError(f"{location.protocol}:// is not possible here: {error}") from error
-    except TypeError as error:
+    except BadLocationError:
+        raise
+    except (TypeError, ValueError) as error:
         raise BadLocationError(f"{location.shown}: one of the parameters has no meaning there: {error}") from error
 
 

@@ -17,10 +17,11 @@ from store.archive.pieces import Piece
 from store.endpoints.base import CHUNK, Known, Progress, write_files
 from store.endpoints.beside import beside
 from store.endpoints.trouble import CONNECT_SECONDS, SILENCE_SECONDS, TRIES, may_pass, pause, retry, sentence_for
-from store.errors import BadLocationError, RemoteError, SourceChangedError
+from store.errors import BadLocationError, RemoteError, SourceChangedError, UnsafeMemberError
 from store.location import Location
 from store.servers.body import Body
 from store.servers.stops import Stops
+from store.text import printable
 
 _PORT = 21
 
@@ -46,7 +47,7 @@ class FtpEndpoint:
     def write(self, path: str, content: Piece, progress: Progress) -> None:
         """As `Target.write`."""
         place = beside(self._path(path))
-        begun = False
+        begun = has_folder = False
         try:
             for number in range(1, TRIES + 1):
                 sent = 0
@@ -67,6 +68,10 @@ class FtpEndpoint:
                     self._drop()
                     if body.error is not None:
                         raise body.error from error
+                    if begun and isinstance(error, ftplib.error_perm) and not has_folder and number < TRIES:
+                        self._make_folders(posixpath.dirname(place))
+                        has_folder = True
+                        continue
                     if number == TRIES or not may_pass(error):
                         raise sentence_for(error, self._at(path)) from error
                     pause(number, error, self._at(path), self._stops)
@@ -89,6 +94,9 @@ class FtpEndpoint:
     def make_folder(self, path: str) -> None:
         """Make a folder."""
         self._make_folders(self._path(path))
+
+    def make_executable(self, path: str) -> None:
+        """Nothing: FTP has no modes."""
 
     def look(self, path: str) -> Known:
         """As `Source.look`."""
@@ -174,6 +182,11 @@ class FtpEndpoint:
                     yield inner, None
                 elif kind == "file":
                     yield inner, Known(size, modified)
+                elif kind not in ("cdir", "pdir"):
+                    raise UnsafeMemberError(
+                        f"{self._at(path).shown} holds {printable(inner)!r}, which by its server is no file or folder "
+                        f"({printable(kind)})"
+                    )
 
     def remove(self, path: str) -> None:
         """Remove a file if it is there."""
@@ -237,19 +250,30 @@ class FtpEndpoint:
         return retry(once, self._at(path), self._stops)
 
     def _rename(self, path: str, place: str, length: int) -> None:
-        target = self._path(path)
+        target, aside = self._path(path), beside(self._path(path))
+        is_aside = False
 
         def rename(ftp: ftplib.FTP) -> None:
+            nonlocal is_aside
             try:
                 ftp.rename(place, target)
             except ftplib.error_perm:
-                if ftp.size(place) != length:
+                if is_aside or ftp.size(place) != length or not _is_file(ftp, target):
                     raise
-                # Some servers rename over nothing.
-                ftp.delete(target)
+                # Some servers rename over nothing; others not at all, and then what was there must stay.
+                ftp.rename(target, aside)
+                is_aside = True
                 ftp.rename(place, target)
 
-        self._run(path, rename)
+        try:
+            self._run(path, rename)
+        except BaseException:
+            if is_aside:
+                with suppress(Exception):
+                    self._ftp().rename(aside, target)
+            raise
+        if is_aside:
+            self.remove(aside.removeprefix("/"))
 
     def _make_folders(self, path: str) -> None:
         def make(ftp: ftplib.FTP) -> None:
@@ -265,7 +289,7 @@ class FtpEndpoint:
             for name, facts in ftp.mlsd(folder, ["type", "size", "modify"]):
                 if name not in (".", ".."):
                     size = int(facts["size"]) if facts.get("size", "").isdigit() else None
-                    found.append((name, facts.get("type", ""), size, facts.get("modify")))
+                    found.append((name, facts.get("type", "").lower(), size, facts.get("modify")))
             return found
 
         return self._run(path, read)
@@ -279,6 +303,13 @@ class FtpEndpoint:
 
     def _at(self, path: str) -> Location:
         return self._location.at(path)
+
+
+def _is_file(ftp: ftplib.FTP, path: str) -> bool:
+    try:
+        return ftp.size(path) is not None
+    except ftplib.error_perm:
+        return False
 
 
 class _TooLongError(Exception):

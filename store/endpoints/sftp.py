@@ -18,11 +18,13 @@ from store.archive.pieces import Piece
 from store.endpoints.base import Known, Progress, write_files
 from store.endpoints.beside import beside
 from store.endpoints.trouble import CONNECT_SECONDS, SILENCE_SECONDS, TRIES, may_pass, pause, retry, sentence_for
-from store.errors import RemoteError, SourceChangedError
+from store.errors import RemoteError, SourceChangedError, UnsafeMemberError
 from store.location import Location
 from store.servers.body import Body
+from store.servers.failures import Failure, failure_of
 from store.servers.ssh import open_sftp
 from store.servers.stops import Stops
+from store.text import printable
 
 _BLOCK = 32 << 10  # bytes: what every server takes in one packet
 _READ_AT_ONCE = 2 << 20  # bytes asked for before the first answer is waited for
@@ -58,7 +60,7 @@ class SftpEndpoint:
             size = self._run(path, lambda sftp: sftp.stat(place).st_size)
             if size != content.length:
                 raise RemoteError(f"{self._at(path).shown}: {size} bytes arrived of {content.length}")
-            self._run(path, lambda sftp: sftp.posix_rename(place, self._path(path)))
+            self._run(path, lambda sftp: _rename(sftp, place, self._path(path)))
         except BaseException:
             with suppress(Exception):
                 self._sftp().remove(place)
@@ -75,16 +77,26 @@ class SftpEndpoint:
         def make(sftp: paramiko.SFTPClient) -> None:
             for end in [at for at, char in enumerate(full) if char == "/" and at] + [len(full)]:
                 try:
-                    sftp.stat(full[:end])
-                except FileNotFoundError:
-                    sftp.mkdir(full[:end])
+                    if not _is_there(sftp, full[:end]):
+                        sftp.mkdir(full[:end])
+                except OSError:
+                    if not _is_there(sftp, full[:end]):  # else another transfer has made it just now
+                        raise
 
         self._run(path, make)
 
+    def make_executable(self, path: str) -> None:
+        """Have whoever may read a file execute it."""
+
+        def change(sftp: paramiko.SFTPClient) -> None:
+            mode = stat.S_IMODE(sftp.stat(self._path(path)).st_mode or 0)
+            sftp.chmod(self._path(path), mode | (mode & 0o444) >> 2)
+
+        self._run(path, change)
+
     def look(self, path: str) -> Known:
         """As `Source.look`."""
-        found = self._run(path, lambda sftp: sftp.stat(self._path(path)))
-        return Known(found.st_size, f"{found.st_size}/{found.st_mtime}")
+        return _known(self._run(path, lambda sftp: sftp.stat(self._path(path))))
 
     def chunks(self, path: str, known: Known) -> Iterator[bytes]:
         """As `Source.chunks`."""
@@ -131,11 +143,31 @@ class SftpEndpoint:
             folder = posixpath.join(base, below)
             for found in self._run(path, lambda sftp, folder=folder: sftp.listdir_attr(folder)):  # type: ignore[misc]
                 inner = posixpath.join(below, found.filename)
-                if stat.S_ISDIR(found.st_mode or 0):
+                mode = found.st_mode or 0
+                if stat.S_ISDIR(mode):
                     waiting.append(inner)
                     yield inner, None
-                elif stat.S_ISREG(found.st_mode or 0):
-                    yield inner, Known(found.st_size, f"{found.st_size}/{found.st_mtime}")
+                    continue
+                look = self._behind(path, base, inner) if stat.S_ISLNK(mode) else found
+                if not stat.S_ISREG(look.st_mode or 0):
+                    raise UnsafeMemberError(
+                        f"{self._at(path).shown} holds {printable(inner)!r}, no file or folder, nor a link to a file"
+                    )
+                yield inner, _known(look)
+
+    def _behind(self, path: str, base: str, inner: str) -> paramiko.SFTPAttributes:
+        """What a link in a folder leads to."""
+
+        def read(sftp: paramiko.SFTPClient) -> paramiko.SFTPAttributes:
+            real = sftp.normalize(posixpath.join(base, inner))
+            if not real.startswith(f"{sftp.normalize(base).rstrip('/')}/"):
+                raise UnsafeMemberError(
+                    f"{self._at(path).shown} holds {printable(inner)!r}, a link that leads out of the model: replace "
+                    "it by the file"
+                )
+            return sftp.stat(real)
+
+        return self._run(path, read)
 
     def remove(self, path: str) -> None:
         """Remove a file if it is there."""
@@ -163,15 +195,23 @@ class SftpEndpoint:
         sent = 0
         body = Body(content)
         try:
-            with self._sftp().open(place, "wb") as file:
-                file.set_pipelined(True)
+            with self._new_file(place) as file:
                 while block := body.read(_BLOCK):
+                    # With the last one, all answers are waited for: paramiko asks for none of them when it closes.
+                    file.set_pipelined(body.tell() < content.length)
                     file.write(block)
                     sent += len(block)
                     progress(len(block))
         except BaseException:
             progress(-sent)
             raise
+
+    def _new_file(self, place: str) -> paramiko.SFTPFile:
+        try:
+            return self._sftp().open(place, "wb")
+        except FileNotFoundError:  # nor is its folder
+            self.make_folder(posixpath.dirname(place).lstrip("/"))
+            return self._sftp().open(place, "wb")
 
     def _sftp(self) -> paramiko.SFTPClient:
         """The connection, made when there is none."""
@@ -203,3 +243,42 @@ class SftpEndpoint:
 
     def _at(self, path: str) -> Location:
         return self._location.at(path)
+
+
+def _rename(sftp: paramiko.SFTPClient, place: str, target: str) -> None:
+    """Put a file in the place of what is there. Not all servers have the rename that does it at once."""
+    try:
+        sftp.posix_rename(place, target)
+        return
+    except OSError as error:
+        if failure_of(error) is not Failure.REFUSED:
+            raise
+    try:
+        sftp.rename(place, target)
+    except OSError as error:
+        if failure_of(error) is not Failure.REFUSED or not _is_file(sftp, target):
+            raise
+        aside = beside(target)
+        sftp.rename(target, aside)
+        try:
+            sftp.rename(place, target)
+        except BaseException:
+            sftp.rename(aside, target)
+            raise
+        sftp.remove(aside)
+
+
+def _is_file(sftp: paramiko.SFTPClient, path: str) -> bool:
+    return _is_there(sftp, path) and stat.S_ISREG(sftp.stat(path).st_mode or 0)
+
+
+def _known(look: paramiko.SFTPAttributes) -> Known:
+    return Known(look.st_size, f"{look.st_size}/{look.st_mtime}", bool((look.st_mode or 0) & stat.S_IXUSR))
+
+
+def _is_there(sftp: paramiko.SFTPClient, path: str) -> bool:
+    try:
+        sftp.stat(path)
+    except FileNotFoundError:
+        return False
+    return True

@@ -11,6 +11,7 @@ from __future__ import annotations
 import enum
 import errno
 import ftplib
+import re
 import socket
 from collections.abc import Iterable
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 from store.text import printable
 
 _MAX_REASON = 300  # characters
+_SECRETS_IN_URL = re.compile(r"""(?<=://)[^\s/"']*(?=@)|(?<=\?)[^\s"'?]*=[^\s"']*""")  # credentials, parameters
 _PASSING = (
     errno.EBUSY,  # what s3fs makes of 503
     errno.EREMOTEIO,  # and of 500
@@ -107,6 +109,7 @@ def reason_of(error: BaseException, secrets: Iterable[str] = ()) -> str:
         text = " ".join(str(error).split())
         if not text:
             text = "it does not answer in time" if failure_of(error) is Failure.PASSING else type(error).__name__
+    text = _SECRETS_IN_URL.sub("***", text)  # which may be encoded in another way than the user wrote them
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, "***")
     return printable(text)[:_MAX_REASON]

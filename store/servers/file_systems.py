@@ -18,7 +18,18 @@ from fsspec import AbstractFileSystem
 from store.location import Location
 
 # What file systems call the things that change with a file's bytes.
-_VERSIONS = ("etag", "md5", "md5hash", "generation", "version", "mtime", "lastmodified", "last_modified", "created")
+_VERSIONS = (
+    "etag",
+    "md5",
+    "md5hash",
+    "generation",
+    "version",
+    "mtime",
+    "lastmodified",
+    "last_modified",
+    "last-modified",
+    "created",
+)
 
 
 def new_file_system(location: Location, *, connect_seconds: float, silence_seconds: float) -> AbstractFileSystem:
@@ -47,7 +58,9 @@ def new_file_system(location: Location, *, connect_seconds: float, silence_secon
         import aiohttp  # s3fs brings it
 
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_seconds, sock_read=silence_seconds)
-        options["client_kwargs"] = {"timeout": timeout}
+        # The bytes as they lie there, also where a server takes .gz for a way to send what is in it.
+        identity = {"headers": {"Accept-Encoding": "identity"}, "auto_decompress": False}
+        options["client_kwargs"] = {"timeout": timeout, **identity}
     else:
         if is_ftp:
             options |= {"timeout": silence_seconds, "tls": location.protocol == "ftps"}

@@ -154,3 +154,10 @@ def test_many_small_transfers_share_connections(shell: Shell, store: Path, proxi
     assert shell("import", *urls, store=str(shell.base / "other")).count(": imported") == len(tags)
     assert proxy.connections - before <= 12
     subprocess.run(["diff", "-r", str(store), str(shell.base / "other")], check=True)
+
+
+def test_a_model_yaml_that_is_executable(shell: Shell, store: Path) -> None:
+    """As all files are that come from a memory stick."""
+    folder = make_model(store, "iris:v1", {"run.sh": b"#!"}, executable=["run.sh", "model.yaml"])
+    assert "iris:v1: imported" in shell("import", folder)
+    assert "iris:v1: unchanged" in shell("import", folder)

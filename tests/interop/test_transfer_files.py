@@ -1,21 +1,37 @@
 """Transfers by FTP, SFTP and HTTP to and from real servers, judged by BentoML's own import where it can."""
 
+import contextlib
 import functools
 import getpass
 import http.server
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
+from pyftpdlib.authorizers import DummyAuthorizer
+from pyftpdlib.filesystems import AbstractedFS
+from pyftpdlib.handlers import FTPHandler
+from pyftpdlib.servers import ThreadedFTPServer
 
-from store.errors import RemoteDeniedError, RemoteError, RemoteNotFoundError, SourceChangedError, TargetExistsError
+from store.errors import (
+    RemoteDeniedError,
+    RemoteError,
+    RemoteNotFoundError,
+    SourceChangedError,
+    StoreError,
+    TargetExistsError,
+    UnsafeMemberError,
+)
 from store.location import Location
 from store.transfer import export_model, import_model, opened_exporter
-from tests.harness import home_of, make_model
+from tests.harness import home_of, make_model, run
 from tests.interop.conftest import Judge, SshServer
 from tests.servers import FtpServer
 
@@ -68,6 +84,11 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     return Place("sftp", f"{getpass.getuser()}@127.0.0.1:{ssh.port}", str(root), query, root)
 
 
+def sftp_url(ssh: SshServer, path: Path) -> str:
+    query = f"?identity={quote(str(ssh.key))}&known_hosts={quote(str(ssh.known_hosts))}"
+    return f"sftp://{getpass.getuser()}@127.0.0.1:{ssh.port}{path}{query}"
+
+
 def test_there_and_back(place: Place, model: Path, other: Path) -> None:
     for number, name in enumerate(("m.bentomodel", "m.tar.gz", "m.zip", "m.tar")):
         local = export_model("demo:v1", str(other / name))
@@ -89,6 +110,72 @@ def test_folder_there_and_back(place: Place, model: Path, other: Path) -> None:
     subprocess.run(["diff", "-r", str(model), str(other / "demo/v1")], check=True)
     with pytest.raises(TargetExistsError):
         export_model("demo:v1", place.url("a/folder"), "folder")
+
+
+@pytest.mark.usefixtures("model")
+def test_an_sftp_server_that_renames_over_nothing(
+    ssh_server: SshServer, tmp_path: Path, other: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As all are that have no more than the protocol says."""
+
+    def unsupported(*_arguments: object) -> None:
+        raise OSError("Operation unsupported")
+
+    monkeypatch.setattr("paramiko.SFTPClient.posix_rename", unsupported)
+    (tmp_path / "sftp").mkdir()
+    expected = Path(export_model("demo:v1", str(other / "m.tar"))).read_bytes()
+    for _ in range(2):  # the second one replaces the first
+        export_model("demo:v1", sftp_url(ssh_server, tmp_path / "sftp/m.tar"))
+        assert os.listdir(tmp_path / "sftp") == ["m.tar"]
+        assert (tmp_path / "sftp/m.tar").read_bytes() == expected
+        (tmp_path / "sftp/m.tar").write_bytes(b"old")
+
+
+@pytest.mark.usefixtures("model")
+def test_a_folder_in_the_way(place: Place) -> None:
+    (place.root / "m.tar").mkdir()
+    (place.root / "m.tar" / "file").write_bytes(b"")
+    with pytest.raises(RemoteError):
+        export_model("demo:v1", place.url("m.tar"))
+    assert os.listdir(place.root) == ["m.tar"]
+    assert os.listdir(place.root / "m.tar") == ["file"]
+
+
+def test_programs_in_a_folder(ssh_server: SshServer, store: Path, tmp_path: Path, other: Path) -> None:
+    make_model(store, "demo:v1", {"run.sh": b"#!", "data": b"x"}, executable=["run.sh"])
+    url = sftp_url(ssh_server, tmp_path / "folder")
+    export_model("demo:v1", url, "folder")
+    import_model(url, "folder", store=str(other))
+    for folder in (tmp_path / "folder", other / "demo/v1"):
+        assert [name for name in os.listdir(folder) if os.stat(folder / name).st_mode & 0o111] == ["run.sh"]
+
+
+def test_a_folder_of_files_only(place: Place, store: Path) -> None:
+    model = make_model(store, "flat:v1", {"weights.bin": b"x"})
+    export_model("flat:v1", place.url("new/folder"), "folder")
+    subprocess.run(["diff", "-r", str(model), str(place.root / "new/folder")], check=True)
+
+
+@pytest.mark.usefixtures("model")
+def test_into_a_folder_that_is_not_there(place: Place, other: Path) -> None:
+    """Two at once, since both want to make it."""
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda name: export_model("demo:v1", place.url(f"new/deep er/{name}")), ("m.tar", "m.zip")))
+    assert sorted(os.listdir(place.root / "new/deep er")) == ["m.tar", "m.zip"]
+    assert import_model(place.url("new/deep er/m.zip"), store=str(other)) == ("demo", "v1")
+
+
+def test_a_folder_with_links(ssh_server: SshServer, tmp_path: Path, model: Path, other: Path) -> None:
+    """Nothing of it is left out without a word."""
+    url = sftp_url(ssh_server, model)
+    (model / "nested" / "link").symlink_to("../weights.bin")
+    import_model(url, "folder", store=str(other))
+    assert (other / "demo/v1/nested/link").read_bytes() == _FILES["weights.bin"]
+    for target in (tmp_path, "nowhere", "nested", "/etc/passwd"):
+        (model / "link").symlink_to(target)
+        with pytest.raises(StoreError, match=r"link|not there"):
+            import_model(url, "folder", store=str(other), overwrite=True)
+        (model / "link").unlink()
 
 
 def test_a_zip_that_leads_back(place: Place, model: Path, other: Path) -> None:
@@ -140,6 +227,34 @@ def test_an_unknown_host_key_is_refused(ssh_server: SshServer, tmp_path: Path) -
         export_model("demo:v1", url)
 
 
+@pytest.mark.usefixtures("model")
+def test_a_disk_that_is_full_for_a_moment(ssh_server: SshServer, tmp_path: Path) -> None:
+    """Writes that fail among others that do not leave a file of the right length, with a hole in it."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    run("mount", "-t", "tmpfs", "-o", "size=4m,mode=777", "bentofs-test", disk)
+    try:
+        (disk / "filler").write_bytes(bytes(3 << 20))
+        url = sftp_url(ssh_server, disk / "m.tar")
+        with opened_exporter(None) as (models, exporter):
+            sent = 0
+
+            def free_later(count: int) -> None:
+                nonlocal sent
+                sent += count
+                if sent > 2_000_000 and (disk / "filler").exists():
+                    time.sleep(0.5)  # until the server has failed to write that
+                    (disk / "filler").unlink()
+
+            make_model(Path(models.storage.location), "small:v1", {"weights.bin": os.urandom(3_000_000)})
+            plan = exporter.plan(models.find("small"), Location.parse(url))
+            with pytest.raises(StoreError):
+                exporter.run(plan, free_later)
+        assert os.listdir(disk) == []
+    finally:
+        run("umount", "-l", disk)
+
+
 @pytest.fixture
 def web(tmp_path: Path) -> Iterator[str]:
     (tmp_path / "web").mkdir()
@@ -171,3 +286,132 @@ def test_a_web_server(web: str, tmp_path: Path, other: Path, monkeypatch: pytest
         import_model("http://127.0.0.1:1/m.zip?signature=secret", store=str(other))
     assert not isinstance(refused.value, RemoteNotFoundError)
     assert "secret" not in str(refused.value)
+
+
+class _BreaksOff(http.server.BaseHTTPRequestHandler):
+    """Gives ranges, and of the first that is larger than a megabyte a part only."""
+
+    content: bytes
+    broken: list[str]
+
+    def log_message(self, *_arguments: object) -> None: ...
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        if not self.path.endswith(".tar"):
+            self.send_error(404)
+            return
+        start, stop, status = 0, len(self.content), 200
+        if "Range" in self.headers:
+            first, last = self.headers["Range"].removeprefix("bytes=").split("-")
+            start, stop, status = int(first), min(stop, int(last) + 1), 206
+        self.send_response(status)
+        self.send_header("Content-Length", str(stop - start))
+        self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{len(self.content)}")
+        self.end_headers()
+        if self.command == "GET":
+            if stop - start > 1 << 20 and not self.broken:
+                self.broken.append(self.path)
+                stop = start + 1000
+            self.wfile.write(self.content[start:stop])
+
+
+@pytest.mark.usefixtures("model")
+def test_a_web_server_that_breaks_off(tmp_path: Path, other: Path) -> None:
+    archive = Path(export_model("demo:v1", str(tmp_path / "m.tar"))).read_bytes()
+    handler = type("_Handler", (_BreaksOff,), {"content": archive, "broken": []})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        import_model(f"http://127.0.0.1:{server.server_port}/m.tar", store=str(other))
+        server.shutdown()
+    assert handler.broken == ["/m.tar"]
+
+
+@pytest.mark.usefixtures("model")
+def test_a_web_server_that_takes_gz_for_an_encoding(tmp_path: Path, other: Path) -> None:
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_arguments: object) -> None: ...
+
+        def end_headers(self) -> None:
+            if self.path.endswith(".gz"):
+                self.send_header("Content-Encoding", "gzip")
+            super().end_headers()
+
+    export_model("demo:v1", str(tmp_path / "m.tar.gz"), sha256=True)
+    handler = functools.partial(Handler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        import_model(f"http://127.0.0.1:{server.server_port}/m.tar.gz", "gz", store=str(other))
+        server.shutdown()
+
+
+@pytest.mark.parametrize("password", ["p@ss word%", "plain-secret"])
+def test_the_password_of_a_web_server_is_not_shown(web: str, other: Path, password: str) -> None:
+    with pytest.raises(RemoteNotFoundError, match="is not there") as raised:
+        import_model(f"{web.replace('://', f'://me:{quote(password)}@')}/missing.tar", store=str(other))
+    assert password not in str(raised.value)
+    assert quote(password, "") not in str(raised.value)
+
+
+class _NotOver(FTPHandler):
+    """Renames over nothing."""
+
+    def ftp_RNTO(self, path: str) -> str | None:  # noqa: N802 - their name
+        if os.path.exists(path):
+            self.respond("553 File exists.")
+            return None
+        return super().ftp_RNTO(path)
+
+
+@contextlib.contextmanager
+def _ftp_of_a_kind(root: Path, handler: type[FTPHandler], permissions: str) -> Iterator[str]:
+    root.mkdir()
+    authorizer = DummyAuthorizer()
+    authorizer.add_user("me", "secret", str(root), perm=permissions)
+    kind = type("_Handler", (handler,), {"authorizer": authorizer})
+    server = ThreadedFTPServer(("127.0.0.1", 0), kind)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"ftp://me:secret@127.0.0.1:{server.address[1]}"
+    finally:
+        server.close_all()
+        thread.join(10)
+
+
+@pytest.mark.usefixtures("model")
+def test_an_ftp_server_that_renames_over_nothing(tmp_path: Path, other: Path) -> None:
+    with _ftp_of_a_kind(tmp_path / "root", _NotOver, "elradfmwMT") as url:
+        (tmp_path / "root/m.tar").write_bytes(b"old")
+        export_model("demo:v1", f"{url}/m.tar")
+    assert os.listdir(tmp_path / "root") == ["m.tar"]
+    assert (tmp_path / "root/m.tar").read_bytes() == Path(export_model("demo:v1", str(other / "m.tar"))).read_bytes()
+
+
+@pytest.mark.usefixtures("model")
+def test_an_ftp_server_that_does_not_rename(tmp_path: Path) -> None:
+    """What was there is worth more than an export that cannot succeed."""
+    with _ftp_of_a_kind(tmp_path / "root", FTPHandler, "elradmwMT") as url:
+        (tmp_path / "root/m.tar").write_bytes(b"old")
+        with pytest.raises(StoreError):
+            export_model("demo:v1", f"{url}/m.tar")
+    assert (tmp_path / "root/m.tar").read_bytes() == b"old"
+
+
+class _TellsLinks(AbstractedFS):
+    def format_mlsx(self, *arguments: Any, **options: Any) -> Iterator[bytes]:
+        for line in super().format_mlsx(*arguments, **options):
+            yield line.replace(b"type=file", b"type=OS.unix=slink") if b"link" in line else line
+
+
+def test_an_ftp_server_that_tells_links(tmp_path: Path, model: Path, other: Path) -> None:
+    """Of which nobody knows what they lead to: they are not left out without a word."""
+    kind = type("_Handler", (FTPHandler,), {"abstracted_fs": _TellsLinks})
+    with _ftp_of_a_kind(tmp_path / "root", kind, "elradfmwMT") as url:
+        subprocess.run(["cp", "-r", model, tmp_path / "root/folder"], check=True)
+        import_model(f"{url}/folder", "folder", store=str(other))
+        (tmp_path / "root/folder/link").symlink_to("weights.bin")
+        with pytest.raises(UnsafeMemberError, match="'link'"):
+            import_model(f"{url}/folder", "folder", store=str(other), overwrite=True)

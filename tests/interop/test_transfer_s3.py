@@ -1,11 +1,15 @@
 """Transfers to and from two real S3 servers, judged by BentoML's own export and import of the same URLs."""
 
+import contextlib
 import hashlib
+import http.server
 import os
 import resource
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -219,3 +223,70 @@ def test_neither_disk_nor_much_memory(seaweed: S3Server, tmp_path: Path, store: 
 def _made(path: Path) -> Path:
     path.mkdir()
     return path
+
+
+class _Sparing(http.server.BaseHTTPRequestHandler):
+    """S3 as it is to those who may read, or write, single objects, and not list them: what is not there is denied."""
+
+    protocol_version = "HTTP/1.1"
+    objects: dict[str, bytes]
+    may_read: bool
+
+    def log_message(self, *_arguments: object) -> None: ...
+
+    def do_HEAD(self) -> None:
+        self._answer(b"", 0)
+
+    def do_GET(self) -> None:
+        start, stop = map(int, self.headers["Range"].removeprefix("bytes=").split("-"))
+        self._answer(self.objects.get(self.path, b"")[start : stop + 1], start)
+
+    def do_PUT(self) -> None:
+        self.objects[self.path] = self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("ETag", f'"{hashlib.md5(self.objects[self.path]).hexdigest()}"')
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def _answer(self, body: bytes, start: int) -> None:
+        content = self.objects.get(self.path)
+        if content is None or not self.may_read:
+            self.send_response(403)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        self.send_response(206 if body else 200)
+        self.send_header("Content-Length", str(len(body) or len(content)))
+        self.send_header("Content-Range", f"bytes {start}-{start + len(body) - 1}/{len(content)}")
+        self.send_header("ETag", f'"{hashlib.md5(content).hexdigest()}"')
+        self.send_header("Last-Modified", "Mon, 05 Jan 2026 03:04:05 GMT")
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@contextlib.contextmanager
+def _sparing(may_read: bool) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """The parameters of a URL for it, and what it holds."""
+    objects: dict[str, bytes] = {}
+    handler = type("_Handler", (_Sparing,), {"objects": objects, "may_read": may_read})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"?endpoint_url=http://127.0.0.1:{server.server_port}&region=us-east-1", objects
+        server.shutdown()
+
+
+def test_credentials_that_may_only_read_one_object(model: Path, other: Path) -> None:
+    """Whether a `.sha256` lies beside it cannot be told with them, and is no condition."""
+    export_model("demo:v1", str(other / "m.tar"), store=str(model.parent.parent))
+    with _sparing(may_read=True) as (params, objects):
+        objects["/bucket/m.tar"] = (other / "m.tar").read_bytes()
+        import_model(f"s3://AK:secret@bucket/m.tar{params}", store=str(other / "bentoml/models"))
+    same(model, other)
+
+
+def test_credentials_that_may_only_write(store: Path, other: Path) -> None:
+    make_model(store, "small:v1", {"weights.bin": os.urandom(100_000)})
+    export_model("small:v1", str(other / "m.tar"), store=str(store))
+    with _sparing(may_read=False) as (params, objects):
+        export_model("small:v1", f"s3://AK:secret@bucket/m.tar{params}", store=str(store))
+        assert objects == {"/bucket/m.tar": (other / "m.tar").read_bytes()}

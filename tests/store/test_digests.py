@@ -10,6 +10,7 @@ import pytest
 
 from store.digests import Digests, default_path
 from store.tag import Tag
+from tests.store.staged import in_a_namespace_of_its_own
 
 _TAG = Tag("iris", "v1")
 _CREATED = datetime.datetime(2026, 1, 2, tzinfo=datetime.timezone.utc)
@@ -66,6 +67,18 @@ def test_a_store_is_known_by_its_real_path(path: Path, tmp_path: Path) -> None:
     digests.record(str(tmp_path / "link"), _TAG, _CREATED, _FILES)
     digests.close()
     assert _found(path, str(tmp_path / "models")) == _FILES
+
+
+def test_a_store_in_a_bucket_is_the_same_from_everywhere(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mount's working directory is another one than that of who calls `verify`."""
+    monkeypatch.chdir("/")
+    digests = Digests(path)
+    digests.record("s3://bucket/models", _TAG, _CREATED, _FILES)
+    digests.close()
+    monkeypatch.chdir(tmp_path)
+    assert _found(path, "s3://bucket/models") == _FILES
 
 
 def test_it_is_private_and_lies_in_the_state_directory(
@@ -136,3 +149,34 @@ def test_a_damaged_record_is_kept_beside(path: Path, expect_log: Callable[..., N
     digests.close()
     assert _found(path, "/models") == _FILES
     assert path.with_name("digests.sqlite.damaged").read_bytes().startswith(b"not a database")
+
+
+def test_a_full_disk_costs_nothing_of_what_is_recorded(tmp_path: Path) -> None:
+    """SQLite needs room to open a file, too."""
+    script = """
+import datetime, logging, subprocess, sys
+from pathlib import Path
+from store.digests import Digests
+from store.tag import Tag
+base = Path(sys.argv[1])
+logging.getLogger().addHandler(logging.NullHandler())
+key = ("/models", Tag("iris", "v1"), datetime.datetime(2026, 1, 2, tzinfo=datetime.timezone.utc))
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", base], check=True)
+digests = Digests(base / "digests.sqlite")
+assert digests.record(*key, {b"model.yaml": "a" * 64})
+digests.close()
+with open(base / "filler", "wb", buffering=0) as filler:
+    try:
+        while True:
+            filler.write(bytes(4096))
+    except OSError:
+        pass
+digests = Digests(base / "digests.sqlite")
+digests.record(*key, {b"model.yaml": "b" * 64}, first=True)
+digests.close()
+(base / "filler").unlink()
+digests = Digests(base / "digests.sqlite")
+assert digests.of(*key) == {b"model.yaml": "a" * 64}
+digests.close()
+"""
+    in_a_namespace_of_its_own(script, tmp_path)

@@ -95,3 +95,17 @@ def test_a_password_that_nobody_quoted_is_not_shown(password: str) -> None:
     with pytest.raises(BadLocationError) as raised:
         Location.parse(url)
     assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("password", ["secret\uff1a\uff1f", "a[secret]b", "[secret"])
+def test_a_password_that_makes_no_url_is_not_shown(password: str) -> None:
+    with pytest.raises(BadLocationError) as raised:
+        Location.parse(f"ftp://me:{password}@host/m.tar")
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("char", ["\t", "\r", "\n"])
+def test_no_character_of_a_path_is_left_out(char: str) -> None:
+    with pytest.raises(BadLocationError, match="not a URL"):
+        Location.parse(f"s3://bucket/a{char}b.tar")
+    assert Location.parse(f"bucket/a{char}b.tar", protocol="s3").path == f"a{char}b.tar"

@@ -381,3 +381,23 @@ with StagingArea(sys.argv[1]).locked("something"):
         process.kill()
         waiting.join(30)
         assert not waiting.is_alive()
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    script = """
+import subprocess, sys
+from pathlib import Path
+from store.errors import NoSpaceError
+from store.staging import StagingArea
+base = Path(sys.argv[1])
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,nr_inodes=8", "tmpfs", base], check=True)
+(base / "bentoml" / "models").mkdir(parents=True)
+for _ in range(2):  # while the area is made, and while a session is
+    try:
+        StagingArea(str(base / "bentoml" / "models")).open_session()
+    except NoSpaceError as error:
+        assert "no space is left" in str(error)
+    else:
+        raise AssertionError("there was room")
+"""
+    in_a_namespace_of_its_own(script, tmp_path)

@@ -15,6 +15,8 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from store.archive.pieces import Literal
+from store.endpoints.local import LocalEndpoint
 from store.errors import (
     BadLocationError,
     CancelledError,
@@ -24,6 +26,7 @@ from store.errors import (
     NotAModelError,
     NotFoundError,
     SourceChangedError,
+    StoreUnreadableError,
     TargetExistsError,
     UnsafeMemberError,
 )
@@ -31,6 +34,7 @@ from store.exporting import Exporter
 from store.location import Location
 from store.transfer import export_model, import_model, opened_exporter
 from tests.harness import home_of, make_model
+from tests.store.users import an_ordinary_user, folder_of_an_ordinary_user
 
 _FILES: dict[str | bytes, bytes | int] = {
     "weights.bin": bytes(range(256)) * 20_000,
@@ -104,6 +108,27 @@ def test_folders(model: Path, other: str, tmp_path: Path, where: str) -> None:
     with pytest.raises(TargetExistsError, match="not empty"):
         # A folder that is there gets a folder in it, as it gets an archive.
         export_model("demo", f"{where}out" if where else str(_filled(tmp_path)), "folder")
+
+
+@pytest.mark.parametrize("name", ["a[1].tar", "a*.tar", "a?.tar", "b[2]/**/c{3}.tar"])
+def test_names_that_are_no_patterns(home: Path, other: str, memory: fsspec.AbstractFileSystem, name: str) -> None:
+    model = make_model(home / "bentoml" / "models", "demo:v1", {"odd[1]*?": b"odd"})
+    export_model("demo:v1", "bucket", "tar", protocol="memory", subpath=name)
+    export_model("demo:v1", "bucket", "folder", protocol="memory", subpath=f"folder/{name}")
+    assert memory.isfile(f"/bucket/{name}")
+    assert not [path for path in memory.store if ".part" in path]
+    for form, path in (("tar", name), ("folder", f"folder/{name}")):
+        import_model("bucket", form, protocol="memory", subpath=path, store=other, overwrite=True)
+        same(model, other, modes=False)
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://host/m.tar?timeout=soon", "sftp://host/m.tar?timeout=", "s3://bucket/m.tar?read_timeout=soon"]
+)
+@pytest.mark.usefixtures("model")
+def test_parameters_that_are_no_numbers(url: str) -> None:
+    with pytest.raises(BadLocationError, match=r"parameters has no meaning there: .* float"):
+        export_model("demo:v1", url)
 
 
 def _filled(tmp_path: Path) -> Path:
@@ -305,3 +330,37 @@ def test_given_up() -> None:
         with pytest.raises(CancelledError):
             exporter.run(plan, lambda _count: stop.set(), stops=[stop])
     assert os.listdir() == ["home"]
+
+
+@pytest.mark.usefixtures("model")
+def test_a_name_as_long_as_the_file_system_takes(tmp_path: Path) -> None:
+    name = "模" * 83 + ".tar"  # 253 bytes
+    assert export_model("demo:v1", name) == str(tmp_path / name)
+    export_model("demo:v1", "模" * 84, "folder")
+    assert sorted(path for path in os.listdir(tmp_path) if "模" in path) == sorted([name, "模" * 84])
+
+
+def test_into_a_folder_that_may_be_written_but_not_read() -> None:
+    with folder_of_an_ordinary_user() as folder, an_ordinary_user():
+        (folder / "drop").mkdir(mode=0o300)
+        LocalEndpoint().write(str(folder / "drop" / "m.tar"), Literal(b"content"), lambda _count: None)
+        assert (folder / "drop" / "m.tar").read_bytes() == b"content"
+
+
+def test_a_file_that_cannot_be_read(other: str) -> None:
+    with pytest.raises(StoreUnreadableError, match="/proc/self/mem cannot be read"):
+        import_model("/proc/self/mem", store=other)
+
+
+@pytest.mark.usefixtures("model")
+def test_a_tag_of_bentomls_own(tmp_path: Path) -> None:
+    class Theirs:
+        name, version = "demo", None
+
+        def path(self) -> str:
+            raise AssertionError("it is not ours to call")
+
+        def __str__(self) -> str:
+            return self.name
+
+    assert export_model(Theirs(), "m.tar") == str(tmp_path / "m.tar")  # type: ignore[arg-type]

@@ -9,18 +9,34 @@ import os
 import random
 import subprocess
 import tarfile
+import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
 
+from store.archive.arriving import WholeFile
 from store.archive.decode import kind_of
 from store.archive.formats import FORMATS
 from store.errors import NotAModelError
 from tests.harness import run
-from tests.store.archive.unpacking import LONG, PLAIN, Tree, Trickling, Unseekable, ours, tree_of, unpacked, write_files
+from tests.store.archive.unpacking import (
+    LONG,
+    MODEL_YAML,
+    PLAIN,
+    Tree,
+    Trickling,
+    Unseekable,
+    ours,
+    tree_of,
+    unpacked,
+    write_files,
+)
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +157,18 @@ def test_python_zipfile(long: Path, method: int, streams: bool) -> None:
         assert arriving.asked_for_length == (streams and method == zipfile.ZIP_STORED)
 
 
+def test_zip_of_powershell() -> None:
+    """Windows PowerShell 5.1 puts backslashes between names."""
+    files: dict[str, bytes | None] = {"model.yaml": MODEL_YAML, "nested/deep/leaf": b"x" * 1000, "nested/void/": None}
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path, content in files.items():
+            info = zipfile.ZipInfo(path.replace("/", "\\"))
+            info.create_system = 0
+            archive.writestr(info, content or b"")
+    assert unpacked(buffer.getvalue()) == tree_of(files)
+
+
 @pytest.mark.parametrize("form", [name for name, kind in FORMATS.items() if kind.lay_out])
 def test_our_own(form: str) -> None:
     archive = ours(form, LONG)
@@ -169,6 +197,43 @@ def test_bytes_that_trickle_in(name: str) -> None:
     for seed, longest in enumerate((40_000, 1_000, 100_000)):
         with Trickling(archive, seed, longest) as arriving:
             assert unpacked(arriving) == tree_of(PLAIN)
+
+
+@given(
+    flags=st.integers(0, 15).map(lambda bits: bits << 1),
+    length=st.one_of(st.integers(0, 20), st.sampled_from([4094, 9000])),
+    step=st.sampled_from([1, 11, 4096, 1 << 20]),
+)
+def test_headers_of_gzip_with_all_that_they_may_have(flags: int, length: int, step: int) -> None:
+    """However they arrive."""
+    header = b"\x1f\x8b\x08" + bytes([flags]) + bytes(6)
+    if flags & 4:
+        header += length.to_bytes(2, "little") + bytes(length)
+    for field in (8, 16):
+        if flags & field:
+            header += b"n" * length + b"\0"
+    if flags & 2:
+        header += (zlib.crc32(header) & 0xFFFF).to_bytes(2, "little")
+    files: dict[str, bytes | None] = {"model.yaml": MODEL_YAML}
+    content = ours("tar", files)
+    plain = gzip.compress(content[:1000], 1)[10:], gzip.compress(content[1000:], 1)[10:]
+    archive = header + plain[0] + header + plain[1]
+    assert gzip.decompress(archive) == content
+    with tempfile.TemporaryFile() as file:
+        file.write(archive)
+        file.flush()
+        assert unpacked(_Stepping(file.fileno(), step)) == tree_of(files)
+
+
+class _Stepping(WholeFile):
+    """Gives so many bytes at a time at most."""
+
+    def __init__(self, descriptor: int, step: int) -> None:
+        super().__init__(descriptor)
+        self._step = step
+
+    def read_into(self, view: memoryview, offset: int) -> int:
+        return super().read_into(view[: self._step], offset)
 
 
 def test_large_content_that_trickles_in() -> None:

@@ -157,6 +157,15 @@ def test_links_multiply_only_so_far(tmp_path: Path) -> None:
         unpack(_tar(_YAML, *members), tmp_path / "staged")
 
 
+def test_links_lead_only_so_far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten thousand to the first of a chain, each link of which goes into a folder and out again as often as fits."""
+    monkeypatch.setattr("store.staged_links._MAX_STEPS", 20_000)
+    chain = [_link(f"c{number}", "d/../" * 400 + f"c{number + 1}") for number in range(10)]
+    members = [_member("d/file", b"x"), _member("c10", b"x"), *chain]
+    with pytest.raises(TooBigError, match="links"):
+        unpack(_tar(_YAML, *members, *[_link(f"l{number}", "c0") for number in range(100)]), tmp_path / "staged")
+
+
 def test_words_of_links_take_only_so_much_memory(tmp_path: Path) -> None:
     """Ten thousand links are allowed, and names of thousands of characters; not both."""
     folder = "/".join(["n" * 200] * 16)
