@@ -30,7 +30,7 @@ from store.writing import FOLDER, remove_tree, writing
 _BENTO_YAML = "bento.yaml"
 _FREE_EXPANSION = 1 << 30  # bytes that any archive may expand to
 _MAX_RATIO = 1000  # beyond that, bytes for each byte of the archive; deflate at its best comes to 1032
-_MACS_OWN = "__MACOSX"  # what a Mac packs beside the folder that was meant
+_MACS_OWN = ("__MACOSX", "._")  # how what a Mac packs beside the folder that was meant begins: zip's way, and tar's
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -330,7 +330,7 @@ class StagedModel:
         if self._has_file(_BENTO_YAML):
             raise NotAModelError("this is a Bento, not a model: import it with `bentoml import`")
         with os.scandir(self._root) as entries:
-            names = list(itertools.islice((entry.name for entry in entries if entry.name != _MACS_OWN), 2))
+            names = list(itertools.islice((each.name for each in entries if not each.name.startswith(_MACS_OWN)), 2))
         if len(names) == 1 and self._has_file(f"{names[0]}/{MODEL_YAML}"):
             return names[0]
         if len(names) == 1 and self._has_file(f"{names[0]}/{_BENTO_YAML}"):

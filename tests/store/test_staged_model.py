@@ -123,6 +123,13 @@ def test_one_top_folder_is_the_model(model: StagedModel, tmp_path: Path) -> None
     assert staged.files.keys() == {"data/x", "model.yaml"}
 
 
+@pytest.mark.parametrize("beside", ["__MACOSX/top/._model.yaml", "._top", "._.DS_Store"])
+def test_what_a_mac_packs_beside_the_top_folder_does_not_count(model: StagedModel, tmp_path: Path, beside: str) -> None:
+    _write(model, beside, b"\0\5\26\7")
+    _write(model, "top/model.yaml", MODEL_YAML)
+    assert model.finish().path == str(tmp_path / "staged" / "top")
+
+
 @pytest.mark.parametrize("paths", [
     ["top/model.yaml", "beside"], ["top/model.yaml", "beside/model.yaml"], ["top/below/model.yaml"], ["Model.yaml"], [],
 ])  # fmt: skip
