@@ -173,15 +173,16 @@ class Delivery:
             self._receipts.finish(upload.receipt, ReceiptState.INTERRUPTED, error=why)
             upload.receipt = None
 
-    def check_note(self, path: str, uid: int) -> None:
-        """A file of checksums was copied in: compare it with what was imported before it.
+    def check_note(self, path: str, uid: int, place: str) -> None:
+        """A file of checksums was copied in: compare it with what was imported before it. `place`: where it lies, if
+        `path` is the name that it is about to get.
 
         Raises:
             DamagedArchiveError: something else was imported than what they are of.
         """
         self.remove_note(path)
         try:
-            self._sums.check_imported(path, uid)
+            self._sums.check_imported(path, uid, place)
         except DamagedArchiveError as error:
             self.say_why(path, error, uid)
             raise

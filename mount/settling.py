@@ -38,7 +38,7 @@ class Settling:
 
     def _decide(self, upload: Upload, path: str) -> None:
         if is_note(path):
-            self._delivery.check_note(path, upload.uid)
+            self._delivery.check_note(path, upload.uid, upload.path)
             return
         self._spool.judge(upload, path)  # a model.yaml may have come beside it
         if not upload.is_archive:

@@ -71,14 +71,15 @@ class UploadedSums:
             if stated is not None and (ready.sha256 is None or stated != ready.sha256()):
                 raise DamagedArchiveError(f"it does not have the SHA-256 that {printable(note)} states: copy it again")
 
-    def check_imported(self, path: str, uid: int) -> None:
-        """Compare the sums in a file with what was imported before it came.
+    def check_imported(self, path: str, uid: int, place: str) -> None:
+        """Compare the sums in a file with what was imported before it came; `place`: where it lies, maybe still under
+        another name.
 
         Raises:
             DamagedArchiveError: something else was imported than what they are of.
         """
         folder = path.rpartition("/")[0]
-        for name, stated in self._read_sums(path, (uid, self._owner)).items():
+        for name, stated in self._read_sums(path, (uid, self._owner), place).items():
             imported = self._imported_as(f"{folder}/{name}" if folder else name)
             if imported is not None and imported.sha256 is None:
                 log.warning("%s is not compared with %s: its SHA-256 is not known", printable(name), printable(path))
@@ -106,11 +107,11 @@ class UploadedSums:
         with self._lock:
             self._digests.pop(receipt, None)
 
-    def _read_sums(self, path: str, users: tuple[int, int]) -> dict[str, str]:
+    def _read_sums(self, path: str, users: tuple[int, int], place: str | None = None) -> dict[str, str]:
         """What a file of checksums states, by name: lines as sha256sum writes them. Empty if there is none, or it is
-        somebody else's than the users'."""
+        somebody else's than the users'. `place`: where it lies, if not at its path."""
         try:
-            with open(f"{self._spool}/{path}", "rb") as file:
+            with open(f"{self._spool}/{place or path}", "rb") as file:
                 content = file.read(MAX_SUMS) if os.fstat(file.fileno()).st_uid in users else b""
         except OSError as error:
             if error.errno not in _NO_SUMS:

@@ -955,6 +955,23 @@ def test_checksums_of_folders_below(store: Path, mounted: Mount, tmp_path: Path,
     assert sorted(entry.name for entry in store.iterdir()) == (["good"] if first else ["bad", "good"])
 
 
+def test_checksums_that_get_their_name_by_a_rename(store: Path, mounted: Mount, tmp_path: Path) -> None:
+    """As WinSCP and browsers do: they are read where they lie, and when they are wrong the rename fails."""
+    mount = mounted(store)
+    archive = made_tar(tmp_path, "m:v1")
+    run("cp", archive, mount.path / "incoming")
+    temporary, target = mount.path / "incoming/m-v1.tar.sha256.filepart", mount.path / "incoming/m-v1.tar.sha256"
+    temporary.write_text(sums(archive, wrong=True))
+    mount.expect_log("SHA-256", times=1)
+    with pytest.raises(OSError, match="Bad message"):
+        temporary.rename(target)
+    assert "SHA-256" in target.with_name(f"{target.name}.error").read_text()
+    assert in_incoming(mount) == [f"{target.name}.error", temporary.name]
+    temporary.write_text(sums(archive))
+    temporary.rename(target)
+    assert in_incoming(mount) == [target.name]
+
+
 def test_checksums_as_the_mount_shows_them(store: Path, mounted: Mount, tmp_path: Path) -> None:
     """What stands beside the archives in models/ is what incoming/ understands."""
     other = tmp_path / "other"
