@@ -60,4 +60,4 @@ class Housekeeping:
                 self._refused.pop(folder, None)
             except (StoreError, OSError) as error:
                 log.info("%s is not imported: %s", printable(folder), error)
-                self._refused[folder] = newest
+                self._refused[folder] = self._folders.newest_change(folder)  # the try has changed times, too

@@ -903,6 +903,21 @@ def test_settle_is_off_by_default_and_waits_for_what_still_comes(store: Path, mo
     assert len(os.listdir(store / "m/v1")) == 7
 
 
+def test_settle_refuses_a_folder_once(store: Path, mounted: Mount, tmp_path: Path) -> None:
+    """Not every few seconds, reading all of it each time; again when something in it has changed."""
+    make_model(store, "m:v1", {"w": b"old"})
+    mount = mounted(store, options=["--settle", "1"])
+    mount.expect_log("m was not imported: m:v1 is in the store", times=2)
+    run("cp", "-r", made(tmp_path, "m:v1", {"w": b"new"}), mount.path / "incoming/m")
+    wait_until(lambda: imports(mount), 10, "it is refused")
+    time.sleep(4)
+    assert len(imports(mount)) == 1
+    (mount.path / "incoming/m/more").write_bytes(b"more")
+    wait_until(lambda: len(imports(mount)) == 2, 10, "it is looked at again")
+    time.sleep(4)
+    assert len(imports(mount)) == 2
+
+
 # Checksums that came along.
 
 
