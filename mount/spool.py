@@ -30,6 +30,7 @@ from store.model import MODEL_YAML
 from store.text import printable
 
 _IMPORTED_KEPT = 10_000
+_WAITING_KEPT = 500  # uploads whose outcome waits for their final name: each has a descriptor
 _LARGE = 256 << 20  # bytes of a removed file whose last close takes a noticeable time
 _FILE_MODE = stat.S_IFREG | 0o644
 
@@ -137,11 +138,16 @@ class Spool:
             del self._imported_below[alone]
 
     def let_go(self, upload: Upload) -> None:
-        """Somebody has an upload open no more; under the lock. If nobody has, it is forgotten, unless something staged
-        waits for its final name."""
+        """Somebody has an upload open no more; under the lock. If nobody has, it is forgotten, unless what is known of
+        it waits for its final name; of many of those, the oldest is, which has to be staged anew then."""
         upload.handles -= 1
-        if upload.handles or (upload.is_settled and not upload.imported and is_on_its_way(upload.path)):
+        if upload.handles:
             return
+        if upload.is_settled and not upload.imported and is_on_its_way(upload.path):
+            waiting = [other for other in self._uploads.values() if not other.handles]
+            if len(waiting) <= _WAITING_KEPT:
+                return
+            upload = waiting[0]
         if self._uploads.get(upload.inode) is upload:
             del self._uploads[upload.inode]
         self._gone.append(upload)

@@ -795,6 +795,18 @@ def test_archives_that_need_most_memory_take_turns(store: Path, mounted: Mount, 
     nothing_is_staged(mount)
 
 
+def test_files_on_their_way_take_no_more_and_more_descriptors(store: Path, mounted: Mount, tmp_path: Path) -> None:
+    """As when a folder of a program's own is copied along: .git, .venv. The first of them is a model all the same."""
+    mount = mounted(store, prefix=["prlimit", "--nofile=900:900"])
+    run("cp", made_tar(tmp_path, "m:v1"), mount.path / "incoming/.m.tar")
+    run("mkdir", mount.path / "incoming/.git")
+    for number in range(1000):
+        assert put(mount, f".git/{number}", b"x") == 0
+    assert len(os.listdir(f"/proc/{mount.pid}/fd")) < 600
+    run("mv", mount.path / "incoming/.m.tar", mount.path / "incoming/m.tar")
+    same(tmp_path / "made/m/v1", store / "m/v1")
+
+
 # Folders.
 
 
