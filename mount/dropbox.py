@@ -166,6 +166,7 @@ class DropBox:
         os.rename(at, self._spool.at(new))
         for upload in self._spool.find_below(old):
             upload.path = new + upload.path[len(old) :]
+        self._spool.move_imported_below(old, new)
 
 
 def _holds_archives(root: str, new: str) -> bool:

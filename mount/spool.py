@@ -137,6 +137,13 @@ class Spool:
         for alone in [known for known in self._imported_below if known.startswith(f"{path}/")]:
             del self._imported_below[alone]
 
+    def move_imported_below(self, old: str, new: str) -> None:
+        """A folder got another name; under the lock."""
+        self.forget_imported_below(new)
+        for alone in [known for known in self._imported_below if known.startswith(f"{old}/")]:
+            del self._imported_below[alone]
+            self._imported_below[new + alone[len(old) :]] = True
+
     def let_go(self, upload: Upload) -> None:
         """Somebody has an upload open no more; under the lock. If nobody has, it is forgotten, unless what is known of
         it waits for its final name; of many of those, the oldest is, which has to be staged anew then."""

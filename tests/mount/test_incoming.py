@@ -1040,6 +1040,27 @@ def test_archives_in_folders_are_imported_each_by_itself(store: Path, mounted: M
     assert (mount.path / "incoming/in/deep/m1/m1-v1.tar").stat().st_size > 0
 
 
+def test_a_folder_that_lost_an_archive_is_no_whole_model_under_another_name_either(
+    store: Path, mounted: Mount, tmp_path: Path
+) -> None:
+    """An archive that came before the model.yaml was imported by itself, and is missing in the folder."""
+    mount = mounted(store)
+    incoming = mount.path / "incoming"
+    (incoming / "m.new").mkdir()
+    run("cp", made_tar(tmp_path, "inner:v1"), incoming / "m.new")
+    run("mv", incoming / "m.new", incoming / "m")
+    for path in made(tmp_path, "m:v1").iterdir():
+        run("cp", path, incoming / "m")
+    mount.expect_log("m was not imported: m/inner-v1.tar came before the model.yaml", times=1)
+    assert subprocess.run(["sync", incoming / "m"], check=False, timeout=30).returncode == 1
+    assert os.listdir(store) == ["inner"]
+    # It is another folder once that one has been removed.
+    run("rm", "-r", incoming / "m")
+    run("cp", "-r", tmp_path / "made/m/v1", incoming / "m")
+    run("sync", incoming / "m")
+    same(tmp_path / "made/m/v1", store / "m/v1")
+
+
 @pytest.mark.parametrize("yaml_first", [True, False])
 def test_a_model_that_holds_archives_comes_in_whole(
     store: Path, mounted: Mount, tmp_path: Path, yaml_first: bool
