@@ -27,7 +27,7 @@ class _Worker:
     __slots__ = ("began", "busy_since")
 
     def __init__(self) -> None:
-        self.busy_since = 0.0  # monotonic; 0 while idle
+        self.busy_since = 0.0  # monotonic; 0 while idle, or while it waits in libfuse
         self.began = 0.0  # with its last request; monotonic
 
 
@@ -46,14 +46,18 @@ class Workers:
         self._watcher_sleeps = False
         self._told_full = False
         self._new_server: Callable[[], Callable[[], bool]] | None = None
+        self._are_waiting: Callable[[], bool] = lambda: False
 
-    def start(self, serve: Callable[[], None], new_server: Callable[[], Callable[[], bool]]) -> None:
+    def start(
+        self, serve: Callable[[], None], new_server: Callable[[], Callable[[], bool]], are_waiting: Callable[[], bool]
+    ) -> None:
         """Begin to serve.
 
         `serve` serves until the mount ends. `new_server` makes a function for a thread of its own, which serves one
-        request and tells whether there may be more.
+        request and tells whether there may be more. `are_waiting`: whether requests wait for a worker to take them.
         """
         self._new_server = new_server
+        self._are_waiting = are_waiting
 
         def serve_to_the_end() -> None:
             serve()
@@ -153,8 +157,11 @@ class Workers:
 
     def _add_if_stuck(self) -> None:
         workers = self._workers
-        began = [worker.busy_since for worker in workers]
-        if not began or not all(began) or time.monotonic() - max(began) < STUCK_SECONDS:
+        busy = [worker.busy_since for worker in workers]
+        if not any(busy) or time.monotonic() - max(worker.began for worker in workers) < STUCK_SECONDS:
+            return
+        # One that looks idle may wait in libfuse, which lets nobody at a path that is being renamed or removed.
+        if not all(busy) and not self._are_waiting():
             return
         # By half each time: many readers that come at once must not wait for one new thread after another.
         wanted = min(max(1, len(workers) // 2), MAX_WORKERS - len(workers))

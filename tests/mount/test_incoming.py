@@ -562,6 +562,26 @@ def test_an_import_that_hangs_blocks_nobody(store: Path, mounted: Mount, tmp_pat
     assert (store / "m/latest").read_text() == "v1"
 
 
+def test_a_rename_that_hangs_blocks_nobody(store: Path, mounted: Mount, tmp_path: Path) -> None:
+    """Nor do those who want the file that is being renamed, and whom libfuse has wait."""
+    make_model(store, "other:v1", {"w": b"w"})
+    mount = mounted(store)
+    temporary = mount.path / "incoming/m.tar.part"
+    run("cp", made_tar(tmp_path, "m:v1"), temporary)
+    with contextlib.ExitStack() as ending, (area_of(store) / "latest.lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        mover = ending.enter_context(ended(subprocess.Popen(["mv", temporary, mount.path / "incoming/m.tar"])))
+        wait_until((store / "m/v1").exists, 10, "the import has got to its end")
+        for _ in range(3):
+            ending.enter_context(ended(subprocess.Popen(["cat", temporary], stderr=subprocess.DEVNULL)))
+            time.sleep(0.3)
+            assert "other-v1.tar" in run("ls", "-lR", mount.path / "models/other", seconds=10).stdout
+        assert mover.poll() is None
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        assert mover.wait(30) == 0
+    same(tmp_path / "made/m/v1", store / "m/v1")
+
+
 def test_twelve_uploads_at_once(store: Path, mounted: Mount, tmp_path: Path) -> None:
     """Interleaved, slowly, of several formats, each closed in its turn."""
     mount = mounted(store)

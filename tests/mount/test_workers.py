@@ -18,7 +18,7 @@ class Server:
         self.requests: queue.Queue[Task] = queue.Queue()
         self.answers: list[int] = []
         self.workers = Workers(2)
-        self.workers.start(self.serve, lambda: self.serve_one)
+        self.workers.start(self.serve, lambda: self.serve_one, lambda: not self.requests.empty())
 
     def serve(self) -> None:
         while self.serve_one():
