@@ -109,7 +109,8 @@ class Delivery:
 
     def take_folder(self, path: str) -> str:
         """Take a folder out of the spool, to be staged where it is; its new place, which nobody reaches by a name."""
-        taken = os.path.join(self._session.new_importing_folder(), path)
+        inode = os.lstat(self._at(path)).st_ino
+        taken = os.path.join(self._session.new_importing_folder(inode), path)
         os.makedirs(os.path.dirname(taken), 0o700, exist_ok=True)
         os.rename(self._at(path), taken)
         return taken
