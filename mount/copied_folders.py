@@ -35,8 +35,10 @@ class CopiedFolders:
         at, user = self._spool.at(path), self._spool.user
         os.mkdir(at, 0o700)
         with self._spool.lock:
+            inode = os.lstat(at).st_ino
+            self._owners.pop(inode, None)  # of a folder that has gone
             if uid != user:
-                self._owners[os.lstat(at).st_ino] = uid
+                self._owners[inode] = uid
                 if user == 0:
                     os.chown(at, uid, -1)
 

@@ -244,6 +244,18 @@ def test_an_upload_belongs_to_its_uploader(mount: Callable[..., Mounted], shared
     assert not (incoming / "half.tar").exists()
 
 
+def test_a_new_folder_is_its_makers_whatever_was_there_before(mount: Callable[..., Mounted]) -> None:
+    """Also where the disk gives it the number of one that has gone and was another user's."""
+    mounted = mount(*ALLOWED)
+    incoming = mounted.path / "incoming"
+    for number in range(5):
+        gone, mine = f"gone{number}", incoming / f"mine{number}"
+        done = as_user(NOBODY, "sh", "-c", f"cd {incoming} && mkdir {gone} other && mv -T other {gone}")
+        assert done.returncode == 0, done.stderr
+        mine.mkdir()
+        assert mine.stat().st_uid == os.geteuid()
+
+
 def test_the_owner_may_remove_what_others_left(mount: Callable[..., Mounted], shared: Path) -> None:
     mounted = mount(*ALLOWED)
     mounted.expect_log("junk was not imported")
