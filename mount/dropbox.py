@@ -86,22 +86,22 @@ class DropBox:
             if upload is None:
                 self._rename_other(old, new)
                 return
-            is_written = self.files.is_being_written(upload)
             upload.handles += 1
         try:
-            moves_anyway = is_rsyncs(old) or is_on_its_way(new) or (is_written and not upload.is_settled)
-            if moves_anyway:
-                self._move(upload, old, new)
-                # While it is still being written, what decides is the end of that.
-                if upload.is_settled or not is_written:
-                    self._settling.settle(upload)
-            else:
+            with self._spool.lock:  # who closes it from now on finds it under its new name
+                is_written = self.files.is_being_written(upload) and not upload.is_settled
+                moves_anyway = is_rsyncs(old) or is_on_its_way(new) or is_written
+                if moves_anyway:
+                    self._move(upload, old, new)
+            if not moves_anyway:
                 try:
                     self._settling.settle(upload, new)
                 finally:
                     self._spool.judge(upload, old)
                 if not upload.imported:
                     self._move(upload, old, new)
+            elif not is_written:  # else what decides is the end of that
+                self._settling.settle(upload)
         finally:
             with self._spool.lock:
                 self._spool.let_go(upload)
