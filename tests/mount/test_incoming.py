@@ -613,6 +613,17 @@ def test_twelve_uploads_at_once(store: Path, mounted: Mount, tmp_path: Path) -> 
     nothing_is_staged(mount)
 
 
+def test_many_small_models_take_no_more_and_more_descriptors(store: Path, mounted: Mount, tmp_path: Path) -> None:
+    """Each file of each was measured, and stayed open for seconds."""
+    mount = mounted(store, prefix=["prlimit", "--nofile=500:500"])
+    files: dict[str | bytes, bytes | int] = {f"{number}": os.urandom(3000) for number in range(40)}
+    archives = [made_tar(tmp_path, f"m{number}:v1", files | {"large": b"text " * 20_000}) for number in range(30)]
+    for archive in archives:
+        run("cp", archive, mount.path / "incoming")
+    assert len(os.listdir(f"/proc/{mount.pid}/fd")) < 200
+    assert len(os.listdir(store)) == 30
+
+
 @pytest.mark.parametrize("how", ["backwards", "random", "head last", "odd blocks", "twice the same"])
 @pytest.mark.parametrize("suffix", [".tar", ".tar.xz", ".zip"])
 def test_writes_in_any_order(store: Path, mounted: Mount, tmp_path: Path, how: str, suffix: str) -> None:
