@@ -269,4 +269,6 @@ def _set_opened(info: int, opened: Opened) -> None:
 
 
 def _answer(error: BaseException, operation: str) -> int:
-    return -errno_of(error, operation)
+    number = errno_of(error, operation)
+    error.__traceback__ = None  # it may be raised again and again, and would keep the frames of each time
+    return -number

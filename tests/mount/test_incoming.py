@@ -803,6 +803,26 @@ def test_memory_is_bounded(store: Path, mounted: Mount, tmp_path: Path, pack: st
     assert (store / "m/v1/zeros").stat().st_size == zeros << 20
 
 
+def test_a_program_that_goes_on_after_its_error_takes_no_memory(store: Path, mounted: Mount) -> None:
+    """It gets the same error again and again, which remembered each time."""
+    mount = mounted(store)
+    mount.expect_log("junk was not imported", times=1)
+    descriptor = os.open(mount.path / "incoming/junk", os.O_WRONLY | os.O_CREAT)
+
+    def memory_after(failures: int) -> int:
+        for _ in range(failures):
+            with contextlib.suppress(OSError):
+                os.write(descriptor, b"junk")
+                return 0
+        return peak_memory(mount.pid)
+
+    os.write(descriptor, b"junk" * 500_000)
+    begun = wait_until(lambda: memory_after(1000), 10, "it is known to be no archive")
+    assert memory_after(20_000) - begun < 10 << 20
+    with pytest.raises(OSError, match="Invalid argument"):
+        os.close(descriptor)
+
+
 def test_archives_that_need_most_memory_take_turns(store: Path, mounted: Mount, tmp_path: Path) -> None:
     """Each needs 64 MiB, as those of `xz -9` do. One that stalls keeps nobody waiting, and comes in later."""
     mount = mounted(store)
