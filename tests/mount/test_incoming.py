@@ -966,6 +966,18 @@ def test_settle_is_off_by_default_and_waits_for_what_still_comes(store: Path, mo
     assert len(os.listdir(store / "m/v1")) == 7
 
 
+def test_settle_leaves_a_folder_on_its_way_alone(store: Path, mounted: Mount, tmp_path: Path) -> None:
+    """However long its copy has stalled: it is imported under its final name."""
+    mount = mounted(store, options=["--settle", "1"])
+    run("cp", "-r", made(tmp_path, "m:v1"), mount.path / "incoming/m.part")
+    time.sleep(4)
+    assert os.listdir(store) == []
+    (mount.path / "incoming/m.part/more").write_bytes(b"more")
+    run("mv", mount.path / "incoming/m.part", mount.path / "incoming/m")
+    wait_until((store / "m/v1/more").exists, 10, "it is imported")
+    assert in_incoming(mount) == []
+
+
 def test_settle_refuses_a_folder_once(store: Path, mounted: Mount, tmp_path: Path) -> None:
     """Not every few seconds, reading all of it each time; again when something in it has changed."""
     make_model(store, "m:v1", {"w": b"old"})
