@@ -56,7 +56,7 @@ class DropBox:
                 self._mode, inode_of(f"/{INCOMING}"), look.st_nlink, 0, look.st_mtime_ns, look.st_ctime_ns
             )
         if stat.S_ISDIR(look.st_mode):
-            uid = self.folders.owner(look)
+            uid = self._spool.owners.of(look)
             return Attributes(_FOLDER_MODE, look.st_ino, look.st_nlink, 0, look.st_mtime_ns, look.st_ctime_ns, uid)
         return file_attributes(look, self._spool.owner(look))
 

@@ -42,7 +42,7 @@ class Spool:
         """`root`: a folder of ours alone."""
         self.root = root
         self.lock = threading.RLock()
-        self.user = os.geteuid()  # whose files are nobody else's
+        self.owners = delivery.owners
         self._delivery = delivery
         self._uploads: dict[int, Upload] = {}  # by the inode of the spooled file
         self._imported_below: LRUCache[str, bool] = LRUCache(_IMPORTED_KEPT)  # archives that lay in folders
@@ -69,8 +69,7 @@ class Spool:
         """A new file; under the lock. Of its mode, whether it may be executed is kept."""
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(self.at(path), flags, 0o600 | mode & stat.S_IXUSR)
-        if uid != self.user and self.user == 0:
-            os.fchown(descriptor, uid, -1)  # so that it is still theirs after a crash
+        self.owners.give(descriptor, uid)
         self._delivery.remove_note(path)
         return self._register(path, descriptor, uid)
 
@@ -86,7 +85,7 @@ class Spool:
         if known is not None:
             return known
         descriptor = os.open(self.at(path), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-        return self._register(path, descriptor, look.st_uid)
+        return self._register(path, descriptor, self.owners.of(look))
 
     def find_below(self, path: str) -> Iterator[Upload]:
         """The files below a folder that are uploads now; under the lock."""
@@ -95,7 +94,7 @@ class Spool:
     def owner(self, look: os.stat_result) -> int:
         """The uid of who copied a file in."""
         upload = self._uploads.get(look.st_ino)
-        return upload.uid if upload else look.st_uid
+        return upload.uid if upload else self.owners.of(look)
 
     def judge(self, upload: Upload, path: str) -> None:
         """Decide what an upload is by where it lies: in a folder that is a model, it is a file of that."""

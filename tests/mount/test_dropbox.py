@@ -9,6 +9,7 @@ import pytest
 
 from mount.delivery import Delivery
 from mount.dropbox import DropBox
+from mount.owners import Owners
 from mount.spool import Spool
 from mount.upload import Upload
 from store.archive.arriving import ArrivingFile
@@ -25,7 +26,7 @@ def test_a_file_that_is_closed_just_when_it_is_renamed_is_imported(
         assert renamed.wait(10)
         return Mock()
 
-    delivery = Mock(spec=Delivery, stage=staged)
+    delivery = Mock(spec=Delivery, stage=staged, owners=Owners())
     delivery.deliver.side_effect = lambda upload, _path, _ready: upload.mark_imported()
     dropbox = DropBox(Spool(str(tmp_path), delivery), delivery)
     number = dropbox.files.create("m.tar.part", 0o644, os.geteuid())
