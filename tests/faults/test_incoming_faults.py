@@ -393,6 +393,22 @@ def test_full_disk(small_disk: Path, mounted: Callable[..., Mounted], tmp_path: 
         bentoml_lists(store)
 
 
+def test_full_disk_and_an_archive_in_a_folder(
+    small_disk: Path, mounted: Callable[..., Mounted], tmp_path: Path
+) -> None:
+    """It may be a file of its folder, but nobody knows that who could not look into it."""
+    store = small_disk / "bentoml" / "models"
+    mount = mounted(store)
+    mount.expect_log("in/m.tar.gz was not imported: .*(room|space)", times=1)
+    (tmp_path / "in").mkdir()
+    tar_of(made(tmp_path, "m:v1", {"w": 200 << 20}), tmp_path / "in/m.tar.gz", "w:gz")
+    done = cp("-r", tmp_path / "in", mount.path / "incoming")
+    assert done.returncode == 1
+    assert "No space left" in done.stderr
+    assert contents(store) == {}
+    wait_until(lambda: staged(area_of(store)) == [], 20, "nothing is left in staging")
+
+
 def test_a_program_that_goes_on_after_a_failed_write(
     small_disk: Path, mounted: Callable[..., Mounted], tmp_path: Path
 ) -> None:

@@ -1103,6 +1103,23 @@ def test_archives_in_folders_are_imported_each_by_itself(store: Path, mounted: M
     assert (mount.path / "incoming/in/deep/m1/m1-v1.tar").stat().st_size > 0
 
 
+@pytest.mark.parametrize("change", ["model.yaml", "weights"])
+def test_an_archive_in_a_folder_whose_tag_is_taken_is_refused(
+    store: Path, mounted: Mount, tmp_path: Path, change: str
+) -> None:
+    """Only what is no model's archive is kept as it is; whoever copies a model in learns that it did not come in."""
+    time_of = {"creation_time": "2026-02-02T00:00:00+00:00"} if change == "model.yaml" else {}
+    make_model(store, "m:v1", {"w": b"old"}, **time_of)
+    mount = mounted(store)
+    mount.expect_log("in/m-v1.tar was not imported: m:v1 is in the store", times=1)
+    (tmp_path / "in").mkdir()
+    shutil.move(made_tar(tmp_path, "m:v1"), tmp_path / "in")
+    copied = cp("-r", tmp_path / "in", mount.path / "incoming")
+    assert copied.returncode == 1
+    assert "File exists" in copied.stderr
+    assert "is in the store" in (mount.path / "incoming/in/m-v1.tar.error").read_text()
+
+
 def test_a_folder_that_lost_an_archive_is_no_whole_model_under_another_name_either(
     store: Path, mounted: Mount, tmp_path: Path
 ) -> None:
