@@ -123,20 +123,27 @@ class Workers:
     def _add(self, name: str, serve: Callable[[], None]) -> None:
         worker = _Worker()
 
+        def forget() -> None:
+            with self._lock:
+                self._workers = tuple(other for other in self._workers if other is not worker)
+                self._threads.discard(thread)
+
         def run() -> None:
             self._local.worker = worker
             try:
                 serve()
             finally:
-                with self._lock:
-                    self._workers = tuple(other for other in self._workers if other is not worker)
-                    self._threads.discard(thread)
+                forget()
 
         thread = threading.Thread(target=run, name=name, daemon=True)
         with self._lock:
             self._workers += (worker,)
             self._threads.add(thread)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:
+            forget()
+            raise
 
     def _watch(self) -> None:
         """Add workers while all are stuck; sleep while nothing happens."""
@@ -168,8 +175,13 @@ class Workers:
         if wanted <= 0 and not self._told_full:
             self._told_full = True
             log.warning("all %d workers are busy; requests wait", len(workers))
-        for _ in range(wanted):
-            self._add("extra-worker", self._serve_while_needed)
+        try:
+            for _ in range(wanted):
+                self._add("extra-worker", self._serve_while_needed)
+        except RuntimeError as error:  # as where a container may have so many only; tried again at the next look
+            if not self._told_full:
+                self._told_full = True
+                log.warning("all %d workers are busy, and no more can begin: %s", len(workers), error)
 
     def _serve_while_needed(self) -> None:
         if self._new_server is None:
