@@ -85,8 +85,11 @@ class DropBox:
             upload = self._spool.find(old)
             if upload is None:
                 self._rename_other(old, new)
-                return
-            upload.handles += 1
+            else:
+                upload.handles += 1
+        if upload is None:
+            self._spool.end_gone()
+            return
         try:
             with self._spool.lock:  # who closes it from now on finds it under its new name
                 is_written = self.files.is_being_written(upload) and not upload.is_settled

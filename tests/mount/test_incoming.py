@@ -613,6 +613,20 @@ def test_twelve_uploads_at_once(store: Path, mounted: Mount, tmp_path: Path) -> 
     nothing_is_staged(mount)
 
 
+def test_what_an_imported_name_replaces_gives_its_room_back(store: Path, mounted: Mount, tmp_path: Path) -> None:
+    mount = mounted(store)
+    mount.expect_log("junk was not imported", times=1)
+    incoming = mount.path / "incoming"
+    assert put(mount, "junk", b"junk" * 1000) == errno.EINVAL
+    run("cp", made_tar(tmp_path, "m:v1"), incoming / "m.tar")
+    (incoming / "m.tar").rename(incoming / "junk")
+
+    def are_open() -> bool:
+        return any("spool/" in os.path.realpath(each) for each in Path(f"/proc/{mount.pid}/fd").iterdir())
+
+    wait_until(lambda: not are_open(), 2, "nothing is open")
+
+
 def test_many_small_models_take_no_more_and_more_descriptors(store: Path, mounted: Mount, tmp_path: Path) -> None:
     """Each file of each was measured, and stayed open for seconds."""
     mount = mounted(store, prefix=["prlimit", "--nofile=500:500"])
