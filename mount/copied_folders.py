@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from mount.delivery import Delivery
 from mount.spool import Spool
-from store.errors import InUseError, NotAModelError, StoreError
+from store.errors import DamagedArchiveError, InUseError, NotAModelError, StoreError
 from store.model import MODEL_YAML
 from store.text import printable
 from store.writing import sync_path
@@ -88,6 +88,11 @@ class CopiedFolders:
                 busy = InUseError("a file in it is still being written: sync the folder when that is done")
                 self._delivery.refuse_path(path, uid, busy)
                 raise busy
+            short = next((upload.path for upload in uploads if upload.failure is not None), None)
+            if short is not None:
+                damaged = DamagedArchiveError(f"{printable(short)} could not be written to its end: copy it again")
+                self._delivery.refuse_path(path, uid, damaged)
+                raise damaged
             alone = self._spool.imported_below(path)
             if alone is not None:
                 error = NotAModelError(

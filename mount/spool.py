@@ -30,7 +30,7 @@ from store.model import MODEL_YAML
 from store.text import printable
 
 _IMPORTED_KEPT = 10_000
-_WAITING_KEPT = 500  # uploads whose outcome waits for their final name: each has a descriptor
+_WAITING_KEPT = 500  # uploads that nobody has open and that are not forgotten: each has a descriptor
 _LARGE = 256 << 20  # bytes of a removed file whose last close takes a noticeable time
 _FILE_MODE = stat.S_IFREG | 0o644
 
@@ -145,11 +145,13 @@ class Spool:
 
     def let_go(self, upload: Upload) -> None:
         """Somebody has an upload open no more; under the lock. If nobody has, it is forgotten, unless what is known of
-        it waits for its final name; of many of those, the oldest is, which has to be staged anew then."""
+        it waits for its final name, or its folder must not be imported since a write to it has failed. Of many of those
+        the oldest is forgotten, which may have to be staged anew."""
         upload.handles -= 1
         if upload.handles:
             return
-        if upload.is_settled and not upload.imported and is_on_its_way(upload.path):
+        is_waiting = upload.is_settled and not upload.imported and is_on_its_way(upload.path)
+        if is_waiting or (upload.failure is not None and not upload.is_archive and upload.gone is None):
             waiting = [other for other in self._uploads.values() if not other.handles]
             if len(waiting) <= _WAITING_KEPT:
                 return

@@ -393,6 +393,24 @@ def test_full_disk(small_disk: Path, mounted: Callable[..., Mounted], tmp_path: 
         bentoml_lists(store)
 
 
+def test_full_disk_and_a_model_that_comes_as_a_folder(
+    small_disk: Path, mounted: Callable[..., Mounted], tmp_path: Path
+) -> None:
+    """What was cut short is no model, although nothing more comes, until the file is written anew."""
+    store = small_disk / "bentoml" / "models"
+    mount = mounted(store, options=["--settle", "1"])
+    mount.expect_log("m was not imported: .*w could not be written", times=1)
+    big = made(tmp_path, "m:v1", {"w": os.urandom(90 << 20)})
+    assert "No space left" in cp("-r", big, mount.path / "incoming/m").stderr
+    wait_until((mount.path / "incoming/m.error").exists, 20, "it is refused")
+    time.sleep(2)
+    assert contents(store) == {}
+    (big / "w").write_bytes(b"w")
+    run("cp", big / "w", mount.path / "incoming/m")
+    wait_until((store / "m/v1").exists, 20, "it is imported")
+    same(big, store / "m/v1")
+
+
 def test_full_disk_and_an_archive_in_a_folder(
     small_disk: Path, mounted: Callable[..., Mounted], tmp_path: Path
 ) -> None:
