@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import select
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -123,6 +124,16 @@ class LibfuseMount:
 
         return serve_one
 
+    def watched(self) -> Callable[[], bool]:
+        """A function that tells whether requests wait for a thread to take them."""
+        poll = select.poll()
+        poll.register(_library.fuse_chan_fd(_library.fuse_session_next_chan(self._session, None)), select.POLLIN)
+
+        def are_waiting() -> bool:
+            return any(event & select.POLLIN for _, event in poll.poll(0))
+
+        return are_waiting
+
     def tear_down(self) -> None:
         """Unmount, and free what libfuse has of it; when no thread serves any more."""
         _library.fuse_teardown(self._handle, self._mountpoint)
@@ -184,6 +195,7 @@ def _with_signatures(library: Any) -> Any:
     library.fuse_session_process.restype = None
     library.fuse_chan_bufsize.restype = _size
     library.fuse_chan_bufsize.argtypes = [_pointer]
+    library.fuse_chan_fd.argtypes = [_pointer]
     library.fuse_chan_recv.argtypes = [_pointer, _pointer, _size]
     library.fuse_teardown.argtypes = [_pointer, _pointer]
     library.fuse_teardown.restype = None

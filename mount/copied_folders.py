@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from mount.delivery import Delivery
 from mount.spool import Spool
-from store.errors import InUseError, NotAModelError, StoreError
+from store.errors import DamagedArchiveError, InUseError, NotAModelError, StoreError
 from store.model import MODEL_YAML
 from store.text import printable
 from store.writing import sync_path
@@ -28,31 +28,21 @@ class CopiedFolders:
     def __init__(self, spool: Spool, delivery: Delivery) -> None:
         self._spool = spool
         self._delivery = delivery
-        self._owners: dict[int, int] = {}  # by inode, where it is not the owner on disk
 
     def make(self, path: str, uid: int) -> None:
         """A new folder of a user's."""
-        at, user = self._spool.at(path), self._spool.user
-        os.mkdir(at, 0o700)
+        at = self._spool.at(path)
         with self._spool.lock:
-            if uid != user:
-                self._owners[os.lstat(at).st_ino] = uid
-                if user == 0:
-                    os.chown(at, uid, -1)
+            os.mkdir(at, 0o700)
+            self._spool.owners.give(at, uid)
 
     def remove(self, path: str) -> None:
         """Remove an empty folder."""
         if not path:
             raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
         with self._spool.lock:
-            inode = os.lstat(self._spool.at(path)).st_ino
             os.rmdir(self._spool.at(path))
-            self._owners.pop(inode, None)
             self._spool.forget_imported_below(path)
-
-    def owner(self, look: os.stat_result) -> int:
-        """The uid of who made a folder."""
-        return self._owners.get(look.st_ino, look.st_uid)
 
     def sync(self, path: str, uid: int) -> None:
         """A program wants a folder to be safe: models that came as folders, at or below it, are imported, as far as
@@ -66,8 +56,8 @@ class CopiedFolders:
         failed: StoreError | OSError | None = None
         for folder in list(self.models(path)) if path else ():
             try:
-                owner = self.owner(os.lstat(self._spool.at(folder)))
-                if uid not in (0, self._spool.user, owner):
+                owners = self._spool.owners
+                if uid not in (0, owners.user, owners.of(os.lstat(self._spool.at(folder)))):
                     raise OSError(errno.EPERM, os.strerror(errno.EPERM))
                 self.import_model(folder)
             except (StoreError, OSError) as error:
@@ -92,12 +82,17 @@ class CopiedFolders:
             StoreError: why it is none; the folder is as before.
         """
         with self._spool.lock:
-            uid = self.owner(os.lstat(self._spool.at(path)))
+            uid = self._spool.owners.of(os.lstat(self._spool.at(path)))
             uploads = list(self._spool.find_below(path))
             if any(upload.handles for upload in uploads):
                 busy = InUseError("a file in it is still being written: sync the folder when that is done")
                 self._delivery.refuse_path(path, uid, busy)
                 raise busy
+            short = next((upload.path for upload in uploads if upload.failure is not None), None)
+            if short is not None:
+                damaged = DamagedArchiveError(f"{printable(short)} could not be written to its end: copy it again")
+                self._delivery.refuse_path(path, uid, damaged)
+                raise damaged
             alone = self._spool.imported_below(path)
             if alone is not None:
                 error = NotAModelError(

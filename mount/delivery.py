@@ -15,6 +15,7 @@ from contextlib import suppress
 
 from mount.dropnames import ERROR_SUFFIX, final_path
 from mount.errors import errno_of
+from mount.owners import Owners
 from mount.upload import Upload
 from mount.uploaded_sums import UploadedSums
 from store.archive.arriving import ArrivingFile
@@ -45,13 +46,14 @@ class Delivery:
         receipts: Receipts,
         sums: UploadedSums,
         imported: Callable[[Tag], None],
+        owners: Owners,
     ) -> None:
         """`imported` is told of each model that is new in the store."""
+        self.owners = owners
         self._imported = imported
         self._session = session
         self._importer = importer
         self._receipts = receipts
-        self._user = os.geteuid()
         self._sums = sums
 
     def stage(self, arriving: ArrivingFile) -> StagedImport:
@@ -109,7 +111,8 @@ class Delivery:
 
     def take_folder(self, path: str) -> str:
         """Take a folder out of the spool, to be staged where it is; its new place, which nobody reaches by a name."""
-        taken = os.path.join(self._session.new_importing_folder(), path)
+        inode = os.lstat(self._at(path)).st_ino
+        taken = os.path.join(self._session.new_importing_folder(inode), path)
         os.makedirs(os.path.dirname(taken), 0o700, exist_ok=True)
         os.rename(self._at(path), taken)
         return taken
@@ -173,15 +176,16 @@ class Delivery:
             self._receipts.finish(upload.receipt, ReceiptState.INTERRUPTED, error=why)
             upload.receipt = None
 
-    def check_note(self, path: str, uid: int) -> None:
-        """A file of checksums was copied in: compare it with what was imported before it.
+    def check_note(self, path: str, uid: int, place: str) -> None:
+        """A file of checksums was copied in: compare it with what was imported before it. `place`: where it lies, if
+        `path` is the name that it is about to get.
 
         Raises:
             DamagedArchiveError: something else was imported than what they are of.
         """
         self.remove_note(path)
         try:
-            self._sums.check_imported(path, uid)
+            self._sums.check_imported(path, uid, place)
         except DamagedArchiveError as error:
             self.say_why(path, error, uid)
             raise
@@ -215,7 +219,7 @@ class Delivery:
             os.unlink(self._at(final_path(path) + ERROR_SUFFIX))
 
     def _put_back(self, taken: str, path: str, uid: int) -> None:
-        if uid != self._user == 0:  # staging has made it ours
+        if uid != self.owners.user == 0:  # staging has made it ours
             for folder, _, files in os.walk(taken):
                 for name in ("", *files):
                     os.chown(os.path.join(folder, name), uid, -1, follow_symlinks=False)
@@ -248,7 +252,7 @@ class Delivery:
 
     def _may_move_latest(self, uid: int, tag: Tag) -> bool:
         """One user's upload does not move the `latest` of a name that others brought in."""
-        return uid == self._user or not self._importer.has_name(tag.name)
+        return uid == self.owners.user or not self._importer.has_name(tag.name)
 
     def say_why(self, path: str, error: StoreError, uid: int) -> None:
         """Say in the log, and in a note beside it, why what a user copied in is no model."""
@@ -258,8 +262,7 @@ class Delivery:
                 self._at(path + ERROR_SUFFIX), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600
             )
             with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as note:
-                if self._user == 0:
-                    os.fchown(descriptor, uid, -1)
+                self.owners.give(descriptor, uid)
                 note.write(f"{printable(path)} was not imported: {error}\n")
         except OSError as failed:
             log.warning("no note of it could be left: %s", failed)

@@ -56,7 +56,7 @@ class DropBox:
                 self._mode, inode_of(f"/{INCOMING}"), look.st_nlink, 0, look.st_mtime_ns, look.st_ctime_ns
             )
         if stat.S_ISDIR(look.st_mode):
-            uid = self.folders.owner(look)
+            uid = self._spool.owners.of(look)
             return Attributes(_FOLDER_MODE, look.st_ino, look.st_nlink, 0, look.st_mtime_ns, look.st_ctime_ns, uid)
         return file_attributes(look, self._spool.owner(look))
 
@@ -85,23 +85,26 @@ class DropBox:
             upload = self._spool.find(old)
             if upload is None:
                 self._rename_other(old, new)
-                return
-            is_written = self.files.is_being_written(upload)
-            upload.handles += 1
-        try:
-            moves_anyway = is_rsyncs(old) or is_on_its_way(new) or (is_written and not upload.is_settled)
-            if moves_anyway:
-                self._move(upload, old, new)
-                # While it is still being written, what decides is the end of that.
-                if upload.is_settled or not is_written:
-                    self._settling.settle(upload)
             else:
+                upload.handles += 1
+        if upload is None:
+            self._spool.end_gone()
+            return
+        try:
+            with self._spool.lock:  # who closes it from now on finds it under its new name
+                is_written = self.files.is_being_written(upload) and not upload.is_settled
+                moves_anyway = is_rsyncs(old) or is_on_its_way(new) or is_written
+                if moves_anyway:
+                    self._move(upload, old, new)
+            if not moves_anyway:
                 try:
                     self._settling.settle(upload, new)
                 finally:
                     self._spool.judge(upload, old)
                 if not upload.imported:
                     self._move(upload, old, new)
+            elif not is_written:  # else what decides is the end of that
+                self._settling.settle(upload)
         finally:
             with self._spool.lock:
                 self._spool.let_go(upload)
@@ -166,6 +169,7 @@ class DropBox:
         os.rename(at, self._spool.at(new))
         for upload in self._spool.find_below(old):
             upload.path = new + upload.path[len(old) :]
+        self._spool.move_imported_below(old, new)
 
 
 def _holds_archives(root: str, new: str) -> bool:

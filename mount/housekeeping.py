@@ -9,6 +9,7 @@ import time
 
 from mount.copied_folders import CopiedFolders
 from mount.delivery import Delivery
+from mount.dropnames import is_on_its_way
 from mount.spool import Spool
 from store.errors import StoreError
 from store.text import printable
@@ -50,7 +51,7 @@ class Housekeeping:
 
     def _import_quiet_folders(self, seconds: float) -> None:
         for folder in list(self._folders.models("")):
-            if self._folders.is_busy(folder):
+            if is_on_its_way(folder) or self._folders.is_busy(folder):
                 continue
             newest = self._folders.newest_change(folder)
             if time.time_ns() - newest < seconds * 1e9 or self._refused.get(folder) == newest:
@@ -60,4 +61,4 @@ class Housekeeping:
                 self._refused.pop(folder, None)
             except (StoreError, OSError) as error:
                 log.info("%s is not imported: %s", printable(folder), error)
-                self._refused[folder] = newest
+                self._refused[folder] = self._folders.newest_change(folder)  # the try has changed times, too

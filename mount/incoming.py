@@ -10,6 +10,7 @@ from mount.delivery import Delivery
 from mount.dropbox import DropBox
 from mount.housekeeping import Housekeeping
 from mount.measurer import Measurer
+from mount.owners import Owners
 from mount.spool import Spool
 from mount.uploaded_sums import UploadedSums
 from store.catalog import ModelStore
@@ -69,8 +70,9 @@ class Incoming:
         )
         # What was uploaded would have to be fetched again; its checksums lie in its manifest.
         measure = (lambda _tag: None) if is_remote else measurer.measure
-        self._sums = UploadedSums(self._session.spool, self._receipts)
-        delivery = Delivery(self._session, self._importer, self._receipts, self._sums, measure)
+        owners = Owners()
+        self._sums = UploadedSums(self._session.spool, self._receipts, owners)
+        delivery = Delivery(self._session, self._importer, self._receipts, self._sums, measure, owners)
         self._spool = Spool(self._session.spool, delivery)
         self.dropbox = DropBox(self._spool, delivery, settings.mode)
         self._housekeeping = Housekeeping(self._spool, self.dropbox.folders, delivery, settings.settle_seconds)

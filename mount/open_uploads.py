@@ -107,7 +107,7 @@ class OpenUploads:
         except StoreError as error:
             if isinstance(error, NoSpaceError):
                 upload.fail(error, offset)
-            if upload.taken is None:
+            if upload.taken is None and upload.is_archive:  # a note beside a file of a model would come in with it
                 self._delivery.refuse(upload, upload.path, error)
             raise
 

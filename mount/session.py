@@ -78,7 +78,7 @@ class Session:
         mount = binding.LibfuseMount.mount(self._arguments, self._callbacks())
         if mount is None:
             return False
-        self._workers.start(mount.serve, mount.one_by_one)
+        self._workers.start(mount.serve, mount.one_by_one, mount.watched())
         main_thread = threading.get_ident()
         self._workers.on_end(lambda: signal.pthread_kill(main_thread, signal.SIGTERM))
         threading.Thread(target=self._announce, args=(ready,), name="ready", daemon=True).start()
@@ -269,4 +269,6 @@ def _set_opened(info: int, opened: Opened) -> None:
 
 
 def _answer(error: BaseException, operation: str) -> int:
-    return -errno_of(error, operation)
+    number = errno_of(error, operation)
+    error.__traceback__ = None  # it may be raised again and again, and would keep the frames of each time
+    return -number

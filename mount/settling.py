@@ -11,10 +11,13 @@ from mount.delivery import Delivery
 from mount.dropnames import is_note, is_on_its_way
 from mount.spool import Spool
 from mount.upload import Upload
-from store.errors import StoreError
+from store.errors import BadModelError, DamagedArchiveError, StoreError, TooBigError
 from store.text import printable
 
 log = logging.getLogger(__name__)
+
+# What says that a file of a folder is no model's archive; anything else, that there was no importing one.
+_NO_MODELS_ARCHIVE = (BadModelError, DamagedArchiveError, TooBigError)
 
 
 class Settling:
@@ -38,7 +41,7 @@ class Settling:
 
     def _decide(self, upload: Upload, path: str) -> None:
         if is_note(path):
-            self._delivery.check_note(path, upload.uid)
+            self._delivery.check_note(path, upload.uid, upload.path)
             return
         self._spool.judge(upload, path)  # a model.yaml may have come beside it
         if not upload.is_archive:
@@ -55,7 +58,7 @@ class Settling:
         except StoreError as error:
             if is_on_its_way(path):
                 return  # said when it gets its final name
-            if upload.is_strict:
+            if upload.is_strict or not isinstance(error, _NO_MODELS_ARCHIVE):
                 self._delivery.refuse(upload, path, error)
                 raise
             log.info("%s stays as a file of its folder: %s", printable(path), error)

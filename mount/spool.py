@@ -30,6 +30,7 @@ from store.model import MODEL_YAML
 from store.text import printable
 
 _IMPORTED_KEPT = 10_000
+_WAITING_KEPT = 500  # uploads that nobody has open and that are not forgotten: each has a descriptor
 _LARGE = 256 << 20  # bytes of a removed file whose last close takes a noticeable time
 _FILE_MODE = stat.S_IFREG | 0o644
 
@@ -41,7 +42,7 @@ class Spool:
         """`root`: a folder of ours alone."""
         self.root = root
         self.lock = threading.RLock()
-        self.user = os.geteuid()  # whose files are nobody else's
+        self.owners = delivery.owners
         self._delivery = delivery
         self._uploads: dict[int, Upload] = {}  # by the inode of the spooled file
         self._imported_below: LRUCache[str, bool] = LRUCache(_IMPORTED_KEPT)  # archives that lay in folders
@@ -68,8 +69,7 @@ class Spool:
         """A new file; under the lock. Of its mode, whether it may be executed is kept."""
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(self.at(path), flags, 0o600 | mode & stat.S_IXUSR)
-        if uid != self.user and self.user == 0:
-            os.fchown(descriptor, uid, -1)  # so that it is still theirs after a crash
+        self.owners.give(descriptor, uid)
         self._delivery.remove_note(path)
         return self._register(path, descriptor, uid)
 
@@ -85,7 +85,7 @@ class Spool:
         if known is not None:
             return known
         descriptor = os.open(self.at(path), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-        return self._register(path, descriptor, look.st_uid)
+        return self._register(path, descriptor, self.owners.of(look))
 
     def find_below(self, path: str) -> Iterator[Upload]:
         """The files below a folder that are uploads now; under the lock."""
@@ -94,7 +94,7 @@ class Spool:
     def owner(self, look: os.stat_result) -> int:
         """The uid of who copied a file in."""
         upload = self._uploads.get(look.st_ino)
-        return upload.uid if upload else look.st_uid
+        return upload.uid if upload else self.owners.of(look)
 
     def judge(self, upload: Upload, path: str) -> None:
         """Decide what an upload is by where it lies: in a folder that is a model, it is a file of that."""
@@ -136,12 +136,26 @@ class Spool:
         for alone in [known for known in self._imported_below if known.startswith(f"{path}/")]:
             del self._imported_below[alone]
 
+    def move_imported_below(self, old: str, new: str) -> None:
+        """A folder got another name; under the lock."""
+        self.forget_imported_below(new)
+        for alone in [known for known in self._imported_below if known.startswith(f"{old}/")]:
+            del self._imported_below[alone]
+            self._imported_below[new + alone[len(old) :]] = True
+
     def let_go(self, upload: Upload) -> None:
-        """Somebody has an upload open no more; under the lock. If nobody has, it is forgotten, unless something staged
-        waits for its final name."""
+        """Somebody has an upload open no more; under the lock. If nobody has, it is forgotten, unless what is known of
+        it waits for its final name, or its folder must not be imported since a write to it has failed. Of many of those
+        the oldest is forgotten, which may have to be staged anew."""
         upload.handles -= 1
-        if upload.handles or (upload.is_settled and not upload.imported and is_on_its_way(upload.path)):
+        if upload.handles:
             return
+        is_waiting = upload.is_settled and not upload.imported and is_on_its_way(upload.path)
+        if is_waiting or (upload.failure is not None and not upload.is_archive and upload.gone is None):
+            waiting = [other for other in self._uploads.values() if not other.handles]
+            if len(waiting) <= _WAITING_KEPT:
+                return
+            upload = waiting[0]
         if self._uploads.get(upload.inode) is upload:
             del self._uploads[upload.inode]
         self._gone.append(upload)

@@ -14,6 +14,7 @@ import threading
 import time
 
 from mount.dropnames import CHECKSUM_SUFFIX, CHECKSUMS
+from mount.owners import Owners
 from store.archive.digest import ArchiveDigest
 from store.errors import DamagedArchiveError
 from store.importing import StagedImport
@@ -30,11 +31,11 @@ _DIGEST_SECONDS = 60.0  # how long a file of checksums waits for the SHA-256 of 
 class UploadedSums:
     """The checksums of one `incoming/`."""
 
-    def __init__(self, spool: str, receipts: Receipts) -> None:
+    def __init__(self, spool: str, receipts: Receipts, owners: Owners) -> None:
         """`spool`: the folder in which uploads lie."""
         self._spool = spool
         self._receipts = receipts
-        self._owner = os.geteuid()
+        self._owners = owners
         self._lock = threading.Lock()
         self._digests: dict[int, ArchiveDigest] = {}  # by receipt: still in the making
 
@@ -67,18 +68,19 @@ class UploadedSums:
             for depth in range(len(folders), -1, -1)
         ]
         for note, listed in notes:
-            stated = self._read_sums(note, (uid, self._owner)).get(listed)
+            stated = self._read_sums(note, uid).get(listed)
             if stated is not None and (ready.sha256 is None or stated != ready.sha256()):
                 raise DamagedArchiveError(f"it does not have the SHA-256 that {printable(note)} states: copy it again")
 
-    def check_imported(self, path: str, uid: int) -> None:
-        """Compare the sums in a file with what was imported before it came.
+    def check_imported(self, path: str, uid: int, place: str) -> None:
+        """Compare the sums in a file with what was imported before it came; `place`: where it lies, maybe still under
+        another name.
 
         Raises:
             DamagedArchiveError: something else was imported than what they are of.
         """
         folder = path.rpartition("/")[0]
-        for name, stated in self._read_sums(path, (uid, self._owner)).items():
+        for name, stated in self._read_sums(path, uid, place).items():
             imported = self._imported_as(f"{folder}/{name}" if folder else name)
             if imported is not None and imported.sha256 is None:
                 log.warning("%s is not compared with %s: its SHA-256 is not known", printable(name), printable(path))
@@ -106,12 +108,13 @@ class UploadedSums:
         with self._lock:
             self._digests.pop(receipt, None)
 
-    def _read_sums(self, path: str, users: tuple[int, int]) -> dict[str, str]:
+    def _read_sums(self, path: str, uid: int, place: str | None = None) -> dict[str, str]:
         """What a file of checksums states, by name: lines as sha256sum writes them. Empty if there is none, or it is
-        somebody else's than the users'."""
+        somebody else's than the user's or the mount's owner's. `place`: where it lies, if not at its path."""
         try:
-            with open(f"{self._spool}/{path}", "rb") as file:
-                content = file.read(MAX_SUMS) if os.fstat(file.fileno()).st_uid in users else b""
+            with open(f"{self._spool}/{place or path}", "rb") as file:
+                owner = self._owners.of(os.fstat(file.fileno()))
+                content = file.read(MAX_SUMS) if owner in (uid, self._owners.user) else b""
         except OSError as error:
             if error.errno not in _NO_SUMS:
                 log.warning(

@@ -27,7 +27,7 @@ class _Worker:
     __slots__ = ("began", "busy_since")
 
     def __init__(self) -> None:
-        self.busy_since = 0.0  # monotonic; 0 while idle
+        self.busy_since = 0.0  # monotonic; 0 while idle, or while it waits in libfuse
         self.began = 0.0  # with its last request; monotonic
 
 
@@ -46,14 +46,18 @@ class Workers:
         self._watcher_sleeps = False
         self._told_full = False
         self._new_server: Callable[[], Callable[[], bool]] | None = None
+        self._are_waiting: Callable[[], bool] = lambda: False
 
-    def start(self, serve: Callable[[], None], new_server: Callable[[], Callable[[], bool]]) -> None:
+    def start(
+        self, serve: Callable[[], None], new_server: Callable[[], Callable[[], bool]], are_waiting: Callable[[], bool]
+    ) -> None:
         """Begin to serve.
 
         `serve` serves until the mount ends. `new_server` makes a function for a thread of its own, which serves one
-        request and tells whether there may be more.
+        request and tells whether there may be more. `are_waiting`: whether requests wait for a worker to take them.
         """
         self._new_server = new_server
+        self._are_waiting = are_waiting
 
         def serve_to_the_end() -> None:
             serve()
@@ -119,20 +123,27 @@ class Workers:
     def _add(self, name: str, serve: Callable[[], None]) -> None:
         worker = _Worker()
 
+        def forget() -> None:
+            with self._lock:
+                self._workers = tuple(other for other in self._workers if other is not worker)
+                self._threads.discard(thread)
+
         def run() -> None:
             self._local.worker = worker
             try:
                 serve()
             finally:
-                with self._lock:
-                    self._workers = tuple(other for other in self._workers if other is not worker)
-                    self._threads.discard(thread)
+                forget()
 
         thread = threading.Thread(target=run, name=name, daemon=True)
         with self._lock:
             self._workers += (worker,)
             self._threads.add(thread)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:
+            forget()
+            raise
 
     def _watch(self) -> None:
         """Add workers while all are stuck; sleep while nothing happens."""
@@ -153,16 +164,24 @@ class Workers:
 
     def _add_if_stuck(self) -> None:
         workers = self._workers
-        began = [worker.busy_since for worker in workers]
-        if not began or not all(began) or time.monotonic() - max(began) < STUCK_SECONDS:
+        busy = [worker.busy_since for worker in workers]
+        if not any(busy) or time.monotonic() - max(worker.began for worker in workers) < STUCK_SECONDS:
+            return
+        # One that looks idle may wait in libfuse, which lets nobody at a path that is being renamed or removed.
+        if not all(busy) and not self._are_waiting():
             return
         # By half each time: many readers that come at once must not wait for one new thread after another.
         wanted = min(max(1, len(workers) // 2), MAX_WORKERS - len(workers))
         if wanted <= 0 and not self._told_full:
             self._told_full = True
             log.warning("all %d workers are busy; requests wait", len(workers))
-        for _ in range(wanted):
-            self._add("extra-worker", self._serve_while_needed)
+        try:
+            for _ in range(wanted):
+                self._add("extra-worker", self._serve_while_needed)
+        except RuntimeError as error:  # as where a container may have so many only; tried again at the next look
+            if not self._told_full:
+                self._told_full = True
+                log.warning("all %d workers are busy, and no more can begin: %s", len(workers), error)
 
     def _serve_while_needed(self) -> None:
         if self._new_server is None:

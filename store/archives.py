@@ -44,14 +44,15 @@ class Archives:
         *,
         sizes: Sizes | None = None,
         measurements: Measurements | None = None,
+        open_files: OpenFiles | None = None,
     ) -> None:
         """`opened` is told of each model whose archive is about to be read; `sizes` and `measurements`: None for those
-        of the index."""
+        of the index; `open_files`: None for its own."""
         self._opened = opened
         self._storage = storage
         self._index = index
         self.compression = compression
-        self._open_files = OpenFiles()
+        self._open_files = open_files or OpenFiles()
         self._measurements = measurements or Measurements(index)
         self._sizes = sizes or Sizes(index)
         self._lock = threading.Lock()  # never held while reading or laying out

@@ -140,7 +140,7 @@ class Importer:
             sizes = self._measure(path) if self._measure is not None else None
             if sizes is not None:
                 sizes.finish(staged)
-            return StagedImport(staged, None, lambda: remove_tree(path), sizes=sizes)
+            return StagedImport(staged, None, lambda: remove_tree(self._session.put_aside(path)), sizes=sizes)
 
     def compare(self, ready: StagedImport) -> None:
         """Compare with the store's model of the same tag now, so that publishing takes no time.

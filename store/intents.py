@@ -39,7 +39,7 @@ class Intent:
     def __init__(self, store: str, tag: Tag, path: str, inode: int) -> None:
         """`path`: the version's folder in the intent; `inode`: of the folder that is to be published."""
         self.tag = tag
-        self._inode = inode
+        self.inode = inode
         self.old = os.path.join(path, "old")
         self._store = store
         self._path = path
@@ -108,10 +108,15 @@ class Intent:
                 os.rmdir(os.path.join(self._store, self.tag.path))
         if os.path.lexists(self.old):
             self._put_back()
-        with suppress(FileNotFoundError):
-            if os.lstat(os.path.join(self._store, self.tag.path)).st_ino == self._inode:
-                self.finish_latest(lock, temporary)
+        if self.is_published():
+            self.finish_latest(lock, temporary)
         self.end(temporary)
+
+    def is_published(self) -> bool:
+        """Whether the folder that is to be published stands in the store."""
+        with suppress(FileNotFoundError):
+            return os.lstat(os.path.join(self._store, self.tag.path)).st_ino == self.inode
+        return False
 
     def finish_latest(self, lock: Callable[[], AbstractContextManager[None]], temporary: str) -> None:
         """Make the version the latest, if it is in the store and the rule says so.

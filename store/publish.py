@@ -288,12 +288,10 @@ class _Publication:
     def _remove_staged(self, entries: list[Entry]) -> None:
         """Remove what is not needed any more. Of a large model in the background: whoever waits for the import need not
         wait for that, and with a rename all of incoming/ waits."""
+        aside = self._session.put_aside(self._staged)
         if len(entries) < _LARGE_COUNT and sum(entry.size for entry in entries) < _LARGE_SIZE:
-            remove_tree(self._staged)
+            remove_tree(aside)
             return
-        aside = self._session.new_staged_path()
-        with suppress(FileNotFoundError):  # without renameat2, it is the model now
-            os.rename(self._staged, aside)
         threading.Thread(target=remove_tree, args=(aside,), name="remove", daemon=True).start()
 
     def _sync(self, entries: list[Entry]) -> None:
@@ -382,6 +380,7 @@ class _Publication:
             intent.place(self._staged, folder)
             return True
         if _is(self._staged, replaced):
+            self._staged = self._session.put_aside(self._staged)
             return True
         exchange(self._staged, folder, version)
         return False

@@ -74,14 +74,15 @@ class StagedSizes:
         if self._thread is not None:
             self._written.put(None)
             self._thread.join()
-        if self._given_up or not staged.files:  # there are very many: to lay them all out would keep the import up
-            return
         try:
-            self._measure(staged)
+            if not self._given_up and staged.files:  # else there are very many: laying them all out would take too long
+                self._measure(staged)
         except StoreError as error:
             log.info("%s is not measured while it is imported: %s", staged.info.tag, error)
         except Exception:
             log.exception("%s could not be measured while it was imported", staged.info.tag)
+        finally:
+            self._open_files.let_go()  # many models may come in a second
 
     def give_up(self) -> None:
         """Nobody will want to know: it is in the store already, or refused."""
@@ -115,7 +116,14 @@ class StagedSizes:
             file = staged.files.get(entry.path)
             if file is not None and file.identity == entry.identity:
                 self._measurements.trust_crc32(file.identity, file.crc32)
-        archives = Archives(storage, self._index, Compression.AUTO, sizes=self._sizes, measurements=self._measurements)
+        archives = Archives(
+            storage,
+            self._index,
+            Compression.AUTO,
+            sizes=self._sizes,
+            measurements=self._measurements,
+            open_files=self._open_files,
+        )
         for kind in self._kinds:
             archives.open(model, kind)
         self._newest_ns = max(entry.identity.ctime_ns for entry in model.entries if entry.identity is not None)

@@ -209,13 +209,17 @@ class StagingArea:
         path = os.path.join(self._sessions, name)
         with lock:
             try:
+                importing = Path(path, "importing")
                 for intent in left_behind(self.store, os.path.join(path, "intents")):
+                    if intent.is_published():  # what a folder of an upload holds now is the model that it replaced
+                        for taken in importing.glob(f"{intent.inode}-*"):
+                            remove_tree(str(taken))
                     intent.settle(lambda: self.locked("latest"), session.new_staged_path())
                 with suppress(FileNotFoundError):
                     adopt(os.path.join(path, "spool"), session.spool)
                 with suppress(FileNotFoundError):
-                    for number in os.listdir(os.path.join(path, "importing")):
-                        put_back(os.path.join(path, "importing", number), session.spool)
+                    for taken in importing.iterdir():
+                        put_back(str(taken), session.spool)
                 remove_tree(os.path.join(path, "staged"))
                 with self.locked("area"):
                     lock.close()  # first: NFS and FUSE keep an open file in its folder
@@ -284,11 +288,21 @@ class Session:
         """A path in `staged` that nothing stands at and that is given out once."""
         return os.path.join(self.staged, str(next(self._numbers)))
 
-    def new_importing_folder(self) -> str:
-        """A new, empty folder in `importing`, for one uploaded folder, at its path below the spool."""
-        path = os.path.join(self.importing, str(next(self._numbers)))
+    def new_importing_folder(self, inode: int) -> str:
+        """A new, empty folder in `importing`, for the uploaded folder with this inode, at its path below the spool."""
+        path = os.path.join(self.importing, f"{inode}-{next(self._numbers)}")
         os.mkdir(path, 0o700)
         return path
+
+    def put_aside(self, path: str) -> str:
+        """Move what is to be removed to where nobody takes it for an upload, not even half of it after a crash; its new
+        path."""
+        aside = self.new_staged_path()
+        try:
+            os.rename(path, aside)
+        except OSError:  # it has gone, or there is no room for one more name
+            return path
+        return aside
 
     def close(self) -> None:
         """Remove all but the spooled uploads, which the next session takes over. Nothing may be going on any more."""

@@ -37,6 +37,16 @@ class OpenFiles:
         if first is not None:
             first[1].let_go()
 
+    def let_go(self) -> None:
+        """Close all files that nobody reads: no more will be read soon."""
+        with self._lock:
+            opened, self._opened = self._opened, deque()
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+        for _, file in opened:
+            file.let_go()
+
     def _start_timer(self) -> None:
         self._timer = threading.Timer(self._seconds, self._let_go_old)
         self._timer.daemon = True

@@ -2,6 +2,7 @@
 `bentoml models list` works, what was acknowledged is there, and nothing stays in staging."""
 
 import errno
+import fcntl
 import os
 import random
 import re
@@ -166,6 +167,58 @@ def test_killed_while_overwriting(store: Path, mounted: Callable[..., Mounted], 
         remove_leftovers(mount)
     assert outcomes
     bentoml_lists(store)
+
+
+def killed(mount: Mounted) -> None:
+    mount.process.send_signal(signal.SIGKILL)
+    mount.process.wait(20)
+    mount.kill()
+
+
+def test_killed_right_after_a_folder_has_replaced_a_model(
+    store: Path, mounted: Callable[..., Mounted], tmp_path: Path
+) -> None:
+    """What lies in its place in staging then is the old model: it must not become an upload, which would replace the
+    new one in its turn."""
+    make_model(store, "m:v1", {"w": b"old"})
+    new = made(tmp_path, "m:v1", {"w": b"new"})
+    mount = mounted(store, options=["--overwrite", "--settle", "1"])
+    with (area_of(store) / "latest.lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        run("cp", "-r", new, mount.path / "incoming/m")
+        wait_until(lambda: (store / "m/v1/w").read_bytes() == b"new", 20, "the new one is in its place")
+        killed(mount)
+    mount.start()
+    assert os.listdir(mount.path / "incoming") == []
+    clean_area(mount)
+    time.sleep(3)
+    same(new, store / "m/v1")
+
+
+def test_killed_while_a_folder_that_is_there_already_is_removed(
+    store: Path, mounted: Callable[..., Mounted], tmp_path: Path
+) -> None:
+    """Half of it must not become an upload, which would replace the whole one."""
+    files: dict[str | bytes, bytes | int] = {f"{number}": b"w" for number in range(3000)}
+    shutil.copytree(made(tmp_path, "m:v1", files), store / "m/v1")
+    run("cp", tmp_path / "made/m/latest", store / "m")
+    run("touch", "-d", "yesterday", store / "m/v1")  # as BentoML marks what is whole
+    mount = mounted(store, options=["--overwrite", "--settle", "1"])
+    run("cp", "-r", tmp_path / "made/m/v1", mount.path / "incoming/m")
+
+    def shrinks() -> bool:
+        for place in ("importing/*/m", "staged/*"):
+            for taken in area_of(store).glob(f"sessions/*/{place}"):
+                with suppress(FileNotFoundError):
+                    return len(os.listdir(taken)) < len(files)
+        return "m" not in os.listdir(mount.path / "incoming") and not staged(area_of(store))
+
+    wait_until(shrinks, 60, "it is being removed, or has been", interval=0.0005)
+    killed(mount)
+    mount.start()
+    time.sleep(3)
+    wait_until(lambda: os.listdir(mount.path / "incoming") == [], 20, "nothing is left, or it was imported again")
+    same(tmp_path / "made/m/v1", store / "m/v1")
 
 
 def test_terminated_at_any_moment(store: Path, mounted: Callable[..., Mounted], tmp_path: Path) -> None:
@@ -338,6 +391,40 @@ def test_full_disk(small_disk: Path, mounted: Callable[..., Mounted], tmp_path: 
     same(tmp_path / "made/next/v1", store / "next/v1")
     if where == "nothing left":
         bentoml_lists(store)
+
+
+def test_full_disk_and_a_model_that_comes_as_a_folder(
+    small_disk: Path, mounted: Callable[..., Mounted], tmp_path: Path
+) -> None:
+    """What was cut short is no model, although nothing more comes, until the file is written anew."""
+    store = small_disk / "bentoml" / "models"
+    mount = mounted(store, options=["--settle", "1"])
+    mount.expect_log("m was not imported: .*w could not be written", times=1)
+    big = made(tmp_path, "m:v1", {"w": os.urandom(90 << 20)})
+    assert "No space left" in cp("-r", big, mount.path / "incoming/m").stderr
+    wait_until((mount.path / "incoming/m.error").exists, 20, "it is refused")
+    time.sleep(2)
+    assert contents(store) == {}
+    (big / "w").write_bytes(b"w")
+    run("cp", big / "w", mount.path / "incoming/m")
+    wait_until((store / "m/v1").exists, 20, "it is imported")
+    same(big, store / "m/v1")
+
+
+def test_full_disk_and_an_archive_in_a_folder(
+    small_disk: Path, mounted: Callable[..., Mounted], tmp_path: Path
+) -> None:
+    """It may be a file of its folder, but nobody knows that who could not look into it."""
+    store = small_disk / "bentoml" / "models"
+    mount = mounted(store)
+    mount.expect_log("in/m.tar.gz was not imported: .*(room|space)", times=1)
+    (tmp_path / "in").mkdir()
+    tar_of(made(tmp_path, "m:v1", {"w": 200 << 20}), tmp_path / "in/m.tar.gz", "w:gz")
+    done = cp("-r", tmp_path / "in", mount.path / "incoming")
+    assert done.returncode == 1
+    assert "No space left" in done.stderr
+    assert contents(store) == {}
+    wait_until(lambda: staged(area_of(store)) == [], 20, "nothing is left in staging")
 
 
 def test_a_program_that_goes_on_after_a_failed_write(

@@ -562,6 +562,26 @@ def test_an_import_that_hangs_blocks_nobody(store: Path, mounted: Mount, tmp_pat
     assert (store / "m/latest").read_text() == "v1"
 
 
+def test_a_rename_that_hangs_blocks_nobody(store: Path, mounted: Mount, tmp_path: Path) -> None:
+    """Nor do those who want the file that is being renamed, and whom libfuse has wait."""
+    make_model(store, "other:v1", {"w": b"w"})
+    mount = mounted(store)
+    temporary = mount.path / "incoming/m.tar.part"
+    run("cp", made_tar(tmp_path, "m:v1"), temporary)
+    with contextlib.ExitStack() as ending, (area_of(store) / "latest.lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        mover = ending.enter_context(ended(subprocess.Popen(["mv", temporary, mount.path / "incoming/m.tar"])))
+        wait_until((store / "m/v1").exists, 10, "the import has got to its end")
+        for _ in range(3):
+            ending.enter_context(ended(subprocess.Popen(["cat", temporary], stderr=subprocess.DEVNULL)))
+            time.sleep(0.3)
+            assert "other-v1.tar" in run("ls", "-lR", mount.path / "models/other", seconds=10).stdout
+        assert mover.poll() is None
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        assert mover.wait(30) == 0
+    same(tmp_path / "made/m/v1", store / "m/v1")
+
+
 def test_twelve_uploads_at_once(store: Path, mounted: Mount, tmp_path: Path) -> None:
     """Interleaved, slowly, of several formats, each closed in its turn."""
     mount = mounted(store)
@@ -591,6 +611,31 @@ def test_twelve_uploads_at_once(store: Path, mounted: Mount, tmp_path: Path) -> 
         same(tmp_path / f"made/m{number}/v1", store / f"m{number}/v1")
     assert in_incoming(mount) == []
     nothing_is_staged(mount)
+
+
+def test_what_an_imported_name_replaces_gives_its_room_back(store: Path, mounted: Mount, tmp_path: Path) -> None:
+    mount = mounted(store)
+    mount.expect_log("junk was not imported", times=1)
+    incoming = mount.path / "incoming"
+    assert put(mount, "junk", b"junk" * 1000) == errno.EINVAL
+    run("cp", made_tar(tmp_path, "m:v1"), incoming / "m.tar")
+    (incoming / "m.tar").rename(incoming / "junk")
+
+    def are_open() -> bool:
+        return any("spool/" in os.path.realpath(each) for each in Path(f"/proc/{mount.pid}/fd").iterdir())
+
+    wait_until(lambda: not are_open(), 2, "nothing is open")
+
+
+def test_many_small_models_take_no_more_and_more_descriptors(store: Path, mounted: Mount, tmp_path: Path) -> None:
+    """Each file of each was measured, and stayed open for seconds."""
+    mount = mounted(store, prefix=["prlimit", "--nofile=500:500"])
+    files: dict[str | bytes, bytes | int] = {f"{number}": os.urandom(3000) for number in range(40)}
+    archives = [made_tar(tmp_path, f"m{number}:v1", files | {"large": b"text " * 20_000}) for number in range(30)]
+    for archive in archives:
+        run("cp", archive, mount.path / "incoming")
+    assert len(os.listdir(f"/proc/{mount.pid}/fd")) < 200
+    assert len(os.listdir(store)) == 30
 
 
 @pytest.mark.parametrize("how", ["backwards", "random", "head last", "odd blocks", "twice the same"])
@@ -772,6 +817,26 @@ def test_memory_is_bounded(store: Path, mounted: Mount, tmp_path: Path, pack: st
     assert (store / "m/v1/zeros").stat().st_size == zeros << 20
 
 
+def test_a_program_that_goes_on_after_its_error_takes_no_memory(store: Path, mounted: Mount) -> None:
+    """It gets the same error again and again, which remembered each time."""
+    mount = mounted(store)
+    mount.expect_log("junk was not imported", times=1)
+    descriptor = os.open(mount.path / "incoming/junk", os.O_WRONLY | os.O_CREAT)
+
+    def memory_after(failures: int) -> int:
+        for _ in range(failures):
+            with contextlib.suppress(OSError):
+                os.write(descriptor, b"junk")
+                return 0
+        return peak_memory(mount.pid)
+
+    os.write(descriptor, b"junk" * 500_000)
+    begun = wait_until(lambda: memory_after(1000), 10, "it is known to be no archive")
+    assert memory_after(20_000) - begun < 10 << 20
+    with pytest.raises(OSError, match="Invalid argument"):
+        os.close(descriptor)
+
+
 def test_archives_that_need_most_memory_take_turns(store: Path, mounted: Mount, tmp_path: Path) -> None:
     """Each needs 64 MiB, as those of `xz -9` do. One that stalls keeps nobody waiting, and comes in later."""
     mount = mounted(store)
@@ -793,6 +858,18 @@ def test_archives_that_need_most_memory_take_turns(store: Path, mounted: Mount, 
     assert sorted(entry.name for entry in store.iterdir()) == [f"m{number}" for number in range(3)]
     assert peak_memory(mount.pid) < 120e6, f"{peak_memory(mount.pid):,}"
     nothing_is_staged(mount)
+
+
+def test_files_on_their_way_take_no_more_and_more_descriptors(store: Path, mounted: Mount, tmp_path: Path) -> None:
+    """As when a folder of a program's own is copied along: .git, .venv. The first of them is a model all the same."""
+    mount = mounted(store, prefix=["prlimit", "--nofile=900:900"])
+    run("cp", made_tar(tmp_path, "m:v1"), mount.path / "incoming/.m.tar")
+    run("mkdir", mount.path / "incoming/.git")
+    for number in range(1000):
+        assert put(mount, f".git/{number}", b"x") == 0
+    assert len(os.listdir(f"/proc/{mount.pid}/fd")) < 600
+    run("mv", mount.path / "incoming/.m.tar", mount.path / "incoming/m.tar")
+    same(tmp_path / "made/m/v1", store / "m/v1")
 
 
 # Folders.
@@ -903,6 +980,33 @@ def test_settle_is_off_by_default_and_waits_for_what_still_comes(store: Path, mo
     assert len(os.listdir(store / "m/v1")) == 7
 
 
+def test_settle_leaves_a_folder_on_its_way_alone(store: Path, mounted: Mount, tmp_path: Path) -> None:
+    """However long its copy has stalled: it is imported under its final name."""
+    mount = mounted(store, options=["--settle", "1"])
+    run("cp", "-r", made(tmp_path, "m:v1"), mount.path / "incoming/m.part")
+    time.sleep(4)
+    assert os.listdir(store) == []
+    (mount.path / "incoming/m.part/more").write_bytes(b"more")
+    run("mv", mount.path / "incoming/m.part", mount.path / "incoming/m")
+    wait_until((store / "m/v1/more").exists, 10, "it is imported")
+    assert in_incoming(mount) == []
+
+
+def test_settle_refuses_a_folder_once(store: Path, mounted: Mount, tmp_path: Path) -> None:
+    """Not every few seconds, reading all of it each time; again when something in it has changed."""
+    make_model(store, "m:v1", {"w": b"old"})
+    mount = mounted(store, options=["--settle", "1"])
+    mount.expect_log("m was not imported: m:v1 is in the store", times=2)
+    run("cp", "-r", made(tmp_path, "m:v1", {"w": b"new"}), mount.path / "incoming/m")
+    wait_until(lambda: imports(mount), 10, "it is refused")
+    time.sleep(4)
+    assert len(imports(mount)) == 1
+    (mount.path / "incoming/m/more").write_bytes(b"more")
+    wait_until(lambda: len(imports(mount)) == 2, 10, "it is looked at again")
+    time.sleep(4)
+    assert len(imports(mount)) == 2
+
+
 # Checksums that came along.
 
 
@@ -955,6 +1059,23 @@ def test_checksums_of_folders_below(store: Path, mounted: Mount, tmp_path: Path,
     assert sorted(entry.name for entry in store.iterdir()) == (["good"] if first else ["bad", "good"])
 
 
+def test_checksums_that_get_their_name_by_a_rename(store: Path, mounted: Mount, tmp_path: Path) -> None:
+    """As WinSCP and browsers do: they are read where they lie, and when they are wrong the rename fails."""
+    mount = mounted(store)
+    archive = made_tar(tmp_path, "m:v1")
+    run("cp", archive, mount.path / "incoming")
+    temporary, target = mount.path / "incoming/m-v1.tar.sha256.filepart", mount.path / "incoming/m-v1.tar.sha256"
+    temporary.write_text(sums(archive, wrong=True))
+    mount.expect_log("SHA-256", times=1)
+    with pytest.raises(OSError, match="Bad message"):
+        temporary.rename(target)
+    assert "SHA-256" in target.with_name(f"{target.name}.error").read_text()
+    assert in_incoming(mount) == [f"{target.name}.error", temporary.name]
+    temporary.write_text(sums(archive))
+    temporary.rename(target)
+    assert in_incoming(mount) == [target.name]
+
+
 def test_checksums_as_the_mount_shows_them(store: Path, mounted: Mount, tmp_path: Path) -> None:
     """What stands beside the archives in models/ is what incoming/ understands."""
     other = tmp_path / "other"
@@ -994,6 +1115,44 @@ def test_archives_in_folders_are_imported_each_by_itself(store: Path, mounted: M
     assert [receipt["file"] for receipt in imports(mount)].count("in/deep/m1/m1-v1.tar") == 1
     run("rsync", "-a", tmp_path / "in", mount.path / "incoming/")
     assert (mount.path / "incoming/in/deep/m1/m1-v1.tar").stat().st_size > 0
+
+
+@pytest.mark.parametrize("change", ["model.yaml", "weights"])
+def test_an_archive_in_a_folder_whose_tag_is_taken_is_refused(
+    store: Path, mounted: Mount, tmp_path: Path, change: str
+) -> None:
+    """Only what is no model's archive is kept as it is; whoever copies a model in learns that it did not come in."""
+    time_of = {"creation_time": "2026-02-02T00:00:00+00:00"} if change == "model.yaml" else {}
+    make_model(store, "m:v1", {"w": b"old"}, **time_of)
+    mount = mounted(store)
+    mount.expect_log("in/m-v1.tar was not imported: m:v1 is in the store", times=1)
+    (tmp_path / "in").mkdir()
+    shutil.move(made_tar(tmp_path, "m:v1"), tmp_path / "in")
+    copied = cp("-r", tmp_path / "in", mount.path / "incoming")
+    assert copied.returncode == 1
+    assert "File exists" in copied.stderr
+    assert "is in the store" in (mount.path / "incoming/in/m-v1.tar.error").read_text()
+
+
+def test_a_folder_that_lost_an_archive_is_no_whole_model_under_another_name_either(
+    store: Path, mounted: Mount, tmp_path: Path
+) -> None:
+    """An archive that came before the model.yaml was imported by itself, and is missing in the folder."""
+    mount = mounted(store)
+    incoming = mount.path / "incoming"
+    (incoming / "m.new").mkdir()
+    run("cp", made_tar(tmp_path, "inner:v1"), incoming / "m.new")
+    run("mv", incoming / "m.new", incoming / "m")
+    for path in made(tmp_path, "m:v1").iterdir():
+        run("cp", path, incoming / "m")
+    mount.expect_log("m was not imported: m/inner-v1.tar came before the model.yaml", times=1)
+    assert subprocess.run(["sync", incoming / "m"], check=False, timeout=30).returncode == 1
+    assert os.listdir(store) == ["inner"]
+    # It is another folder once that one has been removed.
+    run("rm", "-r", incoming / "m")
+    run("cp", "-r", tmp_path / "made/m/v1", incoming / "m")
+    run("sync", incoming / "m")
+    same(tmp_path / "made/m/v1", store / "m/v1")
 
 
 @pytest.mark.parametrize("yaml_first", [True, False])

@@ -244,6 +244,18 @@ def test_an_upload_belongs_to_its_uploader(mount: Callable[..., Mounted], shared
     assert not (incoming / "half.tar").exists()
 
 
+def test_a_new_folder_is_its_makers_whatever_was_there_before(mount: Callable[..., Mounted]) -> None:
+    """Also where the disk gives it the number of one that has gone and was another user's."""
+    mounted = mount(*ALLOWED)
+    incoming = mounted.path / "incoming"
+    for number in range(5):
+        gone, mine = f"gone{number}", incoming / f"mine{number}"
+        done = as_user(NOBODY, "sh", "-c", f"cd {incoming} && mkdir {gone} other && mv -T other {gone}")
+        assert done.returncode == 0, done.stderr
+        mine.mkdir()
+        assert mine.stat().st_uid == os.geteuid()
+
+
 def test_the_owner_may_remove_what_others_left(mount: Callable[..., Mounted], shared: Path) -> None:
     mounted = mount(*ALLOWED)
     mounted.expect_log("junk was not imported")
@@ -393,6 +405,31 @@ def test_what_an_ordinary_user_mounts(shared_store: Path, shared: Path) -> None:
         assert path.lstat().st_uid == NOBODY
     assert stat.S_IMODE(area.stat().st_mode) == 0o700
     assert stat.S_IMODE((area / "receipts.sqlite").stat().st_mode) & 0o077 == 0
+
+
+@pytest.mark.usefixtures("fuse_for_everyone")
+def test_an_upload_belongs_to_its_uploader_in_an_ordinary_users_mount_too(shared_store: Path, shared: Path) -> None:
+    """Who cannot give files away on disk remembers whose they are: a copy that failed can be made again, or removed,
+    and somebody else's checksums refuse nothing."""
+    base = shared / "base"
+    home_of(base)
+    archive = readable(made_tar(shared, "m:v1", {"w": b"w" * 50_000}))
+    run("chown", "-R", f"{NOBODY}:{NOBODY}", base, shared / "bentoml")
+    # With the one capability that mounting takes, in place of user_allow_other in this machine's /etc/fuse.conf.
+    may_mount = ["--inh-caps=+sys_admin", "--ambient-caps=+sys_admin"]
+    prefix = ["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups", *may_mount]
+    with Mounted(shared_store, base, options=ALLOWED, prefix=prefix) as mounted:
+        incoming = mounted.path / "incoming"
+        mounted.expect_log("half.tar was not imported", times=1)
+        assert as_user(ANOTHER, "dd", f"if={archive}", f"of={incoming}/half.tar", "bs=10000", "count=2").returncode == 1
+        assert as_user(ANOTHER, "sh", "-c", f"echo {'0' * 64}  m-v1.tar > {incoming}/SHA256SUMS").returncode == 0
+        assert {path.stat().st_uid for path in incoming.iterdir()} == {ANOTHER}
+        done = as_user(NOBODY, "cp", archive, incoming)
+        assert done.returncode == 0, done.stderr
+        for command in (["cp", archive, incoming / "half.tar"], ["rm", incoming / "SHA256SUMS"]):
+            done = as_user(ANOTHER, *command)
+            assert done.returncode == 0, done.stderr
+        assert os.listdir(incoming) == []
 
 
 def test_a_store_that_may_not_be_written_is_mounted_without_incoming(

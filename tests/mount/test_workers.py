@@ -5,6 +5,8 @@ import threading
 import time
 from collections.abc import Callable
 
+import pytest
+
 from mount.workers import Workers
 from tests.harness import wait_until
 
@@ -18,7 +20,7 @@ class Server:
         self.requests: queue.Queue[Task] = queue.Queue()
         self.answers: list[int] = []
         self.workers = Workers(2)
-        self.workers.start(self.serve, lambda: self.serve_one)
+        self.workers.start(self.serve, lambda: self.serve_one, lambda: not self.requests.empty())
 
     def serve(self) -> None:
         while self.serve_one():
@@ -59,6 +61,30 @@ def test_stuck_tasks_stop_nobody() -> None:
         return len(server.workers._workers) < 10
 
     wait_until(one_more, 10, "the extra workers go", interval=0.001)
+    server.end()
+
+
+@pytest.mark.expect_log("all 2 workers are busy, and no more can begin: can't start new thread")
+def test_threads_that_cannot_be_started_are_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a container may have so many only; and those that are there go on."""
+    server = Server()
+    gate = threading.Event()
+    refused: list[str] = []
+    start = threading.Thread.start
+
+    def start_or_not(thread: threading.Thread) -> None:
+        if thread.name == "extra-worker" and len(refused) < 5:
+            refused.append(thread.name)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_or_not)
+    for _ in range(2):
+        server.requests.put(lambda: int(gate.wait(30)))
+    server.requests.put(lambda: 2)
+    wait_until(lambda: 2 in server.answers, 10, "the quick one is served")
+    assert len(refused) == 5
+    gate.set()
     server.end()
 
 

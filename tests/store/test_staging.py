@@ -227,7 +227,7 @@ def test_a_folder_whose_import_was_cut_short_is_an_upload_again(store: Path, are
     _die(
         store,
         """
-place = session.new_importing_folder()
+place = session.new_importing_folder(1)
 os.mkdir(f"{place}/iris")
 open(f"{place}/iris/model.yaml", "w").write("x")
 """,
@@ -244,7 +244,7 @@ def test_a_folder_below_others_is_put_back_there(store: Path, area: StagingArea)
         store,
         """
 for path in ("sub/deep/iris", "alone/iris", "taken"):
-    place = session.new_importing_folder()
+    place = session.new_importing_folder(1)
     os.makedirs(f"{place}/{path}")
     open(f"{place}/{path}/model.yaml", "w").write("x")
 os.makedirs(f"{session.spool}/sub/deep")
