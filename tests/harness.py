@@ -40,7 +40,7 @@ def wait_until(answer: Callable[[], Answer], seconds: float, what: str, interval
 def mountpoints(below: Path) -> list[Path]:
     """What is mounted at or below a folder. Read from the kernel's table: a stale or stuck mount cannot block that."""
     found = []
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+    for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
         escaped = line.split(" ")[4]
         path = Path(re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), escaped))
         if path == below or below in path.parents:
