@@ -16,7 +16,8 @@ from store.text import printable
 
 log = logging.getLogger(__name__)
 
-# What says that a file of a folder is no model's archive; anything else, that there was no importing one.
+# What says that a file of a folder is no model's archive, if it comes before a `model.yaml`; anything else, that there
+# was no importing one.
 _NO_MODELS_ARCHIVE = (BadModelError, DamagedArchiveError, TooBigError)
 
 
@@ -58,7 +59,7 @@ class Settling:
         except StoreError as error:
             if is_on_its_way(path):
                 return  # said when it gets its final name
-            if upload.is_strict or not isinstance(error, _NO_MODELS_ARCHIVE):
+            if upload.is_strict or error.of_model or not isinstance(error, _NO_MODELS_ARCHIVE):
                 self._delivery.refuse(upload, path, error)
                 raise
             log.info("%s stays as a file of its folder: %s", printable(path), error)

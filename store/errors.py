@@ -7,6 +7,8 @@
 class StoreError(Exception):
     """Base of everything that this library raises on purpose."""
 
+    of_model = False  # whether it is about what is coming in, and a `model.yaml` was read from that before
+
 
 class NotFoundError(StoreError):
     """No such model, version, or file in the store."""

@@ -123,10 +123,12 @@ class Importer:
                 if sizes is not None:
                     sizes.finish(staged)
                 return StagedImport(staged, None, model.discard, sizes=sizes)
-            except BaseException:
+            except BaseException as error:
                 if sizes is not None:
                     sizes.give_up()
                 model.discard()
+                if isinstance(error, StoreError):
+                    error.of_model = model.is_known
                 raise
 
     def stage_folder(self, path: str) -> StagedImport:

@@ -101,6 +101,11 @@ class StagedModel:
         self._is_open = True
 
     @property
+    def is_known(self) -> bool:
+        """Whether a `model.yaml` was read: at the top, or wherever it lies once all is there."""
+        return self._info is not None
+
+    @property
     def max_members(self) -> int:
         """How many files and folders may come."""
         return self._limits.members

@@ -274,7 +274,11 @@ def test_store_with_commas_and_spaces_is_no_mount_option(shell: Shell, tmp_path:
     store = tmp_path / "models,allow_other,suid\\,dev x"
     make_model(store, "m:v1", {"w": b"w"})
     assert shell("mount", shell.mountpoint, "--store", store).returncode == 0
-    line = next(line for line in Path("/proc/mounts").read_text(errors="surrogateescape").splitlines() if str(shell.mountpoint) in line)
+    line = next(
+        line
+        for line in Path("/proc/mounts").read_text(errors="surrogateescape").splitlines()
+        if str(shell.mountpoint) in line
+    )
     options = line.split(" ")[3].split(",")
     assert "nosuid" in options
     assert "nodev" in options
@@ -284,7 +288,11 @@ def test_store_with_commas_and_spaces_is_no_mount_option(shell: Shell, tmp_path:
 
 def test_allow_other(shell: Shell) -> None:
     assert shell("mount", shell.mountpoint, "--allow-other").returncode == 0
-    line = next(line for line in Path("/proc/mounts").read_text(errors="surrogateescape").splitlines() if str(shell.mountpoint) in line)
+    line = next(
+        line
+        for line in Path("/proc/mounts").read_text(errors="surrogateescape").splitlines()
+        if str(shell.mountpoint) in line
+    )
     assert "allow_other" in line.split(" ")[3].split(",")
     assert shell("unmount", shell.mountpoint).returncode == 0
 

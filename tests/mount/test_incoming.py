@@ -1134,6 +1134,31 @@ def test_an_archive_in_a_folder_whose_tag_is_taken_is_refused(
     assert "is in the store" in (mount.path / "incoming/in/m-v1.tar.error").read_text()
 
 
+@pytest.mark.parametrize("form", ["w", "w:gz", "w:xz", "zip"])
+def test_a_damaged_archive_in_a_folder_is_refused_if_it_is_a_models(
+    store: Path, mounted: Mount, tmp_path: Path, form: str
+) -> None:
+    """Whoever copies a backup in learns what did not come in; what may be a model's own file is kept as it is."""
+    mount = mounted(store)
+    mount.expect_log("in/m.tar.gz was not imported: the archive is", times=1)
+    (tmp_path / "in").mkdir()
+    whole = tmp_path / "whole"
+    model = made(tmp_path, "m:v1", {"w": os.urandom(300_000)})
+    if form == "zip":
+        run("zip", "-qr", whole, "model.yaml", "w", cwd=model)
+        whole = whole.with_suffix(".zip")
+    else:
+        tar_of(model, whole, form)
+    content = whole.read_bytes()
+    (tmp_path / "in/m.tar.gz").write_bytes(content[:200_000])
+    (tmp_path / "in/cut-early.tar.gz").write_bytes(content[:20])
+    copied = cp("-r", tmp_path / "in", mount.path / "incoming")
+    assert copied.returncode == 1
+    assert copied.stderr.count("Bad message") == 1
+    assert "cut short" in (mount.path / "incoming/in/m.tar.gz.error").read_text()
+    assert (mount.path / "incoming/in/cut-early.tar.gz").read_bytes() == content[:20]
+
+
 def test_a_folder_that_lost_an_archive_is_no_whole_model_under_another_name_either(
     store: Path, mounted: Mount, tmp_path: Path
 ) -> None:
