@@ -98,7 +98,7 @@ class Database:
         try:
             return self._open_file()
         except sqlite3.DatabaseError as error:
-            if "readonly" in str(error) or "locked" in str(error):
+            if _is_in_the_way(error) and (self._path.is_file() or not self._path.exists()):  # it may be whole
                 log.warning("no %s is kept: %s: %s", self._what, self._path, error)
                 return self._in_memory()
             log.warning("the %s %s is damaged (%s); %s", self._what, self._path, error, self._loss)
@@ -157,6 +157,12 @@ class Database:
         for suffix in ("", "-wal", "-shm"):
             with suppress(OSError):
                 Path(f"{self._path}{suffix}").replace(f"{self._path}.damaged{suffix}")
+
+
+def _is_in_the_way(error: sqlite3.Error) -> bool:
+    """Whether a file cannot be opened for what is not its own fault: the disk, its room, descriptors, a process."""
+    signs = ("readonly", "locked", "is full", "disk I/O error", "unable to open")
+    return any(sign in str(error) for sign in signs)
 
 
 def _is_damage(error: sqlite3.Error) -> bool:
