@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from mount.descriptors import INPUT, OUTPUT
 from mount.heap import share_memory
 from mount.jobs import Job, Report, run_jobs
 from mount.progress import Task
@@ -104,9 +105,8 @@ def export_command(
         def job(export: Export) -> Job:
             def run(task: Task) -> Report:
                 if to_stdout and export.format is not None:
-                    descriptor = sys.stdout.fileno()
                     done = exporter.write_out(
-                        export.tag, export.format, descriptor, "standard output", task.advance, task.expect
+                        export.tag, export.format, OUTPUT, "standard output", task.advance, task.expect
                     )
                 else:
                     done = exporter.run(export, task.advance, sha256=sha256, stops=[stop], expect=task.expect)
@@ -153,7 +153,7 @@ def import_command(
         def job(place: Location | None) -> Job:
             def run(task: Task) -> Report:
                 if place is None:
-                    done = fetcher.fetch_stream(sys.stdin.fileno(), "standard input", task.advance, format_name)
+                    done = fetcher.fetch_stream(INPUT, "standard input", task.advance, format_name)
                 else:
                     done = fetcher.fetch(place, task.advance, format_name, task.expect)
                 return _described_import(done, "-" if place is None else place.shown)

@@ -114,6 +114,18 @@ def test_default_store_without_bentoml_home(shell: Shell) -> None:
     assert [model["tag"] for model in json.loads(listed.stdout)] == ["other:v1"]
 
 
+@pytest.mark.parametrize("closed", [">&- 2>&-", "<&- >&-", "<&- >&- 2>&-", "2>&-"])
+def test_closed_standard_descriptors(shell: Shell, closed: str) -> None:
+    """As those who start daemons close them: what is opened later must not get their numbers."""
+    command = [sys.executable, "-m", "mount", "mount", str(shell.mountpoint)]
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {closed}', "sh", *command], cwd=ROOT, env=shell.environment, timeout=60, check=False
+    )
+    assert done.returncode == 0
+    assert mountpoints(shell.mountpoint)
+    assert shell("unmount", shell.mountpoint).returncode == 0
+
+
 def test_mountpoint_through_a_link(shell: Shell, tmp_path: Path) -> None:
     link = tmp_path / "a link"
     link.symlink_to(shell.mountpoint)

@@ -134,6 +134,21 @@ def test_standard_input_and_output(shell: Shell) -> None:
     assert "one archive" in shell.fails(2, "export", "iris:v1", "iris:v2", "-")
 
 
+def test_closed_standard_input_and_output(shell: Shell) -> None:
+    for arguments, name in ((("export", "iris:v1", "-"), "output"), (("import", "-"), "input")):
+        done = subprocess.run(
+            ["sh", "-c", 'exec "$@" <&- >&-', "sh", sys.executable, "-m", "mount", *arguments],
+            cwd=ROOT,
+            env=shell.environment,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 1
+        assert re.fullmatch(rf"bentofs: .*standard {name} cannot be .*: Bad file descriptor\n", done.stderr)
+
+
 def test_statuses(shell: Shell) -> None:
     shell.succeeds("export", "iris:v1", "m.tar")
     shell.fails(2, "export")
