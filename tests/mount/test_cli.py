@@ -242,6 +242,24 @@ def test_interrupted_while_the_mount_comes_up(shell: Shell) -> None:
     assert not mountpoints(shell.mountpoint)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_ended_while_the_mount_comes_up(shell: Shell, number: signal.Signals) -> None:
+    """As by `timeout`, or with the terminal: nothing comes up behind the user's back then, either."""
+    command = ["env", "--default-signal=HUP", sys.executable, "-m", "mount", "mount", str(shell.mountpoint)]
+    process = subprocess.Popen(command, cwd=ROOT, env=shell.environment)
+    with ended(process):
+        (daemon,) = wait_until(lambda: daemons(shell.mountpoint), 20, "the daemon begins", interval=0.001)
+        os.kill(daemon, signal.SIGSTOP)
+        process.send_signal(number)
+        assert process.wait(20) == -number
+        os.kill(daemon, signal.SIGCONT)
+        wait_until(lambda: not daemons(shell.mountpoint), 20, "the daemon ends")
+    assert not mountpoints(shell.mountpoint)
+    (log,) = Path(shell.environment["XDG_STATE_HOME"]).glob("bentofs/*.log")
+    assert "was ended before" in log.read_text()
+    assert "Traceback" not in log.read_text()
+
+
 def test_mounted_already_and_stale(shell: Shell) -> None:
     assert shell("mount", shell.mountpoint).returncode == 0
     assert "mounted at" in shell.refuses("mount", shell.mountpoint)
