@@ -50,7 +50,7 @@ def export_model(
 ) -> str:
     """Export a model to a path or URL: whole or not at all, and without a file on this machine on the way.
 
-    `tag`: also `name` or `name:latest`. `path`: a file, or a folder, in which the file is called
+    `tag`: also `name` or `name:latest`, or a tag of BentoML's. `path`: a file, or a folder, in which the file is called
     `<name>-<version>.<extension>`. `output_format`: one of `store.exporting.known_formats`, None for what the extension
     says. `store`: a folder or a URL, None for BentoML's; a `Place` says how to get there. `sha256`: write
     `<file>.sha256` beside it.
@@ -63,7 +63,7 @@ def export_model(
     """
     target = Location.parse(path, protocol=protocol, user=user, passwd=passwd, params=params, subpath=subpath)
     with opened_exporter(store) as (models, exporter):
-        found = models.find(tag) if isinstance(tag, str) else tag
+        found = tag if isinstance(tag, Tag) else models.find(str(tag))  # BentoML's own is neither a Tag nor a str
         return exporter.run(exporter.plan(found, target, output_format), _ignore, sha256=sha256).url
 
 
