@@ -91,6 +91,16 @@ def test_own_store(start: Start, mountpoint: Path, environment: dict[str, str], 
     unmount(printed, environment)
 
 
+def test_own_store_behind_a_link(start: Start, mountpoint: Path, environment: dict[str, str], tmp_path: Path) -> None:
+    """As where the models lie on another disk."""
+    make_model(tmp_path / "disk", "mine:v1")
+    (tmp_path / "home" / "bentoml").mkdir(parents=True)
+    (tmp_path / "home" / "bentoml" / "models").symlink_to(tmp_path / "disk")
+    printed = start(mountpoint)
+    assert os.listdir(mountpoint / "models") == ["mine"]
+    unmount(printed, environment)
+
+
 def test_bentoml_home_counts(start: Start, mountpoint: Path, environment: dict[str, str], tmp_path: Path) -> None:
     make_model(tmp_path / "elsewhere" / "models", "theirs:v1")
     printed = start(mountpoint, BENTOML_HOME=str(tmp_path / "elsewhere"))
