@@ -18,6 +18,7 @@ from mount.store_options import (
     compression_for,
     compression_option,
     follow_links_option,
+    log_to_stderr,
     open_store,
     staging_option,
     store_options,
@@ -91,6 +92,7 @@ def verify_command(tags: tuple[str, ...], store: Place, follow_links: bool, acce
 @click.option("--limit", type=int, default=100, show_default=True, help="How many to show.")
 def imports_command(store: Place, staging: str | None, as_json: bool, follow: bool, limit: int) -> None:
     """Show what was copied into incoming/, and what became of it."""
+    log_to_stderr()
     store.check()
     area = staging_area(store.location, staging, is_remote=store.is_remote)
     if follow:

@@ -136,8 +136,13 @@ def open_store(place: Place, *, follow_links: bool = False) -> ModelStore:
     Raises:
         StoreError: there is no such store, or no getting to it.
     """
-    logging.basicConfig(level=logging.WARNING, format="bentofs: %(message)s", stream=sys.stderr)
+    log_to_stderr()
     return ModelStore(place.open(follow_links=follow_links))
+
+
+def log_to_stderr() -> None:
+    """Have a command say what is logged."""
+    logging.basicConfig(level=logging.WARNING, format="bentofs: %(message)s", stream=sys.stderr)
 
 
 def compression_option(command: Callable[..., Any]) -> Callable[..., Any]:

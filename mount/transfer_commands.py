@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import threading
@@ -17,7 +16,14 @@ from mount.descriptors import INPUT, OUTPUT
 from mount.heap import share_memory
 from mount.jobs import Job, Report, run_jobs
 from mount.progress import Task
-from mount.store_options import KeyValue, compression_for, compression_option, staging_option, store_options
+from mount.store_options import (
+    KeyValue,
+    compression_for,
+    compression_option,
+    log_to_stderr,
+    staging_option,
+    store_options,
+)
 from store.exporting import Export, Exported, known_formats
 from store.fetching import Imported
 from store.location import Location
@@ -76,7 +82,7 @@ def export_command(
 
     The extension says in which format, or --format does. A folder gets <name>-<version>.<extension>.
     """
-    _log_to_stderr()
+    log_to_stderr()
     share_memory()
     tags, path = _tags_and_path(arguments, everything)
     to_stdout = path == "-"
@@ -137,7 +143,7 @@ def import_command(
 
     An archive beside which a <file>.sha256 lies is compared with that.
     """
-    _log_to_stderr()
+    log_to_stderr()
     share_memory()
     if sources.count("-") > 1:
         raise click.UsageError("there is only one standard input")
@@ -223,7 +229,3 @@ def _described_import(done: Imported, source: str) -> Report:
         "sha256": done.sha256,
     }
     return f"{source} -> {done.tag}: {done.outcome.value}", fields
-
-
-def _log_to_stderr() -> None:
-    logging.basicConfig(level=logging.WARNING, format="bentofs: %(message)s", stream=sys.stderr)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness import ROOT, ended, home_of, make_model, mountpoints, run, unmount_lazily, wait_until
+from tests.store.users import NOBODY
 
 
 class Shell:
@@ -334,6 +335,22 @@ def test_list(shell: Shell) -> None:
     table = shell("list", "--store", shell.store).stdout
     assert f"{'n' * 63}:{'v' * 63} " in table
     assert re.search(r"^iris:v1 .* 3 .*2026-01-01 00:00:00", table, re.MULTILINE)
+
+
+def test_imports_of_another_user(shell: Shell) -> None:
+    """That the record may not be read is not that nothing came in."""
+    area = shell.store.parent / f".{shell.store.name}.bentofs"
+    area.mkdir()
+    (area / "receipts.sqlite").touch()
+    if os.geteuid() == 0:
+        os.chown(area, NOBODY, NOBODY)
+    else:
+        area.chmod(0o500)
+    done = shell("imports", "--json")
+    assert (done.returncode, done.stdout) == (1, "")
+    reason, sentence = done.stderr.splitlines()
+    assert reason.startswith("bentofs: no record of imports is kept: ")
+    assert re.fullmatch(r"bentofs: the record of imports .*receipts\.sqlite cannot be read", sentence)
 
 
 def test_verify(shell: Shell) -> None:
