@@ -137,6 +137,32 @@ def test_mountpoint_through_a_link(shell: Shell, tmp_path: Path) -> None:
     assert not mountpoints(shell.mountpoint)
 
 
+def test_a_working_directory_that_has_gone(shell: Shell, tmp_path: Path) -> None:
+    """It matters to what is relative to it only."""
+    gone = tmp_path / "gone"
+    script = f'mkdir "{gone}"; cd "{gone}"; rmdir "{gone}"; exec "$@"'
+    environment = {**shell.environment, "PYTHONPATH": str(ROOT)}
+    for arguments, status in ((["list"], 0), (["list", "--store", "models"], 1), (["mount", "mnt"], 1)):
+        command = ["sh", "-c", script, "sh", sys.executable, "-m", "mount", *arguments]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        told = "bentofs: the working directory is not there any more: go to another one\n" if status else ""
+        assert (done.returncode, done.stderr) == (status, told)
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\rb", "a \tb", "a\\040b", "-a", os.fsdecode(b"a\xff")])
+def test_mountpoint_with_an_odd_name(shell: Shell, tmp_path: Path, name: str) -> None:
+    mountpoint = tmp_path / "odd" / name
+    mountpoint.mkdir(parents=True)
+    try:
+        assert shell("mount", mountpoint).returncode == 0
+        again = shell("mount", mountpoint)
+        assert (again.returncode, "is mounted at" in again.stderr) == (1, True)
+        assert shell("unmount", mountpoint).returncode == 0
+    finally:
+        if os.path.ismount(mountpoint):
+            unmount_lazily(mountpoint)
+
+
 def test_no_place_for_the_state(shell: Shell, tmp_path: Path) -> None:
     """Said in a sentence, and nothing is left mounted."""
     (tmp_path / "file").touch()
