@@ -7,6 +7,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -24,10 +25,12 @@ from mount.store_options import (
     staging_option,
     store_options,
 )
+from store.errors import BadTagError
 from store.exporting import Export, Exported, known_formats
 from store.fetching import Imported
 from store.location import Location
 from store.storage.place import Place
+from store.tag import Tag
 from store.text import printable
 from store.transfer import opened_exporter, opened_fetcher
 
@@ -84,7 +87,7 @@ def export_command(
     """
     log_to_stderr()
     share_memory()
-    tags, path = _tags_and_path(arguments, everything)
+    tags, path = _tags_and_path(arguments, everything, is_host=parts["protocol"] is not None)
     to_stdout = path == "-"
     stop = threading.Event()
     with opened_exporter(store, compression_for(compression, store)) as (models, exporter):
@@ -169,14 +172,22 @@ def import_command(
         run_jobs(map(job, places), stop.set, jobs, quiet=quiet, as_json=as_json, to_stderr=False)
 
 
-def _tags_and_path(arguments: Sequence[str], everything: bool) -> tuple[Sequence[str], str]:
+def _tags_and_path(arguments: Sequence[str], everything: bool, *, is_host: bool) -> tuple[Sequence[str], str]:
+    """What is to be exported, and where to; `is_host`: the path is HOST or HOST:PORT."""
     if everything:
         if len(arguments) > 1:
             raise click.UsageError("--all goes with a target, and with no TAG")
         return (), arguments[0] if arguments else "./"
     if not arguments:
         raise click.UsageError("name a TAG, or use --all")
-    return (arguments, "./") if len(arguments) == 1 else (arguments[:-1], arguments[-1])
+    if len(arguments) == 1:
+        return arguments, "./"
+    path = arguments[-1]
+    with suppress(BadTagError):
+        # Most likely one of several tags: the model before it would get a file of this name.
+        if not is_host and Tag.parse(path):
+            raise click.UsageError(f"{path} is a tag where a PATH belongs: end with ./, or write ./{path}")
+    return arguments[:-1], path
 
 
 def _spread(exports: list[Export], target: Location) -> list[Export]:

@@ -134,6 +134,16 @@ def test_standard_input_and_output(shell: Shell) -> None:
     assert "one archive" in shell.fails(2, "export", "iris:v1", "iris:v2", "-")
 
 
+def test_a_last_tag_is_not_taken_for_a_path(shell: Shell) -> None:
+    assert "is a tag where a PATH belongs" in shell.fails(2, "export", "iris:v1", "lily:v1")
+    assert not list(shell.base.glob("*.bentomodel"))
+    shell.succeeds("export", "iris:v1", "./lily:v1")
+    assert (shell.base / "lily:v1.bentomodel").is_file()
+    assert "localhost:1" in shell.fails(
+        7, "export", "iris:v1", "localhost:1", "--protocol", "ftp", "--subpath", "a.zip"
+    )
+
+
 def test_closed_standard_input_and_output(shell: Shell) -> None:
     for arguments, name in ((("export", "iris:v1", "-"), "output"), (("import", "-"), "input")):
         done = subprocess.run(
