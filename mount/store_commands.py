@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import sys
 from collections import Counter
 
 import click
@@ -89,7 +90,7 @@ def verify_command(tags: tuple[str, ...], store: Place, follow_links: bool, acce
 @staging_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line, sizes in bytes.")
 @click.option("--follow", is_flag=True, help="Go on as imports begin, proceed and end, until interrupted.")
-@click.option("--limit", type=int, default=100, show_default=True, help="How many to show.")
+@click.option("--limit", type=click.IntRange(0, sys.maxsize), default=100, show_default=True, help="How many to show.")
 def imports_command(store: Place, staging: str | None, as_json: bool, follow: bool, limit: int) -> None:
     """Show what was copied into incoming/, and what became of it."""
     log_to_stderr()

@@ -163,6 +163,16 @@ def test_mountpoint_with_an_odd_name(shell: Shell, tmp_path: Path, name: str) ->
             unmount_lazily(mountpoint)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [("mount", "mnt", "--settle", "-1"), ("mount", "mnt", "--max-members", "0"), ("imports", "--limit", str(1 << 63))],
+)
+def test_numbers_that_make_no_sense(shell: Shell, arguments: tuple[str, ...]) -> None:
+    done = shell(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "is not in the range" in done.stderr
+
+
 def test_no_place_for_the_state(shell: Shell, tmp_path: Path) -> None:
     """Said in a sentence, and nothing is left mounted."""
     (tmp_path / "file").touch()
