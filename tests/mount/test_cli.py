@@ -1,5 +1,6 @@
 """The command line: what it does, and the one sentence when it cannot."""
 
+import importlib.abc
 import json
 import os
 import re
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from mount.__main__ import main
 from tests.harness import ROOT, ended, home_of, make_model, mountpoints, run, unmount_lazily, wait_until
 from tests.store.users import NOBODY
 
@@ -295,6 +297,20 @@ def test_ended_while_the_mount_comes_up(shell: Shell, number: signal.Signals) ->
     (log,) = Path(shell.environment["XDG_STATE_HOME"]).glob("bentofs/*.log")
     assert "was ended before" in log.read_text()
     assert "Traceback" not in log.read_text()
+
+
+def test_interrupted_while_it_is_loaded(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    class Interrupts(importlib.abc.MetaPathFinder):
+        def find_spec(self, fullname: str, *_: object) -> None:
+            if fullname == "mount.cli":
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "meta_path", [Interrupts(), *sys.meta_path])
+    monkeypatch.delitem(sys.modules, "mount.cli", raising=False)
+    with pytest.raises(SystemExit) as raised:
+        main()
+    assert raised.value.code == 130
+    assert capsys.readouterr().err == "bentofs: interrupted\n"
 
 
 def test_mounted_already_and_stale(shell: Shell) -> None:
