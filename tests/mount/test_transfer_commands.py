@@ -4,9 +4,11 @@ import json
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -157,6 +159,31 @@ def test_closed_standard_input_and_output(shell: Shell) -> None:
         )
         assert done.returncode == 1
         assert re.fullmatch(rf"bentofs: .*standard {name} cannot be .*: Bad file descriptor\n", done.stderr)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_while_standard_input_is_silent(shell: Shell, number: signal.Signals) -> None:
+    reader, writer = os.pipe()
+    try:
+        with ended(
+            subprocess.Popen(
+                ["env", "--default-signal=INT", *shell.command("import", "-", "--store", shell.other)],
+                cwd=shell.base,
+                env=shell.environment,
+                stdin=reader,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        ) as process:
+            wait_until((shell.other.parent / ".other.bentofs" / "receipts.sqlite").exists, 20, "the import begins")
+            time.sleep(0.5)
+            process.send_signal(number)
+            _, told = process.communicate(timeout=10)
+        assert process.returncode == 130
+        assert told.startswith("bentofs: interrupted")
+    finally:
+        os.close(reader)
+        os.close(writer)
 
 
 def test_statuses(shell: Shell) -> None:
