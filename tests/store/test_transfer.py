@@ -141,6 +141,7 @@ def test_a_tag_of_bentomls(tmp_path: Path, version: str | None, shown: str) -> N
     assert export_model(BentoTag(), "out.zip") == str(tmp_path / "out.zip")  # type: ignore[arg-type]
 
 
+@pytest.mark.usefixtures("model")
 def test_formats_by_name() -> None:
     export_model("demo:v1", "a.tar", "zip")
     assert zipfile.is_zipfile("a.tar")
