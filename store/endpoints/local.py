@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 from collections.abc import Sequence
 
 from store.archive.members import Member
 from store.archive.pieces import Piece
 from store.endpoints.base import CHUNK, Progress
+from store.endpoints.beside import beside
 from store.errors import TargetExistsError
 from store.text import printable
 from store.writing import remove_tree, sync_path, writing
@@ -27,33 +27,32 @@ class LocalEndpoint:
         """As `Target.write`. Folders that are missing are made. What a link leads to is replaced, not the link; what is
         no regular file, as a pipe, is written into."""
         path = os.path.realpath(path)
-        parent, name = os.path.split(path)
+        parent = os.path.dirname(path)
         if os.path.exists(path) and not os.path.isfile(path):
             self._write_into(path, content, progress)
             return
         with writing(path):
             os.makedirs(parent, exist_ok=True)
-        beside = _beside(parent, name)
+        new = beside(path)
         try:
-            self._write_new(beside, content, progress, 0o666)
+            self._write_new(new, content, progress, 0o666)
             with writing(path):
-                os.rename(beside, path)
+                os.rename(new, path)
                 sync_path(parent)
         except BaseException:
-            remove_tree(beside)
+            remove_tree(new)
             raise
 
     def write_folder(self, path: str, members: Sequence[Member], progress: Progress) -> None:
         """As `Target.write_folder`; it appears all at once."""
         path = os.path.realpath(path.rstrip("/") or "/")
-        parent, name = os.path.split(path)
+        parent, new = os.path.dirname(path), beside(path)
         with writing(path):
             os.makedirs(parent, exist_ok=True)
-            beside = _beside(parent, name)
-            os.mkdir(beside)
+            os.mkdir(new)
         try:
             for member in members:
-                place = os.path.join(beside, member.path)
+                place = os.path.join(new, member.path)
                 with writing(place):
                     if member.is_folder:
                         os.mkdir(place)
@@ -61,10 +60,10 @@ class LocalEndpoint:
                     os.makedirs(os.path.dirname(place), exist_ok=True)
                 self._write_new(place, member.content, progress, 0o777 if member.executable else 0o666)
             with writing(path):
-                for folder, _, _ in os.walk(beside):
+                for folder, _, _ in os.walk(new):
                     sync_path(folder)
                 try:
-                    os.rename(beside, path)  # an empty folder may be there
+                    os.rename(new, path)  # an empty folder may be there
                 except OSError as error:
                     if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                         raise
@@ -73,7 +72,7 @@ class LocalEndpoint:
                     ) from None
                 sync_path(parent)
         except BaseException:
-            remove_tree(beside)
+            remove_tree(new)
             raise
 
     def close(self) -> None:
@@ -122,7 +121,3 @@ def _reserve(descriptor: int, length: int) -> None:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
-
-
-def _beside(parent: str, name: str) -> str:
-    return os.path.join(parent, f".{name[:100]}.{secrets.token_hex(6)}.part")

@@ -142,6 +142,13 @@ def test_a_tag_of_bentomls(tmp_path: Path, version: str | None, shown: str) -> N
 
 
 @pytest.mark.usefixtures("model")
+def test_a_name_may_take_all_that_a_disk_allows(tmp_path: Path) -> None:
+    name = "模" * 83 + ".zip"  # 253 bytes of 255
+    assert export_model("demo:v1", name) == str(tmp_path / name)
+    assert os.path.isfile(name)
+
+
+@pytest.mark.usefixtures("model")
 def test_formats_by_name() -> None:
     export_model("demo:v1", "a.tar", "zip")
     assert zipfile.is_zipfile("a.tar")
