@@ -34,7 +34,8 @@ def show_imports(area: StagingArea, as_json: bool, limit: int) -> None:
     for receipt in found:
         table.add_row(*_cells(receipt))
     # Whole lines for whoever reads them from a pipe.
-    Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 1000).print(table)
+    width = None if sys.stdout.isatty() else 1000
+    Console(highlight=False, markup=False, emoji=False, width=width).print(table)
 
 
 def follow_imports(area: StagingArea, as_json: bool, limit: int) -> None:

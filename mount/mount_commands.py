@@ -141,7 +141,7 @@ def mount_command(
         click.echo(f"{printable(location)} may not be written by you: no incoming/ in this mount")
     if settings.incoming is not None and not os.path.isdir(os.path.join(real, INCOMING)):
         click.echo("no incoming/ in this mount; the log says why")
-    click.echo(f"{printable(location)} is mounted at {printable(real)}; log: {log_path(real)}")
+    click.echo(f"{printable(location)} is mounted at {printable(real)}; log: {printable(str(log_path(real)))}")
 
 
 @click.command(name="unmount")

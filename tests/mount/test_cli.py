@@ -156,7 +156,7 @@ def test_mountpoint_with_an_odd_name(shell: Shell, tmp_path: Path, name: str) ->
     mountpoint = tmp_path / "odd" / name
     mountpoint.mkdir(parents=True)
     try:
-        assert shell("mount", mountpoint).returncode == 0
+        assert shell("mount", mountpoint, XDG_STATE_HOME=str(tmp_path / "state" / name)).returncode == 0
         again = shell("mount", mountpoint)
         assert (again.returncode, "is mounted at" in again.stderr) == (1, True)
         assert shell("unmount", mountpoint).returncode == 0
@@ -387,6 +387,12 @@ def test_list(shell: Shell) -> None:
     table = shell("list", "--store", shell.store).stdout
     assert f"{'n' * 63}:{'v' * 63} " in table
     assert re.search(r"^iris:v1 .* 3 .*2026-01-01 00:00:00", table, re.MULTILINE)
+
+
+def test_imports_shows_names_as_they_are(shell: Shell) -> None:
+    """What stands between two colons is no picture."""
+    assert shell("import", "/nowhere/iris:100:bug:.zip").returncode == 3
+    assert "/nowhere/iris:100:bug:.zip " in shell("imports").stdout
 
 
 def test_imports_of_another_user(shell: Shell) -> None:
