@@ -67,7 +67,15 @@ def verify_command(tags: tuple[str, ...], store: Place, follow_links: bool, acce
     outcomes: Counter[Outcome] = Counter()
     try:
         for tag in wanted:
-            report = verify_model(models, digests, tag, accept=accept)
+            try:
+                report = verify_model(models, digests, tag, accept=accept)
+            except StoreError as error:
+                if tags:
+                    raise
+                # It was deleted or replaced meanwhile: no reason to leave out the others.
+                click.echo(f"bentofs: {tag}: {error}", err=True)
+                outcomes[Outcome.UNREADABLE] += 1
+                continue
             click.echo(f"{tag}: {report.sentence()}")
             for path, outcome in report.problems:
                 click.echo(f"  {outcome.value}: {printable(path)}")

@@ -4,16 +4,22 @@ import importlib.abc
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from mount.__main__ import main
+from mount.store_commands import verify_command
+from store.catalog import ModelStore
+from store.verify import Report, verify_model
 from tests.harness import ROOT, ended, home_of, make_model, mountpoints, run, unmount_lazily, wait_until
 from tests.store.users import NOBODY
 
@@ -387,6 +393,22 @@ def test_list(shell: Shell) -> None:
     table = shell("list", "--store", shell.store).stdout
     assert f"{'n' * 63}:{'v' * 63} " in table
     assert re.search(r"^iris:v1 .* 3 .*2026-01-01 00:00:00", table, re.MULTILINE)
+
+
+def test_verify_goes_on_when_a_model_is_deleted_meanwhile(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in home_of(tmp_path).items():
+        monkeypatch.setenv(name, value)
+
+    def verify_model_after_a_deletion(store: ModelStore, *arguments: Any, **options: Any) -> Report:
+        shutil.rmtree(shell.store / "iris" / "v1", ignore_errors=True)
+        return verify_model(store, *arguments, **options)
+
+    monkeypatch.setattr("mount.store_commands.verify_model", verify_model_after_a_deletion)
+    done = CliRunner().invoke(verify_command)
+    assert "iris:v2: recorded for the next time" in done.output
+    assert str(done.exception) == "of 2 models, 1 could not be read whole"
 
 
 def test_imports_shows_names_as_they_are(shell: Shell) -> None:
