@@ -134,7 +134,7 @@ class StagingArea:
 
     def _make(self) -> None:
         parent = os.path.dirname(self.path)
-        os.makedirs(parent, exist_ok=True)
+        os.makedirs(parent, mode=0o700, exist_ok=True)  # it may be the user's state folder
         made = False
         for folder in (self.path, self._sessions):
             with suppress(FileExistsError):

@@ -42,7 +42,8 @@ class Unfinished:
         note = os.path.join(self._folder, f"{self._prefix}-{secrets.token_hex(8)}")
         descriptor = -1
         try:
-            os.makedirs(self._folder, mode=0o700, exist_ok=True)
+            for folder in (os.path.dirname(self._folder), self._folder):  # a mode is of the last folder only
+                os.makedirs(folder, mode=0o700, exist_ok=True)
             descriptor = os.open(note, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             os.write(descriptor, json.dumps([path, upload]).encode())
