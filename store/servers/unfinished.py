@@ -18,7 +18,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-import platformdirs
+from store.home import state_folder
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +32,8 @@ class Unfinished:
         """`bucket`: its name, and what tells it from one of the same name elsewhere."""
         self._prefix = hashlib.sha256(bucket.encode()).hexdigest()[:16]
         try:
-            self._folder = os.path.join(platformdirs.user_state_dir("bentofs"), "uploads")
-        except RuntimeError:  # no home
+            self._folder = os.path.join(state_folder(), "uploads")
+        except PermissionError:  # no home
             self._folder = ""
 
     @contextmanager

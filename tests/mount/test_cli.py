@@ -181,6 +181,41 @@ def test_numbers_that_make_no_sense(shell: Shell, arguments: tuple[str, ...]) ->
     assert "is not in the range" in done.stderr
 
 
+def test_a_user_without_a_home(shell: Shell, tmp_path: Path) -> None:
+    """As in a container that runs as a number: nothing is made in the working directory, under the name of ~."""
+    (tmp_path / "work").mkdir()
+    script = """
+import os, pwd, sys
+def unknown(_uid):
+    raise KeyError
+pwd.getpwuid = unknown
+from mount.__main__ import main
+main()
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for name in (*home_of(tmp_path), "XDG_CONFIG_HOME"):
+        environment.pop(name, None)
+    for arguments, status in (
+        (["list"], 3),
+        (["import", "x.zip"], 3),
+        (["list", "--store", str(shell.store)], 0),
+        (["verify", "--store", str(shell.store)], 8),
+        (["export", "iris", "--store", str(shell.store)], 8),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", script, *arguments],
+            cwd=tmp_path / "work",
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == status, done
+        assert not status or re.fullmatch("bentofs: you have no home directory: .*\\n", done.stderr)
+    assert os.listdir(tmp_path / "work") == []
+
+
 def test_no_place_for_the_state(shell: Shell, tmp_path: Path) -> None:
     """Said in a sentence, and nothing is left mounted."""
     (tmp_path / "file").touch()
