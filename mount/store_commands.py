@@ -137,16 +137,21 @@ def measure_command(
             BarColumn(),
             DownloadColumn(),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=Console(stderr=True, highlight=False, markup=False, emoji=False),
+            transient=True,
         ) as bar:
             for tag in wanted:
+                task = bar.add_task(str(tag), total=None)
                 try:
                     model = models.model(tag)
-                    task = bar.add_task(str(tag), total=model.size)
+                    bar.update(task, total=model.size)
                     archives.measure(model, formats, functools.partial(bar.advance, task))
+                    bar.console.print(f"{tag}: measured ({decimal(model.size)})", soft_wrap=True)
                 except StoreError as error:
                     failed += 1
                     click.echo(f"bentofs: {error}", err=True)
+                finally:
+                    bar.remove_task(task)  # all bars that there are are drawn, again and again
     finally:
         archives.close()
         index.close()

@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from rich.progress import Progress
 
 from mount.__main__ import main
-from mount.store_commands import verify_command
+from mount.store_commands import measure_command, verify_command
 from store.catalog import ModelStore
 from store.verify import Report, verify_model
 from tests.harness import ROOT, ended, home_of, make_model, mountpoints, run, unmount_lazily, wait_until
@@ -444,6 +445,24 @@ def test_verify_goes_on_when_a_model_is_deleted_meanwhile(
     done = CliRunner().invoke(verify_command)
     assert "iris:v2: recorded for the next time" in done.output
     assert str(done.exception) == "of 2 models, 1 could not be read whole"
+
+
+def test_measure_draws_what_it_is_at(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of thousands of models, bars for all took most of the time by far."""
+    for name, value in home_of(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    counts = []
+
+    class Counting(Progress):
+        def advance(self, *arguments: Any, **options: Any) -> None:
+            counts.append(len(self.tasks))
+            super().advance(*arguments, **options)
+
+    monkeypatch.setattr("mount.store_commands.Progress", Counting)
+    done = CliRunner().invoke(measure_command, ["--store", str(shell.store)])
+    assert done.exception is None
+    assert re.findall(r"^iris:v\d: measured", done.stderr, re.MULTILINE) == ["iris:v1: measured", "iris:v2: measured"]
+    assert set(counts) == {1}
 
 
 def test_imports_shows_names_as_they_are(shell: Shell) -> None:
