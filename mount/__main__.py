@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from typing import NoReturn
 
 from mount.arguments import true_arguments
+from mount.descriptors import fill_closed
 
 
 def main() -> NoReturn:
     """Run the command line."""
+    fill_closed()
     arguments = true_arguments()  # before all that takes long to load: until then, everybody may read them
-    from mount.cli import run
-
+    try:
+        from mount.cli import run
+    except KeyboardInterrupt:  # loading takes half a second, in which a user may have seen a typing error
+        sys.stderr.write("bentofs: interrupted\n")
+        sys.exit(130)
     run(arguments)
 
 

@@ -51,13 +51,20 @@ def run(arguments: Sequence[str]) -> NoReturn:
     except StoreError as error:
         _fail(str(error), exit_status_of(error))
     except OSError as error:
-        sentence = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
-        _fail(sentence, exit_status_of(error))
+        _fail(_sentence(error), exit_status_of(error))
     except Exception as error:
         if os.environ.get("BENTOFS_DEBUG"):
             raise
         _fail(f"this should not happen, please report it (BENTOFS_DEBUG=1 shows where): {error!r}", 1)
     sys.exit(0)
+
+
+def _sentence(error: OSError) -> str:
+    if error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, FileNotFoundError):  # Python names no file only when it asks where it is
+        return "the working directory is not there any more: go to another one"
+    return str(error)
 
 
 def _fail(sentence: str, status: int) -> NoReturn:

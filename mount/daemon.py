@@ -184,8 +184,12 @@ def _await_ready(receiver: int) -> bool:
 
 
 def tell_ready(descriptor: int) -> None:
-    """Tell the process that called `start`."""
-    os.write(descriptor, _READY)
+    """Tell the process that called `start`; without it, the mount is taken away, as no one knows of it."""
+    try:
+        os.write(descriptor, _READY)
+    except BrokenPipeError:
+        log.info("the command that wanted this mount was ended before it was there")
+        os.kill(os.getpid(), signal.SIGTERM)
     os.close(descriptor)
 
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
+from store.errors import StoreUnreadableError
 from store.receipts import Receipt, Receipts
 from store.staging import StagingArea
 from store.text import printable
@@ -33,7 +34,8 @@ def show_imports(area: StagingArea, as_json: bool, limit: int) -> None:
     for receipt in found:
         table.add_row(*_cells(receipt))
     # Whole lines for whoever reads them from a pipe.
-    Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 1000).print(table)
+    width = None if sys.stdout.isatty() else 1000
+    Console(highlight=False, markup=False, emoji=False, width=width).print(table)
 
 
 def follow_imports(area: StagingArea, as_json: bool, limit: int) -> None:
@@ -55,8 +57,17 @@ def follow_imports(area: StagingArea, as_json: bool, limit: int) -> None:
 
 
 def _open(area: StagingArea) -> Receipts | None:
-    """None where nothing was ever imported: looking must not make a record."""
-    return Receipts(area.receipts) if area.receipts.exists() else None
+    """None where nothing was ever imported: looking must not make a record.
+
+    Raises:
+        StoreUnreadableError: there is one that cannot be read, as another user's; the log says why.
+    """
+    if not area.receipts.exists():
+        return None
+    receipts = Receipts(area.receipts)
+    if not receipts.is_on_disk:
+        raise StoreUnreadableError(f"the record of imports {printable(str(area.receipts))} cannot be read")
+    return receipts
 
 
 def _print_all(receipts: list[Receipt], as_json: bool) -> None:

@@ -65,9 +65,20 @@ class _Mode(click.ParamType):  # type: ignore[type-arg]  # generic only since cl
 @click.option("--read-only", is_flag=True, help="Without incoming/.")
 @click.option("--overwrite", is_flag=True, help="What is copied into incoming/ replaces a model of the same tag.")
 @staging_option
-@click.option("--settle", type=float, metavar="SECONDS", help="Import a folder in incoming/ after so long a quiet.")
+@click.option(
+    "--settle",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="Import a folder in incoming/ after so long a quiet.",
+)
 @click.option("--incoming-mode", type=_Mode(), metavar="MODE", help="Permissions of incoming/, as 1777; else 755.")
-@click.option("--max-members", type=int, default=Limits().members, show_default=True, help="Of one imported model.")
+@click.option(
+    "--max-members",
+    type=click.IntRange(min=1),
+    default=Limits().members,
+    show_default=True,
+    help="Of one imported model.",
+)
 @click.option("--max-expanded", type=Size(), metavar="SIZE", help="Bytes of one imported model, as 50G; else 1T.")
 @click.option("--ready-fd", type=int, hidden=True, help="Of the process that waits for this daemon.")
 def mount_command(
@@ -130,7 +141,7 @@ def mount_command(
         click.echo(f"{printable(location)} may not be written by you: no incoming/ in this mount")
     if settings.incoming is not None and not os.path.isdir(os.path.join(real, INCOMING)):
         click.echo("no incoming/ in this mount; the log says why")
-    click.echo(f"{printable(location)} is mounted at {printable(real)}; log: {log_path(real)}")
+    click.echo(f"{printable(location)} is mounted at {printable(real)}; log: {printable(str(log_path(real)))}")
 
 
 @click.command(name="unmount")

@@ -47,7 +47,7 @@ def mount_at(real: str, process: int | str = "self") -> Mount | None:
         OSError: the process has gone, or is another user's.
     """
     found = None
-    with open(f"/proc/{process}/mountinfo", errors="surrogateescape") as table:
+    with open(f"/proc/{process}/mountinfo", errors="surrogateescape", newline="\n") as table:  # "\r" is of a name
         for line in table:
             fields = line.split(" ")  # proc_pid_mountinfo(5): optional fields, of any number, end with a dash
             if _unescaped(fields[4]) == real:

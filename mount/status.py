@@ -8,9 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-import platformdirs
-
 from mount.mountpoints import mount_at, real_path
+from store import home
 
 _DEVICE = "/dev/fuse"
 
@@ -19,12 +18,9 @@ def state_folder() -> Path:
     """Where the files lie; made when missing, for this user only.
 
     Raises:
-        PermissionError: it belongs to another user, as under sudo with the old HOME.
+        PermissionError: there is no home, or it belongs to another user, as under sudo with the old HOME.
     """
-    try:
-        folder = Path(platformdirs.user_state_dir("bentofs"))
-    except RuntimeError:
-        raise PermissionError("you have no home directory: set XDG_STATE_HOME to a folder of yours") from None
+    folder = home.state_folder()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     owner = folder.stat().st_uid
     if owner != os.geteuid():

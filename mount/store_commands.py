@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import sys
 from collections import Counter
 
 import click
@@ -18,6 +19,7 @@ from mount.store_options import (
     compression_for,
     compression_option,
     follow_links_option,
+    log_to_stderr,
     open_store,
     staging_option,
     store_options,
@@ -65,7 +67,15 @@ def verify_command(tags: tuple[str, ...], store: Place, follow_links: bool, acce
     outcomes: Counter[Outcome] = Counter()
     try:
         for tag in wanted:
-            report = verify_model(models, digests, tag, accept=accept)
+            try:
+                report = verify_model(models, digests, tag, accept=accept)
+            except StoreError as error:
+                if tags:
+                    raise
+                # It was deleted or replaced meanwhile: no reason to leave out the others.
+                click.echo(f"bentofs: {tag}: {error}", err=True)
+                outcomes[Outcome.UNREADABLE] += 1
+                continue
             click.echo(f"{tag}: {report.sentence()}")
             for path, outcome in report.problems:
                 click.echo(f"  {outcome.value}: {printable(path)}")
@@ -88,9 +98,10 @@ def verify_command(tags: tuple[str, ...], store: Place, follow_links: bool, acce
 @staging_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line, sizes in bytes.")
 @click.option("--follow", is_flag=True, help="Go on as imports begin, proceed and end, until interrupted.")
-@click.option("--limit", type=int, default=100, show_default=True, help="How many to show.")
+@click.option("--limit", type=click.IntRange(0, sys.maxsize), default=100, show_default=True, help="How many to show.")
 def imports_command(store: Place, staging: str | None, as_json: bool, follow: bool, limit: int) -> None:
     """Show what was copied into incoming/, and what became of it."""
+    log_to_stderr()
     store.check()
     area = staging_area(store.location, staging, is_remote=store.is_remote)
     if follow:
@@ -126,16 +137,21 @@ def measure_command(
             BarColumn(),
             DownloadColumn(),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=Console(stderr=True, highlight=False, markup=False, emoji=False),
+            transient=True,
         ) as bar:
             for tag in wanted:
+                task = bar.add_task(str(tag), total=None)
                 try:
                     model = models.model(tag)
-                    task = bar.add_task(str(tag), total=model.size)
+                    bar.update(task, total=model.size)
                     archives.measure(model, formats, functools.partial(bar.advance, task))
+                    bar.console.print(f"{tag}: measured ({decimal(model.size)})", soft_wrap=True)
                 except StoreError as error:
                     failed += 1
                     click.echo(f"bentofs: {error}", err=True)
+                finally:
+                    bar.remove_task(task)  # all bars that there are are drawn, again and again
     finally:
         archives.close()
         index.close()

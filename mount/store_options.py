@@ -21,6 +21,7 @@ from store.storage.remote import DEFAULT_CACHE_SIZE, DEFAULT_PATIENCE, DEFAULT_T
 
 _MOUNT_CACHE_SIZE = 256 << 20  # bytes: for many readers at once, where a command has one
 _LEAST_CACHE_SIZE = 1 << 20
+_FILES = ("identity", "known_hosts")  # parameters of SFTP
 
 
 class Size(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.2
@@ -124,10 +125,16 @@ def arguments_for(place: Place) -> list[str]:
     """The options that give the same place again."""
     arguments = ["--store", place.text if place.is_remote else place.location]
     if place.is_remote:
-        for key, value in place.options.items():
+        for key, value in {**place.options, **_files_of(place)}.items():
             arguments += ["--storage-option", f"{key}={json.dumps(value)}"]
         arguments += ["--ttl", str(place.ttl), "--cache-size", str(place.cache_size), "--timeout", str(place.patience)]
     return arguments
+
+
+def _files_of(place: Place) -> dict[str, str]:
+    """The parameters that name files, for a process that works in another folder."""
+    params = place.where.params
+    return {key: os.path.abspath(os.path.expanduser(params[key])) for key in _FILES if params.get(key)}
 
 
 def open_store(place: Place, *, follow_links: bool = False) -> ModelStore:
@@ -136,8 +143,13 @@ def open_store(place: Place, *, follow_links: bool = False) -> ModelStore:
     Raises:
         StoreError: there is no such store, or no getting to it.
     """
-    logging.basicConfig(level=logging.WARNING, format="bentofs: %(message)s", stream=sys.stderr)
+    log_to_stderr()
     return ModelStore(place.open(follow_links=follow_links))
+
+
+def log_to_stderr() -> None:
+    """Have a command say what is logged."""
+    logging.basicConfig(level=logging.WARNING, format="bentofs: %(message)s", stream=sys.stderr)
 
 
 def compression_option(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import click
 
+from mount.descriptors import INPUT, OUTPUT
 from mount.heap import share_memory
 from mount.jobs import Job, Report, run_jobs
 from mount.progress import Task
-from mount.store_options import KeyValue, compression_for, compression_option, staging_option, store_options
+from mount.store_options import (
+    KeyValue,
+    compression_for,
+    compression_option,
+    log_to_stderr,
+    staging_option,
+    store_options,
+)
+from store.errors import BadTagError
 from store.exporting import Export, Exported, known_formats
 from store.fetching import Imported
 from store.location import Location
 from store.storage.place import Place
+from store.tag import Tag
 from store.text import printable
 from store.transfer import opened_exporter, opened_fetcher
 
@@ -75,9 +85,9 @@ def export_command(
 
     The extension says in which format, or --format does. A folder gets <name>-<version>.<extension>.
     """
-    _log_to_stderr()
+    log_to_stderr()
     share_memory()
-    tags, path = _tags_and_path(arguments, everything)
+    tags, path = _tags_and_path(arguments, everything, is_host=parts["protocol"] is not None)
     to_stdout = path == "-"
     stop = threading.Event()
     with opened_exporter(store, compression_for(compression, store)) as (models, exporter):
@@ -104,9 +114,8 @@ def export_command(
         def job(export: Export) -> Job:
             def run(task: Task) -> Report:
                 if to_stdout and export.format is not None:
-                    descriptor = sys.stdout.fileno()
                     done = exporter.write_out(
-                        export.tag, export.format, descriptor, "standard output", task.advance, task.expect
+                        export.tag, export.format, OUTPUT, "standard output", task.advance, task.expect
                     )
                 else:
                     done = exporter.run(export, task.advance, sha256=sha256, stops=[stop], expect=task.expect)
@@ -137,7 +146,7 @@ def import_command(
 
     An archive beside which a <file>.sha256 lies is compared with that.
     """
-    _log_to_stderr()
+    log_to_stderr()
     share_memory()
     if sources.count("-") > 1:
         raise click.UsageError("there is only one standard input")
@@ -153,7 +162,7 @@ def import_command(
         def job(place: Location | None) -> Job:
             def run(task: Task) -> Report:
                 if place is None:
-                    done = fetcher.fetch_stream(sys.stdin.fileno(), "standard input", task.advance, format_name)
+                    done = fetcher.fetch_stream(INPUT, "standard input", task.advance, format_name)
                 else:
                     done = fetcher.fetch(place, task.advance, format_name, task.expect)
                 return _described_import(done, "-" if place is None else place.shown)
@@ -163,14 +172,22 @@ def import_command(
         run_jobs(map(job, places), stop.set, jobs, quiet=quiet, as_json=as_json, to_stderr=False)
 
 
-def _tags_and_path(arguments: Sequence[str], everything: bool) -> tuple[Sequence[str], str]:
+def _tags_and_path(arguments: Sequence[str], everything: bool, *, is_host: bool) -> tuple[Sequence[str], str]:
+    """What is to be exported, and where to; `is_host`: the path is HOST or HOST:PORT."""
     if everything:
         if len(arguments) > 1:
             raise click.UsageError("--all goes with a target, and with no TAG")
         return (), arguments[0] if arguments else "./"
     if not arguments:
         raise click.UsageError("name a TAG, or use --all")
-    return (arguments, "./") if len(arguments) == 1 else (arguments[:-1], arguments[-1])
+    if len(arguments) == 1:
+        return arguments, "./"
+    path = arguments[-1]
+    with suppress(BadTagError):
+        # Most likely one of several tags: the model before it would get a file of this name.
+        if not is_host and Tag.parse(path):
+            raise click.UsageError(f"{path} is a tag where a PATH belongs: end with ./, or write ./{path}")
+    return arguments[:-1], path
 
 
 def _spread(exports: list[Export], target: Location) -> list[Export]:
@@ -223,7 +240,3 @@ def _described_import(done: Imported, source: str) -> Report:
         "sha256": done.sha256,
     }
     return f"{source} -> {done.tag}: {done.outcome.value}", fields
-
-
-def _log_to_stderr() -> None:
-    logging.basicConfig(level=logging.WARNING, format="bentofs: %(message)s", stream=sys.stderr)

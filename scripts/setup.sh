@@ -1,7 +1,7 @@
 # Shared by scripts/start and scripts/test, which source it: system packages, a Python that is new enough, and virtual
 # environments that are made once and used again. Everything it prints is for a person who has just cloned the project.
 
-top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+top=$(CDPATH='' cd -- "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 say() { printf '%s\n' "$*" >&2; }
 

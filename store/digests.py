@@ -17,10 +17,9 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-import platformdirs
-
 from store.database import Database
 from store.errors import StoreUnreadableError
+from store.home import state_folder
 from store.location import is_url
 from store.tag import Tag
 
@@ -38,7 +37,7 @@ _WHERE = "store=? AND tag=? AND created=?"
 
 def default_path() -> Path:
     """Where those of this user lie."""
-    return Path(platformdirs.user_state_dir("bentofs")) / "digests.sqlite"
+    return state_folder() / "digests.sqlite"
 
 
 class Digests:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,13 +35,14 @@ from store.importing import Importer, StagedImport
 from store.location import Location
 from store.publish import Outcome
 from store.receipts import Receipts, ReceiptState
-from store.servers.stops import Stops
+from store.servers.stops import Stops, refuse_if_stopped
 from store.staging import Session
 from store.streamed import StreamedFile
 from store.sums import MAX_SUMS, SUFFIX, read_sums
 from store.tag import Tag
 from store.text import printable
 
+_LOOK_MILLISECONDS = 200  # between two looks at whether to stop
 _HEAD = 512  # bytes that tell what kind of archive it is
 # What an archive may be inside that is said to be of a format. Old .bentomodels were not all compressed.
 _KINDS = {
@@ -170,7 +172,13 @@ class Fetcher:
                 raise SourceChangedError(f"{printable(name)} was changed while it was read: import it again")
             return ready
         return self._stage_streamed(
-            StreamedFile(_chunks_of(descriptor, name), None, read_at=None, spool=self._session.spool, progress=counted),
+            StreamedFile(
+                _chunks_of(descriptor, name, self._stops),
+                None,
+                read_at=None,
+                spool=self._session.spool,
+                progress=counted,
+            ),
             kinds,
             name,
         )
@@ -244,9 +252,17 @@ def _kinds(format_name: str | None) -> tuple[Kind, ...] | None:
     return None if kind is None else _KINDS[kind.name]
 
 
-def _chunks_of(descriptor: int, name: str) -> Iterator[bytes]:
+def _chunks_of(descriptor: int, name: str, stops: Stops) -> Iterator[bytes]:
+    """What comes from a pipe. It may be silent for long: that must not keep a command from being stopped."""
+    ready = select.poll()
+    ready.register(descriptor, select.POLLIN)
     with _reading(name):
-        while chunk := os.read(descriptor, CHUNK):
+        while True:
+            while not ready.poll(_LOOK_MILLISECONDS):
+                refuse_if_stopped(stops)
+            chunk = os.read(descriptor, CHUNK)
+            if not chunk:
+                return
             yield chunk
 
 

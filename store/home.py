@@ -1,11 +1,59 @@
-"""Where BentoML keeps its models."""
+"""What lies in a user's home: BentoML's models, and what bentofs itself keeps."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from pathlib import Path
+
+import platformdirs
+
+from store.errors import NotFoundError
 
 
 def default_store() -> str:
-    """$BENTOML_HOME/models, else ~/bentoml/models."""
+    """$BENTOML_HOME/models, else ~/bentoml/models.
+
+    Raises:
+        NotFoundError: the user has no home.
+    """
     home = os.environ.get("BENTOML_HOME") or os.path.join(os.path.expanduser("~"), "bentoml")
+    if home == "~/bentoml":  # it would be made in the working directory
+        raise NotFoundError("you have no home directory: name a store with --store, or set BENTOML_HOME")
     return os.path.join(home, "models")
+
+
+def is_default_store(location: str) -> bool:
+    """Whether it is BentoML's own, there or not."""
+    try:
+        return location == os.path.abspath(default_store())
+    except NotFoundError:
+        return False
+
+
+def cache_folder() -> Path:
+    """For what can be learnt again.
+
+    Raises:
+        PermissionError: the user has no home.
+    """
+    return _folder(platformdirs.user_cache_dir, "XDG_CACHE_HOME")
+
+
+def state_folder() -> Path:
+    """For what cannot.
+
+    Raises:
+        PermissionError: the user has no home.
+    """
+    return _folder(platformdirs.user_state_dir, "XDG_STATE_HOME")
+
+
+def _folder(find: Callable[[str], str], variable: str) -> Path:
+    try:
+        folder = Path(find("bentofs"))
+    except RuntimeError:
+        folder = Path()
+    if not folder.is_absolute():  # older releases of platformdirs leave the ~
+        raise PermissionError(f"you have no home directory: set {variable} to a folder of yours")
+    return folder

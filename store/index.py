@@ -17,9 +17,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import platformdirs
-
 from store.database import Database
+from store.home import cache_folder
 from store.storage.base import Identity
 
 _SCHEMA = """
@@ -60,7 +59,7 @@ SizesRow = tuple[str, str, ChunkSizes]  # content, codec, and what is known
 
 def default_path() -> Path:
     """Where the index of this user lies."""
-    return Path(platformdirs.user_cache_dir("bentofs")) / "index.sqlite"
+    return cache_folder() / "index.sqlite"
 
 
 class Index:

@@ -117,6 +117,11 @@ class Receipts:
             busy_level=logging.WARNING,
         )
 
+    @property
+    def is_on_disk(self) -> bool:
+        """Whether it is the record, and not an empty one in its place."""
+        return self._database.is_on_disk
+
     def begin(self, session: str, path: str, uid: int, *, size: int | None = None, mtime_ns: int | None = None) -> int:
         """A new import is RECEIVING; `session`: `Session.name`. Gives its id; 0, which
         no receipt has, if there is no room for it on the disk."""

@@ -31,9 +31,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-import platformdirs
-
 from store.errors import NoSpaceError, StagingError, StoreError
+from store.home import state_folder
 from store.intents import left_behind
 from store.leftovers import adopt, put_back, remove_empty
 from store.text import printable
@@ -137,7 +136,7 @@ class StagingArea:
 
     def _make(self) -> None:
         parent = os.path.dirname(self.path)
-        os.makedirs(parent, exist_ok=True)
+        os.makedirs(parent, mode=0o700, exist_ok=True)  # it may be the user's state folder
         made = False
         for folder in (self.path, self._sessions):
             with suppress(FileExistsError):
@@ -234,7 +233,7 @@ class RemoteStagingArea(StagingArea):
     def __init__(self, location: str, staging: str | None = None) -> None:
         """`location`: the store's; `staging`: a folder in which the area is made, else the user's own state folder."""
         self.store = location
-        folder = os.path.realpath(staging) if staging is not None else platformdirs.user_state_dir("bentofs")
+        folder = os.path.realpath(staging) if staging is not None else state_folder()
         digest = hashlib.sha256(location.encode(errors="surrogateescape")).hexdigest()[:16]
         self.path = os.path.join(folder, f"remote-{digest}.bentofs")
         self.receipts = Path(self.path, "receipts.sqlite")

@@ -17,7 +17,7 @@ from store.compression import Compression
 from store.digests import Digests
 from store.exporting import Exporter
 from store.fetching import Fetcher
-from store.home import default_store
+from store.home import is_default_store
 from store.importing import Importer
 from store.index import Index
 from store.location import Location
@@ -133,7 +133,7 @@ def opened_fetcher(
         StagingError: there is no place to make models ready in.
     """
     place = _place(store)
-    if place.location == os.path.abspath(default_store()):
+    if is_default_store(place.location):
         with writing(place.location):
             os.makedirs(place.location, exist_ok=True)
     storage = place.open()

@@ -1,4 +1,4 @@
-"""A name beside the target's, for servers where a file appears while it is still written: a rename makes it whole."""
+"""A name beside the target's, where a file appears while it is still written: a rename makes it whole."""
 
 from __future__ import annotations
 

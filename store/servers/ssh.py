@@ -30,7 +30,7 @@ def open_sftp(
     """
     host, port = location.host_and_port(_PORT)
     client = paramiko.SSHClient()
-    known = location.params.get("known_hosts")
+    known, identity = location.params.get("known_hosts"), location.params.get("identity")
     if known:
         client.load_host_keys(os.path.expanduser(known))
     else:
@@ -42,7 +42,7 @@ def open_sftp(
             port,
             location.user,
             location.password,
-            key_filename=location.params.get("identity"),
+            key_filename=os.path.expanduser(identity) if identity else None,
             timeout=connect_seconds,
             banner_timeout=connect_seconds,
             auth_timeout=connect_seconds,

@@ -18,7 +18,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-import platformdirs
+from store.home import state_folder
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +32,8 @@ class Unfinished:
         """`bucket`: its name, and what tells it from one of the same name elsewhere."""
         self._prefix = hashlib.sha256(bucket.encode()).hexdigest()[:16]
         try:
-            self._folder = os.path.join(platformdirs.user_state_dir("bentofs"), "uploads")
-        except RuntimeError:  # no home
+            self._folder = os.path.join(state_folder(), "uploads")
+        except PermissionError:  # no home
             self._folder = ""
 
     @contextmanager
@@ -42,7 +42,8 @@ class Unfinished:
         note = os.path.join(self._folder, f"{self._prefix}-{secrets.token_hex(8)}")
         descriptor = -1
         try:
-            os.makedirs(self._folder, mode=0o700, exist_ok=True)
+            for folder in (os.path.dirname(self._folder), self._folder):  # a mode is of the last folder only
+                os.makedirs(folder, mode=0o700, exist_ok=True)
             descriptor = os.open(note, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             os.write(descriptor, json.dumps([path, upload]).encode())

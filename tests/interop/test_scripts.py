@@ -91,6 +91,25 @@ def test_own_store(start: Start, mountpoint: Path, environment: dict[str, str], 
     unmount(printed, environment)
 
 
+def test_own_store_behind_a_link(start: Start, mountpoint: Path, environment: dict[str, str], tmp_path: Path) -> None:
+    """As where the models lie on another disk."""
+    make_model(tmp_path / "disk", "mine:v1")
+    (tmp_path / "home" / "bentoml").mkdir(parents=True)
+    (tmp_path / "home" / "bentoml" / "models").symlink_to(tmp_path / "disk")
+    printed = start(mountpoint)
+    assert os.listdir(mountpoint / "models") == ["mine"]
+    unmount(printed, environment)
+
+
+def test_cdpath_leads_nowhere_else(mountpoint: Path, environment: dict[str, str], tmp_path: Path) -> None:
+    make_model(tmp_path / "home" / "bentoml" / "models", "mine:v1")
+    (tmp_path / "projects" / "scripts").mkdir(parents=True)
+    environment = {**environment, "CDPATH": str(tmp_path / "projects")}
+    printed = run("bash", "scripts/start", mountpoint, env=environment, cwd=ROOT, seconds=120).stdout
+    assert os.listdir(mountpoint / "models") == ["mine"]
+    unmount(printed, environment)
+
+
 def test_bentoml_home_counts(start: Start, mountpoint: Path, environment: dict[str, str], tmp_path: Path) -> None:
     make_model(tmp_path / "elsewhere" / "models", "theirs:v1")
     printed = start(mountpoint, BENTOML_HOME=str(tmp_path / "elsewhere"))

@@ -219,6 +219,15 @@ def test_bentoml_reads_what_was_exported(place: Place, other: Path) -> None:
 
 
 @pytest.mark.usefixtures("model")
+def test_keys_below_home(ssh_server: SshServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No shell replaces a ~ within a URL."""
+    monkeypatch.setenv("HOME", str(ssh_server.key.parent))
+    query = f"?identity=~/{ssh_server.key.name}&known_hosts=~/{ssh_server.known_hosts.name}"
+    export_model("demo:v1", f"sftp://{getpass.getuser()}@127.0.0.1:{ssh_server.port}{tmp_path}/m.tar{query}")
+    assert (tmp_path / "m.tar").is_file()
+
+
+@pytest.mark.usefixtures("model")
 def test_an_unknown_host_key_is_refused(ssh_server: SshServer, tmp_path: Path) -> None:
     url = (
         f"sftp://{getpass.getuser()}@127.0.0.1:{ssh_server.port}{tmp_path}/m.tar?identity={quote(str(ssh_server.key))}"

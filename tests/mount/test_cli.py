@@ -1,18 +1,28 @@
 """The command line: what it does, and the one sentence when it cannot."""
 
+import importlib.abc
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
+from rich.progress import Progress
 
+from mount.__main__ import main
+from mount.store_commands import measure_command, verify_command
+from store.catalog import ModelStore
+from store.verify import Report, verify_model
 from tests.harness import ROOT, ended, home_of, make_model, mountpoints, run, unmount_lazily, wait_until
+from tests.store.users import NOBODY
 
 
 class Shell:
@@ -114,6 +124,18 @@ def test_default_store_without_bentoml_home(shell: Shell) -> None:
     assert [model["tag"] for model in json.loads(listed.stdout)] == ["other:v1"]
 
 
+@pytest.mark.parametrize("closed", [">&- 2>&-", "<&- >&-", "<&- >&- 2>&-", "2>&-"])
+def test_closed_standard_descriptors(shell: Shell, closed: str) -> None:
+    """As those who start daemons close them: what is opened later must not get their numbers."""
+    command = [sys.executable, "-m", "mount", "mount", str(shell.mountpoint)]
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {closed}', "sh", *command], cwd=ROOT, env=shell.environment, timeout=60, check=False
+    )
+    assert done.returncode == 0
+    assert mountpoints(shell.mountpoint)
+    assert shell("unmount", shell.mountpoint).returncode == 0
+
+
 def test_mountpoint_through_a_link(shell: Shell, tmp_path: Path) -> None:
     link = tmp_path / "a link"
     link.symlink_to(shell.mountpoint)
@@ -122,6 +144,77 @@ def test_mountpoint_through_a_link(shell: Shell, tmp_path: Path) -> None:
     done = shell("unmount", link)
     assert (done.returncode, done.stderr) == (0, "")
     assert not mountpoints(shell.mountpoint)
+
+
+def test_a_working_directory_that_has_gone(shell: Shell, tmp_path: Path) -> None:
+    """It matters to what is relative to it only."""
+    gone = tmp_path / "gone"
+    script = f'mkdir "{gone}"; cd "{gone}"; rmdir "{gone}"; exec "$@"'
+    environment = {**shell.environment, "PYTHONPATH": str(ROOT)}
+    for arguments, status in ((["list"], 0), (["list", "--store", "models"], 1), (["mount", "mnt"], 1)):
+        command = ["sh", "-c", script, "sh", sys.executable, "-m", "mount", *arguments]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        told = "bentofs: the working directory is not there any more: go to another one\n" if status else ""
+        assert (done.returncode, done.stderr) == (status, told)
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\rb", "a \tb", "a\\040b", "-a", os.fsdecode(b"a\xff")])
+def test_mountpoint_with_an_odd_name(shell: Shell, tmp_path: Path, name: str) -> None:
+    mountpoint = tmp_path / "odd" / name
+    mountpoint.mkdir(parents=True)
+    try:
+        assert shell("mount", mountpoint, XDG_STATE_HOME=str(tmp_path / "state" / name)).returncode == 0
+        again = shell("mount", mountpoint)
+        assert (again.returncode, "is mounted at" in again.stderr) == (1, True)
+        assert shell("unmount", mountpoint).returncode == 0
+    finally:
+        if os.path.ismount(mountpoint):
+            unmount_lazily(mountpoint)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("mount", "mnt", "--settle", "-1"), ("mount", "mnt", "--max-members", "0"), ("imports", "--limit", str(1 << 63))],
+)
+def test_numbers_that_make_no_sense(shell: Shell, arguments: tuple[str, ...]) -> None:
+    done = shell(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "is not in the range" in done.stderr
+
+
+def test_a_user_without_a_home(shell: Shell, tmp_path: Path) -> None:
+    """As in a container that runs as a number: nothing is made in the working directory, under the name of ~."""
+    (tmp_path / "work").mkdir()
+    script = """
+import os, pwd, sys
+def unknown(_uid):
+    raise KeyError
+pwd.getpwuid = unknown
+from mount.__main__ import main
+main()
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for name in (*home_of(tmp_path), "XDG_CONFIG_HOME"):
+        environment.pop(name, None)
+    for arguments, status in (
+        (["list"], 3),
+        (["import", "x.zip"], 3),
+        (["list", "--store", str(shell.store)], 0),
+        (["verify", "--store", str(shell.store)], 8),
+        (["export", "iris", "--store", str(shell.store)], 8),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", script, *arguments],
+            cwd=tmp_path / "work",
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == status, done
+        assert not status or re.fullmatch("bentofs: you have no home directory: .*\\n", done.stderr)
+    assert os.listdir(tmp_path / "work") == []
 
 
 def test_no_place_for_the_state(shell: Shell, tmp_path: Path) -> None:
@@ -230,6 +323,38 @@ def test_interrupted_while_the_mount_comes_up(shell: Shell) -> None:
     assert not mountpoints(shell.mountpoint)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_ended_while_the_mount_comes_up(shell: Shell, number: signal.Signals) -> None:
+    """As by `timeout`, or with the terminal: nothing comes up behind the user's back then, either."""
+    command = ["env", "--default-signal=HUP", sys.executable, "-m", "mount", "mount", str(shell.mountpoint)]
+    process = subprocess.Popen(command, cwd=ROOT, env=shell.environment)
+    with ended(process):
+        (daemon,) = wait_until(lambda: daemons(shell.mountpoint), 20, "the daemon begins", interval=0.001)
+        os.kill(daemon, signal.SIGSTOP)
+        process.send_signal(number)
+        assert process.wait(20) == -number
+        os.kill(daemon, signal.SIGCONT)
+        wait_until(lambda: not daemons(shell.mountpoint), 20, "the daemon ends")
+    assert not mountpoints(shell.mountpoint)
+    (log,) = Path(shell.environment["XDG_STATE_HOME"]).glob("bentofs/*.log")
+    assert "was ended before" in log.read_text()
+    assert "Traceback" not in log.read_text()
+
+
+def test_interrupted_while_it_is_loaded(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    class Interrupts(importlib.abc.MetaPathFinder):
+        def find_spec(self, fullname: str, *_: object) -> None:
+            if fullname == "mount.cli":
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "meta_path", [Interrupts(), *sys.meta_path])
+    monkeypatch.delitem(sys.modules, "mount.cli", raising=False)
+    with pytest.raises(SystemExit) as raised:
+        main()
+    assert raised.value.code == 130
+    assert capsys.readouterr().err == "bentofs: interrupted\n"
+
+
 def test_mounted_already_and_stale(shell: Shell) -> None:
     assert shell("mount", shell.mountpoint).returncode == 0
     assert "mounted at" in shell.refuses("mount", shell.mountpoint)
@@ -312,6 +437,62 @@ def test_list(shell: Shell) -> None:
     table = shell("list", "--store", shell.store).stdout
     assert f"{'n' * 63}:{'v' * 63} " in table
     assert re.search(r"^iris:v1 .* 3 .*2026-01-01 00:00:00", table, re.MULTILINE)
+
+
+def test_verify_goes_on_when_a_model_is_deleted_meanwhile(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in home_of(tmp_path).items():
+        monkeypatch.setenv(name, value)
+
+    def verify_model_after_a_deletion(store: ModelStore, *arguments: Any, **options: Any) -> Report:
+        shutil.rmtree(shell.store / "iris" / "v1", ignore_errors=True)
+        return verify_model(store, *arguments, **options)
+
+    monkeypatch.setattr("mount.store_commands.verify_model", verify_model_after_a_deletion)
+    done = CliRunner().invoke(verify_command)
+    assert "iris:v2: recorded for the next time" in done.output
+    assert str(done.exception) == "of 2 models, 1 could not be read whole"
+
+
+def test_measure_draws_what_it_is_at(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of thousands of models, bars for all took most of the time by far."""
+    for name, value in home_of(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    counts = []
+
+    class Counting(Progress):
+        def advance(self, *arguments: Any, **options: Any) -> None:
+            counts.append(len(self.tasks))
+            super().advance(*arguments, **options)
+
+    monkeypatch.setattr("mount.store_commands.Progress", Counting)
+    done = CliRunner().invoke(measure_command, ["--store", str(shell.store)])
+    assert done.exception is None
+    assert re.findall(r"^iris:v\d: measured", done.stderr, re.MULTILINE) == ["iris:v1: measured", "iris:v2: measured"]
+    assert set(counts) == {1}
+
+
+def test_imports_shows_names_as_they_are(shell: Shell) -> None:
+    """What stands between two colons is no picture."""
+    assert shell("import", "/nowhere/iris:100:bug:.zip").returncode == 3
+    assert "/nowhere/iris:100:bug:.zip " in shell("imports").stdout
+
+
+def test_imports_of_another_user(shell: Shell) -> None:
+    """That the record may not be read is not that nothing came in."""
+    area = shell.store.parent / f".{shell.store.name}.bentofs"
+    area.mkdir()
+    (area / "receipts.sqlite").touch()
+    if os.geteuid() == 0:
+        os.chown(area, NOBODY, NOBODY)
+    else:
+        area.chmod(0o500)
+    done = shell("imports", "--json")
+    assert (done.returncode, done.stdout) == (1, "")
+    reason, sentence = done.stderr.splitlines()
+    assert reason.startswith("bentofs: no record of imports is kept: ")
+    assert re.fullmatch(r"bentofs: the record of imports .*receipts\.sqlite cannot be read", sentence)
 
 
 def test_verify(shell: Shell) -> None:

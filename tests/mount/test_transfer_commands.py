@@ -4,9 +4,11 @@ import json
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -132,6 +134,56 @@ def test_standard_input_and_output(shell: Shell) -> None:
     shell.succeeds("import", "-", "--store", shell.other, input=(shell.base / "m.zip").read_bytes())
     assert (shell.other / "iris/v1/link").read_bytes() == (shell.store / "iris/v1/w").read_bytes()
     assert "one archive" in shell.fails(2, "export", "iris:v1", "iris:v2", "-")
+
+
+def test_a_last_tag_is_not_taken_for_a_path(shell: Shell) -> None:
+    assert "is a tag where a PATH belongs" in shell.fails(2, "export", "iris:v1", "lily:v1")
+    assert not list(shell.base.glob("*.bentomodel"))
+    shell.succeeds("export", "iris:v1", "./lily:v1")
+    assert (shell.base / "lily:v1.bentomodel").is_file()
+    assert "localhost:1" in shell.fails(
+        7, "export", "iris:v1", "localhost:1", "--protocol", "ftp", "--subpath", "a.zip"
+    )
+
+
+def test_closed_standard_input_and_output(shell: Shell) -> None:
+    for arguments, name in ((("export", "iris:v1", "-"), "output"), (("import", "-"), "input")):
+        done = subprocess.run(
+            ["sh", "-c", 'exec "$@" <&- >&-', "sh", sys.executable, "-m", "mount", *arguments],
+            cwd=ROOT,
+            env=shell.environment,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 1
+        assert re.fullmatch(rf"bentofs: .*standard {name} cannot be .*: Bad file descriptor\n", done.stderr)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_while_standard_input_is_silent(shell: Shell, number: signal.Signals) -> None:
+    reader, writer = os.pipe()
+    try:
+        with ended(
+            subprocess.Popen(
+                ["env", "--default-signal=INT", *shell.command("import", "-", "--store", shell.other)],
+                cwd=shell.base,
+                env=shell.environment,
+                stdin=reader,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        ) as process:
+            wait_until((shell.other.parent / ".other.bentofs" / "receipts.sqlite").exists, 20, "the import begins")
+            time.sleep(0.5)
+            process.send_signal(number)
+            _, told = process.communicate(timeout=10)
+        assert process.returncode == 130
+        assert told.startswith("bentofs: interrupted")
+    finally:
+        os.close(reader)
+        os.close(writer)
 
 
 def test_statuses(shell: Shell) -> None:

@@ -131,6 +131,39 @@ def test_one_held_by_another_process_is_not_set_aside(
     assert _found(path, "/models") == _FILES
 
 
+def test_a_full_disk_costs_no_record(tmp_path: Path) -> None:
+    """Opening one takes room on its disk; where there is none, what was recorded must not be taken for damaged."""
+    script = """
+import datetime, logging, subprocess, sys
+from pathlib import Path
+from store.digests import Digests
+from store.tag import Tag
+logging.disable()
+base, tag, created = Path(sys.argv[1]), Tag("iris", "v1"), datetime.datetime.now(datetime.timezone.utc)
+files = {b"model.yaml": "a" * 64}
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", base], check=True)
+path = base / "state" / "digests.sqlite"
+digests = Digests(path)
+assert digests.record("/models", tag, created, files)
+digests.close()
+with open(base / "filler", "wb", buffering=0) as filler:
+    try:
+        while True:
+            filler.write(bytes(4096))
+    except OSError:
+        pass
+for _ in range(3):
+    digests = Digests(path)
+    assert not digests.record("/models", tag, created, {b"other": "b" * 64})
+    digests.close()
+(base / "filler").unlink()
+digests = Digests(path)
+assert digests.of("/models", tag, created) == files
+assert not list(path.parent.glob("*.damaged*"))
+"""
+    in_a_namespace_of_its_own(script, tmp_path)
+
+
 def test_where_nothing_can_be_kept_it_says_so(path: Path, expect_log: Callable[..., None]) -> None:
     expect_log("no record of digests is kept", 1)
     path.parent.parent.mkdir(exist_ok=True)

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from store.errors import StagingError
-from store.staging import StagingArea
+from store.servers.unfinished import Unfinished
+from store.staging import RemoteStagingArea, StagingArea
 from tests.harness import ROOT
 from tests.store.staged import contents, in_a_namespace_of_its_own, other_process, publish_files, said
 from tests.store.users import NOBODY, an_ordinary_user, folder_of_an_ordinary_user
@@ -108,6 +109,21 @@ except StagingError as error:
     other = store.parent / "other"
     other.mkdir()
     in_a_namespace_of_its_own(script, store, other)
+
+
+def test_the_state_folder_is_private_whoever_makes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logs lie in it."""
+    before = os.umask(0o022)
+    try:
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "one"))
+        RemoteStagingArea("s3://bucket/models").open_session().close()
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "other"))
+        with Unfinished("bucket").noted("path", "upload"):
+            pass
+    finally:
+        os.umask(before)
+    for name in ("one", "other"):
+        assert (tmp_path / name / "bentofs").stat().st_mode & 0o777 == 0o700
 
 
 def test_a_store_that_is_a_mount_of_its_own_is_refused_with_advice(store: Path) -> None:

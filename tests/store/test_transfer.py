@@ -147,6 +147,33 @@ def test_a_folder_gets_a_file_named_after_the_tag(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("model")
+@pytest.mark.parametrize(("version", "shown"), [("v1", "demo:v1"), (None, "demo")])
+def test_a_tag_of_bentomls(tmp_path: Path, version: str | None, shown: str) -> None:
+    class BentoTag:
+        """As `bentoml.Tag`, whose `path` is a method, and whose version may be missing."""
+
+        name = "demo"
+
+        def __init__(self) -> None:
+            self.version = version
+
+        def __str__(self) -> str:
+            return shown
+
+        def path(self) -> str:
+            return f"{self.name}/{self.version}"
+
+    assert export_model(BentoTag(), "out.zip") == str(tmp_path / "out.zip")  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("model")
+def test_a_name_may_take_all_that_a_disk_allows(tmp_path: Path) -> None:
+    name = "模" * 83 + ".zip"  # 253 bytes of 255
+    assert export_model("demo:v1", name) == str(tmp_path / name)
+    assert os.path.isfile(name)
+
+
+@pytest.mark.usefixtures("model")
 def test_formats_by_name() -> None:
     export_model("demo:v1", "a.tar", "zip")
     assert zipfile.is_zipfile("a.tar")
