@@ -32,6 +32,11 @@ class StoreUnreadableError(StoreError):
     """The store, or a file in it, could not be read: permissions, an I/O error, a store that is not there."""
 
 
+class StoreDeniedError(StoreUnreadableError):
+    """The store, or a file in it, may not be read: permissions, credentials. That is so for good, where other reasons
+    say nothing of what is there."""
+
+
 class DamagedArchiveError(StoreError):
     """An archive that is cut short, or whose bytes do not agree with its own checksums and structure."""
 
@@ -82,7 +87,7 @@ class RemoteError(StoreUnreadableError):
     """A server, of a store or of a transfer, could not be reached, broke off, or answered an error, after all tries."""
 
 
-class RemoteDeniedError(RemoteError):
+class RemoteDeniedError(RemoteError, StoreDeniedError):
     """A server does not take the credentials, or does not allow what was asked."""
 
 
@@ -92,3 +97,9 @@ class RemoteNotFoundError(RemoteError, NotFoundError):
 
 class TargetExistsError(StoreError):
     """An export would have to mix with what stands at its target."""
+
+
+def is_failure(error: StoreError) -> bool:
+    """Whether it says nothing of what is there, only that this cannot be told now: an I/O error, a server that is
+    away."""
+    return isinstance(error, StoreUnreadableError) and not isinstance(error, StoreDeniedError)

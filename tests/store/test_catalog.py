@@ -1,5 +1,6 @@
 """Which models there are, and which is the latest, as BentoML answers."""
 
+import errno
 import os
 import threading
 import time
@@ -259,6 +260,46 @@ def test_a_huge_model_is_not_looked_at_all_the_time(store: Path, clock: Clock, m
     make_model(store, "huge:v1", {"a": b"other", "b": b"2", "c": b"3"})
     clock.advance(0.4)
     assert catalogue.model(tag).size == before.size + 4
+
+
+class _FailingStorage(LocalStorage):
+    """A disk or network on which folders below `below` cannot be opened for now."""
+
+    below: str | None = None
+    reason = errno.EIO
+
+    def _open_folder(self, path: str) -> int:
+        if self.below is not None and path.startswith(self.below):
+            raise OSError(self.reason, os.strerror(self.reason))
+        return super()._open_folder(path)
+
+
+@pytest.mark.parametrize("below", ["iris/v2", "iris"])
+def test_nothing_is_missing_from_a_listing_while_the_store_fails(store: Path, clock: Clock, below: str) -> None:
+    for tag in ("iris:v1", "iris:v2", "rose:v1"):
+        make_model(store, tag)
+    storage = _FailingStorage(str(store))
+    catalogue = ModelStore(storage)
+    storage.below = below
+    for _ in range(2):
+        assert catalogue.names() == ["iris", "rose"]
+        if below == "iris/v2":
+            assert catalogue.versions("iris") == ["v1", "v2"]
+            assert catalogue.version_count("iris") == 2
+        with pytest.raises(StoreUnreadableError):
+            catalogue.model(Tag("iris", "v2"))
+        clock.advance(2)
+    storage.below = None
+    assert catalogue.model(Tag("iris", "v2"))
+
+
+def test_what_may_not_be_read_is_left_out(store: Path, expect_log: Callable[..., None]) -> None:
+    for tag in ("iris:v1", "iris:v2"):
+        make_model(store, tag)
+    storage = _FailingStorage(str(store))
+    storage.below, storage.reason = "iris/v2", errno.EACCES
+    expect_log("iris/v2/model.yaml cannot be read: Permission denied; iris:v2 is left out")
+    assert ModelStore(storage).versions("iris") == ["v1"]
 
 
 class _CoarseStorage(LocalStorage):
