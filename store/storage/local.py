@@ -138,7 +138,9 @@ class LocalStorage:
 
     def _error(self, path: str, error: OSError) -> StoreError:
         if error.errno in _GONE and path:
-            return NotFoundError(f"{self._show(path)} is not there")
+            if os.path.isdir(self._root):
+                return NotFoundError(f"{self._show(path)} is not there")
+            path = ""  # nothing is missing from a store that is not there itself
         reason = os.strerror(error.errno or errno.EIO)
         kind = StoreDeniedError if isinstance(error, PermissionError) else StoreUnreadableError
         return kind(f"{self._show(path)} cannot be read: {reason}")
