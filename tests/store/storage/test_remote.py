@@ -186,7 +186,19 @@ def test_a_manifest_speaks_of_the_bytes_it_was_made_for(bucket: Bucket, tmp_path
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"[]", b'{"format": 2}', b'{"format": 1, "files": {"w": 1}, "folders": []}', b"[" * 100_000, b"\xff"],
+    [
+        b"",
+        b"[]",
+        b'{"format": 2}',
+        b'{"format": 1, "files": {"w": 1}, "folders": []}',
+        b"[" * 100_000,
+        b"\xff",
+        *(
+            b'{"format": 1, "files": {}, "folders": ["good", "%s"]}' % path
+            for path in (b"../out", b"a/..", b"/etc", b"a//b", b"a/", b".", b"", b"a\\u0000", b"half \\ud800")
+        ),
+        b'{"format": 1, "files": {}, "folders": [1]}',
+    ],
 )
 def test_a_manifest_that_is_none(bucket: Bucket, content: bytes) -> None:
     bucket.put("m/v1/model.yaml", b"y")
