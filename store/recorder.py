@@ -20,6 +20,7 @@ from store.digests import Digests
 from store.errors import SourceChangedError, StoreUnreadableError
 from store.model import Model
 from store.storage.base import Entry, Storage
+from store.storage.pinned import OpenFiles, PinnedFile
 from store.tag import Tag
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,8 @@ class Recorder:
     def __init__(self, storage: Storage, digests: Digests) -> None:
         self._storage = storage
         self._digests = digests
+        # None stays open while the mount is busy: the model may be deleted meanwhile, to make room.
+        self._open_files = OpenFiles()
         # A larger model is not in the page cache any more when it has been read.
         self._size_limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
         self._lock = threading.Lock()
@@ -128,7 +131,8 @@ class Recorder:
         """Of one file; None when it is time to end."""
         if entry.identity is None:
             raise ValueError(f"{entry.path} is a folder")
-        file = self._storage.open_file(entry.source, entry.identity)
+        file = PinnedFile(self._storage, self._open_files, entry.source, entry.identity)
+        file.open()
         digest = hashlib.sha256()
         buffer = memoryview(bytearray(min(_STEP, entry.size)))
         for offset in range(0, entry.size, _STEP):
