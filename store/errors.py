@@ -33,8 +33,8 @@ class StoreUnreadableError(StoreError):
 
 
 class StoreDeniedError(StoreUnreadableError):
-    """The store, or a file in it, may not be read: permissions, credentials. That is so for good, where other reasons
-    say nothing of what is there."""
+    """A folder or file of this machine may not be read: that is so for good, where other reasons say nothing of what is
+    there. Credentials for a server may just have expired."""
 
 
 class DamagedArchiveError(StoreError):
@@ -87,7 +87,7 @@ class RemoteError(StoreUnreadableError):
     """A server, of a store or of a transfer, could not be reached, broke off, or answered an error, after all tries."""
 
 
-class RemoteDeniedError(RemoteError, StoreDeniedError):
+class RemoteDeniedError(RemoteError):
     """A server does not take the credentials, or does not allow what was asked."""
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from store.catalog import ModelStore
-from store.errors import BadTagError, NotFoundError, StoreError, StoreUnreadableError
+from store.errors import BadTagError, NotFoundError, RemoteDeniedError, RemoteError, StoreError, StoreUnreadableError
 from store.storage.base import Entry, Identity, Kind, Status
 from store.storage.local import LocalFolder, LocalStorage
 from store.tag import Tag
@@ -266,21 +266,24 @@ class _FailingStorage(LocalStorage):
     """A disk or network on which folders below `below` cannot be opened for now."""
 
     below: str | None = None
-    reason = errno.EIO
+    error: Exception = OSError(errno.EIO, "Input/output error")
 
     def _open_folder(self, path: str) -> int:
         if self.below is not None and path.startswith(self.below):
-            raise OSError(self.reason, os.strerror(self.reason))
+            raise self.error
         return super()._open_folder(path)
 
 
 @pytest.mark.parametrize("below", ["iris/v2", "iris"])
-def test_nothing_is_missing_from_a_listing_while_the_store_fails(store: Path, clock: Clock, below: str) -> None:
+@pytest.mark.parametrize("error", [_FailingStorage.error, RemoteError("no answer"), RemoteDeniedError("expired")])
+def test_nothing_is_missing_from_a_listing_while_the_store_fails(
+    store: Path, clock: Clock, below: str, error: Exception
+) -> None:
     for tag in ("iris:v1", "iris:v2", "rose:v1"):
         make_model(store, tag)
     storage = _FailingStorage(str(store))
     catalogue = ModelStore(storage)
-    storage.below = below
+    storage.below, storage.error = below, error
     for _ in range(2):
         assert catalogue.names() == ["iris", "rose"]
         if below == "iris/v2":
@@ -297,7 +300,7 @@ def test_what_may_not_be_read_is_left_out(store: Path, expect_log: Callable[...,
     for tag in ("iris:v1", "iris:v2"):
         make_model(store, tag)
     storage = _FailingStorage(str(store))
-    storage.below, storage.reason = "iris/v2", errno.EACCES
+    storage.below, storage.error = "iris/v2", PermissionError(errno.EACCES, "Permission denied")
     expect_log("iris/v2/model.yaml cannot be read: Permission denied; iris:v2 is left out")
     assert ModelStore(storage).versions("iris") == ["v1"]
 
