@@ -1,15 +1,17 @@
-"""Detacher: the thread that unlinks paths of the daemon's own mount, so that the kernel forgets what stood there.
+"""Detacher: threads that unlink paths of the daemon's own mount, so that the kernel forgets what stood there.
 
-One thread, so that the file system can tell these unlinks from a user's: by the thread's number, which the kernel sends
-along. A callback may wait for it only briefly: the kernel might hold a lock for that callback which the unlink needs.
+They do nothing else, so that the file system can tell these unlinks from a user's: by the thread's number, which the
+kernel sends along. A callback may wait for one only briefly: the kernel might hold a lock for that callback which the
+unlink needs. That is the lock of a folder, and a slow lookup holds it, too: so each folder has a thread of its own, for
+as long as there is something to be unlinked in it.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import queue
 import threading
+from collections import deque
 from collections.abc import Callable
 
 log = logging.getLogger(__name__)
@@ -37,9 +39,9 @@ class Detacher:
         self._device: int | None = None
         self._tried_late: Callable[[str, bool], None] = lambda _path, _detached: None
         self._lock = threading.Lock()
-        self._wanted: queue.SimpleQueue[_Wanted | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="detacher", daemon=True)
-        self._thread.start()
+        self._wanted: dict[str, deque[_Wanted]] = {}  # by their folder, each of which a thread is at
+        self._threads: set[int] = set()  # as the kernel numbers them
+        self._stopped = False
 
     def begin(self, tried_late: Callable[[str, bool], None]) -> None:
         """Detach from now on, since the mount answers. `tried_late` is told how it went with paths for which nobody
@@ -49,12 +51,12 @@ class Detacher:
 
     def is_caller(self, thread_id: int) -> bool:
         """Whether a request came from this thread; `thread_id` as the kernel numbers threads."""
-        return thread_id == self._thread.native_id
+        return thread_id in self._threads
 
     def detach(self, path: str) -> bool | None:
         """Unlink an absolute path of the mount. Whether that could be done; None if it has not been tried yet."""
         wanted = _Wanted(path)
-        self._wanted.put(wanted)
+        self._begin(wanted)
         wanted.done.wait(_PATIENCE)
         with self._lock:
             wanted.abandoned = not wanted.done.is_set()
@@ -64,14 +66,26 @@ class Detacher:
         """The same, without waiting; `tried_late` is told."""
         wanted = _Wanted(path)
         wanted.abandoned = True
-        self._wanted.put(wanted)
+        self._begin(wanted)
 
     def stop(self) -> None:
-        """End the thread, without waiting: it may be waiting for this mount."""
-        self._wanted.put(None)
+        """End the threads, without waiting: they may be waiting for this mount."""
+        self._stopped = True
 
-    def _run(self) -> None:
-        while (wanted := self._wanted.get()) is not None:
+    def _begin(self, wanted: _Wanted) -> None:
+        folder = wanted.path.rpartition("/")[0]
+        with self._lock:
+            others = self._wanted.get(folder)
+            if others is not None:
+                others.append(wanted)
+                return
+            self._wanted[folder] = deque([wanted])
+        threading.Thread(target=self._run, args=(folder,), name="detacher", daemon=True).start()
+
+    def _run(self, folder: str) -> None:
+        number = threading.get_native_id()
+        self._threads.add(number)
+        while (wanted := self._next(folder)) is not None:
             detached = self._unlink(wanted.path)
             with self._lock:
                 wanted.detached = detached
@@ -79,6 +93,15 @@ class Detacher:
                 late = wanted.abandoned
             if late:
                 self._tried_late(wanted.path, detached)
+        self._threads.discard(number)
+
+    def _next(self, folder: str) -> _Wanted | None:
+        with self._lock:
+            waiting = self._wanted[folder]
+            if waiting and not self._stopped:
+                return waiting.popleft()
+            del self._wanted[folder]
+            return None
 
     def _unlink(self, path: str) -> bool:
         """Unlink what stands at a path, if that is in our mount: it may have been taken out of the tree, or lie under

@@ -16,7 +16,7 @@ from typing import NamedTuple, NoReturn
 from mount.detacher import Detacher
 from mount.dropbox import DropBox
 from mount.generations import Generations
-from mount.nodes import Attributes, File, Folder, Item, Link
+from mount.nodes import Attributes, File, Folder, Item, Link, inode_of
 from mount.tree import INCOMING, Tree
 from store.errors import NotFoundError
 from store.storage.base import Usage
@@ -43,7 +43,8 @@ class Operations:
         self._detacher = detacher
         self._dropbox = dropbox
         self.generations = Generations(detacher)
-        self._folders: dict[int, Folder | str] = {}  # what was opened: a path, in incoming/
+        # What was opened: its path, and what it is: a path below it, in incoming/.
+        self._folders: dict[int, tuple[str, Folder | str]] = {}
         self._numbers = itertools.count(1)
 
     @property
@@ -91,15 +92,18 @@ class Operations:
                 raise OSError(errno.ENOTDIR, "not a folder")
             opened = node
         number = next(self._numbers)
-        self._folders[number] = opened
+        self._folders[number] = path, opened
         return number
 
     def readdir(self, handle: int) -> list[Item]:
-        opened = self._folders[handle]
-        return self._box().items(opened) if isinstance(opened, str) else opened.items()
+        """`.` and `..` included."""
+        path, opened = self._folders[handle]
+        items = self._box().items(opened) if isinstance(opened, str) else opened.items()
+        parent = path.rpartition("/")[0] or "/"
+        return [Item(".", stat.S_IFDIR, self._inode_of(path)), Item("..", stat.S_IFDIR, self._inode_of(parent)), *items]
 
     def fsyncdir(self, handle: int, user: int) -> None:
-        opened = self._folders[handle]
+        _, opened = self._folders[handle]
         if isinstance(opened, str):
             self._box().folders.sync(opened, user)
 
@@ -218,6 +222,10 @@ class Operations:
     def refuse(self) -> NoReturn:
         """Everything that would change something outside of `incoming/`."""
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    def _inode_of(self, folder: str) -> int:
+        below = self._below(folder)
+        return self._box().attributes(below).inode if below is not None else inode_of(folder)
 
     def _below(self, path: str) -> str | None:
         """The path below `incoming/`, if it is there and if there is one."""

@@ -141,9 +141,6 @@ class Session:
     def _readdir(self, _path: int, buffer: int, fill: Callable[..., int], _offset: int, info: int) -> int:
         look = binding.Stat()
         at = ctypes.addressof(look)
-        look.st_mode = 0o040000
-        fill(buffer, b".", at, 0)
-        fill(buffer, b"..", at, 0)
         for name, mode, inode in self._operations.readdir(binding.number_in(info)):
             look.st_mode = mode
             look.st_ino = inode

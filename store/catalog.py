@@ -1,6 +1,7 @@
 """ModelStore: which models a store holds, as BentoML lays them out: `<name>/<version>/`, `<name>/latest`.
 
-Only finished, well-formed models are shown. What is left out is named in the log, once for each reason.
+Only finished, well-formed models are shown. What is left out is named in the log, once for each reason. While the store
+fails, nothing is left out of a listing for it: a tool that mirrors a mount would take it for deleted.
 
 Threading: every method may be called from any thread. Looks at the storage are made without a lock, so a slow one stops
 nobody else; two threads may make the same look, and the first one's finding is kept.
@@ -18,7 +19,7 @@ from contextlib import suppress
 
 from cachetools import LRUCache
 
-from store.errors import BadTagError, NotFoundError, SourceChangedError, StoreError
+from store.errors import BadTagError, NotFoundError, SourceChangedError, StoreError, is_failure
 from store.model import MAX_MODEL_YAML, MODEL_YAML, Model, ModelInfo, in_archive_order
 from store.storage.base import Entry, Identity, Kind, Storage
 from store.storage.manifest import is_ours
@@ -70,7 +71,10 @@ class ModelStore:
             except NotFoundError:
                 continue
             except StoreError as error:
-                self._warn(name, f"{error}; {name} is left out")
+                if is_failure(error):
+                    shown.append(name)
+                else:
+                    self._warn(name, f"{error}; {name} is left out")
         # Who lists a large store asks for each name next (`ls -l`): not all must be looked at a second time.
         self._names_believed = _bearable_age(time.monotonic() - begun)
         return shown
@@ -90,8 +94,9 @@ class ModelStore:
         for version in sorted(self._name(name).finished):
             try:
                 self.model(Tag(name, version))
-            except StoreError:  # named in the log by model()
-                continue
+            except StoreError as error:  # named in the log by model()
+                if not is_failure(error):
+                    continue
             shown.append(version)
         return shown
 
@@ -159,8 +164,9 @@ class ModelStore:
         except SourceChangedError as error:
             raise NotFoundError(str(error)) from None
         except StoreError as error:
-            version.looked_into, version.error = now, error
-            self._warn(tag.path, f"{error}; {tag} is left out")
+            if not is_failure(error):
+                version.looked_into, version.error = now, error
+                self._warn(tag.path, f"{error}; {tag} is left out")
             raise
         version.looked_into, version.error = now, None
         return model
@@ -209,8 +215,12 @@ class ModelStore:
         found = []
         try:
             for version in self.versions(name):
-                with suppress(StoreError):  # deleted just now, or named in the log by model()
-                    found.append(self.model(Tag(name, version)))
+                tag = Tag(name, version)
+                try:
+                    found.append(self.model(tag))
+                except StoreError as error:  # deleted just now, or named in the log by model()
+                    if is_failure(error):
+                        self._warn(tag.path, f"{error}; {tag} is left out")
         except StoreError as error:
             self._warn(name, f"{error}; {name} is left out")
         return found

@@ -34,6 +34,11 @@ class StoreUnreadableError(StoreError):
     """The store, or a file in it, could not be read: permissions, an I/O error, a store that is not there."""
 
 
+class StoreDeniedError(StoreUnreadableError):
+    """A folder or file of this machine may not be read: that is so for good, where other reasons say nothing of what is
+    there. Credentials for a server may just have expired."""
+
+
 class DamagedArchiveError(StoreError):
     """An archive that is cut short, or whose bytes do not agree with its own checksums and structure."""
 
@@ -94,3 +99,9 @@ class RemoteNotFoundError(RemoteError, NotFoundError):
 
 class TargetExistsError(StoreError):
     """An export would have to mix with what stands at its target."""
+
+
+def is_failure(error: StoreError) -> bool:
+    """Whether it says nothing of what is there, only that this cannot be told now: an I/O error, a server that is
+    away."""
+    return isinstance(error, StoreUnreadableError) and not isinstance(error, StoreDeniedError)

@@ -87,7 +87,10 @@ def _mapping(subject: str, content: bytes) -> dict[object, object]:
 
 def _text(value: object) -> str:
     """A scalar as text; anything else is none, and is not looked into."""
-    return str(value) if isinstance(value, _SCALARS) else ""
+    try:
+        return str(value) if isinstance(value, _SCALARS) else ""
+    except ValueError:  # an integer of thousands of digits, written in hexadecimal
+        return ""
 
 
 def _creation_time(tag: Tag, value: object) -> datetime.datetime:

@@ -20,6 +20,7 @@ from store.digests import Digests
 from store.errors import SourceChangedError, StoreUnreadableError
 from store.model import Model
 from store.storage.base import Entry, Storage
+from store.storage.pinned import OpenFiles, PinnedFile
 from store.tag import Tag
 
 log = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ _LOOK_SECONDS = 2.0  # between two looks at whether a model is measured by now
 _QUIET_SECONDS = 0.5  # how long nothing must have been asked before it begins, or goes on
 _SAMPLE_SECONDS = 0.02
 _WAIT_SECONDS = 3600.0  # how long after it was opened a model may become measured
-_MODELS_KEPT = 1000
+_ENTRIES_KEPT = 100_000  # files and folders, over all models that may become measured; about 700 bytes each
 
 
 class Recorder:
@@ -38,10 +39,13 @@ class Recorder:
     def __init__(self, storage: Storage, digests: Digests) -> None:
         self._storage = storage
         self._digests = digests
+        # None stays open while the mount is busy: the model may be deleted meanwhile, to make room.
+        self._open_files = OpenFiles()
         # A larger model is not in the page cache any more when it has been read.
         self._size_limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
         self._lock = threading.Lock()
-        self._opened: dict[Tag, tuple[float, Model]] = {}  # when; those that may become measured
+        self._opened: dict[Tag, tuple[float, Model]] = {}  # when; those that may become measured, the last one last
+        self._entries = 0  # in all of them
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._is_measured: Callable[[Model], bool] = lambda _model: False
@@ -58,8 +62,11 @@ class Recorder:
         """A model is being read, and may be measured by that."""
         if model.size <= self._size_limit:
             with self._lock:
-                if len(self._opened) < _MODELS_KEPT:
-                    self._opened[model.tag] = (time.monotonic(), model)
+                self._forget(model.tag)
+                self._opened[model.tag] = (time.monotonic(), model)
+                self._entries += len(model.entries)
+                while self._entries > _ENTRIES_KEPT and len(self._opened) > 1:
+                    self._forget(next(iter(self._opened)))
             self._wake.set()
 
     def stop(self) -> None:
@@ -95,7 +102,12 @@ class Recorder:
             if done or time.monotonic() - since > _WAIT_SECONDS:
                 with self._lock:
                     if self._opened.get(tag) == (since, model):
-                        del self._opened[tag]
+                        self._forget(tag)
+
+    def _forget(self, tag: Tag) -> None:
+        known = self._opened.pop(tag, None)
+        if known is not None:
+            self._entries -= len(known[1].entries)
 
     def _record(self, model: Model) -> None:
         key = (self._storage.location, model.tag, model.info.creation_time)
@@ -119,7 +131,8 @@ class Recorder:
         """Of one file; None when it is time to end."""
         if entry.identity is None:
             raise ValueError(f"{entry.path} is a folder")
-        file = self._storage.open_file(entry.source, entry.identity)
+        file = PinnedFile(self._storage, self._open_files, entry.source, entry.identity)
+        file.open()
         digest = hashlib.sha256()
         buffer = memoryview(bytearray(min(_STEP, entry.size)))
         for offset in range(0, entry.size, _STEP):

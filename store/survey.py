@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from store.completeness import QUIET_NS, State, judge
-from store.errors import NotFoundError, StoreError
+from store.errors import NotFoundError, StoreError, is_failure
 from store.model import MODEL_YAML, ModelInfo
 from store.storage.base import Identity, Kind, OpenFolder, Status, Storage
 from store.storage.manifest import is_ours
@@ -158,6 +158,8 @@ class Surveyor:
             return None
         for look in (folder, model_yaml):
             if isinstance(look, StoreError):
+                if before is not None and is_failure(look):
+                    return before
                 self._warn(tag.path, f"{look}; {tag} is left out")
                 return None
         if not isinstance(folder, Status) or not isinstance(model_yaml, Status):

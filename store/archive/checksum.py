@@ -165,8 +165,10 @@ def crc32_of(piece: Piece, start: int, length: int, crc: int = 0) -> int:
         parts = [(start + at, min(stripe, window - at)) for at in range(0, window, stripe)]
         others = [_pool().submit(_crc32_of_part, piece, at, size, 0) for at, size in parts[1:]]
         crc = _crc32_of_part(piece, *parts[0], crc)
-        for (_, size), other in zip(parts[1:], others, strict=True):
-            crc = crc32_combine(crc, other.result(), size)
+        for (at, size), other in zip(parts[1:], others, strict=True):
+            # One that is not begun may wait for helpers that are stuck in another file, on a dead disk.
+            part = _crc32_of_part(piece, at, size, 0) if other.cancel() else other.result()
+            crc = crc32_combine(crc, part, size)
         start += window
         length -= window
     return crc

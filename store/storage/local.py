@@ -13,7 +13,14 @@ import stat
 import weakref
 from collections.abc import Callable, Sequence
 
-from store.errors import BadModelError, NotFoundError, SourceChangedError, StoreError, StoreUnreadableError
+from store.errors import (
+    BadModelError,
+    NotFoundError,
+    SourceChangedError,
+    StoreDeniedError,
+    StoreError,
+    StoreUnreadableError,
+)
 from store.storage.base import Entry, Identity, Kind, Status, Usage
 from store.storage.walk import FOLDER, Walk
 from store.text import printable
@@ -131,9 +138,12 @@ class LocalStorage:
 
     def _error(self, path: str, error: OSError) -> StoreError:
         if error.errno in _GONE and path:
-            return NotFoundError(f"{self._show(path)} is not there")
+            if os.path.isdir(self._root):
+                return NotFoundError(f"{self._show(path)} is not there")
+            path = ""  # nothing is missing from a store that is not there itself
         reason = os.strerror(error.errno or errno.EIO)
-        return StoreUnreadableError(f"{self._show(path)} cannot be read: {reason}")
+        kind = StoreDeniedError if isinstance(error, PermissionError) else StoreUnreadableError
+        return kind(f"{self._show(path)} cannot be read: {reason}")
 
     def _show(self, path: str) -> str:
         return printable(os.path.join(self._root, path))

@@ -12,6 +12,7 @@ for the object with that ETag only; of others it says nothing, so that a manifes
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -61,7 +62,7 @@ class Manifest:
             if told["format"] != _FORMAT:
                 raise BadModelError(f"it is of format {told['format']}, which this version of bentofs does not know")
             files = {str(path): _note(note) for path, note in told["files"].items()}
-            return cls(files, [str(path) for path in told["folders"]])
+            return cls(files, [_folder(path) for path in told["folders"]])
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise BadModelError(f"it is no manifest: {type(error).__name__}") from None
 
@@ -79,6 +80,14 @@ def claim_key(name: str, version: str) -> str:
 def is_ours(name: str) -> bool:
     """Whether a name in the folder of a model's name, or in the store, is one that bentofs gives its own objects."""
     return name.startswith(".") and name.endswith((_SUFFIX, _CLAIM_SUFFIX, PROBE_SUFFIX))
+
+
+def _folder(path: str) -> str:
+    """Raises ValueError, TypeError: it is no path of a folder below a model's. A manifest may be anybody's."""
+    if "\0" in path or any(name in ("", ".", "..") for name in path.split("/")):
+        raise ValueError("no path")
+    os.fsencode(path)  # raises for half of a character
+    return path
 
 
 def _note(told: dict[str, Any]) -> FileNote:

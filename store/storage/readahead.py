@@ -98,7 +98,9 @@ class ReadAhead:
         self._largest_window = limit // 2
         self._largest_extent = max(_SMALLEST, min(_LARGEST, limit // 16))
         self._lock = threading.Lock()
-        self._objects: dict[tuple[str, str], _CachedObject] = {}
+        # By all that a listing tells of an object: one that was written again with the same bytes has the same ETag,
+        # and is asked for in another way.
+        self._objects: dict[ObjectInfo, _CachedObject] = {}
         self._order: OrderedDict[_Extent, None] = OrderedDict()  # the first one goes first
         self._size = 0  # bytes, those on their way included
         self._streams: OrderedDict[_Stream, None] = OrderedDict()
@@ -126,8 +128,7 @@ class ReadAhead:
 
     def _cover(self, pin: Pin, start: int, end: int) -> tuple[list[_Extent], list[_Extent]]:
         """The extents that hold [start, end), in order, and those of them that are new and to be fetched."""
-        wanted = pin.object
-        cached = self._objects.setdefault((wanted.key, wanted.etag), _CachedObject(pin))
+        cached = self._objects.setdefault(pin.object, _CachedObject(pin))
         covering: list[_Extent] = []
         missing: list[_Extent] = []
         while start < end:
@@ -164,8 +165,8 @@ class ReadAhead:
             extent.owner.remove(extent)
             if not extent.owner.extents:
                 info = extent.owner.pin.object
-                if self._objects.get((info.key, info.etag)) is extent.owner:
-                    del self._objects[info.key, info.etag]
+                if self._objects.get(info) is extent.owner:
+                    del self._objects[info]
 
     def _fill(self, extent: _Extent) -> None:
         try:
@@ -187,7 +188,7 @@ class ReadAhead:
                 self._streams.popitem(last=False)
             return
         self._streams.move_to_end(stream)
-        if stream.pin.object.key != pin.object.key:
+        if stream.pin.object != pin.object:
             advanced = end
             stream.pin, stream.position = pin, end
         else:
@@ -203,7 +204,7 @@ class ReadAhead:
         wanted = pin.object
         for stream in reversed(self._streams):
             there = stream.pin.object
-            if there.key == wanted.key and there.etag == wanted.etag:
+            if there == wanted:
                 if stream.position - _SLACK <= start <= stream.position + _SLACK:
                     return stream
             elif start <= _SLACK and stream.position >= there.size - _SLACK and _follows(stream.pin, pin):

@@ -108,6 +108,33 @@ def test_a_server_that_stays_in_trouble(trouble: str, bucket: Bucket, proxy: Pro
         wait_until(lambda: _reads(path), 20, "it comes back by itself")
 
 
+def test_no_model_is_missing_from_a_listing_because_the_server_is_in_trouble(
+    bucket: Bucket, proxy: Proxy, store: Path, mounted: Mount
+) -> None:
+    """It would be taken for deleted, as by `rsync --delete`."""
+    make_model(store, "m:v2", {"w": b"2"})
+    make_model(store, "n:v1", {"w": b"3"})
+    bucket.upload(store)
+    options = [*OPTIONS, "--ttl", "60"]
+    mount = mounted(bucket.url, environment=bucket.environment(proxy.endpoint), options=options)
+    mount.expect_log("cannot be reached")
+    for name in ("m", "n"):
+        (mount.path / "models" / name).stat()  # lists, and looks into no model
+    proxy.trouble = "503"
+    proxy.reset()
+    for folder in ("models/m", "by-format/folder/m"):
+        try:
+            assert {"v1", "v2"} <= set(os.listdir(mount.path / folder))
+        except OSError as error:
+            _must_be_eio(error)
+    assert sorted(os.listdir(mount.path / "by-format/tar/m")) == ["m-v1.tar", "m-v2.tar"]
+    assert sorted(os.listdir(mount.path / "models")) == ["m", "n"]
+    with pytest.raises(OSError, match="Input/output"):
+        (mount.path / "models/m/v2").stat()
+    proxy.trouble = None
+    wait_until(lambda: _reads(file_of(mount)), 20, "it comes back by itself")
+
+
 def _reads(path: Path) -> bool:
     try:
         return path.read_bytes() == CONTENT

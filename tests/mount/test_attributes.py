@@ -97,6 +97,17 @@ def test_every_node(mount: Mounted) -> None:
     assert mount.path.lstat().st_ino == 1
 
 
+def test_a_folder_lists_itself_and_the_one_above(mount: Mounted) -> None:
+    """Under their numbers: the C library hides what has none."""
+    (mount.path / "incoming/some/sub").mkdir(parents=True)
+    for path in ("models", "models/iris/v2/files/nested/deep", "by-format/zip", "incoming", "incoming/some/sub"):
+        folder = mount.path / path
+        listed = [line.split() for line in run("ls", "-1fi", folder).stdout.splitlines()]
+        numbers = {name: int(number) for number, name in listed}
+        assert numbers["."] == folder.stat().st_ino, path
+        assert numbers[".."] == folder.parent.stat().st_ino, path
+
+
 def test_times(mount: Mounted, store: Path) -> None:
     version = mount.path / "models/iris/v2"
     for suffix in ARCHIVES:

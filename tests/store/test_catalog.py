@@ -1,5 +1,6 @@
 """Which models there are, and which is the latest, as BentoML answers."""
 
+import errno
 import os
 import threading
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from store.catalog import ModelStore
-from store.errors import BadTagError, NotFoundError, StoreError, StoreUnreadableError
+from store.errors import BadTagError, NotFoundError, RemoteDeniedError, RemoteError, StoreError, StoreUnreadableError
 from store.storage.base import Entry, Identity, Kind, Status
 from store.storage.local import LocalFolder, LocalStorage
 from store.tag import Tag
@@ -259,6 +260,49 @@ def test_a_huge_model_is_not_looked_at_all_the_time(store: Path, clock: Clock, m
     make_model(store, "huge:v1", {"a": b"other", "b": b"2", "c": b"3"})
     clock.advance(0.4)
     assert catalogue.model(tag).size == before.size + 4
+
+
+class _FailingStorage(LocalStorage):
+    """A disk or network on which folders below `below` cannot be opened for now."""
+
+    below: str | None = None
+    error: Exception = OSError(errno.EIO, "Input/output error")
+
+    def _open_folder(self, path: str) -> int:
+        if self.below is not None and path.startswith(self.below):
+            raise self.error
+        return super()._open_folder(path)
+
+
+@pytest.mark.parametrize("below", ["iris/v2", "iris"])
+@pytest.mark.parametrize("error", [_FailingStorage.error, RemoteError("no answer"), RemoteDeniedError("expired")])
+def test_nothing_is_missing_from_a_listing_while_the_store_fails(
+    store: Path, clock: Clock, below: str, error: Exception
+) -> None:
+    for tag in ("iris:v1", "iris:v2", "rose:v1"):
+        make_model(store, tag)
+    storage = _FailingStorage(str(store))
+    catalogue = ModelStore(storage)
+    storage.below, storage.error = below, error
+    for _ in range(2):
+        assert catalogue.names() == ["iris", "rose"]
+        if below == "iris/v2":
+            assert catalogue.versions("iris") == ["v1", "v2"]
+            assert catalogue.version_count("iris") == 2
+        with pytest.raises(StoreUnreadableError):
+            catalogue.model(Tag("iris", "v2"))
+        clock.advance(2)
+    storage.below = None
+    assert catalogue.model(Tag("iris", "v2"))
+
+
+def test_what_may_not_be_read_is_left_out(store: Path, expect_log: Callable[..., None]) -> None:
+    for tag in ("iris:v1", "iris:v2"):
+        make_model(store, tag)
+    storage = _FailingStorage(str(store))
+    storage.below, storage.error = "iris/v2", PermissionError(errno.EACCES, "Permission denied")
+    expect_log("iris/v2/model.yaml cannot be read: Permission denied; iris:v2 is left out")
+    assert ModelStore(storage).versions("iris") == ["v1"]
 
 
 class _CoarseStorage(LocalStorage):

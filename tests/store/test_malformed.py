@@ -60,6 +60,7 @@ _TIME = b"creation_time: '2026-01-02T03:04:05+00:00'\n"
         _HEAD + b"creation_time: 2026-01-02\n",
         _HEAD + b"creation_time: soon\n",
         _HEAD + _TIME + b"labels: [1]\n",
+        b"name: 0x" + b"f" * 3700 + b"\nversion: bad\n" + _TIME,
         _HEAD + _TIME + b"metadata: !!python/object/apply:os.system ['touch pwned']\n",
         _HEAD + _TIME + b"metadata: !!bool perhaps\n",
         _HEAD + _TIME + b"metadata: !!timestamp perhaps\n",

@@ -135,6 +135,28 @@ def test_what_another_thread_cannot_read_is_raised() -> None:
         crc32_of(Damaged(bytes(2_000_000)), 0, 2_000_000)
 
 
+def test_a_file_on_a_dead_disk_keeps_no_other_from_being_summed() -> None:
+    gate = threading.Event()
+
+    class Stuck(Memory):
+        def read_into(self, views: Sequence[memoryview], offset: int) -> None:
+            gate.wait(30)
+            super().read_into(views, offset)
+
+    length = 20 << 20
+    stuck = threading.Thread(target=crc32_of, args=(Stuck(bytes(length)), 0, length))
+    stuck.start()
+    done: list[int] = []
+    other = threading.Thread(target=lambda: done.append(crc32_of(Memory(b"x" * length), 0, length)))
+    other.start()
+    other.join(10)
+    in_time = list(done)
+    gate.set()
+    stuck.join(30)
+    other.join(30)
+    assert in_time == done == [zlib.crc32(b"x" * length)]
+
+
 def test_pieces_that_compute_such_sums_themselves() -> None:
     """More ranges within ranges than there are threads."""
 

@@ -104,6 +104,19 @@ class TestLooking:
             with pytest.raises(StoreUnreadableError, match="missing"):
                 look()
 
+    def test_nothing_is_missing_from_a_store_that_is_not_there(self, store: Path, model: Path) -> None:
+        """Programs that mirror a mount take what is missing for deleted."""
+        storage = LocalStorage(str(store))
+        weights = next(entry for entry in storage.walk("iris/v1")[0] if entry.identity)
+        file = weights.source, weights.identity
+        store.rename(store.parent / "old")
+        assert not model.exists()
+        for look in (storage.list_folder, storage.status, storage.walk, lambda path: storage.read_small(path, 10)):
+            with pytest.raises(StoreUnreadableError, match="models/ cannot be read: No such file"):
+                look("iris/v1")
+        with pytest.raises(StoreUnreadableError):
+            storage.open_file(*file)
+
     def test_a_store_deleted_and_made_again_is_seen(self, store: Path, model: Path) -> None:
         storage = LocalStorage(str(store))
         assert [name for name, _ in storage.list_folder("")] == ["iris"]

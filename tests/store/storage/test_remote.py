@@ -152,6 +152,26 @@ def test_an_identity_is_the_same_in_every_process_and_changes_with_the_bytes(buc
     assert read(two, changed) == b"2", "what was found out is not believed any longer"
 
 
+def test_the_same_bytes_written_again(bucket: Bucket) -> None:
+    """Their ETag is the same, and yet it is another object: what is kept of the one must not stand for the other."""
+    content = random.Random(3).randbytes(300_000)
+    bucket.put("m/v1/w", content)
+    storage = opened(bucket, ttl=0.1)
+    (first,) = storage.walk("m/v1")[0]
+    assert first.identity is not None
+    part = bytearray(1000)
+    storage.open_file(first.source, first.identity).read_into([memoryview(part)], 0)
+    assert part == content[:1000]
+    time.sleep(1.1)  # that is how exactly servers tell times
+    bucket.put("m/v1/w", content)
+    (second,) = storage.walk("m/v1")[0]
+    assert second.identity != first.identity
+    assert read(storage, second) == content
+    with pytest.raises(SourceChangedError):
+        read(storage, first)
+    assert read(storage, second) == content
+
+
 def test_a_manifest_speaks_of_the_bytes_it_was_made_for(bucket: Bucket, tmp_path: Path) -> None:
     folder = make_model(tmp_path, "m:v1", {"run": b"#!", "w": b"1", "empty/": b""}, executable=["run"])
     bucket.upload(tmp_path)
@@ -166,7 +186,19 @@ def test_a_manifest_speaks_of_the_bytes_it_was_made_for(bucket: Bucket, tmp_path
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"[]", b'{"format": 2}', b'{"format": 1, "files": {"w": 1}, "folders": []}', b"[" * 100_000, b"\xff"],
+    [
+        b"",
+        b"[]",
+        b'{"format": 2}',
+        b'{"format": 1, "files": {"w": 1}, "folders": []}',
+        b"[" * 100_000,
+        b"\xff",
+        *(
+            b'{"format": 1, "files": {}, "folders": ["good", "%s"]}' % path
+            for path in (b"../out", b"a/..", b"/etc", b"a//b", b"a/", b".", b"", b"a\\u0000", b"half \\ud800")
+        ),
+        b'{"format": 1, "files": {}, "folders": [1]}',
+    ],
 )
 def test_a_manifest_that_is_none(bucket: Bucket, content: bytes) -> None:
     bucket.put("m/v1/model.yaml", b"y")
