@@ -11,6 +11,7 @@ import time
 from cachetools import LRUCache
 
 from store.errors import (
+    AlteredModelError,
     BadLocationError,
     BadModelError,
     BadTagError,
@@ -45,6 +46,7 @@ _ERRNOS: tuple[tuple[type[Exception], int], ...] = (
     (StoreUnreadableError, errno.EIO),
     (StoreUnwritableError, errno.EIO),
     (StagingError, errno.EIO),
+    (AlteredModelError, errno.EIO),
     (DamagedArchiveError, errno.EBADMSG),
     (ModelExistsError, errno.EEXIST),
     (TargetExistsError, errno.EEXIST),
@@ -64,6 +66,7 @@ _EXIT_STATUSES: tuple[tuple[type[BaseException], int], ...] = (
     (ModelExistsError, 4),
     (TargetExistsError, 4),
     (DamagedArchiveError, 5),
+    (AlteredModelError, 5),
     (BadModelError, 5),
     (TooBigError, 5),
     (NoSpaceError, 6),

@@ -27,7 +27,7 @@ from mount.store_options import (
 from store.archive.formats import Format
 from store.archives import Archives
 from store.digests import Digests
-from store.errors import StoreError
+from store.errors import AlteredModelError, StoreError
 from store.index import Index
 from store.model import Model
 from store.staging import staging_area
@@ -90,7 +90,8 @@ def verify_command(tags: tuple[str, ...], store: Place, follow_links: bool, acce
     if outcomes[Outcome.NOT_RECORDED]:
         failures.append(f"{outcomes[Outcome.NOT_RECORDED]} could not be recorded")
     if failures:
-        raise StoreError(f"of {len(wanted)} models, {'; '.join(failures)}")
+        kind = AlteredModelError if outcomes[Outcome.DIFFERS] else StoreError
+        raise kind(f"of {len(wanted)} models, {'; '.join(failures)}")
 
 
 @click.command(name="imports")

@@ -28,7 +28,8 @@ from store.storage.base import Entry, Identity, Storage
 from store.storage.pinned import OpenFiles, PinnedFile
 from store.turns import Turns
 
-_MEMBERS_KEPT = 50_000  # members, over all archives kept laid out for the next reader
+_KEPT = 40 << 20  # bytes, over all archives kept laid out for the next reader;
+_ARCHIVE, _MEMBER, _MEASURED_MEMBER = 4000, 300, 1600  # which one takes about, and each member in it
 _READ = 1 << 20  # bytes at a time when a whole archive is digested
 
 
@@ -58,7 +59,7 @@ class Archives:
         self._lock = threading.Lock()  # never held while reading or laying out
         self._lengths: WeakKeyDictionary[Model, dict[tuple[str, int], int]] = WeakKeyDictionary()
         self._laid_out: LRUCache[tuple[Model, str, int], tuple[PieceList, int]] = LRUCache(
-            _MEMBERS_KEPT, getsizeof=lambda kept: kept[1]
+            _KEPT, getsizeof=lambda kept: kept[1]
         )
         self._turns = Turns()
 
@@ -115,9 +116,9 @@ class Archives:
         else:
             members = self._measured_members(model) if kind.needs_checksums else _members(model, self._file)
             pieces = kind.lay_out(members, model.mtime)
-        weight = min(len(model.entries) + 1, _MEMBERS_KEPT)
+        weight = _ARCHIVE + len(model.entries) * (_MEASURED_MEMBER if kind.needs_checksums else _MEMBER)
         with self._lock:
-            return self._laid_out.setdefault(key, (pieces, weight))[0]
+            return self._laid_out.setdefault(key, (pieces, min(weight, _KEPT)))[0]
 
     def measure(self, model: Model, kinds: Sequence[Format], progress: Progress) -> None:
         """Learn all that `stat` and the first reader of these archives would have to wait for.

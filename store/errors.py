@@ -43,6 +43,10 @@ class DamagedArchiveError(StoreError):
     """An archive that is cut short, or whose bytes do not agree with its own checksums and structure."""
 
 
+class AlteredModelError(StoreError):
+    """A model's files are not what was recorded of them."""
+
+
 class NotAModelError(BadModelError):
     """What came in holds no model: no archive that is known, no `model.yaml` where one belongs, a tag no model has."""
 

@@ -144,6 +144,7 @@ def test_wedged_daemon_is_killed(store: Path, tmp_path: Path) -> None:
     daemon.process.send_signal(signal.SIGSTOP)
     with pytest.raises(OSError) as caught:  # noqa: PT011 - see below
         os.listdir(daemon.path / "models" / "not-asked-before")
-    assert caught.value.errno in (errno.ENOTCONN, errno.ECONNABORTED)
+    # The last if we asked so late that it was unmounted already.
+    assert caught.value.errno in (errno.ENOTCONN, errno.ECONNABORTED, errno.ENOENT)
     daemon.kill()
     assert harness.mountpoints(tmp_path) == []

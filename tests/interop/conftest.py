@@ -50,7 +50,7 @@ class Judge:
 
     def imported(self, base: Path, *items: str) -> dict[str, dict[str, Any]]:
         """What it says of every model of a home after it has imported these: paths, or `path::format`."""
-        found: dict[str, dict[str, Any]] = json.loads(self.run(base, "import", *items))
+        found: dict[str, dict[str, Any]] = json.loads(self.run(base, "imported", *items))
         return found
 
     def describe(self, base: Path, *tags: str) -> dict[str, dict[str, Any]]:

@@ -2,7 +2,8 @@
 
 save FOLDER       makes the models under test in $BENTOML_HOME, by BentoML itself
 export TAG PATH [FORMAT]  exports a model
-import ITEM...    imports each `path` or `path::format` with BentoML's default arguments, and describes all models
+import ITEM...    imports each `path` or `path::format` with BentoML's default arguments
+imported ITEM...  the same, and describes all models
 describe [TAG]... prints, as JSON, what BentoML says of every model in $BENTOML_HOME, or of those it gets by these tags
 slow-save TAG     saves a model so slowly that others can look at it half-way
 delete TAG        deletes a model
@@ -79,7 +80,6 @@ def import_all(items):
     for item in items:
         path, _, form = item.partition("::")
         bentoml.models.import_model(path, *([form] if form else []))
-    describe(())
 
 
 def describe(tags):
@@ -135,6 +135,7 @@ COMMANDS = {
     "save": save,
     "export": lambda tag, path, *form: print(bentoml.models.export_model(tag, path, *form)),
     "import": lambda *items: import_all(items),
+    "imported": lambda *items: (import_all(items), describe(())),
     "describe": lambda *tags: describe(tags),
     "slow-save": slow_save,
     "delete": lambda tag: bentoml.models.delete(tag),

@@ -506,7 +506,7 @@ def test_verify(shell: Shell) -> None:
         file.write(b"!")
     os.utime(path, ns=(stamp, stamp))
     done = shell("verify")
-    assert done.returncode == 1
+    assert done.returncode == 5
     assert "  differs: model.pkl" in done.stdout.splitlines()
     assert "of 2 models, 1 differ" in done.stderr
     assert shell("verify", "iris:v2").returncode == 0
