@@ -182,34 +182,3 @@ def test_a_damaged_record_is_kept_beside(path: Path, expect_log: Callable[..., N
     digests.close()
     assert _found(path, "/models") == _FILES
     assert path.with_name("digests.sqlite.damaged").read_bytes().startswith(b"not a database")
-
-
-def test_a_full_disk_costs_nothing_of_what_is_recorded(tmp_path: Path) -> None:
-    """SQLite needs room to open a file, too."""
-    script = """
-import datetime, logging, subprocess, sys
-from pathlib import Path
-from store.digests import Digests
-from store.tag import Tag
-base = Path(sys.argv[1])
-logging.getLogger().addHandler(logging.NullHandler())
-key = ("/models", Tag("iris", "v1"), datetime.datetime(2026, 1, 2, tzinfo=datetime.timezone.utc))
-subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", base], check=True)
-digests = Digests(base / "digests.sqlite")
-assert digests.record(*key, {b"model.yaml": "a" * 64})
-digests.close()
-with open(base / "filler", "wb", buffering=0) as filler:
-    try:
-        while True:
-            filler.write(bytes(4096))
-    except OSError:
-        pass
-digests = Digests(base / "digests.sqlite")
-digests.record(*key, {b"model.yaml": "b" * 64}, first=True)
-digests.close()
-(base / "filler").unlink()
-digests = Digests(base / "digests.sqlite")
-assert digests.of(*key) == {b"model.yaml": "a" * 64}
-digests.close()
-"""
-    in_a_namespace_of_its_own(script, tmp_path)
