@@ -235,6 +235,10 @@ class RcloneServer(S3Server):
 
     honours_conditions = False
 
+    def __init__(self, base: Path, *options: str) -> None:
+        super().__init__(base)
+        self._options = options
+
     def _command(self) -> list[str]:
         data = self.base / "data"
         data.mkdir(exist_ok=True)
@@ -248,6 +252,7 @@ class RcloneServer(S3Server):
             "--vfs-cache-mode=off",
             f"--cache-dir={self.base}/cache",
             f"--config={self.base}/rclone.conf",
+            *self._options,
         ]
 
 
@@ -400,9 +405,9 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedServer]
 
 
 @pytest.fixture
-def rclone(tmp_path: Path) -> Iterator[RcloneServer]:
-    """A `rclone serve s3` for one test, which may kill it and start it again."""
-    yield from _running(RcloneServer(tmp_path / "rclone"))
+def rclone(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[RcloneServer]:
+    """A `rclone serve s3` for one test, which may kill it and start it again; its parameter: further options."""
+    yield from _running(RcloneServer(tmp_path / "rclone", *getattr(request, "param", ())))
 
 
 @pytest.fixture

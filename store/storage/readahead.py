@@ -98,8 +98,7 @@ class ReadAhead:
         self._largest_window = limit // 2
         self._largest_extent = max(_SMALLEST, min(_LARGEST, limit // 16))
         self._lock = threading.Lock()
-        # By all that a listing tells of an object: one that was written again with the same bytes has the same ETag,
-        # and is asked for in another way.
+        # By all that a listing tells of an object, which may have no ETag.
         self._objects: dict[ObjectInfo, _CachedObject] = {}
         self._order: OrderedDict[_Extent, None] = OrderedDict()  # the first one goes first
         self._size = 0  # bytes, those on their way included

@@ -58,8 +58,8 @@ class S3Objects:
     def read(self, wanted: ObjectInfo, start: int, end: int) -> bytes | bytearray:
         content, answer = self._once(lambda: self._client.fetch(self.prefix + wanted.key, start, end, etag=wanted.etag))
         found = self._info(wanted.key, answer, wanted.size)
-        # Not every server heeds the condition, and some know no ETags.
-        if found.etag != wanted.etag or found.mtime_ns // 10**9 != wanted.mtime_ns // 10**9:
+        # Not every server heeds the condition, and some know no ETags. Where there are some, times tell nothing more.
+        if found.etag != wanted.etag or not (wanted.etag or self._is_as_old(found, wanted)):
             raise ChangedObjectError
         if len(content) != end - start:
             raise TransientError(f"the answer ended after {len(content)} of {end - start} bytes")
@@ -107,6 +107,14 @@ class S3Objects:
             for error in answer.get("Errors", ()):
                 if error.get("Code") != "NoSuchKey":
                     raise RefusedError(f"{error.get('Key')} could not be removed: {error.get('Message')}")
+
+    def _is_as_old(self, found: ObjectInfo, listed: ObjectInfo) -> bool:
+        """Whether an object that has no ETag, as an answer tells of it, still is the one that was listed.
+
+        The two may tell different times of one object. rclone's `serve s3` lists when a file was modified, which may be
+        when its original was, and answers with when its upload began: where they differ, it is listed once more.
+        """
+        return found.mtime_ns // 10**9 == listed.mtime_ns // 10**9 or listed in self._page(listed.key, "", "/").objects
 
     def _page(self, prefix: str, more: str, delimiter: str) -> Listing:
         page, further = self._once(lambda: self._client.page(self.prefix + prefix, more, delimiter=delimiter))
