@@ -13,13 +13,13 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 
-from mount.dropnames import ERROR_SUFFIX, final_path
+from mount.dropnames import ERROR_SUFFIX, final_path, is_on_its_way
 from mount.errors import errno_of
 from mount.owners import Owners
 from mount.upload import Upload
 from mount.uploaded_sums import UploadedSums
 from store.archive.arriving import ArrivingFile
-from store.errors import DamagedArchiveError, NoSpaceError, StoreError
+from store.errors import CancelledError, DamagedArchiveError, NoSpaceError, StoreError
 from store.importing import Importer, StagedImport
 from store.publish import Outcome
 from store.receipts import Receipts, ReceiptState
@@ -51,6 +51,7 @@ class Delivery:
         """`imported` is told of each model that is new in the store."""
         self.owners = owners
         self._imported = imported
+        self._ends = False
         self._session = session
         self._importer = importer
         self._receipts = receipts
@@ -75,14 +76,25 @@ class Delivery:
             return
         upload.receipt = self._receipts.begin(self._session.name, final_path(upload.path), upload.uid)
 
-    def report(self, upload: Upload, *, is_whole: bool = False) -> None:
+    def report(self, upload: Upload) -> None:
         """Record how far an upload has come."""
-        receipt = upload.receipt
-        if receipt is not None:
+        if upload.receipt is not None:
             with suppress(OSError):  # closed just now
-                size = upload.status().st_size
-                state = ReceiptState.IMPORTING if is_whole else None
-                self._receipts.progress(receipt, size, size=size if is_whole else None, state=state)
+                self._receipts.progress(upload.receipt, upload.status().st_size)
+
+    def report_whole(self, upload: Upload) -> None:
+        """Record that an upload is whole, and under its final name where it lies: if this process dies before it is
+        decided, the next mount decides it (`mount.taking_up`)."""
+        if upload.receipt is not None:
+            size, path = upload.status().st_size, upload.path
+            if is_on_its_way(path):
+                self._receipts.importing(upload.receipt, size)
+            else:
+                self._receipts.importing(upload.receipt, size, path=path, size=size)
+
+    def end(self) -> None:
+        """The mount ends. What fails by that is not refused: it stays in the record as whole, for the next mount."""
+        self._ends = True
 
     def deliver(self, upload: Upload, path: str, ready: StagedImport) -> None:
         """Make an upload a model of the store; `path`: the name that it was copied in under.
@@ -92,7 +104,8 @@ class Delivery:
         """
         try:
             self._sums.check(path, ready, upload.uid)
-            outcome = self._importer.publish(ready, move_latest=self._may_move_latest(upload.uid, ready.tag))
+            move_latest = self._may_move_latest(upload.uid, ready.tag)
+            outcome = self._importer.publish(ready, move_latest=move_latest, may_replace=upload.may_replace)
         except BaseException as error:
             ready.discard()
             if isinstance(error, StoreError):
@@ -151,7 +164,7 @@ class Delivery:
 
     def refuse(self, upload: Upload, path: str, error: StoreError) -> None:
         """Tell, wherever a user may look, why an upload is no model now; once, if it is asked for again and again."""
-        if upload.refusal is error:
+        if upload.refusal is error or (self._ends and isinstance(error, CancelledError)):
             return
         upload.refusal = error
         if upload.receipt is None:
@@ -171,7 +184,7 @@ class Delivery:
 
     def withdraw(self, upload: Upload) -> None:
         """An upload is not to be imported any more."""
-        if upload.receipt is not None and not upload.imported:
+        if upload.receipt is not None and not upload.imported and not self._ends:
             why = str(upload.gone or "it was not finished, or is a file of a folder")
             self._receipts.finish(upload.receipt, ReceiptState.INTERRUPTED, error=why)
             upload.receipt = None

@@ -32,13 +32,13 @@ _FOLDER_MODE = stat.S_IFDIR | 0o755
 class DropBox:
     """One mount's `incoming/`: its names, its open `files`, and the `folders` in it."""
 
-    def __init__(self, spool: Spool, delivery: Delivery, mode: int = 0o755) -> None:
+    def __init__(self, spool: Spool, delivery: Delivery, settling: Settling, mode: int = 0o755) -> None:
         """`mode`: the permissions of `incoming/`."""
         self._spool = spool
         self._delivery = delivery
-        self._settling = Settling(spool, delivery)
+        self._settling = settling
         self._mode = stat.S_IFDIR | mode
-        self.files = OpenUploads(spool, delivery, self._settling)
+        self.files = OpenUploads(spool, delivery, settling)
         self.folders = CopiedFolders(spool, delivery)
 
     def attributes(self, path: str) -> Attributes:

@@ -11,7 +11,9 @@ from mount.dropbox import DropBox
 from mount.housekeeping import Housekeeping
 from mount.measurer import Measurer
 from mount.owners import Owners
+from mount.settling import Settling
 from mount.spool import Spool
+from mount.taking_up import TakingUp
 from mount.uploaded_sums import UploadedSums
 from store.catalog import ModelStore
 from store.digests import Digests
@@ -57,7 +59,7 @@ class Incoming:
         area = staging_area(store.storage.location, settings.staging, is_remote=is_remote)
         self._session = area.open_session()
         self._receipts = Receipts(area.receipts)
-        self._receipts.interrupt_dead(area.is_alive)
+        interrupted = self._receipts.interrupt_dead(area.is_alive)
         self._importer = Importer(
             store,
             self._session,
@@ -72,15 +74,19 @@ class Incoming:
         measure = (lambda _tag: None) if is_remote else measurer.measure
         owners = Owners()
         self._sums = UploadedSums(self._session.spool, self._receipts, owners)
-        delivery = Delivery(self._session, self._importer, self._receipts, self._sums, measure, owners)
-        self._spool = Spool(self._session.spool, delivery)
-        self.dropbox = DropBox(self._spool, delivery, settings.mode)
-        self._housekeeping = Housekeeping(self._spool, self.dropbox.folders, delivery, settings.settle_seconds)
+        self._delivery = Delivery(self._session, self._importer, self._receipts, self._sums, measure, owners)
+        self._spool = Spool(self._session.spool, self._delivery)
+        settling = Settling(self._spool, self._delivery)
+        self.dropbox = DropBox(self._spool, self._delivery, settling, settings.mode)
+        self._housekeeping = Housekeeping(self._spool, self.dropbox.folders, self._delivery, settings.settle_seconds)
         self._housekeeping.start()
+        were_whole = [receipt for session, receipt in interrupted if area.is_of_this_boot(session)]
+        TakingUp(self._spool, self._delivery, settling).start(were_whole)
 
     def close(self) -> None:
         """Stop what goes on; uploads that are not whole are kept for the next mount."""
         self._housekeeping.stop()
+        self._delivery.end()
         self._spool.close()
         is_quiet = self._importer.close(_CLOSE_SECONDS)
         if not is_quiet:

@@ -206,7 +206,7 @@ class OpenUploads:
                     if other.upload is handle.upload and other is not handle and other.is_dirty:
                         mixed = handle.mixed or other.mixed or InUseError(_MIXED)
                         handle.mixed = other.mixed = mixed
-            handle.wrote = handle.is_dirty = True
+            handle.wrote = handle.is_dirty = handle.upload.may_replace = True
             return handle.upload
 
     def _empty(self, number: int) -> None:

@@ -47,7 +47,7 @@ class Settling:
         self._spool.judge(upload, path)  # a model.yaml may have come beside it
         if not upload.is_archive:
             return
-        self._delivery.report(upload, is_whole=True)
+        self._delivery.report_whole(upload)
         try:
             if upload.failure is not None:
                 raise upload.failure

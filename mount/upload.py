@@ -34,6 +34,7 @@ class Upload:
         self.imported = False
         self.gone: CancelledError | None = None  # why it is no longer under its name
         self.is_replaced = False  # since another program's file is
+        self.may_replace = True  # a model of the store that is another, in mounts that do so
         self.taken: os.stat_result | None = None  # the file as it is being published
         self.taken_at = -1  # the number of the last change that is in the model
         self.refusal: StoreError | None = None  # what was told last

@@ -123,7 +123,7 @@ class Fetcher:
         receipt = self._receipts.begin(self._session.name, shown, os.getuid())
         try:
             ready = stage()
-            self._receipts.progress(receipt, counted.total, state=ReceiptState.IMPORTING)
+            self._receipts.importing(receipt, counted.total)
             try:
                 outcome = self._importer.publish(ready)
             except BaseException:

@@ -153,17 +153,26 @@ class Importer:
         with self._working():
             ready.verdict = self._publisher.compare(ready.staged)
 
-    def publish(self, ready: StagedImport, *, move_latest: bool = True) -> Outcome:
-        """Make a staged model one of the store; it is durable when this returns.
+    def publish(self, ready: StagedImport, *, move_latest: bool = True, may_replace: bool = True) -> Outcome:
+        """Make a staged model one of the store; it is durable when this returns. `may_replace`: False leaves another
+        model of its tag as it is, whatever the importer does else.
 
         Raises:
             ModelExistsError, NoSpaceError, StoreUnwritableError: as `store.publish.publish`.
         """
         info = ready.staged.info
+        overwrite = self._overwrite and may_replace
         with self._working():
-            outcome = self._publisher.publish(
-                ready.staged, overwrite=self._overwrite, move_latest=move_latest, verdict=ready.verdict
-            )
+            try:
+                outcome = self._publisher.publish(
+                    ready.staged, overwrite=overwrite, move_latest=move_latest, verdict=ready.verdict
+                )
+            except ModelExistsError:
+                if overwrite == self._overwrite:
+                    raise
+                raise ModelExistsError(
+                    f"{info.tag} is in the store with other content, which may be newer: copy it again to replace that"
+                ) from None
             ready.clear()
         self._store.expire(info.tag.name)
         self._keep_what_was_learnt(ready.staged, outcome)

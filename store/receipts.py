@@ -149,14 +149,20 @@ class Receipts:
             )
         )
 
-    def progress(
-        self, receipt: int, received: int, *, size: int | None = None, state: ReceiptState | None = None
-    ) -> None:
-        """How many bytes are here; `state`: IMPORTING once all are. Cheap enough for once a second."""
+    def progress(self, receipt: int, received: int) -> None:
+        """How many bytes are here. Cheap enough for once a second."""
         self._write(
-            f"UPDATE receipts SET change={_NEXT_CHANGE}, received=?, size=coalesce(?, size), state=coalesce(?, state) "
-            "WHERE id=? AND ended IS NULL",
-            (received, size, state and state.value, receipt),
+            f"UPDATE receipts SET change={_NEXT_CHANGE}, received=? WHERE id=? AND ended IS NULL", (received, receipt)
+        )
+
+    def importing(self, receipt: int, received: int, *, path: str | None = None, size: int | None = None) -> None:
+        """All is here, and is IMPORTING. None leaves what was said before; `path`: the upload got another name since;
+        `size`: of the upload, if it is a file in a spool."""
+        moved = path if path is None else os.fsencode(path)
+        self._write(
+            f"UPDATE receipts SET change={_NEXT_CHANGE}, state=?, received=?, path=coalesce(?, path), "
+            "size=coalesce(?, size) WHERE id=? AND ended IS NULL",
+            (ReceiptState.IMPORTING.value, received, moved, size, receipt),
         )
 
     def finish(
@@ -227,20 +233,25 @@ class Receipts:
         """The receipts that changed after the one with this `change`, in the order of their changes; 0 for all."""
         return self._select("WHERE change>? ORDER BY change LIMIT ?", (change, limit))
 
-    def interrupt_dead(self, is_alive: Callable[[str], bool]) -> int:
-        """Mark the running imports of sessions that are not alive (`StagingArea.is_alive`) as INTERRUPTED; how many."""
-        running = self._run(
-            lambda connection: connection.execute("SELECT id, session FROM receipts WHERE ended IS NULL").fetchall()
+    def interrupt_dead(self, is_alive: Callable[[str], bool]) -> list[tuple[str, Receipt]]:
+        """Mark the running imports of sessions that are not alive (`StagingArea.is_alive`) as INTERRUPTED; each with
+        the name of its session, and as it was before."""
+        rows = self._run(
+            lambda connection: connection.execute(
+                f"SELECT session, {_COLUMNS} FROM receipts WHERE ended IS NULL ORDER BY id"
+            ).fetchall()
         )
-        dead = {session for session in {session for _, session in running or ()} if not is_alive(session)}
-        return sum(
-            self._write(
-                f"UPDATE receipts SET change={_NEXT_CHANGE}, state=?, ended=?, error=? WHERE id=? AND ended IS NULL",
-                (ReceiptState.INTERRUPTED.value, _now(), "bentofs ended before the import did", number),
-            )
-            for number, session in running or ()
+        dead = {session for session in {row[0] for row in rows or ()} if not is_alive(session)}
+        return [
+            (session, receipt)
+            for session, *row in rows or ()
             if session in dead
-        )
+            and self._write(
+                f"UPDATE receipts SET change={_NEXT_CHANGE}, state=?, ended=?, error=? WHERE id=? AND ended IS NULL",
+                (ReceiptState.INTERRUPTED.value, _now(), "bentofs ended before the import did", row[0]),
+            )
+            and (receipt := _receipt(tuple(row))) is not None
+        ]
 
     def close(self) -> None:
         """Let go."""

@@ -74,7 +74,7 @@ class StagingArea:
         try:
             self._make()
             with self.locked("area"):
-                session = Session(self, f"{os.getpid()}-{secrets.token_hex(6)}")
+                session = Session(self, f"{_this_boot()}-{os.getpid()}-{secrets.token_hex(6)}")
                 dead = self._claim_dead()
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -101,6 +101,11 @@ class StagingArea:
             if lock is not None:
                 lock.close()
             return lock is None and os.path.lexists(os.path.join(self._sessions, session))
+
+    def is_of_this_boot(self, session: str) -> bool:
+        """Whether the session with this name was opened since this machine started: all that was written in it is still
+        there, synced or not."""
+        return session.startswith(f"{_this_boot()}-")
 
     @contextmanager
     def locked(self, what: str) -> Iterator[None]:
@@ -318,6 +323,11 @@ class Session:
                         remove_tree(self.path)
             except (OSError, StoreError) as error:
                 log.warning("the staging area %s could not be cleaned up: %s", printable(self.path), error)
+
+
+def _this_boot() -> str:
+    """A name for the time since this machine started."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").partition("-")[0]
 
 
 def _open_lock(path: str) -> BinaryIO:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from store.receipts import Receipt, Receipts
 from tests.harness import ROOT, Mounted, make_model, run
 
 
@@ -66,6 +67,15 @@ def imports(mount: Mounted, *options: str) -> list[dict[str, Any]]:
     """What `bentofs imports --json` tells of the mount's store, the newest last."""
     told = run(*imports_command(mount), "--json", *options, cwd=ROOT).stdout
     return [json.loads(line) for line in told.splitlines()]
+
+
+def record(mount: Mounted) -> list[Receipt]:
+    """The record of imports itself, the newest first."""
+    receipts = Receipts(area_of(mount.store) / "receipts.sqlite")
+    try:
+        return receipts.recent()
+    finally:
+        receipts.close()
 
 
 def imports_command(mount: Mounted) -> list[str | Path]:

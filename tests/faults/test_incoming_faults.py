@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness import Mounted, ended, make_model, run, unmount_lazily, wait_until
-from tests.incoming import area_of, cp, imports, made, made_tar, same, send, spooled, staged, tar_of
+from tests.incoming import area_of, cp, imports, made, made_tar, record, same, send, spooled, staged, tar_of
 from tests.interop.conftest import Judge
 from tests.store.staged import contents
 
@@ -82,7 +82,9 @@ def whole_or_none(base: Path, store: Path, tags: list[str], acknowledged: list[s
 
 
 def clean_area(mount: Mounted) -> None:
+    """After a start: what was whole before is decided, and nothing else is left."""
     area = area_of(mount.store)
+    wait_until(lambda: all(receipt.state.ended for receipt in record(mount)), 30, "what was whole is decided")
     assert staged(area) == []
     assert len(list(area.glob("sessions/*"))) == 1
 
@@ -90,7 +92,7 @@ def clean_area(mount: Mounted) -> None:
 def remove_leftovers(mount: Mounted) -> None:
     """What was spooled is shown again, and can be removed."""
     for name in os.listdir(mount.path / "incoming"):
-        os.unlink(mount.path / "incoming" / name)
+        (mount.path / "incoming" / name).unlink(missing_ok=True)  # a note goes with its file
     assert os.listdir(mount.path / "incoming") == []
 
 

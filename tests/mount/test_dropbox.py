@@ -10,6 +10,7 @@ import pytest
 from mount.delivery import Delivery
 from mount.dropbox import DropBox
 from mount.owners import Owners
+from mount.settling import Settling
 from mount.spool import Spool
 from mount.upload import Upload
 from store.archive.arriving import ArrivingFile
@@ -28,7 +29,8 @@ def test_a_file_that_is_closed_just_when_it_is_renamed_is_imported(
 
     delivery = Mock(spec=Delivery, stage=staged, owners=Owners())
     delivery.deliver.side_effect = lambda upload, _path, _ready: upload.mark_imported()
-    dropbox = DropBox(Spool(str(tmp_path), delivery), delivery)
+    spool = Spool(str(tmp_path), delivery)
+    dropbox = DropBox(spool, delivery, Settling(spool, delivery))
     number = dropbox.files.create("m.tar.part", 0o644, os.geteuid())
     dropbox.files.write(number, memoryview(b"x"), 0)
     closer = threading.Thread(target=dropbox.files.flush, args=(number,), daemon=True)

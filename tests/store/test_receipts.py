@@ -62,7 +62,7 @@ def test_the_course_of_an_import(path: Path) -> None:
     assert (receipt.received, receipt.size, receipt.mtime_ns, receipt.ended) == (0, None, 5, None)
     receipts.progress(number, 1 << 40)
     assert receipts.recent()[0].received == 1 << 40
-    receipts.progress(number, 1 << 41, size=1 << 41, state=ReceiptState.IMPORTING)
+    receipts.importing(number, 1 << 41, size=1 << 41)
     assert receipts.recent()[0].state is ReceiptState.IMPORTING
     assert receipts.answer("a/ümläut.zip") is None
     receipts.finish(number, IMPORTED, tag="iris:v1", creation_time="2026", sha256="a" * 64)
@@ -146,7 +146,13 @@ def test_imports_of_dead_sessions_are_interrupted(path: Path) -> None:
     living = receipts.begin("living", "living.zip", 0)
     done = _import(receipts, "done.zip")
     change = receipts.recent(1)[0].change
-    assert receipts.interrupt_dead(lambda session: session == "living") == 3
+    receipts.importing(dead[1], 7, path="other.zip", size=7)
+    interrupted = receipts.interrupt_dead(lambda session: session == "living")
+    assert [(session, receipt.id, receipt.path, receipt.state, receipt.size) for session, receipt in interrupted] == [
+        ("dead", dead[0], "0.zip", ReceiptState.RECEIVING, None),
+        ("dead", dead[1], "other.zip", ReceiptState.IMPORTING, 7),
+        ("dead", dead[2], "2.zip", ReceiptState.RECEIVING, None),
+    ]
     states = {receipt.id: receipt.state for receipt in receipts.recent()}
     assert states == {
         **dict.fromkeys(dead, ReceiptState.INTERRUPTED),
@@ -154,7 +160,7 @@ def test_imports_of_dead_sessions_are_interrupted(path: Path) -> None:
         done: IMPORTED,
     }
     assert len({receipt.change for receipt in receipts.since(change)}) == 3
-    assert receipts.interrupt_dead(lambda session: session == "living") == 0
+    assert receipts.interrupt_dead(lambda session: session == "living") == []
     receipts.close()
 
 
