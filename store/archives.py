@@ -23,6 +23,7 @@ from store.compression import Compression, Share, is_compressed, shares
 from store.index import Index
 from store.measure import MeasuredFile, Measurements
 from store.model import Model
+from store.page_buffer import page_buffer
 from store.sizes import Progress, Sizes
 from store.storage.base import Entry, Identity, Storage
 from store.storage.pinned import OpenFiles, PinnedFile
@@ -239,7 +240,7 @@ class _Compressor:
 def sha256_of(piece: Piece) -> str:
     """The SHA-256 of all of a piece, hexadecimal."""
     digest = hashlib.sha256()
-    buffer = memoryview(bytearray(min(_READ, piece.length)))
+    buffer = page_buffer(min(_READ, piece.length))
     offset = 0
     while offset < piece.length:
         part = buffer[: min(len(buffer), piece.length - offset)]

@@ -13,6 +13,7 @@ from cachetools import LRUCache
 
 from store.archive.checksum import RunningChecksum, crc32_of
 from store.archive.pieces import Views, read_bytes
+from store.errors import SourceChangedError, StoreUnreadableError
 from store.index import Index
 from store.storage.base import Identity
 from store.storage.pinned import PinnedFile
@@ -117,6 +118,19 @@ class MeasuredFile:
         self._file.read_into(views, offset)
         if self._learning:
             self._learn(views, offset)
+
+    def learn_ahead(self, count: int) -> bool:
+        """Read up to `count` more bytes of what `crc32` will need; False if that is of no use any more. What goes wrong
+        will go wrong once more for whoever asks for that."""
+        with self._lock:
+            if not self._learning:
+                return False
+            self._started_ns = self._started_ns or time.time_ns()
+            running = self._running
+        try:
+            return running.read_on(self._file, self.length, count)
+        except (SourceChangedError, StoreUnreadableError):
+            return False
 
     def crc32(self) -> int:
         """The CRC-32 of the whole; reads what has not been served.

@@ -19,6 +19,7 @@ from contextlib import suppress
 from store.digests import Digests
 from store.errors import SourceChangedError, StoreUnreadableError
 from store.model import Model
+from store.page_buffer import page_buffer
 from store.storage.base import Entry, Storage
 from store.storage.pinned import OpenFiles, PinnedFile
 from store.tag import Tag
@@ -134,7 +135,7 @@ class Recorder:
         file = PinnedFile(self._storage, self._open_files, entry.source, entry.identity)
         file.open()
         digest = hashlib.sha256()
-        buffer = memoryview(bytearray(min(_STEP, entry.size)))
+        buffer = page_buffer(min(_STEP, entry.size))
         for offset in range(0, entry.size, _STEP):
             if not self._may_go_on():
                 return None

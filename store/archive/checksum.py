@@ -15,6 +15,7 @@ from isal.isal_zlib import crc32, crc32_combine
 
 from store.archive.chunk_maker import CORES
 from store.archive.pieces import Piece, Views
+from store.page_buffer import page_buffer
 
 __all__ = ["BlockChecksums", "RunningChecksum", "crc32", "crc32_combine", "crc32_of", "crc32_of_repeated"]
 
@@ -74,6 +75,14 @@ class RunningChecksum:
             known = crc32_combine(known, crc, length)
             done += length
             self._state = (done, known)
+
+    def read_on(self, piece: Piece, length: int, count: int) -> bool:
+        """Take up to `count` of the next bytes by reading them from `piece`, which has the `length` bytes of the run;
+        whether some are left."""
+        done = self._state[0]
+        part = _buffer()[: min(count, length - done)]
+        piece.read_into([part], done)
+        return self.extend(done, [part]) and done + len(part) < length
 
     @property
     def is_waiting(self) -> bool:
@@ -175,9 +184,7 @@ def crc32_of(piece: Piece, start: int, length: int, crc: int = 0) -> int:
 
 
 def _crc32_of_part(piece: Piece, start: int, length: int, crc: int) -> int:
-    buffer: memoryview | None = getattr(_local, "buffer", None)
-    if buffer is None:
-        buffer = _local.buffer = memoryview(bytearray(_BUFFER))
+    buffer = _buffer()
     while length:
         part = buffer[: min(_BUFFER, length)]
         piece.read_into([part], start)
@@ -185,6 +192,14 @@ def _crc32_of_part(piece: Piece, start: int, length: int, crc: int) -> int:
         start += len(part)
         length -= len(part)
     return crc
+
+
+def _buffer() -> memoryview:
+    """This thread's."""
+    buffer: memoryview | None = getattr(_local, "buffer", None)
+    if buffer is None:
+        buffer = _local.buffer = page_buffer(_BUFFER)
+    return buffer
 
 
 @functools.cache

@@ -21,6 +21,7 @@ from store.archive.chunk_cache import ChunkCache
 from store.archive.chunks import Chunks, Codec, Key, Name, Sampled
 from store.archive.pieces import Piece, read_bytes
 from store.errors import CancelledError
+from store.page_buffer import page_buffer
 
 CORES = len(os.sched_getaffinity(0))
 _AHEAD = (CORES + 2) << 20  # bytes of content that are made ahead of a reader
@@ -52,7 +53,7 @@ class ChunkMaker:
         self._making: dict[Key, _Job] = {}
         self._helpers = ThreadPoolExecutor(CORES, thread_name_prefix="chunks")
         self._slots = threading.BoundedSemaphore(_SLOTS)
-        self._buffers: deque[bytearray] = deque(maxlen=_SLOTS)
+        self._buffers: deque[memoryview] = deque(maxlen=_SLOTS)
         self.cache = ChunkCache(self._buffers.clear)
         self._closed = False
 
@@ -101,9 +102,9 @@ class ChunkMaker:
             if window := min(codec.window, start):
                 read = content.read_sample if isinstance(content, Sampled) else functools.partial(read_bytes, content)
                 before = read(start - window, window)
-            with memoryview(buffer) as whole, whole[:size] as view:
-                content.read_into([view], start)
-                made = codec.encode(view, number, before)
+            view = buffer[:size]
+            content.read_into([view], start)
+            made = codec.encode(view, number, before)
             self._buffers.append(buffer)
             return made
 
@@ -116,12 +117,12 @@ class ChunkMaker:
         if self._closed:
             raise CancelledError("bentofs ends")
 
-    def _buffer(self, size: int) -> bytearray:
+    def _buffer(self, size: int) -> memoryview:
         try:
             buffer = self._buffers.pop()
         except IndexError:
-            buffer = bytearray()
-        return buffer if len(buffer) >= size else bytearray(size)
+            return page_buffer(size)
+        return buffer if len(buffer) >= size else page_buffer(size)
 
     @contextmanager
     def _slot(self) -> Iterator[None]:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from store.archive.arriving import ArrivingFile
 from store.errors import CancelledError
+from store.page_buffer import page_buffer
 
 _READ = 1 << 20  # bytes digested at a time
 _LAG = 1 << 30  # bytes that a digest for later is behind: what is deleted meanwhile keeps its room on the disk so long
@@ -130,7 +131,7 @@ class ArchiveDigest:
 
     def _follow(self) -> bool:
         """Whether all was digested."""
-        buffer = memoryview(bytearray(_READ))
+        buffer = page_buffer(_READ)
         while not self._stopped:
             with self._condition:
                 self._condition.wait_for(self._is_due)

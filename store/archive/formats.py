@@ -27,6 +27,9 @@ class MeasuredPiece(Piece, Protocol):
     def crc32(self) -> int:
         """The CRC-32 of the whole; may have to read it."""
 
+    def learn_ahead(self, count: int) -> bool:
+        """Read up to `count` bytes of what that has to; False if that is of no use any more."""
+
 
 class Unit(NamedTuple):
     """A range of some content that becomes one chunk."""
@@ -153,7 +156,7 @@ def _units(content: Piece, start: int, stop: int, codec: Codec) -> Iterator[Unit
 
 
 def _lay_out_zip(members: Sequence[Member], mtime: int) -> PieceList:
-    return lay_out_zip(members, mtime, _content_crc32)
+    return lay_out_zip(members, mtime, _content_crc32, _learn_ahead)
 
 
 def _compress_zip(members: Sequence[Member], mtime: int, compressor: Compressor) -> PieceList:
@@ -179,7 +182,7 @@ def _compress_zip(members: Sequence[Member], mtime: int, compressor: Compressor)
                 return (chunks,)
         return (member.content,)
 
-    archive = lay_out_zip(members, mtime, _content_crc32, pack)
+    archive = lay_out_zip(members, mtime, _content_crc32, _learn_ahead, pack)
     put_in_order(in_order)
     return archive
 
@@ -209,6 +212,10 @@ def _tar_crc32(members: Sequence[Member], mtime: int) -> int:
 
 def _content_crc32(member: Member) -> int:
     return cast("MeasuredPiece", member.content).crc32()
+
+
+def _learn_ahead(member: Member, count: int) -> bool:
+    return cast("MeasuredPiece", member.content).learn_ahead(count)
 
 
 BENTOMODEL = Format("bentomodel", False, _tar_xz_length, _lay_out_tar_xz, _compress_tar_xz, _xz_codec)

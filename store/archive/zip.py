@@ -31,8 +31,10 @@ _LOCATOR64 = struct.Struct("<4sLQL")
 # Info-ZIP's extended timestamp: the mtime in UTC, which the DOS fields, in a time zone nobody knows, cannot hold.
 _TIMESTAMP = struct.Struct("<HHBl")
 _TIMESTAMP_LIMIT = 0x7FFFFFFF
+_WORTH_AHEAD = 256 << 10  # bytes of content; the CRC-32 of less is made in no time
 
 Checksum = Callable[[Member], int]
+Ahead = Callable[[Member, int], bool]
 Pack = Callable[[Member], Sequence[Piece]]
 
 
@@ -40,19 +42,33 @@ def _as_it_is(member: Member) -> Sequence[Piece]:
     return () if member.content is None else (member.content,)
 
 
-def lay_out_zip(members: Sequence[Member], mtime: int, checksum: Checksum, pack: Pack = _as_it_is) -> PieceList:
+def _not_ahead(_member: Member, _count: int) -> bool:
+    return False
+
+
+def lay_out_zip(
+    members: Sequence[Member], mtime: int, checksum: Checksum, ahead: Ahead = _not_ahead, pack: Pack = _as_it_is
+) -> PieceList:
     """The archive of `members` in their order, all with one mtime (seconds).
 
     `checksum` gives the CRC-32 of a member's content; it is asked only for members that have some, as late as possible.
+    `ahead` is told, while the content of a member before is read, to read so many bytes more of what that will take;
+    False says that it need not be told again.
     `pack` gives the pieces of what stands in the archive for a member's content: a deflate stream that is shorter, or
     the content.
     """
     stamp = _Stamp(mtime)
     pieces = PieceList()
     starts, sizes = array("Q"), array("Q")
+    leading: _Leading | None = None
     for member in members:
         starts.append(pieces.length)
         packed = pack(member)
+        if len(packed) == 1 and packed[0].length >= _WORTH_AHEAD:
+            if leading is not None:
+                leading.next = member
+            leading = _Leading(packed[0], ahead)
+            packed = (leading,)
         sizes.append(sum(piece.length for piece in packed))
         pieces.append(_LocalHeader(member, sizes[-1], stamp, checksum))
         for piece in packed:
@@ -85,6 +101,28 @@ class _Stamp:
         self.date = (moment.year - 1980) << 9 | moment.month << 5 | moment.day
         self.time = moment.hour << 11 | moment.minute << 5 | moment.second // 2
         self.extra = _TIMESTAMP.pack(0x5455, 5, 1, mtime) if mtime <= _TIMESTAMP_LIMIT else b""
+
+
+class _Leading:
+    """The content of a large member. While it is read in order, the CRC-32 of the next large one is made, which its
+    header needs: else its reader would wait, and nothing would be under way to him."""
+
+    __slots__ = ("_ahead", "_piece", "_position", "length", "next")
+
+    def __init__(self, piece: Piece, ahead: Ahead) -> None:
+        self._piece = piece
+        self._ahead = ahead
+        self._position = 0  # where a reader who goes on will read next
+        self.length = piece.length
+        self.next: Member | None = None
+
+    def read_into(self, views: Views, offset: int) -> None:
+        self._piece.read_into(views, offset)
+        if self.next is not None and offset == self._position:
+            count = sum(map(len, views))
+            self._position = offset + count
+            if not self._ahead(self.next, count):
+                self.next = None
 
 
 class _LocalHeader:

@@ -15,6 +15,7 @@ from store.archive.pieces import Piece
 from store.endpoints.base import CHUNK, Progress
 from store.endpoints.beside import beside
 from store.errors import TargetExistsError
+from store.page_buffer import page_buffer
 from store.text import printable
 from store.writing import remove_tree, sync_path, writing
 
@@ -104,7 +105,7 @@ class LocalEndpoint:
 
 def write_out(descriptor: int, path: str, content: Piece, progress: Progress) -> None:
     """Write all of a piece to a file, or to whatever takes bytes; `path`: for errors."""
-    buffer = memoryview(bytearray(min(CHUNK, content.length)))
+    buffer = page_buffer(min(CHUNK, content.length))
     done = 0
     while done < content.length:
         view = buffer[: content.length - done]

@@ -27,6 +27,9 @@ class Memory:
     def crc32(self) -> int:
         return zlib.crc32(self.content)
 
+    def learn_ahead(self, _count: int) -> bool:
+        return False
+
 
 class Numbered:
     """A piece of any length, without the bytes: each eight bytes hold, little-endian, how many eights lie before."""
@@ -47,6 +50,9 @@ class Numbered:
         """Not the true one: nobody can read 100 GiB in a test."""
         return self.crc
 
+    def learn_ahead(self, _count: int) -> bool:
+        return False
+
 
 class Unfilled:
     """A piece of any length whose bytes nobody looks at: it leaves the buffers as they are."""
@@ -59,6 +65,9 @@ class Unfilled:
 
     def crc32(self) -> int:
         return 0
+
+    def learn_ahead(self, _count: int) -> bool:
+        return False
 
 
 def numbers(offset: int, size: int) -> bytes:

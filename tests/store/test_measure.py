@@ -200,6 +200,45 @@ class TestWhileServing:
         assert storage.bytes_read == 500_000
         assert weights.exists()
 
+    @pytest.mark.parametrize("order", ["ahead", "behind"])
+    def test_what_was_read_ahead_is_not_read_again(
+        self, storage: CountingStorage, weights: Path, index: Index, order: str
+    ) -> None:
+        """Nor what was served, whichever came first."""
+        served = MeasuredFile(Measurements(index), _pinned(storage), is_known=False)
+        if order == "behind":
+            read_bytes(served, 0, 300_000)
+        for _ in range(3):
+            assert served.learn_ahead(50_000)
+        if order == "ahead":
+            read_bytes(served, 150_000, 300_000)
+        storage.bytes_read = 0
+        assert served.crc32() == zlib.crc32(_CONTENT)
+        assert storage.bytes_read == 550_000
+        assert Measurements(index).crc32(_pinned(storage)) == zlib.crc32(_CONTENT)
+        assert storage.bytes_read == 550_000
+        assert weights.exists()
+
+    def test_all_of_it_is_read_ahead(self, storage: CountingStorage, weights: Path, index: Index) -> None:
+        served = MeasuredFile(Measurements(index), _pinned(storage), is_known=False)
+        told = [served.learn_ahead(128_000) for _ in range(9)]
+        assert told == [True] * 7 + [False] * 2
+        assert storage.bytes_read == len(_CONTENT)
+        assert served.crc32() == zlib.crc32(_CONTENT)
+        assert not served.learn_ahead(1000)
+        assert storage.bytes_read == len(_CONTENT)
+        assert weights.exists()
+
+    def test_what_goes_wrong_ahead_is_told_to_who_asks(
+        self, storage: CountingStorage, weights: Path, index: Index
+    ) -> None:
+        served = MeasuredFile(Measurements(index), _pinned(storage), is_known=False)
+        assert served.learn_ahead(50_000)
+        weights.write_bytes(b"other")
+        assert not served.learn_ahead(50_000)
+        with pytest.raises(SourceChangedError):
+            served.crc32()
+
     def test_what_is_known_is_not_computed_again(
         self, storage: CountingStorage, weights: Path, index: Index, monkeypatch: pytest.MonkeyPatch
     ) -> None:

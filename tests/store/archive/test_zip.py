@@ -201,3 +201,38 @@ def test_memory_does_not_grow_with_the_content() -> None:
         return lay_out_zip(members, 0, _checksum)
 
     check_memory(lay_out, most=1 << 20, spread=500)
+
+
+def test_the_next_large_members_checksum_is_made_while_one_is_read_in_order() -> None:
+    large = 1 << 20
+    members = [
+        _file("a", large),
+        _file("small", 1000),
+        Member("d", True, True, None),
+        _file("b", large),
+        _file("c", large),
+    ]
+    told: list[tuple[str, int]] = []
+    wanted = {"b", "c"}
+
+    def ahead(member: Member, count: int) -> bool:
+        told.append((member.path, count))
+        return member.path in wanted
+
+    laid_out = lay_out_zip(members, _MTIME, _checksum, ahead)
+    with _opened(laid_out) as archive:
+        starts = {info.filename: info.header_offset + 30 + len(info.filename) + 9 for info in archive.infolist()}
+    told.clear()
+    read_bytes(laid_out, starts["a"], 100_000)
+    read_bytes(laid_out, starts["a"] + 100_000, 50_000)
+    assert told == [("b", 100_000), ("b", 50_000)]
+    told.clear()
+    for offset in (500_000, 0, 149_999):  # here and there, and what was read already
+        read_bytes(laid_out, starts["a"] + offset, 1000)
+    read_bytes(laid_out, starts["small"], 1000)
+    read_bytes(laid_out, starts["c"], 1000)  # which nothing follows
+    assert told == []
+    wanted.clear()
+    for offset in (0, 1000, 2000):
+        read_bytes(laid_out, starts["b"] + offset, 1000)
+    assert told == [("c", 1000)], "it need not be told again"
