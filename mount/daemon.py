@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 READY_SECONDS = 30.0  # how long a daemon may take until its mount answers
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _READY = b"ready\n"
+_READ_AHEAD = 1 << 20  # bytes; a store that is not on this machine reads ahead by itself, of what it likes
 _ALLOCATIONS = 10_000  # objects made, less those gone, between two looks for garbage; Python's own is 700
 _DESCRIPTORS = 1023  # that a busy mount has open: files being read, uploads, requests under way
 
@@ -90,7 +91,7 @@ def serve(settings: Settings, ready: Callable[[], None]) -> None:
     if settings.allow_other:
         options += ["allow_other", "default_permissions"]  # the kernel checks who may do what
     operations = Operations(tree, detacher, incoming.dropbox if incoming is not None else None)
-    session = Session(operations, settings.mountpoint, options)
+    session = Session(operations, settings.mountpoint, options, None if settings.store.is_remote else _READ_AHEAD)
 
     def announce() -> None:
         if not settings.store.is_remote:  # there it would not read from a page cache, but fetch all once more

@@ -55,6 +55,17 @@ def mount_at(real: str, process: int | str = "self") -> Mount | None:
     return found
 
 
+def read_ahead(device: int, size: int) -> None:
+    """Have the kernel read so many bytes ahead of who reads in order, on a device (`st_dev`). By itself it asks a FUSE
+    mount for its next 128 KiB when it is done with those before, so that reader and daemon wait for each other.
+
+    Raises:
+        OSError: only root may, and not in every container.
+    """
+    with open(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb", "w", encoding="ascii") as setting:
+        setting.write(str(size >> 10))
+
+
 def unmount(real: str, *, lazy: bool) -> None:
     """Unmount what is mounted on top at a real path. `lazy`: even while it is in use, whose users then get errors.
 

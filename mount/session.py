@@ -23,7 +23,7 @@ from typing import Any
 
 from mount import binding
 from mount.errors import errno_of
-from mount.mountpoints import SUBTYPE, UnmountError, unmount
+from mount.mountpoints import SUBTYPE, UnmountError, read_ahead, unmount
 from mount.nodes import Attributes
 from mount.operations import Opened, Operations
 from mount.workers import MAX_WORKERS, Workers
@@ -61,8 +61,12 @@ def block_signals() -> None:
 class Session:
     """One mount, from `run` until it is unmounted."""
 
-    def __init__(self, operations: Operations, mountpoint: str, options: Sequence[str]) -> None:
-        """`options`: as in `mount -o`, beside those that every mount of ours has."""
+    def __init__(
+        self, operations: Operations, mountpoint: str, options: Sequence[str], read_ahead: int | None = None
+    ) -> None:
+        """`options`: as in `mount -o`, beside those that every mount of ours has; `read_ahead`: bytes that the kernel
+        is to read ahead, if it lets us say so."""
+        self._read_ahead = read_ahead
         self._operations = operations
         self._mountpoint = mountpoint
         self._arguments = ["bentofs", "-f", "-o", ",".join([*_OPTIONS, *options]), mountpoint]
@@ -98,7 +102,12 @@ class Session:
         return self._workers.are_busy()
 
     def _announce(self, ready: Callable[[], None]) -> None:
-        os.stat(self._mountpoint)  # comes back once libfuse's threads serve
+        look = os.stat(self._mountpoint)  # comes back once libfuse's threads serve
+        if self._read_ahead is not None:
+            try:
+                read_ahead(look.st_dev, self._read_ahead)
+            except OSError as error:
+                log.debug("the kernel reads ahead as it likes: %s", error)
         ready()
 
     def _unmount(self) -> None:

@@ -106,6 +106,8 @@ def test_a_single_member_moves_little(
     bucket.add_manifest("big:v1", folder)
     proxy = proxies(bucket.server.port)
     mount = mounted(bucket.url, environment=bucket.environment(proxy.endpoint), options=READ_ONLY)
+    device = os.stat(mount.path).st_dev
+    assert Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb").read_text() == "128\n"
     before = proxy.received
     archive = mount.archive("big:v1", ".zip")
     assert "name: big" in run("unzip", "-p", archive, "model.yaml").stdout

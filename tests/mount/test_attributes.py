@@ -154,3 +154,10 @@ def test_names_that_are_legal_tags_but_look_like_something_else(store: Path, mou
     assert (mount.path / "models/y/latest.zip").is_dir()
     assert os.readlink(mount.path / "models/y/latest") == "latest.zip"
     assert os.readlink(mount.path / "models/y/latest.tar") == "latest.zip/y-latest.zip.tar"
+
+
+def test_the_kernel_reads_ahead(mount: Mounted) -> None:
+    """As root only, where it lets us say so; what an ordinary user mounts (`test_incoming_users.py`) does without."""
+    device = os.stat(mount.path).st_dev
+    setting = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
+    assert setting.read_text() == "1024\n"
