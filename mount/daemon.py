@@ -82,7 +82,7 @@ def serve(settings: Settings, ready: Callable[[], None]) -> None:
     recorder = Recorder(storage, digests)
     # There it would not read from a page cache, but fetch everything once more.
     opened = [] if settings.store.is_remote else [recorder.consider]
-    archives = Archives(storage, index, settings.compression, *opened)
+    archives = Archives(storage, index, settings.compression, *opened, formats=settings.formats)
     measurer = Measurer(store, archives, settings.formats, index)
     incoming = open_incoming(store, index, digests, measurer, settings.incoming)
     tree = Tree(store, archives, settings.formats, has_incoming=incoming is not None)

@@ -130,7 +130,7 @@ def measure_command(
     models = open_store(store, follow_links=follow_links)
     wanted = [models.find(tag) for tag in tags] or models.tags()
     index = Index()
-    archives = Archives(models.storage, index, chosen)
+    archives = Archives(models.storage, index, chosen, formats=formats)
     failed = 0
     try:
         with Progress(

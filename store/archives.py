@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -16,7 +16,7 @@ from cachetools import LRUCache
 
 from store.archive.chunk_maker import ChunkMaker
 from store.archive.chunks import Codec, Measured
-from store.archive.formats import LAYOUT_VERSION, Format, Unit
+from store.archive.formats import LAYOUT_VERSION, Contents, Format
 from store.archive.members import Deflated, Member, Packing
 from store.archive.pieces import Piece, PieceList, Zeros
 from store.compression import Compression, Share, is_compressed, shares
@@ -44,16 +44,19 @@ class Archives:
         compression: Compression = Compression.NEVER,
         opened: Callable[[Model], None] = lambda _model: None,
         *,
+        formats: Sequence[Format] = (),
         sizes: Sizes | None = None,
         measurements: Measurements | None = None,
         open_files: OpenFiles | None = None,
     ) -> None:
-        """`opened` is told of each model whose archive is about to be read; `sizes` and `measurements`: None for those
-        of the index; `open_files`: None for its own."""
+        """`opened` is told of each model whose archive is about to be read; `formats`: what is measured for one of them
+        is measured for the others by the way; `sizes` and `measurements`: None for those of the index; `open_files`:
+        None for its own."""
         self._opened = opened
         self._storage = storage
         self._index = index
         self.compression = compression
+        self._parts = {kind.part for kind in formats}
         self._open_files = open_files or OpenFiles()
         self._measurements = measurements or Measurements(index)
         self._sizes = sizes or Sizes(index)
@@ -133,7 +136,7 @@ class Archives:
 
         def tell(count: int) -> None:
             nonlocal told
-            count = min(count, model.size - told)  # what is small is read once for each format
+            count = min(count, model.size - told)  # headers are measured, too
             told += count
             progress(count)
 
@@ -153,7 +156,8 @@ class Archives:
             raise ValueError(f"{kind.name} has no compressed form")
         as_a_whole = not kind.needs_checksums
         members = _members(model, self._file) if as_a_whole else self._packed_members(model, progress)
-        return kind.compress(members, model.mtime, _Compressor(self._sizes, self.compression, model, progress))
+        parts = {kind.part, *self._parts}
+        return kind.compress(members, model.mtime, _Compressor(self._sizes, self.compression, model, parts, progress))
 
     def _packed_members(self, model: Model, progress: Progress | None) -> list[Member]:
         members = self._measured_members(model)
@@ -225,16 +229,18 @@ class _Compressor:
     sizes: Sizes
     compression: Compression
     model: Model
+    parts: Collection[str]  # to be measured
     progress: Progress | None
 
     @property
     def maker(self) -> ChunkMaker:
         return self.sizes.maker
 
-    def measure(self, part: str, codec: Codec, units: Iterable[Unit]) -> Measured:
+    def measure(self, part: str, codecs: Mapping[str, Codec], contents: Contents) -> Measured:
+        wanted = {each: codec for each, codec in codecs.items() if each in self.parts}
         # What belongs to a part is for the layout and the compression to say.
-        name = f"{part}/{self.compression.value}/{LAYOUT_VERSION}"
-        return self.sizes.of_part(self.model, name, codec, units, self.progress)
+        how = f"{self.compression.value}/{LAYOUT_VERSION}"
+        return self.sizes.of_part(self.model, part, how, wanted, contents, self.progress)
 
 
 def sha256_of(piece: Piece) -> str:

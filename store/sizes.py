@@ -11,18 +11,17 @@ from __future__ import annotations
 import logging
 import time
 from array import array
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain, islice
 from typing import NamedTuple, Protocol, TypeVar
 
 from store.archive.chunk_maker import CORES, ChunkMaker
-from store.archive.chunks import Codec, Measured, Name
+from store.archive.chunks import Codec, Measured, Name, Unit
 from store.archive.deflate import CHUNK, END, MOST_EFFORT, Verdict, chunk_codec, codec_name, judge, sample_ranges
-from store.archive.formats import Unit
+from store.archive.formats import Contents
 from store.archive.members import Deflated, Packing
-from store.archive.pieces import read_bytes
 from store.index import ChunkSizes, SizesRow
 from store.measure import MeasuredFile
 from store.model import Model
@@ -42,28 +41,29 @@ Progress = Callable[[int], None]  # told how many more bytes of content were mea
 
 
 class _Group(NamedTuple):
-    """Content that is measured together."""
+    """What is measured under one name."""
 
     name: Name
     codec: Codec
-    units: Iterable[Unit]
-    is_small: bool  # many small files: whoever wants them measured reads them, one after another
+    is_wanted: bool = True  # by the reader who is about to come
 
 
 class _Task(NamedTuple):
-    """Consecutive units of one group."""
+    """Consecutive chunks of one group."""
 
     group: int
-    name: Name
-    codec: Codec
     first: int
-    units: list[Unit]
-    contents: list[memoryview]  # of the units, if they were read already
+    contents: list[Unit | memoryview]
+
+    @property
+    def length(self) -> int:
+        """Bytes of content."""
+        return sum(map(_length, self.contents))
 
     @property
     def is_short(self) -> bool:
         """Whether to hand it to another thread would take longer than it takes."""
-        return len(self.units) * _SHORT > sum(unit.stop - unit.start for unit in self.units)
+        return len(self.contents) * _SHORT > self.length
 
 
 class SizesKept(Protocol):
@@ -113,12 +113,18 @@ class Sizes:
         unmeasured = [number for number in wanted if not found[number].sizes]
         unwritten = {number for number in unjudged if number not in unmeasured}
         try:
-            groups = [self._group(files[number], found[number].effort) for number in unmeasured]
-            for number, sizes in zip(unmeasured, self._measure(groups, progress), strict=True):
-                found[number] = found[number]._replace(sizes=sizes)
-                unwritten.add(number)
-                if len(unwritten) >= _KEEP_EVERY:
-                    self._keep(files, found, unwritten, started_ns)
+            groups = [_Group(_name(files[number]), chunk_codec(found[number].effort)) for number in unmeasured]
+            units = ((of, unit) for of, number in enumerate(unmeasured) for unit in _units(files[number]))
+            sizes = array("I")
+            for of, more in self._measure(groups, units, progress):
+                number = unmeasured[of]
+                sizes.extend(more)
+                if len(sizes) == _count(files[number]):
+                    found[number] = found[number]._replace(sizes=sizes)
+                    unwritten.add(number)
+                    sizes = array("I")
+                    if len(unwritten) >= _KEEP_EVERY:
+                        self._keep(files, found, unwritten, started_ns)
         finally:
             self._keep(files, found, unwritten, started_ns)
         packings: list[Packing | Deflated] = [Packing.STORED] * len(files)
@@ -129,17 +135,35 @@ class Sizes:
         return packings
 
     def of_part(
-        self, model: Model, part: str, codec: Codec, units: Iterable[Unit], progress: Progress | None = None
+        self,
+        model: Model,
+        part: str,
+        how: str,
+        codecs: Mapping[str, Codec],
+        contents: Contents,
+        progress: Progress | None = None,
     ) -> Measured:
-        """The sizes of one part of a model's archive; the errors are those of `of_files`."""
-        name = (f"{model.fingerprint()}/{part}", codec.name)
-        kept = self._index.chunk_sizes(*name)
-        if kept is None or not _plausible(kept.sizes):
+        """The sizes of one part of a model's archive; the errors are those of `of_files`. If it must be measured, so
+        are the other parts in `codecs`. `how`: what sizes depend on beside the model and the codec."""
+        fingerprint = model.fingerprint()
+        names = {each: (f"{fingerprint}/{each}/{how}", codec.name) for each, codec in codecs.items()}
+        sizes = self._known_part(names[part])
+        if sizes is None:
             started_ns = time.time_ns()
-            kept = ChunkSizes(0, True, next(self._measure([_Group(name, codec, units, is_small=True)], progress)))
-            if self._is_settled(model.newest_ctime_ns, started_ns):
-                self._index.keep_chunk_sizes([(*name, kept)])
-        return Measured(name, kept.sizes, str(model.tag))
+            is_kept = self._is_settled(model.newest_ctime_ns, started_ns)
+            unknown = [
+                part,
+                *(each for each in names if each != part and is_kept and not self._known_part(names[each])),
+            ]
+            found = {each: array("I") for each in unknown}
+            groups = [_Group(names[each], codecs[each], is_wanted=each == part) for each in unknown]
+            numbered = ((unknown.index(each), content) for each, content in contents(unknown))
+            for of, more in self._measure(groups, numbered, progress):
+                found[unknown[of]].extend(more)
+            if is_kept:
+                self._index.keep_chunk_sizes((*names[each], ChunkSizes(0, True, found[each])) for each in unknown)
+            sizes = found[part]
+        return Measured(names[part], sizes, str(model.tag))
 
     def close(self) -> None:
         """Give up what is being measured or made."""
@@ -151,11 +175,15 @@ class Sizes:
         self.maker.cache.forget(name)
         self.revision += 1
 
+    def _known_part(self, name: Name) -> array[int] | None:
+        kept = self._index.chunk_sizes(*name)
+        return kept.sizes if kept is not None and _plausible(kept.sizes) else None
+
     def _known(self, file: MeasuredFile) -> ChunkSizes | None:
         kept = self._index.chunk_sizes(*_name(file))
         if kept is None or not 1 <= kept.effort <= MOST_EFFORT:
             return None
-        if kept.sizes and (len(kept.sizes) != -(-file.length // CHUNK) or not _plausible(kept.sizes)):
+        if kept.sizes and (len(kept.sizes) != _count(file) or not _plausible(kept.sizes)):
             return None
         return kept
 
@@ -172,54 +200,56 @@ class Sizes:
         if rows:
             self._index.keep_chunk_sizes(rows)
 
-    def _group(self, file: MeasuredFile, effort: int) -> _Group:
-        units = (Unit(file, at, min(at + CHUNK, file.length)) for at in range(0, file.length, CHUNK))
-        return _Group(_name(file), chunk_codec(effort), units, is_small=False)
-
-    def _measure(self, groups: Sequence[_Group], progress: Progress | None) -> Iterator[array[int]]:
-        """The sizes of each group's chunks."""
-        batch = object()
+    def _measure(
+        self, groups: Sequence[_Group], contents: Iterable[tuple[int, Unit | memoryview]], progress: Progress | None
+    ) -> Iterator[tuple[int, array[int]]]:
+        """Again and again, which group, and the sizes of its next chunks. `contents`: of each chunk, with its group."""
+        reader = object()
 
         def measure(task: _Task) -> tuple[_Task, array[int]]:
             sizes = array("I")
-            for at, unit in enumerate(task.units):
-                number = task.first + at
-                if task.contents:
-                    made = self.maker.compress(task.codec, task.contents[at], number)
+            name, codec, is_wanted = groups[task.group]
+            for number, content in enumerate(task.contents, task.first):
+                if isinstance(content, memoryview):
+                    made = self.maker.compress(codec, content, number)
                 else:
-                    made = self.maker.encode(task.codec, *unit, number)
-                self.maker.cache.keep_fresh(batch, (task.name, number), made)
-                sizes.append(task.codec.size_of(made))
+                    made = self.maker.encode(codec, *content, number)
+                self.maker.cache.keep_fresh(reader if is_wanted else None, (name, number), made)
+                sizes.append(codec.size_of(made))
             return task, sizes
 
-        found = [array("I") for _ in groups]
-        done = 0
-        for task, sizes in _in_parallel(measure, _tasks(groups)):
-            while done < task.group:
-                yield found[done]
-                done += 1
-            found[done].extend(sizes)
-            if progress is not None:
-                progress(sum(unit.stop - unit.start for unit in task.units))
-        yield from found[done:]
+        for task, sizes in _in_parallel(measure, _tasks(contents)):
+            yield task.group, sizes
+            if progress is not None and groups[task.group].is_wanted:
+                progress(task.length)
 
 
-def _tasks(groups: Sequence[_Group]) -> Iterator[_Task]:
-    for number, group in enumerate(groups):
-        first = size = 0
-        units: list[Unit] = []
-        contents: list[memoryview] = []
-        for unit in group.units:
-            if units and (size + unit.stop - unit.start > _TASK or len(units) >= _TASK_UNITS):
-                yield _Task(number, group.name, group.codec, first, units, contents)
-                first += len(units)
-                size, units, contents = 0, [], []
-            units.append(unit)
-            if group.is_small:
-                contents.append(memoryview(read_bytes(unit.content, unit.start, unit.stop - unit.start)))
-            size += unit.stop - unit.start
-        if units:
-            yield _Task(number, group.name, group.codec, first, units, contents)
+def _tasks(contents: Iterable[tuple[int, Unit | memoryview]]) -> Iterator[_Task]:
+    """Of a chunk that is still to be read, one by itself; of what is at hand, as much as is worth another thread."""
+    counts: Counter[int] = Counter()
+    gathered: dict[int, list[Unit | memoryview]] = {}
+    sizes: Counter[int] = Counter()
+
+    def task(group: int, contents: list[Unit | memoryview]) -> _Task:
+        first = counts[group]
+        counts[group] += len(contents)
+        return _Task(group, first, contents)
+
+    for group, content in contents:
+        if not isinstance(content, memoryview):
+            yield task(group, [content])
+            continue
+        if sizes[group] + len(content) > _TASK or len(gathered.get(group, ())) >= _TASK_UNITS:
+            yield task(group, gathered.pop(group))
+            sizes[group] = 0
+        gathered.setdefault(group, []).append(content)
+        sizes[group] += len(content)
+    for group, rest in gathered.items():
+        yield task(group, rest)
+
+
+def _length(content: Unit | memoryview) -> int:
+    return len(content) if isinstance(content, memoryview) else content.stop - content.start
 
 
 def _in_parallel(work: Callable[[_Task], _R], items: Iterable[_Task]) -> Iterator[_R]:
@@ -246,6 +276,15 @@ def _in_parallel(work: Callable[[_Task], _R], items: Iterable[_Task]) -> Iterato
         finally:
             for future in under_way:
                 future.cancel()
+
+
+def _units(file: MeasuredFile) -> Iterator[Unit]:
+    return chunk_codec(MOST_EFFORT).units(file, 0, file.length)  # the same at any effort
+
+
+def _count(file: MeasuredFile) -> int:
+    """Of a large file's chunks."""
+    return -(-file.length // CHUNK)
 
 
 def _judge(file: MeasuredFile) -> Verdict:

@@ -120,6 +120,7 @@ class StagedSizes:
             storage,
             self._index,
             Compression.AUTO,
+            formats=self._kinds,
             sizes=self._sizes,
             measurements=self._measurements,
             open_files=self._open_files,

@@ -55,21 +55,24 @@ class ChunkCache:
         with self._lock:
             self._keep(key, made)
 
-    def keep_fresh(self, batch: object, key: Key, made: bytes) -> None:
+    def keep_fresh(self, batch: object | None, key: Key, made: bytes) -> None:
         """Keep a chunk that was just measured for the reader who is about to come, while there is room. Those of the
-        same `batch` come first: a reader begins at the start, so the first ones stay."""
+        same `batch` come first: a reader begins at the start, so the first ones stay. Those of None, for readers who
+        may come, take no room from others, and give theirs first."""
         with self._lock:
             while self.size + len(made) > _KEPT:
                 if self._recent_size > _RECENT:
                     self._drop_oldest_recent()
                     continue
                 oldest = next(iter(self._fresh), None)
-                if oldest is None or self._fresh[oldest][0] is batch:
+                if batch is None or oldest is None or self._fresh[oldest][0] is batch:
                     return
                 self._drop_fresh(oldest)
             self._drop_fresh(key)
             self._fresh[key] = (batch, made)
             self._fresh_size += len(made)
+            if batch is None:
+                self._fresh.move_to_end(key, last=False)
             self._note_use()
 
     def forget(self, name: Name) -> None:

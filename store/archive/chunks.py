@@ -12,7 +12,7 @@ import itertools
 from array import array
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from store.archive.pieces import Piece, Views, copy_into, split
@@ -31,6 +31,14 @@ def _itself(size: int) -> int:
     return size
 
 
+class Unit(NamedTuple):
+    """A range of some content that becomes one chunk."""
+
+    content: Piece
+    start: int
+    stop: int
+
+
 class Codec(NamedTuple):
     """A way to compress chunks."""
 
@@ -40,6 +48,11 @@ class Codec(NamedTuple):
     size_of: Callable[[bytes], int] = len  # what the measurement keeps of a chunk
     length_of: Callable[[int], int] = _itself  # and the chunk's length, from that
     window: int = 0  # bytes of the content before a chunk that are given to `encode`
+
+    def units(self, content: Piece, start: int, stop: int) -> Iterator[Unit]:
+        """What becomes the chunks of a range of some content."""
+        for at in range(start, stop, self.chunk):
+            yield Unit(content, at, min(at + self.chunk, stop))
 
 
 @runtime_checkable

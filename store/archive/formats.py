@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol, cast
 
 from store.archive import bzip2, xz_blocks
 from store.archive.checksum import crc32, crc32_combine
 from store.archive.chunk_maker import ChunkMaker
 from store.archive.chunks import Chunks, Codec, Measured, put_in_order
-from store.archive.deflate import END, SMALL, chunk_codec, codec_name, run_codec, small_codec
+from store.archive.deflate import END, chunk_codec, codec_name, run_codec, small_codec
 from store.archive.gzip import gzip_length, lay_out_gzip, lay_out_gzip_of
 from store.archive.members import Deflated, Member, Packing
-from store.archive.pieces import Literal, Piece, PieceList, Slice
-from store.archive.tar import end_length, header, lay_out_tar, padding_length, tar_length, tar_spans
+from store.archive.pieces import Literal, Piece, PieceList, Slice, read_bytes
+from store.archive.small_files import FILES, RUNS, SmallFiles
+from store.archive.tar import end_length, header, lay_out_tar, padding_length, tar_length
 from store.archive.xz import lay_out_xz, xz_length
 from store.archive.zip import lay_out_zip, zip_length
 
 LAYOUT_VERSION = 1  # raised whenever the bytes of any format change
+_TAR = "tar"  # the only part of a tar that is compressed as a whole
 
 
 class MeasuredPiece(Piece, Protocol):
@@ -31,12 +34,8 @@ class MeasuredPiece(Piece, Protocol):
         """Read up to `count` bytes of what that has to; False if that is of no use any more."""
 
 
-class Unit(NamedTuple):
-    """A range of some content that becomes one chunk."""
-
-    content: Piece
-    start: int
-    stop: int
+# Of some parts: the contents of their chunks, those of each in their order, read now.
+Contents = Callable[[Collection[str]], Iterable[tuple[str, memoryview]]]
 
 
 class Compressor(Protocol):
@@ -46,8 +45,9 @@ class Compressor(Protocol):
     def maker(self) -> ChunkMaker:
         """Makes its chunks."""
 
-    def measure(self, part: str, codec: Codec, units: Iterable[Unit]) -> Measured:
-        """What is known of one part of the archive's chunks; measured now unless it is known.
+    def measure(self, part: str, codecs: Mapping[str, Codec], contents: Contents) -> Measured:
+        """What is known of one part of the archive's chunks; measured now unless it is known, and with it those of the
+        other parts in `codecs` that other archives of the model will want.
 
         Raises:
             SourceChangedError, StoreUnreadableError: as reading does.
@@ -66,6 +66,7 @@ class Format(NamedTuple):
     # Compressed, the members as their `packing` says. A tar is not.
     compress: Callable[[Sequence[Member], int, Compressor], PieceList] | None = None
     codec: Callable[[], str] | None = None  # names what the compressed bytes depend on, beside the content
+    part: str = _TAR  # what is measured of it, beside large files
 
     @property
     def suffix(self) -> str:
@@ -81,15 +82,20 @@ def _tar_xz_length(members: Sequence[Member], mtime: int) -> int:
 
 
 def _compress_tar_xz(members: Sequence[Member], mtime: int, compressor: Compressor) -> PieceList:
-    tar, codec = lay_out_tar(members, mtime), xz_blocks.codec()
-    measured = compressor.measure("tar", codec, _units(tar, 0, tar.length, codec))
-    return xz_blocks.lay_out_xz_blocks(tar, compressor.maker, measured)
+    tar = lay_out_tar(members, mtime)
+    return xz_blocks.lay_out_xz_blocks(tar, compressor.maker, _measure_tar(tar, xz_blocks.codec(), compressor))
 
 
 def _compress_tar_bz2(members: Sequence[Member], mtime: int, compressor: Compressor) -> PieceList:
-    tar, codec = lay_out_tar(members, mtime), bzip2.codec()
-    measured = compressor.measure("tar", codec, _units(tar, 0, tar.length, codec))
-    return bzip2.lay_out_bzip2(tar, compressor.maker, measured)
+    tar = lay_out_tar(members, mtime)
+    return bzip2.lay_out_bzip2(tar, compressor.maker, _measure_tar(tar, bzip2.codec(), compressor))
+
+
+def _measure_tar(tar: Piece, codec: Codec, compressor: Compressor) -> Measured:
+    contents = (
+        (_TAR, memoryview(read_bytes(tar, start, stop - start))) for _, start, stop in codec.units(tar, 0, tar.length)
+    )
+    return compressor.measure(_TAR, {_TAR: codec}, lambda _: contents)
 
 
 def _lay_out_tar_gz(members: Sequence[Member], mtime: int) -> PieceList:
@@ -98,16 +104,11 @@ def _lay_out_tar_gz(members: Sequence[Member], mtime: int) -> PieceList:
 
 def _compress_tar_gz(members: Sequence[Member], mtime: int, compressor: Compressor) -> PieceList:
     """Headers and small files in runs, large files in the chunks that a zip has, too, and what is stored between."""
-    tar, codec = lay_out_tar(members, mtime), run_codec()
-    stretches = list(_stretches(members, mtime, tar.length))
-    runs = compressor.measure(
-        "runs",
-        codec,
-        (unit for start, stop, how, _ in stretches if how is Packing.SMALL for unit in _units(tar, start, stop, codec)),
-    )
+    small, codec = SmallFiles(members, mtime), run_codec()
+    runs, tar = compressor.measure(RUNS, small.codecs(), small.chunks), small.tar
     parts: list[Chunks | Slice] = []
     first = 0
-    for start, stop, how, content in stretches:
+    for start, stop, how, content in small.stretches:
         if isinstance(how, Deflated) and content is not None:
             parts.append(Chunks(compressor.maker, chunk_codec(how.effort), content, how.measured))
         elif how is Packing.SMALL:
@@ -120,50 +121,14 @@ def _compress_tar_gz(members: Sequence[Member], mtime: int, compressor: Compress
     return lay_out_gzip_of(parts, tar, _tar_checksum(members, mtime))
 
 
-class _Stretch(NamedTuple):
-    """What goes into a compressed tar in one way."""
-
-    start: int
-    stop: int
-    how: Packing | Deflated
-    content: Piece | None = None  # if it is a file's alone
-
-
-def _stretches(members: Sequence[Member], mtime: int, length: int) -> Iterator[_Stretch]:
-    """What goes into a compressed tar of this length in which way; each stretch as long as can be."""
-    begin, how, last = 0, Packing.SMALL, 0
-    for member, start, content, end in tar_spans(members, mtime):
-        small = member.size < SMALL
-        wanted = Packing.STORED if small and member.content and member.packing is Packing.STORED else Packing.SMALL
-        if wanted is not how:
-            if start > begin:
-                yield _Stretch(begin, start, how)
-            begin, how = start, wanted
-        if not small and member.packing is not Packing.SMALL:
-            yield _Stretch(begin, content, how)
-            yield _Stretch(content, content + member.size, member.packing, member.content)
-            begin = content + member.size
-        last = end
-    if how is not Packing.SMALL:
-        yield _Stretch(begin, last, how)
-        begin = last
-    yield _Stretch(begin, length, Packing.SMALL)
-
-
-def _units(content: Piece, start: int, stop: int, codec: Codec) -> Iterator[Unit]:
-    for at in range(start, stop, codec.chunk):
-        yield Unit(content, at, min(at + codec.chunk, stop))
-
-
 def _lay_out_zip(members: Sequence[Member], mtime: int) -> PieceList:
     return lay_out_zip(members, mtime, _content_crc32, _learn_ahead)
 
 
 def _compress_zip(members: Sequence[Member], mtime: int, compressor: Compressor) -> PieceList:
-    codec = small_codec()
-    small = [member.content for member in members if member.content and member.packing is Packing.SMALL]
-    measured = compressor.measure("small", codec, (Unit(content, 0, content.length) for content in small))
-    numbers = iter(range(len(small)))
+    small, codec = SmallFiles(members, mtime), small_codec()
+    measured = compressor.measure(FILES, small.codecs(), small.chunks)
+    numbers = itertools.count()
     in_order: list[Chunks] = []
 
     def pack(member: Member) -> Sequence[Piece]:
@@ -227,8 +192,9 @@ TAR_GZ = Format(
     _lay_out_tar_gz,
     _compress_tar_gz,
     codec_name,
+    RUNS,
 )
-ZIP = Format("zip", True, zip_length, _lay_out_zip, _compress_zip, codec_name)
+ZIP = Format("zip", True, zip_length, _lay_out_zip, _compress_zip, codec_name, FILES)
 TAR_XZ = Format("tar.xz", False, _tar_xz_length, _lay_out_tar_xz, _compress_tar_xz, _xz_codec)
 TAR_BZ2 = Format("tar.bz2", False, None, None, _compress_tar_bz2, lambda: bzip2.codec().name)
 

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -161,3 +162,21 @@ def test_the_kernel_reads_ahead(mount: Mounted) -> None:
     device = os.stat(mount.path).st_dev
     setting = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
     assert setting.read_text() == "1024\n"
+
+
+@pytest.mark.parametrize(("first", "second"), [(".tar.gz", ".zip"), (".zip", ".tar.gz")])
+def test_small_files_are_read_once_for_the_sizes_of_both_formats(
+    store: Path, mounted: Callable[..., Mounted], first: str, second: str
+) -> None:
+    make_model(store, "small:v1", {f"{number}.json": b'{"number": 42}' * 2000 for number in range(100)})
+    time.sleep(0.03)  # so that what is measured is kept
+    mount = mounted(store)
+
+    def read_by(suffix: str) -> int:
+        io = Path(f"/proc/{mount.pid}/io")
+        before = int(io.read_text().split()[1])
+        assert mount.archive("small:v1", suffix).stat().st_size < 100_000
+        return int(io.read_text().split()[1]) - before
+
+    assert 2_800_000 <= read_by(first) < 3_500_000
+    assert read_by(second) < 500_000

@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,10 +25,11 @@ from store.errors import CancelledError, SourceChangedError
 from store.index import Index
 from store.model import Model
 from store.storage.base import Entry, Identity
-from store.storage.local import LocalFile, LocalStorage
+from store.storage.local import LocalStorage
 from store.tag import Tag
 from tests.harness import make_model
 from tests.store.content import whole
+from tests.store.counting import CountingStorage
 
 _DICE = random.Random(5)
 _WORDS = b" ".join(_DICE.choice([b"alpha", b"beta", b"gamma", b"delta", b"42"]) for _ in range(500_000))
@@ -40,34 +41,6 @@ _FILES: dict[str | bytes, bytes | int] = {
     "small noise": _DICE.randbytes(5000),
     "nothing": b"",
 }
-
-
-class CountingStorage(LocalStorage):
-    """The real storage; counts what is read of each file, and calls back before each read."""
-
-    def __init__(self, root: Path) -> None:
-        super().__init__(str(root))
-        self.bytes_read: dict[str, int] = {}
-        self.before_read: Callable[[str], None] = lambda _source: None
-
-    def open_file(self, source: str, identity: Identity) -> "_CountedFile":  # type: ignore[override]
-        return _CountedFile(self, source, super().open_file(source, identity))
-
-    def count(self, name: str = "") -> int:
-        return sum(count for source, count in self.bytes_read.items() if source.endswith(name))
-
-
-class _CountedFile:
-    def __init__(self, storage: CountingStorage, source: str, file: LocalFile) -> None:
-        self._storage = storage
-        self._source = source
-        self._file = file
-
-    def read_into(self, views: list[memoryview], offset: int) -> None:
-        self._storage.before_read(self._source)
-        self._file.read_into(views, offset)
-        counts = self._storage.bytes_read
-        counts[self._source] = counts.get(self._source, 0) + sum(map(len, views))
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import random
 import subprocess
 import time
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -113,6 +114,21 @@ def test_archives_of_an_imported_model_are_ready_at_once(
         archives.close()
     assert lengths[0] == lengths[1]
     assert lengths[0][0] < len(_WORDS)
+
+
+def test_small_files_are_read_once_for_all_archives(
+    importer: Importer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: Counter[str] = Counter()
+
+    class Counted(LocalStorage):
+        def open_file(self, source: str, identity: Identity) -> LocalFile:
+            read[source.rpartition("/")[2]] += 1
+            return super().open_file(source, identity)
+
+    monkeypatch.setattr("store.staged_sizes.LocalStorage", Counted)
+    assert _import(importer, _packed(folder)) is Outcome.IMPORTED
+    assert [read[f"{number}"] for number in range(60)] == [1] * 60
 
 
 def test_a_file_is_measured_while_others_are_still_to_come(

@@ -6,12 +6,12 @@ import io
 import lzma
 import zipfile
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 
 from store.archive.chunk_maker import ChunkMaker
 from store.archive.chunks import Codec, Measured, Name
 from store.archive.deflate import chunk_codec
-from store.archive.formats import Unit
+from store.archive.formats import Contents
 from store.archive.members import Deflated, Member, Packing
 from store.archive.pieces import Piece, read_bytes
 
@@ -27,30 +27,23 @@ class OnTheSpot:
         self.maker = ChunkMaker(on_wrong)
         self._known: dict[Name, Measured] = {}
 
-    def measure(self, part: str, codec: Codec, units: Iterable[Unit]) -> Measured:
-        name = (part, codec.name)
-        if name not in self._known:
-            self._known[name] = Measured(name, self._sizes(codec, units), part)
-        return self._known[name]
-
-    def _sizes(self, codec: Codec, units: Iterable[Unit]) -> "array[int]":
-        sizes = [
-            codec.size_of(
-                codec.encode(
-                    memoryview(read_bytes(content, start, stop - start)),
-                    number,
-                    read_bytes(content, max(0, start - codec.window), min(start, codec.window)),
-                )
-            )
-            for number, (content, start, stop) in enumerate(units)
-        ]
-        return array("I", sizes)
+    def measure(self, part: str, codecs: Mapping[str, Codec], contents: Contents) -> Measured:
+        names = {each: (each, codec.name) for each, codec in codecs.items()}
+        if names[part] not in self._known:
+            sizes = {each: array("I") for each in codecs}
+            for each, content in contents(codecs):
+                made = codecs[each].encode(content, len(sizes[each]), b"")
+                sizes[each].append(codecs[each].size_of(made))
+            self._known |= {names[each]: Measured(names[each], sizes[each], each) for each in codecs}
+        return self._known[names[part]]
 
     def deflated(self, name: str, content: Piece, effort: int) -> Deflated:
         codec = chunk_codec(effort)
-        cuts = range(0, content.length, codec.chunk)
-        units = [Unit(content, start, min(start + codec.chunk, content.length)) for start in cuts]
-        return Deflated(self.measure(name, codec, units), effort)
+        sizes = array("I")
+        for number, (_, start, stop) in enumerate(codec.units(content, 0, content.length)):
+            before = read_bytes(content, max(0, start - codec.window), min(start, codec.window))
+            sizes.append(len(codec.encode(memoryview(read_bytes(content, start, stop - start)), number, before)))
+        return Deflated(Measured((name, codec.name), sizes, name), effort)
 
     def packed(self, member: Member, packing: Packing | int) -> Member:
         """`packing`: one of those, or the effort of chunks of its own."""

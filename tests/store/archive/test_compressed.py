@@ -15,12 +15,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from store.archive import bzip2, chunk_cache, chunk_maker, deflate, formats, xz_blocks
+from store.archive import bzip2, chunk_cache, chunk_maker, deflate, small_files, xz_blocks
 from store.archive.chunk_maker import ChunkMaker
 from store.archive.chunks import Chunks, Codec, Measured, put_in_order
 from store.archive.formats import FORMATS, TAR_GZ, ZIP, Format
 from store.archive.members import Member, Packing
 from store.archive.pieces import Piece, PieceList, Views, Zeros, read_bytes
+from store.archive.small_files import FILES, RUNS, SmallFiles
 from store.errors import CancelledError, SourceChangedError
 from tests.store.archive import golden
 from tests.store.archive.compressing import DECOMPRESS, OnTheSpot, fail_on_wrong, unpack_zip
@@ -38,7 +39,7 @@ def small_chunks() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(deflate, "CHUNK", 1000)
         patch.setattr(deflate, "_RUN", 700)
-        patch.setattr(formats, "SMALL", 400)
+        patch.setattr(small_files, "SMALL", 400)
         patch.setattr(chunk_maker, "_SMALL", 100)
         for module in (xz_blocks, bzip2):
             codec = module.codec()._replace(chunk=5000)
@@ -85,6 +86,26 @@ class TestAnyMembers:
         assert fresh.length == len(archive)
         for offset, size in data.draw(ranges(len(archive))):
             assert read_bytes(fresh, offset, size) == archive[offset : offset + size]
+
+    @settings(max_examples=60, deadline=None)
+    @given(members=packed_members(OnTheSpot()), mtime=MTIMES)
+    def test_one_reading_of_small_files_gives_what_each_format_would_read(
+        self, members: list[Member], mtime: int
+    ) -> None:
+        small = [
+            member.content
+            for member in members
+            if isinstance(member.content, Memory) and member.packing is Packing.SMALL
+        ]
+        found: dict[tuple[str, ...], list[tuple[str, bytes]]] = {}
+        for parts in ((RUNS,), (FILES,), (RUNS, FILES)):
+            for content in small:
+                content.bytes_read = 0
+            found[parts] = [(part, bytes(chunk)) for part, chunk in SmallFiles(members, mtime).chunks(parts)]
+            assert [content.bytes_read for content in small] == [content.length for content in small]
+        assert [chunk for _, chunk in found[FILES,]] == [content.content for content in small]
+        for part in (RUNS, FILES):
+            assert [each for each in found[RUNS, FILES] if each[0] == part] == found[part,]
 
 
 def _words(size: int, seed: int) -> bytes:
@@ -344,6 +365,25 @@ class TestMaking:
             assert time.monotonic() < deadline
             time.sleep(0.05)
         maker.close()
+
+    def test_what_is_kept_for_readers_who_may_come_takes_no_room_from_others(
+        self, maker: ChunkMaker, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(chunk_cache, "_KEPT", 1000)
+        cache = maker.cache
+        names = {who: (who, "codec") for who in ("spare", "earlier", "wanted")}
+        for number in range(5):
+            cache.keep_fresh("a batch", (names["earlier"], number), bytes(100))
+        for number in range(10):
+            cache.keep_fresh(None, (names["spare"], number), bytes(100))
+        assert [number for number in range(10) if (names["spare"], number) in cache] == [*range(5)], "what there is"
+        assert all((names["earlier"], number) in cache for number in range(5))
+        for number in range(12):
+            cache.keep_fresh("another", (names["wanted"], number), bytes(100))
+            if number < 5:
+                assert all((names["earlier"], number) in cache for number in range(5)), "the spare ones give way first"
+        assert [number for number in range(12) if (names["wanted"], number) in cache] == [*range(10)]
+        assert cache.size == 1000
 
     @pytest.fixture
     def maker(self) -> Iterator[ChunkMaker]:
