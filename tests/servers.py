@@ -6,6 +6,7 @@ test process, also when that is killed.
 """
 
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -217,6 +218,12 @@ class SeaweedServer(S3Server):
             "-s3.port.lance=0",
             f"-s3.config={config}",
         ]
+
+    def kill(self) -> None:
+        super().kill()
+        for port in (self.port, self._s3_grpc, *itertools.chain(*self._ports.values())):
+            for left in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # wherever TMPDIR is
+                left.unlink()
 
     def _answers(self) -> bool:
         if not super()._answers():

@@ -1,6 +1,7 @@
 """An S3 server of the bench's own (SeaweedFS, one process, on loopback), rclone to fill it, and a proxy that counts."""
 
 import contextlib
+import glob
 import json
 import os
 import random
@@ -37,7 +38,8 @@ class S3Server:
         self.weed = tool(python, "weed")
         self.rclone_path = tool(python, "rclone")
         self.folder = folder
-        self.port = _free_port()
+        self._ports: list[int] = []
+        self.port = self._new_port()
         self._access_key = "AK" + secrets.token_hex(9).upper()
         self._secret_key = secrets.token_hex(20)
 
@@ -85,6 +87,9 @@ class S3Server:
         finally:
             process.kill()  # it takes many seconds to end by itself, and nothing of it is kept
             process.wait(10)
+            for port in self._ports:
+                for left in glob.glob(f"/tmp/seaweedfs-*-{port}.sock"):  # wherever TMPDIR is
+                    os.unlink(left)
 
     def _make_bucket(self, process: "subprocess.Popen[bytes]") -> None:
         probe = os.path.join(self.folder, "probe")
@@ -104,6 +109,10 @@ class S3Server:
                 with open(os.path.join(self.folder, "server.log"), errors="replace") as log:
                     raise BenchError(f"the S3 server does not start: {log.read()[-2000:]}") from None
 
+    def _new_port(self) -> int:
+        self._ports.append(_free_port())
+        return self._ports[-1]
+
     def _command(self) -> list[str]:
         credentials = [{"accessKey": self._access_key, "secretKey": self._secret_key}]
         identity = {"name": "bench", "credentials": credentials, "actions": ["Admin", "Read", "Write", "List"]}
@@ -112,11 +121,11 @@ class S3Server:
             json.dump({"identities": [identity]}, file)
         data = os.path.join(self.folder, "data")
         os.mkdir(data)
-        parts = [f"-{part}.{option}={_free_port()}" for part in ("master", "volume", "filer") for option in _PORTS]
+        parts = [f"-{part}.{option}={self._new_port()}" for part in ("master", "volume", "filer") for option in _PORTS]
         return [
             *(self.weed, "server", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", *parts),
             *("-master.telemetry=false", "-master.volumeSizeLimitMB=4096", "-volume.max=100"),
-            *("-volume.minFreeSpace=1GiB", "-s3", f"-s3.port={self.port}", f"-s3.port.grpc={_free_port()}"),
+            *("-volume.minFreeSpace=1GiB", "-s3", f"-s3.port={self.port}", f"-s3.port.grpc={self._new_port()}"),
             *("-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.config={config}"),
         ]
 
