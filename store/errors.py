@@ -60,7 +60,11 @@ class NoSpaceError(StoreError):
 
 
 class ModelExistsError(StoreError):
-    """The store has a model of this tag with other content."""
+    """The store has something else under this tag."""
+
+
+class OtherContentError(ModelExistsError):
+    """What is there under the tag is a whole model, and another one."""
 
 
 class CancelledError(StoreError):

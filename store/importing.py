@@ -20,7 +20,7 @@ from store.archive.extract import extract
 from store.archive.target import Target
 from store.catalog import ModelStore
 from store.digests import Digests
-from store.errors import CancelledError, ModelExistsError, StoreError
+from store.errors import CancelledError, ModelExistsError, OtherContentError, StoreError
 from store.measure import Measurements
 from store.model import MAX_MODEL_YAML, MODEL_YAML, ModelInfo
 from store.publish import LocalPublisher, Outcome, Publisher, Verdict
@@ -167,10 +167,10 @@ class Importer:
                 outcome = self._publisher.publish(
                     ready.staged, overwrite=overwrite, move_latest=move_latest, verdict=ready.verdict
                 )
-            except ModelExistsError:
+            except OtherContentError:
                 if overwrite == self._overwrite:
                     raise
-                raise ModelExistsError(
+                raise OtherContentError(
                     f"{info.tag} is in the store with other content, which may be newer: copy it again to replace that"
                 ) from None
             ready.clear()

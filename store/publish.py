@@ -25,6 +25,7 @@ from store.errors import (
     BadModelError,
     ModelExistsError,
     NotFoundError,
+    OtherContentError,
     SourceChangedError,
     StoreError,
     StoreUnwritableError,
@@ -214,7 +215,7 @@ class _Publication:
             self._remove_staged(entries)
             return Outcome.UNCHANGED
         if not overwrite:
-            raise ModelExistsError(
+            raise OtherContentError(
                 f"{self._tag} is in the store with other content ({difference}): import with --overwrite to replace "
                 f"it, or delete it first: bentoml models delete {self._tag}"
             )

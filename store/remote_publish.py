@@ -25,6 +25,7 @@ from store.digester import RunningDigest
 from store.errors import (
     BadModelError,
     ModelExistsError,
+    OtherContentError,
     StoreError,
     StoreUnwritableError,
     UnsafeMemberError,
@@ -159,7 +160,7 @@ class _Publication:
             if difference is None:
                 return Outcome.UNCHANGED
             if not overwrite:
-                raise ModelExistsError(
+                raise OtherContentError(
                     f"{self._tag} is in the store with other content ({difference}): import with --overwrite to "
                     "replace it, or delete it there first"
                 )

@@ -127,14 +127,18 @@ def test_killed_when_the_model_is_in_its_place(store: Path, mounted: Mount, tmp_
     assert (store / "m/latest").read_text() == "v1"
 
 
-@pytest.mark.parametrize("options", [[], ["--overwrite"]])
-def test_another_model_has_come_meanwhile(store: Path, mounted: Mount, tmp_path: Path, options: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("options", "advice"), [([], "import with --overwrite"), (["--overwrite"], "copy it again to")]
+)
+def test_another_model_has_come_meanwhile(
+    store: Path, mounted: Mount, tmp_path: Path, options: list[str], advice: str
+) -> None:
     """It is not replaced, whatever the mount does with others: it is newer. The upload is refused, once."""
     archive = slow_archive(tmp_path)
     mount = mounted(store, options=options)
     end_before_import(mount, ["cp", archive, mount.path / "incoming"])
     other = make_model(store, "m:v1", {"w": b"other"})
-    mount.expect_log("m-v1.tar.bz2 was not imported: m:v1 is in the store with other content", times=1)
+    mount.expect_log(f"m-v1.tar.bz2 was not imported: m:v1 is in the store with other content.*{advice}", times=1)
     mount.start()
     assert await_decision(mount) is ReceiptState.REFUSED
     assert sorted(os.listdir(mount.path / "incoming")) == [archive.name, f"{archive.name}.error"]
