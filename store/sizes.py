@@ -19,7 +19,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from store.archive.chunk_maker import CORES, ChunkMaker
 from store.archive.chunks import Codec, Measured, Name, Unit
-from store.archive.deflate import CHUNK, END, MOST_EFFORT, Verdict, chunk_codec, codec_name, judge, sample_ranges
+from store.archive.deflate import CHUNK, END, MOST_EFFORT, Verdict, chunk_codec, codec_name, judge
 from store.archive.formats import Contents
 from store.archive.members import Deflated, Packing
 from store.index import ChunkSizes, SizesRow
@@ -288,7 +288,7 @@ def _count(file: MeasuredFile) -> int:
 
 
 def _judge(file: MeasuredFile) -> Verdict:
-    return judge(b"".join(file.read_sample(*part) for part in sample_ranges(file.length)))
+    return judge(file.read_sample, file.length)
 
 
 def _name(file: MeasuredFile) -> Name:

@@ -1,6 +1,7 @@
 """Compressed archives: independent readers find what was put in, any range is that slice, chunks are made as few times
 as can be, and what comes out otherwise than measured is an error."""
 
+import functools
 import hashlib
 import io
 import random
@@ -9,7 +10,7 @@ import time
 import zipfile
 import zlib
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import given, settings
@@ -414,20 +415,28 @@ class TestJudging:
     """Whether, and how hard, to compress."""
 
     @pytest.mark.parametrize(
-        ("sample", "worth_it"),
+        ("content", "worth_it"),
         [
-            (random.Random(1).randbytes(100_000), False),
-            (_words(100_000, 1), True),
-            (bytes(100_000), True),
-            (b"\x00\x01\x02\x03" + bytes(range(256)) * 390, True),
+            (random.Random(1).randbytes(500_000), False),
+            (_words(500_000, 1), True),
+            (bytes(500_000), True),
+            (b"\x00\x01\x02\x03" + bytes(range(256)) * 1950, True),
+            (random.Random(1).randbytes(100_000) + _words(400_000, 1), True),
+            (_words(100_000, 1) + random.Random(1).randbytes(400_000), False),
         ],
-        ids=["noise", "words", "zeros", "a ramp"],
+        ids=["noise", "words", "zeros", "a ramp", "mostly words", "mostly noise"],
     )
-    def test_worth_it(self, sample: bytes, worth_it: bool) -> None:
-        verdict = deflate.judge(sample)
-        assert verdict == deflate.judge(sample)
+    def test_worth_it(self, content: bytes, worth_it: bool) -> None:
+        verdict = deflate.judge(functools.partial(read_bytes, Memory(content)), len(content))
+        assert verdict == deflate.judge(functools.partial(read_bytes, Memory(content)), len(content))
         assert verdict.worth_it is worth_it
         assert 1 <= verdict.effort <= deflate.MOST_EFFORT
+
+    @pytest.mark.parametrize(("content", "share"), [(random.Random(1).randbytes, 0.5), (bytes, 1.0)])
+    def test_half_of_the_sample_shows_what_is_hopeless(self, content: Callable[[int], bytes], share: float) -> None:
+        file = Memory(content(1_000_000))
+        deflate.judge(functools.partial(read_bytes, file), file.length)
+        assert file.bytes_read == share * sum(size for _, size in deflate.sample_ranges(file.length))
 
     @given(length=st.integers(deflate.SMALL, 1 << 40))
     def test_samples_lie_in_the_file(self, length: int) -> None:
