@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import Mounted, make_model, run
+from tests.harness import Mounted, make_model, run, wait_until
 
 CREATED = "2026-01-02T03:04:05.678901+00:00"
 CREATED_SECONDS = int(datetime.fromisoformat(CREATED).timestamp())
@@ -161,7 +161,8 @@ def test_the_kernel_reads_ahead(mount: Mounted) -> None:
     """As root only, where it lets us say so; what an ordinary user mounts (`test_incoming_users.py`) does without."""
     device = os.stat(mount.path).st_dev
     setting = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
-    assert setting.read_text() == "1024\n"
+    # It is said once the mount answers, before the daemon tells that it is ready.
+    wait_until(lambda: setting.read_text() == "1024\n", 10, "the kernel is told")
 
 
 @pytest.mark.parametrize(("first", "second"), [(".tar.gz", ".zip"), (".zip", ".tar.gz")])
