@@ -59,7 +59,7 @@ class Incoming:
         area = staging_area(store.storage.location, settings.staging, is_remote=is_remote)
         self._session = area.open_session()
         self._receipts = Receipts(area.receipts)
-        interrupted = self._receipts.interrupt_dead(area.is_alive)
+        dead = self._receipts.of_dead(area.is_alive)
         self._importer = Importer(
             store,
             self._session,
@@ -80,8 +80,10 @@ class Incoming:
         self.dropbox = DropBox(self._spool, self._delivery, settling, settings.mode)
         self._housekeeping = Housekeeping(self._spool, self.dropbox.folders, self._delivery, settings.settle_seconds)
         self._housekeeping.start()
-        were_whole = [receipt for session, receipt in interrupted if area.is_of_this_boot(session)]
-        TakingUp(self._spool, self._delivery, settling).start(were_whole)
+        of_this_boot = [receipt for session, receipt in dead if area.is_of_this_boot(session)]
+        TakingUp(self._spool, self._delivery, settling).start(of_this_boot)
+        for _, receipt in dead:  # not before: what is taken up would be lost if this process were killed in between
+            self._receipts.interrupt(receipt.id)
 
     def close(self) -> None:
         """Stop what goes on; uploads that are not whole are kept for the next mount."""

@@ -32,10 +32,10 @@ class TakingUp:
         self._delivery = delivery
         self._settling = settling
 
-    def start(self, interrupted: Sequence[Receipt]) -> None:
+    def start(self, dead: Sequence[Receipt]) -> None:
         """Decide, in the background, those of these imports whose upload was whole and is still as it was then. They
         are running in the record when this returns."""
-        uploads = [upload for receipt in interrupted if (upload := self._take(receipt)) is not None]
+        uploads = [upload for receipt in dead if (upload := self._take(receipt)) is not None]
         if uploads:
             threading.Thread(target=self._decide, args=(uploads,), name="taking up", daemon=True).start()
 

@@ -233,25 +233,23 @@ class Receipts:
         """The receipts that changed after the one with this `change`, in the order of their changes; 0 for all."""
         return self._select("WHERE change>? ORDER BY change LIMIT ?", (change, limit))
 
-    def interrupt_dead(self, is_alive: Callable[[str], bool]) -> list[tuple[str, Receipt]]:
-        """Mark the running imports of sessions that are not alive (`StagingArea.is_alive`) as INTERRUPTED; each with
-        the name of its session, and as it was before."""
+    def of_dead(self, is_alive: Callable[[str], bool]) -> list[tuple[str, Receipt]]:
+        """The running imports of sessions that are not alive (`StagingArea.is_alive`), each with its session's name."""
         rows = self._run(
             lambda connection: connection.execute(
                 f"SELECT session, {_COLUMNS} FROM receipts WHERE ended IS NULL ORDER BY id"
             ).fetchall()
         )
-        dead = {session for session in {row[0] for row in rows or ()} if not is_alive(session)}
-        return [
-            (session, receipt)
-            for session, *row in rows or ()
-            if session in dead
-            and self._write(
-                f"UPDATE receipts SET change={_NEXT_CHANGE}, state=?, ended=?, error=? WHERE id=? AND ended IS NULL",
-                (ReceiptState.INTERRUPTED.value, _now(), "bentofs ended before the import did", row[0]),
-            )
-            and (receipt := _receipt(tuple(row))) is not None
-        ]
+        alive = {session: is_alive(session) for session in {row[0] for row in rows or ()}}
+        found = ((session, _receipt(tuple(row))) for session, *row in rows or () if not alive[session])
+        return [(session, receipt) for session, receipt in found if receipt is not None]
+
+    def interrupt(self, receipt: int) -> None:
+        """The process of a running import has ended: it is INTERRUPTED."""
+        self._write(
+            f"UPDATE receipts SET change={_NEXT_CHANGE}, state=?, ended=?, error=? WHERE id=? AND ended IS NULL",
+            (ReceiptState.INTERRUPTED.value, _now(), "bentofs ended before the import did", receipt),
+        )
 
     def close(self) -> None:
         """Let go."""

@@ -145,14 +145,17 @@ def test_imports_of_dead_sessions_are_interrupted(path: Path) -> None:
     dead = [receipts.begin("dead", f"{number}.zip", 0) for number in range(3)]
     living = receipts.begin("living", "living.zip", 0)
     done = _import(receipts, "done.zip")
-    change = receipts.recent(1)[0].change
     receipts.importing(dead[1], 7, path="other.zip", size=7)
-    interrupted = receipts.interrupt_dead(lambda session: session == "living")
-    assert [(session, receipt.id, receipt.path, receipt.state, receipt.size) for session, receipt in interrupted] == [
+    found = receipts.of_dead(lambda session: session == "living")
+    assert [(session, receipt.id, receipt.path, receipt.state, receipt.size) for session, receipt in found] == [
         ("dead", dead[0], "0.zip", ReceiptState.RECEIVING, None),
         ("dead", dead[1], "other.zip", ReceiptState.IMPORTING, 7),
         ("dead", dead[2], "2.zip", ReceiptState.RECEIVING, None),
     ]
+    change = max(receipt.change for receipt in receipts.recent())
+    for _, receipt in found:
+        receipts.interrupt(receipt.id)
+    receipts.interrupt(done)
     states = {receipt.id: receipt.state for receipt in receipts.recent()}
     assert states == {
         **dict.fromkeys(dead, ReceiptState.INTERRUPTED),
@@ -160,7 +163,7 @@ def test_imports_of_dead_sessions_are_interrupted(path: Path) -> None:
         done: IMPORTED,
     }
     assert len({receipt.change for receipt in receipts.since(change)}) == 3
-    assert receipts.interrupt_dead(lambda session: session == "living") == []
+    assert receipts.of_dead(lambda session: session == "living") == []
     receipts.close()
 
 
