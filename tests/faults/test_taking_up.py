@@ -112,7 +112,10 @@ def test_in_a_folder(store: Path, mounted: Mount, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("program", ["cp", "rsync"])
 def test_killed_when_the_model_is_in_its_place(store: Path, mounted: Mount, tmp_path: Path, program: str) -> None:
-    """All that is left to do is to remove the upload; rsync has renamed it by then."""
+    """Import an upload whose model is in its place already; rsync has renamed it by then.
+
+    The record comes first, so that a crash in between never leaves an import without one; then the file leaves.
+    """
     archive = tar_of(made(tmp_path, "m:v1"), tmp_path / "m.tar")
     mount = mounted(store)
     with (area_of(store) / "latest.lock").open("wb") as lock:
@@ -123,7 +126,7 @@ def test_killed_when_the_model_is_in_its_place(store: Path, mounted: Mount, tmp_
             assert copier.wait(30) != 0
     mount.start()
     assert await_decision(mount) is ReceiptState.UNCHANGED
-    assert os.listdir(mount.path / "incoming") == []
+    wait_until(lambda: os.listdir(mount.path / "incoming") == [], 20, "the file has left incoming/")
     assert (store / "m/latest").read_text() == "v1"
 
 

@@ -103,17 +103,25 @@ def bentomodel_of(tag: str, tmp_path: Path) -> Path:
     return archive
 
 
+def _files_below(folder: Path) -> int:
+    return sum(path.is_file() for path in folder.rglob("*"))
+
+
 def stopped_half_way(judge: Judge, base: Path, store: Path, tag: str) -> "subprocess.Popen[bytes]":
-    """A save that was stopped when model.yaml and some, but not all, of the other files were in the store."""
+    """Stop a save when model.yaml and some, but not all, of the other files are in the store.
+
+    A file must have come after model.yaml: until then a killed save cannot be told from one that is over.
+    """
     folder = store.joinpath(*tag.split(":"))
     process = judge.start(base, "slow-save", tag)
     try:
         wait_until((folder / "model.yaml").exists, 60, "BentoML has written model.yaml", interval=0.005)
+        before = _files_below(folder)
+        wait_until(lambda: _files_below(folder) > before, 60, "BentoML has begun the next file", interval=0.005)
         process.send_signal(signal.SIGSTOP)
         state = Path(f"/proc/{process.pid}/stat")
         wait_until(lambda: state.read_text().rpartition(") ")[2].startswith("T"), 10, "the save is stopped")
-        written = [path for path in folder.rglob("*") if path.is_file()]
-        assert len(written) < SLOW_SAVE_FILES, "the save was over before it could be stopped"
+        assert _files_below(folder) < SLOW_SAVE_FILES, "the save was over before it could be stopped"
     except BaseException:
         process.kill()
         process.wait(10)
@@ -130,7 +138,7 @@ def test_unfinished_save_is_not_shown(mount: Mounted, store: Path, judge: Judge,
             time.sleep(0.2)
         process.send_signal(signal.SIGCONT)
         while process.poll() is None:
-            complete = sum(path.is_file() for path in (store / "slow" / "v1").rglob("*")) == SLOW_SAVE_FILES
+            complete = _files_below(store / "slow" / "v1") == SLOW_SAVE_FILES
             assert complete or not listed(mount, "slow:v1"), "shown while it was being saved"
             time.sleep(0.05)
         assert process.wait(60) == 0
