@@ -90,27 +90,19 @@ class ModelStore:
             NotFoundError: there is no such name.
             StoreUnreadableError: its folder may not be read.
         """
-        shown = []
-        for version in sorted(self._name(name).finished):
-            try:
-                self.model(Tag(name, version))
-            except StoreError as error:  # named in the log by model()
-                if not is_failure(error):
-                    continue
-            shown.append(version)
-        return shown
+        finished = self._name(name).finished
+        return [text for text in sorted(finished) if self._can_be_shown(Tag(name, text), finished[text])]
 
     def latest(self, name: str) -> str | None:
         """The version that BentoML answers for `name:latest`: what the `latest` file says or, when that does not
         exist, the youngest. None when the name has no model, or when the `latest` file cannot exist because a version
         is called so."""
-        named = self._surveyor.latest(name, self._name(name))
-        versions = self.versions(name)
-        if not versions or LATEST in versions:
-            return None
-        if named in versions:
-            return named
-        return max(versions, key=lambda version: self.info(Tag(name, version)).creation_time)
+        folder = self._name(name)
+        for version in (LATEST, self._surveyor.latest(name, folder)):
+            seen = folder.finished.get(version) if version is not None else None
+            if version is not None and seen is not None and self._can_be_shown(Tag(name, version), seen):
+                return None if version == LATEST else version
+        return max(self.versions(name), key=lambda text: self.info(Tag(name, text)).creation_time, default=None)
 
     def version_count(self, name: str, *, look_into: bool = False) -> int:
         """How many versions of a name can be shown; `look_into`: those that nobody has looked into yet, too.
@@ -118,12 +110,10 @@ class ModelStore:
         Raises:
             NotFoundError: there are none.
         """
-        count = 0
-        for text, version in self._name(name).finished.items():
-            if version.error is not None or (look_into and not version.looked_into):
-                with suppress(StoreError):  # named in the log by model()
-                    self.model(Tag(name, text))
-            count += version.error is None
+        count = sum(
+            self._can_be_shown(Tag(name, text), version, look_into=look_into)
+            for text, version in self._name(name).finished.items()
+        )
         if not count:
             raise NotFoundError(f"{name} has no models in the store")
         return count
@@ -210,6 +200,18 @@ class ModelStore:
                 raise NotFoundError(f"{name} has no models in {self.storage.location}")
             return Tag(name, latest)
         return Tag.parse(text)
+
+    def _can_be_shown(self, tag: Tag, version: Version, *, look_into: bool = True) -> bool:
+        """Look into a version, unless one look has found it good. Its folder and `model.yaml` are looked at each time
+        (`_name`); a change below them is found when the model itself is asked for. One that cannot be read now counts
+        as good."""
+        if version.error is None and (version.looked_into or not look_into):
+            return True
+        try:
+            self.model(tag)
+        except StoreError as error:  # named in the log by model()
+            return is_failure(error)
+        return True
 
     def _models_of(self, name: str) -> list[Model]:
         found = []
