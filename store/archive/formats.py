@@ -20,7 +20,7 @@ from store.archive.tar import end_length, header, lay_out_tar, padding_length, t
 from store.archive.xz import lay_out_xz, xz_length
 from store.archive.zip import lay_out_zip, zip_length
 
-LAYOUT_VERSION = 1  # raised whenever the bytes of any format change
+LAYOUT_VERSION = 2  # raised whenever the bytes of any format change
 _TAR = "tar"  # the only part of a tar that is compressed as a whole
 
 

@@ -2,6 +2,9 @@
 
 One 512-byte header a member, with a pax header before it only where ustar's fields do not hold the name or the size;
 content padded to 512 bytes; two blocks of zeros, padded to a record of 10,240 bytes as GNU tar and tarfile do.
+
+A size from 8 GiB on stands in the pax header, and once more in the member's own as GNU tar writes it (base-256):
+busybox and toybox skip pax headers.
 """
 
 from __future__ import annotations
@@ -76,7 +79,17 @@ def header(member: Member, mtime: int) -> bytes:
     info = _info(member.path, member.is_folder, member.permissions, mtime)
     if not member.is_folder:
         info.size = member.size
-    return _as_bytes(info)
+    made = _as_bytes(info)
+    return made if info.size < _USTAR_SIZE_LIMIT else _with_size(made, info.size)
+
+
+def _with_size(made: bytes, size: int) -> bytes:
+    """Put a size that octal digits do not hold into a header, where tarfile leaves zero beside its pax record."""
+    before, block = made[:-_BLOCK], made[-_BLOCK:]
+    size_start, size_end, checksum_start, checksum_end = 124, 136, 148, 156
+    field = (1 << 95 | size).to_bytes(size_end - size_start, "big")  # the highest bit marks base-256
+    block = block[:size_start] + field + block[size_end:checksum_start] + b" " * 8 + block[checksum_end:]
+    return before + block[:checksum_start] + b"%06o\0 " % sum(block) + block[checksum_end:]
 
 
 def _is_plain(member: Member, mtime: int) -> bool:

@@ -1,7 +1,8 @@
 """zip (PKWARE APPNOTE 6.3.9), laid out as Python's `zipfile` lays it out; entries are stored or deflated.
 
 Sizes and CRC-32s stand in the local headers, so that a reader of a stream needs no data descriptor; the CRCs come from
-the measurement, each when its header is read. zip64 fields are there only where needed.
+the measurement, each when its header is read. zip64 fields and records stand only where a number needs them: sizes and
+offsets from 0xFFFFFFFF on, counts from 65,535 on.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from collections.abc import Callable, Sequence
 from store.archive.members import Member
 from store.archive.pieces import Literal, Piece, PieceList, Views, copy_into, split
 
-_LIMIT32 = 0x7FFFFFFF  # sizes and offsets beyond it go to zip64: zipfile's limit, which unzip 5 needs
-_LIMIT_COUNT = 0xFFFF
-_MARK32 = 0xFFFFFFFF
+# In a field, these values mean "see the zip64 record", so a number that equals them goes there, too. zipfile uses zip64
+# from 2 GiB on: readers that know none (busybox 1.35) then lose everything behind such a member.
+_MARK16, _MARK32 = 0xFFFF, 0xFFFFFFFF
 _VERSION, _VERSION64 = 20, 45
 _UNIX = 3
 _STORED, _DEFLATED = 0, 8
@@ -142,7 +143,7 @@ class _LocalHeader:
         name, flags = _name_and_flags(member)
         size, packed, version, extra = member.size, self._packed_size, _VERSION, self._stamp.extra
         method = _method(size, packed)
-        if size > _LIMIT32:
+        if size >= _MARK32:
             extra += struct.pack("<HHQQ", 1, 16, size, packed)
             size = packed = _MARK32
             version = _VERSION64
@@ -205,10 +206,10 @@ class _Directory:
         size, packed = member.size, self._packed_sizes[index]
         method = _method(size, packed)
         large: tuple[int, ...] = ()
-        if size > _LIMIT32:
+        if size >= _MARK32:
             large += (size, packed)
             size = packed = _MARK32
-        if start > _LIMIT32:
+        if start >= _MARK32:
             large += (start,)
             start = _MARK32
         extra = self._stamp.extra
@@ -262,18 +263,18 @@ def _name_and_flags(member: Member) -> tuple[bytes, int]:
 
 
 def _local_length(member: Member, name_length: int, stamp: _Stamp) -> int:
-    return _LOCAL.size + name_length + len(stamp.extra) + (20 if member.size > _LIMIT32 else 0)
+    return _LOCAL.size + name_length + len(stamp.extra) + (20 if member.size >= _MARK32 else 0)
 
 
 def _central_length(member: Member, name_length: int, start: int, stamp: _Stamp) -> int:
-    large = 2 * (member.size > _LIMIT32) + (start > _LIMIT32)
+    large = 2 * (member.size >= _MARK32) + (start >= _MARK32)
     return _CENTRAL.size + name_length + len(stamp.extra) + (4 + 8 * large if large else 0)
 
 
 def _end(count: int, directory_start: int, directory_length: int) -> bytes:
     """The end records."""
     end64 = b""
-    if count > _LIMIT_COUNT or directory_start > _LIMIT32 or directory_length > _LIMIT32:
+    if count >= _MARK16 or directory_start >= _MARK32 or directory_length >= _MARK32:
         end64 = _END64.pack(
             b"PK\x06\x06",
             _END64.size - 12,
@@ -286,7 +287,7 @@ def _end(count: int, directory_start: int, directory_length: int) -> bytes:
             directory_length,
             directory_start,
         ) + _LOCATOR64.pack(b"PK\x06\x07", 0, directory_start + directory_length, 1)
-        count = min(count, _LIMIT_COUNT)
+        count = min(count, _MARK16)
         directory_start = min(directory_start, _MARK32)
         directory_length = min(directory_length, _MARK32)
     return end64 + _END.pack(b"PK\x05\x06", 0, 0, count, count, directory_length, directory_start, 0)

@@ -16,7 +16,7 @@ from store.archive.members import Member
 from tests.store.content import Memory, whole
 
 MTIME = 1_767_323_045
-LAYOUT_VERSION = 1  # of the bytes that give these SHA-256s
+LAYOUT_VERSION = 2  # of the bytes that give these SHA-256s
 SHA256 = {
     "bentomodel": "d4b0f67c7501a87980e13986d7d85b940f28018ca9da1a15c4d84f1812a7deee",
     "tar": "90f789386576636e86282c86840c4799f26e4370acbb628c4622c5faf4376547",

@@ -2,12 +2,14 @@
 
 import io
 import tarfile
+from pathlib import Path
 
 import pytest
 
 from store.archive.members import Member
 from store.archive.pieces import Zeros, read_bytes
 from store.archive.tar import end_length, header, header_length, lay_out_tar, padding_length, tar_length
+from tests.harness import run
 from tests.store.content import Memory, Numbered, PieceFile, numbers, whole
 
 _GIB = 1 << 30
@@ -36,6 +38,24 @@ def test_sizes_beyond_the_fields(size: int) -> None:
         assert behind is not None
         assert behind.read() == numbers(0, 1000)
     assert file.bytes_read < _MIB
+
+
+@pytest.mark.parametrize("size", [8 * _GIB - 1, 8 * _GIB, 2**40 + 3])
+def test_tools_read_what_is_behind_a_large_member(size: int, tmp_path: Path) -> None:
+    """As sparse files: headers and the end are written, the content is a hole."""
+    members = [_file("model.yaml", 10), _file("weights", size), Member("behind", False, False, Memory(b"behind"))]
+    laid_out = lay_out_tar(members, 1)
+    path = tmp_path / "sparse.tar"
+    with path.open("wb") as file:
+        file.truncate(laid_out.length)
+        for start, stop in ((0, 4096), (laid_out.length - 20_480, laid_out.length)):
+            file.seek(start)
+            file.write(read_bytes(laid_out, start, stop - start))
+    for tool in (["tar", "-xOf"], ["bsdtar", "-xOf"], ["busybox", "tar", "-xOf"], ["7z", "x", "-so"]):
+        assert run(*tool, path, "behind").stdout == "behind", tool
+    with tarfile.open(path) as archive:
+        assert [info.size for info in archive] == [10, size, 6]
+    path.unlink()
 
 
 @pytest.mark.parametrize(

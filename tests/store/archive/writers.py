@@ -9,7 +9,8 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from store.archive.members import Member
 from tests.store.content import Memory
@@ -55,11 +56,25 @@ def zip_info(member: Member, mtime: int, name: str) -> zipfile.ZipInfo:
     return info
 
 
+@contextmanager
+def zip64_where_needed() -> Iterator[None]:
+    """Have zipfile write zip64 fields only where a number needs them; by itself it begins at 2 GiB."""
+    limits = {"ZIP64_LIMIT": 0xFFFFFFFE, "ZIP_FILECOUNT_LIMIT": 0xFFFE}
+    before = {name: getattr(zipfile, name) for name in limits}
+    try:
+        for name, limit in limits.items():
+            setattr(zipfile, name, limit)
+        yield
+    finally:
+        for name, limit in before.items():
+            setattr(zipfile, name, limit)
+
+
 def write_zip(members: Sequence[Member], mtime: int) -> bytes:
     """By `zipfile`. It cannot write a name that is not UTF-8: an ASCII name of equal length stands in for it."""
     stand_ins: dict[bytes, bytes] = {}
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
+    with zip64_where_needed(), zipfile.ZipFile(buffer, "w") as archive:
         for number, member in enumerate(members):
             raw = member.path.encode("utf-8", "surrogateescape") + (b"/" if member.is_folder else b"")
             try:
