@@ -6,7 +6,6 @@ imported. Knows no FUSE. Threading: any thread.
 
 from __future__ import annotations
 
-import errno
 import functools
 import logging
 import os
@@ -19,12 +18,11 @@ from store.archive.digest import ArchiveDigest
 from store.errors import DamagedArchiveError
 from store.importing import StagedImport
 from store.receipts import Receipt, Receipts
-from store.sums import MAX_SUMS, read_sums
+from store.sums import MAX_SUMS, NO_SUMS, read_sums, read_sums_beside
 from store.text import printable
 
 log = logging.getLogger(__name__)
 
-_NO_SUMS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 _DIGEST_SECONDS = 60.0  # how long a file of checksums waits for the SHA-256 of what it is of
 
 
@@ -59,17 +57,17 @@ class UploadedSums:
         anybody else could have it refused.
 
         Raises:
-            DamagedArchiveError: it is another file than they are of.
+            DamagedArchiveError: it is another file than they are of, or the file beside it cannot be read as sums.
         """
         folders, name = path.split("/")[:-1], path.rpartition("/")[2]
-        notes = [(f"{path}{CHECKSUM_SUFFIX}", name)]
-        notes += [  # one further up names the folders below it, too
-            ("/".join([*folders[:depth], CHECKSUMS]), "/".join([*folders[depth:], name]))
-            for depth in range(len(folders), -1, -1)
-        ]
-        for note, listed in notes:
-            stated = self._read_sums(note, uid).get(listed)
-            if stated is not None and (ready.sha256 is None or stated != ready.sha256()):
+        beside = f"{path}{CHECKSUM_SUFFIX}"
+        notes = [(beside, read_sums_beside(self._read(beside, uid), name))]
+        for depth in range(len(folders), -1, -1):  # one further up names the folders below it, too
+            note = "/".join([*folders[:depth], CHECKSUMS])
+            stated = read_sums(self._read(note, uid)).by_path.get("/".join([*folders[depth:], name]))
+            notes.append((note, frozenset() if stated is None else frozenset([stated])))
+        for note, allowed in notes:
+            if allowed and (ready.sha256 is None or ready.sha256() not in allowed):
                 raise DamagedArchiveError(f"it does not have the SHA-256 that {printable(note)} states: copy it again")
 
     def check_imported(self, path: str, uid: int, place: str) -> None:
@@ -77,14 +75,21 @@ class UploadedSums:
         another name.
 
         Raises:
-            DamagedArchiveError: something else was imported than what they are of.
+            DamagedArchiveError: something else was imported than what they are of, or this one, beside what was
+                imported, cannot be read as sums.
         """
-        folder = path.rpartition("/")[0]
-        for name, stated in self._read_sums(path, uid, place).items():
-            imported = self._imported_as(f"{folder}/{name}" if folder else name)
+        folder, _, note = path.rpartition("/")
+        content = self._read(path, uid, place)
+        stated = {name: frozenset([digest]) for name, digest in read_sums(content).by_path.items()}
+        if note.endswith(CHECKSUM_SUFFIX):
+            of = note.removesuffix(CHECKSUM_SUFFIX)
+            if self._receipts.answer(path.removesuffix(CHECKSUM_SUFFIX)) is not None:
+                stated[of] = read_sums_beside(content, of)
+        for name, allowed in stated.items():
+            imported = self._imported_as(f"{folder}/{name}" if folder else name) if allowed else None
             if imported is not None and imported.sha256 is None:
                 log.warning("%s is not compared with %s: its SHA-256 is not known", printable(name), printable(path))
-            elif imported is not None and imported.sha256 != stated:
+            elif imported is not None and imported.sha256 not in allowed:
                 raise DamagedArchiveError(
                     f"{printable(name)} was imported, but it is not the file that {printable(path)} is of: its SHA-256 "
                     f"is {imported.sha256}"
@@ -108,17 +113,16 @@ class UploadedSums:
         with self._lock:
             self._digests.pop(receipt, None)
 
-    def _read_sums(self, path: str, uid: int, place: str | None = None) -> dict[str, str]:
-        """What a file of checksums states, by name: lines as sha256sum writes them. Empty if there is none, or it is
-        somebody else's than the user's or the mount's owner's. `place`: where it lies, if not at its path."""
+    def _read(self, path: str, uid: int, place: str | None = None) -> bytes:
+        """What a file of checksums holds. Nothing if there is none, or it is somebody else's than the user's or the
+        mount's owner's. `place`: where it lies, if not at its path."""
         try:
             with open(f"{self._spool}/{place or path}", "rb") as file:
                 owner = self._owners.of(os.fstat(file.fileno()))
-                content = file.read(MAX_SUMS) if owner in (uid, self._owners.user) else b""
+                return file.read(MAX_SUMS) if owner in (uid, self._owners.user) else b""
         except OSError as error:
-            if error.errno not in _NO_SUMS:
+            if error.errno not in NO_SUMS:
                 log.warning(
                     "%s cannot be read, so that nothing is compared with it: %s", printable(path), error.strerror
                 )
-            return {}
-        return read_sums(content, os.path.basename(path).removesuffix(CHECKSUM_SUFFIX))
+            return b""

@@ -38,7 +38,7 @@ from store.receipts import Receipts, ReceiptState
 from store.servers.stops import Stops, refuse_if_stopped
 from store.staging import Session
 from store.streamed import StreamedFile
-from store.sums import MAX_SUMS, SUFFIX, read_sums
+from store.sums import MAX_SUMS, NO_SUMS, SUFFIX, read_sums_beside
 from store.tag import Tag
 from store.text import printable
 
@@ -156,8 +156,13 @@ class Fetcher:
         try:
             with open(path + SUFFIX, "rb") as file:
                 sums = file.read(MAX_SUMS)
-        except OSError:  # there is none, nor is one needed
-            return ready
+        except OSError as error:
+            if error.errno in NO_SUMS:
+                return ready
+            ready.discard()
+            raise StoreUnreadableError(
+                f"{printable(path + SUFFIX)} cannot be read, so that nothing is compared with it: {error.strerror}"
+            ) from None
         return _checked(ready, sums, location)
 
     def _stage_descriptor(self, descriptor: int, name: str, kinds: tuple[Kind, ...], counted: Counted) -> StagedImport:
@@ -269,12 +274,15 @@ def _chunks_of(descriptor: int, name: str, stops: Stops) -> Iterator[bytes]:
 def _checked(ready: StagedImport, sums: bytes, location: Location) -> StagedImport:
     """Compare with what the file of sums beside it states."""
     name = os.path.basename(location.path)
-    stated = read_sums(sums, name).get(name)
-    if stated is not None and (ready.sha256 is None or stated != ready.sha256()):
+    try:
+        stated = read_sums_beside(sums, name)
+        if stated and (ready.sha256 is None or ready.sha256() not in stated):
+            raise DamagedArchiveError(
+                f"{location.shown} does not have the SHA-256 that {printable(name + SUFFIX)} beside it states"
+            )
+    except BaseException:
         ready.discard()
-        raise DamagedArchiveError(
-            f"{location.shown} does not have the SHA-256 that {printable(name + SUFFIX)} beside it states"
-        )
+        raise
     return ready
 
 

@@ -1044,6 +1044,24 @@ def test_checksums(store: Path, mounted: Mount, tmp_path: Path, note: str, first
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
+def test_checksums_as_windows_writes_them(store: Path, mounted: Mount, tmp_path: Path, first: bool) -> None:
+    """Those that fit, those that do not, and a digest that cannot be read."""
+    mount = mounted(store)
+    mount.expect_log("SHA-256", times=2)
+    for number, outcome in enumerate(("fits", "does not", "is cut short")):
+        archive = made_tar(tmp_path, f"m{number}:v1")
+        digest = sums(archive, wrong=outcome == "does not")[: 40 if "cut" in outcome else 64].upper()
+        note = tmp_path / f"{archive.name}.sha256"
+        note.write_bytes(f"SHA256          {digest}       C:\\x\\{archive.name}\r\n".encode("utf-16"))
+        order = [note, archive] if first else [archive, note]
+        codes = [cp(path, mount.path / "incoming").returncode for path in order]
+        assert codes == [0, int(outcome != "fits")], outcome
+        if outcome != "fits":
+            assert "SHA-256" in (mount.path / "incoming" / f"{order[1].name}.error").read_text()
+        assert (store / f"m{number}").exists() == (outcome == "fits" or not first)
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
 def test_checksums_of_folders_below(store: Path, mounted: Mount, tmp_path: Path, first: bool) -> None:
     """As `find -type f | xargs sha256sum` makes them for a whole backup."""
     mount = mounted(store)

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from hypothesis import strategies as st
 from store import streamed
 from store.errors import DamagedArchiveError, RemoteError
 from store.streamed import StreamedFile
-from store.sums import read_sums, write_sums
 
 
 @pytest.fixture
@@ -97,30 +95,3 @@ def test_an_error_comes_after_what_came_before_it(tmp_path: Path) -> None:
     with pytest.raises(RemoteError, match="gone"):
         file.sha256()
     file.close()
-
-
-@given(st.text(st.characters(blacklist_characters="/\0", blacklist_categories=["Cs"]), min_size=1))
-def test_sums(name: str) -> None:
-    digest = hashlib.sha256(name.encode()).hexdigest()
-    assert read_sums(write_sums(digest, name), "alone") == {name: digest}
-    assert read_sums(f"{digest}\n".encode(), "alone") == {"alone": digest}
-
-
-@pytest.mark.parametrize("option", ["--text", "--binary", "--tag", "--zero"])
-def test_sums_as_sha256sum_writes_them(tmp_path: Path, option: str) -> None:
-    sums = {}
-    for path in ("x", "a b", "(x) = y", "back\\slash", "new\nline", "sub/x", "sub/deep/z", "caf\u00e9"):
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_bytes(path.encode())
-        sums[path] = hashlib.sha256(path.encode()).hexdigest()
-    told = subprocess.run(["sha256sum", option, "./x", *list(sums)[1:]], cwd=tmp_path, capture_output=True, check=True)
-    assert read_sums(told.stdout, "alone") == {**sums, "z": sums["sub/deep/z"]}
-
-
-def test_sums_of_others() -> None:
-    digest = "0123456789abcdef" * 4
-    for line in (f"{digest.upper()} *x.zip\r\n", f"SHA256 (x.zip) = {digest}\n", f"SHA2-256(x.zip)= {digest}\n"):
-        assert read_sums(line.encode(), "alone") == {"x.zip": digest}
-    assert read_sums(f"{digest}  /backup/x.zip\n".encode(), "alone")["x.zip"] == digest
-    two = f"{digest}  a/x.zip\n{digest[::-1]}  b/x.zip\nnonsense\n"
-    assert read_sums(two.encode(), "alone") == {"a/x.zip": digest, "b/x.zip": digest[::-1]}

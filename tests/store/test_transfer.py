@@ -264,14 +264,36 @@ def test_sums(other: str) -> None:
     memory = fsspec.filesystem("memory")
     assert memory.cat("/b/m.tar.sha256") == Path("m.tar.sha256").read_bytes()
     assert import_model("m.tar", store=other)
-    wrong = f"{hashlib.sha256(b'').hexdigest()}  m.tar\n".encode()
-    Path("m.tar.sha256").write_bytes(wrong)
-    memory.pipe("/b/m.tar.sha256", wrong)
-    for target in ("m.tar", "memory://b/m.tar"):
-        (Path(other) / "demo/v1/weights.bin").unlink(missing_ok=True)  # so that the same is not imported again
-        with pytest.raises(DamagedArchiveError, match="SHA-256"):
-            import_model(target, store=other)
     memory.store.clear()
+
+
+@pytest.mark.usefixtures("model")
+@pytest.mark.parametrize("where", ["", "memory://b/"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("form", ["{}  m.tar\n", "SHA256          {}       C:\\x\\m.tar\r\n", "cut short: {:.40}"])
+def test_sums_that_do_not_fit(
+    other: str, memory: fsspec.AbstractFileSystem, where: str, encoding: str, form: str
+) -> None:
+    export_model("demo:v1", f"{where}m.tar")
+    wrong = form.format(hashlib.sha256(b"").hexdigest()).encode(encoding)
+    memory.pipe("/b/m.tar.sha256", wrong)
+    Path("m.tar.sha256").write_bytes(wrong)
+    with pytest.raises(DamagedArchiveError, match="SHA-256"):
+        import_model(f"{where}m.tar", store=other)
+    assert not os.path.exists(f"{other}/demo")
+    memory.store.clear()
+
+
+@pytest.mark.usefixtures("model")
+def test_sums_that_nobody_may_read(other: str) -> None:
+    """They cannot be told from some that do not fit. A folder of that name is no file of sums."""
+    export_model("demo:v1", "m.tar")
+    Path("m.tar.sha256").symlink_to("m.tar.sha256")
+    with pytest.raises(StoreUnreadableError, match=r"m\.tar\.sha256 cannot be read"):
+        import_model("m.tar", store=other)
+    Path("m.tar.sha256").unlink()
+    Path("m.tar.sha256").mkdir()
+    import_model("m.tar", store=other)
 
 
 @pytest.mark.parametrize("where", ["", "memory://b/"])
