@@ -21,7 +21,7 @@ from pathlib import Path
 
 from mount.arguments import carrying, without_secrets
 from mount.detacher import Detacher
-from mount.heap import give_memory_back
+from mount.heap import Trimmer, give_memory_back
 from mount.incoming import IncomingSettings, open_incoming
 from mount.measurer import Measurer
 from mount.operations import Operations
@@ -34,8 +34,10 @@ from store.catalog import ModelStore
 from store.compression import Compression
 from store.digests import Digests
 from store.index import Index
+from store.measure import Measurements
 from store.recorder import Recorder
 from store.storage.place import Place
+from store.tag import Tag
 
 log = logging.getLogger(__name__)
 
@@ -77,14 +79,22 @@ def serve(settings: Settings, ready: Callable[[], None]) -> None:
     location = settings.store.location
     storage = settings.store.open(follow_links=settings.follow_links)
     index = Index()
-    store = ModelStore(storage)
     digests = Digests()
     recorder = Recorder(storage, digests)
+    measurements = Measurements(index, recorder.look_again)
     # There it would not read from a page cache, but fetch everything once more.
     opened = [] if settings.store.is_remote else [recorder.consider]
-    archives = Archives(storage, index, settings.compression, *opened, formats=settings.formats)
+    archives = Archives(
+        storage, index, settings.compression, *opened, formats=settings.formats, measurements=measurements
+    )
+
+    def forget(tag: Tag) -> None:
+        recorder.forget(tag)
+        archives.forget(tag)
+
+    store = ModelStore(storage, forget)
     measurer = Measurer(store, archives, settings.formats, index)
-    incoming = open_incoming(store, index, digests, measurer, settings.incoming)
+    incoming = open_incoming(store, measurements, digests, measurer, settings.incoming)
     tree = Tree(store, archives, settings.formats, has_incoming=incoming is not None)
     detacher = Detacher(settings.mountpoint)
     options = [f"fsname={_as_option(location)}"]
@@ -93,10 +103,13 @@ def serve(settings: Settings, ready: Callable[[], None]) -> None:
     operations = Operations(tree, detacher, incoming.dropbox if incoming is not None else None)
     session = Session(operations, settings.mountpoint, options, None if settings.store.is_remote else _READ_AHEAD)
 
+    trimmer = Trimmer()
+
     def announce() -> None:
         if not settings.store.is_remote:  # there it would not read from a page cache, but fetch all once more
             recorder.start(archives.is_measured, session.is_busy)
         detacher.begin(operations.generations.tried_late)
+        trimmer.start()
         log.info("%s is mounted at %s", location, settings.mountpoint)
         ready()
 
@@ -104,6 +117,7 @@ def serve(settings: Settings, ready: Callable[[], None]) -> None:
         if not session.run(announce):
             raise CannotMountError(f"{settings.mountpoint} could not be mounted")
     finally:
+        trimmer.stop()
         detacher.stop()
         recorder.stop()
         measurer.stop()

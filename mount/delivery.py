@@ -45,7 +45,7 @@ class Delivery:
         importer: Importer,
         receipts: Receipts,
         sums: UploadedSums,
-        imported: Callable[[Tag], None],
+        imported: Callable[[StagedImport], None],
         owners: Owners,
     ) -> None:
         """`imported` is told of each model that is new in the store."""
@@ -115,7 +115,7 @@ class Delivery:
         self._finish(upload, path, _STATES[outcome], ready)
         upload.mark_imported()
         self.remove_note(path)
-        self._imported(ready.tag)
+        self._imported(ready)
         log.info("%s: %s %s", printable(path), ready.tag, outcome.value)
 
     def prepare(self, ready: StagedImport) -> None:
@@ -152,7 +152,7 @@ class Delivery:
             receipt, _STATES[outcome], tag=str(info.tag), creation_time=info.creation_time.isoformat()
         )
         self.remove_note(path)
-        self._imported(info.tag)
+        self._imported(ready)
         log.info("%s: %s %s", printable(path), info.tag, outcome.value)
 
     def refuse_path(self, path: str, uid: int, error: StoreError) -> None:

@@ -1,15 +1,23 @@
-"""What glibc does with memory that is freed. By itself it keeps it for each thread apart, and ever more of it."""
+"""glibc's heap: one for all threads, and freed memory goes back to the system.
+
+By itself glibc keeps a heap for every few threads, each as large as it has ever been.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import threading
+import time
 
 _MMAP_THRESHOLD, _ARENA_MAX = -3, -8  # malloc.h
+_TRIM_SECONDS = 2.0  # between two trims of a heap that is in use
+_WORKED_SECONDS = 0.02  # of processor time: less leaves nothing to trim
 
 
 def give_memory_back() -> None:
-    """Have large blocks returned to the system when they are freed. Compressed chunks are such blocks, libfuse's
-    buffers (128 KiB) are not."""
+    """Use one heap, and return large blocks to the system when they are freed. Compressed chunks are such blocks,
+    libfuse's buffers (128 KiB) are not. Call it before there are threads."""
+    _set(_ARENA_MAX, 1)
     _set(_MMAP_THRESHOLD, 192 << 10)
 
 
@@ -17,6 +25,29 @@ def share_memory() -> None:
     """Have all threads take from the same two heaps: a transfer fetches by many threads, none of which may keep what
     the others could use. Only before there are threads."""
     _set(_ARENA_MAX, 2)
+
+
+class Trimmer:
+    """Return the heap's free pages to the system, again and again while the process works, and once after that."""
+
+    def __init__(self) -> None:
+        self._stopping = threading.Event()
+        self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none
+
+    def start(self) -> None:
+        if self._trim is not None:
+            threading.Thread(target=self._run, name="trimmer", daemon=True).start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    def _run(self) -> None:
+        worked = 0.0
+        while not self._stopping.wait(_TRIM_SECONDS):
+            now = time.process_time()
+            if now - worked > _WORKED_SECONDS and self._trim is not None:
+                self._trim(0)
+                worked = time.process_time()
 
 
 def _set(what: int, value: int) -> None:

@@ -18,8 +18,7 @@ from mount.uploaded_sums import UploadedSums
 from store.catalog import ModelStore
 from store.digests import Digests
 from store.errors import StoreError
-from store.importing import Importer
-from store.index import Index
+from store.importing import Importer, StagedImport
 from store.measure import Measurements
 from store.receipts import Receipts
 from store.remote_publish import check_writable, publisher_for
@@ -47,7 +46,12 @@ class Incoming:
     """A drop box with its staging area and its record."""
 
     def __init__(
-        self, store: ModelStore, index: Index, digests: Digests, measurer: Measurer, settings: IncomingSettings
+        self,
+        store: ModelStore,
+        measurements: Measurements,
+        digests: Digests,
+        measurer: Measurer,
+        settings: IncomingSettings,
     ) -> None:
         """What dead mounts left in the staging area is cleaned up, and their uploads taken over.
 
@@ -63,18 +67,22 @@ class Incoming:
         self._importer = Importer(
             store,
             self._session,
-            Measurements(index),
+            measurements,
             digests,
             limits=settings.limits,
             overwrite=settings.overwrite,
             publisher=publisher_for(store.storage, self._session, [self._ending]),
             measure=None if is_remote else measurer.staged,
         )
+
         # What was uploaded would have to be fetched again; its checksums lie in its manifest.
-        measure = (lambda _tag: None) if is_remote else measurer.measure
+        def imported(ready: StagedImport) -> None:
+            if not is_remote:
+                measurer.measure(ready.tag, is_staged=ready.is_measured)
+
         owners = Owners()
         self._sums = UploadedSums(self._session.spool, self._receipts, owners)
-        self._delivery = Delivery(self._session, self._importer, self._receipts, self._sums, measure, owners)
+        self._delivery = Delivery(self._session, self._importer, self._receipts, self._sums, imported, owners)
         self._spool = Spool(self._session.spool, self._delivery)
         settling = Settling(self._spool, self._delivery)
         self.dropbox = DropBox(self._spool, self._delivery, settling, settings.mode)
@@ -103,7 +111,11 @@ class Incoming:
 
 
 def open_incoming(
-    store: ModelStore, index: Index, digests: Digests, measurer: Measurer, settings: IncomingSettings | None
+    store: ModelStore,
+    measurements: Measurements,
+    digests: Digests,
+    measurer: Measurer,
+    settings: IncomingSettings | None,
 ) -> Incoming | None:
     """The drop box that is wanted, if any; None as well, with a word in the log, if the store does not allow it.
 
@@ -118,4 +130,4 @@ def open_incoming(
         except StoreError as error:
             log.warning("no incoming/ in this mount: %s", error)
             return None
-    return Incoming(store, index, digests, measurer, settings)
+    return Incoming(store, measurements, digests, measurer, settings)

@@ -18,6 +18,7 @@ from contextlib import suppress
 from store.archive.formats import Format
 from store.archives import Archives
 from store.catalog import ModelStore
+from store.compression import is_compressed
 from store.errors import StoreError
 from store.index import Index
 from store.staged_sizes import staged_sizes
@@ -34,12 +35,17 @@ class Measurer:
         self._archives = archives
         self._formats = formats
         self.staged = staged_sizes(index, archives, formats)  # as `store.importing.Importer` takes it
+        # Formats that are not measured while a model is staged.
+        self._others = [
+            kind for kind in formats if is_compressed(kind, archives.compression) and not kind.needs_checksums
+        ]
         self._imported: queue.SimpleQueue[Tag | None] = queue.SimpleQueue()
         threading.Thread(target=self._run, name="measurer", daemon=True).start()
 
-    def measure(self, tag: Tag) -> None:
-        """Measure a model, some time soon."""
-        self._imported.put(tag)
+    def measure(self, tag: Tag, *, is_staged: bool) -> None:
+        """Measure a model, some time soon. `is_staged`: whether `staged` has measured all it could."""
+        if self._others or not is_staged:
+            self._imported.put(tag)
 
     def stop(self) -> None:
         """End after the model that is being measured; closing the archives ends that, too."""

@@ -10,7 +10,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from weakref import WeakKeyDictionary
+from typing import NamedTuple
 
 from cachetools import LRUCache
 
@@ -27,11 +27,22 @@ from store.page_buffer import page_buffer
 from store.sizes import Progress, Sizes
 from store.storage.base import Entry, Identity, Storage
 from store.storage.pinned import OpenFiles, PinnedFile
+from store.tag import Tag
 from store.turns import Turns
 
 _KEPT = 40 << 20  # bytes, over all archives kept laid out for the next reader;
 _ARCHIVE, _MEMBER, _MEASURED_MEMBER = 4000, 300, 1600  # which one takes about, and each member in it
+_LENGTHS_KEPT = 5000  # archives whose length is known; about 400 bytes each
 _READ = 1 << 20  # bytes at a time when a whole archive is digested
+
+
+class _Key(NamedTuple):
+    """What one archive is made of; the model itself need not be kept for it."""
+
+    tag: Tag
+    generation: tuple[int, int, int]
+    format: str
+    revision: int
 
 
 class Archives:
@@ -61,10 +72,8 @@ class Archives:
         self._measurements = measurements or Measurements(index)
         self._sizes = sizes or Sizes(index)
         self._lock = threading.Lock()  # never held while reading or laying out
-        self._lengths: WeakKeyDictionary[Model, dict[tuple[str, int], int]] = WeakKeyDictionary()
-        self._laid_out: LRUCache[tuple[Model, str, int], tuple[PieceList, int]] = LRUCache(
-            _KEPT, getsizeof=lambda kept: kept[1]
-        )
+        self._lengths: LRUCache[_Key, int] = LRUCache(_LENGTHS_KEPT)
+        self._laid_out: LRUCache[_Key, tuple[PieceList, int]] = LRUCache(_KEPT, getsizeof=lambda kept: kept[1])
         self._turns = Turns()
 
     @property
@@ -87,17 +96,17 @@ class Archives:
         Raises:
             SourceChangedError, StoreUnreadableError, CancelledError: while measuring.
         """
-        key = (kind.name, self.revision)
+        key = self._key(model, kind)
         with self._lock:
-            lengths = self._lengths.setdefault(model, {})
-        length = lengths.get(key)
+            length = self._lengths.get(key)
         if length is None:
             if kind.length is None or is_compressed(kind, self.compression):
-                length = self.open(model, kind).length
+                length = self._laid_out_now(model, kind).length
             else:
                 members = _members(model, lambda entry: Zeros(entry.size))
                 length = kind.length(members, model.mtime)
-            lengths[key] = length
+            with self._lock:
+                self._lengths[key] = length
         return length
 
     def open(self, model: Model, kind: Format, progress: Progress | None = None) -> Piece:
@@ -107,13 +116,28 @@ class Archives:
             SourceChangedError, StoreUnreadableError, CancelledError: while measuring what is compressed.
         """
         self._opened(model)
-        key = (model, kind.name, self.revision)
+        return self._laid_out_now(model, kind, progress)
+
+    def forget(self, tag: Tag) -> None:
+        """Drop what is kept of a model that is no longer in the store."""
+        with self._lock:
+            for key in [key for key in self._laid_out if key.tag == tag]:
+                del self._laid_out[key]
+
+    def _key(self, model: Model, kind: Format) -> _Key:
+        return _Key(model.tag, model.generation, kind.name, self.revision)
+
+    def _laid_out_now(self, model: Model, kind: Format, progress: Progress | None = None) -> PieceList:
+        """The errors are those of `open`."""
+        key = self._key(model, kind)
         with self._lock:
             kept = self._laid_out.get(key)
         if kept is not None:
             return kept[0]
         if kind.lay_out is None or is_compressed(kind, self.compression):
-            with self._turns.at(model):  # another thread may measure this very model, perhaps for another format
+            with self._turns.at(
+                (model.tag, model.generation)
+            ):  # another thread may measure this very model, perhaps for another format
                 with self._lock:
                     kept = self._laid_out.get(key)
                 pieces = kept[0] if kept else self._compressed(model, kind, progress)
@@ -142,9 +166,9 @@ class Archives:
 
         for kind in kinds:
             if is_compressed(kind, self.compression):
-                self.open(model, kind, tell)
+                self._laid_out_now(model, kind, tell)
         if any(kind.needs_checksums for kind in kinds):
-            unknown = {entry.identity for entry in model.entries if entry.size} - self._known(model)
+            unknown = {entry.identity for entry in model.entries if entry.size} - self._known(model).keys()
             for entry in model.entries:
                 if entry.size and entry.identity in unknown:
                     self._measurements.crc32(self._file(entry))
@@ -195,7 +219,7 @@ class Archives:
         name = f"{model.fingerprint()}/{kind.name}/{LAYOUT_VERSION}"
         if kind.codec is not None and is_compressed(kind, self.compression):
             name += f"/{self.compression.value}/{kind.codec()}"
-        with self._turns.at((model, kind.name)):
+        with self._turns.at((model.tag, model.generation, kind.name)):
             known = self._index.archive_digest(name)
             if known is None:
                 known = sha256_of(self.open(model, kind))
@@ -211,15 +235,20 @@ class Archives:
         known = self._known(model)
         return _members(
             model,
-            lambda entry: MeasuredFile(self._measurements, self._file(entry), is_known=entry.identity in known),
+            lambda entry: MeasuredFile(
+                self._measurements, self._file(entry), crc32=known.get(entry.identity) if entry.identity else None
+            ),
         )
 
-    def _known(self, model: Model) -> set[Identity]:
-        """The files whose CRC-32 is known."""
+    def _known(self, model: Model) -> dict[Identity, int]:
+        """The CRC-32s that are known, of files that are not empty."""
+        told, unknown = {}, []
         for entry in model.entries:
             if entry.identity is not None and entry.crc32 is not None:
-                self._measurements.trust_crc32(entry.identity, entry.crc32)
-        return self._measurements.known([entry.identity for entry in model.entries if entry.identity and entry.size])
+                told[entry.identity] = entry.crc32
+            elif entry.identity is not None and entry.size:
+                unknown.append(entry.identity)
+        return told | self._measurements.known(unknown)
 
 
 @dataclass(frozen=True)

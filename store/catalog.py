@@ -13,7 +13,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -42,8 +42,10 @@ _ENTRIES_KEPT = 100_000  # files and folders, over all models whose listing is k
 class ModelStore:
     """The catalogue of one store."""
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, gone: Callable[[Tag], None] = lambda _tag: None) -> None:
+        """`gone` is told of each version that was there and no longer is."""
         self.storage = storage
+        self._gone = gone
         self._lock = threading.Lock()  # guards what follows, never held while looking
         self._names: dict[str, NameFolder] = {}
         self._names_believed = REFRESH  # seconds for which a look at a name is
@@ -305,8 +307,9 @@ class ModelStore:
         names.sort()
         self._roots = (folder, looked_at, names)
         with self._lock:
-            for gone in self._names.keys() - set(names):
-                del self._names[gone]
+            gone = [(name, self._names.pop(name)) for name in self._names.keys() - set(names)]
+        for name, known in gone:
+            self._forget(Tag(name, version) for version in known.versions)
         return names
 
     def _name(self, name: str) -> NameFolder:
@@ -316,10 +319,25 @@ class ModelStore:
             return known
         if not is_tag_part(name):
             raise NotFoundError(f"'{name}' is not a model's name")
-        fresh = self._surveyor.look(name, known)
+        try:
+            fresh = self._surveyor.look(name, known)
+        except NotFoundError:
+            with self._lock:
+                known = self._names.pop(name, None)
+            self._forget(Tag(name, version) for version in (known.versions if known is not None else ()))
+            raise
         with self._lock:
             self._names[name] = fresh
+        if known is not None:
+            self._forget(Tag(name, version) for version in known.versions.keys() - fresh.versions.keys())
         return fresh
+
+    def _forget(self, tags: Iterable[Tag]) -> None:
+        """Keep nothing of versions that are gone."""
+        for tag in tags:
+            with self._lock:
+                self._models.pop(tag, None)
+            self._gone(tag)
 
     def _warn(self, path: str, sentence: str) -> None:
         with self._lock:

@@ -41,6 +41,7 @@ class StagedImport:
     clear: Callable[[], None]  # removes what is staged, or what is left of it once it is published
     digest: ArchiveDigest | None = None  # where `sha256` may still be in the making
     sizes: StagedSizes | None = None  # what was learnt of its compressed archives
+    is_measured: bool = False  # whether that is kept, once it is published
     verdict: Verdict | None = None  # how it compares with the store's model of its tag, if that is known
 
     @property
@@ -177,7 +178,7 @@ class Importer:
         self._store.expire(info.tag.name)
         self._keep_what_was_learnt(ready.staged, outcome)
         if ready.sizes is not None and outcome is not Outcome.UNCHANGED:
-            ready.sizes.keep()
+            ready.is_measured = ready.sizes.keep()
         return outcome
 
     def _keep_what_was_learnt(self, staged: Staged, outcome: Outcome) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from cachetools import LRUCache
 
@@ -20,14 +20,16 @@ from store.storage.pinned import PinnedFile
 from store.storage.stamp import is_settled
 from store.turns import Turns
 
-_KEPT = 50_000  # files whose CRC-32 is kept in memory
+_KEPT = 4000  # files whose CRC-32 is kept in memory, 480 bytes each; the index answers 500 in one query
 
 
 class Measurements:
     """The measurements of one process, shared by all archives. Threads that want the same file wait for one measure."""
 
-    def __init__(self, index: Index) -> None:
+    def __init__(self, index: Index, learnt: Callable[[], None] = lambda: None) -> None:
+        """`learnt` is told each time a file was measured."""
         self._index = index
+        self._learnt = learnt
         self._lock = threading.Lock()  # never held while reading
         self._known: LRUCache[Identity, int] = LRUCache(_KEPT)
         self._turns = Turns()
@@ -61,14 +63,12 @@ class Measurements:
                     self._known[identity] = known
         return known
 
-    def known(self, identities: Sequence[Identity]) -> set[Identity]:
-        """Which of these files have been measured; faster than one by one."""
+    def known(self, identities: Sequence[Identity]) -> dict[Identity, int]:
+        """The CRC-32s of those of these files that have been measured; faster than one by one."""
         with self._lock:
-            found = {identity for identity in identities if identity in self._known}
+            found = {identity: self._known[identity] for identity in identities if identity in self._known}
         asked = self._index.checksums([identity for identity in identities if identity not in found])
-        with self._lock:
-            self._known.update(asked)
-        return found | asked.keys()
+        return found | asked
 
     def keep_crc32(self, identity: Identity, crc: int, started_ns: int) -> None:
         """Keep a CRC-32 of bytes read from `started_ns` (wall clock) on, unless the file was so young then that a
@@ -77,27 +77,40 @@ class Measurements:
             with self._lock:
                 self._known[identity] = crc
             self._index.keep_checksum(identity, crc)
+            self._learnt()
 
-    def trust_crc32(self, identity: Identity, crc: int) -> None:
-        """Take a CRC-32 that the store keeps itself."""
-        with self._lock:
-            self._known[identity] = crc
+
+class _Learning:
+    """A CRC-32 that is taken from the bytes as they are served."""
+
+    __slots__ = ("lock", "running", "started_ns")
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.running = RunningChecksum()
+        self.started_ns = 0  # when the first read began
+
+    def start(self) -> None:
+        """A read begins."""
+        if not self.started_ns:
+            with self.lock:
+                self.started_ns = self.started_ns or time.time_ns()
 
 
 class MeasuredFile:
     """A piece that knows its CRC-32: from the measurements or, while that is unknown, from its bytes as it serves them,
     so that they need not be read once more."""
 
-    __slots__ = ("_file", "_learning", "_lock", "_measurements", "_running", "_started_ns", "identity", "length")
+    __slots__ = ("_crc32", "_file", "_learning", "_measurements", "identity", "length")
 
-    def __init__(self, measurements: Measurements, file: PinnedFile, *, is_known: bool) -> None:
-        """`is_known`: whether the measurements have it; learnt once more if that is not so any longer."""
+    def __init__(
+        self, measurements: Measurements, file: PinnedFile, *, crc32: int | None = None, learns: bool = True
+    ) -> None:
+        """`crc32`: if it is known; `learns`: whether to take it from the bytes that are served, if it is not."""
         self._measurements = measurements
         self._file = file
-        self._lock = threading.Lock()
-        self._learning = not is_known
-        self._running = RunningChecksum()
-        self._started_ns = 0  # when the first read began
+        self._crc32 = crc32
+        self._learning = _Learning() if learns and crc32 is None else None  # None once it is known or given up
         self.identity = file.identity
         self.length = file.length
 
@@ -112,23 +125,23 @@ class MeasuredFile:
 
     def read_into(self, views: Views, offset: int) -> None:
         """As `Piece.read_into`."""
-        if self._learning and not self._started_ns:
-            with self._lock:
-                self._started_ns = self._started_ns or time.time_ns()
+        learning = self._learning
+        if learning is None:
+            self._file.read_into(views, offset)
+            return
+        learning.start()
         self._file.read_into(views, offset)
-        if self._learning:
-            self._learn(views, offset)
+        self._learn(learning, views, offset)
 
     def learn_ahead(self, count: int) -> bool:
         """Read up to `count` more bytes of what `crc32` will need; False if that is of no use any more. What goes wrong
         will go wrong once more for whoever asks for that."""
-        with self._lock:
-            if not self._learning:
-                return False
-            self._started_ns = self._started_ns or time.time_ns()
-            running = self._running
+        learning = self._learning
+        if learning is None:
+            return False
+        learning.start()
         try:
-            return running.read_on(self._file, self.length, count)
+            return learning.running.read_on(self._file, self.length, count)
         except (SourceChangedError, StoreUnreadableError):
             return False
 
@@ -138,29 +151,32 @@ class MeasuredFile:
         Raises:
             SourceChangedError, StoreUnreadableError: as reading does.
         """
-        with self._lock:
-            partly_known = self._learning and self._running.begun
-            running, self._running = self._running, RunningChecksum()
-            self._learning = False
-        if not partly_known:
-            return self._measurements.crc32(self._file)
-        crc = running.complete(self._file, 0, self.length)
-        self._measurements.keep_crc32(self._file.identity, crc, self._started_ns)
-        return crc
+        if self._crc32 is not None:
+            return self._crc32
+        learning = self._learning
+        if learning is not None:
+            with learning.lock:
+                is_mine, self._learning = self._learning is learning, None
+            if is_mine and learning.running.begun:
+                crc = learning.running.complete(self._file, 0, self.length)
+                self._measurements.keep_crc32(self._file.identity, crc, learning.started_ns)
+                return crc
+        return self._measurements.crc32(self._file)
 
-    def _learn(self, views: Views, offset: int) -> None:
-        taken = self._running.extend(offset, views)
-        if taken and not self._running.is_waiting and self._running.value(self.length) is None:
+    def _learn(self, learning: _Learning, views: Views, offset: int) -> None:
+        running = learning.running
+        taken = running.extend(offset, views)
+        if taken and not running.is_waiting and running.value(self.length) is None:
             return  # the usual case of a large file
-        with self._lock:
-            if not self._learning:
+        with learning.lock:
+            if self._learning is not learning:
                 return
             if taken:
-                self._running.join()
+                running.join()
             else:
-                self._running.add(offset, views)
-            whole = self._running.value(self.length)
+                running.add(offset, views)
+            whole = running.value(self.length)
             if whole is None:
                 return
-            self._learning = False
-        self._measurements.keep_crc32(self._file.identity, whole, self._started_ns)
+            self._learning = None
+        self._measurements.keep_crc32(self._file.identity, whole, learning.started_ns)

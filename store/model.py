@@ -128,7 +128,7 @@ class Model:
         self.entries = entries
         self.newest_ctime_ns = newest_ctime_ns
         self.size = sum(entry.size for entry in entries)  # bytes of all files
-        self.generation = (hash((info, entries)), len(entries), self.size)
+        self.generation: tuple[int, int, int] = (hash((info, entries)), len(entries), self.size)
 
     @property
     def tag(self) -> Tag:

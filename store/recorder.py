@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 
 from store.digests import Digests
 from store.errors import SourceChangedError, StoreUnreadableError
@@ -27,11 +28,20 @@ from store.tag import Tag
 log = logging.getLogger(__name__)
 
 _STEP = 1 << 20  # bytes read between two looks at whether somebody waits
-_LOOK_SECONDS = 2.0  # between two looks at whether a model is measured by now
+_LOOK_SECONDS = 2.0  # between two looks at which models are measured by now
 _QUIET_SECONDS = 0.5  # how long nothing must have been asked before it begins, or goes on
 _SAMPLE_SECONDS = 0.02
 _WAIT_SECONDS = 3600.0  # how long after it was opened a model may become measured
 _ENTRIES_KEPT = 100_000  # files and folders, over all models that may become measured; about 700 bytes each
+
+
+@dataclass(eq=False)
+class _Opened:
+    """A model that is being read."""
+
+    since: float  # monotonic
+    model: Model
+    learnt: int = -1  # how much was known when it was looked at
 
 
 class Recorder:
@@ -45,8 +55,9 @@ class Recorder:
         # A larger model is not in the page cache any more when it has been read.
         self._size_limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
         self._lock = threading.Lock()
-        self._opened: dict[Tag, tuple[float, Model]] = {}  # when; those that may become measured, the last one last
+        self._opened: dict[Tag, _Opened] = {}  # those that may become measured, the last one last
         self._entries = 0  # in all of them
+        self._learnt = 0  # how often something was measured
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._is_measured: Callable[[Model], bool] = lambda _model: False
@@ -64,11 +75,22 @@ class Recorder:
         if model.size <= self._size_limit:
             with self._lock:
                 self._forget(model.tag)
-                self._opened[model.tag] = (time.monotonic(), model)
+                self._opened[model.tag] = _Opened(time.monotonic(), model)
                 self._entries += len(model.entries)
                 while self._entries > _ENTRIES_KEPT and len(self._opened) > 1:
                     self._forget(next(iter(self._opened)))
             self._wake.set()
+
+    def look_again(self) -> None:
+        """A file was measured, maybe the last one of a model."""
+        self._learnt += 1
+        if self._opened:
+            self._wake.set()
+
+    def forget(self, tag: Tag) -> None:
+        """A model is no longer in the store."""
+        with self._lock:
+            self._forget(tag)
 
     def stop(self) -> None:
         """End, within the time that a step takes."""
@@ -81,34 +103,36 @@ class Recorder:
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)  # Linux: of this thread alone
         while not self._stopping.is_set():
-            self._wake.wait()
+            self._wake.wait(_WAIT_SECONDS if self._opened else None)
+            self._wake.clear()
             try:
                 self._record_measured()
             except Exception:
                 log.exception("recording SHA-256s failed")
-            with self._lock:
-                if not self._opened:
-                    self._wake.clear()
             self._stopping.wait(_LOOK_SECONDS)
 
     def _record_measured(self) -> None:
         with self._lock:
             opened = list(self._opened.items())
-        for tag, (since, model) in opened:
-            if not self._may_go_on(begin=True):
-                return
-            done = self._is_measured(model)
+        for tag, waiting in opened:
+            learnt = self._learnt
+            done = False
+            if waiting.learnt != learnt:
+                if not self._may_go_on(begin=True):
+                    return
+                done = self._is_measured(waiting.model)
+                waiting.learnt = learnt
             if done:
-                self._record(model)
-            if done or time.monotonic() - since > _WAIT_SECONDS:
+                self._record(waiting.model)
+            if done or time.monotonic() - waiting.since > _WAIT_SECONDS:
                 with self._lock:
-                    if self._opened.get(tag) == (since, model):
+                    if self._opened.get(tag) is waiting:
                         self._forget(tag)
 
     def _forget(self, tag: Tag) -> None:
         known = self._opened.pop(tag, None)
         if known is not None:
-            self._entries -= len(known[1].entries)
+            self._entries -= len(known.model.entries)
 
     def _record(self, model: Model) -> None:
         key = (self._storage.location, model.tag, model.info.creation_time)

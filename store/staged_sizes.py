@@ -89,17 +89,23 @@ class StagedSizes:
         self._given_up = True
         self._written.put(None)
 
-    def keep(self) -> None:
-        """The model is in the store: write what was learnt, unless files are so young that a change would not show."""
-        if self._newest_ns is not None and is_settled(self._newest_ns, time.time_ns()):
-            self._index.keep_chunk_sizes((*key, sizes) for key, sizes in self._kept.rows.items())
+    def keep(self) -> bool:
+        """The model is in the store: write what was learnt, unless files are so young that a change would not show.
+
+        Returns:
+            Whether all is known that its archives need.
+        """
+        if self._newest_ns is None or not is_settled(self._newest_ns, time.time_ns()):
+            return False
+        self._index.keep_chunk_sizes((*key, sizes) for key, sizes in self._kept.rows.items())
+        return True
 
     def _work(self) -> None:
         while (written := self._written.get()) is not None and not self._given_up:
             path, identity = written
             file = PinnedFile(self._storage, self._open_files, path, identity)
             try:
-                self._sizes.of_files([MeasuredFile(self._measurements, file, is_known=True)], forced=False)
+                self._sizes.of_files([MeasuredFile(self._measurements, file, learns=False)], forced=False)
             except CancelledError:
                 return
             except StoreError as error:  # changed since, by what else is in the archive
@@ -111,11 +117,14 @@ class StagedSizes:
         folder, name = os.path.split(staged.path)
         storage = LocalStorage(folder)
         found, newest_ns = storage.walk(name)
-        model = Model(staged.info, in_archive_order(found), newest_ns)
-        for entry in model.entries:
-            file = staged.files.get(entry.path)
-            if file is not None and file.identity == entry.identity:
-                self._measurements.trust_crc32(file.identity, file.crc32)
+        files = staged.files
+        entries = [
+            entry._replace(crc32=files[entry.path].crc32)
+            if entry.path in files and files[entry.path].identity == entry.identity
+            else entry
+            for entry in found
+        ]
+        model = Model(staged.info, in_archive_order(entries), newest_ns)
         archives = Archives(
             storage,
             self._index,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from store.archive.formats import BENTOMODEL, FORMATS, TAR, ZIP, Format
+from store.archive.formats import BENTOMODEL, FORMATS, TAR, TAR_GZ, ZIP, Format
 from store.archive.pieces import read_bytes
 from store.archives import Archives, sha256_of
 from store.catalog import ModelStore
@@ -68,6 +68,21 @@ def archives(store: Path, index: Index, compression: Compression) -> Iterator[Ar
 
 def _model(store: Path) -> Model:
     return ModelStore(LocalStorage(str(store))).model(_TAG)
+
+
+@pytest.mark.usefixtures("folder")
+def test_to_ask_for_a_length_is_no_read(store: Path, index: Index) -> None:
+    """Even where it has to be measured: what was only listed is not read once more for its SHA-256."""
+    opened: list[Model] = []
+    archives = Archives(LocalStorage(str(store)), index, Compression.AUTO, opened.append)
+    model = _model(store)
+    for kind in (TAR, TAR_GZ, ZIP):
+        archives.length(model, kind)
+    archives.measure(model, [TAR_GZ, ZIP], lambda _count: None)
+    assert not opened
+    archives.open(model, TAR_GZ)
+    assert opened == [model]
+    archives.close()
 
 
 @pytest.mark.parametrize("kind", [kind for kind in FORMATS.values() if kind.lay_out], ids=lambda kind: kind.name)

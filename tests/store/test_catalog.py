@@ -1,9 +1,12 @@
 """Which models there are, and which is the latest, as BentoML answers."""
 
 import errno
+import gc
 import os
+import shutil
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -92,6 +95,31 @@ def test_a_look_now_sees_what_an_earlier_look_could_not(store: Path, models: Loo
     assert catalogue.versions("iris") == ["v1"]
     make_model(store, "iris:v2")  # within the time for which a finding is believed
     assert catalogue.model(Tag("iris", "v2"), max_age=0).tag == Tag("iris", "v2")
+
+
+@pytest.mark.parametrize("how", ["version", "name", "name, listed"])
+def test_nothing_is_kept_of_a_version_that_is_gone(store: Path, clock: Clock, how: str) -> None:
+    make_model(store, "iris:v1")
+    if how == "version":
+        make_model(store, "iris:v2")
+    gone: list[Tag] = []
+    catalogue = ModelStore(LocalStorage(str(store)), gone.append)
+    held = weakref.ref(catalogue.model(Tag("iris", "v1")))
+    catalogue.names()
+    remove_model(store, "iris:v1")
+    if how != "version":
+        shutil.rmtree(store / "iris")
+    clock.advance(2)
+    if how == "version":
+        catalogue.versions("iris")
+    elif how == "name":
+        with pytest.raises(NotFoundError):
+            catalogue.versions("iris")
+    else:
+        catalogue.names()
+    gc.collect()
+    assert gone == [Tag("iris", "v1")]
+    assert held() is None
 
 
 def test_a_store_deleted_and_made_again(store: Path, models: Looks) -> None:

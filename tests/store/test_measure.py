@@ -98,7 +98,7 @@ def test_a_file_just_written_is_not_trusted_beyond_this_process(
     monkeypatch.setattr(time, "time_ns", lambda: now)
     index = Index(tmp_path / "cache" / "index.sqlite")
     Measurements(index).crc32(_pinned(storage, "fresh"))
-    served = MeasuredFile(Measurements(index), _pinned(storage, "fresh"), is_known=False)
+    served = MeasuredFile(Measurements(index), _pinned(storage, "fresh"))
     read_bytes(served, 0, 5)
     served.crc32()
     assert index.checksum(_pinned(storage, "fresh").identity) is None
@@ -150,7 +150,7 @@ def test_a_change_in_the_middle_is_an_error_and_nothing_is_kept(
     with pytest.raises(SourceChangedError):
         measurements.crc32(pinned)
     assert measurements.known_crc32(pinned.identity) is None
-    served = MeasuredFile(measurements, pinned, is_known=False)
+    served = MeasuredFile(measurements, pinned)
     with pytest.raises(SourceChangedError):
         served.crc32()
 
@@ -175,7 +175,7 @@ class TestWhileServing:
 
     @pytest.mark.parametrize("order", ["forwards", "backwards", "shuffled", "twice"])
     def test_nothing_is_read_again(self, storage: CountingStorage, weights: Path, index: Index, order: str) -> None:
-        served = MeasuredFile(Measurements(index), _pinned(storage), is_known=False)
+        served = MeasuredFile(Measurements(index), _pinned(storage))
         offsets = list(range(0, len(_CONTENT), 50_000))
         if order == "backwards":
             offsets.reverse()
@@ -192,7 +192,7 @@ class TestWhileServing:
         assert weights.exists()
 
     def test_only_what_was_not_served_is_read(self, storage: CountingStorage, weights: Path, index: Index) -> None:
-        served = MeasuredFile(Measurements(index), _pinned(storage), is_known=False)
+        served = MeasuredFile(Measurements(index), _pinned(storage))
         read_bytes(served, 0, 400_000)
         read_bytes(served, 600_000, 100_000)
         storage.bytes_read = 0
@@ -205,7 +205,7 @@ class TestWhileServing:
         self, storage: CountingStorage, weights: Path, index: Index, order: str
     ) -> None:
         """Nor what was served, whichever came first."""
-        served = MeasuredFile(Measurements(index), _pinned(storage), is_known=False)
+        served = MeasuredFile(Measurements(index), _pinned(storage))
         if order == "behind":
             read_bytes(served, 0, 300_000)
         for _ in range(3):
@@ -220,7 +220,7 @@ class TestWhileServing:
         assert weights.exists()
 
     def test_all_of_it_is_read_ahead(self, storage: CountingStorage, weights: Path, index: Index) -> None:
-        served = MeasuredFile(Measurements(index), _pinned(storage), is_known=False)
+        served = MeasuredFile(Measurements(index), _pinned(storage))
         told = [served.learn_ahead(128_000) for _ in range(9)]
         assert told == [True] * 7 + [False] * 2
         assert storage.bytes_read == len(_CONTENT)
@@ -232,7 +232,7 @@ class TestWhileServing:
     def test_what_goes_wrong_ahead_is_told_to_who_asks(
         self, storage: CountingStorage, weights: Path, index: Index
     ) -> None:
-        served = MeasuredFile(Measurements(index), _pinned(storage), is_known=False)
+        served = MeasuredFile(Measurements(index), _pinned(storage))
         assert served.learn_ahead(50_000)
         weights.write_bytes(b"other")
         assert not served.learn_ahead(50_000)
@@ -243,9 +243,8 @@ class TestWhileServing:
         self, storage: CountingStorage, weights: Path, index: Index, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         measurements = Measurements(index)
-        measurements.crc32(_pinned(storage))
         monkeypatch.setattr("store.archive.checksum.crc32", lambda *_: pytest.fail("computed again"))
-        served = MeasuredFile(measurements, _pinned(storage), is_known=True)
+        served = MeasuredFile(measurements, _pinned(storage), crc32=zlib.crc32(_CONTENT))
         assert read_bytes(served, 0, len(_CONTENT)) == _CONTENT
         assert served.crc32() == zlib.crc32(_CONTENT)
         assert weights.exists()
@@ -253,7 +252,7 @@ class TestWhileServing:
     def test_bytes_before_and_after_a_change_are_never_mixed(
         self, storage: CountingStorage, weights: Path, index: Index
     ) -> None:
-        served = MeasuredFile(Measurements(index), _pinned(storage), is_known=False)
+        served = MeasuredFile(Measurements(index), _pinned(storage))
         read_bytes(served, 0, 500_000)
         with weights.open("r+b") as file:
             file.seek(700_000)
@@ -266,7 +265,7 @@ class TestWhileServing:
     def test_readers_and_askers_at_once(self, storage: CountingStorage, weights: Path, tmp_path: Path) -> None:
         for seed in range(20):
             measurements = Measurements(Index(tmp_path / f"{seed}" / "index.sqlite"))
-            served = MeasuredFile(measurements, _pinned(storage), is_known=False)
+            served = MeasuredFile(measurements, _pinned(storage))
             found: list[int] = []
 
             def read(served: MeasuredFile = served, seed: int = seed) -> None:
