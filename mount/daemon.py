@@ -7,7 +7,6 @@ import fcntl
 import gc
 import logging
 import os
-import re
 import resource
 import select
 import signal
@@ -20,12 +19,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mount.arguments import carrying, without_secrets
+<<<<<<< HEAD
 from mount.detacher import Detacher
 from mount.heap import Trimmer, give_memory_back
+=======
+from mount.heap import give_memory_back
+>>>>>>> 1234b71 (Engine: speak the FUSE protocol over /dev/fuse, chosen by --engine)
 from mount.incoming import IncomingSettings, open_incoming
+from mount.kernel.engine import DEFAULT_ENGINE, EngineName, new_engine
 from mount.measurer import Measurer
 from mount.operations import Operations
 from mount.preflight import CannotMountError
+from mount.session import Session, block_signals
 from mount.status import log_path
 from mount.tree import Tree
 from store.archive.formats import Format
@@ -60,17 +65,16 @@ class Settings:
     follow_links: bool = False
     incoming: IncomingSettings | None = None  # None for a mount without incoming/
     compression: Compression = Compression.AUTO
+    engine: EngineName = DEFAULT_ENGINE
 
 
 def serve(settings: Settings, ready: Callable[[], None]) -> None:
     """Mount and serve until unmounted, in this process. `ready` is called once the mount answers.
 
     Raises:
-        CannotMountError: libfuse would not; it has said why on standard error.
+        CannotMountError: the kernel or libfuse would not.
         StagingError: there is no place for `incoming/`.
     """
-    from mount.session import Session, block_signals  # loads libfuse, which may not be installed
-
     block_signals()
     give_memory_back()
     _collect_seldom()
@@ -96,29 +100,26 @@ def serve(settings: Settings, ready: Callable[[], None]) -> None:
     measurer = Measurer(store, archives, settings.formats, index)
     incoming = open_incoming(store, measurements, digests, measurer, settings.incoming)
     tree = Tree(store, archives, settings.formats, has_incoming=incoming is not None)
-    detacher = Detacher(settings.mountpoint)
-    options = [f"fsname={_as_option(location)}"]
-    if settings.allow_other:
-        options += ["allow_other", "default_permissions"]  # the kernel checks who may do what
-    operations = Operations(tree, detacher, incoming.dropbox if incoming is not None else None)
-    session = Session(operations, settings.mountpoint, options, None if settings.store.is_remote else _READ_AHEAD)
+    # The kernel checks who may do what.
+    options = ["allow_other", "default_permissions"] if settings.allow_other else []
+    engine = new_engine(settings.engine, settings.mountpoint, location, options)
+    operations = Operations(tree, engine.handles, incoming.dropbox if incoming is not None else None)
+    session = Session(engine, operations, settings.mountpoint, None if settings.store.is_remote else _READ_AHEAD)
 
     trimmer = Trimmer()
 
     def announce() -> None:
         if not settings.store.is_remote:  # there it would not read from a page cache, but fetch all once more
             recorder.start(archives.is_measured, session.is_busy)
-        detacher.begin(operations.generations.tried_late)
         trimmer.start()
         log.info("%s is mounted at %s", location, settings.mountpoint)
         ready()
 
     try:
-        if not session.run(announce):
-            raise CannotMountError(f"{settings.mountpoint} could not be mounted")
+        session.run(announce)
     finally:
         trimmer.stop()
-        detacher.stop()
+        engine.stop()
         recorder.stop()
         measurer.stop()
         archives.close()
@@ -224,8 +225,3 @@ def _allow_many_files() -> None:
     # milliseconds each time. It never shrinks, so it is made to grow now.
     with suppress(OSError), open(os.devnull) as any_file:  # a lower limit must do
         os.close(fcntl.fcntl(any_file, fcntl.F_DUPFD_CLOEXEC, _DESCRIPTORS))
-
-
-def _as_option(text: str) -> str:
-    """A value that cannot become further mount options: a comma would begin one."""
-    return re.sub(r"[^\w./:@+=-]", "_", text)

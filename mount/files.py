@@ -59,6 +59,9 @@ class ArchiveFile(_MadeFile):
 
     kind: Format
 
+    def is_measured(self) -> bool:
+        return self.archives.is_length_known(self.model, self.kind)
+
     def attributes(self) -> Attributes:
         return self._attributes(self.archives.length(self.model, self.kind))
 

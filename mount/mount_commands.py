@@ -14,6 +14,7 @@ import click
 from mount import daemon
 from mount.format_options import checked_formats, formats_option
 from mount.incoming import IncomingSettings
+from mount.kernel.engine import DEFAULT_ENGINE, EngineName
 from mount.logfile import LogFile
 from mount.mountpoints import OUR_TYPE, UnmountError, mount_at, real_path, unmount
 from mount.preflight import CannotMountError, check_mountpoint, check_readable, check_system
@@ -80,6 +81,14 @@ class _Mode(click.ParamType):  # type: ignore[type-arg]  # generic only since cl
     help="Of one imported model.",
 )
 @click.option("--max-expanded", type=Size(), metavar="SIZE", help="Bytes of one imported model, as 50G; else 1T.")
+@click.option(
+    "--engine",
+    type=click.Choice([name.value for name in EngineName]),
+    default=DEFAULT_ENGINE.value,
+    show_default=True,
+    envvar="BENTOFS_ENGINE",
+    help="Speak to the kernel directly, or through libfuse 2.",
+)
 @click.option("--ready-fd", type=int, hidden=True, help="Of the process that waits for this daemon.")
 def mount_command(
     mountpoint: str,
@@ -96,13 +105,15 @@ def mount_command(
     incoming_mode: int | None,
     max_members: int,
     max_expanded: int | None,
+    engine: str,
     ready_fd: int | None,
 ) -> None:
     """Mount a model store at MOUNTPOINT, an empty folder."""
     if incoming_mode is not None and not allow_other:
         raise click.UsageError("--incoming-mode is for other users: it needs --allow-other")
     location = store.location
-    check_system()
+    engine_name = EngineName(engine)
+    check_system(engine_name)
     store.check()
     if not store.is_remote:
         check_readable(store.location)
@@ -125,6 +136,7 @@ def mount_command(
         follow_links=follow_links,
         incoming=incoming if may_write and not read_only else None,
         compression=chosen,
+        engine=engine_name,
     )
     if foreground or ready_fd is not None:
         handler = logging.StreamHandler() if ready_fd is None else LogFile(log_path(real))
@@ -134,7 +146,7 @@ def mount_command(
         daemon.serve(settings, lambda: daemon.tell_ready(ready_fd) if ready_fd is not None else None)
         logging.shutdown()
         sys.stderr.flush()
-        # Workers may still sit in libfuse, waiting for readers that hold files open: they end with the process.
+        # Workers may still wait for readers that hold files open: they end with the process.
         os._exit(0)
     daemon.start(_daemon_arguments(settings), real)
     if not may_write and not read_only:
@@ -172,6 +184,7 @@ def _daemon_arguments(settings: daemon.Settings) -> list[str]:
     names = ",".join(kind.name for kind in settings.formats)
     arguments = ["mount", settings.mountpoint, *arguments_for(settings.store), "--formats", names]
     arguments += ["--compression", settings.compression.value]
+    arguments += ["--engine", settings.engine.value]
     arguments += ["--allow-other"] * settings.allow_other + ["--follow-links"] * settings.follow_links
     incoming = settings.incoming
     if incoming is None:

@@ -68,6 +68,10 @@ class File:
     def attributes(self) -> Attributes:
         """What `stat` tells."""
 
+    def is_measured(self) -> bool:
+        """Tell whether `attributes` answers without reading the model's files."""
+        return True
+
     @property
     @abstractmethod
     def look(self) -> int:

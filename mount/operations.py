@@ -1,7 +1,7 @@
-"""The file system's operations, each a few lines onto the tree or the drop box. `mount/session.py` calls them from
-libfuse's callbacks.
+"""The file system's operations, each a few lines onto the tree or the drop box. Engines (`mount.kernel.engines`) call
+them and know how the kernel is spoken to.
 
-Any exception may leave an operation; the binding turns it into an errno (`mount/errors.py`).
+Any exception may leave an operation; the engine turns it into an errno (`mount/errors.py`).
 """
 
 from __future__ import annotations
@@ -10,15 +10,14 @@ import errno
 import itertools
 import os
 import stat
-from collections.abc import Callable
-from typing import NamedTuple, NoReturn
+from collections.abc import Hashable
+from typing import NamedTuple, NoReturn, Protocol
 
-from mount.detacher import Detacher
 from mount.dropbox import DropBox
-from mount.generations import Generations
-from mount.nodes import Attributes, File, Folder, Item, Link, inode_of
+from mount.nodes import Attributes, File, Folder, Item, Link, Node, inode_of
 from mount.tree import INCOMING, Tree
-from store.errors import NotFoundError
+from store.archive.pieces import Piece
+from store.errors import SourceChangedError
 from store.storage.base import Usage
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
@@ -34,15 +33,45 @@ class Opened(NamedTuple):
     direct: bool  # whether the kernel must keep no pages at all
 
 
+class Look(NamedTuple):
+    """A path as it stands now."""
+
+    attributes: Attributes
+    generation: Hashable = None  # of a file's bytes, or a link's target; None for folders and all in incoming/
+
+
+class Handle(Protocol):
+    """An open file of the tree, pinned to its generation."""
+
+    @property
+    def piece(self) -> Piece: ...
+
+    @property
+    def attributes(self) -> Attributes: ...
+
+
+class Handles(Protocol):
+    """The open files of the tree, as an engine keeps them."""
+
+    def open(self, path: str, file: File) -> tuple[int, bool]:
+        """Open `file`, which stands at `path` now. Return the handle's number, and whether the kernel may keep the
+        pages it has."""
+
+    def handle(self, number: int) -> Handle:
+        """Return the open file of this number."""
+
+    def release(self, number: int) -> None:
+        """Close an open file."""
+
+
 class Operations:
     """A mounted tree."""
 
-    def __init__(self, tree: Tree, detacher: Detacher, dropbox: DropBox | None = None) -> None:
+    def __init__(self, tree: Tree, handles: Handles, dropbox: DropBox | None = None) -> None:
         """`dropbox`: None for a mount without `incoming/`."""
         self._tree = tree
-        self._detacher = detacher
+        self._handles = handles
         self._dropbox = dropbox
-        self.generations = Generations(detacher)
         # What was opened: its path, and what it is: a path below it, in incoming/.
         self._folders: dict[int, tuple[str, Folder | str]] = {}
         self._numbers = itertools.count(1)
@@ -52,27 +81,38 @@ class Operations:
         """Whether closing a file can mean anything; else the kernel need not ask."""
         return self._dropbox is not None
 
-    def getattr(self, path: str, caller: Callable[[], int]) -> Attributes:
-        """`caller`: tells which thread asks, by the kernel's number."""
-        if self._dropbox is not None and path.startswith(_INCOMING):
-            below = _below_incoming(path)
-            if below is not None:
-                return self._dropbox.attributes(below)
-        old = self.generations.being_detached(path)
-        if old is not None and self._detacher.is_caller(caller()):
-            return old
-        ticket = self.generations.ticket()
-        try:
-            node = self._tree.lookup(path)
-        except NotFoundError:
-            self.generations.vanished(path)
-            raise
-        return self.generations.tell(path, node, ticket) if isinstance(node, File) else node.attributes()
+    def look(self, path: str) -> Look:
+        """Look at a path: its attributes and its generation."""
+        uploaded = self.uploaded(path)
+        return Look(uploaded) if uploaded is not None else _look_at(self.node(path))
+
+    def uploaded(self, path: str) -> Attributes | None:
+        """Return the attributes of a path in `incoming/`; None for a path outside of it."""
+        if self._dropbox is None or not path.startswith(_INCOMING):
+            return None
+        below = _below_incoming(path)
+        return self._dropbox.attributes(below) if below is not None else None
+
+    def node(self, path: str) -> Node:
+        """Return what stands at a path of the tree."""
+        return self._tree.lookup(path)
+
+    def look_in(self, handle: int, name: str) -> Look | None:
+        """Look at one name of an open folder, without measuring. None where only `look` can tell."""
+        path, opened = self._folders[handle]
+        if isinstance(opened, str):
+            return Look(self._box().attributes(f"{opened}/{name}" if opened else name))
+        if path == "/" and name == INCOMING:
+            return self.look(_INCOMING)
+        node = opened.child(name)
+        if isinstance(node, File) and not node.is_measured():
+            return None
+        return _look_at(node)
 
     def fgetattr(self, handle: int) -> Attributes:
         if handle >= _FIRST_UPLOAD:
             return self._box().files.attributes(handle - _FIRST_UPLOAD)
-        return self.generations.handle(handle).attributes
+        return self._handles.handle(handle).attributes
 
     def readlink(self, path: str) -> str:
         node = self._tree.lookup(path)
@@ -110,8 +150,12 @@ class Operations:
     def releasedir(self, handle: int) -> None:
         del self._folders[handle]
 
-    def open(self, path: str, flags: int, user: int) -> Opened:
-        """`user`: the caller's uid."""
+    def open(self, path: str, flags: int, user: int, expected: Hashable = None) -> Opened:
+        """Open a file. `user`: the caller's uid; `expected`: the only generation that will do, if any.
+
+        Raises:
+            SourceChangedError: another generation stands there.
+        """
         below = self._below(path)
         if below is not None:
             return Opened(_FIRST_UPLOAD + self._box().files.open(below, flags, user), keep_cache=False, direct=True)
@@ -120,7 +164,10 @@ class Operations:
             self.refuse()
         if not isinstance(node, File):
             raise OSError(errno.EISDIR, "not a file")
-        return Opened(*self.generations.open(path, node.renewed()), direct=False)
+        file = node.renewed()
+        if expected is not None and file.generation != expected:
+            raise SourceChangedError(f"{path} was replaced since it was looked up")
+        return Opened(*self._handles.open(path, file), direct=False)
 
     def create(self, path: str, mode: int, user: int) -> Opened:
         """A new file in `incoming/`."""
@@ -132,7 +179,7 @@ class Operations:
         reason: the kernel would take that for the end of the file."""
         if handle >= _FIRST_UPLOAD:
             return self._box().files.read_into(handle - _FIRST_UPLOAD, view, offset)
-        piece = self.generations.handle(handle).piece
+        piece = self._handles.handle(handle).piece
         size = len(view)
         rest = piece.length - offset
         if rest < size:
@@ -153,6 +200,11 @@ class Operations:
         if handle >= _FIRST_UPLOAD:
             self._box().files.sync(handle - _FIRST_UPLOAD)
 
+    def fallocate(self, handle: int, offset: int, length: int, mode: int) -> None:  # noqa: ARG002
+        """Reserve room for bytes that are to come."""
+        self._upload(handle)
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
     def ftruncate(self, handle: int, length: int) -> None:
         self._box().files.truncate(self._upload(handle), length)
 
@@ -163,7 +215,7 @@ class Operations:
         if handle >= _FIRST_UPLOAD:
             self._box().files.release(handle - _FIRST_UPLOAD)
         else:
-            self.generations.release(handle)
+            self._handles.release(handle)
 
     def access(self, path: str, mode: int) -> None:
         below = self._below(path)
@@ -179,13 +231,12 @@ class Operations:
     def statfs(self) -> Usage:
         return self._tree.store.storage.usage()
 
-    def unlink(self, path: str, thread_id: int) -> None:
+    def unlink(self, path: str) -> None:
         below = self._below(path)
-        if below is not None:
-            self._box().unlink(below)
-        elif not self._detacher.is_caller(thread_id):
-            self._tree.lookup(path)
+        if below is None:
+            self.node(path)
             self.refuse()
+        self._box().unlink(below)
 
     def rename(self, old: str, new: str) -> None:
         if self._below(old) is None and self._below(new):
@@ -247,6 +298,11 @@ class Operations:
         if handle < _FIRST_UPLOAD:
             self.refuse()
         return handle - _FIRST_UPLOAD
+
+
+def _look_at(node: Node) -> Look:
+    generation = node.generation if isinstance(node, File) else node.target if isinstance(node, Link) else None
+    return Look(node.attributes(), generation)
 
 
 def _below_incoming(path: str) -> str | None:

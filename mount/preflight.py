@@ -1,4 +1,4 @@
-"""What keeps a mount from coming up, said in one sentence before FUSE is asked: libfuse itself only gives a number."""
+"""What keeps a mount from coming up, said in one sentence before FUSE is asked."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import os
 import shlex
 import shutil
 
+from mount.kernel.engine import EngineName
 from mount.mountpoints import mount_at, real_path
 from mount.status import RunningDaemon
 
@@ -23,19 +24,14 @@ class CannotMountError(Exception):
         self.status = status
 
 
-def check_system() -> None:
-    """The parts that FUSE needs.
+def check_system(engine: EngineName) -> None:
+    """Check the parts of the system that an engine needs.
 
     Raises:
         CannotMountError
     """
-    library = os.environ.get("FUSE_LIBRARY_PATH") or ctypes.util.find_library("fuse")  # as fusepy looks for it
-    try:
-        ctypes.CDLL(library or "libfuse.so.2")
-    except OSError:
-        raise CannotMountError(
-            "libfuse 2 is not installed: `apt install libfuse2` (libfuse2t64 on Ubuntu 24.04) first"
-        ) from None
+    if engine is EngineName.LIBFUSE2:
+        _check_libfuse()
     try:
         os.close(os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC))
     except FileNotFoundError:
@@ -47,6 +43,16 @@ def check_system() -> None:
         raise CannotMountError(f"{DEVICE} cannot be opened: {error.strerror}") from None
     if os.geteuid() != 0 and not (shutil.which("fusermount") or shutil.which("fusermount3")):
         raise CannotMountError("fusermount is not installed: `apt install fuse3` first")
+
+
+def _check_libfuse() -> None:
+    library = os.environ.get("FUSE_LIBRARY_PATH") or ctypes.util.find_library("fuse")  # as fusepy looks for it
+    try:
+        ctypes.CDLL(library or "libfuse.so.2")
+    except OSError:
+        raise CannotMountError(
+            "libfuse 2 is not installed: `apt install libfuse2` (libfuse2t64 on Ubuntu 24.04) first"
+        ) from None
 
 
 def check_readable(store: str) -> None:

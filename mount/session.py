@@ -1,10 +1,7 @@
-"""libfuse's callbacks, as file system operations, and the session in which threads serve them (`mount.binding` is what
-they look like in C).
+"""The session in which threads serve one mount, whichever engine speaks to the kernel.
 
-Callbacks run on a Python thread that lives in libfuse's session loop and finds its state made and its thread-locals
-kept. File bytes go straight into libfuse's buffer. Every callback ends in an int, whatever happens in it. When all
-threads are stuck for some milliseconds, more are added, so that slow operations never starve others; those end when
-they are no longer needed.
+When all threads are stuck for some milliseconds, more are added, so that slow operations never starve others; those end
+when they are no longer needed.
 
 Stopping: signals are blocked everywhere and awaited by the main thread, which unmounts first; every thread's next read
 of the device then says that there is no device. (libfuse's own signal handlers end only one of several loops.)
@@ -12,21 +9,16 @@ of the device then says that there is no device. (libfuse's own signal handlers 
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import signal
-import stat
 import threading
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
-from mount import binding
-from mount.errors import errno_of
-from mount.mountpoints import SUBTYPE, UnmountError, read_ahead, unmount
-from mount.nodes import Attributes
-from mount.operations import Opened, Operations
-from mount.workers import MAX_WORKERS, Workers
+from mount.kernel.engine import Engine
+from mount.mountpoints import UnmountError, read_ahead, unmount
+from mount.operations import Operations
+from mount.workers import Workers
 
 log = logging.getLogger(__name__)
 
@@ -35,22 +27,6 @@ log = logging.getLogger(__name__)
 THREADS = 1
 GRACE_SECONDS = 2.0  # how long requests under way may take when the mount ends
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-
-BLOCK_SIZE = 128 << 10  # bytes: what a request carries at most, and so what programs should read at a time
-_OPTIONS = (
-    f"subtype={SUBTYPE}",
-    "use_ino",
-    "big_writes",  # 128 KiB a request instead of 4
-    "atomic_o_trunc",  # who opens a file to write it anew says so at once, not by a truncation that follows
-    # What was told stays true this long, in seconds; with the catalogue's own delay, a change is seen within two.
-    "attr_timeout=1",
-    "entry_timeout=1",
-    # Unlinking our own path takes the node from its name at once, instead of renaming it to .fuse_hidden*.
-    "hard_remove",
-    # Of requests in the background; at 12, the default, a dozen slow readers stop everyone.
-    f"max_background={MAX_WORKERS}",
-    f"congestion_threshold={MAX_WORKERS}",
-)
 
 
 def block_signals() -> None:
@@ -61,27 +37,24 @@ def block_signals() -> None:
 class Session:
     """One mount, from `run` until it is unmounted."""
 
-    def __init__(
-        self, operations: Operations, mountpoint: str, options: Sequence[str], read_ahead: int | None = None
-    ) -> None:
-        """`options`: as in `mount -o`, beside those that every mount of ours has; `read_ahead`: bytes that the kernel
-        is to read ahead, if it lets us say so."""
+    def __init__(self, engine: Engine, operations: Operations, mountpoint: str, read_ahead: int | None = None) -> None:
+        """`read_ahead`: bytes that the kernel is to read ahead, if it lets us say so."""
+        self._engine = engine
         self._read_ahead = read_ahead
         self._operations = operations
         self._mountpoint = mountpoint
-        self._arguments = ["bentofs", "-f", "-o", ",".join([*_OPTIONS, *options]), mountpoint]
-        self._uid, self._gid = os.geteuid(), os.getegid()
         self._workers = Workers(THREADS)
 
-    def run(self, ready: Callable[[], None]) -> bool:
+    def run(self, ready: Callable[[], None]) -> None:
         """Mount, serve until a signal or an unmount from outside, unmount. In the main thread only.
 
         `block_signals` must have been called before any thread was started. `ready` is called from another thread once
-        the mount answers. False if it could not be mounted (libfuse has then said why on standard error).
+        the mount answers.
+
+        Raises:
+            CannotMountError: it could not be mounted.
         """
-        mount = binding.LibfuseMount.mount(self._arguments, self._callbacks())
-        if mount is None:
-            return False
+        mount = self._engine.mount(self._operations, self._workers)
         self._workers.start(mount.serve, mount.one_by_one, mount.watched())
         main_thread = threading.get_ident()
         self._workers.on_end(lambda: signal.pthread_kill(main_thread, signal.SIGTERM))
@@ -95,19 +68,19 @@ class Session:
         else:
             # Detached, but files are still open. When this process ends, the kernel answers their readers an error.
             log.info("ended while files were open")
-        return True
 
     def is_busy(self) -> bool:
         """Whether a request is being served."""
         return self._workers.are_busy()
 
     def _announce(self, ready: Callable[[], None]) -> None:
-        look = os.stat(self._mountpoint)  # comes back once libfuse's threads serve
+        look = os.stat(self._mountpoint)  # comes back once the threads serve
         if self._read_ahead is not None:
             try:
                 read_ahead(look.st_dev, self._read_ahead)
             except OSError as error:
                 log.debug("the kernel reads ahead as it likes: %s", error)
+        self._engine.begin()
         ready()
 
     def _unmount(self) -> None:
@@ -118,163 +91,3 @@ class Session:
             log.warning(
                 "%s could not be unmounted (%s): try `fusermount -u -z %s`", self._mountpoint, error, self._mountpoint
             )
-
-    def _callbacks(self) -> Any:
-        """libfuse's table of callbacks."""
-        table = binding.new_table()
-        for name, prototype, *_ in table._fields_:
-            if name in binding.CALLBACKS and (name != "flush" or self._operations.takes_uploads):
-                setattr(table, name, prototype(self._workers.guard(name, getattr(self, f"_{name}"), _answer)))
-        # Reads and the like come without a path, which libfuse would otherwise put together for each of them.
-        table.flag_nullpath_ok = table.flag_nopath = 1
-        table.flag_utime_omit_ok = 1  # else setting one time alone is lost
-        return table
-
-    def _getattr(self, path: bytes, target: int) -> int:
-        self._fill(target, self._operations.getattr(os.fsdecode(path), binding.calling_thread))
-        return 0
-
-    def _fgetattr(self, _path: int, target: int, info: int) -> int:
-        self._fill(target, self._operations.fgetattr(binding.number_in(info)))
-        return 0
-
-    def _readlink(self, path: bytes, target: int, size: int) -> int:
-        content = os.fsencode(self._operations.readlink(os.fsdecode(path)))[: size - 1] + b"\0"
-        ctypes.memmove(target, content, len(content))
-        return 0
-
-    def _opendir(self, path: bytes, info: int) -> int:
-        binding.set_number(info, self._operations.opendir(os.fsdecode(path)))
-        return 0
-
-    def _readdir(self, _path: int, buffer: int, fill: Callable[..., int], _offset: int, info: int) -> int:
-        look = binding.Stat()
-        at = ctypes.addressof(look)
-        for name, mode, inode in self._operations.readdir(binding.number_in(info)):
-            look.st_mode = mode
-            look.st_ino = inode
-            if fill(buffer, os.fsencode(name), at, 0):
-                raise MemoryError("libfuse has no room for the listing")
-        return 0
-
-    def _releasedir(self, _path: int, info: int) -> int:
-        self._operations.releasedir(binding.number_in(info))
-        return 0
-
-    def _open(self, path: bytes, info: int) -> int:
-        flags = binding.FileInfo.from_address(info).flags
-        _set_opened(info, self._operations.open(os.fsdecode(path), flags, binding.calling_user()))
-        return 0
-
-    def _create(self, path: bytes, mode: int, info: int) -> int:
-        _set_opened(info, self._operations.create(os.fsdecode(path), mode, binding.calling_user()))
-        return 0
-
-    def _read(self, _path: int, target: int, size: int, offset: int, info: int) -> int:
-        view = binding.bytes_at(target, size)
-        return self._operations.read_into(binding.number_in(info), view, offset)
-
-    def _write(self, _path: int, source: int, size: int, offset: int, info: int) -> int:
-        view = binding.bytes_at(source, size)
-        return self._operations.write(binding.number_in(info), view, offset)
-
-    def _flush(self, _path: int, info: int) -> int:
-        self._operations.flush(binding.number_in(info))
-        return 0
-
-    def _fsync(self, _path: int, _data_only: int, info: int) -> int:
-        self._operations.fsync(binding.number_in(info))
-        return 0
-
-    def _fsyncdir(self, _path: int, _data_only: int, info: int) -> int:
-        self._operations.fsyncdir(binding.number_in(info), binding.calling_user())
-        return 0
-
-    def _ftruncate(self, _path: int, length: int, info: int) -> int:
-        self._operations.ftruncate(binding.number_in(info), length)
-        return 0
-
-    def _truncate(self, path: bytes, length: int) -> int:
-        self._operations.truncate(os.fsdecode(path), length, binding.calling_user())
-        return 0
-
-    def _release(self, _path: int, info: int) -> int:
-        self._operations.release(binding.number_in(info))
-        return 0
-
-    def _access(self, path: bytes, mode: int) -> int:
-        self._operations.access(os.fsdecode(path), mode)
-        return 0
-
-    def _statfs(self, _path: bytes, target: int) -> int:
-        usage = self._operations.statfs()
-        figures = binding.StatVfs.from_address(target)
-        figures.f_bsize, figures.f_frsize = usage.block_size, usage.fragment_size
-        figures.f_blocks, figures.f_bfree, figures.f_bavail = usage.blocks, usage.blocks_free, usage.blocks_available
-        figures.f_files, figures.f_ffree, figures.f_favail = usage.files, usage.files_free, usage.files_free
-        figures.f_namemax = usage.name_max
-        return 0
-
-    def _unlink(self, path: bytes) -> int:
-        self._operations.unlink(os.fsdecode(path), binding.calling_thread())
-        return 0
-
-    def _rename(self, old: bytes, new: bytes) -> int:
-        self._operations.rename(os.fsdecode(old), os.fsdecode(new))
-        return 0
-
-    def _mkdir(self, path: bytes, _mode: int) -> int:
-        self._operations.mkdir(os.fsdecode(path), binding.calling_user())
-        return 0
-
-    def _rmdir(self, path: bytes) -> int:
-        self._operations.rmdir(os.fsdecode(path))
-        return 0
-
-    def _utimens(self, path: bytes, times: int) -> int:
-        self._operations.utimens(os.fsdecode(path), *binding.wanted_times(times))
-        return 0
-
-    def _chmod(self, path: bytes, mode: int) -> int:
-        self._operations.chmod(os.fsdecode(path), mode)
-        return 0
-
-    def _chown(self, path: bytes, _uid: int, _gid: int) -> int:
-        self._operations.chown(os.fsdecode(path))
-        return 0
-
-    def _mknod(self, path: bytes, _mode: int, _device: int) -> int:
-        self._operations.make_special(os.fsdecode(path))
-
-    def _symlink(self, _target: bytes, path: bytes) -> int:
-        self._operations.make_special(os.fsdecode(path))
-
-    def _link(self, _old: bytes, path: bytes) -> int:
-        self._operations.make_special(os.fsdecode(path))
-
-    def _setxattr(self, path: bytes, _name: bytes, _value: int, _size: int, _flags: int) -> int:
-        self._operations.set_attribute(os.fsdecode(path))
-
-    def _removexattr(self, path: bytes, _name: bytes) -> int:
-        self._operations.set_attribute(os.fsdecode(path))
-
-    def _fill(self, target: int, attributes: Attributes) -> None:
-        look = binding.Stat.from_address(target)
-        look.st_mode, look.st_ino, look.st_nlink, look.st_size, mtime_ns, ctime_ns, uid = attributes
-        look.st_uid, look.st_gid = self._uid if uid is None else uid, self._gid
-        look.st_blksize = BLOCK_SIZE
-        look.st_blocks = (attributes.size + 511) // 512 if stat.S_ISREG(attributes.mode) else 0
-        binding.set_time(look.st_mtimespec, mtime_ns)
-        binding.set_time(look.st_atimespec, mtime_ns)
-        binding.set_time(look.st_ctimespec, ctime_ns)
-
-
-def _set_opened(info: int, opened: Opened) -> None:
-    what = binding.FileInfo.from_address(info)
-    what.fh, what.keep_cache, what.direct_io = opened
-
-
-def _answer(error: BaseException, operation: str) -> int:
-    number = errno_of(error, operation)
-    error.__traceback__ = None  # it may be raised again and again, and would keep the frames of each time
-    return -number

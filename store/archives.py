@@ -109,6 +109,13 @@ class Archives:
                 self._lengths[key] = length
         return length
 
+    def is_length_known(self, model: Model, kind: Format) -> bool:
+        """Tell whether `length` answers without measuring: by arithmetic, or since it was asked before."""
+        if kind.length is not None and not is_compressed(kind, self.compression):
+            return True
+        with self._lock:
+            return (kind.name, self.revision) in self._lengths.get(model, ())
+
     def open(self, model: Model, kind: Format, progress: Progress | None = None) -> Piece:
         """The archive of one generation of a model; readers of the same one share it.
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from mount.errors import errno_of, exit_status_of
-from mount.session import _answer
+from mount.kernel.libfuse2_engine import _answer
 from mount.workers import Workers
 from store import errors
 from store.errors import StoreError

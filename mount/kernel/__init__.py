@@ -1,0 +1,1 @@
+"""The engines: all that speaks to the kernel, and nothing else."""

@@ -1,0 +1,101 @@
+"""Mount and get the descriptor of /dev/fuse: by fusermount3 or fusermount, or by mount(2) where root has neither.
+
+The descriptor must never reach another process: as long as one has it, the kernel waits for answers after our end.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import socket
+import stat
+import subprocess
+from collections.abc import Sequence
+
+from mount.mountpoints import OUR_TYPE, SUBTYPE
+from mount.preflight import DEVICE, CannotMountError
+
+HELPERS = ("fusermount3", "fusermount")
+_HELPER_SECONDS = 20.0  # how long one may take
+_MS_NOSUID, _MS_NODEV = 2, 4
+
+
+def open_mount(mountpoint: str, source: str, options: Sequence[str]) -> int:
+    """Mount, and return the descriptor on which the kernel's requests come.
+
+    `source`: what /proc/mounts shows as the device; `options`: as in `mount -o`.
+
+    Raises:
+        CannotMountError: the helper or the kernel would not.
+    """
+    helper = find_helper()
+    if helper is not None:
+        return _mount_by_helper(helper, mountpoint, source, options)
+    return _mount_as_root(mountpoint, source, options)
+
+
+def find_helper() -> str | None:
+    """Return the path of the program that mounts for ordinary users, if it is installed."""
+    return next((path for name in HELPERS if (path := shutil.which(name))), None)
+
+
+def _mount_by_helper(helper: str, mountpoint: str, source: str, options: Sequence[str]) -> int:
+    words = [f"fsname={_escaped(source)}", f"subtype={SUBTYPE}", *options]
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with ours:
+        with theirs:  # closed before we wait: a helper that fails would leave us waiting for its end of it
+            process = subprocess.Popen(
+                [helper, "-o", ",".join(words), "--", mountpoint],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                pass_fds=[theirs.fileno()],
+                env={**os.environ, "_FUSE_COMMFD": str(theirs.fileno())},
+            )
+        ours.settimeout(_HELPER_SECONDS)
+        try:
+            _, descriptors, _, _ = socket.recv_fds(ours, 1, 1)
+            _, said = process.communicate(timeout=_HELPER_SECONDS)
+        except (TimeoutError, subprocess.TimeoutExpired):
+            process.kill()
+            process.wait()
+            raise CannotMountError(f"{mountpoint} could not be mounted: {helper} does not end") from None
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, False)
+    if len(descriptors) == 1 and process.returncode == 0:
+        return descriptors[0]
+    for descriptor in descriptors:
+        os.close(descriptor)
+    reason = said.decode(errors="replace").strip() or f"{helper} exited with {process.returncode}"
+    raise CannotMountError(f"{mountpoint} could not be mounted: {reason}{_advice(helper)}")
+
+
+def _mount_as_root(mountpoint: str, source: str, options: Sequence[str]) -> int:
+    descriptor = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
+    data = [f"fd={descriptor}", f"rootmode={stat.S_IFDIR:o}", f"user_id={os.geteuid()}", f"group_id={os.getegid()}"]
+    libc = ctypes.CDLL(None, use_errno=True)
+    failed = libc.mount(
+        os.fsencode(source),
+        os.fsencode(mountpoint),
+        os.fsencode(OUR_TYPE),
+        ctypes.c_ulong(_MS_NOSUID | _MS_NODEV),
+        os.fsencode(",".join([*data, *options])),
+    )
+    if not failed:
+        return descriptor
+    number = ctypes.get_errno()
+    os.close(descriptor)
+    raise CannotMountError(f"{mountpoint} could not be mounted: {os.strerror(number)}")
+
+
+def _advice(helper: str) -> str:
+    """What an ordinary user can do about a helper that failed, if its permissions are the reason."""
+    if os.geteuid() == 0 or os.stat(helper).st_mode & stat.S_ISUID:
+        return ""
+    return f" ({helper} has lost its setuid bit: `sudo chmod u+s {helper}` gives it back)"
+
+
+def _escaped(text: str) -> str:
+    """A value within the helper's options, in which a comma begins the next one."""
+    return text.replace("\\", "\\\\").replace(",", "\\,")

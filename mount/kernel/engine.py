@@ -1,0 +1,73 @@
+"""Engine: what speaks to the kernel for one mount. All engines call the same operations (`mount.operations`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import Protocol
+
+from mount.operations import Handles, Operations
+from mount.workers import Workers
+
+
+class EngineName(Enum):
+    """`--engine`."""
+
+    KERNEL = "kernel"  # the kernel's FUSE protocol, spoken over /dev/fuse
+    LIBFUSE2 = "libfuse2"  # libfuse 2, through fusepy
+
+
+DEFAULT_ENGINE = EngineName.LIBFUSE2
+
+
+class Mount(Protocol):
+    """A mount as its engine has it, until `tear_down`."""
+
+    def serve(self) -> None:
+        """Serve requests until the mount ends."""
+
+    def one_by_one(self) -> Callable[[], bool]:
+        """Return a function that serves one request, for one thread. It returns False when the mount has ended."""
+
+    def watched(self) -> Callable[[], bool]:
+        """Return a function that tells whether requests wait for a thread to take them."""
+
+    def tear_down(self) -> None:
+        """Free what the mount holds, when no thread serves any more."""
+
+
+class Engine(Protocol):
+    """Serves one mount."""
+
+    @property
+    def handles(self) -> Handles:
+        """The open files of the tree."""
+
+    def mount(self, operations: Operations, workers: Workers) -> Mount:
+        """Mount.
+
+        Raises:
+            CannotMountError: the text says why.
+        """
+
+    def begin(self) -> None:
+        """Begin what needs a mount that answers."""
+
+    def stop(self) -> None:
+        """End what runs beside the workers."""
+
+
+def new_engine(name: EngineName, mountpoint: str, source: str, options: Sequence[str]) -> Engine:
+    """Return the engine of this name for a mountpoint.
+
+    `source`: what the kernel's table of mounts shows as the device; `options`: as in `mount -o`.
+
+    libfuse is loaded only if its engine is chosen: it may not be installed.
+    """
+    if name is EngineName.KERNEL:
+        from mount.kernel.kernel_engine import KernelEngine
+
+        return KernelEngine(mountpoint, source, options)
+    from mount.kernel.libfuse2_engine import Libfuse2Engine
+
+    return Libfuse2Engine(mountpoint, source, options)

@@ -1,0 +1,73 @@
+"""The engine that speaks the kernel's FUSE protocol itself, without libfuse."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+from mount.kernel.device import open_mount
+from mount.kernel.handle_table import HandleTable
+from mount.kernel.handshake import shake_hands
+from mount.kernel.server import Server
+from mount.mountpoints import UnmountError, unmount
+from mount.operations import Operations
+from mount.workers import Workers
+
+
+class KernelEngine:
+    """Serves one mount over /dev/fuse."""
+
+    def __init__(self, mountpoint: str, source: str, options: Sequence[str]) -> None:
+        """`source`: what the kernel's table of mounts shows as the device."""
+        self._mountpoint = mountpoint
+        self._source = source
+        self._options = options
+        self.handles = HandleTable()
+
+    def mount(self, operations: Operations, workers: Workers) -> KernelMount:
+        """Mount.
+
+        Raises:
+            CannotMountError: the helper or the kernel would not.
+        """
+        device = open_mount(self._mountpoint, self._source, self._options)
+        try:
+            shake_hands(device)
+        except BaseException:
+            os.close(device)
+            try:
+                unmount(self._mountpoint, lazy=True)
+            except UnmountError:
+                pass  # it has gone already
+            raise
+        return KernelMount(device, Server(device, operations, workers))
+
+    def begin(self) -> None:
+        """Nothing needs a mount that answers."""
+
+    def stop(self) -> None:
+        """Nothing runs beside the workers."""
+
+
+class KernelMount:
+    """A mount, from INIT until `tear_down`."""
+
+    def __init__(self, device: int, server: Server) -> None:
+        self._device = device
+        self._server = server
+
+    def serve(self) -> None:
+        """Serve requests until the mount ends."""
+        self._server.serve()
+
+    def one_by_one(self) -> Callable[[], bool]:
+        """Return a function that serves one request, for one thread. It returns False when the mount has ended."""
+        return self._server.one_by_one()
+
+    def watched(self) -> Callable[[], bool]:
+        """Return a function that tells whether requests wait for a thread to take them."""
+        return self._server.watched()
+
+    def tear_down(self) -> None:
+        """Close the device. Not before all threads have left it: its number may be another file's then."""
+        os.close(self._device)
