@@ -19,12 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mount.arguments import carrying, without_secrets
-<<<<<<< HEAD
-from mount.detacher import Detacher
 from mount.heap import Trimmer, give_memory_back
-=======
-from mount.heap import give_memory_back
->>>>>>> 1234b71 (Engine: speak the FUSE protocol over /dev/fuse, chosen by --engine)
 from mount.incoming import IncomingSettings, open_incoming
 from mount.kernel.engine import DEFAULT_ENGINE, EngineName, new_engine
 from mount.measurer import Measurer

@@ -114,7 +114,7 @@ class Archives:
         if kind.length is not None and not is_compressed(kind, self.compression):
             return True
         with self._lock:
-            return (kind.name, self.revision) in self._lengths.get(model, ())
+            return self._key(model, kind) in self._lengths
 
     def open(self, model: Model, kind: Format, progress: Progress | None = None) -> Piece:
         """The archive of one generation of a model; readers of the same one share it.
