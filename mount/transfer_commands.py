@@ -185,7 +185,7 @@ def _tags_and_path(arguments: Sequence[str], everything: bool, *, is_host: bool)
     path = arguments[-1]
     with suppress(BadTagError):
         # Most likely one of several tags: the model before it would get a file of this name.
-        if not is_host and Tag.parse(path):
+        if not is_host and Tag.parse(path.lower()):
             raise click.UsageError(f"{path} is a tag where a PATH belongs: end with ./, or write ./{path}")
     return arguments[:-1], path
 

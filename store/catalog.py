@@ -188,20 +188,36 @@ class ModelStore:
                 known.seen = -math.inf
 
     def find(self, text: str) -> Tag:
-        """The tag a user wrote: `name:version`, `name:latest` or `name`, the last two for the latest one.
+        """Find the model that a user names, as `bentoml.models.get` does: `name:version`, `name` or `name:latest` for
+        the latest one, `name:prefix` for the only version that begins so. Capitals count as small letters. A version
+        that is nowhere is told by the look at its model.
 
         Raises:
-            BadTagError, NotFoundError.
+            BadTagError: it is no tag, or several versions begin so.
+            NotFoundError: the name has no models.
         """
-        name, colon, version = text.partition(":")
-        if not colon or (version == LATEST and LATEST not in self._versions_or_none(name)):
-            if not is_tag_part(name):
-                raise BadTagError(f"'{text}' is not a tag: a name is at most {MAX_LENGTH} of a-z, 0-9, '-', '_', '.'")
+        name, colon, version = text.lower().partition(":")
+        if not colon and not is_tag_part(name):
+            raise BadTagError(f"'{text}' is not a tag: a name is at most {MAX_LENGTH} of a-z, 0-9, '-', '_', '.'")
+        tag = Tag.parse(f"{name}:{version}" if colon else f"{name}:{LATEST}")
+        known: NameFolder | None = None
+        with suppress(StoreError):
+            known = self._name(name)
+        if tag.version == LATEST and not (colon and known is not None and LATEST in known.versions):
             latest = self.latest(name)
             if latest is None:
                 raise NotFoundError(f"{name} has no models in {self.storage.location}")
             return Tag(name, latest)
-        return Tag.parse(text)
+        # A version that is there is meant, whatever its state, and never a longer one.
+        if known is None or tag.version in known.listing.versions:
+            return tag
+        matches = sorted(found for found in known.versions if found.startswith(tag.version))
+        if len(matches) > 1:
+            raise BadTagError(
+                f"several versions of {name} begin with {version}: {', '.join(matches[:5])}"
+                f"{', ...' if len(matches) > 5 else ''}: write more of the one that is meant"
+            )
+        return Tag(name, matches[0]) if matches else tag
 
     def _can_be_shown(self, tag: Tag, version: Version, *, look_into: bool = True) -> bool:
         """Look into a version, unless one look has found it good. Its folder and `model.yaml` are looked at each time
@@ -238,9 +254,6 @@ class ModelStore:
                 finished = self._name(name).finished
                 paths += [Tag(name, text).path for text, version in finished.items() if version.info is None]
         self.storage.prepare_models(paths, MODEL_YAML)
-
-    def _versions_or_none(self, name: str) -> list[str]:
-        return self.versions(name) if is_tag_part(name) else []
 
     def _model(self, tag: Tag, max_age: float) -> Model:
         with self._lock:

@@ -18,6 +18,7 @@ from store.archive.arriving import ArrivingFile, DigestedFile
 from store.archive.digest import ArchiveDigest
 from store.archive.extract import extract
 from store.archive.target import Target
+from store.bentoml_fields import refuse_what_bentoml_cannot_read
 from store.catalog import ModelStore
 from store.digests import Digests
 from store.errors import CancelledError, ModelExistsError, OtherContentError, StoreError
@@ -139,7 +140,7 @@ class Importer:
             StoreError: why it cannot be imported. It is still there.
         """
         with self._working():
-            staged = stage_folder(path, self._limits, self._umask)
+            staged = stage_folder(path, self._limits, self._umask, self._check_folder)
             sizes = self._measure(path) if self._measure is not None else None
             if sizes is not None:
                 sizes.finish(staged)
@@ -238,14 +239,20 @@ class Importer:
         return StagedModel(path, self._limits, umask=self._umask, on_model_yaml=check, on_file=sizes.file)
 
     def _check_early(self, info: ModelInfo, content: bytes) -> None:
-        """Refuse a taken tag as soon as it is known, not after gigabytes. Only what is certain; publishing decides."""
-        if self._overwrite:
-            return
+        """Refuse what BentoML cannot read, and a taken tag, as soon as that is known, not after gigabytes. Only what is
+        certain; publishing decides."""
         there = self._model_yaml_of(info.tag)
-        if there is not None and there != content:
+        if there == content:
+            return
+        refuse_what_bentoml_cannot_read(info.tag, content)
+        if there is not None and not self._overwrite:
             raise ModelExistsError(
                 f"{info.tag} is in the store with another model.yaml: delete it there first, or use --overwrite"
             )
+
+    def _check_folder(self, info: ModelInfo, content: bytes) -> None:
+        if not self._is_there(info.tag, content):
+            refuse_what_bentoml_cannot_read(info.tag, content)
 
     def _is_there(self, tag: Tag, content: bytes) -> bool:
         """Whether the store has a model of this tag with this very model.yaml, most likely the same model."""

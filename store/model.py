@@ -19,7 +19,7 @@ from store.text import printable
 
 MODEL_YAML = "model.yaml"
 MAX_MODEL_YAML = 16 << 20  # bytes
-_SCALARS = (str, int, float)
+_KEYS = ("name", "version", "module", "labels", "creation_time")  # what is needed of it
 
 
 class ModelInfo(NamedTuple):
@@ -42,7 +42,7 @@ class ModelInfo(NamedTuple):
         """
         subject = f"the model.yaml of {tag}"
         fields = _mapping(subject, content)
-        name, version = _text(fields.get("name")), _text(fields.get("version"))
+        name, version = _tag_parts(subject, fields)
         if (name, version) != tag:
             raise BadModelError(f"{subject} is of another model, {printable(f'{name:.100}:{version:.100}')}")
         return cls._of(tag, subject, fields)
@@ -56,7 +56,7 @@ class ModelInfo(NamedTuple):
             BadModelError: it is not YAML, or not a model's.
         """
         fields = _mapping("the model.yaml", content)
-        name, version = _text(fields.get("name")), _text(fields.get("version"))
+        name, version = _tag_parts("the model.yaml", fields)
         if not is_tag_part(name) or not is_tag_part(version):
             raise NotAModelError(
                 f"the model.yaml names its model {printable(f'{name:.100}:{version:.100}')!r}, which is not a tag: "
@@ -69,15 +69,19 @@ class ModelInfo(NamedTuple):
     @classmethod
     def _of(cls, tag: Tag, subject: str, fields: dict[object, object]) -> ModelInfo:
         labels = fields.get("labels") or {}
-        if not isinstance(labels, dict) or not all(isinstance(value, _SCALARS) for value in labels.values()):
+        if not isinstance(labels, dict):
             raise BadModelError(f"the labels in {subject} are not a mapping of texts")
-        texts = {_text(key): _text(value) for key, value in labels.items()}
-        return cls(tag, _text(fields.get("module")), _creation_time(tag, fields.get("creation_time")), texts)
+        try:
+            texts = {str(key): str(value) for key, value in labels.items()}
+            module = str(fields.get("module", ""))
+        except (ValueError, RecursionError):  # an integer of thousands of digits; lists within lists
+            raise BadModelError(f"{subject} holds a label or a module that cannot be written out") from None
+        return cls(tag, module, _creation_time(subject, fields.get("creation_time")), texts)
 
 
 def _mapping(subject: str, content: bytes) -> dict[object, object]:
     try:
-        fields = untrusted_yaml.load(content)
+        fields = untrusted_yaml.load(content, _KEYS)
     except BadModelError as error:
         raise BadModelError(f"{subject} {error}") from None
     if not isinstance(fields, dict):
@@ -85,30 +89,73 @@ def _mapping(subject: str, content: bytes) -> dict[object, object]:
     return fields
 
 
-def _text(value: object) -> str:
-    """A scalar as text; anything else is none, and is not looked into."""
+def _tag_parts(subject: str, fields: dict[object, object]) -> tuple[str, str]:
+    """The name and the version, "" for one that is missing.
+
+    Raises:
+        BadModelError: one is no text to YAML: `version: 1.10` is the number 1.1.
+    """
+    parts = []
+    for field, example in (("name", "'iris'"), ("version", "'1.10'")):
+        value = fields.get(field, "")
+        if not isinstance(value, str):
+            raise BadModelError(
+                f"the {field} in {subject} reads as {_kind(value)}, not as a text: put it in quotes there, for example "
+                f"{field}: {example}"
+            )
+        parts.append(value)
+    return parts[0], parts[1]
+
+
+def _kind(value: object) -> str:
+    if value is None:
+        return "nothing"
+    if isinstance(value, (dict, list, set)):
+        return "a collection"
     try:
-        return str(value) if isinstance(value, _SCALARS) else ""
-    except ValueError:  # an integer of thousands of digits, written in hexadecimal
-        return ""
+        shown = printable(str(value)[:100])
+    except ValueError:  # an integer of thousands of digits
+        shown = "of thousands of digits"
+    return f"the {_KINDS.get(type(value), 'value')} {shown}"
 
 
-def _creation_time(tag: Tag, value: object) -> datetime.datetime:
+_KINDS: dict[type, str] = {int: "number", float: "number", datetime.date: "date", datetime.datetime: "time"}
+
+
+def _creation_time(subject: str, value: object) -> datetime.datetime:
+    """The time, in UTC; one without a zone counts as being in UTC."""
     if isinstance(value, str):
         shown = printable(value[:100])
         try:
-            # Python 3.10 does not know the Z.
-            value = datetime.datetime.fromisoformat(value.removesuffix("Z") + ("+00:00" if value.endswith("Z") else ""))
+            value = read_time(value)
         except ValueError:
-            raise BadModelError(f"the creation_time in the model.yaml of {tag} is not a time: {shown}") from None
+            raise BadModelError(f"the creation_time in {subject} is not a time: {shown}") from None
+    if isinstance(value, datetime.date) and not isinstance(value, datetime.datetime):
+        raise date_without_time(subject, value)
+    if value is None:
+        raise BadModelError(f"{subject} has no creation_time: add one there, as '2026-01-31T12:00:00+00:00'")
     if not isinstance(value, datetime.datetime):
-        raise BadModelError(f"the model.yaml of {tag} has no creation_time")
+        raise BadModelError(f"the creation_time in {subject} is not a time, but {_kind(value)}")
     if value.tzinfo is None:
         value = value.replace(tzinfo=datetime.timezone.utc)
     try:
         return value.astimezone(datetime.timezone.utc)
     except OverflowError:  # year 1 or 9999, an offset away from its end
         return value.replace(tzinfo=datetime.timezone.utc)
+
+
+def read_time(text: str) -> datetime.datetime:
+    """Read a `creation_time` as BentoML does. Raises ValueError."""
+    # Python 3.10 does not know the Z.
+    return datetime.datetime.fromisoformat(text.removesuffix("Z") + ("+00:00" if text.endswith("Z") else ""))
+
+
+def date_without_time(subject: str, date: datetime.date) -> BadModelError:
+    """The error that a `creation_time` is a date."""
+    return BadModelError(
+        f"the creation_time in {subject} is a date, {date}, and no time: write creation_time: "
+        f"'{date}T00:00:00+00:00' there"
+    )
 
 
 class Model:

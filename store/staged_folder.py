@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 
 from store.digester import RunningDigest
 from store.errors import NotAModelError, TooBigError, UnsafeMemberError
@@ -22,8 +23,13 @@ from store.writing import FOLDER, writing
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-def stage_folder(path: str, limits: Limits, umask: int) -> Staged:
+OnModelYaml = Callable[[ModelInfo, bytes], None]
+
+
+def stage_folder(path: str, limits: Limits, umask: int, on_model_yaml: OnModelYaml) -> Staged:
     """Make a folder that holds a model ready to be published.
+
+    `on_model_yaml`: called with the model.yaml before anything is changed; what it raises ends the work.
 
     Raises:
         NotAModelError, BadModelError: its model.yaml is not there, or malformed.
@@ -32,14 +38,15 @@ def stage_folder(path: str, limits: Limits, umask: int) -> Staged:
         NoSpaceError, StoreUnwritableError: the file system refuses.
     """
     with writing(path):
-        return _StagedFolder(path, limits, umask).run()
+        return _StagedFolder(path, limits, umask, on_model_yaml).run()
 
 
 class _StagedFolder:
     """The work of `stage_folder`."""
 
-    def __init__(self, path: str, limits: Limits, umask: int) -> None:
+    def __init__(self, path: str, limits: Limits, umask: int, on_model_yaml: OnModelYaml) -> None:
         self._path = path
+        self._on_model_yaml = on_model_yaml
         self._limits = limits
         self._umask = umask
         self._members = 0
@@ -50,7 +57,9 @@ class _StagedFolder:
         root = os.open(self._path, FOLDER)
         syncer = Syncer(root)
         try:
-            info = ModelInfo.learn(self._model_yaml(root))
+            content = self._model_yaml(root)
+            info = ModelInfo.learn(content)
+            self._on_model_yaml(info, content)
             self._visit(root, "", syncer)
             syncer.finish()
         except BaseException:

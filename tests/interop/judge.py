@@ -5,11 +5,14 @@ export TAG PATH [FORMAT]  exports a model
 import ITEM...    imports each `path` or `path::format` with BentoML's default arguments
 imported ITEM...  the same, and describes all models
 describe [TAG]... prints, as JSON, what BentoML says of every model in $BENTOML_HOME, or of those it gets by these tags
+read FILE         prints, as JSON, what BentoML makes of each model.yaml in a JSON list of texts; null where it fails
+find TEXT...      prints, as JSON, the tag of the model that BentoML gets by each text, or the name of its exception
 slow-save TAG     saves a model so slowly that others can look at it half-way
 delete TAG        deletes a model
 """
 
 import datetime
+import io
 import json
 import os
 import shutil
@@ -99,6 +102,31 @@ def describe(tags):
     json.dump(models, sys.stdout)
 
 
+def read(path):
+    from bentoml._internal.models.model import ModelInfo
+
+    read = []
+    with open(path, encoding="utf-8") as file:
+        texts = json.load(file)
+    for text in texts:
+        try:
+            info = ModelInfo.from_yaml_file(io.StringIO(text))
+            read.append([str(info.tag), info.module, info.labels, info.creation_time.isoformat()])
+        except Exception:
+            read.append(None)
+    json.dump(read, sys.stdout)
+
+
+def find(texts):
+    found = []
+    for text in texts:
+        try:
+            found.append(str(bentoml.models.get(text).tag))
+        except Exception as error:
+            found.append(type(error).__name__)
+    json.dump(found, sys.stdout)
+
+
 def slow_save(tag):
     """Waits before each file that BentoML opens for writing in the store, once model.yaml is there."""
     from_store = os.path.join(os.path.realpath(os.environ["BENTOML_HOME"]), "models", *tag.split(":"))
@@ -137,6 +165,8 @@ COMMANDS = {
     "import": lambda *items: import_all(items),
     "imported": lambda *items: (import_all(items), describe(())),
     "describe": lambda *tags: describe(tags),
+    "read": read,
+    "find": lambda *texts: find(texts),
     "slow-save": slow_save,
     "delete": lambda tag: bentoml.models.delete(tag),
     "quick-save": lambda tag: bentoml.picklable_model.save_model(tag, {"weights": [1]}),

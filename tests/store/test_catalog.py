@@ -21,6 +21,7 @@ from tests.harness import make_model, remove_model
 from tests.store.clock import Clock
 
 Looks = Callable[[], ModelStore]
+ExpectLog = Callable[..., None]
 _YOUNG, _OLD = "2026-06-01T00:00:00+00:00", "2025-01-01T00:00:00+00:00"
 
 
@@ -454,11 +455,28 @@ def test_identities_are_those_of_the_folders(store: Path, models: Looks) -> None
         assert found == Identity(look.st_dev, look.st_ino, look.st_size, look.st_mtime_ns, look.st_ctime_ns)
 
 
-@pytest.mark.parametrize("text", ["", ":", "Iris", "iris:", "../x", "iris/v1", "iris:v1:v2", "a\0b", "iris\n"])
+@pytest.mark.parametrize("text", ["", ":", "Iris!", "Ïris", "iris:", "../x", "iris/v1", "iris:v1:v2", "a\0b", "iris\n"])
 def test_what_is_no_tag(store: Path, models: Looks, text: str) -> None:
     make_model(store, "iris:v1")
     with pytest.raises((BadTagError, NotFoundError)):
         models().model(models().find(text))
+
+
+def test_a_prefix_of_a_version(store: Path, models: Looks, expect_log: ExpectLog) -> None:
+    for number in range(7):
+        make_model(store, f"iris:v1.{number}")
+    make_model(store, "iris:v20")
+    assert models().find("iris:v1.3") == models().find("Iris:V1.3") == Tag("iris", "v1.3")
+    assert models().find("iris:v20") == Tag("iris", "v20")
+    with pytest.raises(BadTagError, match=r"begin with v1: v1\.0, .*v1\.4, \.\.\.: write more"):
+        models().find("iris:v1")
+    with pytest.raises(NotFoundError, match="iris:w"):
+        models().model(models().find("iris:w"))
+    # One that is being saved is meant when it is named, not a longer one that is there.
+    make_model(store, "iris:v2", complete=False)
+    expect_log("iris:v2 is not shown", 1)
+    with pytest.raises(NotFoundError, match="iris:v2 "):
+        models().model(models().find("iris:v2"))
 
 
 def test_from_several_threads(store: Path, models: Looks, clock: Clock) -> None:

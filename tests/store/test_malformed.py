@@ -56,6 +56,7 @@ _TIME = b"creation_time: '2026-01-02T03:04:05+00:00'\n"
         b"- a list\n",
         b"name: rose\nversion: bad\n" + _TIME,
         b"name: iris\nversion: good\n" + _TIME,
+        b"name: iris\nversion: 0xbad\n" + _TIME,
         _HEAD,
         _HEAD + b"creation_time: 2026-01-02\n",
         _HEAD + b"creation_time: soon\n",

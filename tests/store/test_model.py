@@ -100,16 +100,31 @@ def test_a_naive_time_does_not_depend_on_the_machine(zone: str, monkeypatch: pyt
         ("name: iris\nversion: v2\n" + _TIME, "another model, iris:v2"),
         ("name: rose\nversion: v1\n" + _TIME, "another model, rose:v1"),
         ("version: v1\n" + _TIME, "another model"),
+        ("name: iris\nversion: 1.10\n" + _TIME, "the number 1.1, not as a text: put it in quotes.*version: '1.10'"),
+        ("name: iris\nversion: 0x10\n" + _TIME, "the number 16"),
+        ("name: 2026-01-02\nversion: v1\n" + _TIME, "the date 2026-01-02"),
+        ("name: true\nversion: v1\n" + _TIME, "name .* the value True"),
+        ("name: iris\nversion: [v1]\n" + _TIME, "a collection"),
         ('name: "a\\nb\\e[31m"\nversion: v1\n' + _TIME, "another model"),
         (_HEAD + 'creation_time: "a\\nb\\e[31m"\n', "creation_time"),
         (_HEAD, "creation_time"),
-        (_HEAD + "creation_time: 2026-01-02\n", "creation_time"),
+        (
+            _HEAD + "creation_time: 2026-01-02\n",
+            "a date, 2026-01-02, and no time: write .*'2026-01-02T00:00:00[+]00:00'",
+        ),
         (_HEAD + "creation_time: yesterday\n", "creation_time"),
         (_HEAD + "creation_time: 12345\n", "creation_time"),
         (_HEAD + "creation_time: [1]\n", "creation_time"),
         (_HEAD + "creation_time: ''\n", "creation_time"),
         (_HEAD + _TIME + "labels: [a, b]\n", "labels"),
         (_HEAD + _TIME + "labels: text\n", "labels"),
+        (_HEAD + _TIME + "labels: {x: 0x" + "f" * 5000 + "}\n", "cannot be written out"),
+        (_HEAD + _TIME + "labels: {x: 1" + ":10" * 5000 + "}\n", "base 60"),
+        (_HEAD + _TIME + "labels: [" + "1," * 60_000 + "]\n", "50,000 values in its labels"),
+        (_HEAD + _TIME + "x: [" + ",".join(f"&a{number} 1" for number in range(110_000)) + "]\n", "100,000"),
+        (_HEAD + _TIME + "x: [&a b, &a c]\n" + "#" * 5000, "anchored twice"),
+        (_HEAD + _TIME + "x: &a [b]\ny: {z: {*a : c}}\n", "no key"),
+        (_HEAD + _TIME + "x: &a {b: *a}\n", "contains itself"),
     ],
 )
 def test_malformed(content: str | bytes, sentence: str) -> None:
@@ -117,6 +132,45 @@ def test_malformed(content: str | bytes, sentence: str) -> None:
         _parse(content)
     assert "iris:v1" in str(caught.value)
     assert str(caught.value).isprintable(), "a log takes it as it is"
+
+
+@pytest.mark.parametrize("padding", ["", "#" * 5000], ids=["short", "long"])
+@pytest.mark.parametrize(
+    ("labels", "shown"),
+    [
+        (
+            "{e: null, d: 2026-01-02, l: [a, 1], m: {b: c}}",
+            {"e": "None", "d": "2026-01-02", "l": "['a', 1]", "m": "{'b': 'c'}"},
+        ),
+        ('{a: "\\udce9", b: \'\\udce9\', "\\udc80": c}', {"a": "\udce9", "b": "\\udce9", "\udc80": "c"}),
+        ("{a: &x [b], c: *x}", {"a": "['b']", "c": "['b']"}),
+        ("*spare", {"k": "v", "l": "[1]"}),
+        ("{<<: *spare, k: w}", {"k": "w", "l": "[1]"}),
+    ],
+)
+def test_labels_as_bentoml_shows_them(labels: str, shown: dict[str, str], padding: str) -> None:
+    text = f"spare: &spare {{k: v, l: [1]}}\nothers: *spare\n{_HEAD}{_TIME}labels: {labels}\n{padding}"
+    assert _parse(text).labels == shown
+
+
+def test_metadata_of_any_size_takes_little_memory(tmp_path: Path) -> None:
+    """Of a million numbers and more, of a number of thousands of digits, of what libyaml alone refuses."""
+    path = tmp_path / "model.yaml"
+    path.write_text(
+        f'metadata: {{a: [{"1," * 1_000_001}], b: "\\udce9", c: 0x{"f" * 5000}, d: {"1" * 4300}, e: 1{":10" * 5000}}}\n'
+        f'{_HEAD}{_TIME}labels: {{path: "\\udce9"}}\n'
+    )
+    code = (
+        "import sys; from store.model import ModelInfo; from store.tag import Tag\n"
+        "info = ModelInfo.parse(Tag('iris', 'v1'), open(sys.argv[1], 'rb').read())\n"
+        "print(ascii(info.labels), [line for line in open('/proc/self/status') if 'VmHWM' in line][0].split()[1])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, path], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    labels, _, kibibytes = done.stdout.rpartition(" ")
+    assert labels == "{'path': '\\udce9'}", done.stderr
+    assert int(kibibytes) < 60_000, "values are made of a metadata that nobody asks for"
 
 
 _TENS = ",".join(["*{0}"] * 10)
