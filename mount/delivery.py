@@ -116,7 +116,7 @@ class Delivery:
         upload.mark_imported()
         self.remove_note(path)
         self._imported(ready)
-        log.info("%s: %s %s", printable(path), ready.tag, outcome.value)
+        _log_outcome(path, outcome, ready)
 
     def prepare(self, ready: StagedImport) -> None:
         """As `Importer.compare`."""
@@ -149,11 +149,15 @@ class Delivery:
         info = ready.staged.info
         _remove_around(taken, path)
         self._receipts.finish(
-            receipt, _STATES[outcome], tag=str(info.tag), creation_time=info.creation_time.isoformat()
+            receipt,
+            _STATES[outcome],
+            tag=str(info.tag),
+            creation_time=info.creation_time.isoformat(),
+            note=ready.staged.left_out,
         )
         self.remove_note(path)
         self._imported(ready)
-        log.info("%s: %s %s", printable(path), info.tag, outcome.value)
+        _log_outcome(path, outcome, ready)
 
     def refuse_path(self, path: str, uid: int, error: StoreError) -> None:
         """Tell, wherever a user may look, why what came under a path is no model: a folder, or what a program wrote to
@@ -261,6 +265,7 @@ class Delivery:
             mtime_ns=look.st_mtime_ns,
             tag=str(info.tag),
             creation_time=info.creation_time.isoformat(),
+            note=ready.staged.left_out,
         )
 
     def _may_move_latest(self, uid: int, tag: Tag) -> bool:
@@ -282,6 +287,11 @@ class Delivery:
 
     def _at(self, path: str) -> str:
         return f"{self._session.spool}/{path}"
+
+
+def _log_outcome(path: str, outcome: Outcome, ready: StagedImport) -> None:
+    left_out = ready.staged.left_out
+    log.info("%s: %s %s%s", printable(path), ready.tag, outcome.value, f"; {left_out}" if left_out else "")
 
 
 def _remove_around(taken: str, path: str) -> None:

@@ -86,7 +86,7 @@ def _cells(receipt: Receipt) -> list[str]:
         receipt.state.value,
         receipt.tag or "",
         decimal(receipt.received),
-        printable(receipt.error or ""),
+        printable(receipt.error or receipt.note or ""),
     ]
 
 
@@ -103,5 +103,6 @@ def _print_json(receipt: Receipt) -> None:
         "ended": receipt.ended and receipt.ended.isoformat(),
         "error": receipt.error,
         "errno": receipt.errno,
+        "note": receipt.note,
     }
     click.echo(json.dumps(fields))

@@ -238,5 +238,7 @@ def _described_import(done: Imported, source: str) -> Report:
         "outcome": done.outcome.value,
         "size": done.size,
         "sha256": done.sha256,
+        "note": done.left_out,
     }
-    return f"{source} -> {done.tag}: {done.outcome.value}", fields
+    note = f"; {done.left_out}" if done.left_out else ""
+    return f"{source} -> {done.tag}: {done.outcome.value}{note}", fields

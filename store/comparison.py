@@ -1,11 +1,12 @@
 """Whether two folders hold the same model: the same files and folders, the same exec bits, the same bytes.
 
 Links count as what they lead to, as everywhere (store/storage/walk.py). Times and other modes do not count: BentoML's
-own imports do not keep them.
+own imports do not keep them. What macOS adds does not count either: it may be in the store, and is left out of imports.
 """
 
 from __future__ import annotations
 
+from store.mac_extras import without_extras
 from store.storage.base import Entry, Storage
 
 _CHUNK = 1 << 20
@@ -21,8 +22,8 @@ def first_difference(
         SourceChangedError: something was changed while it was compared.
         StoreUnreadableError
     """
-    lefts = {entry.path: entry for entry in left_entries}
-    rights = {entry.path: entry for entry in right_entries}
+    lefts = {entry.path: entry for entry in without_extras(left, left_entries)}
+    rights = {entry.path: entry for entry in without_extras(right, right_entries)}
     for path in sorted(lefts.keys() | rights.keys()):
         if path not in lefts or path not in rights or _kind(lefts[path]) != _kind(rights[path]):
             return path

@@ -63,6 +63,7 @@ class Imported:
     outcome: Outcome
     size: int  # bytes read
     sha256: str | None  # of an archive, hexadecimal
+    left_out: str | None = None  # a sentence on what came with the model and is no part of it
 
 
 class Fetcher:
@@ -142,8 +143,9 @@ class Fetcher:
             tag=str(ready.tag),
             creation_time=ready.staged.info.creation_time.isoformat(),
             sha256=sha256,
+            note=ready.staged.left_out,
         )
-        return Imported(ready.tag, outcome, counted.total, sha256)
+        return Imported(ready.tag, outcome, counted.total, sha256, ready.staged.left_out)
 
     def _fetch_file(self, location: Location, kinds: tuple[Kind, ...], counted: Counted) -> StagedImport:
         path = location.path

@@ -51,9 +51,11 @@ CREATE TABLE IF NOT EXISTS receipts (
 CREATE INDEX IF NOT EXISTS receipts_by_change ON receipts (change);
 CREATE INDEX IF NOT EXISTS receipts_running ON receipts (id) WHERE ended IS NULL;
 CREATE UNIQUE INDEX IF NOT EXISTS receipts_answering ON receipts (path) WHERE answers;
+CREATE TABLE IF NOT EXISTS notes (receipt INTEGER PRIMARY KEY, note TEXT NOT NULL);
 """
 _COLUMNS = (
-    "id, change, path, uid, state, size, mtime_ns, received, started, ended, tag, creation_time, sha256, error, errno"
+    "id, change, path, uid, state, size, mtime_ns, received, started, ended, tag, creation_time, sha256, error, errno, "
+    "(SELECT note FROM notes WHERE receipt=receipts.id)"
 )
 _NEXT_CHANGE = "(SELECT coalesce(max(change), 0) + 1 FROM receipts)"
 
@@ -98,6 +100,7 @@ class Receipt(NamedTuple):
     sha256: str | None  # of the upload, hexadecimal
     error: str | None  # the sentence
     errno: str | None  # its name, as EEXIST
+    note: str | None = None  # a sentence on what came in besides the model
 
 
 class Receipts:
@@ -178,6 +181,7 @@ class Receipts:
         sha256: str | None = None,
         error: str | None = None,
         errno: str | None = None,
+        note: str | None = None,
     ) -> None:
         """The import ended. None leaves what was said before; `path`: the upload got another name since. After a
         success `answer` gives this receipt for its path."""
@@ -202,6 +206,8 @@ class Receipts:
                 )
                 if state.successful:
                     connection.execute("UPDATE receipts SET answers=1 WHERE id=?", (receipt,))
+                if note is not None:
+                    connection.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (receipt, note[:_MAX_SENTENCE]))
                 self._finished += 1
                 if self._finished % _PRUNE_EVERY == 0:
                     _prune(connection)
@@ -308,6 +314,7 @@ def _prune(connection: sqlite3.Connection) -> None:
             f"{statement} AND id <= (SELECT id FROM receipts WHERE {condition} ORDER BY id DESC LIMIT 1 OFFSET ?)",
             (kept,),
         )
+    connection.execute("DELETE FROM notes WHERE receipt NOT IN (SELECT id FROM receipts)")
 
 
 def _now() -> str:

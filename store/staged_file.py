@@ -22,6 +22,7 @@ from store.writing import writing
 _MEMORY = 12 << 20  # bytes, about, for what is known of a model's files: of 17,000
 _MEMORY_EACH = 600  # bytes, about, beside a file's path
 _COPIED = 1 << 20  # bytes copied at a time
+_ZEROS = memoryview(bytes(256 << 10))
 _CANNOT_COPY = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
 
 
@@ -52,6 +53,10 @@ class KnownFiles:
         """A file that is known was changed in another way than its content."""
         if path in self._files:
             self._files[path] = self._files[path]._replace(identity=identity)
+
+    def forget(self, path: str) -> None:
+        """A file was removed."""
+        self._files.pop(path, None)
 
     def below(self, folder: str) -> Mapping[str, StagedFile]:
         """The files of a folder, by path below it; "" for the top."""
@@ -115,6 +120,18 @@ class StagedFileWriter:
             self._digest.update_from(descriptor, offset, part)
             self._after(part)
             offset += part
+            count -= part
+
+    def write_zeros(self, count: int) -> None:
+        """Append so many zeros; where the file system can, they take no room on the disk."""
+        self._before(count)  # all of it: refused before any work is done
+        with writing(self._path):
+            os.ftruncate(self._descriptor, self._size + count)
+        self._size += count
+        while count:
+            self._digester.check()
+            part = min(count, len(_ZEROS))
+            self._digest.update(_ZEROS[:part])
             count -= part
 
     def expect_small(self, limit: int, on_complete: Callable[[bytes], object]) -> None:

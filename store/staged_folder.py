@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from store.digester import RunningDigest
 from store.errors import NotAModelError, TooBigError, UnsafeMemberError
+from store.mac_extras import MacExtras, is_of_zips
 from store.model import MAX_MODEL_YAML, MODEL_YAML, ModelInfo
 from store.staged_file import KnownFiles, StagedFile
 from store.staged_model import Limits, Staged
@@ -52,6 +53,7 @@ class _StagedFolder:
         self._members = 0
         self._expanded = 0
         self._files = KnownFiles()
+        self._extras = MacExtras()
 
     def run(self) -> Staged:
         root = os.open(self._path, FOLDER)
@@ -67,7 +69,7 @@ class _StagedFolder:
             raise
         finally:
             os.close(root)
-        return Staged(self._path, info, self._files.below(""))
+        return Staged(self._path, info, self._files.below(""), self._extras.sentence)
 
     def _model_yaml(self, root: int) -> bytes:
         try:
@@ -86,8 +88,8 @@ class _StagedFolder:
         self._own(folder)
         os.fchmod(folder, 0o777 & ~self._umask | 0o700)
         with os.scandir(folder) as found:
-            names = sorted(entry.name for entry in found)
-        for name in names:
+            names = {entry.name for entry in found}
+        for name in sorted(names.difference(self._extras.remove_from(folder, path, names))):
             self._members += 1
             if self._members > self._limits.members:
                 raise TooBigError(f"the folder holds more than {self._limits.members:,} files and folders")
@@ -97,8 +99,11 @@ class _StagedFolder:
                 descriptor = os.open(name, FOLDER, dir_fd=folder)
                 try:
                     self._visit(descriptor, below, syncer)
+                    is_left = not is_of_zips(below) or bool(os.listdir(descriptor))
                 finally:
                     os.close(descriptor)
+                if not is_left:
+                    os.rmdir(name, dir_fd=folder)
             elif stat.S_ISREG(look.st_mode):
                 descriptor = os.open(name, _FILE, dir_fd=folder)
                 try:

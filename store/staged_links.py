@@ -59,6 +59,10 @@ class Links:
     def __contains__(self, path: str) -> bool:
         return path in self._links
 
+    def has(self, path: str, target: str, *, is_hard: bool) -> bool:
+        """Tell whether this very link is known."""
+        return self._links.get(path) == _Link(target, is_hard)
+
     def add(self, path: str, target: str, *, is_hard: bool) -> None:
         """A link at `path`. A symbolic one's target is relative to its folder, a hard one's to the top."""
         if len(self._links) >= MAX_LINKED:

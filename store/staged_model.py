@@ -9,7 +9,6 @@ Threading: one thread stages a model. Digests and fsyncs are made behind it by o
 
 from __future__ import annotations
 
-import errno
 import itertools
 import os
 import stat
@@ -18,10 +17,12 @@ from typing import NamedTuple
 
 from store.digester import Digester
 from store.errors import BadModelError, NotAModelError, TooBigError, UnsafeMemberError
+from store.mac_extras import MacExtras, may_be_extra
 from store.member_paths import member_parts
 from store.model import MAX_MODEL_YAML, MODEL_YAML, ModelInfo
 from store.staged_file import KnownFiles, StagedFile, StagedFileWriter
 from store.staged_links import Links
+from store.staged_tree import StagedTree, bad_name, twice
 from store.storage.base import Identity
 from store.syncing import Syncer
 from store.text import printable
@@ -48,6 +49,7 @@ class Staged(NamedTuple):
     path: str  # the folder that holds model.yaml
     info: ModelInfo
     files: Mapping[str, StagedFile]  # by path below `path`; empty if there are too many to keep
+    left_out: str | None = None  # a sentence on what came with the model and is no part of it
 
 
 class StagedModel:
@@ -86,18 +88,18 @@ class StagedModel:
         self._begin()
 
     def _begin(self) -> None:
-        with writing(self._path):
-            os.mkdir(self._path, 0o700)
-            self._root = os.open(self._path, FOLDER)
-            self._folds = self._file_system_folds_names()
-        self._above: list[tuple[str, int]] = []  # name and descriptor of each folder around the last member
         self._members = 0
         self._expanded = 0
+        self._passed_over = 0
+        with writing(self._path):
+            self._tree = StagedTree(self._path, self._folder_mode, self._count_member)
+        self._may_have_extras = False
+        self._extras = MacExtras()
         self._files = KnownFiles()
         self._links = Links()
         self._info: ModelInfo | None = None
         self._digester = Digester()
-        self._syncer = Syncer(self._root)
+        self._syncer = Syncer(self._tree.root)
         self._is_open = True
 
     @property
@@ -114,16 +116,17 @@ class StagedModel:
         """Make a folder and those above it, unless they are there."""
         parts = member_parts(path)
         self._refuse_links(parts, path)
-        self._enter(parts, path)
+        self._tree.enter(parts, path)
 
-    def file(self, path: str, executable: bool = False) -> StagedFileWriter:
-        """A new file, to be written within its context; the folders above it are made."""
+    def file(self, path: str, executable: bool = False, *, replaces: bool = False) -> StagedFileWriter:
+        """A new file, to be written within its context; the folders above it are made. `replaces`: a file that is there
+        goes, as tars have it, to which a newer one was appended. A model.yaml only gives way to the same one."""
         parts = member_parts(path)
         if not parts:
             raise UnsafeMemberError(f"the archive holds a file without a name, {printable(path)!r}")
         self._refuse_links(parts, path)
         self._digester.check()
-        return self._new_file(parts, executable)
+        return self._new_file(parts, executable, replaces=replaces)
 
     def symlink(self, path: str, target: str) -> None:
         """A symbolic link, to be replaced by a copy of what it leads to, which may come later."""
@@ -133,11 +136,16 @@ class StagedModel:
         """A second name for the file whose path in the same archive is `target`; it is copied."""
         self._link(path, "/".join(member_parts(target)), is_hard=True)
 
+    def pass_over(self, count: int) -> None:
+        """Take note of bytes that came out of the archive and are no part of the model."""
+        self._passed_over += count
+        self._refuse_bombs()
+
     def make_executable(self, path: str) -> bool:
         """Have a file that was written be executable; False if there is no such file."""
         path = "/".join(member_parts(path))
         try:
-            descriptor = os.open(path, _FILE, dir_fd=self._root)
+            descriptor = os.open(path, _FILE, dir_fd=self._tree.root)
         except OSError:
             return False
         look = os.fstat(descriptor)
@@ -165,11 +173,11 @@ class StagedModel:
             StoreError: as for all methods, and what `on_model_yaml` raises.
         """
         self._links.replace(self)
-        self._leave_to(0)
+        self._digester.drain()
         with writing(self._path):
+            self._leave_out_extras()
             top = self._find_top()
-            self._digester.drain()
-            model = os.open(top or ".", FOLDER, dir_fd=self._root)
+            model = os.open(top or ".", FOLDER, dir_fd=self._tree.root)
             try:
                 os.fchmod(model, self._folder_mode)
             finally:
@@ -179,7 +187,8 @@ class StagedModel:
             self._syncer.finish()
         files = self._files.below(top)
         self._close()
-        return Staged(os.path.join(self._path, top) if top else self._path, info, files)
+        path = os.path.join(self._path, top) if top else self._path
+        return Staged(path, info, files, self._extras.sentence)
 
     def discard(self) -> None:
         """Remove everything, however far it is. May be called again, and after `finish`."""
@@ -189,30 +198,22 @@ class StagedModel:
     # The tree in which links are replaced (`store.staged_links.Tree`).
 
     def look(self, path: str) -> os.stat_result | None:
-        """What stands at a path."""
-        try:
-            return os.stat(path or ".", dir_fd=self._root, follow_symlinks=False)
-        except OSError:
-            return None
+        """Tell what stands at a path."""
+        return self._tree.look(path)
 
     def names(self, path: str) -> list[str]:
-        """What lies in a folder."""
-        with writing(path):
-            descriptor = os.open(path, FOLDER, dir_fd=self._root)
-            try:
-                return os.listdir(descriptor)
-            finally:
-                os.close(descriptor)
+        """List a folder."""
+        return self._tree.names(path)
 
     def make_folder(self, path: str) -> None:
         """Make a folder."""
-        self._enter(member_parts(path), path)
+        self._tree.enter(member_parts(path), path)
 
     def copy_file(self, path: str, target: str) -> None:
         """Copy a file."""
         self._digester.check()
         with writing(path):
-            descriptor = os.open(path, _FILE, dir_fd=self._root)
+            descriptor = os.open(path, _FILE, dir_fd=self._tree.root)
         try:
             look = os.fstat(descriptor)
             with self._new_file(member_parts(target), bool(look.st_mode & stat.S_IXUSR)) as file:
@@ -225,13 +226,21 @@ class StagedModel:
         parts = member_parts(path)
         if not parts or "\0" in target:
             raise UnsafeMemberError(f"the archive holds a link without a name or target, {printable(path)!r}")
+        self._count_member()
+        if self._is_known_link("/".join(parts), target, is_hard=is_hard):
+            return
         self._refuse_links(parts, path)
         path = "/".join(parts)
         if self.look(path) is not None:
-            raise _twice(path)
-        self._count_member()
-        self._enter(parts[:-1], path)
+            raise twice(path)
+        self._tree.enter(parts[:-1], path)
         self._links.add(path, target, is_hard=is_hard)
+
+    def _is_known_link(self, path: str, target: str, *, is_hard: bool) -> bool:
+        """Tell whether a link is there already, or leads to itself as tar writes what it is given twice."""
+        if is_hard and path == target:
+            return path in self._links or self._tree.has_file(path)
+        return self._links.has(path, target, is_hard=is_hard)
 
     def _refuse_links(self, parts: list[str], path: str) -> None:
         """Nothing is written through a link, or over one."""
@@ -239,72 +248,43 @@ class StagedModel:
             for length in range(1, len(parts) + 1):
                 if "/".join(parts[:length]) in self._links:
                     if length == len(parts):
-                        raise _twice(path)
+                        raise twice(path)
                     raise UnsafeMemberError(
                         f"the archive holds {printable(path)!r}, which would be written through a link"
                     )
 
-    def _new_file(self, parts: list[str], executable: bool) -> StagedFileWriter:
+    def _new_file(self, parts: list[str], executable: bool, *, replaces: bool = False) -> StagedFileWriter:
         path = "/".join(parts)
-        folder = self._enter(parts[:-1], path)
+        folder = self._tree.enter(parts[:-1], path)
         self._count_member()
+        before = None
         with writing(path):
             try:
                 descriptor = os.open(parts[-1], _NEW_FILE, 0o600, dir_fd=folder)
             except FileExistsError:
-                raise _twice(path) from None
+                if not replaces:
+                    raise twice(path) from None
+                before = self._remove_old(folder, parts, path)
+                descriptor = os.open(parts[-1], _NEW_FILE, 0o600, dir_fd=folder)
             except OSError as error:
-                raise _bad_name(path, error) from None
+                raise bad_name(path, error) from None
             os.fchmod(descriptor, self._program_mode if executable else self._file_mode)
+        self._may_have_extras = self._may_have_extras or may_be_extra(parts)
         file = StagedFileWriter(path, descriptor, self._digester, self._syncer, self._grow, self._keep)
-        if path == MODEL_YAML:
+        if before is not None:
+            file.expect_small(MAX_MODEL_YAML, lambda content: _refuse_another(path, before, content))
+        elif path == MODEL_YAML:
             file.expect_small(MAX_MODEL_YAML, self._take_model_yaml)
         return file
 
-    def _enter(self, parts: list[str], path: str) -> int:
-        """The descriptor of a folder, which is made unless it is there; open until the next call."""
-        same = 0
-        while same < min(len(parts), len(self._above)) and self._above[same][0] == parts[same]:
-            same += 1
-        self._leave_to(same)
-        for name in parts[same:]:
-            self._above.append((name, self._folder_in(self._above[-1][1] if self._above else self._root, name, path)))
-        return self._above[-1][1] if self._above else self._root
-
-    def _leave_to(self, depth: int) -> None:
-        while len(self._above) > depth:
-            os.close(self._above.pop()[1])
-
-    def _folder_in(self, folder: int, name: str, path: str) -> int:
-        with writing(path):
-            try:
-                os.mkdir(name, 0o700, dir_fd=folder)
-                is_new = True
-            except FileExistsError:
-                is_new = False
-                if self._folds and name not in os.listdir(folder):
-                    raise _twice(path) from None
-            except OSError as error:
-                raise _bad_name(path, error) from None
-            if is_new:
-                self._count_member()
-            try:
-                descriptor = os.open(name, FOLDER, dir_fd=folder)
-            except NotADirectoryError:
-                raise UnsafeMemberError(
-                    f"the archive holds {printable(path)!r}, but also a file in the place of a folder around it"
-                ) from None
-            if is_new:
-                os.fchmod(descriptor, self._folder_mode)
-        return descriptor
-
-    def _file_system_folds_names(self) -> bool:
-        """Whether names that differ by case or by Unicode form are one name here."""
-        os.mkdir("case-\u00e9", dir_fd=self._root)
-        try:
-            return any(self.look(name) is not None for name in ("CASE-\u00c9", "case-e\u0301"))
-        finally:
-            os.rmdir("case-\u00e9", dir_fd=self._root)
+    def _remove_old(self, folder: int, parts: list[str], path: str) -> bytes | None:
+        """Remove the file that one of the same name replaces. Give its content if it may say which model this is."""
+        if not self._tree.has_file(path) or not self._tree.has_name(folder, parts[-1]):
+            raise twice(path)
+        self._digester.drain()  # it must not tell of the old file after the new one
+        content = self._read_model_yaml(path) if parts[-1] == MODEL_YAML and len(parts) <= 2 else None
+        os.unlink(parts[-1], dir_fd=folder)
+        return content
 
     def _grow(self, count: int) -> None:
         """Take note of bytes that a file is about to get."""
@@ -313,7 +293,12 @@ class StagedModel:
             raise TooBigError(
                 f"the archive expands to more than {self._limits.expanded:,} bytes: --max-expanded allows more"
             )
-        if self.archive_read is not None and self._expanded > _FREE_EXPANSION + _MAX_RATIO * self.archive_read():
+        self._refuse_bombs()
+
+    def _refuse_bombs(self) -> None:
+        if self.archive_read is None:
+            return
+        if self._expanded + self._passed_over > _FREE_EXPANSION + _MAX_RATIO * self.archive_read():
             raise TooBigError(f"the archive expands to more than {_MAX_RATIO:,} times its size, which no model does")
 
     def _count_member(self) -> None:
@@ -328,26 +313,28 @@ class StagedModel:
         self._files[path] = file
         self._on_file(path, file)
 
+    def _leave_out_extras(self) -> None:
+        """Remove what macOS added. Now only, since an `._x` may come before its `x`."""
+        if self._may_have_extras:
+            for path in self._extras.remove_below(self._tree.root):
+                self._files.forget(path)
+
     def _find_top(self) -> str:
         """The folder that is the model: "" or the one top folder."""
-        if self._has_file(MODEL_YAML):
+        if self._tree.has_file(MODEL_YAML):
             return ""
-        if self._has_file(_BENTO_YAML):
+        if self._tree.has_file(_BENTO_YAML):
             raise NotAModelError("this is a Bento, not a model: import it with `bentoml import`")
-        with os.scandir(self._root) as entries:
+        with os.scandir(self._tree.root) as entries:
             names = list(itertools.islice((each.name for each in entries if not each.name.startswith(_MACS_OWN)), 2))
-        if len(names) == 1 and self._has_file(f"{names[0]}/{MODEL_YAML}"):
+        if len(names) == 1 and self._tree.has_file(f"{names[0]}/{MODEL_YAML}"):
             return names[0]
-        if len(names) == 1 and self._has_file(f"{names[0]}/{_BENTO_YAML}"):
+        if len(names) == 1 and self._tree.has_file(f"{names[0]}/{_BENTO_YAML}"):
             raise NotAModelError("this is a Bento, not a model: import it with `bentoml import`")
         raise NotAModelError("the archive holds no model: model.yaml must lie at its top, or in its only top folder")
 
-    def _has_file(self, path: str) -> bool:
-        look = self.look(path)
-        return look is not None and stat.S_ISREG(look.st_mode)
-
     def _read_model_yaml(self, path: str) -> bytes:
-        with writing(path), os.fdopen(os.open(path, _FILE, dir_fd=self._root), "rb") as file:
+        with writing(path), os.fdopen(os.open(path, _FILE, dir_fd=self._tree.root), "rb") as file:
             content = file.read(MAX_MODEL_YAML + 1)
         if len(content) > MAX_MODEL_YAML:
             raise BadModelError(f"{printable(path)!r} is larger than {MAX_MODEL_YAML:,} bytes")
@@ -364,18 +351,9 @@ class StagedModel:
             self._is_open = False
             self._digester.close()
             self._syncer.abandon()
-            self._leave_to(0)
-            os.close(self._root)
+            self._tree.close()
 
 
-def _twice(path: str) -> UnsafeMemberError:
-    return UnsafeMemberError(
-        f"the archive holds {printable(path)!r} twice, or a second name that this file system takes for the same"
-    )
-
-
-def _bad_name(path: str, error: OSError) -> Exception:
-    """What an error means that making a file or folder by this name met."""
-    if error.errno in (errno.EINVAL, errno.EILSEQ, errno.ENAMETOOLONG):
-        return UnsafeMemberError(f"the archive holds {printable(path)!r}, a name that this file system does not take")
-    return error
+def _refuse_another(path: str, before: bytes, content: bytes) -> None:
+    if content != before:
+        raise UnsafeMemberError(f"the archive holds {printable(path)!r} twice, with different content")

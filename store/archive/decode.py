@@ -12,7 +12,6 @@ from __future__ import annotations
 import bz2
 import enum
 import lzma
-import tarfile
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -22,6 +21,7 @@ from isal import igzip_lib
 from store.archive.arriving import LITTLE_MEMORY, MOST_MEMORY, ArrivingFile
 from store.archive.gzip_header import PLAIN, pass_header
 from store.archive.source import Source
+from store.archive.tar_header import BLOCK, is_header
 from store.archive.unxz import is_laid_out_here, stored_content
 from store.errors import DamagedArchiveError, NotAModelError, TooBigError
 
@@ -62,14 +62,9 @@ def kind_of(head: bytes) -> Kind:
         return Kind.ZSTD
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return Kind.ZIP
-    try:
-        tarfile.TarInfo.frombuf(head[: tarfile.BLOCKSIZE], "utf-8", "surrogateescape")
-    except tarfile.HeaderError:
-        is_empty_tar = len(head) >= tarfile.BLOCKSIZE and not any(head)
-        return Kind.TAR if is_empty_tar else Kind.UNKNOWN
-    except ValueError:  # a checksum that fits, fields that do not
-        return Kind.UNKNOWN
-    return Kind.TAR
+    if is_header(head[:BLOCK]) or (len(head) >= BLOCK and not any(head)):  # or an empty tar
+        return Kind.TAR
+    return Kind.UNKNOWN
 
 
 class Decoder(Protocol):
@@ -198,8 +193,7 @@ def _xz(source: Source) -> Iterator[bytes | memoryview]:
             yield from stored_content(source)
         else:
             yield from _xz_stream(source)
-        padding = _skip_zeros(source)
-        if padding % 4:
+        if _skip_zeros(source) % 4:
             raise DamagedArchiveError("the archive is damaged: the padding after its xz data is cut short")
         if not _goes_on(source, _XZ_MAGIC, "xz"):
             return
@@ -233,8 +227,6 @@ def _gzip(source: Source) -> Iterator[bytes]:
         decode(decoder, PLAIN, "gzip")
         yield from decoded(source, decoder, "gzip")
         if not _goes_on(source, _GZIP_MAGIC, "gzip"):
-            if _skip_zeros(source) and source.some(1):
-                raise _trailing("gzip")
             return
 
 
@@ -247,14 +239,15 @@ def _bzip2(source: Source) -> Iterator[bytes]:
 
 
 def _goes_on(source: Source, magic: bytes, what: str) -> bool:
-    """Whether another stream begins at the source's place. Zeros are left to the caller."""
+    """Tell whether another stream begins at the source's place. Zeros may follow the last one: tapes pad files so."""
     head = source.exactly(len(magic))
     source.position -= len(head)
-    if not any(head) and what == "gzip":
-        return False
-    if head and head != magic:
+    if head == magic:
+        return True
+    _skip_zeros(source)
+    if source.some(1):
         raise _trailing(what)
-    return bool(head)
+    return False
 
 
 def _skip_zeros(source: Source) -> int:

@@ -7,11 +7,10 @@ Threading: one thread an archive.
 
 from __future__ import annotations
 
-import tarfile
-
 from store.archive.arriving import ArrivingFile
 from store.archive.decode import Kind, Stream, kind_of, open_stream
 from store.archive.source import Source
+from store.archive.tar_header import BLOCK
 from store.archive.target import Target
 from store.archive.untar import untar
 from store.archive.unzip import unzip
@@ -29,7 +28,7 @@ def extract(arriving: ArrivingFile, target: Target) -> None:
         CancelledError: it will not arrive.
         StoreError: what the target raises.
     """
-    head = Source(arriving).exactly(tarfile.BLOCKSIZE)
+    head = Source(arriving).exactly(BLOCK)
     kind = kind_of(head)
     if kind is Kind.ZIP:
         unzip(arriving, target)
@@ -44,6 +43,6 @@ def extract(arriving: ArrivingFile, target: Target) -> None:
 
 
 def _expect_tar(stream: Stream, kind: Kind) -> None:
-    head = stream.peek(tarfile.BLOCKSIZE)
+    head = stream.peek(BLOCK)
     if kind_of(head) is not Kind.TAR:
         raise NotAModelError(f"the archive holds something compressed with {kind.value}, but no tar archive")

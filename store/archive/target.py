@@ -18,6 +18,9 @@ class Writer(Protocol):
     def copy_range(self, descriptor: int, offset: int, count: int) -> None:
         """Append bytes of another file, which stays open and as it is until all is unpacked."""
 
+    def write_zeros(self, count: int) -> None:
+        """Append so many zeros; they take no room on the disk."""
+
     def __enter__(self) -> Writer: ...
 
     def __exit__(
@@ -37,14 +40,17 @@ class Target(Protocol):
     def folder(self, path: str) -> None:
         """Make a folder and those above it, unless they are there."""
 
-    def file(self, path: str, executable: bool = False) -> Writer:
-        """A new file; the folders above it are made."""
+    def file(self, path: str, executable: bool = False, *, replaces: bool = False) -> Writer:
+        """A new file; the folders above it are made. `replaces`: a file that is there goes."""
 
     def symlink(self, path: str, target: str) -> None:
         """A symbolic link."""
 
     def hard_link(self, path: str, target: str) -> None:
         """A second name for the file that has the path `target` in the archive."""
+
+    def pass_over(self, count: int) -> None:
+        """Take note of bytes that came out of the archive and are no part of the model."""
 
     def make_executable(self, path: str) -> bool:
         """Have a file that was written be executable; False if there is no such file."""

@@ -154,16 +154,17 @@ def test_cut_at_every_boundary(name: str) -> None:
             cuts |= {at, at + 2, at + 4, at + 29, at + 30}
     if name == "tar":
         ended = len(archive.rstrip(b"\0")) // 512 * 512 + 512
-        cuts = set(range(512, ended + 1024, 512)) | {511, ended + 1023}
+        cuts = set(range(512, ended + 512, 512)) | {511, ended + 511}
     for cut in sorted(cut for cut in cuts if cut < len(archive)):
         with pytest.raises((DamagedArchiveError, NotAModelError)) as caught:
             unpacked(archive[:cut])
         assert cut < 600 or isinstance(caught.value, DamagedArchiveError), cut
     if name == "tar":
-        assert unpacked(archive[: ended + 1024]) == _original("tar"), "two blocks of zeros are an end"
+        for blocks in (1, 2):
+            assert unpacked(archive[: ended + 512 * blocks]) == _original("tar"), "a block of zeros is an end"
 
 
-@pytest.mark.parametrize("name", [*_CHECKED, "tar"])
+@pytest.mark.parametrize("name", _CHECKED)
 def test_garbage_behind_the_end(name: str) -> None:
     for garbage in (b"x", b"\0" * 511 + b"x", _archive(name)[:20], b"\xff" * 70_000):
         with pytest.raises(DamagedArchiveError):
