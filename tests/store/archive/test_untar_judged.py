@@ -49,7 +49,6 @@ def _before(draw: st.DrawFn, names: st.SearchStrategy[bytes]) -> bytes:
                 extended((b"path", name), kind=b"X"),
                 extended((b"mtime", b"1.5"), (b"path", draw(names)), (b"path", name)),
                 long_name(name) + extended((b"path", name)),
-                long_name(draw(names)) + extended((b"path", name)),
                 extended((b"path", name)) + long_name(name),
                 extended((b"comment", b"x"), kind=b"g"),
                 member(b"a label", b"", b"V", magic=GNU),
