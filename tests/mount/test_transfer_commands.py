@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import ROOT, ended, home_of, make_model, wait_until
+from tests.harness import ROOT, ended, home_of, make_model, run, wait_until
 from tests.servers import FtpServer, Proxy, S3Server
 
 _SECRET = "do-not-tell-9f8e7d"
@@ -86,6 +86,16 @@ def test_json(shell: Shell) -> None:
     assert (said["tag"], said["outcome"], said["sha256"], said["size"]) == ("iris:v1", "imported", digest, size)
     done = shell("import", "m.tar", "missing", "--json", "--store", shell.other)
     assert [json.loads(line).get("status", 0) for line in sorted(done.stdout.splitlines())] == [3, 0]
+
+
+def test_what_macos_adds_is_left_out_and_said(shell: Shell) -> None:
+    run("cp", "-r", shell.store / "iris/v1", shell.base / "mac")
+    (shell.base / "mac/.DS_Store").write_bytes(b"\0\0\0\1Bud1")
+    run("tar", "-cf", "m.tar", "-C", "mac", ".", cwd=shell.base)
+    said = shell.succeeds("import", "m.tar", "--store", shell.other)
+    assert ": imported; left out 1 file that macOS adds: .DS_Store (" in said
+    said = json.loads(shell.succeeds("import", "mac/", "--json", "--store", shell.other))
+    assert (said["outcome"], said["note"]) == ("unchanged", "left out 1 file that macOS adds: .DS_Store")
 
 
 def test_many_at_once(shell: Shell) -> None:

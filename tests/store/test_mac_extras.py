@@ -63,7 +63,7 @@ def _folder(files: dict[str, bytes], folder: Path) -> Staged:
     for path, content in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(content)
-    return stage_folder(str(folder), Limits(), 0o022)
+    return stage_folder(str(folder), Limits(), 0o022, lambda _info, _content: None)
 
 
 def _holds(staged: Staged) -> dict[str, bytes]:
@@ -87,7 +87,7 @@ def test_folders(tmp_path: Path) -> None:
     staged = _folder({**_EXTRAS, **_MODEL}, tmp_path / "iris")
     assert _holds(staged) == _MODEL
     assert staged.files.keys() == _MODEL.keys()
-    assert staged.left_out == "left out 9 files that macOS adds: ._., ._model.yaml, ._sub, ..."
+    assert staged.left_out == "left out 9 files that macOS adds: .DS_Store, ._., ._model.yaml, ..."
     assert _folder(_MODEL, tmp_path / "plain").left_out is None
 
 

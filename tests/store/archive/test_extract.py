@@ -305,7 +305,7 @@ def test_kinds_by_their_first_bytes() -> None:
 
 def test_every_tool_is_there() -> None:
     """Else the tests above fail for another reason than they say."""
-    for tool in ("tar", "bsdtar", "zip", "7z", "xz", "zstd", "pigz", "bzip2"):
+    for tool in ("tar", "bsdtar", "zip", "7z", "xz", "zstd", "pigz", "pixz", "bzip2"):
         subprocess.run(["sh", "-c", f"command -v {tool}"], check=True, stdout=subprocess.DEVNULL)
 
 
