@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mount.arguments import carrying, without_secrets
-from mount.heap import Trimmer, give_memory_back
+from mount.heap import Trimmer, give_memory_back, trim
 from mount.incoming import IncomingSettings, open_incoming
 from mount.kernel.engine import DEFAULT_ENGINE, EngineName, new_engine
 from mount.measurer import Measurer
@@ -35,6 +35,7 @@ from store.compression import Compression
 from store.digests import Digests
 from store.index import Index
 from store.measure import Measurements
+from store.memory_budget import MemoryBudget
 from store.recorder import Recorder
 from store.storage.place import Place
 from store.tag import Tag
@@ -78,13 +79,20 @@ def serve(settings: Settings, ready: Callable[[], None]) -> None:
     location = settings.store.location
     storage = settings.store.open(follow_links=settings.follow_links)
     index = Index()
+    budget = MemoryBudget(trim=trim)
     digests = Digests()
     recorder = Recorder(storage, digests)
-    measurements = Measurements(index, recorder.look_again)
+    measurements = Measurements(index, recorder.look_again, budget)
     # There it would not read from a page cache, but fetch everything once more.
     opened = [] if settings.store.is_remote else [recorder.consider]
     archives = Archives(
-        storage, index, settings.compression, *opened, formats=settings.formats, measurements=measurements
+        storage,
+        index,
+        settings.compression,
+        *opened,
+        formats=settings.formats,
+        measurements=measurements,
+        budget=budget,
     )
 
     def forget(tag: Tag) -> None:
@@ -93,7 +101,7 @@ def serve(settings: Settings, ready: Callable[[], None]) -> None:
 
     store = ModelStore(storage, forget)
     measurer = Measurer(store, archives, settings.formats, index)
-    incoming = open_incoming(store, measurements, digests, measurer, settings.incoming)
+    incoming = open_incoming(store, measurements, digests, measurer, settings.incoming, budget)
     tree = Tree(store, archives, settings.formats, has_incoming=incoming is not None)
     # The kernel checks who may do what.
     options = ["allow_other", "default_permissions"] if settings.allow_other else []

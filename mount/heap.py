@@ -27,16 +27,21 @@ def share_memory() -> None:
     _set(_ARENA_MAX, 2)
 
 
+def trim() -> None:
+    """Return the heap's free pages to the system."""
+    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none
+    if malloc_trim is not None:
+        malloc_trim(0)
+
+
 class Trimmer:
-    """Return the heap's free pages to the system, again and again while the process works, and once after that."""
+    """Trims the heap again and again while the process works, and once after that."""
 
     def __init__(self) -> None:
         self._stopping = threading.Event()
-        self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none
 
     def start(self) -> None:
-        if self._trim is not None:
-            threading.Thread(target=self._run, name="trimmer", daemon=True).start()
+        threading.Thread(target=self._run, name="trimmer", daemon=True).start()
 
     def stop(self) -> None:
         self._stopping.set()
@@ -44,9 +49,8 @@ class Trimmer:
     def _run(self) -> None:
         worked = 0.0
         while not self._stopping.wait(_TRIM_SECONDS):
-            now = time.process_time()
-            if now - worked > _WORKED_SECONDS and self._trim is not None:
-                self._trim(0)
+            if time.process_time() - worked > _WORKED_SECONDS:
+                trim()
                 worked = time.process_time()
 
 

@@ -20,6 +20,7 @@ from store.digests import Digests
 from store.errors import StoreError
 from store.importing import Importer, StagedImport
 from store.measure import Measurements
+from store.memory_budget import MemoryBudget
 from store.receipts import Receipts
 from store.remote_publish import check_writable, publisher_for
 from store.staged_model import Limits
@@ -52,6 +53,7 @@ class Incoming:
         digests: Digests,
         measurer: Measurer,
         settings: IncomingSettings,
+        budget: MemoryBudget,
     ) -> None:
         """What dead mounts left in the staging area is cleaned up, and their uploads taken over.
 
@@ -83,7 +85,7 @@ class Incoming:
         owners = Owners()
         self._sums = UploadedSums(self._session.spool, self._receipts, owners)
         self._delivery = Delivery(self._session, self._importer, self._receipts, self._sums, imported, owners)
-        self._spool = Spool(self._session.spool, self._delivery)
+        self._spool = Spool(self._session.spool, self._delivery, budget)
         settling = Settling(self._spool, self._delivery)
         self.dropbox = DropBox(self._spool, self._delivery, settling, settings.mode)
         self._housekeeping = Housekeeping(self._spool, self.dropbox.folders, self._delivery, settings.settle_seconds)
@@ -116,6 +118,7 @@ def open_incoming(
     digests: Digests,
     measurer: Measurer,
     settings: IncomingSettings | None,
+    budget: MemoryBudget,
 ) -> Incoming | None:
     """The drop box that is wanted, if any; None as well, with a word in the log, if the store does not allow it.
 
@@ -130,4 +133,4 @@ def open_incoming(
         except StoreError as error:
             log.warning("no incoming/ in this mount: %s", error)
             return None
-    return Incoming(store, measurements, digests, measurer, settings)
+    return Incoming(store, measurements, digests, measurer, settings, budget)

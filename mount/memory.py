@@ -15,6 +15,7 @@ import threading
 from typing import Protocol
 
 from store.archive.arriving import MOST_MEMORY
+from store.memory_budget import MemoryBudget
 
 
 class Sharing(Protocol):
@@ -32,10 +33,11 @@ class Sharing(Protocol):
 
 
 class DecoderMemory:
-    """What decoders may take, together."""
+    """What decoders may take, together. The caches of the process give way to them."""
 
-    def __init__(self, total: int = MOST_MEMORY) -> None:
+    def __init__(self, budget: MemoryBudget, total: int = MOST_MEMORY) -> None:
         """`total`: bytes."""
+        self._budget = budget
         self._total = total
         self._condition = threading.Condition()
         self._taken: dict[Sharing, int] = {}  # bytes
@@ -64,17 +66,22 @@ class DecoderMemory:
             finally:
                 self._waiting -= 1
             self._taken[upload] = amount
+        self._reserve()
 
     def give_back(self, upload: Sharing) -> None:
         """An upload is staged, or will not be."""
         with self._condition:
             self._taken.pop(upload, None)
             self._condition.notify_all()
+        self._reserve()
 
     def look_again(self) -> None:
         """An upload is to end, maybe one that waits."""
         with self._condition:
             self._condition.notify_all()
+
+    def _reserve(self) -> None:
+        self._budget.reserve(sum(self._taken.copy().values()))
 
     def _has(self, amount: int) -> bool:
         return sum(self._taken.values()) + amount <= self._total

@@ -15,6 +15,7 @@ from mount.memory import DecoderMemory
 from store.archive.arriving import ArrivingFile
 from store.errors import PostponedError, StoreError
 from store.importing import StagedImport
+from store.memory_budget import MemoryBudget
 
 _EARLY_RUNS = 4  # uploads that are staged while they arrive
 _LATE_RUNS = 2  # that are staged once all is there: these wait for nobody else, so each gets its turn
@@ -25,8 +26,8 @@ Stage = Callable[[ArrivingFile], StagedImport]
 class Slots:
     """How many uploads are staged at once, and what memory they share."""
 
-    def __init__(self) -> None:
-        self.memory = DecoderMemory()
+    def __init__(self, budget: MemoryBudget) -> None:
+        self.memory = DecoderMemory(budget)
         self.early = threading.Semaphore(_EARLY_RUNS)
         self.late = threading.Semaphore(_LATE_RUNS)
 

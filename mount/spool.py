@@ -26,6 +26,7 @@ from mount.runs import Slots
 from mount.tree import INCOMING
 from mount.upload import Upload
 from store.errors import CancelledError, NotFoundError
+from store.memory_budget import MemoryBudget
 from store.model import MODEL_YAML
 from store.text import printable
 
@@ -38,8 +39,8 @@ _FILE_MODE = stat.S_IFREG | 0o644
 class Spool:
     """The spool of one mount."""
 
-    def __init__(self, root: str, delivery: Delivery) -> None:
-        """`root`: a folder of ours alone."""
+    def __init__(self, root: str, delivery: Delivery, budget: MemoryBudget | None = None) -> None:
+        """`root`: a folder of ours alone; `budget`: None for its own."""
         self.root = root
         self.lock = threading.RLock()
         self.owners = delivery.owners
@@ -47,7 +48,7 @@ class Spool:
         self._uploads: dict[int, Upload] = {}  # by the inode of the spooled file
         self._imported_below: LRUCache[str, bool] = LRUCache(_IMPORTED_KEPT)  # archives that lay in folders
         self._gone: deque[Upload] = deque()  # forgotten, to be ended outside of the lock
-        self._slots = Slots()
+        self._slots = Slots(budget or MemoryBudget())
 
     def at(self, path: str) -> str:
         """Where a file or folder lies."""

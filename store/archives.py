@@ -7,21 +7,20 @@ SourceChangedError, never another's. The size of one that is compressed must be 
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
-
-from cachetools import LRUCache
 
 from store.archive.chunk_maker import ChunkMaker
 from store.archive.chunks import Codec, Measured
 from store.archive.formats import LAYOUT_VERSION, Contents, Format
 from store.archive.members import Deflated, Member, Packing
 from store.archive.pieces import Piece, PieceList, Zeros
+from store.budgeted_cache import BudgetedCache
 from store.compression import Compression, Share, is_compressed, shares
 from store.index import Index
 from store.measure import MeasuredFile, Measurements
+from store.memory_budget import MemoryBudget
 from store.model import Model
 from store.page_buffer import page_buffer
 from store.sizes import Progress, Sizes
@@ -30,9 +29,10 @@ from store.storage.pinned import OpenFiles, PinnedFile
 from store.tag import Tag
 from store.turns import Turns
 
-_KEPT = 40 << 20  # bytes, over all archives kept laid out for the next reader;
+_KEPT = 8 << 20  # bytes, over all archives kept laid out for the next reader;
 _ARCHIVE, _MEMBER, _MEASURED_MEMBER = 4000, 300, 1600  # which one takes about, and each member in it
-_LENGTHS_KEPT = 5000  # archives whose length is known; about 400 bytes each
+_LENGTHS_KEPT = 2 << 20  # bytes, over all archives whose length is known;
+_LENGTH = 400  # which one takes
 _READ = 1 << 20  # bytes at a time when a whole archive is digested
 
 
@@ -59,21 +59,22 @@ class Archives:
         sizes: Sizes | None = None,
         measurements: Measurements | None = None,
         open_files: OpenFiles | None = None,
+        budget: MemoryBudget | None = None,
     ) -> None:
         """`opened` is told of each model whose archive is about to be read; `formats`: what is measured for one of them
-        is measured for the others by the way; `sizes` and `measurements`: None for those of the index; `open_files`:
-        None for its own."""
+        is measured for the others by the way; `sizes` and `measurements`: None for those of the index; `open_files` and
+        `budget`: None for its own."""
+        budget = budget or MemoryBudget()
         self._opened = opened
         self._storage = storage
         self._index = index
         self.compression = compression
         self._parts = {kind.part for kind in formats}
         self._open_files = open_files or OpenFiles()
-        self._measurements = measurements or Measurements(index)
-        self._sizes = sizes or Sizes(index)
-        self._lock = threading.Lock()  # never held while reading or laying out
-        self._lengths: LRUCache[_Key, int] = LRUCache(_LENGTHS_KEPT)
-        self._laid_out: LRUCache[_Key, tuple[PieceList, int]] = LRUCache(_KEPT, getsizeof=lambda kept: kept[1])
+        self._measurements = measurements or Measurements(index, budget=budget)
+        self._sizes = sizes or Sizes(index, budget=budget)
+        self._lengths: BudgetedCache[_Key, int] = BudgetedCache(budget, _LENGTHS_KEPT, least=_LENGTHS_KEPT // 2)
+        self._laid_out: BudgetedCache[_Key, PieceList] = BudgetedCache(budget, _KEPT)
         self._turns = Turns()
 
     @property
@@ -97,16 +98,14 @@ class Archives:
             SourceChangedError, StoreUnreadableError, CancelledError: while measuring.
         """
         key = self._key(model, kind)
-        with self._lock:
-            length = self._lengths.get(key)
+        length = self._lengths.get(key)
         if length is None:
             if kind.length is None or is_compressed(kind, self.compression):
                 length = self._laid_out_now(model, kind).length
             else:
                 members = _members(model, lambda entry: Zeros(entry.size))
                 length = kind.length(members, model.mtime)
-            with self._lock:
-                self._lengths[key] = length
+            self._lengths.put(key, length, _LENGTH)
         return length
 
     def is_length_known(self, model: Model, kind: Format) -> bool:
@@ -127,9 +126,7 @@ class Archives:
 
     def forget(self, tag: Tag) -> None:
         """Drop what is kept of a model that is no longer in the store."""
-        with self._lock:
-            for key in [key for key in self._laid_out if key.tag == tag]:
-                del self._laid_out[key]
+        self._laid_out.drop_where(lambda key: key.tag == tag)
 
     def _key(self, model: Model, kind: Format) -> _Key:
         return _Key(model.tag, model.generation, kind.name, self.revision)
@@ -137,23 +134,18 @@ class Archives:
     def _laid_out_now(self, model: Model, kind: Format, progress: Progress | None = None) -> PieceList:
         """The errors are those of `open`."""
         key = self._key(model, kind)
-        with self._lock:
-            kept = self._laid_out.get(key)
+        kept = self._laid_out.get(key)
         if kept is not None:
-            return kept[0]
+            return kept
         if kind.lay_out is None or is_compressed(kind, self.compression):
-            with self._turns.at(
-                (model.tag, model.generation)
-            ):  # another thread may measure this very model, perhaps for another format
-                with self._lock:
-                    kept = self._laid_out.get(key)
-                pieces = kept[0] if kept else self._compressed(model, kind, progress)
+            # Another thread may measure this very model, perhaps for another format.
+            with self._turns.at((model.tag, model.generation)):
+                pieces = self._laid_out.get(key) or self._compressed(model, kind, progress)
         else:
             members = self._measured_members(model) if kind.needs_checksums else _members(model, self._file)
             pieces = kind.lay_out(members, model.mtime)
         weight = _ARCHIVE + len(model.entries) * (_MEASURED_MEMBER if kind.needs_checksums else _MEMBER)
-        with self._lock:
-            return self._laid_out.setdefault(key, (pieces, min(weight, _KEPT)))[0]
+        return self._laid_out.put_first(key, pieces, weight)
 
     def measure(self, model: Model, kinds: Sequence[Format], progress: Progress) -> None:
         """Learn all that `stat` and the first reader of these archives would have to wait for.
@@ -173,7 +165,9 @@ class Archives:
 
         for kind in kinds:
             if is_compressed(kind, self.compression):
-                self._laid_out_now(model, kind, tell)
+                with self._turns.at((model.tag, model.generation)):
+                    if self._laid_out.get(self._key(model, kind)) is None:
+                        self._compressed(model, kind, tell)
         if any(kind.needs_checksums for kind in kinds):
             unknown = {entry.identity for entry in model.entries if entry.size} - self._known(model).keys()
             for entry in model.entries:

@@ -9,29 +9,31 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from cachetools import LRUCache
-
 from store.archive.checksum import RunningChecksum, crc32_of
 from store.archive.pieces import Views, read_bytes
+from store.budgeted_cache import BudgetedCache
 from store.errors import SourceChangedError, StoreUnreadableError
 from store.index import Index
+from store.memory_budget import MemoryBudget
 from store.storage.base import Identity
 from store.storage.pinned import PinnedFile
 from store.storage.stamp import is_settled
 from store.turns import Turns
 
-_KEPT = 4000  # files whose CRC-32 is kept in memory, 480 bytes each; the index answers 500 in one query
+_KEPT = 2 << 20  # bytes, over all files whose CRC-32 is kept in memory; the index answers 500 in one query
+_FILE = 480  # bytes that one takes
 
 
 class Measurements:
     """The measurements of one process, shared by all archives. Threads that want the same file wait for one measure."""
 
-    def __init__(self, index: Index, learnt: Callable[[], None] = lambda: None) -> None:
-        """`learnt` is told each time a file was measured."""
+    def __init__(
+        self, index: Index, learnt: Callable[[], None] = lambda: None, budget: MemoryBudget | None = None
+    ) -> None:
+        """`learnt` is told each time a file was measured; `budget`: None for its own."""
         self._index = index
         self._learnt = learnt
-        self._lock = threading.Lock()  # never held while reading
-        self._known: LRUCache[Identity, int] = LRUCache(_KEPT)
+        self._known: BudgetedCache[Identity, int] = BudgetedCache(budget or MemoryBudget(), _KEPT, least=_KEPT // 4)
         self._turns = Turns()
 
     def crc32(self, file: PinnedFile) -> int:
@@ -40,8 +42,7 @@ class Measurements:
         Raises:
             SourceChangedError, StoreUnreadableError: as reading does.
         """
-        with self._lock:
-            known = self._known.get(file.identity)
+        known = self._known.get(file.identity)
         if known is not None:
             return known
         with self._turns.at(file.identity):
@@ -54,19 +55,16 @@ class Measurements:
 
     def known_crc32(self, identity: Identity) -> int | None:
         """The CRC-32 of a file, if it has been measured."""
-        with self._lock:
-            known = self._known.get(identity)
+        known = self._known.get(identity)
         if known is None:
             known = self._index.checksum(identity)
             if known is not None:
-                with self._lock:
-                    self._known[identity] = known
+                self._known.put(identity, known, _FILE)
         return known
 
     def known(self, identities: Sequence[Identity]) -> dict[Identity, int]:
         """The CRC-32s of those of these files that have been measured; faster than one by one."""
-        with self._lock:
-            found = {identity: self._known[identity] for identity in identities if identity in self._known}
+        found = self._known.get_all(identities)
         asked = self._index.checksums([identity for identity in identities if identity not in found])
         return found | asked
 
@@ -74,8 +72,7 @@ class Measurements:
         """Keep a CRC-32 of bytes read from `started_ns` (wall clock) on, unless the file was so young then that a
         change since might not show in its identity."""
         if is_settled(identity.ctime_ns, started_ns):
-            with self._lock:
-                self._known[identity] = crc
+            self._known.put(identity, crc, _FILE)
             self._index.keep_checksum(identity, crc)
             self._learnt()
 

@@ -24,6 +24,7 @@ from store.archive.formats import Contents
 from store.archive.members import Deflated, Packing
 from store.index import ChunkSizes, SizesRow
 from store.measure import MeasuredFile
+from store.memory_budget import MemoryBudget
 from store.model import Model
 from store.storage.stamp import is_settled
 
@@ -84,12 +85,16 @@ class Sizes:
         index: SizesKept,
         maker: ChunkMaker | None = None,
         is_settled: Callable[[int, int], bool] = is_settled,
+        *,
+        budget: MemoryBudget | None = None,
+        has_reader: bool = True,
     ) -> None:
         """`maker`: that of other sizes, to be closed by them; `is_settled`: as the function, whether what was measured
-        of a file is kept."""
+        of a file is kept; `budget`: None for its own; `has_reader`: whether somebody waits for what is measured."""
         self._index = index
         self._is_settled = is_settled
-        self.maker = maker or ChunkMaker(self._on_wrong)
+        self._has_reader = has_reader
+        self.maker = maker or ChunkMaker(self._on_wrong, budget)
         self.revision = 0  # raised when a size turned out wrong: archives must be laid out anew
 
     def of_files(
@@ -214,7 +219,7 @@ class Sizes:
                     made = self.maker.compress(codec, content, number)
                 else:
                     made = self.maker.encode(codec, *content, number)
-                self.maker.cache.keep_fresh(reader if is_wanted else None, (name, number), made)
+                self.maker.cache.keep_fresh(reader if is_wanted and self._has_reader else None, (name, number), made)
                 sizes.append(codec.size_of(made))
             return task, sizes
 

@@ -49,7 +49,7 @@ class StagedSizes:
         self._kinds = kinds
         self._path = path
         self._kept = _Kept()
-        self._sizes = Sizes(self._kept, maker, lambda _stamp_ns, _looked_at_ns: True)
+        self._sizes = Sizes(self._kept, maker, lambda _stamp_ns, _looked_at_ns: True, has_reader=False)
         self._measurements = Measurements(index)
         self._storage = LocalStorage(path)
         self._open_files = OpenFiles()
@@ -134,8 +134,7 @@ class StagedSizes:
             measurements=self._measurements,
             open_files=self._open_files,
         )
-        for kind in self._kinds:
-            archives.open(model, kind)
+        archives.measure(model, self._kinds, lambda _count: None)
         self._newest_ns = max(entry.identity.ctime_ns for entry in model.entries if entry.identity is not None)
 
 

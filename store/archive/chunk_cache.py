@@ -11,18 +11,23 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from store.archive.chunks import Key, Name
+from store.memory_budget import MemoryBudget
 
-_KEPT = 56 << 20  # bytes
+_MOST = 48 << 20  # bytes, if no other cache needs them,
+_LEAST = 4 << 20  # and whatever the others need: a chunk is read in several requests
 _RECENT = 8 << 20  # of those that were read or made ahead, which do not make room for the measured ones
+_PERHAPS = 12 << 20  # of all, up to which those are kept that nobody is known to want
+_ENTRY = 600  # bytes that a chunk takes beside its content
 _IDLE_SECONDS = 20.0  # after which all are dropped
 
 
 class ChunkCache:
     """Compressed chunks, in bounded memory, given back when nobody reads."""
 
-    def __init__(self, on_idle: Callable[[], None]) -> None:
+    def __init__(self, on_idle: Callable[[], None], budget: MemoryBudget) -> None:
         """`on_idle` is called when nothing was asked for or kept for a while; chunks that were kept are gone then."""
         self._on_idle = on_idle
+        self._share = budget.share(_MOST, self._shrink, least=_LEAST, is_spare=True)
         self._lock = threading.Lock()
         self._recent: OrderedDict[Key, bytes] = OrderedDict()
         self._recent_size = 0
@@ -33,7 +38,7 @@ class ChunkCache:
 
     @property
     def size(self) -> int:
-        """Bytes of all chunks."""
+        """Bytes that all chunks take."""
         return self._recent_size + self._fresh_size
 
     def __contains__(self, key: Key) -> bool:
@@ -60,7 +65,8 @@ class ChunkCache:
         same `batch` come first: a reader begins at the start, so the first ones stay. Those of None, for readers who
         may come, take no room from others, and give theirs first."""
         with self._lock:
-            while self.size + len(made) > _KEPT:
+            limit = self._share.limit if batch is not None else min(self._share.limit, _PERHAPS)
+            while self.size + _weight(made) > limit:
                 if self._recent_size > _RECENT:
                     self._drop_oldest_recent()
                     continue
@@ -70,10 +76,11 @@ class ChunkCache:
                 self._drop_fresh(oldest)
             self._drop_fresh(key)
             self._fresh[key] = (batch, made)
-            self._fresh_size += len(made)
+            self._fresh_size += _weight(made)
             if batch is None:
                 self._fresh.move_to_end(key, last=False)
             self._note_use()
+            self._share.report(self.size)
 
     def forget(self, name: Name) -> None:
         """Drop what is at hand of some content."""
@@ -81,25 +88,37 @@ class ChunkCache:
             for key in [key for key in self._fresh if key[0] == name]:
                 self._drop_fresh(key)
             for key in [key for key in self._recent if key[0] == name]:
-                self._recent_size -= len(self._recent.pop(key))
+                self._recent_size -= _weight(self._recent.pop(key))
+            self._share.report(self.size)
 
     def _keep(self, key: Key, made: bytes) -> None:
         self._recent[key] = made
-        self._recent_size += len(made)
-        while self.size > _KEPT:
-            if self._recent_size > _RECENT or not self._fresh:
+        self._recent_size += _weight(made)
+        self._fit()
+        self._note_use()
+
+    def _shrink(self) -> None:
+        with self._lock:
+            self._fit()
+
+    def _fit(self) -> None:
+        limit = self._share.limit
+        while self.size > limit:
+            if self._recent_size > min(_RECENT, limit) or not self._fresh:
                 self._drop_oldest_recent()
             else:
                 self._drop_fresh(next(reversed(self._fresh)))  # whose turn comes last
-        self._note_use()
+        self._share.report(self.size)
 
     def _drop_fresh(self, key: Key) -> bytes:
-        _, made = self._fresh.pop(key, (None, b""))
-        self._fresh_size -= len(made)
-        return made
+        kept = self._fresh.pop(key, None)
+        if kept is None:
+            return b""
+        self._fresh_size -= _weight(kept[1])
+        return kept[1]
 
     def _drop_oldest_recent(self) -> None:
-        self._recent_size -= len(self._recent.popitem(last=False)[1])
+        self._recent_size -= _weight(self._recent.popitem(last=False)[1])
 
     def _note_use(self) -> None:
         self._used = time.monotonic()
@@ -120,4 +139,9 @@ class ChunkCache:
             self._fresh.clear()
             self._recent.clear()
             self._fresh_size = self._recent_size = 0
+            self._share.report(0)
         self._on_idle()
+
+
+def _weight(made: bytes) -> int:
+    return len(made) + _ENTRY

@@ -21,6 +21,7 @@ from store.archive.chunk_cache import ChunkCache
 from store.archive.chunks import Chunks, Codec, Key, Name, Sampled
 from store.archive.pieces import Piece, read_bytes
 from store.errors import CancelledError
+from store.memory_budget import MemoryBudget
 from store.page_buffer import page_buffer
 
 CORES = len(os.sched_getaffinity(0))
@@ -46,15 +47,15 @@ class _Job:
 class ChunkMaker:
     """Makes the chunks of all archives of a process."""
 
-    def __init__(self, on_wrong: Callable[[Name], None]) -> None:
-        """`on_wrong` is told of what came out otherwise than it was measured."""
+    def __init__(self, on_wrong: Callable[[Name], None], budget: MemoryBudget | None = None) -> None:
+        """`on_wrong` is told of what came out otherwise than it was measured; `budget`: None for its own."""
         self._on_wrong = on_wrong
         self._lock = threading.Lock()  # never held while reading or compressing
         self._making: dict[Key, _Job] = {}
         self._helpers = ThreadPoolExecutor(CORES, thread_name_prefix="chunks")
         self._slots = threading.BoundedSemaphore(_SLOTS)
         self._buffers: deque[memoryview] = deque(maxlen=_SLOTS)
-        self.cache = ChunkCache(self._buffers.clear)
+        self.cache = ChunkCache(self._buffers.clear, budget or MemoryBudget())
         self._closed = False
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ import pytest
 from mount.arriving import Arriving
 from mount.memory import DecoderMemory
 from store.errors import CancelledError
+from store.memory_budget import MemoryBudget
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def read_all(arriving: Arriving, size: int) -> bytes:
 
 def test_what_is_read_is_what_was_written_in_any_order(descriptor: int) -> None:
     content = random.Random(1).randbytes(300_000)
-    arriving = Arriving(descriptor, DecoderMemory())
+    arriving = Arriving(descriptor, DecoderMemory(MemoryBudget()))
     read: list[bytes] = []
     reader = threading.Thread(target=lambda: read.append(read_all(arriving, 7_000)))
     reader.start()
@@ -45,7 +46,7 @@ def test_what_is_read_is_what_was_written_in_any_order(descriptor: int) -> None:
 
 
 def test_a_gap_that_is_never_written_is_zeros(descriptor: int) -> None:
-    arriving = Arriving(descriptor, DecoderMemory())
+    arriving = Arriving(descriptor, DecoderMemory(MemoryBudget()))
     os.pwrite(descriptor, b"end", 1000)
     assert arriving.wrote(1000, 1003)
     arriving.finish(1003)
@@ -53,7 +54,7 @@ def test_a_gap_that_is_never_written_is_zeros(descriptor: int) -> None:
 
 
 def test_changing_what_was_read_is_told(descriptor: int) -> None:
-    arriving = Arriving(descriptor, DecoderMemory())
+    arriving = Arriving(descriptor, DecoderMemory(MemoryBudget()))
     os.pwrite(descriptor, bytes(100), 0)
     assert arriving.wrote(0, 100)
     assert arriving.wrote(50, 60)  # nobody has seen it yet
@@ -63,7 +64,7 @@ def test_changing_what_was_read_is_told(descriptor: int) -> None:
 
 
 def test_readers_end_when_the_upload_does(descriptor: int) -> None:
-    arriving = Arriving(descriptor, DecoderMemory())
+    arriving = Arriving(descriptor, DecoderMemory(MemoryBudget()))
     timer = threading.Timer(0.1, arriving.cancel)
     timer.start()
     with pytest.raises(CancelledError):

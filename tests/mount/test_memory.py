@@ -8,6 +8,7 @@ import pytest
 from mount.memory import DecoderMemory
 from store.archive.arriving import LITTLE_MEMORY, MOST_MEMORY
 from store.errors import CancelledError, PostponedError
+from store.memory_budget import MemoryBudget
 from tests.harness import wait_until
 
 
@@ -46,13 +47,13 @@ class Upload:
 
 
 def test_little_is_there_for_all_that_are_staged_at_once() -> None:
-    memory = DecoderMemory()
+    memory = DecoderMemory(MemoryBudget())
     for _ in range(6):
         memory.take(Upload(memory, is_whole=False), LITTLE_MEMORY)
 
 
 def test_what_is_there_instead_of_what_was_taken_before() -> None:
-    memory = DecoderMemory()
+    memory = DecoderMemory(MemoryBudget())
     upload = Upload(memory, is_whole=True)
     for amount in (LITTLE_MEMORY, MOST_MEMORY, MOST_MEMORY, LITTLE_MEMORY):
         memory.take(upload, amount)
@@ -60,7 +61,7 @@ def test_what_is_there_instead_of_what_was_taken_before() -> None:
 
 @pytest.mark.parametrize(("first", "second"), [(MOST_MEMORY, LITTLE_MEMORY), (LITTLE_MEMORY, MOST_MEMORY)])
 def test_nobody_waits_for_one_that_still_arrives(first: int, second: int) -> None:
-    memory = DecoderMemory()
+    memory = DecoderMemory(MemoryBudget())
     arriving, other, whole = Upload(memory, False), Upload(memory, False), Upload(memory, True)
     memory.take(arriving, first)
     other.take(second).join(10)
@@ -76,7 +77,7 @@ def test_nobody_waits_for_one_that_still_arrives(first: int, second: int) -> Non
 
 
 def test_one_that_is_whole_is_waited_for() -> None:
-    memory = DecoderMemory()
+    memory = DecoderMemory(MemoryBudget())
     uploads = [Upload(memory, True) for _ in range(3)]
     threads = [upload.take(MOST_MEMORY) for upload in uploads]
     for count in range(1, 4):
@@ -89,7 +90,7 @@ def test_one_that_is_whole_is_waited_for() -> None:
 
 
 def test_one_that_waits_is_cancelled() -> None:
-    memory = DecoderMemory()
+    memory = DecoderMemory(MemoryBudget())
     memory.take(Upload(memory, True), MOST_MEMORY)
     upload = Upload(memory, True)
     thread = upload.take(LITTLE_MEMORY)

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import io
 import random
+import sys
 import threading
 import time
 import zipfile
@@ -17,13 +18,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from store.archive import bzip2, chunk_cache, chunk_maker, deflate, small_files, xz_blocks
+from store.archive.chunk_cache import ChunkCache
 from store.archive.chunk_maker import ChunkMaker
 from store.archive.chunks import Chunks, Codec, Measured, put_in_order
 from store.archive.formats import FORMATS, TAR_GZ, ZIP, Format
 from store.archive.members import Member, Packing
 from store.archive.pieces import Piece, PieceList, Views, Zeros, read_bytes
 from store.archive.small_files import FILES, RUNS, SmallFiles
+from store.budgeted_cache import BudgetedCache
 from store.errors import CancelledError, SourceChangedError
+from store.memory_budget import MemoryBudget
 from tests.store.archive import golden
 from tests.store.archive.compressing import DECOMPRESS, OnTheSpot, fail_on_wrong, unpack_zip
 from tests.store.archive.strategies import MTIMES, member_lists, ranges
@@ -349,17 +353,17 @@ class TestMaking:
     def test_memory_is_bounded_and_given_back(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(chunk_cache, "_IDLE_SECONDS", 0.2)
         monkeypatch.setattr(chunk_cache, "_RECENT", 1 << 20)
-        monkeypatch.setattr(chunk_cache, "_KEPT", 2 << 20)
-        maker = ChunkMaker(lambda name: pytest.fail(f"{name}"))
+        maker = ChunkMaker(lambda name: pytest.fail(f"{name}"), MemoryBudget(5 << 20))
         codec = Codec("as it is", 100_000, lambda view, _number, _before: bytes(view))
         laid_out = _chunked(maker, Zeros(50_000_000), bytes(50_000_000), codec)
-        for number in range(30):
+        for number in range(60):
             maker.cache.keep_fresh("batch", (("other", "codec"), number), bytes(100_000))
         for offset in range(0, laid_out.length, 1 << 20):
             read_bytes(laid_out, offset, min(1 << 20, laid_out.length - offset))
         cache = maker.cache
-        assert cache.size <= 2 << 20
-        assert sum(map(len, cache._recent.values())) + sum(len(made) for _, made in cache._fresh.values()) == cache.size
+        assert 4 << 20 < cache.size <= 5 << 20
+        kept = [*cache._recent.values(), *(made for _, made in cache._fresh.values())]
+        assert sum(map(sys.getsizeof, kept)) < cache.size, "all that they take is counted"
         assert (("other", "codec"), 0) in cache, "the first of a batch stay"
         deadline = time.monotonic() + 10
         while cache.size or maker._buffers:
@@ -368,10 +372,12 @@ class TestMaking:
         maker.close()
 
     def test_what_is_kept_for_readers_who_may_come_takes_no_room_from_others(
-        self, maker: ChunkMaker, monkeypatch: pytest.MonkeyPatch
+        self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(chunk_cache, "_KEPT", 1000)
-        cache = maker.cache
+        monkeypatch.setattr(chunk_cache, "_LEAST", 7000)
+        monkeypatch.setattr(chunk_cache, "_PERHAPS", 7000)
+        monkeypatch.setattr(chunk_cache, "_MOST", 0)
+        cache = ChunkCache(lambda: None, MemoryBudget())  # for ten chunks
         names = {who: (who, "codec") for who in ("spare", "earlier", "wanted")}
         for number in range(5):
             cache.keep_fresh("a batch", (names["earlier"], number), bytes(100))
@@ -384,7 +390,21 @@ class TestMaking:
             if number < 5:
                 assert all((names["earlier"], number) in cache for number in range(5)), "the spare ones give way first"
         assert [number for number in range(12) if (names["wanted"], number) in cache] == [*range(10)]
-        assert cache.size == 1000
+        assert cache.size == 7000
+
+    def test_it_gives_way_to_other_caches_and_to_decoders(self) -> None:
+        budget = MemoryBudget(20 << 20)
+        cache = ChunkCache(lambda: None, budget)
+        other: BudgetedCache[int, bytes] = BudgetedCache(budget, 10 << 20)
+        for number in range(40):
+            cache.keep_fresh("a batch", (("wanted", "codec"), number), bytes(1 << 20))
+        assert 18 << 20 < cache.size <= 20 << 20
+        other.put(1, b"", 8 << 20)
+        assert 11 << 20 < cache.size <= 12 << 20
+        budget.reserve(20 << 20)
+        assert cache.size <= 4 << 20, "so much it needs for those who read"
+        assert (("wanted", "codec"), 0) in cache, "the first of a batch stay"
+        assert other.get(1) is None
 
     @pytest.fixture
     def maker(self) -> Iterator[ChunkMaker]:
