@@ -112,8 +112,7 @@ class Archives:
         """Tell whether `length` answers without measuring: by arithmetic, or since it was asked before."""
         if kind.length is not None and not is_compressed(kind, self.compression):
             return True
-        with self._lock:
-            return self._key(model, kind) in self._lengths
+        return self._lengths.get(self._key(model, kind)) is not None
 
     def open(self, model: Model, kind: Format, progress: Progress | None = None) -> Piece:
         """The archive of one generation of a model; readers of the same one share it.
