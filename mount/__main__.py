@@ -6,13 +6,14 @@ import sys
 from typing import NoReturn
 
 from mount.arguments import true_arguments
-from mount.descriptors import fill_closed
+from mount.descriptors import fill_closed, write_in_terminals_charset
 
 
 def main() -> NoReturn:
     """Run the command line."""
     fill_closed()
     arguments = true_arguments()  # before all that takes long to load: until then, everybody may read them
+    write_in_terminals_charset()
     try:
         from mount.cli import run
     except KeyboardInterrupt:  # loading takes half a second, in which a user may have seen a typing error

@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mount.arguments import carrying, without_secrets
+from mount.arguments import UTF8_MODE, carrying, without_secrets
 from mount.heap import Trimmer, give_memory_back, trim
 from mount.incoming import IncomingSettings, open_incoming
 from mount.kernel.engine import DEFAULT_ENGINE, EngineName, new_engine
@@ -170,7 +170,7 @@ def _begin(arguments: Sequence[str], log_file: Path, sender: int) -> subprocess.
     try:
         with open(log_file, "ab") as output:
             return subprocess.Popen(
-                [sys.executable, "-m", "mount", *without_secrets(arguments)],
+                [sys.executable, *UTF8_MODE, "-m", "mount", *without_secrets(arguments)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

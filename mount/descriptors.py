@@ -1,8 +1,14 @@
-"""Standard input, output and error that were closed, as by `>&-`: their numbers must not go to what is opened later,
-since whatever is written to standard error, as by libfuse, would end up in it."""
+"""Standard input, output and error as this process was given them.
+
+Those that were closed, as by `>&-`, must not leave their numbers to what is opened later: whatever is written to
+standard error, as by libfuse, would end up in it. A terminal gets the characters of its locale.
+"""
 
 from __future__ import annotations
 
+import codecs
+import io
+import locale
 import os
 import sys
 
@@ -20,3 +26,17 @@ def fill_closed() -> None:
     # Python has made nothing of those that were closed.
     sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - as long as the process
     sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
+
+def write_in_terminals_charset() -> None:
+    """Have terminals get text in the locale's charset, in which bytes of UTF-8 might be control characters. Files and
+    pipes get UTF-8, so that names in them are the bytes that they are."""
+    charset = locale.nl_langinfo(locale.CODESET)
+    try:
+        if codecs.lookup(charset).name in ("utf-8", "ascii"):  # a terminal without any locale most likely has UTF-8
+            return
+    except LookupError:
+        return
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.isatty():
+            stream.reconfigure(encoding=charset, errors="backslashreplace")

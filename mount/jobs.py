@@ -58,15 +58,15 @@ def run_jobs(
         except Exception as error:
             code = exit_status_of(error)
             if as_json:
-                click.echo(json.dumps({"name": job.name, "error": str(error), "status": code}), err=to_stderr)
+                reporter.say(json.dumps({"name": job.name, "error": str(error), "status": code}), err=to_stderr)
             sentence = _sentence(error)
             subject = "" if job.name in sentence else f"{job.name}: "
-            click.echo(f"bentofs: {subject}{sentence}", err=True)
+            reporter.say(f"bentofs: {subject}{sentence}", err=True)
             return code
         if as_json:
-            click.echo(json.dumps({**done, "seconds": round(seconds, 3)}), err=to_stderr)
+            reporter.say(json.dumps({**done, "seconds": round(seconds, 3)}), err=to_stderr)
         elif not quiet:
-            click.echo(f"{text} ({decimal(done['size'])}, {seconds:.1f} s)", err=to_stderr)
+            reporter.say(f"{text} ({decimal(done['size'])}, {seconds:.1f} s)", err=to_stderr)
         return 0
 
     with _interruptible(), Reporter(quiet=quiet or as_json) as reporter:
@@ -87,7 +87,7 @@ def run_jobs(
                     status = status or code
         except KeyboardInterrupt:
             give_up()
-            click.echo("bentofs: interrupted: what is under way is taken back", err=True)
+            reporter.say("bentofs: interrupted: what is under way is taken back", err=True)
             status = INTERRUPTED
         except BaseException:  # nobody reads what is reported
             give_up()

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from types import TracebackType
 
+import click
 from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import (
@@ -55,6 +56,8 @@ class Reporter:
                 TimeRemainingColumn(),
                 console=Console(stderr=True),
                 transient=True,
+                redirect_stdout=False,  # it may be a file
+                redirect_stderr=False,
             )
 
     def task(self, name: str) -> Task:
@@ -62,6 +65,13 @@ class Reporter:
         if self._bars is not None:
             return _Bar(self._bars, name)
         return Task() if self._quiet else _Lines(name)
+
+    def say(self, text: str, *, err: bool) -> None:
+        """Print a line on standard output, or on standard error; above the bars where there are any."""
+        if self._bars is not None and (sys.stderr if err else sys.stdout).isatty():
+            self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            click.echo(text, err=err)
 
     def __enter__(self) -> Reporter:
         if self._bars is not None:

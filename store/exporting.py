@@ -147,7 +147,7 @@ class Exporter:
             digest = None
             if sha256:
                 digest = self._archives.sha256(model, export.format)
-                sums = Literal(write_sums(digest, os.path.basename(location.path)))
+                sums = Literal(write_sums(digest, location.name))
                 target.write(location.path + SUFFIX, sums, _ignore)
         return Exported(export.tag, location.url, archive.length, digest)
 

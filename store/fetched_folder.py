@@ -13,6 +13,7 @@ from store.endpoints.base import CHUNK, Source
 from store.errors import DamagedArchiveError, NotAModelError, NotFoundError, RemoteNotFoundError, TooBigError
 from store.location import Location
 from store.model import MODEL_YAML, in_archive_order
+from store.names import portable_name
 from store.storage.local import LocalStorage
 from store.storage.pinned import OpenFiles, PinnedFile
 from store.text import printable
@@ -36,10 +37,10 @@ def fill_from_disk(path: str, target: Target, counted: Counted) -> None:
     open_files = OpenFiles()
     for entry in in_archive_order(entries):
         if entry.is_folder or entry.identity is None:
-            target.folder(entry.path)
+            target.folder(portable_name(entry.path))
             continue
         content = PinnedFile(storage, open_files, entry.source, entry.identity)
-        with target.file(entry.path, entry.executable) as file:
+        with target.file(portable_name(entry.path), entry.executable) as file:
             for offset in range(0, entry.size, CHUNK):
                 view = memoryview(bytearray(min(CHUNK, entry.size - offset)))
                 content.read_into([view], offset)

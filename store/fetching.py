@@ -275,7 +275,7 @@ def _chunks_of(descriptor: int, name: str, stops: Stops) -> Iterator[bytes]:
 
 def _checked(ready: StagedImport, sums: bytes, location: Location) -> StagedImport:
     """Compare with what the file of sums beside it states."""
-    name = os.path.basename(location.path)
+    name = location.name
     try:
         stated = read_sums_beside(sums, name)
         if stated and (ready.sha256 is None or ready.sha256() not in stated):

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from store.errors import BadLocationError
+from store.names import portable_name
 from store.text import printable
 
 _LOCAL = (
@@ -67,6 +68,12 @@ class Location:
     def is_folder(self) -> bool:
         """Whether it says of itself that it is a folder, or is one on this machine."""
         return not self.path or self.path.endswith("/") or (self.is_local and os.path.isdir(self.path))
+
+    @property
+    def name(self) -> str:
+        """The last name of the path, as files of sums state it (`store.names`)."""
+        name = self.path.rpartition("/")[2]
+        return portable_name(name) if self.is_local else name
 
     @property
     def url(self) -> str:

@@ -5,11 +5,24 @@ from __future__ import annotations
 import os
 
 from store.errors import UnsafeMemberError
+from store.names import local_name
 from store.storage.walk import MAX_DEPTH
 from store.text import printable
 
 _MAX_NAME = 255  # bytes, on every file system of Linux
 _MAX_PATH = 3584  # bytes: with the path of a store before it, what system calls take (4096)
+
+
+def local_path(path: str) -> str:
+    """Return a member's path, or a link's target, as this process names files (`store.names`).
+
+    Raises:
+        UnsafeMemberError: no file can have that name.
+    """
+    try:
+        return local_name(path)
+    except UnicodeEncodeError:
+        raise _not_encodable(path) from None
 
 
 def member_parts(path: str) -> list[str]:
@@ -26,9 +39,13 @@ def member_parts(path: str) -> list[str]:
     try:
         names = [os.fsencode(name) for name in parts]
     except UnicodeEncodeError:
-        raise UnsafeMemberError(f"the archive holds {printable(path[:200])!r}, which cannot be encoded") from None
+        raise _not_encodable(path) from None
     if any(len(name) > _MAX_NAME for name in names) or sum(map(len, names)) + len(names) > _MAX_PATH:
         raise UnsafeMemberError(f"the archive holds a name that is too long, {printable(path[:200])!r}...")
     if len(parts) > MAX_DEPTH:
         raise UnsafeMemberError(f"the archive holds {printable(path[:200])!r}, more than {MAX_DEPTH} folders deep")
     return parts
+
+
+def _not_encodable(path: str) -> UnsafeMemberError:
+    return UnsafeMemberError(f"the archive holds {printable(path[:200])!r}, which cannot be encoded")

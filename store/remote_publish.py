@@ -32,6 +32,7 @@ from store.errors import (
 )
 from store.latest import next_latest
 from store.model import MODEL_YAML
+from store.names import portable_name
 from store.publish import LocalPublisher, Outcome, Publisher, Verdict
 from store.servers.body import Content
 from store.servers.stops import Stops, refuse_if_stopped
@@ -230,9 +231,9 @@ class _Publication:
         for entry in self._entries:
             if entry.path in etags:
                 crc, sha256 = self._sums(entry)
-                notes[entry.path] = FileNote(etags[entry.path], crc, entry.executable, sha256)
+                notes[portable_name(entry.path)] = FileNote(etags[entry.path], crc, entry.executable, sha256)
         # `model.yaml` is written later, and its ETag is known only then: it is small, and never executable.
-        folders = [entry.path for entry in self._entries if entry.is_folder]
+        folders = [portable_name(entry.path) for entry in self._entries if entry.is_folder]
         key = manifest_key(self._tag.name, self._tag.version)
         content = Manifest(notes, folders).encode()
         self._patience.call(f"{self._storage.location}/{key}", lambda: self._objects.put(key, content))
@@ -290,7 +291,7 @@ class _Publication:
         self._patience.call(shown, lambda: self._objects.delete(keys))
 
     def _key(self, path: str) -> str:
-        return f"{self._tag.path}/{path}"
+        return f"{self._tag.path}/{portable_name(path)}"
 
     def _check_names(self) -> None:
         """Raises UnsafeMemberError: a path that no object can have."""

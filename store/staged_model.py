@@ -18,7 +18,7 @@ from typing import NamedTuple
 from store.digester import Digester
 from store.errors import BadModelError, NotAModelError, TooBigError, UnsafeMemberError
 from store.mac_extras import MacExtras, may_be_extra
-from store.member_paths import member_parts
+from store.member_paths import local_path, member_parts
 from store.model import MAX_MODEL_YAML, MODEL_YAML, ModelInfo
 from store.staged_file import KnownFiles, StagedFile, StagedFileWriter
 from store.staged_links import Links
@@ -114,6 +114,7 @@ class StagedModel:
 
     def folder(self, path: str) -> None:
         """Make a folder and those above it, unless they are there."""
+        path = local_path(path)
         parts = member_parts(path)
         self._refuse_links(parts, path)
         self._tree.enter(parts, path)
@@ -121,6 +122,7 @@ class StagedModel:
     def file(self, path: str, executable: bool = False, *, replaces: bool = False) -> StagedFileWriter:
         """A new file, to be written within its context; the folders above it are made. `replaces`: a file that is there
         goes, as tars have it, to which a newer one was appended. A model.yaml only gives way to the same one."""
+        path = local_path(path)
         parts = member_parts(path)
         if not parts:
             raise UnsafeMemberError(f"the archive holds a file without a name, {printable(path)!r}")
@@ -130,11 +132,11 @@ class StagedModel:
 
     def symlink(self, path: str, target: str) -> None:
         """A symbolic link, to be replaced by a copy of what it leads to, which may come later."""
-        self._link(path, target, is_hard=False)
+        self._link(local_path(path), local_path(target), is_hard=False)
 
     def hard_link(self, path: str, target: str) -> None:
         """A second name for the file whose path in the same archive is `target`; it is copied."""
-        self._link(path, "/".join(member_parts(target)), is_hard=True)
+        self._link(local_path(path), "/".join(member_parts(local_path(target))), is_hard=True)
 
     def pass_over(self, count: int) -> None:
         """Take note of bytes that came out of the archive and are no part of the model."""
@@ -143,7 +145,7 @@ class StagedModel:
 
     def make_executable(self, path: str) -> bool:
         """Have a file that was written be executable; False if there is no such file."""
-        path = "/".join(member_parts(path))
+        path = "/".join(member_parts(local_path(path)))
         try:
             descriptor = os.open(path, _FILE, dir_fd=self._tree.root)
         except OSError:

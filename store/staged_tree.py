@@ -11,6 +11,7 @@ import stat
 from collections.abc import Callable
 
 from store.errors import UnsafeMemberError
+from store.names import local_name
 from store.text import printable
 from store.writing import FOLDER, writing
 
@@ -97,11 +98,12 @@ class StagedTree:
 
     def _file_system_folds_names(self) -> bool:
         """Tell whether names that differ by case or by Unicode form are one name here."""
-        os.mkdir("case-\u00e9", dir_fd=self.root)
+        name, *others = map(local_name, ("case-\u00e9", "CASE-\u00c9", "case-e\u0301"))
+        os.mkdir(name, dir_fd=self.root)
         try:
-            return any(self.look(name) is not None for name in ("CASE-\u00c9", "case-e\u0301"))
+            return any(self.look(other) is not None for other in others)
         finally:
-            os.rmdir("case-\u00e9", dir_fd=self.root)
+            os.rmdir(name, dir_fd=self.root)
 
 
 def twice(path: str) -> UnsafeMemberError:

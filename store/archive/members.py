@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import os
 import stat
 from typing import NamedTuple
 
@@ -27,7 +28,7 @@ class Deflated(NamedTuple):
 class Member(NamedTuple):
     """One file or folder of an archive."""
 
-    path: str  # no leading `./`, no trailing `/`; names that are not UTF-8 carry surrogates
+    path: str  # as on this machine (`store.names`); no leading `./`, no trailing `/`
     is_folder: bool
     executable: bool
     content: Piece | None  # of a file that is not empty
@@ -50,5 +51,5 @@ class Member(NamedTuple):
 
     @property
     def archive_path(self) -> bytes:
-        """The path as archives write it: UTF-8, undecodable bytes as they are, folders end in `/`."""
-        return self.path.encode("utf-8", "surrogateescape") + (b"/" if self.is_folder else b"")
+        """The path as archives write it: the bytes of its names, folders end in `/`."""
+        return os.fsencode(self.path) + (b"/" if self.is_folder else b"")

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from store.archive.members import Member
 from store.archive.pieces import PieceList, Views, Zeros, copy_into
+from store.names import portable_name
 
 _BLOCK = tarfile.BLOCKSIZE
 _USTAR_SIZE_LIMIT = 8**11  # first size and mtime that eleven octal digits do not hold
@@ -76,7 +77,7 @@ def header(member: Member, mtime: int) -> bytes:
     """A member's header, pax header included."""
     if _is_plain(member, mtime):
         return _plain_header(member, mtime)
-    info = _info(member.path, member.is_folder, member.permissions, mtime)
+    info = _info(portable_name(member.path), member.is_folder, member.permissions, mtime)
     if not member.is_folder:
         info.size = member.size
     made = _as_bytes(info)

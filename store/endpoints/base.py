@@ -14,6 +14,7 @@ from store.archive.members import Member
 from store.archive.pieces import Literal, Piece
 from store.errors import RemoteNotFoundError, StoreError, TargetExistsError
 from store.location import Location
+from store.names import portable_name
 from store.text import printable
 
 log = logging.getLogger(__name__)
@@ -114,7 +115,8 @@ def write_files(files: Files, location: Location, members: Sequence[Member], pro
     undo: list[tuple[Callable[[str], None], str]] = []
     try:
         for member in [*members[1:], members[0]]:  # model.yaml is the first of an archive's members
-            path = f"{base}/{member.path}" if base else member.path
+            name = portable_name(member.path)
+            path = f"{base}/{name}" if base else name
             if member.is_folder:
                 undo.append((files.remove_folder, path))
                 files.make_folder(path)

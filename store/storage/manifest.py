@@ -12,7 +12,6 @@ for the object with that ETag only; of others it says nothing, so that a manifes
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -86,7 +85,7 @@ def _folder(path: str) -> str:
     """Raises ValueError, TypeError: it is no path of a folder below a model's. A manifest may be anybody's."""
     if "\0" in path or any(name in ("", ".", "..") for name in path.split("/")):
         raise ValueError("no path")
-    os.fsencode(path)  # raises for half of a character
+    path.encode("utf-8", "surrogateescape")  # raises for half of a character
     return path
 
 

@@ -25,6 +25,7 @@ from store.errors import (
     StoreError,
     UnsafeMemberError,
 )
+from store.names import local_name
 from store.storage.base import Entry, Identity, Kind, Status, Usage
 from store.storage.listings import Listings, NameListing
 from store.storage.manifest import MAX_MANIFEST, FileNote, Manifest, manifest_key
@@ -138,7 +139,7 @@ class RemoteStorage:
         both = folders & files.keys()
         if both:
             raise BadModelError(f"{self.listings.show(f'{path}/{min(both)}')} is a file, and a folder as well")
-        entries = [Entry(below, True, True, None, f"{path}/{below}") for below in folders if below]
+        entries = [Entry(local_name(below), True, True, None, f"{path}/{below}") for below in folders if below]
         entries += [self._entry(below, info, manifest) for below, info in files.items()]
         self._pin(tuple(info for _, info in sorted(files.items())))
         return entries, max(info.mtime_ns for info in found)
@@ -173,10 +174,10 @@ class RemoteStorage:
             list(readers.map(read, paths))
 
     def notes(self, path: str) -> dict[str, FileNote]:
-        """What the manifest says of the files of a model as they are, by path in the model."""
+        """What the manifest says of the files of a model as they are, by the paths of their entries."""
         manifest, begin = self._manifest(path), len(path) + 1
         etags = {info.key[begin:]: info.etag for info in self.listings.of(path).below(f"{path}/")}
-        return {below: note for below, note in manifest.files.items() if etags.get(below) == note.etag}
+        return {local_name(below): note for below, note in manifest.files.items() if etags.get(below) == note.etag}
 
     def check(self) -> None:
         """Raises StoreUnreadableError, StoreDeniedError: the store cannot be listed."""
@@ -216,8 +217,8 @@ class RemoteStorage:
     def _entry(self, path: str, info: ObjectInfo, manifest: Manifest) -> Entry:
         note = manifest.files.get(path)
         if note is None or note.etag != info.etag:
-            return Entry(path, False, False, self.listings.identity(info), info.key)
-        return Entry(path, False, note.executable, self.listings.identity(info), info.key, note.crc32)
+            return Entry(local_name(path), False, False, self.listings.identity(info), info.key)
+        return Entry(local_name(path), False, note.executable, self.listings.identity(info), info.key, note.crc32)
 
     def _pin(self, files: tuple[ObjectInfo, ...]) -> None:
         with self._lock:
