@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +24,8 @@ from mount.store_options import (
     staging_option,
     store_options,
 )
-from store.errors import BadTagError
+from store.endpoints.special import is_special, own_descriptor
+from store.errors import BadTagError, StoreUnwritableError
 from store.exporting import Export, Exported, known_formats
 from store.fetching import Imported
 from store.location import Location
@@ -88,17 +88,19 @@ def export_command(
     log_to_stderr()
     share_memory()
     tags, path = _tags_and_path(arguments, everything, is_host=parts["protocol"] is not None)
-    to_stdout = path == "-"
+    target = _location("/dev/stdout" if path == "-" else path, parts)
+    is_stream = target.is_local and is_special(target.path)
+    shown = "standard output" if path == "-" else target.shown
+    descriptor = own_descriptor(target.path) if is_stream else None
+    to_stdout = descriptor == OUTPUT
+    if descriptor is not None:
+        _refuse_unusable(descriptor, shown)
     stop = threading.Event()
     with opened_exporter(store, compression_for(compression, store)) as (models, exporter):
-        target = _location("/dev/stdout" if to_stdout else path, parts)
         wanted = [models.find(text) for text in tags] if not everything else models.tags()
-        if to_stdout:
-            if len(wanted) != 1 or sha256 or format_name == "folder":
-                raise click.UsageError("standard output takes one archive, and no --sha256")
-            if sys.stdout.isatty():
-                raise click.UsageError("an archive is nothing for a terminal: redirect standard output")
-        several = (everything or len(wanted) > 1) and not to_stdout
+        if is_stream and (len(wanted) != 1 or sha256 or format_name == "folder"):
+            raise click.UsageError(f"{shown} takes one archive, and no --sha256")
+        several = (everything or len(wanted) > 1) and not is_stream
         if several and not target.is_folder:
             if format_name != "folder" and not everything:
                 raise click.UsageError(f"{target.shown} is to hold several models: end it with a slash for a folder")
@@ -114,12 +116,10 @@ def export_command(
         def job(export: Export) -> Job:
             def run(task: Task) -> Report:
                 if to_stdout and export.format is not None:
-                    done = exporter.write_out(
-                        export.tag, export.format, OUTPUT, "standard output", task.advance, task.expect
-                    )
+                    done = exporter.write_out(export.tag, export.format, OUTPUT, shown, task.advance, task.expect)
                 else:
                     done = exporter.run(export, task.advance, sha256=sha256, stops=[stop], expect=task.expect)
-                return _described_export(done)
+                return _described_export(done, export.suffix_for_bentoml)
 
             return Job(str(export.tag), run)
 
@@ -190,6 +190,18 @@ def _tags_and_path(arguments: Sequence[str], everything: bool, *, is_host: bool)
     return arguments[:-1], path
 
 
+def _refuse_unusable(descriptor: int, shown: str) -> None:
+    """Refuse a descriptor that whoever started this process did not open, and a terminal."""
+    try:
+        is_given = os.get_inheritable(descriptor) or descriptor == OUTPUT  # what Python opens is not inherited
+    except OSError:
+        is_given = False
+    if not is_given:
+        raise StoreUnwritableError(f"{shown} cannot be written: it is not open")
+    if os.isatty(descriptor):
+        raise click.UsageError(f"an archive is nothing for a terminal: redirect {shown}")
+
+
 def _spread(exports: list[Export], target: Location) -> list[Export]:
     """Several exports to one folder, none in the place of another: a-b:c and a:b-c make the same <name>-<version>, so
     that a folder with the name comes before it."""
@@ -226,9 +238,11 @@ def _location(path: str, parts: Mapping[str, Any]) -> Location:
     return location
 
 
-def _described_export(done: Exported) -> Report:
+def _described_export(done: Exported, suffix: str | None) -> Report:
+    """`suffix`: the end that its name must have for BentoML to open it, if it has another one."""
     fields = {"tag": str(done.tag), "url": done.url, "size": done.size, "sha256": done.sha256}
-    return f"{done.tag} -> {printable(done.url)}", fields
+    text = f"{done.tag} -> {printable(done.url)}"
+    return text if suffix is None else f"{text}, which BentoML opens only if it is renamed to end in {suffix}", fields
 
 
 def _described_import(done: Imported, source: str) -> Report:

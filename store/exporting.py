@@ -17,6 +17,7 @@ from store.compression import Compression
 from store.endpoints.base import Progress
 from store.endpoints.connect import Endpoints
 from store.endpoints.local import write_out
+from store.endpoints.special import is_special
 from store.errors import BadLocationError
 from store.location import Location
 from store.model import Model
@@ -63,6 +64,15 @@ class Export:
     format: Format | None  # None for a folder
     location: Location
 
+    @property
+    def suffix_for_bentoml(self) -> str | None:
+        """The end of a name under which BentoML would open the archive, if it does not open it under this one: it goes
+        by the name, and takes what it does not know for a .bentomodel."""
+        if self.format is None or _is_special(self.location):
+            return None
+        extension = os.path.splitext(self.location.path)[1]
+        return None if extension[1:] == self.format.suffix.rpartition(".")[2] else self.format.suffix
+
 
 @dataclass(frozen=True)
 class Exported:
@@ -91,6 +101,8 @@ class Exporter:
         kind = format_named(format_name) if format_name is not None else format_of(target.path)
         stem = f"{tag.name}-{tag.version}"
         if kind is None:
+            if _is_special(target):
+                raise BadLocationError(f"{target.shown} cannot hold a folder")
             # A folder that is there gets a folder in it; one that is not becomes the model.
             is_there = target.is_local and os.path.isdir(target.path)
             return Export(tag, None, target.below(stem) if is_there else target)
@@ -127,6 +139,8 @@ class Exporter:
             StoreError: why not. Nothing of it stands under the target's name.
         """
         model, location = self._store.model(export.tag, max_age=0), export.location
+        if sha256 and _is_special(location):
+            raise BadLocationError(f"{location.shown} is no file beside which a {SUFFIX} could lie: leave out --sha256")
         expect = expect or _ignore
         if export.format is None:
             archive = None
@@ -178,5 +192,5 @@ def _ignore(_count: int) -> None:
 
 
 def _is_special(target: Location) -> bool:
-    """Whether it is a device or a pipe of this machine, whose name is not to be changed."""
-    return target.is_local and os.path.exists(target.path) and not os.path.isfile(target.path)
+    """Whether it is a device or a pipe of this machine, or a file that this process has open."""
+    return target.is_local and is_special(target.path)

@@ -15,6 +15,7 @@ from store.archives import Archives
 from store.catalog import ModelStore
 from store.compression import Compression
 from store.digests import Digests
+from store.endpoints.special import refuse_closed
 from store.exporting import Exporter
 from store.fetching import Fetcher
 from store.home import is_default_store
@@ -62,6 +63,8 @@ def export_model(
         StoreError: why it was not exported; a BadLocationError is a ValueError, too.
     """
     target = Location.parse(path, protocol=protocol, user=user, passwd=passwd, params=params, subpath=subpath)
+    if target.is_local:
+        refuse_closed(target.path)  # before anything of the store is opened, and gets its number
     with opened_exporter(store) as (models, exporter):
         return exporter.run(exporter.plan(models.find(str(tag)), target, output_format), _ignore, sha256=sha256).url
 

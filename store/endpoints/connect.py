@@ -25,12 +25,13 @@ class Endpoints:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._idle: list[tuple[Location, Stops, Endpoint]] | None = []  # None once they are closed
+        self._tidied: set[str] = set()  # folders of this machine
 
     @contextmanager
     def target(self, location: Location, stops: Stops = ()) -> Iterator[Target]:
         """Where an export goes to, within this; errors as `endpoint`."""
         if location.is_local:
-            yield LocalEndpoint()
+            yield LocalEndpoint(stops, self._tidied)
         else:
             with self.endpoint(location, stops) as endpoint:
                 yield endpoint

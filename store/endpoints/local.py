@@ -1,5 +1,7 @@
 """This machine's own files: written beside under another name, synced, and renamed.
 
+What no rename can replace is written into (`store.endpoints.special`).
+
 Threading: as `Target`.
 """
 
@@ -8,52 +10,80 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 from store.archive.members import Member
 from store.archive.pieces import Piece
 from store.endpoints.base import CHUNK, Progress
-from store.endpoints.beside import beside
+from store.endpoints.parts import new_part, remove_left_behind
+from store.endpoints.special import is_mount_point, open_special, own_descriptor
 from store.errors import TargetExistsError
 from store.page_buffer import page_buffer
+from store.servers.stops import Stops
 from store.text import printable
-from store.writing import remove_tree, sync_path, writing
+from store.writing import sync_path, writing
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY)  # of a folder, whose files may still be written
 
 
 class LocalEndpoint:
     """All of this machine, as a target; paths are absolute."""
 
+    def __init__(self, stops: Stops = (), tidied: set[str] | None = None) -> None:
+        """`stops`: once one is set, waiting for the reader of a pipe ends. `tidied`: folders from which what killed
+        exports left was removed already; more are added."""
+        self._stops = stops
+        self._tidied = set() if tidied is None else tidied
+
     def write(self, path: str, content: Piece, progress: Progress) -> None:
-        """As `Target.write`. Folders that are missing are made. What a link leads to is replaced, not the link; what is
-        no regular file, as a pipe, is written into."""
-        path = os.path.realpath(path)
-        parent = os.path.dirname(path)
-        if os.path.exists(path) and not os.path.isfile(path):
-            self._write_into(path, content, progress)
+        """As `Target.write`. Folders that are missing are made. What a link leads to is replaced, not the link.
+
+        Written into are pipes, devices and open files of this process. So is, emptied before, a file that is a mount
+        point or lies in a folder that may not be written: an error leaves it empty.
+        """
+        descriptor = own_descriptor(path)
+        if descriptor is not None:
+            write_out(descriptor, path, content, progress)
             return
-        with writing(path):
-            os.makedirs(parent, exist_ok=True)
-        hidden = beside(path)
-        try:
-            self._write_new(hidden, content, progress, 0o666)
+        path = os.path.realpath(path)
+        is_there = os.path.exists(path)
+        if is_there and not os.path.isfile(path):
             with writing(path):
-                os.rename(hidden, path)
-                _sync_folder(parent)
-        except BaseException:
-            remove_tree(hidden)
-            raise
+                descriptor = open_special(path, self._stops)
+            try:
+                write_out(descriptor, path, content, progress)
+            finally:
+                os.close(descriptor)
+            return
+        if is_there and is_mount_point(path):
+            self._overwrite(path, content, progress)
+            return
+        done = 0
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            progress(count)
+
+        try:
+            self._replace(path, content, advance)
+        except OSError as error:  # no place beside it, or no rename
+            if error.errno not in _DENIED or not is_there or not os.access(path, os.W_OK, effective_ids=True):
+                with writing(path):
+                    raise
+            progress(-done)
+            self._overwrite(path, content, progress)
 
     def write_folder(self, path: str, members: Sequence[Member], progress: Progress) -> None:
         """As `Target.write_folder`; it appears all at once."""
         path = os.path.realpath(path.rstrip("/") or "/")
         parent = os.path.dirname(path)
-        with writing(path):
-            os.makedirs(parent, exist_ok=True)
-            hidden = beside(path)
-            os.mkdir(hidden)
-        try:
+        with ExitStack() as stack:
+            with writing(path):
+                os.makedirs(parent, exist_ok=True)
+                hidden, descriptor = stack.enter_context(new_part(path, 0o777, is_folder=True))
+            self._tidy(parent, descriptor)
             for member in members:
                 place = os.path.join(hidden, member.path)
                 with writing(place):
@@ -74,12 +104,46 @@ class LocalEndpoint:
                         f"{printable(path)} is not empty: name a folder that is not there yet"
                     ) from None
                 _sync_folder(parent)
-        except BaseException:
-            remove_tree(hidden)
-            raise
 
     def close(self) -> None:
         """As `Target.close`."""
+
+    def _replace(self, path: str, content: Piece, progress: Progress) -> None:
+        """Write a file whole or not at all.
+
+        Raises:
+            OSError: there is no making one beside it, or no putting that in its place.
+        """
+        parent = os.path.dirname(path)
+        with writing(path):
+            os.makedirs(parent, exist_ok=True)
+        with new_part(path, 0o666) as (part, descriptor):
+            self._tidy(parent, descriptor)
+            with writing(path):
+                _reserve(descriptor, content.length)
+            write_out(descriptor, path, content, progress)
+            with writing(path):
+                os.fsync(descriptor)
+            os.rename(part, path)
+            with writing(path):
+                _sync_folder(parent)
+
+    def _overwrite(self, path: str, content: Piece, progress: Progress) -> None:
+        """Write a file that keeps its place, as cp does. Nothing is left in it if that fails."""
+        with writing(path):
+            descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            with writing(path):
+                _reserve(descriptor, content.length)
+            write_out(descriptor, path, content, progress)
+            with writing(path):
+                os.fsync(descriptor)
+        except BaseException:
+            with suppress(OSError):
+                os.ftruncate(descriptor, 0)
+            raise
+        finally:
+            os.close(descriptor)
 
     def _write_new(self, path: str, content: Piece | None, progress: Progress, mode: int) -> None:
         with writing(path):
@@ -94,13 +158,11 @@ class LocalEndpoint:
         finally:
             os.close(descriptor)
 
-    def _write_into(self, path: str, content: Piece, progress: Progress) -> None:
-        with writing(path):
-            descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            write_out(descriptor, path, content, progress)
-        finally:
-            os.close(descriptor)
+    def _tidy(self, folder: str, part: int) -> None:
+        """Remove what killed exports left in a folder. The new part's time is by the clock of its file system."""
+        if folder not in self._tidied:
+            self._tidied.add(folder)
+            remove_left_behind(folder, os.fstat(part).st_mtime)
 
 
 def write_out(descriptor: int, path: str, content: Piece, progress: Progress) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -144,6 +145,29 @@ def test_standard_input_and_output(shell: Shell) -> None:
     shell.succeeds("import", "-", "--store", shell.other, input=(shell.base / "m.zip").read_bytes())
     assert (shell.other / "iris/v1/link").read_bytes() == (shell.store / "iris/v1/w").read_bytes()
     assert "one archive" in shell.fails(2, "export", "iris:v1", "iris:v2", "-")
+
+
+def test_a_shells_targets(shell: Shell) -> None:
+    """They are written into as they are, and what is told of them is not mixed in."""
+    shell.succeeds("export", "iris:v1", "expected.tar")
+    script = """
+        { printf head; $B export iris:v1 /dev/stdout --format tar; } > appended
+        $B export iris:v1 /dev/stdout --format tar | cat > piped
+        $B export iris:v1 >(cat > substituted) --format tar --quiet
+        $B export iris:v1 /dev/fd/7 --format tar --quiet 7>&1 > /dev/null | cat > merged
+    """
+    environment = shell.environment | {"B": shlex.join(shell.command())}
+    subprocess.run(["bash", "-ec", script], cwd=shell.base, env=environment, timeout=180, check=True)
+    expected = (shell.base / "expected.tar").read_bytes()
+    assert (shell.base / "appended").read_bytes() == b"head" + expected
+    for name in ("piped", "merged"):
+        assert (shell.base / name).read_bytes() == expected, name
+    # bash lets go of it when it ends.
+    wait_until(lambda: (shell.base / "substituted").read_bytes() == expected, 20, "the substituted process ends")
+    # The command itself opens files, of which one gets this number.
+    assert "/dev/fd/9 cannot be written: it is not open" in shell.fails(1, "export", "iris:v1", "/dev/fd/9")
+    assert "takes one archive" in shell.fails(2, "export", "iris:v1", "/dev/stdout", "--sha256")
+    assert "takes one archive" in shell.fails(2, "export", "--all", "/dev/stdout")
 
 
 def test_a_last_tag_is_not_taken_for_a_path(shell: Shell) -> None:
