@@ -70,8 +70,9 @@ class _Line(NamedTuple):
 
 
 def write_sums(digest: str, name: str) -> bytes:
-    """Return the content of a file of sums of one file; `name`: a portable name (`store.names`). One with a backslash or
-    a line break is escaped."""
+    """Return the content of a file of sums of one file; `name`: as `store.names` has portable names.
+
+    A name with a backslash or a line break is escaped."""
     escaped = name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
     mark = "\\" if escaped != name else ""
     return f"{mark}{digest}  {escaped}\n".encode("utf-8", "surrogateescape")
