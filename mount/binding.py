@@ -43,6 +43,7 @@ CALLBACKS: dict[str, Any] = {
     "fsyncdir": ctypes.CFUNCTYPE(_int, _pointer, _int, _pointer),
     "ftruncate": ctypes.CFUNCTYPE(_int, _pointer, _offset, _pointer),
     "truncate": ctypes.CFUNCTYPE(_int, _text, _offset),
+    "fallocate": ctypes.CFUNCTYPE(_int, _pointer, _int, _offset, _offset, _pointer),
     "rename": ctypes.CFUNCTYPE(_int, _text, _text),
     "mkdir": ctypes.CFUNCTYPE(_int, _text, ctypes.c_uint),
     "rmdir": ctypes.CFUNCTYPE(_int, _text),
@@ -56,6 +57,14 @@ CALLBACKS: dict[str, Any] = {
     "setxattr": ctypes.CFUNCTYPE(_int, _text, _text, _pointer, _size, _int),
     "removexattr": ctypes.CFUNCTYPE(_int, _text, _text),
 }
+# What fusepy's structure ends before.
+_BEHIND = (
+    ("poll", _pointer),
+    ("write_buf", _pointer),
+    ("read_buf", _pointer),
+    ("flock", _pointer),
+    ("fallocate", None),
+)
 _UTIME_NOW, _UTIME_OMIT = (1 << 30) - 1, (1 << 30) - 2  # nanoseconds that mean something else, utimensat(2)
 
 Stat, StatVfs, FileInfo = fuse.c_stat, fuse.c_statvfs, fuse.fuse_file_info
@@ -65,8 +74,11 @@ _two_times = fuse.c_timespec * 2
 
 
 def new_table() -> Any:
-    """libfuse's table of callbacks, still empty: fusepy's structure with our signatures in it."""
-    fields = [(name, CALLBACKS.get(name, kind), *rest) for name, kind, *rest in fuse.fuse_operations._fields_]
+    """libfuse's table of callbacks, still empty: fusepy's structure with our signatures in it, and what libfuse 2.9 has
+    behind that."""
+    fields = [
+        (name, CALLBACKS.get(name, kind), *rest) for name, kind, *rest in (*fuse.fuse_operations._fields_, *_BEHIND)
+    ]
     return type("fuse_operations", (ctypes.Structure,), {"_fields_": fields})()
 
 

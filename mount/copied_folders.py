@@ -93,6 +93,14 @@ class CopiedFolders:
                 damaged = DamagedArchiveError(f"{printable(short)} could not be written to its end: copy it again")
                 self._delivery.refuse_path(path, uid, damaged)
                 raise damaged
+            unwritten = self._spool.find_unwritten_below(path)
+            if unwritten is not None:
+                damaged = DamagedArchiveError(
+                    f"{printable(unwritten)} was made longer, and not all of its bytes came: copy it again, with all "
+                    "of its zeros (cp --sparse=never)"
+                )
+                self._delivery.refuse_path(path, uid, damaged)
+                raise damaged
             alone = self._spool.imported_below(path)
             if alone is not None:
                 error = NotAModelError(

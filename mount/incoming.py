@@ -85,7 +85,7 @@ class Incoming:
         owners = Owners()
         self._sums = UploadedSums(self._session.spool, self._receipts, owners)
         self._delivery = Delivery(self._session, self._importer, self._receipts, self._sums, imported, owners)
-        self._spool = Spool(self._session.spool, self._delivery, budget)
+        self._spool = Spool(self._session.spool, self._session.ranges, self._delivery, budget)
         settling = Settling(self._spool, self._delivery)
         self.dropbox = DropBox(self._spool, self._delivery, settling, settings.mode)
         self._housekeeping = Housekeeping(self._spool, self.dropbox.folders, self._delivery, settings.settle_seconds)

@@ -7,6 +7,7 @@ Knows no FUSE. Threading: any thread; the spool's lock guards the handles, and i
 
 from __future__ import annotations
 
+import errno
 import itertools
 import logging
 import os
@@ -24,6 +25,7 @@ from store.writing import sync_path
 
 log = logging.getLogger(__name__)
 
+_KEEP_SIZE, _PUNCH_HOLE = 1, 2  # modes of fallocate(2)
 _RESERVE = 16 << 20  # bytes that an upload leaves free
 _MIXED = "two programs wrote to it at once, and nobody knows whose bytes it has: copy it again"
 
@@ -130,6 +132,22 @@ class OpenUploads:
                 self._empty(number)
         finally:
             self.release(number)
+
+    def allocate(self, number: int, offset: int, length: int, mode: int) -> None:
+        """fallocate: make room, by which a file may grow but has no bytes yet, or say that a range is zeros.
+
+        Raises:
+            NoSpaceError: there is no room.
+            OSError: this mode is not supported here.
+        """
+        if mode == _PUNCH_HOLE | _KEEP_SIZE:  # as by `cp --sparse=always` of what it goes on behind
+            self._written(number).skip(offset, length)
+            return
+        if mode & ~_KEEP_SIZE:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        self._delivery.check_room(length + _RESERVE)
+        if not mode and offset + length > self.attributes(number).size:
+            self.truncate(number, offset + length)
 
     def flush(self, number: int) -> None:
         """A program closes a file: its outcome, unless it wrote nothing, or will rename what it wrote.

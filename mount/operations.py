@@ -200,10 +200,9 @@ class Operations:
         if handle >= _FIRST_UPLOAD:
             self._box().files.sync(handle - _FIRST_UPLOAD)
 
-    def fallocate(self, handle: int, offset: int, length: int, mode: int) -> None:  # noqa: ARG002
-        """Reserve room for bytes that are to come."""
-        self._upload(handle)
-        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+    def fallocate(self, handle: int, offset: int, length: int, mode: int) -> None:
+        """Reserve room for bytes that are to come, or say that a range is zeros."""
+        self._box().files.allocate(self._upload(handle), offset, length, mode)
 
     def ftruncate(self, handle: int, length: int) -> None:
         self._box().files.truncate(self._upload(handle), length)

@@ -11,6 +11,7 @@ from mount.delivery import Delivery
 from mount.dropnames import is_note, is_on_its_way
 from mount.spool import Spool
 from mount.upload import Upload
+from mount.written_ranges import Skips
 from store.errors import BadModelError, DamagedArchiveError, StoreError, TooBigError
 from store.text import printable
 
@@ -45,6 +46,9 @@ class Settling:
             self._delivery.check_note(path, upload.uid, upload.path)
             return
         self._spool.judge(upload, path)  # a model.yaml may have come beside it
+        upload.written.accept_skipped(
+            Skips.ALL if is_on_its_way(path) else Skips.AS_RSYNC if upload.is_archive else Skips.BEHIND_BYTES
+        )
         if not upload.is_archive:
             return
         self._delivery.report_whole(upload)

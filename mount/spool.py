@@ -25,6 +25,7 @@ from mount.nodes import Attributes, inode_of
 from mount.runs import Slots
 from mount.tree import INCOMING
 from mount.upload import Upload
+from mount.written_ranges import WrittenRanges
 from store.errors import CancelledError, NotFoundError
 from store.memory_budget import MemoryBudget
 from store.model import MODEL_YAML
@@ -39,9 +40,11 @@ _FILE_MODE = stat.S_IFREG | 0o644
 class Spool:
     """The spool of one mount."""
 
-    def __init__(self, root: str, delivery: Delivery, budget: MemoryBudget | None = None) -> None:
-        """`root`: a folder of ours alone; `budget`: None for its own."""
+    def __init__(self, root: str, ranges: str, delivery: Delivery, budget: MemoryBudget | None = None) -> None:
+        """`root`, `ranges`: folders of ours alone, for uploads and for what is known of their written bytes; `budget`:
+        None for its own."""
         self.root = root
+        self._ranges = ranges
         self.lock = threading.RLock()
         self.owners = delivery.owners
         self._delivery = delivery
@@ -72,7 +75,7 @@ class Spool:
         descriptor = os.open(self.at(path), flags, 0o600 | mode & stat.S_IXUSR)
         self.owners.give(descriptor, uid)
         self._delivery.remove_note(path)
-        return self._register(path, descriptor, uid)
+        return self._register(path, descriptor, uid, is_new=True)
 
     def find(self, path: str) -> Upload | None:
         """The file that is here under a name; None if there is none, or it is a folder. Under the lock."""
@@ -87,6 +90,19 @@ class Spool:
             return known
         descriptor = os.open(self.at(path), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         return self._register(path, descriptor, self.owners.of(look))
+
+    def find_unwritten_below(self, path: str) -> str | None:
+        """A file below a folder that has bytes which nobody wrote; under the lock."""
+        unwritten = os.listdir(self._ranges)
+        if not unwritten:
+            return None
+        for folder, _, files in os.walk(self.at(path)):
+            for name in files:
+                file = os.path.join(folder, name)
+                look = os.lstat(file)
+                if str(look.st_ino) in unwritten and self._has_gap(look):
+                    return os.path.relpath(file, self.root)
+        return None
 
     def find_below(self, path: str) -> Iterator[Upload]:
         """The files below a folder that are uploads now; under the lock."""
@@ -122,6 +138,7 @@ class Spool:
         """Remove what was imported under a name; under the lock."""
         self._uploads.pop(upload.inode, None)
         self._unlink(upload)
+        upload.written.forget()
         replaced = self.find(path) if path != upload.path else None
         if replaced is not None:
             self.remove(path, replaced)
@@ -164,6 +181,7 @@ class Spool:
     def forget(self, upload: Upload, why: str) -> None:
         """A file is gone from its name; who has it open keeps its bytes. Under the lock."""
         self._uploads.pop(upload.inode, None)
+        upload.written.forget()
         upload.gone = CancelledError(why)
         self._gone.append(upload)
 
@@ -200,11 +218,25 @@ class Spool:
         for upload in uploads:
             upload.stop()
 
-    def _register(self, path: str, descriptor: int, uid: int) -> Upload:
-        upload = Upload(path, descriptor, uid, self._delivery.stage, self._slots)
+    def _register(self, path: str, descriptor: int, uid: int, *, is_new: bool = False) -> Upload:
+        look = os.fstat(descriptor)
+        written = WrittenRanges(self._ranges_of(look), look.st_size, is_new=is_new)
+        upload = Upload(path, descriptor, uid, self._delivery.stage, self._slots, written)
         self.judge(upload, path)
         self._uploads[upload.inode] = upload
         return upload
+
+    def _has_gap(self, look: os.stat_result) -> bool:
+        known = self._uploads.get(look.st_ino)
+        if known is not None:
+            return known.written.gap() is not None
+        written = WrittenRanges(self._ranges_of(look), look.st_size)
+        has_gap = written.gap() is not None
+        written.close()
+        return has_gap
+
+    def _ranges_of(self, look: os.stat_result) -> str:
+        return f"{self._ranges}/{look.st_ino}"
 
     def _unlink(self, upload: Upload) -> None:
         """Remove the file of an upload, if it still lies there."""

@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 from mount.arriving import Arriving
 from mount.runs import Run, Slots, Stage
+from mount.written_ranges import WrittenRanges
 from store.errors import CancelledError, DamagedArchiveError, NoSpaceError, PostponedError, StoreError
 from store.importing import StagedImport
 from store.text import printable
@@ -24,8 +25,10 @@ from store.text import printable
 class Upload:
     """One file in `incoming/`, from its creation, or its first change since, until it is imported or removed."""
 
-    def __init__(self, path: str, descriptor: int, uid: int, stage: Stage, slots: Slots) -> None:
-        """`path`: below `incoming/`; `descriptor` will be closed here."""
+    def __init__(
+        self, path: str, descriptor: int, uid: int, stage: Stage, slots: Slots, written: WrittenRanges
+    ) -> None:
+        """`path`: below `incoming/`; `descriptor` and `written` will be closed here."""
         self.path = path
         self.uid = uid
         self.handles = 0
@@ -47,6 +50,7 @@ class Upload:
         self._descriptor = descriptor
         self._stage = stage
         self._slots = slots
+        self.written = written
         self.is_open = True
         self._lock = threading.Lock()
         self._settling = threading.Lock()
@@ -79,21 +83,24 @@ class Upload:
         Raises:
             StoreError: it is known already that nothing can become of this upload.
             NoSpaceError: there is no room.
+            TooBigError: it has too many gaps.
             OSError: it cannot be written. After this, too, nothing is written behind where that was: a program that
                 goes on all the same would leave a hole of zeros.
         """
         if self.failure is not None and offset > self._failed_at:
             raise self.failure
+        allocates = self.is_archive and self.written.is_allocation(offset, view)
         with self._lock:
             self._refuse_if_imported()
-            if self._fresh and offset == 0 and self.is_archive and self._run is None:
+            if self._fresh and offset == 0 and self.is_archive and self._run is None and not allocates:
                 self._begin_early()
             run = self._run
             known = run.error if run is not None and self.fails_early and self._settled_at != self._changes else None
         if known is not None and not isinstance(known, PostponedError) and not self._may_be_mended(known):
             raise known
-        self._fresh = False
+        self._fresh = self._fresh and allocates
         try:
+            self.written.before_write(offset, allocates=allocates)
             written = os.pwrite(self._descriptor, view, offset)
             while written < len(view):
                 written += os.pwrite(self._descriptor, view[written:], offset + written)
@@ -103,7 +110,9 @@ class Upload:
             raise
         if self.failure is not None and offset + written > self._failed_at:
             self.failure = None
-        return self._changed(run, lambda arriving: arriving.wrote(offset, offset + written))
+        change = self._changed(run, lambda arriving: arriving.wrote(offset, offset + written))
+        self.written.after_write(offset, view, allocates=allocates)
+        return change
 
     def fail(self, error: StoreError | OSError, offset: int) -> None:
         """Bytes could not be written at an offset."""
@@ -119,9 +128,22 @@ class Upload:
             self.failure = None
         if length == os.fstat(self._descriptor).st_size:
             return self._changes
+        self.written.before_resize(length)
         os.ftruncate(self._descriptor, length)
-        self._fresh = length == 0
+        self._fresh = self._fresh or length == 0
         return self._changed(run, lambda _arriving: False)
+
+    def skip(self, offset: int, length: int) -> None:
+        """Take note of zeros behind the end that the program will not write.
+
+        Raises:
+            OSError: this is not behind the end.
+        """
+        with self._lock:
+            self._refuse_if_imported()
+        if offset < os.fstat(self._descriptor).st_size:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        self.written.skip(offset, offset + length)
 
     def read_into(self, view: memoryview, offset: int) -> int:
         """Read back what was written: the number of bytes, fewer than asked for only at the end."""
@@ -136,6 +158,7 @@ class Upload:
     def sync(self) -> None:
         """Have the bytes survive a loss of power."""
         os.fsync(self._descriptor)
+        self.written.sync()
 
     def settle(self) -> StagedImport:
         """What the bytes hold, staged; waits until it is known.
@@ -143,6 +166,17 @@ class Upload:
         Raises:
             StoreError: why they cannot be imported.
         """
+        unwritten = self._unwritten()
+        if unwritten is None:
+            return self._settle()
+        if not self._may_be_zip():
+            raise unwritten
+        try:
+            return self._settle()  # each byte has a CRC-32, whether it was written or skipped as a zero
+        except DamagedArchiveError:
+            raise unwritten from None
+
+    def _settle(self) -> StagedImport:
         with self._settling:
             with self._lock:
                 changes, run = self._changes, self._run
@@ -217,6 +251,7 @@ class Upload:
             was_open, self.is_open = self.is_open, False
         if was_open:
             os.close(self._descriptor)
+            self.written.close()
 
     def _begin_early(self) -> None:
         if self._slots.early.acquire(blocking=False):
@@ -250,7 +285,24 @@ class Upload:
     def _may_be_mended(self, error: BaseException) -> bool:
         """Whether bytes that are still to come may make good what is wrong: who writes a zip often puts sizes into its
         headers at last."""
-        return isinstance(error, DamagedArchiveError) and os.pread(self._descriptor, 2, 0) == b"PK"
+        return isinstance(error, DamagedArchiveError) and self._may_be_zip()
+
+    def _may_be_zip(self) -> bool:
+        return os.pread(self._descriptor, 2, 0) == b"PK"
+
+    def _unwritten(self) -> DamagedArchiveError | None:
+        """The error of an upload that has bytes which nobody wrote."""
+        gap = self.written.gap()
+        if gap is None:
+            return None
+        first, count = gap
+        size = os.fstat(self._descriptor).st_size
+        error = DamagedArchiveError(
+            f"{count:,} of its {size:,} bytes never came, from byte {first:,} on: finish the upload, or copy it again, "
+            "zeros included (cp --sparse=never)"
+        )
+        error.of_model = True  # told wherever it lies
+        return error
 
     def _refuse_if_imported(self) -> None:
         if self.imported or self.taken is not None:

@@ -20,6 +20,27 @@ def adopt(dead: str, spool: str) -> None:
     sync_path(spool)
 
 
+def adopt_ranges(dead: str, ranges: str, spool: str, *, hold: bool) -> None:
+    """Move what a dead session knew of the written bytes of its uploads, once these are in `spool`.
+
+    `hold`: whether it still holds; else nothing counts as written of the uploads concerned.
+    """
+    try:
+        names = os.listdir(dead)
+    except FileNotFoundError:
+        return  # a release of bentofs that kept none
+    if not names:
+        return
+    uploads = {
+        str(os.lstat(os.path.join(folder, file)).st_ino) for folder, _, files in os.walk(spool) for file in files
+    }
+    for name in uploads.intersection(names):
+        os.rename(os.path.join(dead, name), os.path.join(ranges, name))
+        if not hold:
+            os.truncate(os.path.join(ranges, name), 0)
+    sync_path(ranges)
+
+
 def put_back(taken: str, spool: str) -> None:
     """Move an uploaded folder to where it was in a spool: the folders around it are there already, or come with it."""
     for name in os.listdir(taken):

@@ -6,6 +6,7 @@
         sessions/<unique>/      one for each process that is at work
             lock                locked for as long as the process lives
             spool/              uploads
+            ranges/             which bytes of an upload were written, by its inode, for those that have gaps
             staged/             models being made ready, and what is about to be removed
             intents/            what is being done to the store (store/intents.py)
 
@@ -34,7 +35,7 @@ from typing import BinaryIO
 from store.errors import NoSpaceError, StagingError, StoreError
 from store.home import state_folder
 from store.intents import left_behind
-from store.leftovers import adopt, put_back, remove_empty
+from store.leftovers import adopt, adopt_ranges, put_back, remove_empty
 from store.text import printable
 from store.writing import remove_tree, sync_path
 
@@ -224,6 +225,10 @@ class StagingArea:
                 with suppress(FileNotFoundError):
                     for taken in importing.iterdir():
                         put_back(str(taken), session.spool)
+                # Of before the machine went down, ranges may say more than is on the disk.
+                adopt_ranges(
+                    os.path.join(path, "ranges"), session.ranges, session.spool, hold=self.is_of_this_boot(name)
+                )
                 remove_tree(os.path.join(path, "staged"))
                 with self.locked("area"):
                     lock.close()  # first: NFS and FUSE keep an open file in its folder
@@ -260,9 +265,9 @@ def staging_area(location: str, staging: str | None, *, is_remote: bool) -> Stag
 class Session:
     """What one process has of a staging area, until it closes it or ends.
 
-    `spool`: folder for uploads, kept when the process ends; `importing`: for uploaded folders that are being imported
-    where they are, and go back to the spool when that is cut short; `staged`: folder for models being staged;
-    `intents`: of publishing; `name`: unique.
+    `spool`: folder for uploads, kept when the process ends; `ranges`: for what was written of those that have gaps;
+    `importing`: for uploaded folders that are being imported where they are, and go back to the spool when that is cut
+    short; `staged`: folder for models being staged; `intents`: of publishing; `name`: unique.
     """
 
     def __init__(self, area: StagingArea, name: str) -> None:
@@ -271,6 +276,7 @@ class Session:
         self.name = name
         self.path = os.path.join(area.path, "sessions", name)
         self.spool = os.path.join(self.path, "spool")
+        self.ranges = os.path.join(self.path, "ranges")
         self.importing = os.path.join(self.path, "importing")
         self.staged = os.path.join(self.path, "staged")
         self.intents = os.path.join(self.path, "intents")
@@ -279,7 +285,7 @@ class Session:
         self._lock = _open_lock(os.path.join(self.path, "lock"))
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for folder in (self.spool, self.importing, self.staged, self.intents):
+            for folder in (self.spool, self.ranges, self.importing, self.staged, self.intents):
                 os.mkdir(folder, 0o700)
             sync_path(self.path)
             sync_path(os.path.dirname(self.path))

@@ -174,6 +174,10 @@ class _Callbacks:
         self._operations.ftruncate(binding.number_in(info), length)
         return 0
 
+    def _fallocate(self, _path: int, mode: int, offset: int, length: int, info: int) -> int:
+        self._operations.fallocate(binding.number_in(info), offset, length, mode)
+        return 0
+
     def _truncate(self, path: bytes, length: int) -> int:
         self._operations.truncate(os.fsdecode(path), length, binding.calling_user())
         return 0
