@@ -29,7 +29,9 @@ def test_a_file_that_is_closed_just_when_it_is_renamed_is_imported(
 
     delivery = Mock(spec=Delivery, stage=staged, owners=Owners())
     delivery.deliver.side_effect = lambda upload, _path, _ready: upload.mark_imported()
-    spool = Spool(str(tmp_path), delivery)
+    for folder in ("spool", "ranges"):
+        (tmp_path / folder).mkdir()
+    spool = Spool(str(tmp_path / "spool"), str(tmp_path / "ranges"), delivery)
     dropbox = DropBox(spool, delivery, Settling(spool, delivery))
     number = dropbox.files.create("m.tar.part", 0o644, os.geteuid())
     dropbox.files.write(number, memoryview(b"x"), 0)
