@@ -23,6 +23,7 @@ _MEMORY = 12 << 20  # bytes, about, for what is known of a model's files: of 17,
 _MEMORY_EACH = 600  # bytes, about, beside a file's path
 _COPIED = 1 << 20  # bytes copied at a time
 _ZEROS = memoryview(bytes(256 << 10))
+_CHECKED = 64 << 20  # bytes of zeros between two looks at whether the file is still wanted
 _CANNOT_COPY = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
 
 
@@ -122,17 +123,18 @@ class StagedFileWriter:
             offset += part
             count -= part
 
-    def write_zeros(self, count: int) -> None:
-        """Append so many zeros; where the file system can, they take no room on the disk."""
+    def write_zeros(self, count: int, check: Callable[[], object]) -> None:
+        """Append so many zeros; where the file system can, they take no room on the disk. `check`: called now and then;
+        what it raises ends the work."""
         self._before(count)  # all of it: refused before any work is done
         with writing(self._path):
             os.ftruncate(self._descriptor, self._size + count)
         self._size += count
-        while count:
+        for done in range(0, count, len(_ZEROS)):
             self._digester.check()
-            part = min(count, len(_ZEROS))
-            self._digest.update(_ZEROS[:part])
-            count -= part
+            self._digest.update(_ZEROS[: count - done])
+            if done % _CHECKED == 0:
+                check()
 
     def expect_small(self, limit: int, on_complete: Callable[[bytes], object]) -> None:
         """Refuse more than `limit` bytes by BadModelError, and call `on_complete` with all of them at the end."""

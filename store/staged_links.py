@@ -49,6 +49,7 @@ class Links:
 
     def __init__(self) -> None:
         self._links: dict[str, _Link] = {}
+        self._to: dict[str, set[str]] = {}  # hard links, by their targets
         self._copied = 0
         self._steps = 0
         self._memory = 0  # bytes of paths and targets
@@ -73,6 +74,37 @@ class Links:
         if len(target) > _MAX_TARGET:
             raise UnsafeMemberError(f"the archive holds a link with a target of {len(target):,} characters")
         self._links[path] = _Link(target, is_hard)
+        if is_hard:
+            self._to.setdefault(target, set()).add(path)
+
+    def take_hard_links_to(self, path: str) -> set[str]:
+        """Forget the hard links to a file. The caller makes files of them, since another file takes its place."""
+        found = self._to.pop(path, set())
+        for link in found:
+            del self._links[link]
+        return found
+
+    def give_way(self, path: str) -> bool:
+        """Forget a hard link in whose place a file comes; False if it is none. Others that led to it lead on."""
+        link = self._links.get(path)
+        if link is None or not link.is_hard:
+            return False
+        self._to[link.target].discard(path)
+        del self._links[path]
+        for other in self.take_hard_links_to(path):
+            self._links[other] = link
+            self._to[link.target].add(other)
+        return True
+
+    def count_copy(self) -> None:
+        """Take note of a file or folder that is about to be made in place of a link.
+
+        Raises:
+            TooBigError: they are too many.
+        """
+        self._copied += 1
+        if self._copied > MAX_LINKED:
+            raise TooBigError(f"the archive holds more than {MAX_LINKED:,} files and folders behind links")
 
     def replace(self, tree: Tree) -> None:
         """Put copies in place of all links.
@@ -91,9 +123,7 @@ class Links:
 
     def _copy(self, tree: Tree, below: dict[str, list[str]], source: str, target: str, above: list[str]) -> None:
         """Copy what stands at `source`, where no link is, to `target`. `above`: the folders being copied."""
-        self._copied += 1
-        if self._copied > MAX_LINKED:
-            raise TooBigError(f"the archive holds more than {MAX_LINKED:,} files and folders behind links")
+        self.count_copy()
         look = tree.look(source)
         if look is None:
             raise _nowhere(target)

@@ -32,6 +32,7 @@ _BENTO_YAML = "bento.yaml"
 _FREE_EXPANSION = 1 << 30  # bytes that any archive may expand to
 _MAX_RATIO = 1000  # beyond that, bytes for each byte of the archive; deflate at its best comes to 1032
 _MACS_OWN = ("__MACOSX", "._")  # how what a Mac packs beside the folder that was meant begins: zip's way, and tar's
+_COMPARED = 1 << 20  # bytes compared at a time
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -126,7 +127,8 @@ class StagedModel:
         parts = member_parts(path)
         if not parts:
             raise UnsafeMemberError(f"the archive holds a file without a name, {printable(path)!r}")
-        self._refuse_links(parts, path)
+        if not (replaces and parts[-1] != MODEL_YAML and self._links.give_way("/".join(parts))):
+            self._refuse_links(parts, path)
         self._digester.check()
         return self._new_file(parts, executable, replaces=replaces)
 
@@ -135,7 +137,7 @@ class StagedModel:
         self._link(local_path(path), local_path(target), is_hard=False)
 
     def hard_link(self, path: str, target: str) -> None:
-        """A second name for the file whose path in the same archive is `target`; it is copied."""
+        """A second name for the file whose path in the archive is `target`, which may come later. It is copied."""
         self._link(local_path(path), "/".join(member_parts(local_path(target))), is_hard=True)
 
     def pass_over(self, count: int) -> None:
@@ -242,7 +244,23 @@ class StagedModel:
         """Tell whether a link is there already, or leads to itself as tar writes what it is given twice."""
         if is_hard and path == target:
             return path in self._links or self._tree.has_file(path)
-        return self._links.has(path, target, is_hard=is_hard)
+        return self._links.has(path, target, is_hard=is_hard) or (is_hard and self._are_same(path, target))
+
+    def _are_same(self, path: str, target: str) -> bool:
+        """Tell whether two files are there and have the same content."""
+        if not (self._tree.has_file(path) and self._tree.has_file(target)):
+            return False
+        files = [os.open(each, _FILE, dir_fd=self._tree.root) for each in (path, target)]
+        try:
+            sizes = [os.fstat(file).st_size for file in files]
+            for offset in range(0, sizes[0] if sizes[0] == sizes[1] else 0, _COMPARED):
+                self.pass_over(_COMPARED)
+                if os.pread(files[0], _COMPARED, offset) != os.pread(files[1], _COMPARED, offset):
+                    return False
+            return sizes[0] == sizes[1]
+        finally:
+            for file in files:
+                os.close(file)
 
     def _refuse_links(self, parts: list[str], path: str) -> None:
         """Nothing is written through a link, or over one."""
@@ -266,7 +284,8 @@ class StagedModel:
             except FileExistsError:
                 if not replaces:
                     raise twice(path) from None
-                before = self._remove_old(folder, parts, path)
+                before = self._remove_old(parts, path)
+                folder = self._tree.enter(parts[:-1], path)
                 descriptor = os.open(parts[-1], _NEW_FILE, 0o600, dir_fd=folder)
             except OSError as error:
                 raise bad_name(path, error) from None
@@ -279,13 +298,17 @@ class StagedModel:
             file.expect_small(MAX_MODEL_YAML, self._take_model_yaml)
         return file
 
-    def _remove_old(self, folder: int, parts: list[str], path: str) -> bytes | None:
+    def _remove_old(self, parts: list[str], path: str) -> bytes | None:
         """Remove the file that one of the same name replaces. Give its content if it may say which model this is."""
+        folder = self._tree.enter(parts[:-1], path)
         if not self._tree.has_file(path) or not self._tree.has_name(folder, parts[-1]):
             raise twice(path)
         self._digester.drain()  # it must not tell of the old file after the new one
+        for link in sorted(self._links.take_hard_links_to(path)):
+            self._links.count_copy()
+            self.copy_file(path, link)
         content = self._read_model_yaml(path) if parts[-1] == MODEL_YAML and len(parts) <= 2 else None
-        os.unlink(parts[-1], dir_fd=folder)
+        os.unlink(path, dir_fd=self._tree.root)
         return content
 
     def _grow(self, count: int) -> None:

@@ -15,11 +15,12 @@ from store.archive.tar_header import MAX_SIZE, text
 from store.archive.tar_sparse import MAX_REGIONS
 from store.errors import DamagedArchiveError, TooBigError, UnsafeMemberError
 
-MAX_RECORDS = 256 << 10  # bytes of records of one header, but for a sparse file's map
-MAX_CONTENT = 4 << 20  # bytes of one extended header: with the map of a sparse file
+MAX_RECORDS = 256 << 10  # bytes of a header's records, but for large ones
+MAX_CONTENT = 4 << 20  # bytes of one extended header
 _MAX_DIGITS = 20  # of a number: more than any size has
 _LONG_NUMBER = re.compile(rb"\d{300}")  # which no writer has, and over which some readers take very long
 _MAP = (b"GNU.sparse.map", b"GNU.sparse.offset", b"GNU.sparse.numbytes")
+_LARGE = (*_MAP, b"GNU.dumpdir")  # what may fill a header: maps, and what lies in a folder
 _OF_ONE_MEMBER = (b"path", b"linkpath", b"size")  # which no global header can have
 
 
@@ -47,7 +48,7 @@ def read_records(content: bytes) -> Records:
     records = Records()
     other, major, minor = 0, None, None
     for keyword, value in _split(content):
-        if keyword not in _MAP:
+        if keyword not in _LARGE:
             other += len(keyword) + len(value)
             if other > MAX_RECORDS:
                 raise TooBigError("the archive holds a tar header that is too large")
@@ -119,7 +120,7 @@ def _split(content: bytes) -> Iterator[tuple[bytes, bytes]]:
         if keyword[:1] in b" \t":  # which GNU tar skips, and bsdtar takes for a part of it
             raise _damaged("a record")
         value = content[equal + 1 : end - 1]
-        if keyword not in _MAP and _LONG_NUMBER.search(value):
+        if keyword not in _LARGE and _LONG_NUMBER.search(value):
             raise TooBigError("the archive holds a tar header with a number that is too long")
         yield keyword, value
         at = end

@@ -18,8 +18,8 @@ class Writer(Protocol):
     def copy_range(self, descriptor: int, offset: int, count: int) -> None:
         """Append bytes of another file, which stays open and as it is until all is unpacked."""
 
-    def write_zeros(self, count: int) -> None:
-        """Append so many zeros; they take no room on the disk."""
+    def write_zeros(self, count: int, check: Callable[[], object]) -> None:
+        """Append so many zeros; they take no room on the disk. `check`: called now and then; what it raises ends it."""
 
     def __enter__(self) -> Writer: ...
 

@@ -59,12 +59,17 @@ def _copy_content(stream: Stream, member: Member, file: Writer) -> None:
     if member.sparse is None:
         copy(stream, member.size, file)
         return
+    source, byte = stream.source, memoryview(bytearray(1))
+
+    def still_comes() -> None:
+        source.arriving.read_into(byte, source.position)  # raises if the archive is not wanted any more
+
     end = 0
     for offset, length in member.sparse.regions():
-        file.write_zeros(offset - end)
+        file.write_zeros(offset - end, still_comes)
         copy(stream, length, file)
         end = offset + length
-    file.write_zeros(member.sparse.size - end)
+    file.write_zeros(member.sparse.size - end, still_comes)
 
 
 def copy(stream: Stream, count: int, file: Writer) -> None:

@@ -1,7 +1,9 @@
 """Tars that GNU tar and bsdtar read alike are read like that, and none is read in another way than either."""
 
 import gzip
+import io
 import os
+import tarfile
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -44,7 +46,7 @@ def _before(draw: st.DrawFn, names: st.SearchStrategy[bytes]) -> bytes:
                 b"",
                 long_name(name),
                 long_name(draw(names)) + long_name(name),
-                long_name(b"model.yaml", b"K"),
+                long_name(b"a", b"K"),
                 extended((b"path", name)),
                 extended((b"path", name), kind=b"X"),
                 extended((b"mtime", b"1.5"), (b"path", draw(names)), (b"path", name)),
@@ -73,7 +75,7 @@ def _member(draw: st.DrawFn) -> bytes:
     content = draw(_CONTENT) if names is _FILES else b""
     if kind == b"5" and draw(st.booleans()):
         return header(name, 512, kind, **more)  # which says nothing of content
-    link = b"model.yaml" if kind in b"12" else b""
+    link = {b"1": draw(_FILES), b"2": b"model.yaml"}.get(kind, b"")
     return draw(_before(names)) + member(name, content, kind, link=link, **more)
 
 
@@ -146,3 +148,30 @@ def test_sparse_files_with_changed_bytes(data: st.DataObject) -> None:
     for tool in _TOOLS:
         is_content, tree = judged(tool, archive)
         assert found is None or not is_content or found == tree, tool
+
+
+_PARTS = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=60).filter(
+    lambda part: part not in (".", "..") and len(part.encode()) < 250
+)
+_PATHS = st.lists(_PARTS, min_size=1, max_size=6).map("/".join).filter(lambda path: not path.startswith("model.yaml"))
+
+
+@settings(max_examples=60 * _ROUNDS)
+@given(
+    files=st.dictionaries(_PATHS, st.binary(max_size=1500), max_size=5),
+    form=st.sampled_from([tarfile.PAX_FORMAT, tarfile.GNU_FORMAT]),
+    mtime=st.integers(-100, 1 << 40) | st.floats(0, 1e9),
+    owner=st.integers(0, 1 << 31),
+)
+def test_what_tarfile_writes(files: dict[str, bytes], form: int, mtime: float, owner: int) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=form, encoding="utf-8") as archive:
+        for path, content in {"model.yaml": MODEL_YAML, **files}.items():
+            info = tarfile.TarInfo(path)
+            info.size, info.mtime, info.uid, info.uname = len(content), mtime, owner, "\u00fcser"
+            archive.addfile(info, io.BytesIO(content))
+    paths = {path for path in files if not any(path.startswith(f"{other}/") for other in files)}
+    if len(paths) < len(files):  # one is a folder and a file
+        return
+    found = {path: content for path, content in (_ours(buffer.getvalue()) or {}).items() if content is not None}
+    assert found == {"model.yaml": MODEL_YAML, **files}

@@ -273,6 +273,26 @@ def test_a_model_yaml_that_comes_twice(top: bytes) -> None:
         unpacked(yaml + member(top + b"model.yaml", MODEL_YAML * 200_000) + END)
 
 
+def test_a_hard_link_keeps_what_its_file_was() -> None:
+    """Another file that takes the file's place later does not change it."""
+    link = header(b"l", kind=b"1", link=b"w")
+    old, new = member(b"w", b"old"), member(b"w", b"new")
+    for members, expected in ((old + link + new, b"old"), (old + link + new + old + link, b"old")):
+        archive = _YAML + members + END
+        assert _contents(archive)["l"] == expected
+        assert judged(["tar"], archive) == judged(["bsdtar"], archive) == (True, _contents(archive))
+    with pytest.raises(UnsafeMemberError, match="twice"):
+        unpacked(_YAML + old + link + new + link + END)
+    archive = _YAML + old + link + member(b"l", b"another") + END  # as bsdtar writes what it is given twice
+    assert judged(["tar"], archive) == judged(["bsdtar"], archive) == (True, _contents(archive))
+    assert _contents(_YAML + link + old + END)["l"] == b"old"
+    chain = old + link + header(b"k", kind=b"1", link=b"l") + member(b"l", b"another") + new + END
+    assert judged(["tar"], _YAML + chain) == (True, _contents(_YAML + chain))
+    assert _contents(_YAML + chain)["k"] == b"old"
+    with pytest.raises(UnsafeMemberError, match="twice"):
+        unpacked(old + header(b"model.yaml", kind=b"1", link=b"w") + _YAML + END)
+
+
 def test_links_that_come_twice() -> None:
     for kind in (b"1", b"2"):
         link = header(b"l", kind=kind, link=b"model.yaml")
