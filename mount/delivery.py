@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 
-from mount.dropnames import ERROR_SUFFIX, final_path, is_on_its_way
+from mount.dropnames import ERROR_SUFFIX, final_path
 from mount.errors import errno_of
 from mount.owners import Owners
 from mount.upload import Upload
@@ -82,15 +82,15 @@ class Delivery:
             with suppress(OSError):  # closed just now
                 self._receipts.progress(upload.receipt, upload.status().st_size)
 
-    def report_whole(self, upload: Upload) -> None:
-        """Record that an upload is whole, and under its final name where it lies: if this process dies before it is
+    def report_whole(self, upload: Upload, *, is_final: bool) -> None:
+        """Record that an upload is whole, and, if its name is final, where it lies: if this process dies before it is
         decided, the next mount decides it (`mount.taking_up`)."""
         if upload.receipt is not None:
             size, path = upload.status().st_size, upload.path
-            if is_on_its_way(path):
-                self._receipts.importing(upload.receipt, size)
-            else:
+            if is_final:
                 self._receipts.importing(upload.receipt, size, path=path, size=size)
+            else:
+                self._receipts.importing(upload.receipt, size)
 
     def end(self) -> None:
         """The mount ends. What fails by that is not refused: it stays in the record as whole, for the next mount."""

@@ -12,9 +12,11 @@ lock guards names, and is not held while an upload is settled.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import stat
 
+from mount.control_files import controlled_path
 from mount.copied_folders import CopiedFolders
 from mount.delivery import Delivery
 from mount.dropnames import is_on_its_way, is_rsyncs, may_be_archive
@@ -24,7 +26,11 @@ from mount.settling import Settling
 from mount.spool import Spool, file_attributes
 from mount.tree import INCOMING
 from mount.upload import Upload
+from store.errors import StoreError
 from store.model import MODEL_YAML
+from store.text import printable
+
+log = logging.getLogger(__name__)
 
 _FOLDER_MODE = stat.S_IFDIR | 0o755
 
@@ -93,7 +99,7 @@ class DropBox:
         try:
             with self._spool.lock:  # who closes it from now on finds it under its new name
                 is_written = self.files.is_being_written(upload) and not upload.is_settled
-                moves_anyway = is_rsyncs(old) or is_on_its_way(new) or is_written
+                moves_anyway = is_rsyncs(old) or self._spool.is_on_its_way(new) or is_written
                 if moves_anyway:
                     self._move(upload, old, new)
             if not moves_anyway:
@@ -109,6 +115,8 @@ class DropBox:
             with self._spool.lock:
                 self._spool.let_go(upload)
             self._spool.end_gone()
+        if not upload.is_archive:
+            self._decide_controlled(old)
 
     def unlink(self, path: str) -> None:
         """Remove a file; what was imported from it stays in the store."""
@@ -121,6 +129,8 @@ class DropBox:
             self._spool.remove(path, upload)
         self._spool.end_gone()
         self._delivery.remove_note(path)
+        if not upload.is_archive:
+            self._decide_controlled(path)
 
     def set_mode(self, path: str, mode: int) -> None:
         """chmod: whether a file may be executed is kept; all else is as the model will have it."""
@@ -144,6 +154,26 @@ class DropBox:
             return
         times = (look.st_atime_ns if atime_ns is None else atime_ns, look.st_mtime_ns if mtime_ns is None else mtime_ns)
         os.utime(at, ns=times)
+
+    def _decide_controlled(self, control: str) -> None:
+        """Decide the file that a control file was of, which has gone, unless whoever writes it will close it. A failure
+        is told as any other, but is none of removing the control file."""
+        path = controlled_path(control)
+        if path is None:
+            return
+        with self._spool.lock:
+            upload = self._spool.find(path)
+            if upload is None or self._spool.is_on_its_way(path) or self.files.is_being_written(upload):
+                return
+            upload.handles += 1
+        try:
+            self._settling.settle(upload)
+        except (StoreError, OSError) as error:
+            log.debug("%s was refused: %s", printable(path), error)
+        finally:
+            with self._spool.lock:
+                self._spool.let_go(upload)
+            self._spool.end_gone()
 
     def _move(self, upload: Upload, old: str, new: str) -> None:
         with self._spool.lock:

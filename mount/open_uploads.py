@@ -14,7 +14,6 @@ import os
 from dataclasses import dataclass
 
 from mount.delivery import Delivery
-from mount.dropnames import is_on_its_way
 from mount.nodes import Attributes
 from mount.settling import Settling
 from mount.spool import Spool, file_attributes
@@ -207,7 +206,7 @@ class OpenUploads:
 
     def _say_gone(self, handle: _Handle, upload: Upload, error: CancelledError) -> None:
         """Whoever removed a file needs no note beside it; who lost it to another program does."""
-        if upload.is_replaced and not is_on_its_way(handle.path):
+        if upload.is_replaced and not self._spool.is_on_its_way(handle.path):
             self._delivery.say_why(handle.path, error, handle.uid)
         else:
             log.info("%s was not imported: %s", printable(handle.path), error)

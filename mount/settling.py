@@ -51,17 +51,17 @@ class Settling:
         )
         if not upload.is_archive:
             return
-        self._delivery.report_whole(upload)
+        self._delivery.report_whole(upload, is_final=not self._spool.is_on_its_way(upload.path))
         try:
             if upload.failure is not None:
                 raise upload.failure
             prepared = upload.settle()
-            if is_on_its_way(path):
+            if self._spool.is_on_its_way(path):
                 self._delivery.prepare(prepared)  # a slow rename would hold up all of incoming/
                 return
             ready = upload.take()
         except StoreError as error:
-            if is_on_its_way(path):
+            if self._spool.is_on_its_way(path):
                 return  # said when it gets its final name
             if upload.is_strict or error.of_model or not isinstance(error, _NO_MODELS_ARCHIVE):
                 self._delivery.refuse(upload, path, error)

@@ -19,6 +19,7 @@ from contextlib import suppress
 
 from cachetools import LRUCache
 
+from mount.control_files import controlled_path, has_control_file
 from mount.delivery import Delivery
 from mount.dropnames import is_on_its_way, may_be_archive, must_be_archive
 from mount.nodes import Attributes, inode_of
@@ -113,8 +114,17 @@ class Spool:
         upload = self._uploads.get(look.st_ino)
         return upload.uid if upload else self.owners.of(look)
 
+    def is_on_its_way(self, path: str) -> bool:
+        """Whether a file of this name is not to be imported yet: its name says so, or a downloader's control file lies
+        beside it."""
+        return is_on_its_way(path) or has_control_file(self.at(path))
+
     def judge(self, upload: Upload, path: str) -> None:
-        """Decide what an upload is by where it lies: in a folder that is a model, it is a file of that."""
+        """Decide what an upload is by where it lies: in a folder that is a model, it is a file of that; and a
+        downloader's control file is nothing by itself."""
+        if controlled_path(path) is not None and not upload.holds_archive():
+            upload.is_archive = upload.is_strict = upload.fails_early = False
+            return
         folders = path.split("/")[:-1]
         in_model = any(
             os.path.lexists(self.at("/".join([*folders[: depth + 1], MODEL_YAML]))) for depth in range(len(folders))
@@ -122,7 +132,7 @@ class Spool:
         upload.is_archive = may_be_archive(path) and not in_model
         upload.is_strict = must_be_archive(path) and not in_model
         # rsync learns it from the rename, and goes on with its next file; a write that fails would end it.
-        upload.fails_early = upload.is_strict and not is_on_its_way(path)
+        upload.fails_early = upload.is_strict and not self.is_on_its_way(path)
 
     def remove(self, path: str, upload: Upload) -> None:
         """Remove the file that was found under a name; under the lock."""
@@ -168,7 +178,7 @@ class Spool:
         upload.handles -= 1
         if upload.handles:
             return
-        is_waiting = upload.is_settled and not upload.imported and is_on_its_way(upload.path)
+        is_waiting = upload.is_settled and not upload.imported and self.is_on_its_way(upload.path)
         if is_waiting or (upload.failure is not None and not upload.is_archive and upload.gone is None):
             waiting = [other for other in self._uploads.values() if not other.handles]
             if len(waiting) <= _WAITING_KEPT:

@@ -49,7 +49,7 @@ class TakingUp:
             upload.handles += 1
             upload.may_replace = False
         self._delivery.begin(upload)
-        self._delivery.report_whole(upload)
+        self._delivery.report_whole(upload, is_final=not self._spool.is_on_its_way(upload.path))
         return upload
 
     def _decide(self, uploads: Sequence[Upload]) -> None:

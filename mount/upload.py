@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable
 
 from mount.arriving import Arriving
+from mount.control_files import holds_archive
 from mount.runs import Run, Slots, Stage
 from mount.written_ranges import WrittenRanges
 from store.errors import CancelledError, DamagedArchiveError, NoSpaceError, PostponedError, StoreError
@@ -76,6 +77,10 @@ class Upload:
     def status(self) -> os.stat_result:
         """Of the file that holds the bytes."""
         return os.fstat(self._descriptor)
+
+    def holds_archive(self) -> bool:
+        """Whether it begins as an archive does."""
+        return holds_archive(self._descriptor)
 
     def write(self, view: memoryview, offset: int) -> int:
         """Write all of the view; the number of this change.
