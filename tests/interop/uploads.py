@@ -228,8 +228,9 @@ def serving() -> Iterator[WebServer]:
             if content is None:
                 self.send_error(404)
                 return
-            wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+            wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
             start = int(wanted[1]) if wanted else 0
+            end = int(wanted[2]) + 1 if wanted and wanted[2] else len(content)
             if wanted:
                 web.ranges.append(wanted[0])
             if wanted and start >= len(content):
@@ -237,12 +238,12 @@ def serving() -> Iterator[WebServer]:
                 return
             self.send_response(206 if wanted else 200)
             self.send_header("Accept-Ranges", "bytes")
-            self.send_header("Content-Length", str(len(content) - start))
+            self.send_header("Content-Length", str(end - start))
             if wanted:
-                self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+                self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(content)}")
             self.end_headers()
             with contextlib.suppress(ConnectionError):  # the client was interrupted
-                self._send(content[start:], self.path in web.slow)
+                self._send(content[start:end], self.path in web.slow)
 
         def _send(self, content: bytes, slowly: bool) -> None:
             if not slowly:
