@@ -7,6 +7,8 @@ import time
 
 import fuse
 
+STUCK = 64  # files that get stuck in the stores of tests
+
 
 class SlowDisk(fuse.Operations):  # type: ignore[misc]  # fusepy has no types
     """A read-only pass-through."""

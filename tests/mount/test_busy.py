@@ -5,38 +5,16 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tests.harness import ROOT, Mounted, ended, make_model, mountpoints, run, unmount_lazily, wait_until
-
-STUCK = 64
-
-
-@pytest.fixture
-def stuck_store(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
-    """A store on a disk where reading `stuck` files hangs while a gate file exists."""
-    below, shown, gate = tmp_path / "disk", tmp_path / "disk-mount", tmp_path / "gate"
-    below.mkdir()
-    shown.mkdir()
-    gate.touch()
-    for number in range(STUCK):
-        make_model(below, f"stuck{number:02}:v1", {"stuck.bin": bytes([number]) * 300_000})
-    make_model(below, "fast:v1", {"w.bin": os.urandom(3_000_000)})
-    command = [sys.executable, "-m", "tests.slow_disk", str(below), str(shown), str(gate)]
-    with ended(subprocess.Popen(command, cwd=ROOT)):
-        wait_until(lambda: mountpoints(shown), 20, "the slow disk is mounted")
-        try:
-            yield shown, gate
-        finally:
-            gate.unlink(missing_ok=True)
-            unmount_lazily(shown)
+from tests.harness import Mounted, ended, make_model, mountpoints, run, wait_until
+from tests.slow_disk import STUCK
 
 
 def test_stuck_readers_stop_nobody(stuck_store: tuple[Path, Path], mounted: Callable[..., Mounted]) -> None:

@@ -1,0 +1,83 @@
+"""A program that waits for a slow answer ends at once by a signal that is to end it, and by no other."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.harness import Mounted, ended, run
+
+# Looks at a file whose size must be measured first, on a disk that is stuck. Says what it caught meanwhile.
+_PROGRAM = """
+import os, signal, sys, threading
+def handler(number, frame):
+    print("caught", flush=True)
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+for number in (signal.SIGINT, signal.SIGURG):
+    signal.signal(number, handler)
+print("begun", flush=True)
+try:
+    os.stat(sys.argv[1])
+    print("answered", flush=True)
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+_SOON = 10  # seconds; it would wait until the gate opens otherwise
+
+
+@pytest.fixture
+def slow(stuck_store: tuple[Path, Path], mounted: Callable[..., Mounted]) -> tuple[Mounted, Path, Path]:
+    """A mount, an archive of it that takes for ever to be measured, and the gate that holds it up."""
+    store, gate = stuck_store
+    mount = mounted(store, options=["--engine", "kernel"])
+    return mount, mount.archive("stuck07:v1", ".tar.gz"), gate
+
+
+def test_ctrl_c_ends_who_waits(slow: tuple[Mounted, Path, Path]) -> None:
+    mount, path, gate = slow
+    for command in (["stat", path], ["cat", path], ["ls", "-l", path.parent]):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+            with ended(subprocess.Popen(command, stdout=subprocess.DEVNULL)) as program:
+                time.sleep(0.3)
+                assert program.poll() is None
+                program.send_signal(number)
+                assert program.wait(_SOON) == -number
+    assert "fast" in run("ls", "-l", mount.path / "models", seconds=20).stdout
+    gate.unlink()
+    assert len(path.read_bytes()) == path.stat().st_size
+
+
+def test_a_handler_runs_and_other_signals_change_nothing(slow: tuple[Mounted, Path, Path]) -> None:
+    _, path, gate = slow
+    for ending, told in ((signal.SIGINT, "interrupted"), (None, "answered")):
+        command = [sys.executable, "-c", _PROGRAM, path]
+        with ended(subprocess.Popen(command, stdout=subprocess.PIPE, text=True)) as program:
+            assert program.stdout is not None
+            assert program.stdout.readline() == "begun\n"
+            time.sleep(0.3)
+            program.send_signal(signal.SIGURG)  # as Go's scheduler does all the time
+            time.sleep(0.3)
+            assert program.poll() is None
+            if ending:
+                program.send_signal(ending)
+            else:
+                gate.unlink()
+            lines, _ = program.communicate(timeout=_SOON)
+            assert lines.splitlines()[-1] == told
+            assert program.returncode == 0
+
+
+def test_a_reader_without_page_cache_ends(stuck_store: tuple[Path, Path], mounted: Callable[..., Mounted]) -> None:
+    store, _ = stuck_store
+    mount = mounted(store, options=["--engine", "kernel", "--compression", "never"])
+    command = ["dd", f"if={mount.archive('stuck01:v1', '.tar')}", "of=/dev/null", "bs=256k", "iflag=direct", "skip=1"]
+    with ended(subprocess.Popen(command, stderr=subprocess.DEVNULL)) as program:
+        time.sleep(0.5)
+        assert program.poll() is None
+        program.kill()
+        assert program.wait(_SOON) == -signal.SIGKILL
