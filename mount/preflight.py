@@ -8,12 +8,14 @@ import errno
 import os
 import shlex
 import shutil
+import stat
 
 from mount.kernel.engine import EngineName
 from mount.mountpoints import mount_at, real_path
 from mount.status import RunningDaemon
 
 DEVICE = "/dev/fuse"
+HELPERS = ("fusermount3", "fusermount")
 
 
 class CannotMountError(Exception):
@@ -41,8 +43,34 @@ def check_system(engine: EngineName) -> None:
         ) from None
     except OSError as error:
         raise CannotMountError(f"{DEVICE} cannot be opened: {error.strerror}") from None
-    if os.geteuid() != 0 and not (shutil.which("fusermount") or shutil.which("fusermount3")):
-        raise CannotMountError("fusermount is not installed: `apt install fuse3` first")
+    if os.geteuid() != 0:
+        _check_helper()
+
+
+def find_helper() -> str | None:
+    """Return the path of the program that mounts for ordinary users, if it is installed."""
+    return next((path for name in HELPERS if (path := shutil.which(name))), None)
+
+
+def _check_helper() -> None:
+    """Check that an ordinary user's helper is there and may mount."""
+    helper = find_helper()
+    if helper is None:
+        raise CannotMountError(
+            f"neither {' nor '.join(HELPERS)} is installed, and only root mounts without: `apt install fuse3` first"
+        )
+    if not os.stat(helper).st_mode & stat.S_ISUID and not _has_capabilities(helper):
+        quoted = shlex.quote(helper)
+        raise CannotMountError(
+            f"{helper} may not mount, since its setuid bit is missing: `sudo chmod u+s {quoted}` first"
+        )
+
+
+def _has_capabilities(program: str) -> bool:
+    try:
+        return bool(os.getxattr(program, "security.capability"))
+    except OSError:
+        return False
 
 
 def _check_libfuse() -> None:

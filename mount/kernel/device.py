@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import ctypes
 import os
-import shutil
 import socket
 import stat
 import subprocess
 from collections.abc import Sequence
 
 from mount.mountpoints import OUR_TYPE, SUBTYPE
-from mount.preflight import DEVICE, CannotMountError
+from mount.preflight import DEVICE, CannotMountError, find_helper
 
-HELPERS = ("fusermount3", "fusermount")
 _HELPER_SECONDS = 20.0  # how long one may take
 _MS_NOSUID, _MS_NODEV = 2, 4
 
@@ -33,11 +31,6 @@ def open_mount(mountpoint: str, source: str, options: Sequence[str]) -> int:
     if helper is not None:
         return _mount_by_helper(helper, mountpoint, source, options)
     return _mount_as_root(mountpoint, source, options)
-
-
-def find_helper() -> str | None:
-    """Return the path of the program that mounts for ordinary users, if it is installed."""
-    return next((path for name in HELPERS if (path := shutil.which(name))), None)
 
 
 def _mount_by_helper(helper: str, mountpoint: str, source: str, options: Sequence[str]) -> int:
@@ -68,7 +61,7 @@ def _mount_by_helper(helper: str, mountpoint: str, source: str, options: Sequenc
     for descriptor in descriptors:
         os.close(descriptor)
     reason = said.decode(errors="replace").strip() or f"{helper} exited with {process.returncode}"
-    raise CannotMountError(f"{mountpoint} could not be mounted: {reason}{_advice(helper)}")
+    raise CannotMountError(f"{mountpoint} could not be mounted: {reason}")
 
 
 def _mount_as_root(mountpoint: str, source: str, options: Sequence[str]) -> int:
@@ -87,13 +80,6 @@ def _mount_as_root(mountpoint: str, source: str, options: Sequence[str]) -> int:
     number = ctypes.get_errno()
     os.close(descriptor)
     raise CannotMountError(f"{mountpoint} could not be mounted: {os.strerror(number)}")
-
-
-def _advice(helper: str) -> str:
-    """What an ordinary user can do about a helper that failed, if its permissions are the reason."""
-    if os.geteuid() == 0 or os.stat(helper).st_mode & stat.S_ISUID:
-        return ""
-    return f" ({helper} has lost its setuid bit: `sudo chmod u+s {helper}` gives it back)"
 
 
 def _escaped(text: str) -> str:
