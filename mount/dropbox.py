@@ -23,8 +23,9 @@ from mount.dropnames import is_on_its_way, is_rsyncs, may_be_archive
 from mount.nodes import Attributes, Item, inode_of
 from mount.open_uploads import OpenUploads
 from mount.settling import Settling
-from mount.spool import Spool, file_attributes
+from mount.spool import Spool
 from mount.tree import INCOMING
+from mount.undecided import MARK
 from mount.upload import Upload
 from store.errors import StoreError
 from store.model import MODEL_YAML
@@ -64,7 +65,7 @@ class DropBox:
         if stat.S_ISDIR(look.st_mode):
             uid = self._spool.owners.of(look)
             return Attributes(_FOLDER_MODE, look.st_ino, look.st_nlink, 0, look.st_mtime_ns, look.st_ctime_ns, uid)
-        return file_attributes(look, self._spool.owner(look))
+        return self._spool.file_attributes(look)
 
     def items(self, path: str) -> list[Item]:
         """What lies in a folder."""
@@ -102,6 +103,7 @@ class DropBox:
                 moves_anyway = is_rsyncs(old) or self._spool.is_on_its_way(new) or is_written
                 if moves_anyway:
                     self._move(upload, old, new)
+                    self._spool.mark(upload)
             if not moves_anyway:
                 try:
                     self._settling.settle(upload, new)
@@ -140,7 +142,7 @@ class DropBox:
             self._spool.answer(path)
             return
         if stat.S_ISREG(look.st_mode):
-            os.chmod(self._spool.at(path), 0o600 | mode & stat.S_IXUSR)
+            os.chmod(self._spool.at(path), 0o600 | mode & stat.S_IXUSR | look.st_mode & MARK)
 
     def set_times(self, path: str, atime_ns: int | None, mtime_ns: int | None) -> None:
         """utimens; None leaves a time as it is."""

@@ -36,10 +36,16 @@ class _Handle:
     path: str
     uid: int
     upload: Upload | None
+    appends: bool = False  # opened with O_APPEND
     wrote: bool = False
     is_dirty: bool = False  # wrote since it was last closed by anybody
     last_change: int = -1  # the number of its last change to the upload
     mixed: InUseError | None = None  # somebody else wrote to the same file meanwhile
+
+    def attach(self, upload: Upload) -> None:
+        """Open an upload by this handle; under the spool's lock."""
+        self.upload = upload
+        upload.handles += 1
 
 
 class OpenUploads:
@@ -53,10 +59,10 @@ class OpenUploads:
         self._handles: dict[int, _Handle] = {}
         self._numbers = itertools.count(1)
 
-    def create(self, path: str, mode: int, uid: int) -> int:
+    def create(self, path: str, flags: int, mode: int, uid: int) -> int:
         """A handle on a new file that belongs to a user; of its mode, whether it may be executed is kept."""
         with self._lock:
-            return self._handle(path, uid, self._spool.create(path, uid, mode))
+            return self._handle(path, flags, uid, self._spool.create(path, uid, mode))
 
     def open(self, path: str, flags: int, uid: int) -> int:
         """A handle on a file that is here; on a name that was imported, only to write anew."""
@@ -66,7 +72,7 @@ class OpenUploads:
                 self._spool.answer(path)
                 if not flags & (os.O_WRONLY | os.O_RDWR):
                     raise NotFoundError(f"{printable(path)} has become a model: its bytes are in models/")
-            number = self._handle(path, uid, upload)
+            number = self._handle(path, flags, uid, upload)
         if flags & os.O_TRUNC:
             try:
                 self._empty(number)
@@ -80,7 +86,7 @@ class OpenUploads:
         handle = self._handles[number]
         if handle.upload is None:
             return self._spool.answer(handle.path)
-        return file_attributes(handle.upload.status(), handle.upload.uid)
+        return file_attributes(handle.upload.status(), handle.upload.uid, is_short=handle.upload.is_short)
 
     def read_into(self, number: int, view: memoryview, offset: int) -> int:
         """Read back what was written; fewer bytes than asked for only at the end."""
@@ -95,10 +101,14 @@ class OpenUploads:
         Raises:
             StoreError: it is known already that nothing can become of this upload, or there is no room.
         """
+        handle = self._handles[number]
+        goes_on = handle.wrote
         upload = self._written(number)
         try:
             self._delivery.check_room(len(view) + upload.unread + _RESERVE)
-            self._handles[number].last_change = upload.write(view, offset)
+            if handle.appends:
+                offset = upload.append_offset(view, offset, goes_on=goes_on)
+            handle.last_change = upload.write(view, offset)
             if upload.receipt is None and upload.is_archive and upload.gone is None:
                 self._delivery.begin(upload)
             return len(view)
@@ -123,7 +133,7 @@ class OpenUploads:
             upload = self._spool.find(path)
             if upload is None:
                 self._spool.answer(path)
-            number = self._handle(path, uid, upload)
+            number = self._handle(path, 0, uid, upload)
         try:
             if length:
                 self.truncate(number, length)
@@ -163,6 +173,7 @@ class OpenUploads:
             handle.is_dirty = False
         if handle.mixed is not None:
             if upload.is_archive:
+                upload.mark_refused()
                 self._delivery.refuse(upload, upload.path, handle.mixed)
             raise handle.mixed
         try:
@@ -197,11 +208,11 @@ class OpenUploads:
         """Whether a program has written to a file and not closed it yet; under the spool's lock."""
         return any(handle.is_dirty for handle in self._handles.values() if handle.upload is upload)
 
-    def _handle(self, path: str, uid: int, upload: Upload | None) -> int:
-        if upload is not None:
-            upload.handles += 1
+    def _handle(self, path: str, flags: int, uid: int, upload: Upload | None) -> int:
         number = next(self._numbers)
-        self._handles[number] = _Handle(path, uid, upload)
+        handle = self._handles[number] = _Handle(path, uid, None, bool(flags & os.O_APPEND))
+        if upload is not None:
+            handle.attach(upload)
         return number
 
     def _say_gone(self, handle: _Handle, upload: Upload, error: CancelledError) -> None:
@@ -215,16 +226,19 @@ class OpenUploads:
         """The upload that a handle writes to."""
         handle = self._handles[number]
         with self._lock:
-            if handle.upload is None:
-                handle.upload = self._spool.find(handle.path) or self._spool.create(handle.path, handle.uid)
-                handle.upload.handles += 1
-            if handle.upload.handles > 1:
+            upload = handle.upload
+            if upload is None:
+                upload = self._spool.find(handle.path) or self._spool.create(handle.path, handle.uid)
+                handle.attach(upload)
+            if upload.handles > 1:
                 for other in self._handles.values():
-                    if other.upload is handle.upload and other is not handle and other.is_dirty:
+                    if other.upload is upload and other is not handle and other.is_dirty:
                         mixed = handle.mixed or other.mixed or InUseError(_MIXED)
                         handle.mixed = other.mixed = mixed
-            handle.wrote = handle.is_dirty = handle.upload.may_replace = True
-            return handle.upload
+            handle.wrote = handle.is_dirty = upload.may_replace = True
+            if not upload.is_undecided:
+                self._spool.mark(upload)
+            return upload
 
     def _empty(self, number: int) -> None:
         """Begin a file anew. What another program has open, or what is being published, stays that: the name gets a new

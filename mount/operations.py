@@ -169,9 +169,9 @@ class Operations:
             raise SourceChangedError(f"{path} was replaced since it was looked up")
         return Opened(*self._handles.open(path, file), direct=False)
 
-    def create(self, path: str, mode: int, user: int) -> Opened:
+    def create(self, path: str, flags: int, mode: int, user: int) -> Opened:
         """A new file in `incoming/`."""
-        handle = self._box().files.create(self._incoming(path), mode, user)
+        handle = self._box().files.create(self._incoming(path), flags, mode, user)
         return Opened(_FIRST_UPLOAD + handle, keep_cache=False, direct=True)
 
     def read_into(self, handle: int, view: memoryview, offset: int) -> int:

@@ -38,8 +38,16 @@ class Settling:
         with upload.deciding:
             if upload.gone is not None:
                 raise upload.gone
-            if not upload.imported:
+            if upload.imported:
+                return
+            try:
                 self._decide(upload, path or upload.path)
+            except Exception:
+                if not is_on_its_way(upload.path):
+                    upload.mark_refused()
+                raise
+            if not upload.imported:
+                upload.mark(False)
 
     def _decide(self, upload: Upload, path: str) -> None:
         if is_note(path):

@@ -21,10 +21,11 @@ from cachetools import LRUCache
 
 from mount.control_files import controlled_path, has_control_file
 from mount.delivery import Delivery
-from mount.dropnames import is_on_its_way, may_be_archive, must_be_archive
+from mount.dropnames import is_note, is_on_its_way, may_be_archive, must_be_archive
 from mount.nodes import Attributes, inode_of
 from mount.runs import Slots
 from mount.tree import INCOMING
+from mount.undecided import is_undecided, shown_mtime_ns, shown_size
 from mount.upload import Upload
 from mount.written_ranges import WrittenRanges
 from store.errors import CancelledError, NotFoundError
@@ -109,10 +110,16 @@ class Spool:
         """The files below a folder that are uploads now; under the lock."""
         return (upload for upload in list(self._uploads.values()) if upload.path.startswith(f"{path}/"))
 
-    def owner(self, look: os.stat_result) -> int:
-        """The uid of who copied a file in."""
+    def file_attributes(self, look: os.stat_result) -> Attributes:
+        """What `stat` tells of a file here."""
         upload = self._uploads.get(look.st_ino)
-        return upload.uid if upload else self.owners.of(look)
+        if upload is None:
+            return file_attributes(look, self.owners.of(look), is_short=True)
+        return file_attributes(look, upload.uid, is_short=upload.is_short)
+
+    def mark(self, upload: Upload) -> None:
+        """Mark an upload as undecided if closing it decides something, else clear the mark; under the lock."""
+        upload.mark((upload.is_archive or is_note(upload.path)) and not is_on_its_way(upload.path))
 
     def is_on_its_way(self, path: str) -> bool:
         """Whether a file of this name is not to be imported yet: its name says so, or a downloader's control file lies
@@ -255,7 +262,10 @@ class Spool:
                 os.unlink(self.at(upload.path))
 
 
-def file_attributes(look: os.stat_result, uid: int) -> Attributes:
-    """What `stat` tells of a spooled file that belongs to a user."""
+def file_attributes(look: os.stat_result, uid: int, *, is_short: bool) -> Attributes:
+    """What `stat` tells of a spooled file that belongs to a user; `is_short`: nobody writes it, if it is undecided."""
     mode = _FILE_MODE | (0o111 if look.st_mode & stat.S_IXUSR else 0)
-    return Attributes(mode, look.st_ino, 1, look.st_size, look.st_mtime_ns, look.st_ctime_ns, uid)
+    size, mtime_ns = look.st_size, look.st_mtime_ns
+    if is_undecided(look):
+        size, mtime_ns = shown_size(look) if is_short else size, shown_mtime_ns(look)
+    return Attributes(mode, look.st_ino, 1, size, mtime_ns, look.st_ctime_ns, uid)

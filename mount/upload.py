@@ -17,6 +17,7 @@ from collections.abc import Callable
 from mount.arriving import Arriving
 from mount.control_files import holds_archive
 from mount.runs import Run, Slots, Stage
+from mount.undecided import append_offset, is_undecided, set_undecided
 from mount.written_ranges import WrittenRanges
 from store.errors import CancelledError, DamagedArchiveError, NoSpaceError, PostponedError, StoreError
 from store.importing import StagedImport
@@ -60,6 +61,8 @@ class Upload:
         self._run: Run | None = None
         look = os.fstat(descriptor)
         self.inode = look.st_ino
+        self.is_undecided = is_undecided(look)  # not to be taken for what its tool has to send (mount.undecided)
+        self.is_short = self.is_undecided  # shown shorter than it is; nobody writes to it
         self._fresh = look.st_size == 0
 
     @property
@@ -104,6 +107,7 @@ class Upload:
         if known is not None and not isinstance(known, PostponedError) and not self._may_be_mended(known):
             raise known
         self._fresh = self._fresh and allocates
+        self.is_short = False
         try:
             self.written.before_write(offset, allocates=allocates)
             written = os.pwrite(self._descriptor, view, offset)
@@ -131,6 +135,7 @@ class Upload:
             run = self._run
         if length <= self._failed_at:
             self.failure = None
+        self.is_short = False
         if length == os.fstat(self._descriptor).st_size:
             return self._changes
         self.written.before_resize(length)
@@ -159,6 +164,24 @@ class Upload:
                 break
             got += more
         return got
+
+    def mark(self, undecided: bool) -> None:
+        """Mark the file as undecided, or clear the mark."""
+        if undecided != self.is_undecided:
+            set_undecided(self._descriptor, undecided)
+            self.is_undecided = undecided
+        self.is_short = self.is_short and undecided
+
+    def mark_refused(self) -> None:
+        """Mark the file as undecided and show it short."""
+        self.mark(True)
+        self.is_short = True
+
+    def append_offset(self, view: memoryview, offset: int, *, goes_on: bool) -> int:
+        """Where to write for a program that appends; `goes_on`: it has written before."""
+        if self.is_short and not goes_on:
+            return append_offset(self._descriptor, view, offset)
+        return os.fstat(self._descriptor).st_size
 
     def sync(self) -> None:
         """Have the bytes survive a loss of power."""

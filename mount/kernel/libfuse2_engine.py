@@ -147,7 +147,8 @@ class _Callbacks:
         return 0
 
     def _create(self, path: bytes, mode: int, info: int) -> int:
-        _set_opened(info, self._operations.create(os.fsdecode(path), mode, binding.calling_user()))
+        flags = binding.FileInfo.from_address(info).flags
+        _set_opened(info, self._operations.create(os.fsdecode(path), flags, mode, binding.calling_user()))
         return 0
 
     def _read(self, _path: int, target: int, size: int, offset: int, info: int) -> int:

@@ -190,7 +190,8 @@ def test_download_is_interrupted(drop: Drop, web: WebServer, tool: str) -> None:
         "wget": ["wget", "-q", "-c", "-O", target, url],
     }[tool]
     assert interrupt(drop, upload, command) != 0
-    size = check_kept(upload, target)
+    check_kept(upload, target)
+    size = target.stat().st_size
     web.offer(upload.name, upload.source.read_bytes())
     run(*command)
     assert web.ranges[-1] == f"bytes={size}-"
@@ -207,7 +208,7 @@ def test_killed_cp(drop: Drop) -> None:
         wait_until(lambda: target.exists() and target.stat().st_size == 2 * ENOUGH, 30, "half of it is here")
     assert not drop.in_store(upload.tag).exists()
     wait_until(lambda: target.with_name(f"{target.name}.error").exists(), 10, "its end is seen")
-    assert target.stat().st_size == 2 * ENOUGH, "what came stays"
+    assert len(target.read_bytes()) == 2 * ENOUGH, "what came stays"
     run("cp", upload.source, target)
     drop.check(upload)
 
@@ -283,7 +284,6 @@ def test_daemon_is_killed(crash: Crash, name: str) -> None:
     drop, upload = crash.drop, crash.uploads[name]
     (path,) = shown(drop.incoming, upload.name)
     assert check_kept(upload, path) >= crash.seen[name]
-    assert path.stat().st_size >= crash.seen[name]
     assert not drop.in_store(upload.tag).exists()
     if name in ("--append-verify", "--inplace", "curl", "wget", "cat", "removed"):
         assert path == drop.incoming / upload.name
@@ -348,7 +348,7 @@ def test_times_and_notes_survive(mounted: Callable[..., Mounted], tmp_path: Path
         drop.mount.start()
         assert sorted(os.listdir(drop.incoming)) == sorted([bad.name, f"{bad.name}.error", "unfinished.zip.part"])
         assert (drop.incoming / bad.name).read_bytes() == bad.source.read_bytes()
-        assert (drop.incoming / bad.name).stat().st_mtime_ns == 1_500_000_000_987_654_321
+        assert (drop.incoming / bad.name).stat().st_mtime_ns == 0, "older than any source"
         assert (drop.incoming / "unfinished.zip.part").stat().st_mtime_ns == 1_500_000_000_987_654_321
         assert (drop.incoming / good.name).stat().st_mtime_ns == 1_500_000_000_987_654_321
         assert (drop.incoming / good.name).stat().st_size == good.source.stat().st_size

@@ -37,9 +37,9 @@ class Files:
         return self._opened(node, opened)
 
     def create(self, request: Request) -> Answer:
-        _, mode, _, _ = CREATE_IN.unpack_from(request.body)
+        flags, mode, _, _ = CREATE_IN.unpack_from(request.body)
         path = self._context.child_path(request.node, request.name(CREATE_IN.size))
-        opened = self._operations.create(path, mode, request.uid)
+        opened = self._operations.create(path, flags, mode, request.uid)
         look = Look(self._operations.fgetattr(opened.handle))
         node = self._nodes.tell(path, look)
         answer = self._opened(node, opened)
