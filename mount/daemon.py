@@ -101,11 +101,11 @@ def serve(settings: Settings, ready: Callable[[], None]) -> None:
 
     store = ModelStore(storage, forget)
     measurer = Measurer(store, archives, settings.formats, index)
-    incoming = open_incoming(store, measurements, digests, measurer, settings.incoming, budget)
-    tree = Tree(store, archives, settings.formats, has_incoming=incoming is not None)
     # The kernel checks who may do what.
     options = ["allow_other", "default_permissions"] if settings.allow_other else []
     engine = new_engine(settings.engine, settings.mountpoint, location, options)
+    incoming = open_incoming(store, measurements, digests, measurer, settings.incoming, budget, engine.calling_user)
+    tree = Tree(store, archives, settings.formats, has_incoming=incoming is not None)
     operations = Operations(tree, engine.handles, incoming.dropbox if incoming is not None else None)
     session = Session(engine, operations, settings.mountpoint, None if settings.store.is_remote else _READ_AHEAD)
 

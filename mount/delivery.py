@@ -207,28 +207,28 @@ class Delivery:
             self.say_why(path, error, uid)
             raise
 
-    def answer(self, path: str) -> tuple[int, int, int] | None:
-        """Size, mtime (ns) and user of an upload that was imported under this path, while its model exists."""
-        receipt = self._receipts.answer(path)
+    def answer(self, path: str, uid: int) -> tuple[int, int] | None:
+        """Size and mtime (ns) of a user's upload that was imported under this path, while its model exists."""
+        receipt = self._receipts.answer(path, uid)
         if receipt is None or receipt.tag is None or receipt.size is None or receipt.mtime_ns is None:
             return None
         if not self._importer.still_has(Tag.parse(receipt.tag), receipt.creation_time):
             return None
-        return receipt.size, receipt.mtime_ns, receipt.uid
+        return receipt.size, receipt.mtime_ns
 
-    def rename(self, old: str, new: str) -> None:
-        """Answer for another name."""
-        receipt = self._receipts.answer(old)
+    def rename(self, old: str, new: str, uid: int) -> None:
+        """Answer a user for another name."""
+        receipt = self._receipts.answer(old, uid)
         if receipt is not None:
             self._receipts.finish(receipt.id, receipt.state, path=new)
 
-    def forget(self, path: str) -> None:
-        """Answer no more for what was imported under this path."""
-        self._receipts.forget(path)
+    def forget(self, path: str, uid: int) -> None:
+        """Answer a user no more for what was imported under this path."""
+        self._receipts.forget(path, uid)
 
-    def set_mtime(self, path: str, mtime_ns: int) -> None:
-        """What `stat` is to tell of what was imported under this path."""
-        self._receipts.set_mtime(path, mtime_ns)
+    def set_mtime(self, path: str, uid: int, mtime_ns: int) -> None:
+        """What `stat` is to tell a user of what was imported under this path."""
+        self._receipts.set_mtime(path, uid, mtime_ns)
 
     def remove_note(self, path: str) -> None:
         """Remove the note that says why the last upload of this name was refused."""

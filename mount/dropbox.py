@@ -126,7 +126,7 @@ class DropBox:
             upload = self._spool.find(path)
             if upload is None:
                 self._spool.answer(path)
-                self._delivery.forget(path)
+                self._delivery.forget(path, self._spool.calling_user())
                 return
             self._spool.remove(path, upload)
         self._spool.end_gone()
@@ -152,7 +152,7 @@ class DropBox:
         except (FileNotFoundError, NotADirectoryError):
             self._spool.answer(path)
             if mtime_ns is not None:
-                self._delivery.set_mtime(path, mtime_ns)
+                self._delivery.set_mtime(path, self._spool.calling_user(), mtime_ns)
             return
         times = (look.st_atime_ns if atime_ns is None else atime_ns, look.st_mtime_ns if mtime_ns is None else mtime_ns)
         os.utime(at, ns=times)
@@ -194,7 +194,7 @@ class DropBox:
             replaced = self._spool.find(new)
             if replaced is not None:
                 self._spool.remove(new, replaced)
-            self._delivery.rename(old, new)
+            self._delivery.rename(old, new, self._spool.calling_user())
             return
         if is_on_its_way(old) and not is_on_its_way(new) and _holds_archives(at, new):
             raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))  # mv copies: each is imported, with its own outcome

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from mount.delivery import Delivery
@@ -54,8 +55,10 @@ class Incoming:
         measurer: Measurer,
         settings: IncomingSettings,
         budget: MemoryBudget,
+        calling_user: Callable[[], int],
     ) -> None:
-        """What dead mounts left in the staging area is cleaned up, and their uploads taken over.
+        """Clean up what dead mounts left in the staging area, and take over their uploads. `calling_user`: the uid
+        whose request this thread serves.
 
         Raises:
             StagingError: there is no place to stage models in.
@@ -85,7 +88,7 @@ class Incoming:
         owners = Owners()
         self._sums = UploadedSums(self._session.spool, self._receipts, owners)
         self._delivery = Delivery(self._session, self._importer, self._receipts, self._sums, imported, owners)
-        self._spool = Spool(self._session.spool, self._session.ranges, self._delivery, budget)
+        self._spool = Spool(self._session.spool, self._session.ranges, self._delivery, calling_user, budget)
         settling = Settling(self._spool, self._delivery)
         self.dropbox = DropBox(self._spool, self._delivery, settling, settings.mode)
         self._housekeeping = Housekeeping(self._spool, self.dropbox.folders, self._delivery, settings.settle_seconds)
@@ -119,6 +122,7 @@ def open_incoming(
     measurer: Measurer,
     settings: IncomingSettings | None,
     budget: MemoryBudget,
+    calling_user: Callable[[], int],
 ) -> Incoming | None:
     """The drop box that is wanted, if any; None as well, with a word in the log, if the store does not allow it.
 
@@ -133,4 +137,4 @@ def open_incoming(
         except StoreError as error:
             log.warning("no incoming/ in this mount: %s", error)
             return None
-    return Incoming(store, measurements, digests, measurer, settings, budget)
+    return Incoming(store, measurements, digests, measurer, settings, budget, calling_user)

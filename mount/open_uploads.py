@@ -65,13 +65,11 @@ class OpenUploads:
             return self._handle(path, flags, uid, self._spool.create(path, uid, mode))
 
     def open(self, path: str, flags: int, uid: int) -> int:
-        """A handle on a file that is here; on a name that was imported, only to write anew."""
+        """A handle on a file that is here; on a name that was imported, by whomever, only to write anew."""
         with self._lock:
             upload = self._spool.find(path)
-            if upload is None:
-                self._spool.answer(path)
-                if not flags & (os.O_WRONLY | os.O_RDWR):
-                    raise NotFoundError(f"{printable(path)} has become a model: its bytes are in models/")
+            if upload is None and not flags & (os.O_WRONLY | os.O_RDWR):
+                raise NotFoundError(f"{printable(path)} has become a model: its bytes are in models/")
             number = self._handle(path, flags, uid, upload)
         if flags & os.O_TRUNC:
             try:
@@ -85,7 +83,7 @@ class OpenUploads:
         """What `fstat` tells."""
         handle = self._handles[number]
         if handle.upload is None:
-            return self._spool.answer(handle.path)
+            return self._spool.answer(handle.path, handle.uid)
         return file_attributes(handle.upload.status(), handle.upload.uid, is_short=handle.upload.is_short)
 
     def read_into(self, number: int, view: memoryview, offset: int) -> int:
@@ -132,7 +130,7 @@ class OpenUploads:
         with self._lock:
             upload = self._spool.find(path)
             if upload is None:
-                self._spool.answer(path)
+                self._spool.answer(path, uid)
             number = self._handle(path, 0, uid, upload)
         try:
             if length:
@@ -155,7 +153,9 @@ class OpenUploads:
         if mode & ~_KEEP_SIZE:
             raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
         self._delivery.check_room(length + _RESERVE)
-        if not mode and offset + length > self.attributes(number).size:
+        upload = self._handles[number].upload
+        size = self.attributes(number).size if upload is None else upload.status().st_size
+        if not mode and offset + length > size:
             self.truncate(number, offset + length)
 
     def flush(self, number: int) -> None:

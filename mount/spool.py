@@ -14,7 +14,7 @@ import os
 import stat
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 from cachetools import LRUCache
@@ -42,11 +42,19 @@ _FILE_MODE = stat.S_IFREG | 0o644
 class Spool:
     """The spool of one mount."""
 
-    def __init__(self, root: str, ranges: str, delivery: Delivery, budget: MemoryBudget | None = None) -> None:
-        """`root`, `ranges`: folders of ours alone, for uploads and for what is known of their written bytes; `budget`:
-        None for its own."""
+    def __init__(
+        self,
+        root: str,
+        ranges: str,
+        delivery: Delivery,
+        calling_user: Callable[[], int],
+        budget: MemoryBudget | None = None,
+    ) -> None:
+        """`root`, `ranges`: folders of ours alone, for uploads and for what is known of their written bytes;
+        `calling_user`: the uid whose request this thread serves; `budget`: None for its own."""
         self.root = root
         self._ranges = ranges
+        self.calling_user = calling_user
         self.lock = threading.RLock()
         self.owners = delivery.owners
         self._delivery = delivery
@@ -59,16 +67,18 @@ class Spool:
         """Where a file or folder lies."""
         return f"{self.root}/{path}" if path else self.root
 
-    def answer(self, path: str) -> Attributes:
-        """What `stat` tells of a name that was imported.
+    def answer(self, path: str, uid: int | None = None) -> Attributes:
+        """What `stat` tells a user of a name under which he imported something. To others it is free. `uid`: None for
+        the one who asks.
 
         Raises:
-            NotFoundError: nothing was imported under it, or its model has gone.
+            NotFoundError: he imported nothing under it, or its model has gone.
         """
-        receipt = self._delivery.answer(path)
+        uid = self.calling_user() if uid is None else uid
+        receipt = self._delivery.answer(path, uid)
         if receipt is None:
             raise NotFoundError(f"{INCOMING}/{printable(path)} is not there")
-        size, mtime_ns, uid = receipt
+        size, mtime_ns = receipt
         return Attributes(_FILE_MODE, inode_of(f"/{INCOMING}/{path}"), 1, size, mtime_ns, mtime_ns, uid)
 
     def create(self, path: str, uid: int, mode: int = 0) -> Upload:

@@ -1,7 +1,7 @@
 """TakingUp: uploads that were whole when the mount before ended, and that nothing had decided, are decided now.
 
-Their programs were told that they failed, and may not come back: nobody else would ever import it. No other model of the
-same tag is replaced by this: it may have come later.
+Their programs were told that they failed, and may not come back: nobody else would ever import them. No other model of
+the same tag is replaced by this: it may have come later.
 
 Knows no FUSE. Threading: `start` in any thread; what it takes up is decided in one of its own.
 """

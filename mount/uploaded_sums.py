@@ -83,10 +83,10 @@ class UploadedSums:
         stated = {name: frozenset([digest]) for name, digest in read_sums(content).by_path.items()}
         if note.endswith(CHECKSUM_SUFFIX):
             of = note.removesuffix(CHECKSUM_SUFFIX)
-            if self._receipts.answer(path.removesuffix(CHECKSUM_SUFFIX)) is not None:
+            if self._answer(path.removesuffix(CHECKSUM_SUFFIX), uid) is not None:
                 stated[of] = read_sums_beside(content, of)
         for name, allowed in stated.items():
-            imported = self._imported_as(f"{folder}/{name}" if folder else name) if allowed else None
+            imported = self._imported_as(f"{folder}/{name}" if folder else name, uid) if allowed else None
             if imported is not None and imported.sha256 is None:
                 log.warning("%s is not compared with %s: its SHA-256 is not known", printable(name), printable(path))
             elif imported is not None and imported.sha256 not in allowed:
@@ -95,15 +95,18 @@ class UploadedSums:
                     f"is {imported.sha256}"
                 )
 
-    def _imported_as(self, path: str) -> Receipt | None:
-        """What was imported under this path, once its SHA-256 is made."""
-        imported = self._receipts.answer(path)
+    def _imported_as(self, path: str, uid: int) -> Receipt | None:
+        """What a user, or for the mount's owner anybody, imported under this path, once its SHA-256 is made."""
+        imported = self._answer(path, uid)
         with self._lock:
             digest = self._digests.get(imported.id) if imported is not None else None
         if digest is None:
             return imported
         digest.wait(_DIGEST_SECONDS)
-        return self._receipts.answer(path)
+        return self._answer(path, uid)
+
+    def _answer(self, path: str, uid: int) -> Receipt | None:
+        return self._receipts.answer(path, None if uid == self._owners.user else uid)
 
     def _digested(self, receipt: int, sha256: str | None) -> None:
         if sha256 is None:

@@ -50,7 +50,8 @@ CREATE TABLE IF NOT EXISTS receipts (
 );
 CREATE INDEX IF NOT EXISTS receipts_by_change ON receipts (change);
 CREATE INDEX IF NOT EXISTS receipts_running ON receipts (id) WHERE ended IS NULL;
-CREATE UNIQUE INDEX IF NOT EXISTS receipts_answering ON receipts (path) WHERE answers;
+DROP INDEX IF EXISTS receipts_answering; -- of releases in which a path answered everybody
+CREATE UNIQUE INDEX IF NOT EXISTS receipts_answering_user ON receipts (path, uid) WHERE answers;
 CREATE TABLE IF NOT EXISTS notes (receipt INTEGER PRIMARY KEY, note TEXT NOT NULL);
 """
 _COLUMNS = (
@@ -184,7 +185,7 @@ class Receipts:
         note: str | None = None,
     ) -> None:
         """The import ended. None leaves what was said before; `path`: the upload got another name since. After a
-        success `answer` gives this receipt for its path."""
+        success `answer` gives this receipt for its path and uploader."""
         sentence = error and error.encode(errors="backslashreplace").decode()[:_MAX_SENTENCE]
         moved = path if path is None else os.fsencode(path)
         values = (moved, state.value, size, size, _text(mtime_ns), _now(), tag, creation_time, sha256, sentence, errno)
@@ -194,8 +195,9 @@ class Receipts:
                 if state.successful:
                     connection.execute(
                         "UPDATE receipts SET answers=0 WHERE answers AND id<>? "
-                        "AND path=coalesce(?, (SELECT path FROM receipts WHERE id=?))",
-                        (receipt, moved, receipt),
+                        "AND path=coalesce(?, (SELECT path FROM receipts WHERE id=?)) "
+                        "AND uid=(SELECT uid FROM receipts WHERE id=?)",
+                        (receipt, moved, receipt, receipt),
                     )
                 connection.execute(
                     f"UPDATE receipts SET change={_NEXT_CHANGE}, path=coalesce(?, path), state=?, "
@@ -214,22 +216,27 @@ class Receipts:
 
         self._run(update)
 
-    def answer(self, path: str) -> Receipt | None:
-        """The newest success under a path below incoming/, unless it was forgotten."""
-        found = self._select("WHERE answers AND path=?", (os.fsencode(path),))
+    def answer(self, path: str, uid: int | None) -> Receipt | None:
+        """The newest success of a user under a path below incoming/, unless it was forgotten; None for any user's."""
+        found = self._select(
+            "WHERE answers AND path=? AND uid=coalesce(?, uid) ORDER BY ended DESC LIMIT 1", (os.fsencode(path), uid)
+        )
         return found[0] if found else None
 
-    def set_mtime(self, path: str, mtime_ns: int) -> None:
-        """Change the mtime of what `answer` gives for a path."""
-        self._write("UPDATE receipts SET mtime_ns=? WHERE answers AND path=?", (_text(mtime_ns), os.fsencode(path)))
+    def set_mtime(self, path: str, uid: int, mtime_ns: int) -> None:
+        """Change the mtime of what `answer` gives a user for a path."""
+        self._write(
+            "UPDATE receipts SET mtime_ns=? WHERE answers AND path=? AND uid=?",
+            (_text(mtime_ns), os.fsencode(path), uid),
+        )
 
     def set_sha256(self, receipt: int, sha256: str) -> None:
         """The SHA-256 of the upload, hexadecimal, which became known after the import ended."""
         self._write("UPDATE receipts SET sha256=? WHERE id=?", (sha256, receipt))
 
-    def forget(self, path: str) -> None:
-        """Have `answer` give nothing for a path any more; the outcome stays in the record."""
-        self._write("UPDATE receipts SET answers=0 WHERE answers AND path=?", (os.fsencode(path),))
+    def forget(self, path: str, uid: int) -> None:
+        """Have `answer` give a user nothing for a path any more; the outcome stays in the record."""
+        self._write("UPDATE receipts SET answers=0 WHERE answers AND path=? AND uid=?", (os.fsencode(path), uid))
 
     def recent(self, limit: int = 100) -> list[Receipt]:
         """The newest receipts, running ones included, newest first."""

@@ -43,6 +43,9 @@ class Engine(Protocol):
     def handles(self) -> Handles:
         """The open files of the tree."""
 
+    def calling_user(self) -> int:
+        """Return the uid of the program whose request this thread serves."""
+
     def mount(self, operations: Operations, workers: Workers) -> Mount:
         """Mount.
 

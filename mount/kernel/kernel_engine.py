@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from mount.kernel.device import open_mount
 from mount.kernel.handle_table import HandleTable
 from mount.kernel.handshake import shake_hands
-from mount.kernel.server import Server
+from mount.kernel.server import Caller, Server
 from mount.mountpoints import UnmountError, unmount
 from mount.operations import Operations
 from mount.workers import Workers
@@ -23,6 +23,11 @@ class KernelEngine:
         self._source = source
         self._options = options
         self.handles = HandleTable()
+        self._caller = Caller()
+
+    def calling_user(self) -> int:
+        """Return the uid of the program whose request this thread serves."""
+        return self._caller.uid
 
     def mount(self, operations: Operations, workers: Workers) -> KernelMount:
         """Mount.
@@ -40,7 +45,7 @@ class KernelEngine:
             except UnmountError:
                 pass  # it has gone already
             raise
-        return KernelMount(device, Server(device, operations, workers))
+        return KernelMount(device, Server(device, operations, workers, self._caller))
 
     def begin(self) -> None:
         """Nothing needs a mount that answers."""

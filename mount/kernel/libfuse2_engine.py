@@ -54,6 +54,10 @@ class Libfuse2Engine:
         self._detacher = Detacher(mountpoint)
         self.handles = Generations(self._detacher)
 
+    def calling_user(self) -> int:
+        """Return the uid of the program whose request this thread serves."""
+        return binding.calling_user()
+
     def mount(self, operations: Operations, workers: Workers) -> Mount:
         """Mount.
 

@@ -108,7 +108,7 @@ FORGET_IN = Struct("=Q")  # nlookup
 BATCH_FORGET_IN = Struct("=II")  # count, dummy; then as many FORGET_ONE
 FORGET_ONE = Struct("=QQ")  # nodeid nlookup
 GETATTR_IN = Struct("=IIQ")  # flags, dummy, fh
-SETATTR_IN = Struct("=IIQQQQQQIIIIIIII")  # valid - fh size owner atime mtime ctime *nsec mode - uid gid -
+SETATTR_IN = Struct("=IIQQQqqqIIIIIIII")  # valid - fh size owner atime mtime ctime *nsec mode - uid gid -
 MKNOD_IN = Struct("=IIII")  # mode rdev umask -; then the name
 MKDIR_IN = Struct("=II")  # mode umask; then the name
 CREATE_IN = Struct("=IIII")  # flags mode umask open_flags; then the name
@@ -127,7 +127,7 @@ SETXATTR_IN = Struct("=II")  # size flags; then name and value
 INTERRUPT_IN = Struct("=Q")  # unique
 
 # Replies, after the header
-_ATTR = "QQQQQQIIIIIIIIII"  # ino size blocks atime mtime ctime *nsec mode nlink uid gid rdev blksize flags
+_ATTR = "QQQqqqIIIIIIIIII"  # ino size blocks atime mtime ctime *nsec mode nlink uid gid rdev blksize flags
 _ENTRY = "QQQQII"  # nodeid generation entry_valid attr_valid *nsec
 _DIRENT = "QQII"  # ino off namelen type
 INIT_OUT = Struct("=IIIIHHIIHHIIH22x")  # major minor max_readahead flags max_background congestion_threshold

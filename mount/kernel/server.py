@@ -13,6 +13,7 @@ import errno
 import logging
 import os
 import select
+import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -50,11 +51,18 @@ class _Call(NamedTuple):
     has_reply: bool = True
 
 
+class Caller(threading.local):
+    """Who asks for what this thread serves."""
+
+    uid = 0
+
+
 class Server:
     """Serves one device."""
 
-    def __init__(self, device: int, operations: Operations, workers: Workers) -> None:
+    def __init__(self, device: int, operations: Operations, workers: Workers, caller: Caller) -> None:
         self._device = device
+        self._caller = caller
         self.nodes = NodeTable()
         context = Context(operations, self.nodes)
         self._interrupts = Interrupts(lambda unique: self._reply_error(unique, errno.EINTR))
@@ -101,7 +109,7 @@ class Server:
         if call is None:
             self._reply_error(request.unique, errno.ENOSYS)
             return 0
-        unique = request.unique
+        unique, self._caller.uid = request.unique, request.uid
         if call.may_be_interrupted:
             self._interrupts.begin(unique, request.thread)
         answer: bytes | Answer | None = None

@@ -35,6 +35,12 @@ def as_user(uid: int, *command: str | Path) -> "subprocess.CompletedProcess[str]
     )
 
 
+def size_for(uid: int, path: Path) -> int | None:
+    """The size of a file as another user sees it; None if there is no such file for that user."""
+    done = as_user(uid, "stat", "-c", "%s", path)
+    return int(done.stdout) if done.returncode == 0 else None
+
+
 @pytest.fixture
 def shared() -> Iterator[Path]:
     """A folder that every user may enter; pytest's own ones may not be."""
@@ -153,8 +159,8 @@ def test_others_may_read_but_not_write_without_a_mode(
     ):
         assert "Permission denied" in as_user(NOBODY, *command).stderr
     run("cp", archive, incoming)
-    for command in (["rm", "-f", incoming / "m-v1.tar"], ["touch", incoming / "m-v1.tar"]):
-        assert "denied" in as_user(NOBODY, *command).stderr or "not permitted" in as_user(NOBODY, *command).stderr
+    assert as_user(NOBODY, "touch", incoming / "m-v1.tar").returncode == 1
+    as_user(NOBODY, "rm", "-f", incoming / "m-v1.tar")
     assert os.listdir(incoming) == []
     assert (incoming / "m-v1.tar").stat().st_size == archive.stat().st_size
     same(shared / "made/m/v1", shared_store / "m/v1")
@@ -175,7 +181,7 @@ def test_others_may_write_with_a_mode(
         assert path.stat().st_uid == 0, f"{path} belongs to the uploader"
     assert imports(mounted)[-1]["uid"] == NOBODY
     if mode != "1733":
-        assert (incoming / "m-v1.tar").stat().st_uid == NOBODY
+        assert as_user(NOBODY, "stat", "-c", "%u", incoming / "m-v1.tar").stdout == f"{NOBODY}\n"
         # A second time it is the same, and whoever else copies it, too.
         assert as_user(NOBODY, "cp", archive, incoming).returncode == 0
     run("cp", "-r", shared / "made", shared / "folder")
@@ -237,11 +243,63 @@ def test_an_upload_belongs_to_its_uploader(mount: Callable[..., Mounted], shared
     )
     assert done.returncode == 0, done.stderr
     assert imports(mounted)[-1]["uid"] == NOBODY
-    # The name of what was imported is the uploader's, too: nobody else makes rsync send it again.
-    assert as_user(ANOTHER, "rm", "-f", incoming / "half.tar").returncode == 1
-    assert (incoming / "half.tar").stat().st_size == archive.stat().st_size
-    assert as_user(NOBODY, "rm", "-f", incoming / "half.tar").returncode == 0
-    assert not (incoming / "half.tar").exists()
+    # The name of what was imported answers its uploader: nobody else makes rsync send it again.
+    as_user(ANOTHER, "rm", "-f", incoming / "half.tar")
+    assert size_for(NOBODY, incoming / "half.tar") == archive.stat().st_size
+    assert as_user(NOBODY, "rm", incoming / "half.tar").returncode == 0
+    assert size_for(NOBODY, incoming / "half.tar") is None
+
+
+@pytest.mark.parametrize("second", [0, ANOTHER])
+def test_a_name_that_one_user_imported_is_free_for_others(
+    mount: Callable[..., Mounted], shared_store: Path, shared: Path, second: int
+) -> None:
+    mounted = mount(*ALLOWED)
+    target = mounted.path / "incoming/model.tar"
+    archive, other = readable(made_tar(shared, "m:v1")), readable(made_tar(shared, "m2:v1", {"w": b"longer" * 1000}))
+    assert as_user(NOBODY, "cp", "-p", archive, target).returncode == 0
+    # The kernel shows what one user saw to all, for a second.
+    wait_until(lambda: size_for(second, target) is None, 5, "the other user sees no such file")
+    done = as_user(second, "cp", "-p", archive, target)
+    assert done.returncode == 0, done.stderr
+    assert [(receipt["uid"], receipt["state"]) for receipt in imports(mounted)] == [
+        (NOBODY, "imported"),
+        (second, "unchanged"),
+    ]
+    wait_until(lambda: size_for(NOBODY, target) == archive.stat().st_size, 5, "it answers the first user, too")
+    wait_until(lambda: size_for(second, target) == archive.stat().st_size, 5, "and the second")
+    # What the second user does with the name concerns the second user alone.
+    assert as_user(second, "cp", other, target).returncode == 0
+    assert (shared_store / "m2/v1/w").exists()
+    wait_until(lambda: size_for(second, target) == other.stat().st_size, 5, "the second user sees the new size")
+    wait_until(lambda: size_for(NOBODY, target) == archive.stat().st_size, 5, "the first user sees the old one")
+    assert as_user(NOBODY, "touch", "-d", "2001-01-01", target).returncode == 0
+    wait_until(lambda: size_for(second, target) == other.stat().st_size, 5, "the second user may look")
+    assert as_user(second, "rm", target).returncode == 0
+    wait_until(lambda: size_for(second, target) is None, 5, "it has gone for the second user")
+    wait_until(lambda: size_for(NOBODY, target) == archive.stat().st_size, 5, "not for the first")
+    assert as_user(NOBODY, "mv", target, target.with_name("renamed.tar")).returncode == 0
+    assert size_for(NOBODY, target.with_name("renamed.tar")) == archive.stat().st_size
+
+
+def test_what_another_user_sends_under_an_imported_name_is_refused_with_a_reason(
+    mount: Callable[..., Mounted], shared: Path
+) -> None:
+    mounted = mount(*ALLOWED)
+    target = mounted.path / "incoming/model.tar"
+    archive = readable(made_tar(shared, "m:v1"))
+    assert as_user(NOBODY, "cp", archive, target).returncode == 0
+    wait_until(lambda: size_for(ANOTHER, target) is None, 5, "the other user sees no such file")
+    (shared / "other").mkdir(mode=0o755)
+    other = readable(made_tar(shared / "other", "m:v1", {"w": b"other content"}))
+    mounted.expect_log("model.tar was not imported: m:v1 is in the store with other content", times=1)
+    done = as_user(ANOTHER, "cp", other, target)
+    assert "File exists" in done.stderr
+    assert "other content" in as_user(ANOTHER, "cat", f"{target}.error").stdout
+    assert imports(mounted)[-1]["uid"] == ANOTHER
+    assert as_user(ANOTHER, "rm", target).returncode == 0
+    assert os.listdir(target.parent) == []
+    wait_until(lambda: size_for(NOBODY, target) == archive.stat().st_size, 5, "the first user's import still answers")
 
 
 def test_a_new_folder_is_its_makers_whatever_was_there_before(mount: Callable[..., Mounted]) -> None:

@@ -36,7 +36,7 @@ def _import(receipts: Receipts, name: str, state: ReceiptState = IMPORTED, **sai
 def _works(receipts: Receipts) -> None:
     """All that a record is for, on one whose past is unknown."""
     number = _import(receipts, "iris.zip", size=9, mtime_ns=7, tag="iris:v1", creation_time="2026")
-    answer = receipts.answer("iris.zip")
+    answer = receipts.answer("iris.zip", None)
     assert answer is not None
     assert (answer.id, answer.size, answer.mtime_ns, answer.tag, answer.creation_time) == (
         number,
@@ -64,14 +64,14 @@ def test_the_course_of_an_import(path: Path) -> None:
     assert receipts.recent()[0].received == 1 << 40
     receipts.importing(number, 1 << 41, size=1 << 41)
     assert receipts.recent()[0].state is ReceiptState.IMPORTING
-    assert receipts.answer("a/ümläut.zip") is None
+    assert receipts.answer("a/ümläut.zip", None) is None
     receipts.finish(number, IMPORTED, tag="iris:v1", creation_time="2026", sha256="a" * 64)
     receipts.progress(number, 3)  # too late
     receipts.close()
 
     again = Receipts(path)
     receipt = again.recent()[0]
-    assert again.answer("a/ümläut.zip") == receipt
+    assert again.answer("a/ümläut.zip", None) == receipt
     assert (receipt.state, receipt.size, receipt.received, receipt.tag) == (IMPORTED, 1 << 41, 1 << 41, "iris:v1")
     assert (receipt.creation_time, receipt.sha256, receipt.error, receipt.errno) == ("2026", "a" * 64, None, None)
     assert receipt.ended is not None
@@ -99,17 +99,17 @@ def test_the_newest_success_answers_until_it_is_forgotten(path: Path) -> None:
     second = _import(receipts, "iris.zip", ReceiptState.REPLACED, mtime_ns=2, tag="iris:v1")
     _import(receipts, "iris.zip", REFUSED, error="damaged", errno="EBADMSG")
     _import(receipts, "other.zip", ReceiptState.UNCHANGED, tag="iris:v2")
-    answer = receipts.answer("iris.zip")
+    answer = receipts.answer("iris.zip", None)
     assert answer is not None
     assert (answer.id, answer.mtime_ns) == (second, 2)
     assert (receipts.recent()[1].error, receipts.recent()[1].errno) == ("damaged", "EBADMSG")
-    receipts.set_mtime("iris.zip", 10**20)
-    answer = receipts.answer("iris.zip")
+    receipts.set_mtime("iris.zip", 1000, 10**20)
+    answer = receipts.answer("iris.zip", None)
     assert answer is not None
     assert answer.mtime_ns == 10**20
-    receipts.forget("iris.zip")
-    assert receipts.answer("iris.zip") is None
-    assert receipts.answer("other.zip") is not None
+    receipts.forget("iris.zip", 1000)
+    assert receipts.answer("iris.zip", None) is None
+    assert receipts.answer("other.zip", None) is not None
     assert len(receipts.recent()) == 4, "the outcomes stay"
     receipts.close()
 
@@ -117,8 +117,8 @@ def test_the_newest_success_answers_until_it_is_forgotten(path: Path) -> None:
 def test_an_upload_that_was_renamed_answers_for_its_last_name(path: Path) -> None:
     receipts = Receipts(path)
     _import(receipts, ".iris.zip.Ab3dEf", path="iris.zip", tag="iris:v1")
-    assert receipts.answer(".iris.zip.Ab3dEf") is None
-    assert receipts.answer("iris.zip") is not None
+    assert receipts.answer(".iris.zip.Ab3dEf", None) is None
+    assert receipts.answer("iris.zip", None) is not None
     receipts.close()
 
 
@@ -178,7 +178,7 @@ def test_any_name_and_time_and_sentence(path: Path) -> None:
     @given(_paths, st.integers(-(2**70), 2**70), st.text() | st.just("\udcff"))
     def kept(name: str, mtime_ns: int, sentence: str) -> None:
         _import(receipts, name, mtime_ns=mtime_ns, error=sentence)
-        answer = receipts.answer(name)
+        answer = receipts.answer(name, None)
         assert answer is not None
         assert (answer.path, answer.mtime_ns) == (name, mtime_ns)
         assert answer.error == (sentence if sentence.isascii() else answer.error)
@@ -198,7 +198,7 @@ def test_it_is_bounded(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = receipts.recent(1000)
     assert len(found) <= 10 + 20 + 5 + 1
     assert running in {receipt.id for receipt in found}
-    assert [number for number in range(100) if receipts.answer(f"{number}.zip")] == list(range(80, 100))
+    assert [number for number in range(100) if receipts.answer(f"{number}.zip", None)] == list(range(80, 100))
     assert {receipt.path for receipt in found if receipt.state is REFUSED} >= {f"{number}.zip" for number in (98, 99)}
     receipts.close()
 
@@ -237,7 +237,7 @@ def test_damage_costs_only_the_record_and_is_told_once(
     _works(receipts)
     receipts.close()
     receipts = Receipts(path)
-    assert receipts.answer("iris.zip") is not None, "a new one is kept in its place"
+    assert receipts.answer("iris.zip", None) is not None, "a new one is kept in its place"
     receipts.close()
 
 
@@ -288,10 +288,10 @@ for number in range(100):
         break
 assert not receipts.begin("session", "not kept", 0)
 assert len(said) == 1 and "cannot be added to" in said[0], said
-assert receipts.answer("first")
+assert receipts.answer("first", None)
 (base / "filler").unlink()
 receipts.finish(receipts.begin("session", "kept again", 0), ReceiptState.IMPORTED)
-assert receipts.answer("kept again")
+assert receipts.answer("kept again", None)
 """
     in_a_namespace_of_its_own(script, tmp_path)
 
@@ -317,7 +317,7 @@ def test_several_processes_at_once(path: Path) -> None:
     receipts = Receipts(path)
     found = receipts.recent(1000)
     assert len({receipt.change for receipt in found}) == len(found) == 160
-    answers = [receipts.answer(f"{number}/{count}") for number in range(4) for count in range(40)]
+    answers = [receipts.answer(f"{number}/{count}", None) for number in range(4) for count in range(40)]
     assert [answer and answer.size for answer in answers] == [*range(40)] * 4
     receipts.close()
 
@@ -333,7 +333,7 @@ def test_a_process_that_holds_it_too_long_is_told(
         other.execute("BEGIN IMMEDIATE")
         number = receipts.begin("session", "b.zip", 0)
         receipts.finish(number, IMPORTED)
-        assert receipts.answer("iris.zip") is not None
+        assert receipts.answer("iris.zip", None) is not None
         other.execute("ROLLBACK")
     _works(receipts)
     receipts.close()
@@ -345,7 +345,7 @@ def test_from_several_threads(path: Path) -> None:
     def work(name: str) -> None:
         for number in range(50):
             _import(receipts, f"{name}/{number}", size=number)
-            answer = receipts.answer(f"{name}/{number}")
+            answer = receipts.answer(f"{name}/{number}", None)
             assert answer is not None
             assert answer.size == number
 
