@@ -99,7 +99,7 @@ def serve(settings: Settings, ready: Callable[[], None]) -> None:
         recorder.forget(tag)
         archives.forget(tag)
 
-    store = ModelStore(storage, forget)
+    store = ModelStore(storage, forget, budget)
     measurer = Measurer(store, archives, settings.formats, index)
     # The kernel checks who may do what.
     options = ["allow_other", "default_permissions"] if settings.allow_other else []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-from weakref import WeakKeyDictionary
 
 from mount.nodes import (
     Attributes,
@@ -102,20 +101,18 @@ class ModelFolder(Folder):
         self._path = path
         self._model = model
         self._below = below
-        self._children = _children_of(model).get(below, {})
 
     def attributes(self) -> Attributes:
-        folders = sum(entry.is_folder for entry in self._children.values())
-        return folder_attributes(self._path, folders, self._model.mtime * _NS)
+        return folder_attributes(self._path, self._model.entries.folders_in(self._below), self._model.mtime * _NS)
 
     def items(self) -> list[Item]:
         return [
-            folder_item(self._path, name) if entry.is_folder else file_item(self._path, name)
-            for name, entry in self._children.items()
+            folder_item(self._path, name) if is_folder else file_item(self._path, name)
+            for name, is_folder in self._model.entries.children(self._below)
         ]
 
     def child(self, name: str) -> Node:
-        entry = self._children.get(name)
+        entry = self._model.entries.find(f"{self._below}/{name}" if self._below else name)
         path = f"{self._path}/{name}"
         if entry is None:
             raise NotFoundError(f"{path} is not there")
@@ -166,8 +163,7 @@ class _ModelFile(File):
             piece = self._archives.open_file(self._entry)
         except SourceChangedError:
             model = self._store.model(self._model.tag, max_age=0)
-            above, _, name = self._entry.path.rpartition("/")
-            entry = _children_of(model).get(above, {}).get(name)
+            entry = model.entries.find(self._entry.path)
             if entry is None or entry.is_folder:
                 raise NotFoundError(f"{self._path} is not there") from None
             return _ModelFile(self._store, self._archives, self._path, model, entry)
@@ -175,20 +171,3 @@ class _ModelFile(File):
 
     def open(self) -> Piece:
         return self._piece or self._archives.open_file(self._entry)
-
-
-_known: WeakKeyDictionary[Model, dict[str, dict[str, Entry]]] = WeakKeyDictionary()
-
-
-def _children_of(model: Model) -> dict[str, dict[str, Entry]]:
-    """A model's entries by folder, then by name; made once for each generation."""
-    folders = _known.get(model)
-    if folders is None:
-        folders = {"": {}}
-        for entry in model.entries:
-            above, _, name = entry.path.rpartition("/")
-            folders.setdefault(above, {})[name] = entry
-            if entry.is_folder:
-                folders.setdefault(entry.path, {})
-        _known[model] = folders
-    return folders

@@ -28,10 +28,10 @@ from mount.nodes import Attributes, File
 from store.archive.pieces import Piece
 from store.errors import SourceChangedError
 
-_PATHS_KEPT = 20_000  # paths nobody has open, remembered for the sake of the kernel's cache
+_PATHS_KEPT = 4000  # paths nobody has open, remembered for the sake of the kernel's cache; 700 bytes each
 
 
-@dataclass
+@dataclass(slots=True)
 class _Node:
     """What the kernel was told of one path."""
 
@@ -45,7 +45,7 @@ class _Node:
     handles: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Handle:
     """An open file, pinned to its generation."""
 

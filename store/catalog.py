@@ -19,9 +19,12 @@ from contextlib import suppress
 
 from cachetools import LRUCache
 
+from store.budgeted_cache import BudgetedCache
 from store.errors import BadTagError, NotFoundError, SourceChangedError, StoreError, is_failure
-from store.model import MAX_MODEL_YAML, MODEL_YAML, Model, ModelInfo, in_archive_order
-from store.storage.base import Entry, Identity, Kind, Storage
+from store.memory_budget import MemoryBudget
+from store.model import MAX_MODEL_YAML, MODEL_YAML, Model, ModelInfo
+from store.storage.base import Identity, Kind, Storage
+from store.storage.entries import Entries
 from store.storage.manifest import is_ours
 from store.storage.stamp import is_settled
 from store.survey import LATEST, NameFolder, Surveyor, Version
@@ -36,14 +39,16 @@ _WARNINGS_KEPT = 10_000  # so that each is said once
 _PREPARED = 200  # names about whose models all is asked together
 _HUGE = 20_000  # files and folders in one model, at which a look takes about a quarter of a second;
 _HUGE_SECONDS = 4.0  # so long, one may be believed
-_ENTRIES_KEPT = 100_000  # files and folders, over all models whose listing is kept in memory
+_KEPT = 8 << 20  # bytes of memory, over all models whose files are kept in mind: some 100,000
 
 
 class ModelStore:
     """The catalogue of one store."""
 
-    def __init__(self, storage: Storage, gone: Callable[[Tag], None] = lambda _tag: None) -> None:
-        """`gone` is told of each version that was there and no longer is."""
+    def __init__(
+        self, storage: Storage, gone: Callable[[Tag], None] = lambda _tag: None, budget: MemoryBudget | None = None
+    ) -> None:
+        """`gone` is told of each version that was there and no longer is; `budget`: None for its own."""
         self.storage = storage
         self._gone = gone
         self._lock = threading.Lock()  # guards what follows, never held while looking
@@ -51,8 +56,8 @@ class ModelStore:
         self._names_believed = REFRESH  # seconds for which a look at a name is
         self._surveyor = Surveyor(storage, self._warn)
         self._roots: tuple[Identity, int, list[str]] | None = None
-        self._models: LRUCache[Tag, tuple[Model, float, float]] = LRUCache(
-            _ENTRIES_KEPT, getsizeof=lambda kept: min(len(kept[0].entries) + 1, _ENTRIES_KEPT)
+        self._models: BudgetedCache[Tag, tuple[Model, float, float]] = BudgetedCache(
+            budget or MemoryBudget(), _KEPT, least=_KEPT // 4
         )
         self._warned: LRUCache[tuple[str, str], bool] = LRUCache(_WARNINGS_KEPT)
 
@@ -256,8 +261,7 @@ class ModelStore:
         self.storage.prepare_models(paths, MODEL_YAML)
 
     def _model(self, tag: Tag, max_age: float) -> Model:
-        with self._lock:
-            kept = self._models.get(tag)
+        kept = self._models.get(tag)
         now = time.monotonic()
         is_young = (
             kept is not None
@@ -272,27 +276,25 @@ class ModelStore:
         info, entries, newest = self._look_at_model(tag)
         model = Model(info, entries, newest, look)
         took = time.monotonic() - now
-        with self._lock:
-            kept = self._models.get(tag)
-            if kept is not None and kept[0].info == info and kept[0].entries == model.entries:
-                model = kept[0]
-                model.look = max(model.look, look)
-            self._models[tag] = (model, now, took)
+        kept = self._models.get(tag)
+        if kept is not None and kept[0].info == info and kept[0].entries == entries:
+            model = kept[0]
+            model.look = max(model.look, look)
+        self._models.put(tag, (model, now, took), model.weight)
         return model
 
-    def _look_at_model(self, tag: Tag) -> tuple[ModelInfo, tuple[Entry, ...], int]:
+    def _look_at_model(self, tag: Tag) -> tuple[ModelInfo, Entries, int]:
         """What `model.yaml` says and all files, seen in one state; once more if they changed in between."""
         for _ in range(2):
             info = self.info(tag)
             model_yaml = self._finished(tag).model_yaml
-            found, newest = self._walk_steadily(tag)
-            entries = in_archive_order(found)
+            entries, newest = self._walk_steadily(tag)
             if entries and entries[0].path == MODEL_YAML and entries[0].identity == model_yaml:
                 return info, entries, newest
             self.expire(tag.name)
         raise SourceChangedError(f"{tag} was changed while it was looked at")
 
-    def _walk_steadily(self, tag: Tag) -> tuple[list[Entry], int]:
+    def _walk_steadily(self, tag: Tag) -> tuple[Entries, int]:
         """A look at all files; once more if something vanished in the middle of it."""
         try:
             return self.storage.walk(tag.path)
@@ -348,8 +350,7 @@ class ModelStore:
     def _forget(self, tags: Iterable[Tag]) -> None:
         """Keep nothing of versions that are gone."""
         for tag in tags:
-            with self._lock:
-                self._models.pop(tag, None)
+            self._models.drop(tag)
             self._gone(tag)
 
     def _warn(self, path: str, sentence: str) -> None:

@@ -6,6 +6,8 @@ own imports do not keep them. What macOS adds does not count either: it may be i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from store.mac_extras import without_extras
 from store.storage.base import Entry, Storage
 
@@ -13,7 +15,7 @@ _CHUNK = 1 << 20
 
 
 def first_difference(
-    left: Storage, left_entries: list[Entry], right: Storage, right_entries: list[Entry]
+    left: Storage, left_entries: Sequence[Entry], right: Storage, right_entries: Sequence[Entry]
 ) -> str | None:
     """The first path that is in one only, or differs; None if all are the same. Bytes are read only where all else
     agrees.

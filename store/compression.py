@@ -49,12 +49,13 @@ def shares(entries: Sequence[Entry], compression: Compression) -> list[Share]:
     AUTO takes the smallest files first (those of one size in the order of the archive) until `MAX_MODEL` is reached:
     a slow lookup blocks its folder for everybody, so it must not have to compress more.
     """
-    found = [Share.SMALL if entry.size < SMALL else Share.LARGE for entry in entries]
+    sizes = [entry.size for entry in entries]
+    found = [Share.SMALL if size < SMALL else Share.LARGE for size in sizes]
     if compression is Compression.ALWAYS:
         return found
     room = MAX_MODEL
-    for number in sorted(range(len(entries)), key=lambda number: entries[number].size):
-        size = entries[number].size
+    for number in sorted(range(len(sizes)), key=sizes.__getitem__):
+        size = sizes[number]
         room -= size + _FILE
         if size > MAX_FILE or room < 0:
             found[number] = Share.STORED

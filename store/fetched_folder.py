@@ -12,7 +12,7 @@ from store.counted import Counted
 from store.endpoints.base import CHUNK, Source
 from store.errors import DamagedArchiveError, NotAModelError, NotFoundError, RemoteNotFoundError, TooBigError
 from store.location import Location
-from store.model import MODEL_YAML, in_archive_order
+from store.model import MODEL_YAML
 from store.names import portable_name
 from store.storage.local import LocalStorage
 from store.storage.pinned import OpenFiles, PinnedFile
@@ -32,10 +32,10 @@ def fill_from_disk(path: str, target: Target, counted: Counted) -> None:
     parent, name = os.path.split(os.path.realpath(path))
     storage = LocalStorage(parent)
     entries, _ = storage.walk(name)
-    if not any(entry.path == MODEL_YAML for entry in entries):
+    if entries.find(MODEL_YAML) is None:
         raise NotAModelError(f"there is no {MODEL_YAML} in {printable(path)}, so it is not a model")
     open_files = OpenFiles()
-    for entry in in_archive_order(entries):
+    for entry in entries:
         if entry.is_folder or entry.identity is None:
             target.folder(portable_name(entry.path))
             continue

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from store.storage.base import Entry, Storage
 from store.text import printable
@@ -25,7 +25,7 @@ _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-def without_extras(storage: Storage, entries: list[Entry]) -> list[Entry]:
+def without_extras(storage: Storage, entries: Sequence[Entry]) -> Sequence[Entry]:
     """List what a model in a store holds, but for what macOS added: BentoML, and bentofs until now, took that in.
 
     Raises:

@@ -13,12 +13,13 @@ from typing import NamedTuple
 
 from store import untrusted_yaml
 from store.errors import BadModelError, NotAModelError
-from store.storage.base import Entry
+from store.storage.entries import FIRST_PATH, Entries
 from store.tag import MAX_LENGTH, Tag, is_tag_part
 from store.text import printable
 
-MODEL_YAML = "model.yaml"
+MODEL_YAML = FIRST_PATH
 MAX_MODEL_YAML = 16 << 20  # bytes
+_MODEL = 3000  # bytes of memory that a model takes beside its entries
 _KEYS = ("name", "version", "module", "labels", "creation_time")  # what is needed of it
 
 
@@ -167,14 +168,13 @@ class Model:
 
     __slots__ = ("__weakref__", "entries", "generation", "info", "look", "newest_ctime_ns", "size")
 
-    def __init__(self, info: ModelInfo, entries: tuple[Entry, ...], newest_ctime_ns: int, look: int = 0) -> None:
-        """`entries` in the order of `in_archive_order`; `look`: when the last look that found this began (monotonic,
-        ns)."""
+    def __init__(self, info: ModelInfo, entries: Entries, newest_ctime_ns: int, look: int = 0) -> None:
+        """`look`: when the last look that found this began (monotonic, ns)."""
         self.look = look
         self.info = info
         self.entries = entries
         self.newest_ctime_ns = newest_ctime_ns
-        self.size = sum(entry.size for entry in entries)  # bytes of all files
+        self.size = entries.size  # bytes of all files
         self.generation: tuple[int, int, int] = (hash((info, entries)), len(entries), self.size)
 
     @property
@@ -183,7 +183,12 @@ class Model:
 
     @property
     def file_count(self) -> int:
-        return sum(not entry.is_folder for entry in self.entries)
+        return len(self.entries) - self.entries.folder_count
+
+    @property
+    def weight(self) -> int:
+        """Bytes of memory."""
+        return _MODEL + self.entries.weight
 
     @property
     def mtime(self) -> int:
@@ -197,11 +202,3 @@ class Model:
             line = (os.fsencode(entry.path), entry.executable, entry.identity and tuple(entry.identity))
             digest.update(repr(line).encode())
         return digest.hexdigest()
-
-
-def in_archive_order(entries: list[Entry]) -> tuple[Entry, ...]:
-    """`model.yaml` first, so that a reader knows early what comes; the rest by the bytes of its path.
-
-    A folder comes before what lies in it, since its path is shorter.
-    """
-    return tuple(sorted(entries, key=lambda entry: (entry.path != MODEL_YAML, os.fsencode(entry.path))))

@@ -32,7 +32,7 @@ _LOOK_SECONDS = 2.0  # between two looks at which models are measured by now
 _QUIET_SECONDS = 0.5  # how long nothing must have been asked before it begins, or goes on
 _SAMPLE_SECONDS = 0.02
 _WAIT_SECONDS = 3600.0  # how long after it was opened a model may become measured
-_ENTRIES_KEPT = 100_000  # files and folders, over all models that may become measured; about 700 bytes each
+_KEPT = 4 << 20  # bytes of memory, over all models that may become measured
 
 
 @dataclass(eq=False)
@@ -56,7 +56,7 @@ class Recorder:
         self._size_limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
         self._lock = threading.Lock()
         self._opened: dict[Tag, _Opened] = {}  # those that may become measured, the last one last
-        self._entries = 0  # in all of them
+        self._size = 0  # bytes of memory, of all of them
         self._learnt = 0  # how often something was measured
         self._wake = threading.Event()
         self._stopping = threading.Event()
@@ -76,8 +76,8 @@ class Recorder:
             with self._lock:
                 self._forget(model.tag)
                 self._opened[model.tag] = _Opened(time.monotonic(), model)
-                self._entries += len(model.entries)
-                while self._entries > _ENTRIES_KEPT and len(self._opened) > 1:
+                self._size += model.weight
+                while self._size > _KEPT and len(self._opened) > 1:
                     self._forget(next(iter(self._opened)))
             self._wake.set()
 
@@ -132,7 +132,7 @@ class Recorder:
     def _forget(self, tag: Tag) -> None:
         known = self._opened.pop(tag, None)
         if known is not None:
-            self._entries -= len(known.model.entries)
+            self._size -= known.model.weight
 
     def _record(self, model: Model) -> None:
         key = (self._storage.location, model.tag, model.info.creation_time)

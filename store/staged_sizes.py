@@ -27,11 +27,12 @@ from store.compression import MAX_FILE, MAX_MODEL, Compression, is_compressed
 from store.errors import CancelledError, StoreError
 from store.index import ChunkSizes, Index, SizesRow
 from store.measure import MeasuredFile, Measurements
-from store.model import Model, in_archive_order
+from store.model import Model
 from store.sizes import Sizes
 from store.staged_file import StagedFile
 from store.staged_model import Staged
 from store.storage.base import Identity
+from store.storage.entries import Entries
 from store.storage.local import LocalStorage
 from store.storage.pinned import OpenFiles, PinnedFile
 from store.storage.stamp import is_settled
@@ -124,7 +125,7 @@ class StagedSizes:
             else entry
             for entry in found
         ]
-        model = Model(staged.info, in_archive_order(entries), newest_ns)
+        model = Model(staged.info, Entries.of(entries), newest_ns)
         archives = Archives(
             storage,
             self._index,

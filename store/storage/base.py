@@ -10,9 +10,12 @@ import enum
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from store.errors import StoreError
+
+if TYPE_CHECKING:
+    from store.storage.entries import Entries
 
 
 class Kind(enum.Enum):
@@ -145,8 +148,8 @@ class Storage(Protocol):
             NotFoundError, StoreUnreadableError: as above.
         """
 
-    def walk(self, path: str) -> tuple[list[Entry], int]:
-        """All files and folders below a folder, in no order, and the newest ctime seen (ns, the folder's included).
+    def walk(self, path: str) -> tuple[Entries, int]:
+        """All files and folders below a folder, and the newest ctime seen (ns, the folder's included).
 
         Raises:
             UnsafeMemberError: a link leads out, dangles or makes a cycle; or there is a device, socket or fifo.

@@ -21,7 +21,8 @@ from store.errors import (
     StoreError,
     StoreUnreadableError,
 )
-from store.storage.base import Entry, Identity, Kind, Status, Usage
+from store.storage.base import Identity, Kind, Status, Usage
+from store.storage.entries import Entries
 from store.storage.walk import FOLDER, Walk
 from store.text import printable
 
@@ -77,7 +78,7 @@ class LocalStorage:
             raise BadModelError(f"{self._show(path)} is larger than {limit:,} bytes")
         return content
 
-    def walk(self, path: str) -> tuple[list[Entry], int]:
+    def walk(self, path: str) -> tuple[Entries, int]:
         with self.look_into(path) as folder:
             walk = Walk(self._root, path, self._open_folder, self._show, follow_links=self._follow_links)
             return walk.run(folder.descriptor)

@@ -27,6 +27,7 @@ from store.errors import (
 )
 from store.names import local_name
 from store.storage.base import Entry, Identity, Kind, Status, Usage
+from store.storage.entries import Entries, EntriesBuilder
 from store.storage.listings import Listings, NameListing
 from store.storage.manifest import MAX_MANIFEST, FileNote, Manifest, manifest_key
 from store.storage.objects import ChangedObjectError, MissingObjectError, ObjectInfo, Objects
@@ -114,7 +115,7 @@ class RemoteStorage:
         except SourceChangedError:  # since it was listed
             return self._read_small(path, limit)
 
-    def walk(self, path: str) -> tuple[list[Entry], int]:
+    def walk(self, path: str) -> tuple[Entries, int]:
         found = self.listings.of(path).below(f"{path}/")
         if not found:
             raise self.listings.missing(path)
@@ -139,10 +140,14 @@ class RemoteStorage:
         both = folders & files.keys()
         if both:
             raise BadModelError(f"{self.listings.show(f'{path}/{min(both)}')} is a file, and a folder as well")
-        entries = [Entry(local_name(below), True, True, None, f"{path}/{below}") for below in folders if below]
-        entries += [self._entry(below, info, manifest) for below, info in files.items()]
+        entries = EntriesBuilder(path)
+        for below in folders:
+            if below:
+                entries.add(local_name(below), True, True, None, f"{path}/{below}")
+        for below, info in files.items():
+            entries.add(*self._entry(below, info, manifest))
         self._pin(tuple(info for _, info in sorted(files.items())))
-        return entries, max(info.mtime_ns for info in found)
+        return entries.build(), max(info.mtime_ns for info in found)
 
     def open_file(self, source: str, identity: Identity) -> RemoteFile:
         with self._lock:

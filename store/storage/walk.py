@@ -11,7 +11,8 @@ import stat
 from collections.abc import Callable
 
 from store.errors import BadModelError, SourceChangedError, UnsafeMemberError
-from store.storage.base import Entry, Identity
+from store.storage.base import Identity
+from store.storage.entries import Entries, EntriesBuilder
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 MAX_MEMBERS = 1_000_000  # files and folders in one model; no real model comes near
@@ -38,17 +39,17 @@ class Walk:
         self._open_folder = open_folder
         self._show_in_store = show
         self._follow_links = follow_links
-        self._entries: list[Entry] = []
+        self._entries = EntriesBuilder(model)
         self._linked = 0  # entries reached through links
         self._within_links = 0  # how many links lead to where the walk is now
         self._newest = 0
         # Links are judged against where the model really is, whatever links lead to the store itself.
         self._real = os.path.realpath(os.path.join(root, model))
 
-    def run(self, folder: int) -> tuple[list[Entry], int]:
+    def run(self, folder: int) -> tuple[Entries, int]:
         """As `Storage.walk`; `folder`: a descriptor of the model's."""
         self._visit(folder, "", self._model, [])
-        return self._entries, self._newest
+        return self._entries.build(), self._newest
 
     def _visit(self, folder: int, path: str, source: str, above: list[tuple[int, int]]) -> None:
         look = os.fstat(folder)
@@ -79,9 +80,9 @@ class Walk:
             raise BadModelError(f"{self._show('')} holds more than {MAX_LINKED:,} files and folders behind links")
         self._newest = max(self._newest, look.st_ctime_ns)
         if stat.S_ISREG(look.st_mode):
-            self._entries.append(Entry(path, False, bool(look.st_mode & stat.S_IXUSR), Identity.of(look), source))
+            self._entries.add(path, False, bool(look.st_mode & stat.S_IXUSR), Identity.of(look), source)
         elif stat.S_ISDIR(look.st_mode):
-            self._entries.append(Entry(path, True, True, None, source))
+            self._entries.add(path, True, True, None, source)
             below = os.open(name, FOLDER | os.O_NOFOLLOW, dir_fd=folder)
             try:
                 self._visit(below, path, source, above)
@@ -113,7 +114,7 @@ class Walk:
         self._within_links += 1
         if stat.S_ISDIR(look.st_mode):
             self._newest = max(self._newest, look.st_ctime_ns)
-            self._entries.append(Entry(path, True, True, None, real_source))
+            self._entries.add(path, True, True, None, real_source)
             below = self._open_folder(real_source) if is_below else os.open(target, FOLDER | os.O_NOFOLLOW)
             try:
                 self._visit(below, path, real_source, above)

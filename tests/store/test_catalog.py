@@ -14,7 +14,8 @@ import pytest
 
 from store.catalog import ModelStore
 from store.errors import BadTagError, NotFoundError, RemoteDeniedError, RemoteError, StoreError, StoreUnreadableError
-from store.storage.base import Entry, Identity, Kind, Status
+from store.storage.base import Identity, Kind, Status
+from store.storage.entries import Entries
 from store.storage.local import LocalFolder, LocalStorage
 from store.tag import Tag
 from tests.harness import make_model, remove_model
@@ -32,7 +33,7 @@ class _WalksCounted(LocalStorage):
         super().__init__(root)
         self.walked: list[str] = []
 
-    def walk(self, path: str) -> tuple[list[Entry], int]:
+    def walk(self, path: str) -> tuple[Entries, int]:
         self.walked.append(path)
         return super().walk(path)
 
@@ -287,7 +288,7 @@ class _SlowWalks(LocalStorage):
         self._clock = clock
         self.walks = 0
 
-    def walk(self, path: str) -> tuple[list[Entry], int]:
+    def walk(self, path: str) -> tuple[Entries, int]:
         self.walks += 1
         self._clock.advance(0.9)
         return super().walk(path)

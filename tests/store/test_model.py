@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from store.errors import BadModelError
-from store.model import Model, ModelInfo, in_archive_order
+from store.model import Model, ModelInfo
 from store.storage.base import Entry, Identity
+from store.storage.entries import Entries
 from store.tag import Tag
 from tests.harness import ROOT
 
@@ -61,7 +62,7 @@ def test_what_bentoml_writes() -> None:
 def test_creation_times(written: str, seconds: int) -> None:
     info = _parse(f"{_HEAD}creation_time: {written}\n")
     assert info.creation_time.tzinfo is not None
-    assert Model(info, (), 0).mtime == seconds
+    assert Model(info, Entries.of(()), 0).mtime == seconds
 
 
 @pytest.mark.parametrize("zone", ["Asia/Kolkata", "America/St_Johns", "UTC"])
@@ -69,7 +70,7 @@ def test_a_naive_time_does_not_depend_on_the_machine(zone: str, monkeypatch: pyt
     monkeypatch.setenv("TZ", zone)
     time.tzset()
     try:
-        assert Model(_parse(f"{_HEAD}creation_time: '2026-01-02T03:04:05'\n"), (), 0).mtime == 1_767_323_045
+        assert Model(_parse(f"{_HEAD}creation_time: '2026-01-02T03:04:05'\n"), Entries.of(()), 0).mtime == 1_767_323_045
     finally:
         monkeypatch.undo()
         time.tzset()
@@ -259,7 +260,7 @@ def _entry(path: str, number: int = 1, *, executable: bool = False) -> Entry:
 
 def test_the_order_in_archives() -> None:
     paths = ["b", "a/x", "model.yaml", "a", "a.txt", "A", "ü", "\udcff", "a/model.yaml"]
-    ordered = [entry.path for entry in in_archive_order([_entry(path) for path in paths])]
+    ordered = [entry.path for entry in Entries.of([_entry(path) for path in paths])]
     assert ordered == ["model.yaml", "A", "a", "a.txt", "a/model.yaml", "a/x", "b", "ü", "\udcff"]
 
 
@@ -277,9 +278,9 @@ _CHANGED: list[Callable[[Entry], Entry]] = [
 @pytest.mark.parametrize("change", _CHANGED)
 def test_a_fingerprint_tells_generations_apart(change: Callable[[Entry], Entry]) -> None:
     entries = (_entry("model.yaml"), _entry("weights", 2))
-    same = Model(_info, entries, 5).fingerprint()
-    assert Model(_info, entries, 6).fingerprint() == same
-    assert Model(_info, (entries[0], change(entries[1])), 5).fingerprint() != same
-    assert Model(_info, entries[:1], 5).fingerprint() != same
+    same = Model(_info, Entries.of(entries), 5).fingerprint()
+    assert Model(_info, Entries.of(entries), 6).fingerprint() == same
+    assert Model(_info, Entries.of((entries[0], change(entries[1]))), 5).fingerprint() != same
+    assert Model(_info, Entries.of(entries[:1]), 5).fingerprint() != same
     later = _info._replace(creation_time=datetime.datetime(2026, 1, 3, tzinfo=_UTC))
-    assert Model(later, entries, 5).fingerprint() != same
+    assert Model(later, Entries.of(entries), 5).fingerprint() != same

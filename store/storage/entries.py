@@ -1,0 +1,243 @@
+"""Entries: all files and folders of a model, in columns, since a model may have hundreds of thousands.
+
+An `Entry` is made when it is asked for. They are in the order of archives: `model.yaml` first, so that a reader knows
+early what comes; the rest by the bytes of its path. So a folder comes before what lies in it, and a path is found by
+bisection. Code that goes through all of them often takes `list(entries)` once.
+"""
+
+from __future__ import annotations
+
+import os
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from typing import overload
+
+from store.storage.base import Entry, Identity
+
+FIRST_PATH = "model.yaml"  # of the entry that comes first
+_FIRST = FIRST_PATH.encode()
+_NS = 1_000_000_000
+_FOLDER, _EXECUTABLE = 1, 2
+_NO_CRC32 = -1
+_COLUMNS = 57  # bytes of one entry in all columns but that of the paths
+_SOURCE = 250  # bytes of a source that is kept as a text
+
+
+class _Columns:
+    """One value of each entry in each."""
+
+    __slots__ = ("crcs", "ctime_ns", "ctimes", "devices", "flags", "inodes", "mtime_ns", "mtimes", "sizes")
+
+    def __init__(self) -> None:
+        self.flags = array("B")
+        self.devices, self.inodes, self.sizes = array("Q"), array("Q"), array("Q")
+        self.mtimes, self.mtime_ns = array("q"), array("I")  # whole seconds, and the rest: years are not limited
+        self.ctimes, self.ctime_ns = array("q"), array("I")
+        self.crcs = array("q")
+
+    def all(self) -> list[array[int]]:
+        return [getattr(self, name) for name in self.__slots__]
+
+    def add(self, flags: int, identity: Identity | None, crc32: int | None) -> None:
+        device, inode, size, mtime_ns, ctime_ns = identity or (0, 0, 0, 0, 0)
+        self.flags.append(flags)
+        self.devices.append(device)
+        self.inodes.append(inode)
+        self.sizes.append(size)
+        for seconds, rest, time_ns in ((self.mtimes, self.mtime_ns, mtime_ns), (self.ctimes, self.ctime_ns, ctime_ns)):
+            whole, part = divmod(time_ns, _NS)
+            seconds.append(whole)
+            rest.append(part)
+        self.crcs.append(_NO_CRC32 if crc32 is None else crc32)
+
+    def in_order(self, order: Sequence[int]) -> _Columns:
+        ordered = _Columns()
+        for name in self.__slots__:
+            column = getattr(self, name)
+            setattr(ordered, name, array(column.typecode, map(column.__getitem__, order)))
+        return ordered
+
+
+class Entries(Sequence[Entry]):
+    """The entries of a model; equal, and of equal hash, if all of them are. Immutable."""
+
+    __slots__ = ("_base", "_columns", "_first", "_folders", "_paths", "_sources", "_starts")
+
+    def __init__(self, base: str, paths: Iterable[bytes], columns: _Columns, sources: dict[int, str]) -> None:
+        """`base`: the folder that all sources lie in, at their paths, except those in `sources`, by number."""
+        self._base = base
+        self._starts = array("Q", [0])
+        content = bytearray()
+        for path in paths:
+            content += path
+            self._starts.append(len(content))
+        self._paths = bytes(content)
+        self._columns = columns
+        self._sources = sources
+        self._folders = array("I", (number for number, flags in enumerate(columns.flags) if flags & _FOLDER))
+        self._first = int(len(columns.flags) > 0 and self._path(0) == _FIRST)  # of those that are sorted
+
+    @classmethod
+    def of(cls, entries: Iterable[Entry]) -> Entries:
+        """Of entries in any order."""
+        builder: EntriesBuilder | None = None
+        for entry in entries:
+            if builder is None:
+                builder = EntriesBuilder(entry.source.removesuffix(f"/{entry.path}"))
+            builder.add(*entry)
+        return (builder or EntriesBuilder("")).build()
+
+    def __len__(self) -> int:
+        return len(self._columns.flags)
+
+    @overload
+    def __getitem__(self, number: int) -> Entry: ...
+
+    @overload
+    def __getitem__(self, number: slice) -> list[Entry]: ...
+
+    def __getitem__(self, number: int | slice) -> Entry | list[Entry]:
+        if isinstance(number, slice):
+            return [self[each] for each in range(*number.indices(len(self)))]
+        if number < 0:
+            number += len(self)
+        if number < 0:
+            raise IndexError(number)
+        columns = self._columns
+        flags = columns.flags[number]
+        path = os.fsdecode(self._path(number))
+        identity = None
+        if not flags & _FOLDER:
+            identity = Identity(
+                columns.devices[number],
+                columns.inodes[number],
+                columns.sizes[number],
+                columns.mtimes[number] * _NS + columns.mtime_ns[number],
+                columns.ctimes[number] * _NS + columns.ctime_ns[number],
+            )
+        crc32 = columns.crcs[number]
+        return Entry(
+            path,
+            bool(flags & _FOLDER),
+            bool(flags & _EXECUTABLE),
+            identity,
+            self._sources.get(number) or f"{self._base}/{path}",
+            None if crc32 == _NO_CRC32 else crc32,
+        )
+
+    def __iter__(self) -> Iterator[Entry]:
+        return map(self.__getitem__, range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Entries) and (self is other or self._parts() == other._parts())
+
+    def __hash__(self) -> int:
+        columns = tuple(hash(column.tobytes()) for column in (self._starts, *self._columns.all()))
+        return hash((self._paths, self._base, columns, tuple(self._sources.items())))
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(self._columns.sizes)
+
+    @property
+    def folder_count(self) -> int:
+        """How many of them are folders."""
+        return len(self._folders)
+
+    @property
+    def weight(self) -> int:
+        """Bytes of memory."""
+        return len(self._paths) + len(self) * _COLUMNS + len(self._sources) * _SOURCE
+
+    def find(self, path: str) -> Entry | None:
+        """The entry at a path below the model's folder."""
+        wanted = os.fsencode(path)
+        number = 0 if self._first and wanted == _FIRST else self._bisect(wanted, self._first)
+        return self[number] if number < len(self) and self._path(number) == wanted else None
+
+    def children(self, folder: str) -> Iterator[tuple[str, bool]]:
+        """Name of all that lies in a folder of the model, in the model's own if that is empty, and whether it is a
+        folder; in their order."""
+        prefix, number, stop = self._range(folder)
+        while number < stop:
+            name, slash, _ = self._path(number)[len(prefix) :].partition(b"/")
+            if slash:  # all that lies in a folder stands together; it may be much
+                number = self._bisect(prefix + name + b"0", number)
+            else:
+                yield os.fsdecode(name), bool(self._columns.flags[number] & _FOLDER)
+                number += 1
+
+    def folders_in(self, folder: str) -> int:
+        """How many folders lie in a folder of the model."""
+        prefix, start, stop = self._range(folder)
+        folders = self._folders[bisect_left(self._folders, start) : bisect_left(self._folders, stop)]
+        return sum(self._path(number).find(b"/", len(prefix)) < 0 for number in folders)
+
+    def _range(self, folder: str) -> tuple[bytes, int, int]:
+        """What paths in a folder begin with, and where they stand."""
+        if not folder:
+            return b"", 0, len(self)
+        path = os.fsencode(folder)
+        start = self._bisect(path + b"/", self._first)
+        return path + b"/", start, self._bisect(path + b"0", start)  # the byte that follows on the slash
+
+    def _bisect(self, wanted: bytes, low: int) -> int:
+        """The first number from `low` on whose path is not below `wanted`."""
+        high = len(self)
+        while low < high:
+            middle = (low + high) // 2
+            if self._path(middle) < wanted:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    def _path(self, number: int) -> bytes:
+        return self._paths[self._starts[number] : self._starts[number + 1]]
+
+    def _parts(self) -> tuple[object, ...]:
+        return (self._paths, self._base, self._starts, self._columns.all(), self._sources)
+
+
+class EntriesBuilder:
+    """Takes entries in any order."""
+
+    def __init__(self, base: str) -> None:
+        """`base`: the folder that most sources lie in, at their paths."""
+        self._base = base
+        self._paths: list[bytes] = []
+        self._columns = _Columns()
+        self._sources: dict[int, str] = {}
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def add(
+        self,
+        path: str,
+        is_folder: bool,
+        executable: bool,
+        identity: Identity | None,
+        source: str,
+        crc32: int | None = None,
+    ) -> None:
+        """Add what becomes an `Entry`."""
+        if source != f"{self._base}/{path}":
+            self._sources[len(self._paths)] = source
+        self._paths.append(os.fsencode(path))
+        self._columns.add(is_folder * _FOLDER | executable * _EXECUTABLE, identity, crc32)
+
+    def build(self) -> Entries:
+        """All that were added, in the order of archives."""
+        paths = self._paths
+        order = sorted(range(len(paths)), key=paths.__getitem__)
+        if _FIRST in paths:
+            first = paths.index(_FIRST)
+            order.remove(first)
+            order.insert(0, first)
+        sources = {}
+        if self._sources:
+            sources = {at: self._sources[number] for at, number in enumerate(order) if number in self._sources}
+        return Entries(self._base, map(paths.__getitem__, order), self._columns.in_order(order), sources)
