@@ -16,7 +16,7 @@ from store.memory_budget import MemoryBudget
 _MOST = 48 << 20  # bytes, if no other cache needs them,
 _LEAST = 4 << 20  # and whatever the others need: a chunk is read in several requests
 _RECENT = 8 << 20  # of those that were read or made ahead, which do not make room for the measured ones
-_PERHAPS = 12 << 20  # of all, up to which those are kept that nobody is known to want
+_PERHAPS = 12 << 20  # up to which those are kept that nobody is known to want, measured or read
 _ENTRY = 600  # bytes that a chunk takes beside its content
 _IDLE_SECONDS = 20.0  # after which all are dropped
 
@@ -103,6 +103,8 @@ class ChunkCache:
 
     def _fit(self) -> None:
         limit = self._share.limit
+        while self._recent_size > _PERHAPS:
+            self._drop_oldest_recent()
         while self.size > limit:
             if self._recent_size > min(_RECENT, limit) or not self._fresh:
                 self._drop_oldest_recent()
