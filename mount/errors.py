@@ -18,7 +18,9 @@ from store.errors import (
     CancelledError,
     DamagedArchiveError,
     InUseError,
+    MissingStoreError,
     ModelExistsError,
+    NoHomeError,
     NoSpaceError,
     NotFoundError,
     RemoteDeniedError,
@@ -46,6 +48,7 @@ _ERRNOS: tuple[tuple[type[Exception], int], ...] = (
     (StoreUnreadableError, errno.EIO),
     (StoreUnwritableError, errno.EIO),
     (StagingError, errno.EIO),
+    (NoHomeError, errno.EIO),
     (AlteredModelError, errno.EIO),
     (DamagedArchiveError, errno.EBADMSG),
     (ModelExistsError, errno.EEXIST),
@@ -70,9 +73,9 @@ _EXIT_STATUSES: tuple[tuple[type[BaseException], int], ...] = (
     (BadModelError, 5),
     (TooBigError, 5),
     (NoSpaceError, 6),
+    (MissingStoreError, 3),
     (RemoteDeniedError, 8),
     (RemoteError, 7),
-    (PermissionError, 8),
     (CancelledError, INTERRUPTED),
 )
 

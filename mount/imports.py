@@ -62,8 +62,13 @@ def _open(area: StagingArea) -> Receipts | None:
     Raises:
         StoreUnreadableError: there is one that cannot be read, as another user's; the log says why.
     """
-    if not area.receipts.exists():
-        return None
+    try:
+        if not area.receipts.exists():
+            return None
+    except PermissionError:
+        raise StoreUnreadableError(
+            f"the record of imports {printable(str(area.receipts))} may not be read by you: it is of those who import"
+        ) from None
     receipts = Receipts(area.receipts)
     if not receipts.is_on_disk:
         raise StoreUnreadableError(f"the record of imports {printable(str(area.receipts))} cannot be read")

@@ -18,7 +18,8 @@ def state_folder() -> Path:
     """Where the files lie; made when missing, for this user only.
 
     Raises:
-        PermissionError: there is no home, or it belongs to another user, as under sudo with the old HOME.
+        NoHomeError: there is no home.
+        PermissionError: it belongs to another user, as under sudo with the old HOME.
     """
     folder = home.state_folder()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)

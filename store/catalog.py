@@ -27,7 +27,7 @@ from store.storage.base import Identity, Kind, Storage
 from store.storage.entries import Entries
 from store.storage.manifest import is_ours
 from store.storage.stamp import is_settled
-from store.survey import LATEST, NameFolder, Surveyor, Version
+from store.survey import LATEST, NameFolder, Surveyor, Version, why_missing, why_none
 from store.tag import MAX_LENGTH, Tag, is_tag_part
 
 log = logging.getLogger(__name__)
@@ -211,7 +211,7 @@ class ModelStore:
         if tag.version == LATEST and not (colon and known is not None and LATEST in known.versions):
             latest = self.latest(name)
             if latest is None:
-                raise NotFoundError(f"{name} has no models in {self.storage.location}")
+                raise NotFoundError(why_none(name, known, self.storage.location))
             return Tag(name, latest)
         # A version that is there is meant, whatever its state, and never a longer one.
         if known is None or tag.version in known.listing.versions:
@@ -302,9 +302,10 @@ class ModelStore:
             return self.storage.walk(tag.path)
 
     def _finished(self, tag: Tag) -> Version:
-        version = self._name(tag.name).finished.get(tag.version)
+        known = self._name(tag.name)
+        version = known.finished.get(tag.version)
         if version is None:
-            raise NotFoundError(f"{tag} is not in the store {self.storage.location}")
+            raise NotFoundError(why_missing(tag, known, self.storage.location))
         return version
 
     def _root_names(self) -> list[str]:
@@ -340,7 +341,7 @@ class ModelStore:
             with self._lock:
                 known = self._names.pop(name, None)
             self._forget(Tag(name, version) for version in (known.versions if known is not None else ()))
-            raise
+            raise NotFoundError(why_none(name, None, self.storage.location)) from None
         with self._lock:
             self._names[name] = fresh
         if known is not None:

@@ -7,6 +7,7 @@ Threading: whoever has a `Database` holds a lock of its own around every call.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sqlite3
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import quote
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +32,7 @@ class Database:
 
     def __init__(
         self,
-        path: Path,
+        path: Path | Callable[[], Path],
         schema: str,
         version: int,
         *,
@@ -39,9 +41,11 @@ class Database:
         busy_seconds: float,
         busy_level: int = logging.INFO,
     ) -> None:
-        """`what` it is and what its `loss` means, for the log; `busy_seconds`: how long a call waits while another
-        process writes; `busy_level`: of the record in the log when that was not enough."""
-        self._path = path
+        """`path`: where it lies, or what tells that; `what` it is and what its `loss` means, for the log;
+        `busy_seconds`: how long a call waits while another process writes; `busy_level`: of the record in the log when
+        that was not enough."""
+        self._path = path if isinstance(path, Path) else Path()  # until it is told
+        self._find = path if callable(path) else lambda: self._path
         self._schema = schema
         self._version = version
         self._what = what
@@ -106,6 +110,8 @@ class Database:
             log.warning("the %s %s is damaged (%s); %s", self._what, self._path, error, self._loss)
             self._set_aside()
         except OSError as error:
+            if error.errno == errno.EROFS and self._path.is_file():
+                return self._open_read_only(error)
             log.warning("no %s is kept: %s", self._what, error)
             return self._in_memory()
         try:
@@ -127,6 +133,7 @@ class Database:
                 time.sleep(0.05)
 
     def _connect(self) -> sqlite3.Connection:
+        self._path = self._find()
         folder = self._path.parent
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         owner = folder.stat().st_uid
@@ -148,6 +155,23 @@ class Database:
         except BaseException:
             connection.close()
             raise
+        return connection
+
+    def _open_read_only(self, reason: OSError) -> sqlite3.Connection:
+        """What lies on a medium that cannot be written can still be read, as it was when its last writer left it."""
+        try:
+            connection = sqlite3.connect(
+                f"file:{quote(os.fsencode(self._path))}?immutable=1",
+                uri=True,
+                check_same_thread=False,
+                isolation_level="IMMEDIATE",
+            )
+            if connection.execute("PRAGMA user_version").fetchone()[0] != self._version:
+                raise sqlite3.DatabaseError("it was written by another version of bentofs")
+        except sqlite3.Error as error:
+            log.warning("no %s is kept: %s: %s", self._what, reason, error)
+            return self._in_memory()
+        log.info("the %s %s is only read: %s", self._what, self._path, reason)
         return connection
 
     def _in_memory(self) -> sqlite3.Connection:

@@ -47,7 +47,7 @@ class Digests:
         """`path`: where it lies or is made; None for the user's own. What cannot be used is told in the log."""
         self._lock = threading.Lock()
         self._database = Database(
-            path or default_path(),
+            path or default_path,
             _SCHEMA,
             _VERSION,
             what="record of digests",

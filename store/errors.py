@@ -79,6 +79,10 @@ class InUseError(StoreError):
     """Another program is at work on what is to come in."""
 
 
+class NoHomeError(StoreError, OSError):
+    """There is no place for what bentofs itself keeps: the user has no home directory."""
+
+
 class StagingError(StoreError):
     """There is no place to stage models in from which a rename leads into the store."""
 
@@ -95,6 +99,11 @@ class BadLocationError(StoreError, ValueError):
 
 class RemoteError(StoreUnreadableError):
     """A server, of a store or of a transfer, could not be reached, broke off, or answered an error, after all tries."""
+
+
+class MissingStoreError(RemoteError):
+    """There is no store where one was named: no bucket, no folder on a server. Nobody takes that for models that are
+    gone: a server may be set up wrongly for a while."""
 
 
 class RemoteDeniedError(RemoteError):

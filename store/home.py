@@ -8,7 +8,7 @@ from pathlib import Path
 
 import platformdirs
 
-from store.errors import NotFoundError
+from store.errors import NoHomeError, NotFoundError
 
 
 def default_store() -> str:
@@ -35,7 +35,7 @@ def cache_folder() -> Path:
     """For what can be learnt again.
 
     Raises:
-        PermissionError: the user has no home.
+        NoHomeError: the user has none.
     """
     return _folder(platformdirs.user_cache_dir, "XDG_CACHE_HOME")
 
@@ -44,7 +44,7 @@ def state_folder() -> Path:
     """For what cannot.
 
     Raises:
-        PermissionError: the user has no home.
+        NoHomeError: the user has none.
     """
     return _folder(platformdirs.user_state_dir, "XDG_STATE_HOME")
 
@@ -55,5 +55,5 @@ def _folder(find: Callable[[str], str], variable: str) -> Path:
     except RuntimeError:
         folder = Path()
     if not folder.is_absolute():  # older releases of platformdirs leave the ~
-        raise PermissionError(f"you have no home directory: set {variable} to a folder of yours")
+        raise NoHomeError(f"you have no home directory: set {variable} to a folder of yours")
     return folder

@@ -72,7 +72,7 @@ class Index:
         self._timer: threading.Timer | None = None  # that will write what is pending
         self._flush_count = _FLUSH_COUNT
         self._database = Database(
-            path or default_path(),
+            path or default_path,
             _SCHEMA,
             _VERSION,
             what="index",

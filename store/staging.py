@@ -133,7 +133,7 @@ class StagingArea:
         if not os.path.isdir(self.store):
             raise StagingError(f"there is no model store at {store}: save a model with BentoML first")
         if not os.access(self.store, os.W_OK | os.X_OK, effective_ids=True):
-            raise StagingError(f"the model store {store} may not be written by you: mount it with --read-only")
+            raise StagingError(f"the model store {store} may not be written by you")
         if os.path.commonpath([self.store, self.path]) == self.store:
             raise StagingError(
                 f"{self._shown} lies inside the store, where BentoML would take it for a model: name a folder outside "
@@ -181,8 +181,8 @@ class StagingArea:
         if os.path.ismount(self.store):
             raise StagingError(
                 f"the store {printable(self.store)} is a mount of its own, so that no folder outside of it is on the "
-                "same file system: use a folder in that mount as the store (BENTOML_HOME one level up), or mount it "
-                "with --read-only"
+                "same file system: use a folder in that mount as the store (BENTOML_HOME one level up), or do "
+                "without imports, as `bentofs mount --read-only` does"
             )
         raise StagingError(
             f"{self._shown} is not on the file system of the store {printable(self.store)}: name a folder that is, "

@@ -20,6 +20,10 @@ from store.storage.stamp import is_settled
 from store.tag import MAX_LENGTH, Tag, is_tag_part
 
 LATEST = "latest"
+_UNFINISHED_ADVICE = (
+    "If the save was interrupted, delete the folder and save again; if the model is whole and was changed or copied by "
+    "hand, `touch -d yesterday` on its folder has it shown"
+)
 UNFINISHED_NOTICE_NS = 10_000_000_000  # how long an unfinished save may be quiet before the log mentions it
 
 Warn = Callable[[str, str], None]  # a path in the store, a sentence
@@ -188,9 +192,7 @@ class Surveyor:
             self._warn(
                 tag.path,
                 f"{tag} is not shown: by the times of its folder BentoML has not finished saving it, and nothing has "
-                f"changed in it for {UNFINISHED_NOTICE_NS // 10**9} s. If the save was interrupted, delete the folder "
-                "and save again; if the model is whole and was changed by hand, `touch -d yesterday` on its folder has "
-                "it shown",
+                f"changed in it for {UNFINISHED_NOTICE_NS // 10**9} s. {_UNFINISHED_ADVICE}",
             )
         return version
 
@@ -206,3 +208,22 @@ class Surveyor:
         was there before, or was copied here ahead of it, or was written for somebody who asked for the latest one."""
         written = name_folder.latest_file
         return written is not None and written.ctime_ns >= newest and self.latest(tag.name, name_folder) == tag.version
+
+
+def why_missing(tag: Tag, known: NameFolder, location: str) -> str:
+    """Say why there is no model by a tag in the store at `location`; `known`: what was seen of its name."""
+    if tag.version not in known.listing.versions:
+        return f"{tag} is not in the store {location}"
+    if tag.version not in known.versions:
+        return f"{tag} is left out: its folder in {location} holds no {MODEL_YAML} that can be read"
+    return f"{tag} is left out: by the times of its folder BentoML has not finished saving it. {_UNFINISHED_ADVICE}"
+
+
+def why_none(name: str, known: NameFolder | None, location: str) -> str:
+    """Say why no model has a name in the store at `location`; `known`: what was seen of the name."""
+    if known is None or not known.listing.versions:
+        return f"{name} has no models in {location}"
+    version = max(known.listing.versions)
+    error = known.finished[version].error if version in known.finished else None
+    reason = str(error) if error is not None else why_missing(Tag(name, version), known, location)
+    return f"{name} has no models in {location} but those that are left out: {reason}"

@@ -285,7 +285,10 @@ def _zstd_frame(source: Source, magic: bytes) -> Iterator[bytes]:
         frame = zstandard.get_frame_parameters(head)
         source.position += length - len(head)
         if frame.window_size > _MAX_WINDOW:
-            raise _too_much_memory("zstd")
+            raise TooBigError(
+                f"the archive needs a zstd window of {frame.window_size >> 20:,} MiB, and {_MAX_WINDOW >> 20} MiB are "
+                f"allowed: make it with --long={_MAX_WINDOW.bit_length() - 1} at most, and a level below 22"
+            )
         if frame.dict_id:
             raise NotAModelError("the archive is compressed with a zstd dictionary, which is not in it")
         source.arriving.take_memory(LITTLE_MEMORY if frame.window_size <= _LITTLE_WINDOW else MOST_MEMORY)

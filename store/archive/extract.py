@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from store.archive.arriving import ArrivingFile
 from store.archive.decode import Kind, Stream, kind_of, open_stream
+from store.archive.foreign import foreign_kind, is_disk_image
 from store.archive.source import Source
 from store.archive.tar_header import BLOCK
 from store.archive.target import Target
@@ -28,18 +29,30 @@ def extract(arriving: ArrivingFile, target: Target) -> None:
         CancelledError: it will not arrive.
         StoreError: what the target raises.
     """
-    head = Source(arriving).exactly(BLOCK)
+    source = Source(arriving)
+    head = source.exactly(BLOCK)
     kind = kind_of(head)
     if kind is Kind.ZIP:
         unzip(arriving, target)
         return
     if kind is Kind.UNKNOWN:
-        raise NotAModelError("this is no archive that a model can come in" if head else "the file is empty")
+        raise _not_an_archive(foreign_kind(head)) if head else NotAModelError("the file is empty")
+    if not any(head) and is_disk_image(source):
+        raise _not_an_archive("an ISO image")
     stream = open_stream(arriving, kind)
     target.archive_read = lambda: stream.source.position
     if kind is not Kind.TAR:
         _expect_tar(stream, kind)
     untar(stream, target)
+    if not any(head):
+        raise NotAModelError("the archive holds no model: it begins with zeros, as an empty tar or a disk's image does")
+
+
+def _not_an_archive(kind: str | None) -> NotAModelError:
+    known = f"this is {kind}" if kind is not None else "this is nothing that is known here"
+    return NotAModelError(
+        f"{known}, and no archive that a model can come in: make a .tar, .tar.gz or .zip of the model's folder"
+    )
 
 
 def _expect_tar(stream: Stream, kind: Kind) -> None:

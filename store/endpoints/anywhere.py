@@ -20,7 +20,7 @@ from store.archive.pieces import Piece
 from store.endpoints.base import CHUNK, Known, Progress, write_files
 from store.endpoints.beside import beside
 from store.endpoints.trouble import CONNECT_SECONDS, SILENCE_SECONDS, retry, told
-from store.errors import RemoteError, SourceChangedError
+from store.errors import BadLocationError, RemoteError, SourceChangedError
 from store.location import Location
 from store.servers.body import Body
 from store.servers.file_systems import new_file_system, path_of, size_of, version_of
@@ -46,7 +46,7 @@ class AnyEndpoint:
     def write(self, path: str, content: Piece, progress: Progress) -> None:
         """As `Target.write`."""
         if self._location.protocol in _READ_ONLY:
-            raise RemoteError(f"{self._at(path).shown}: nothing can be written by {self._location.protocol}")
+            raise BadLocationError(f"{self._at(path).shown}: nothing can be written by {self._location.protocol}")
         place, final = self._path(beside(path)), self._path(path)
         try:
             with told(self._at(path)):

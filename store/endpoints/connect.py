@@ -11,6 +11,7 @@ from store.endpoints.base import Endpoint, Target
 from store.endpoints.local import LocalEndpoint
 from store.errors import BadLocationError
 from store.location import Location
+from store.servers.failures import parameter_reason
 from store.servers.stops import Stops
 
 _KEPT = ("s3", "s3a", "ftp", "ftps", "sftp", "ssh")  # of which it is known that paths mean nothing to a connection
@@ -82,7 +83,7 @@ def _made(location: Location, stops: Stops) -> Endpoint:
     except BadLocationError:
         raise
     except (TypeError, ValueError) as error:
-        raise BadLocationError(f"{location.shown}: one of the parameters has no meaning there: {error}") from error
+        raise BadLocationError(f"{location.shown}: {parameter_reason(error)}") from error
 
 
 def _open(location: Location, stops: Stops) -> Endpoint:

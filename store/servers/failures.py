@@ -19,7 +19,9 @@ from typing import Any
 from store.text import printable
 
 _MAX_REASON = 300  # characters
+_SHORT = 4  # characters of a text that is struck out only where it stands alone
 _SECRETS_IN_URL = re.compile(r"""(?<=://)[^\s/"']*(?=@)|(?<=\?)[^\s"'?]*=[^\s"']*""")  # credentials, parameters
+_UNKNOWN_PARAMETER = re.compile(r"unexpected keyword argument ('[^']*')")
 _PASSING = (
     errno.EBUSY,  # what s3fs makes of 503
     errno.EREMOTEIO,  # and of 500
@@ -111,8 +113,17 @@ def reason_of(error: BaseException, secrets: Iterable[str] = ()) -> str:
             text = "it does not answer in time" if failure_of(error) is Failure.PASSING else type(error).__name__
     text = _SECRETS_IN_URL.sub("***", text)  # which may be encoded in another way than the user wrote them
     for secret in sorted(secrets, key=len, reverse=True):
-        text = text.replace(secret, "***")
+        if len(secret) < _SHORT:  # any number of words may hold it
+            text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "***", text)
+        else:
+            text = text.replace(secret, "***")
     return printable(text)[:_MAX_REASON]
+
+
+def parameter_reason(error: Exception) -> str:
+    """What an exception says of the parameters of a location, which libraries take as arguments of functions."""
+    unknown = _UNKNOWN_PARAMETER.search(str(error)) if isinstance(error, TypeError) else None
+    return f"there is no parameter {unknown[1]}" if unknown else f"one of the parameters has no meaning there: {error}"
 
 
 def _meant(error: BaseException) -> BaseException:

@@ -18,6 +18,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+from store.errors import NoHomeError
 from store.home import state_folder
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ class Unfinished:
         self._prefix = hashlib.sha256(bucket.encode()).hexdigest()[:16]
         try:
             self._folder = os.path.join(state_folder(), "uploads")
-        except PermissionError:  # no home
+        except NoHomeError:
             self._folder = ""
 
     @contextmanager

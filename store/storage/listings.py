@@ -20,7 +20,7 @@ from functools import partial
 
 from cachetools import TTLCache
 
-from store.errors import BadModelError, NotFoundError, StoreError, StoreUnreadableError
+from store.errors import BadModelError, MissingStoreError, NotFoundError, StoreError
 from store.storage.base import Identity
 from store.storage.objects import Listing, MissingObjectError, ObjectInfo, Objects
 from store.storage.patience import Patience
@@ -126,7 +126,7 @@ class Listings:
                     folders += page.folders
                     files += page.objects
             except MissingObjectError:
-                raise StoreUnreadableError(f"there is no model store at {self._objects.location}") from None
+                raise MissingStoreError(f"there is no model store at {self._objects.location}") from None
             named = {info.key: info for info in files if info.key and not info.key.endswith("/")}
             root = RootListing(folders, named, self.folder_identity("", [*folders, *named], files))
             with self._lock:

@@ -54,6 +54,10 @@ class RefusedError(Exception):
     """It will not go well the next time either. The text is the reason."""
 
 
+class MissingBucketError(RefusedError):
+    """There is no place for any object."""
+
+
 def translated(error: Exception, secrets: Iterable[str]) -> Exception:
     """An exception of a library as one of these; those, and our own, as they are."""
     if isinstance(

@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from store.errors import RemoteDeniedError, RemoteError
-from store.storage.objects import DeniedError, RefusedError, TransientError
+from store.errors import MissingStoreError, RemoteDeniedError, RemoteError
+from store.storage.objects import DeniedError, MissingBucketError, RefusedError, TransientError
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +46,7 @@ class Patience:
         """What `work` gives, tried again while that makes sense. MissingObjectError and ChangedObjectError pass.
 
         Raises:
+            MissingStoreError: there is no bucket.
             RemoteDeniedError: the server says no.
             RemoteError: it cannot be reached, or fails for good; `subject` is named.
         """
@@ -59,6 +60,8 @@ class Patience:
                 answer = work()
             except DeniedError as error:
                 raise RemoteDeniedError(f"access to {self._location} is denied: {error}") from None
+            except MissingBucketError as error:
+                raise MissingStoreError(f"{self._location}: {error}") from None
             except RefusedError as error:
                 raise RemoteError(f"{subject} cannot be reached: {error}") from None
             except TransientError as error:

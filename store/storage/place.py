@@ -10,6 +10,7 @@ from typing import Any
 from store.errors import BadLocationError, NotFoundError
 from store.home import default_store
 from store.location import Location
+from store.servers.failures import parameter_reason
 from store.storage.base import Storage
 from store.storage.local import LocalStorage
 from store.storage.patience import Patience
@@ -90,5 +91,7 @@ class Place:
             from store.storage.anywhere import AnyObjects
 
             return AnyObjects(self.where, patience.attempt_seconds)
-        except (ValueError, ImportError, TypeError) as error:
+        except ImportError as error:
             raise BadLocationError(f"{self.location} cannot be used as a store: {error}") from None
+        except (ValueError, TypeError) as error:
+            raise BadLocationError(f"{self.location} cannot be used as a store: {parameter_reason(error)}") from None

@@ -21,6 +21,7 @@ from store.servers.stops import Stops
 from store.storage.objects import (
     ChangedObjectError,
     Listing,
+    MissingBucketError,
     MissingObjectError,
     ObjectInfo,
     RefusedError,
@@ -136,5 +137,5 @@ class S3Objects:
             return request()
         except Exception as error:
             if code_of(error) == "NoSuchBucket":
-                raise RefusedError(f"there is no bucket {self._client.bucket}") from error
+                raise MissingBucketError(f"there is no bucket {self._client.bucket}") from error
             raise translated(error, self._where.secrets) from error

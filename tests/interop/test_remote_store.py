@@ -181,7 +181,7 @@ def test_a_prefix_that_holds_nothing_yet_and_a_bucket_that_is_not_there(
         tmp_path, "mount", str(tmp_path / "mnt"), "--store", "s3://no-such-bucket-here/x",
         environment=bucket.environment(),
     )  # fmt: skip
-    assert done.returncode == 7
+    assert done.returncode == 3
     assert "there is no bucket no-such-bucket-here" in done.stderr
 
 

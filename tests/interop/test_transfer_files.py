@@ -21,6 +21,7 @@ from pyftpdlib.handlers import FTPHandler
 from pyftpdlib.servers import ThreadedFTPServer
 
 from store.errors import (
+    BadLocationError,
     RemoteDeniedError,
     RemoteError,
     RemoteNotFoundError,
@@ -288,7 +289,7 @@ def test_a_web_server(web: str, tmp_path: Path, other: Path, monkeypatch: pytest
     with pytest.raises(RemoteNotFoundError) as raised:
         import_model(f"{web}/missing?signature=secret", store=str(other))
     assert "secret" not in str(raised.value)
-    with pytest.raises(RemoteError, match="nothing can be written"):
+    with pytest.raises(BadLocationError, match="nothing can be written"):
         export_model("demo:v1", f"{web}/m.tar")
     monkeypatch.setattr("store.endpoints.trouble._FIRST_PAUSE", 0.01)
     with pytest.raises(RemoteError, match="could not be reached") as refused:

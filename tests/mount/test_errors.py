@@ -36,6 +36,8 @@ TABLE = {
     errors.RemoteError: errno.EIO,
     errors.RemoteDeniedError: errno.EACCES,
     errors.RemoteNotFoundError: errno.ENOENT,
+    errors.MissingStoreError: errno.EIO,  # models that were there are not gone for that
+    errors.NoHomeError: errno.EIO,
     errors.TargetExistsError: errno.EEXIST,
 }
 STATUSES = {
@@ -62,6 +64,8 @@ STATUSES = {
     errors.RemoteError: 7,
     errors.RemoteDeniedError: 8,
     errors.RemoteNotFoundError: 3,
+    errors.MissingStoreError: 3,
+    errors.NoHomeError: 1,
     errors.TargetExistsError: 4,
 }
 
@@ -79,7 +83,7 @@ def test_every_error_of_the_store_has_an_errno(expect_log: Callable[[str], None]
 def test_every_error_of_the_store_has_an_exit_status() -> None:
     assert set(STATUSES) == all_errors()
     assert {kind: exit_status_of(kind("x")) for kind in STATUSES} == STATUSES
-    assert exit_status_of(PermissionError(errno.EACCES, "x")) == 8
+    assert exit_status_of(PermissionError(errno.EACCES, "x")) == 1  # of this machine, not of a server
     assert exit_status_of(KeyError("x")) == 1
 
 

@@ -12,7 +12,7 @@ from store.completeness import QUIET_NS
 from store.errors import NotFoundError
 from store.storage.local import LocalStorage
 from store.tag import Tag
-from tests.harness import make_model
+from tests.harness import make_model, run
 from tests.store.clock import Clock
 
 Looks = Callable[[], ModelStore]
@@ -76,6 +76,29 @@ def test_a_save_that_was_killed_is_never_shown_and_named(
         assert models().tags() == [Tag("iris", "v0")]
     (store / "iris" / "latest").write_text("v1")
     assert not _shown(models)
+
+
+def test_why_a_model_that_is_asked_for_is_left_out(store: Path, models: Looks, expect_log: ExpectLog) -> None:
+    """One that was edited or copied by hand is there for all who look into the store."""
+    folder = make_model(store, "iris:v1", {"a": b"a"})
+    (folder / "model.yaml").rename(folder / "old")
+    (folder / "model.yaml").write_bytes((folder / "old").read_bytes())
+    (folder / "old").unlink()
+    for text, sentence in (
+        ("iris:v1", r"^iris:v1 is left out: by the times .* `touch -d yesterday` on its folder has it shown$"),
+        ("iris", r"^iris has no models in .* but those that are left out: iris:v1 is left out: by the times "),
+        ("iris:v2", r"^iris:v2 is not in the store "),
+        ("lily:v1", r"^lily has no models in "),
+        ("lily", r"^lily has no models in "),
+    ):
+        with pytest.raises(NotFoundError, match=sentence):
+            models().model(models().find(text))
+    run("touch", "-d", "yesterday", folder)
+    assert _shown(models)
+    (folder / "model.yaml").unlink()
+    expect_log("holds no model.yaml; it is left out")
+    with pytest.raises(NotFoundError, match=r"^iris:v1 is left out: its folder in .* holds no model.yaml"):
+        models().model(models().find("iris:v1"))
 
 
 @pytest.mark.parametrize("changed", ["sub/weights", "sub/new", "weights"])

@@ -515,6 +515,8 @@ def test_windows_of_zstd(tmp_path: Path) -> None:
         compressor = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
         (tmp_path / "x").write_bytes(compressor.compress(content) + compressor.flush())
         assert _outcome(tmp_path / "x") == outcome
+    with pytest.raises(TooBigError, match=r"zstd window of 128 MiB.*--long=26 at most"):
+        unpacked(tmp_path / "x")
 
 
 @pytest.mark.parametrize("form", ["tar.gz", "zip"])
