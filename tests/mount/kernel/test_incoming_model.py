@@ -1,0 +1,369 @@
+"""Random sequences of what tools and BentoML do to a mount, against a model of `mount/SEMANTICS.md` in memory.
+
+A campaign: BENTOFS_SEQUENCES=2000 BENTOFS_STEPS=30 .venv/bin/python -m pytest tests/mount/kernel/test_incoming_model.py
+"""
+
+import contextlib
+import errno
+import os
+import shutil
+import subprocess
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from tests.harness import Mounted, make_model, wait_until
+from tests.incoming import cp, tar_of
+
+SEQUENCES = int(os.environ.get("BENTOFS_SEQUENCES", "10"))
+STEPS = int(os.environ.get("BENTOFS_STEPS", "15"))
+
+TAGS = ["a:v1", "a:v2", "b:v1"]
+LETTERS = ["X", "Y"]
+FORMS = ["tar", "zip"]
+NAMES = ["one.tar", "two", "folder/three.zip"]
+HIDDEN = [".four", "folder/.five", "six.part"]
+SIZE = 60_000  # bytes of the file in each model
+
+
+@dataclass(frozen=True)
+class Archive:
+    """One model as a file."""
+
+    tag: str
+    letter: str
+    content: bytes
+    path: Path
+
+
+@dataclass
+class Reader:
+    """A program that has read some of a model's tar."""
+
+    descriptor: int
+    letter: str
+    content: bytes
+
+
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory: pytest.TempPathFactory) -> list[Archive]:
+    made = []
+    for tag in TAGS:
+        for letter in LETTERS:
+            scratch = tmp_path_factory.mktemp("archives")
+            model = make_model(scratch, tag, files(letter))
+            tar_of(model, scratch / "m.tar")
+            with zipfile.ZipFile(scratch / "m.zip", "w") as packed:
+                for path in sorted(model.iterdir()):
+                    packed.write(path, path.name)
+            made += [
+                Archive(tag, letter, (scratch / f"m.{form}").read_bytes(), scratch / f"m.{form}") for form in FORMS
+            ]
+    return made
+
+
+@pytest.fixture(params=["kernel"])
+def mount(request: pytest.FixtureRequest, store: Path, mounted: Callable[..., Mounted]) -> Mounted:
+    mount = mounted(store, options=["--engine", request.param, "--compression", "never"], limit=36_000)
+    mount.allow_log("was not imported: ")
+    return mount
+
+
+def files(letter: str) -> dict[str | bytes, bytes | int]:
+    return {"w.bin": letter.encode() * SIZE}
+
+
+def write_in_pieces(archive: Archive, target: Path) -> int:
+    """As Python's `shutil` does it, in pieces of an odd size."""
+    return _errno_of(lambda: _write(target, archive.content, os.O_TRUNC))
+
+
+def copy(archive: Archive, target: Path) -> int:
+    return cp(archive.path, target).returncode
+
+
+def rsync(archive: Archive, target: Path) -> int:
+    return _status("rsync", "-I", str(archive.path), str(target))
+
+
+def dd(archive: Archive, target: Path) -> int:
+    return _status("dd", f"if={archive.path}", f"of={target}", "bs=10k", "status=none")
+
+
+def backwards(archive: Archive, target: Path) -> int:
+    """The second half first, as a download over several connections may do it."""
+
+    def write() -> None:
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        half = len(archive.content) // 2
+        try:
+            os.pwrite(descriptor, archive.content[half:], half)
+            os.pwrite(descriptor, archive.content[:half], 0)
+        finally:
+            os.close(descriptor)
+
+    return _errno_of(write)
+
+
+TOOLS = [write_in_pieces, copy, rsync, dd, backwards]
+
+
+class Machine(RuleBasedStateMachine):
+    """What a mount shows, beside what it must show."""
+
+    mount: Mounted
+    archives: list[Archive]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: dict[str, bytes] = {}  # files in incoming/
+        self.imported: dict[str, Archive] = {}  # names that `stat` answers though nothing is listed
+        self.models: dict[str, str] = {}  # letters by tag
+        self.readers: list[Reader] = []
+        self.incoming = self.mount.path / "incoming"
+        (self.incoming / "folder").mkdir()
+
+    def teardown(self) -> None:
+        for reader in self.readers:
+            os.close(reader.descriptor)
+        for name in self.imported:
+            (self.incoming / name).unlink()
+        shutil.rmtree(self.incoming / "folder")
+        for path in self.incoming.iterdir():
+            path.unlink()
+        for folder in Path(self.mount.store).iterdir():
+            shutil.rmtree(folder)
+        self.models.clear()
+        self._wait_until_shown()
+
+    @rule(name=st.sampled_from(NAMES), number=st.integers(0, 11), tool=st.sampled_from(TOOLS))
+    def send(self, name: str, number: int, tool: Callable[[Archive, Path], int]) -> None:
+        archive = self.archives[number]
+        failed = bool(tool(archive, self.incoming / name))
+        assert failed == (not self._arrives(name, archive))
+
+    @rule(name=st.sampled_from(NAMES), number=st.integers(0, 11), share=st.floats(0.1, 0.9))
+    def send_a_part(self, name: str, number: int, share: float) -> None:
+        content = self.archives[number].content
+        content = content[: int(len(content) * share)]
+        assert _errno_of(lambda: _write(self.incoming / name, content, os.O_TRUNC)) == errno.EBADMSG
+        self.imported.pop(name, None)
+        self.kept[name] = content
+
+    @precondition(lambda self: any(self._unfinished()))
+    @rule(data=st.data(), by_rsync=st.booleans())
+    def send_the_rest(self, data: st.DataObject, by_rsync: bool) -> None:
+        name, archive = data.draw(st.sampled_from(list(self._unfinished())))
+        target = self.incoming / name
+        if by_rsync:
+            failed = _status("rsync", "--append", "--inplace", str(archive.path), str(target))
+        else:
+            rest = archive.content[len(self.kept[name]) :]
+            failed = _errno_of(lambda: _write(target, rest, os.O_APPEND))
+        assert bool(failed) == (not self._arrives(name, archive))
+
+    @rule(name=st.sampled_from(HIDDEN), number=st.integers(0, 11))
+    def write_under_another_name(self, name: str, number: int) -> None:
+        content = self.archives[number].content
+        _write(self.incoming / name, content, os.O_TRUNC)
+        self.kept[name] = content
+
+    @precondition(lambda self: any(self._hidden()))
+    @rule(data=st.data(), new=st.sampled_from(NAMES + HIDDEN))
+    def rename(self, data: st.DataObject, new: str) -> None:
+        old = data.draw(st.sampled_from(self._hidden()))
+        failed = _errno_of(lambda: (self.incoming / old).rename(self.incoming / new))
+        if new == old:
+            assert not failed
+            return
+        content = self.kept[old]
+        if new in HIDDEN:
+            assert not failed
+            self.kept[new] = self.kept.pop(old)
+            return
+        archive = next((archive for archive in self.archives if archive.content == content), None)
+        if archive is None:
+            assert failed == errno.EBADMSG
+            return
+        assert bool(failed) == (not self._fits(archive))
+        if not failed:
+            del self.kept[old]
+            self._arrives(new, archive)
+
+    @precondition(lambda self: any(self._hidden()))
+    @rule(data=st.data(), share=st.floats(0, 1))
+    def cut(self, data: st.DataObject, share: float) -> None:
+        name = data.draw(st.sampled_from(self._hidden()))
+        length = max(1000, int(len(self.kept[name]) * share))
+        if length < len(self.kept[name]):
+            os.truncate(self.incoming / name, length)
+            self.kept[name] = self.kept[name][:length]
+
+    @precondition(lambda self: self.kept or self.imported)
+    @rule(data=st.data())
+    def remove(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted([*self.kept, *self.imported])))
+        (self.incoming / name).unlink()
+        self.kept.pop(name, None)
+        self.imported.pop(name, None)
+        assert not (self.incoming / name).exists()
+
+    @rule(tag=st.sampled_from(TAGS), letter=st.sampled_from(LETTERS))
+    def save_by_bentoml(self, tag: str, letter: str) -> None:
+        if tag not in self.models:
+            make_model(Path(self.mount.store), tag, files(letter))
+            self.models[tag] = letter
+            self._wait_until_shown()
+
+    @precondition(lambda self: self.models)
+    @rule(data=st.data())
+    def delete_by_bentoml(self, data: st.DataObject) -> None:
+        tag = data.draw(st.sampled_from(sorted(self.models)))
+        self._remove_model(tag)
+        self._wait_until_shown()
+
+    @precondition(lambda self: self.models and len(self.readers) < 5)
+    @rule(data=st.data())
+    def begin_to_read(self, data: st.DataObject) -> None:
+        tag = data.draw(st.sampled_from(sorted(self.models)))
+        descriptor = os.open(self.mount.archive(tag, ".tar"), os.O_RDONLY)
+        content = os.pread(descriptor, 5000, 0)
+        assert self._is_of(content, self.models[tag])
+        self.readers.append(Reader(descriptor, self.models[tag], content))
+
+    @precondition(lambda self: self.readers)
+    @rule(data=st.data(), offset=st.integers(0, SIZE))
+    def read_on(self, data: st.DataObject, offset: int) -> None:
+        reader = data.draw(st.sampled_from(self.readers))
+        size = os.fstat(reader.descriptor).st_size
+        os.posix_fadvise(reader.descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        content = b""
+
+        def read() -> None:
+            nonlocal content
+            content = os.pread(reader.descriptor, 20_000, offset)
+
+        failed = _errno_of(read)
+        if failed:
+            assert failed == errno.ESTALE
+            return
+        assert len(content) == min(20_000, size - offset)
+        assert self._is_of(content, reader.letter)
+
+    @precondition(lambda self: self.readers)
+    @rule()
+    def end_reading(self) -> None:
+        os.close(self.readers.pop(0).descriptor)
+
+    @invariant()
+    def names_and_bytes(self) -> None:
+        found = {
+            str(path.relative_to(self.incoming))
+            for path in self.incoming.rglob("*")
+            if path.suffix != ".error" and not path.is_dir()
+        }
+        assert found == set(self.kept)
+        for name, content in self.kept.items():
+            assert (self.incoming / name).read_bytes() == content
+            assert (self.incoming / name).stat().st_size == len(content)
+        for name, archive in self.imported.items():
+            assert (self.incoming / name).stat().st_size == len(archive.content)
+
+    @invariant()
+    def models_in_the_store(self) -> None:
+        assert self._shown() == set(self.models)
+        for tag, letter in self.models.items():
+            name, version = tag.split(":")
+            shown = self.mount.path / "models" / name / version / "files" / "w.bin"
+            assert shown.read_bytes() == letter.encode() * SIZE
+
+    def _arrives(self, name: str, archive: Archive) -> bool:
+        """Whether an archive that is sent whole becomes a model; what is shown from then on."""
+        self.imported.pop(name, None)
+        if not self._fits(archive):
+            self.kept[name] = archive.content
+            return False
+        self.kept.pop(name, None)
+        self.imported[name] = archive
+        self.models[archive.tag] = archive.letter
+        return True
+
+    def _fits(self, archive: Archive) -> bool:
+        return self.models.get(archive.tag, archive.letter) == archive.letter
+
+    def _unfinished(self) -> Iterator[tuple[str, Archive]]:
+        for name, content in self.kept.items():
+            for archive in self.archives:
+                if name in NAMES and len(content) < len(archive.content) and archive.content.startswith(content):
+                    yield name, archive
+
+    def _hidden(self) -> list[str]:
+        return sorted(name for name in self.kept if name in HIDDEN)
+
+    def _remove_model(self, tag: str) -> None:
+        """As BentoML's delete, which leaves the folder of the name."""
+        name, version = tag.split(":")
+        shutil.rmtree(Path(self.mount.store) / name / version)
+        del self.models[tag]
+        for known in [known for known, archive in self.imported.items() if archive.tag == tag]:
+            del self.imported[known]
+
+    def _shown(self) -> set[str]:
+        root = self.mount.path / "models"
+        found = set()
+        for name in os.listdir(root):
+            with contextlib.suppress(FileNotFoundError):  # removed just now
+                found |= {
+                    f"{name}:{version}" for version in os.listdir(root / name) if not version.startswith("latest")
+                }
+        return found
+
+    def _wait_until_shown(self) -> None:
+        wait_until(lambda: self._shown() == set(self.models), 10, "the change of the store is seen")
+
+    def _is_of(self, content: bytes, letter: str) -> bool:
+        other = "Y" if letter == "X" else "X"
+        return content.count(other.encode()) < 10  # in headers
+
+
+def _write(target: Path, content: bytes, flags: int) -> None:
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | flags)
+    try:
+        for begin in range(0, len(content), 7919):
+            os.write(descriptor, content[begin : begin + 7919])
+    finally:
+        os.close(descriptor)
+
+
+def _errno_of(work: Callable[[], object]) -> int:
+    try:
+        work()
+    except OSError as error:
+        return error.errno or -1
+    return 0
+
+
+def _status(*command: str) -> int:
+    return subprocess.run(command, capture_output=True, timeout=60, check=False).returncode
+
+
+def test_what_a_mount_shows_is_what_semantics_says(mount: Mounted, archives: list[Archive]) -> None:
+    Machine.mount, Machine.archives = mount, archives
+    run_state_machine_as_test(
+        Machine,
+        settings=settings(
+            max_examples=SEQUENCES,
+            stateful_step_count=STEPS,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            phases=[Phase.generate],
+            derandomize=SEQUENCES <= 10,
+            database=None,
+        ),
+    )
