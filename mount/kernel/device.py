@@ -1,4 +1,4 @@
-"""Mount and get the descriptor of /dev/fuse: by fusermount3 or fusermount, or by mount(2) where root has neither.
+"""Mount and get the descriptor of /dev/fuse: by mount(2) as root, else by fusermount3 or fusermount.
 
 The descriptor must never reach another process: as long as one has it, the kernel waits for answers after our end.
 """
@@ -6,6 +6,7 @@ The descriptor must never reach another process: as long as one has it, the kern
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import socket
 import stat
@@ -27,10 +28,13 @@ def open_mount(mountpoint: str, source: str, options: Sequence[str]) -> int:
     Raises:
         CannotMountError: the helper or the kernel would not.
     """
-    helper = find_helper()
-    if helper is not None:
-        return _mount_by_helper(helper, mountpoint, source, options)
-    return _mount_as_root(mountpoint, source, options)
+    try:
+        return _mount_directly(mountpoint, source, options)
+    except OSError as error:
+        helper = find_helper()
+        if error.errno != errno.EPERM or helper is None:
+            raise CannotMountError(f"{mountpoint} could not be mounted: {error.strerror}") from None
+    return _mount_by_helper(helper, mountpoint, source, options)
 
 
 def _mount_by_helper(helper: str, mountpoint: str, source: str, options: Sequence[str]) -> int:
@@ -64,7 +68,13 @@ def _mount_by_helper(helper: str, mountpoint: str, source: str, options: Sequenc
     raise CannotMountError(f"{mountpoint} could not be mounted: {reason}")
 
 
-def _mount_as_root(mountpoint: str, source: str, options: Sequence[str]) -> int:
+def _mount_directly(mountpoint: str, source: str, options: Sequence[str]) -> int:
+    """Mount by mount(2), as root may.
+
+    Raises:
+        PermissionError: only the helper may.
+        OSError: the kernel will not.
+    """
     descriptor = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
     data = [f"fd={descriptor}", f"rootmode={stat.S_IFDIR:o}", f"user_id={os.geteuid()}", f"group_id={os.getegid()}"]
     libc = ctypes.CDLL(None, use_errno=True)
@@ -79,7 +89,7 @@ def _mount_as_root(mountpoint: str, source: str, options: Sequence[str]) -> int:
         return descriptor
     number = ctypes.get_errno()
     os.close(descriptor)
-    raise CannotMountError(f"{mountpoint} could not be mounted: {os.strerror(number)}")
+    raise OSError(number, os.strerror(number))
 
 
 def _escaped(text: str) -> str:
