@@ -15,6 +15,7 @@ import errno
 import logging
 import os
 import stat
+import time
 
 from mount.control_files import controlled_path
 from mount.copied_folders import CopiedFolders
@@ -33,6 +34,7 @@ from store.text import printable
 
 log = logging.getLogger(__name__)
 
+_NOW_NS = 100_000_000  # ns that may pass until a time that is to be now is set
 _FOLDER_MODE = stat.S_IFDIR | 0o755
 
 
@@ -154,6 +156,8 @@ class DropBox:
             if mtime_ns is not None:
                 self._delivery.set_mtime(path, self._spool.calling_user(), mtime_ns)
             return
+        if mtime_ns is not None and abs(time.time_ns() - mtime_ns) < _NOW_NS:
+            self._spool.touch(look)
         times = (look.st_atime_ns if atime_ns is None else atime_ns, look.st_mtime_ns if mtime_ns is None else mtime_ns)
         os.utime(at, ns=times)
 

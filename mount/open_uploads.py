@@ -18,7 +18,7 @@ from mount.nodes import Attributes
 from mount.settling import Settling
 from mount.spool import Spool, file_attributes
 from mount.upload import Upload
-from store.errors import CancelledError, InUseError, NoSpaceError, NotFoundError, StoreError
+from store.errors import CancelledError, InUseError, NoSpaceError, NotAModelError, NotFoundError, StoreError
 from store.text import printable
 from store.writing import sync_path
 
@@ -37,6 +37,7 @@ class _Handle:
     uid: int
     upload: Upload | None
     appends: bool = False  # opened with O_APPEND
+    may_write: bool = True
     wrote: bool = False
     is_dirty: bool = False  # wrote since it was last closed by anybody
     last_change: int = -1  # the number of its last change to the upload
@@ -199,18 +200,38 @@ class OpenUploads:
     def release(self, number: int) -> None:
         """Let go of an open file."""
         with self._lock:
-            upload = self._handles.pop(number).upload
-            if upload is not None:
-                self._spool.let_go(upload)
+            handle = self._handles.pop(number)
+            upload = handle.upload
+            stays_empty = upload is not None and handle.may_write and self._stays_empty(upload)
+        if upload is None:
+            return
+        if stays_empty:
+            self._delivery.refuse(upload, upload.path, NotAModelError("the file is empty: no model came"))
+        with self._lock:
+            self._spool.let_go(upload)
         self._spool.end_gone()
 
     def is_being_written(self, upload: Upload) -> bool:
         """Whether a program has written to a file and not closed it yet; under the spool's lock."""
         return any(handle.is_dirty for handle in self._handles.values() if handle.upload is upload)
 
+    def _stays_empty(self, upload: Upload) -> bool:
+        """Whether the last program that could write to an upload closes it, and no byte has come. Only here is that
+        known: shells and dd close a copy of their descriptor before the first byte. Under the spool's lock."""
+        return (
+            upload.handles == 1
+            and upload.is_strict
+            and upload.gone is None
+            and not upload.imported
+            and not upload.is_touched
+            and upload.status().st_size == 0
+            and not self._spool.is_on_its_way(upload.path)
+        )
+
     def _handle(self, path: str, flags: int, uid: int, upload: Upload | None) -> int:
         number = next(self._numbers)
         handle = self._handles[number] = _Handle(path, uid, None, bool(flags & os.O_APPEND))
+        handle.may_write = bool(flags & (os.O_WRONLY | os.O_RDWR))
         if upload is not None:
             handle.attach(upload)
         return number

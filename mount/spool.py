@@ -136,6 +136,13 @@ class Spool:
         beside it."""
         return is_on_its_way(path) or has_control_file(self.at(path))
 
+    def touch(self, look: os.stat_result) -> None:
+        """A program set a file's times to now."""
+        with self.lock:
+            upload = self._uploads.get(look.st_ino)
+            if upload is not None:
+                upload.is_touched = True
+
     def judge(self, upload: Upload, path: str) -> None:
         """Decide what an upload is by where it lies: in a folder that is a model, it is a file of that; and a
         downloader's control file is nothing by itself."""

@@ -48,6 +48,7 @@ class Upload:
         self.deciding = threading.Lock()  # held while the outcome is made
         self.is_archive = False  # whether to import it
         self.is_strict = False  # whether it is a mistake if it holds no model
+        self.is_touched = False  # its times were set to now, as `touch` does to make a file and nothing more
         self.fails_early = False  # whether what is known of the end already fails a write
         self._descriptor = descriptor
         self._stage = stage
