@@ -206,6 +206,7 @@ class OpenUploads:
         if upload is None:
             return
         if stays_empty:
+            upload.mark_refused()
             self._delivery.refuse(upload, upload.path, NotAModelError("the file is empty: no model came"))
         with self._lock:
             self._spool.let_go(upload)

@@ -129,7 +129,7 @@ class Spool:
 
     def mark(self, upload: Upload) -> None:
         """Mark an upload as undecided if closing it decides something, else clear the mark; under the lock."""
-        upload.mark((upload.is_archive or is_note(upload.path)) and not is_on_its_way(upload.path))
+        upload.mark((upload.is_archive or is_note(upload.path)) and not self.is_on_its_way(upload.path))
 
     def is_on_its_way(self, path: str) -> bool:
         """Whether a file of this name is not to be imported yet: its name says so, or a downloader's control file lies
