@@ -30,7 +30,7 @@ STEPS = int(os.environ.get("BENTOFS_STEPS", "15"))
 TAGS = ["a:v1", "a:v2", "b:v1"]
 LETTERS = ["X", "Y"]
 FORMS = ["tar", "zip"]
-NAMES = ["one.tar", "two", "folder/three.zip"]
+NAMES = ["one.tar", "two.bentomodel", "folder/three.zip"]
 HIDDEN = [".four", "folder/.five", "six.part"]
 SIZE = 60_000  # bytes of the file in each model
 
@@ -138,7 +138,7 @@ class Machine(RuleBasedStateMachine):
     def teardown(self) -> None:
         for reader in self.readers:
             os.close(reader.descriptor)
-        subprocess.run(["rm", "-r", self.incoming], timeout=60, check=True)
+        subprocess.run(["rm", "-rf", self.incoming], timeout=60, check=True)
         for folder in Path(self.mount.store).iterdir():
             shutil.rmtree(folder)
         self.models.clear()
