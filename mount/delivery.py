@@ -16,6 +16,7 @@ from contextlib import suppress
 from mount.dropnames import ERROR_SUFFIX, final_path
 from mount.errors import errno_of
 from mount.owners import Owners
+from mount.read_back import ReadBack, free_room
 from mount.upload import Upload
 from mount.uploaded_sums import UploadedSums
 from store.archive.arriving import ArrivingFile
@@ -56,6 +57,7 @@ class Delivery:
         self._importer = importer
         self._receipts = receipts
         self._sums = sums
+        self.read_back = ReadBack(session.spool)
 
     def stage(self, arriving: ArrivingFile) -> StagedImport:
         """As `Importer.stage`."""
@@ -63,8 +65,10 @@ class Delivery:
 
     def check_room(self, wanted: int) -> None:
         """Raises NoSpaceError: there is no room for so many bytes, the staged ones counted."""
-        figures = os.statvfs(self._session.spool)
-        if figures.f_bavail * figures.f_frsize < wanted:
+        if free_room(self._session.spool) >= wanted:
+            return
+        self.read_back.drop()
+        if free_room(self._session.spool) < wanted:
             raise NoSpaceError("there is no room left in the store's file system for the upload and the model in it")
 
     def begin(self, upload: Upload) -> None:
@@ -207,14 +211,19 @@ class Delivery:
             self.say_why(path, error, uid)
             raise
 
-    def answer(self, path: str, uid: int) -> tuple[int, int] | None:
-        """Size and mtime (ns) of a user's upload that was imported under this path, while its model exists."""
+    def answer(self, path: str, uid: int) -> tuple[int, int, int] | None:
+        """Size, mtime (ns) and receipt of a user's upload that was imported under this path, while its model exists."""
         receipt = self._receipts.answer(path, uid)
         if receipt is None or receipt.tag is None or receipt.size is None or receipt.mtime_ns is None:
             return None
         if not self._importer.still_has(Tag.parse(receipt.tag), receipt.creation_time):
             return None
-        return receipt.size, receipt.mtime_ns
+        return receipt.size, receipt.mtime_ns, receipt.id
+
+    def open_imported(self, path: str, uid: int) -> int | None:
+        """Begin to read back what a user imported under this path. Return its receipt; None if its bytes are gone."""
+        answer = self.answer(path, uid)
+        return answer[2] if answer is not None and self.read_back.open(answer[2]) else None
 
     def rename(self, old: str, new: str, uid: int) -> None:
         """Answer a user for another name."""
@@ -254,6 +263,7 @@ class Delivery:
         receipt, upload.receipt = upload.receipt, None
         if not receipt:
             receipt = self._receipts.begin(self._session.name, path, upload.uid)
+        upload.imported_as = receipt
         if ready.digest is not None:
             self._sums.await_digest(receipt, ready.digest)
         info = ready.staged.info

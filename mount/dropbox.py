@@ -67,7 +67,7 @@ class DropBox:
         if stat.S_ISDIR(look.st_mode):
             uid = self._spool.owners.of(look)
             return Attributes(_FOLDER_MODE, look.st_ino, look.st_nlink, 0, look.st_mtime_ns, look.st_ctime_ns, uid)
-        return self._spool.file_attributes(look)
+        return self._spool.file_attributes(path, look)
 
     def items(self, path: str) -> list[Item]:
         """What lies in a folder."""

@@ -44,6 +44,7 @@ class Housekeeping:
             try:
                 for upload in self._spool.running():
                     self._delivery.report(upload)
+                self._delivery.read_back.tidy()
                 if self._settle_seconds is not None:
                     self._import_quiet_folders(self._settle_seconds)
             except Exception:  # it must go on

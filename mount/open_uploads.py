@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from mount.delivery import Delivery
 from mount.nodes import Attributes
 from mount.settling import Settling
-from mount.spool import Spool, file_attributes
+from mount.spool import Spool
 from mount.upload import Upload
 from store.errors import CancelledError, InUseError, NoSpaceError, NotAModelError, NotFoundError, StoreError
 from store.text import printable
@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 _KEEP_SIZE, _PUNCH_HOLE = 1, 2  # modes of fallocate(2)
 _RESERVE = 16 << 20  # bytes that an upload leaves free
+_BECAME = "{} has become a model: its bytes are in models/"
 _MIXED = "two programs wrote to it at once, and nobody knows whose bytes it has: copy it again"
 
 
@@ -38,6 +39,7 @@ class _Handle:
     upload: Upload | None
     appends: bool = False  # opened with O_APPEND
     may_write: bool = True
+    reads_back: int | None = None  # the receipt of what was imported under the name, if its bytes are still there
     wrote: bool = False
     is_dirty: bool = False  # wrote since it was last closed by anybody
     last_change: int = -1  # the number of its last change to the upload
@@ -66,12 +68,16 @@ class OpenUploads:
             return self._handle(path, flags, uid, self._spool.create(path, uid, mode))
 
     def open(self, path: str, flags: int, uid: int) -> int:
-        """A handle on a file that is here; on a name that was imported, by whomever, only to write anew."""
+        """A handle on a file that is here; on a name that was imported, by whomever, to write anew,
+        or for a moment to read back."""
         with self._lock:
             upload = self._spool.find(path)
-            if upload is None and not flags & (os.O_WRONLY | os.O_RDWR):
-                raise NotFoundError(f"{printable(path)} has become a model: its bytes are in models/")
+            is_writing = flags & (os.O_WRONLY | os.O_RDWR)
+            reads_back = self._delivery.open_imported(path, uid) if upload is None and not is_writing else None
+            if upload is None and reads_back is None and not is_writing:
+                raise NotFoundError(_BECAME.format(printable(path)))
             number = self._handle(path, flags, uid, upload)
+            self._handles[number].reads_back = reads_back
         if flags & os.O_TRUNC:
             try:
                 self._empty(number)
@@ -85,14 +91,16 @@ class OpenUploads:
         handle = self._handles[number]
         if handle.upload is None:
             return self._spool.answer(handle.path, handle.uid)
-        return file_attributes(handle.upload.status(), handle.upload.uid, is_short=handle.upload.is_short)
+        return self._spool.file_attributes(handle.path, handle.upload.status(), handle.upload)
 
     def read_into(self, number: int, view: memoryview, offset: int) -> int:
         """Read back what was written; fewer bytes than asked for only at the end."""
         handle = self._handles[number]
-        if handle.upload is None:
-            raise NotFoundError(f"{printable(handle.path)} has become a model: its bytes are in models/")
-        return handle.upload.read_into(view, offset)
+        if handle.upload is not None:
+            return handle.upload.read_into(view, offset)
+        if handle.reads_back is None:
+            raise NotFoundError(_BECAME.format(printable(handle.path)))
+        return self._delivery.read_back.read_into(handle.reads_back, view, offset)
 
     def write(self, number: int, view: memoryview, offset: int) -> int:
         """Write all of the view.
@@ -203,6 +211,8 @@ class OpenUploads:
             handle = self._handles.pop(number)
             upload = handle.upload
             stays_empty = upload is not None and handle.may_write and self._stays_empty(upload)
+        if handle.reads_back is not None:
+            self._delivery.read_back.close(handle.reads_back)
         if upload is None:
             return
         if stays_empty:

@@ -78,7 +78,7 @@ class Spool:
         receipt = self._delivery.answer(path, uid)
         if receipt is None:
             raise NotFoundError(f"{INCOMING}/{printable(path)} is not there")
-        size, mtime_ns = receipt
+        size, mtime_ns, _ = receipt
         return Attributes(_FILE_MODE, inode_of(f"/{INCOMING}/{path}"), 1, size, mtime_ns, mtime_ns, uid)
 
     def create(self, path: str, uid: int, mode: int = 0) -> Upload:
@@ -120,12 +120,16 @@ class Spool:
         """The files below a folder that are uploads now; under the lock."""
         return (upload for upload in list(self._uploads.values()) if upload.path.startswith(f"{path}/"))
 
-    def file_attributes(self, look: os.stat_result) -> Attributes:
-        """What `stat` tells of a file here."""
-        upload = self._uploads.get(look.st_ino)
-        if upload is None:
-            return file_attributes(look, self.owners.of(look), is_short=True)
-        return file_attributes(look, upload.uid, is_short=upload.is_short)
+    def file_attributes(self, path: str, look: os.stat_result, upload: Upload | None = None) -> Attributes:
+        """What `stat` tells of a file here; `upload`: None if it is not known."""
+        upload = upload or self._uploads.get(look.st_ino)
+        uid = upload.uid if upload else self.owners.of(look)
+        size, mtime_ns = look.st_size, look.st_mtime_ns
+        if is_undecided(look) and not has_control_file(self.at(path)):  # by which a downloader finds its way
+            size = shown_size(look) if upload is None or upload.is_short else size
+            mtime_ns = shown_mtime_ns(look)
+        mode = _FILE_MODE | (0o111 if look.st_mode & stat.S_IXUSR else 0)
+        return Attributes(mode, look.st_ino, 1, size, mtime_ns, look.st_ctime_ns, uid)
 
     def mark(self, upload: Upload) -> None:
         """Mark an upload as undecided if closing it decides something, else clear the mark; under the lock."""
@@ -171,6 +175,8 @@ class Spool:
     def has_become_model(self, upload: Upload, path: str) -> None:
         """Remove what was imported under a name; under the lock."""
         self._uploads.pop(upload.inode, None)
+        if upload.imported_as:
+            self._delivery.read_back.keep(upload.imported_as, upload.duplicate())
         self._unlink(upload)
         upload.written.forget()
         replaced = self.find(path) if path != upload.path else None
@@ -277,12 +283,3 @@ class Spool:
         with suppress(FileNotFoundError):
             if os.lstat(self.at(upload.path)).st_ino == upload.inode:
                 os.unlink(self.at(upload.path))
-
-
-def file_attributes(look: os.stat_result, uid: int, *, is_short: bool) -> Attributes:
-    """What `stat` tells of a spooled file that belongs to a user; `is_short`: nobody writes it, if it is undecided."""
-    mode = _FILE_MODE | (0o111 if look.st_mode & stat.S_IXUSR else 0)
-    size, mtime_ns = look.st_size, look.st_mtime_ns
-    if is_undecided(look):
-        size, mtime_ns = shown_size(look) if is_short else size, shown_mtime_ns(look)
-    return Attributes(mode, look.st_ino, 1, size, mtime_ns, look.st_ctime_ns, uid)

@@ -37,6 +37,7 @@ class Upload:
         self.receipt: int | None = None  # its number in the record of imports
         self.refused_as: int | None = None  # the number that it had when it was refused
         self.imported = False
+        self.imported_as: int | None = None  # the number of that in the record
         self.gone: CancelledError | None = None  # why it is no longer under its name
         self.is_replaced = False  # since another program's file is
         self.may_replace = True  # a model of the store that is another, in mounts that do so
@@ -165,6 +166,10 @@ class Upload:
                 break
             got += more
         return got
+
+    def duplicate(self) -> int:
+        """Return another descriptor of the file."""
+        return os.dup(self._descriptor)
 
     def mark(self, undecided: bool) -> None:
         """Mark the file as undecided, or clear the mark."""

@@ -44,6 +44,7 @@ def bench(drop: Drop, web: WebServer) -> Bench:
     return Bench(drop, web)
 
 
+STREAMS = ["--multi-thread-streams", "4", "--multi-thread-cutoff", "64k"]
 TOOLS: dict[str, Callable[[Bench, Upload], "CompletedProcess[str]"]] = {
     "rsync -a": lambda bench, upload: bench.rsync(upload, "-a"),
     "rsync --delay-updates": lambda bench, upload: bench.rsync(upload, "-a", "--delay-updates"),
@@ -60,6 +61,7 @@ TOOLS: dict[str, Callable[[Bench, Upload], "CompletedProcess[str]"]] = {
     "rclone --inplace": lambda bench, upload: bench.rclone(upload, "--inplace"),
     "rclone --size-only": lambda bench, upload: bench.rclone(upload, "--inplace", "--size-only"),
     "rclone --update": lambda bench, upload: bench.rclone(upload, "--inplace", "--update"),
+    "rclone streams": lambda bench, upload: bench.rclone(upload, "--inplace", *STREAMS),
 }
 STALE_SECONDS = 1.1  # the kernel believes that long what it was told before the file was closed
 

@@ -1,0 +1,112 @@
+"""ReadBack: the bytes of uploads that were imported just now, for programs that read back what they wrote.
+
+rclone with several streams hashes a file once it has closed it, and calls the copy corrupted if it cannot. So an
+imported file, which has left the spool, stays readable for a moment, and as long as somebody reads it. Its blocks are
+not free meanwhile: few files are kept, only while much more room is left, and none when room is wanted.
+
+Files are known by their receipts, so a name that was given to another import never gives these bytes.
+
+Knows no FUSE. Threading: any thread; files are closed outside of the lock, which may take long.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from dataclasses import dataclass
+
+_SECONDS = 30.0  # that a file is kept
+_MOST_FILES = 32  # each has a descriptor
+_SHARE = 4  # of the room that is left, the part that the files may take
+
+
+def free_room(path: str) -> int:
+    """Return the bytes that are free where a folder lies."""
+    figures = os.statvfs(path)
+    return figures.f_bavail * figures.f_frsize
+
+
+@dataclass
+class _File:
+    descriptor: int
+    size: int  # bytes
+    until: float  # monotonic
+    readers: int = 0
+    is_dropped: bool = False
+
+
+class ReadBack:
+    """The files of one spool."""
+
+    def __init__(self, spool: str) -> None:
+        """`spool`: the folder on whose disk they lie."""
+        self._spool = spool
+        self._lock = threading.Lock()
+        self._files: dict[int, _File] = {}  # by receipt; the oldest first
+
+    def keep(self, receipt: int, descriptor: int) -> None:
+        """Keep the bytes of an import for a moment. The descriptor is closed here."""
+        size = os.fstat(descriptor).st_size
+        if size > free_room(self._spool) // _SHARE:
+            os.close(descriptor)
+            return
+        with self._lock:
+            self._files[receipt] = _File(descriptor, size, time.monotonic() + _SECONDS)
+
+    def open(self, receipt: int) -> bool:
+        """Begin to read what was imported by a receipt. Return False if its bytes are gone."""
+        with self._lock:
+            file = self._files.get(receipt)
+            if file is None or file.is_dropped:
+                return False
+            file.readers += 1
+            return True
+
+    def read_into(self, receipt: int, view: memoryview, offset: int) -> int:
+        """Read after `open`. Return the number of bytes, fewer than asked for only at the end."""
+        descriptor, got = self._files[receipt].descriptor, 0
+        while got < len(view):
+            more = os.preadv(descriptor, [view[got:]], offset + got)
+            if not more:
+                break
+            got += more
+        return got
+
+    def close(self, receipt: int) -> None:
+        """End a reading that `open` began."""
+        with self._lock:
+            file = self._files[receipt]
+            file.readers -= 1
+            file.until = time.monotonic() + _SECONDS
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Close what was kept long enough, is too much, or takes room that is scarce."""
+        if not self._files:
+            return
+        share = free_room(self._spool) // _SHARE
+        with self._lock:
+            now = time.monotonic()
+            kept = sum(file.size for file in self._files.values())
+            for number, file in enumerate(self._files.values()):
+                is_old = now > file.until or len(self._files) - number > _MOST_FILES
+                if is_old or kept > share:
+                    file.is_dropped = True
+                    kept -= file.size
+        self._close_dropped()
+
+    def drop(self) -> None:
+        """Close all, except what is being read: it is ended when its reader ends."""
+        with self._lock:
+            for file in self._files.values():
+                file.is_dropped = True
+        self._close_dropped()
+
+    def _close_dropped(self) -> None:
+        with self._lock:
+            dropped = [(receipt, file) for receipt, file in self._files.items() if file.is_dropped and not file.readers]
+            for receipt, _ in dropped:
+                del self._files[receipt]
+        for _, file in dropped:
+            os.close(file.descriptor)
