@@ -24,7 +24,7 @@ from store.errors import CancelledError, DamagedArchiveError, NoSpaceError, Stor
 from store.importing import Importer, StagedImport
 from store.publish import Outcome
 from store.receipts import Receipts, ReceiptState
-from store.staging import Session
+from store.staging_session import Session
 from store.tag import Tag
 from store.text import printable
 

@@ -16,6 +16,7 @@ import logging
 import os
 import stat
 import time
+from collections.abc import Callable
 
 from mount.control_files import controlled_path
 from mount.copied_folders import CopiedFolders
@@ -41,8 +42,11 @@ _FOLDER_MODE = stat.S_IFDIR | 0o755
 class DropBox:
     """One mount's `incoming/`: its names, its open `files`, and the `folders` in it."""
 
-    def __init__(self, spool: Spool, delivery: Delivery, settling: Settling, mode: int = 0o755) -> None:
-        """`mode`: the permissions of `incoming/`."""
+    def __init__(
+        self, spool: Spool, delivery: Delivery, settling: Settling, make_again: Callable[[], None], mode: int = 0o755
+    ) -> None:
+        """`make_again`: make what somebody removed of the spool; `mode`: the permissions of `incoming/`."""
+        self._make_again = make_again
         self._spool = spool
         self._delivery = delivery
         self._settling = settling
@@ -59,7 +63,11 @@ class DropBox:
         try:
             look = os.lstat(self._spool.at(path))
         except (FileNotFoundError, NotADirectoryError):
-            return self._spool.answer(path)
+            if not os.path.isdir(self._spool.root):
+                self._make_again()
+            if path:
+                return self._spool.answer(path)
+            look = os.lstat(self._spool.root)
         if not path:
             return Attributes(
                 self._mode, inode_of(f"/{INCOMING}"), look.st_nlink, 0, look.st_mtime_ns, look.st_ctime_ns

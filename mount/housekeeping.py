@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 from mount.copied_folders import CopiedFolders
 from mount.delivery import Delivery
@@ -22,8 +23,17 @@ _INTERVAL = 1.0  # seconds
 class Housekeeping:
     """The thread of one drop box."""
 
-    def __init__(self, spool: Spool, folders: CopiedFolders, delivery: Delivery, settle_seconds: float | None) -> None:
-        """`settle_seconds`: how long a folder must be quiet before it is imported; None for never."""
+    def __init__(
+        self,
+        spool: Spool,
+        folders: CopiedFolders,
+        delivery: Delivery,
+        settle_seconds: float | None,
+        make_again: Callable[[], None],
+    ) -> None:
+        """`settle_seconds`: how long a folder must be quiet before it is imported; None for never. `make_again`: make
+        what somebody removed of the place where uploads wait."""
+        self._make_again = make_again
         self._spool = spool
         self._folders = folders
         self._delivery = delivery
@@ -42,6 +52,7 @@ class Housekeeping:
     def _run(self) -> None:
         while not self._stopped.wait(_INTERVAL):
             try:
+                self._make_again()
                 for upload in self._spool.running():
                     self._delivery.report(upload)
                 self._delivery.read_back.tidy()

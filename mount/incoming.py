@@ -27,6 +27,7 @@ from store.remote_publish import check_writable, publisher_for
 from store.staged_model import Limits
 from store.staging import staging_area
 from store.storage.remote import RemoteStorage
+from store.text import printable
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,8 @@ class Incoming:
             StagingError: there is no place to stage models in.
         """
         self._ending = threading.Event()
+        self._making_again = threading.Lock()
+        self._is_missing = self._is_closing = False
         is_remote = isinstance(store.storage, RemoteStorage)
         area = staging_area(store.storage.location, settings.staging, is_remote=is_remote)
         self._session = area.open_session()
@@ -90,16 +93,38 @@ class Incoming:
         self._delivery = Delivery(self._session, self._importer, self._receipts, self._sums, imported, owners)
         self._spool = Spool(self._session.spool, self._session.ranges, self._delivery, calling_user, budget)
         settling = Settling(self._spool, self._delivery)
-        self.dropbox = DropBox(self._spool, self._delivery, settling, settings.mode)
-        self._housekeeping = Housekeeping(self._spool, self.dropbox.folders, self._delivery, settings.settle_seconds)
+        self.dropbox = DropBox(self._spool, self._delivery, settling, self._make_again, settings.mode)
+        self._housekeeping = Housekeeping(
+            self._spool, self.dropbox.folders, self._delivery, settings.settle_seconds, self._make_again
+        )
         self._housekeeping.start()
         of_this_boot = [receipt for session, receipt in dead if area.is_of_this_boot(session)]
         TakingUp(self._spool, self._delivery, settling).start(of_this_boot)
         for _, receipt in dead:  # not before: what is taken up would be lost if this process were killed in between
             self._receipts.interrupt(receipt.id)
 
+    def _make_again(self) -> None:
+        """Make the staging area again if somebody removed it."""
+        with self._making_again:
+            if self._is_closing:
+                return
+            area = self._session.area
+            try:
+                if not area.make_again(self._session):
+                    return
+                self._receipts.return_to_disk()
+            except (StoreError, OSError) as error:
+                if not self._is_missing:
+                    log.warning("%s was removed and cannot be made again: %s", printable(area.path), error)
+                self._is_missing = True
+                return
+            self._is_missing = False
+            log.warning("%s was removed and is made again: uploads in it are lost", printable(area.path))
+
     def close(self) -> None:
         """Stop what goes on; uploads that are not whole are kept for the next mount."""
+        with self._making_again:
+            self._is_closing = True
         self._housekeeping.stop()
         self._delivery.end()
         self._spool.close()

@@ -55,6 +55,7 @@ class Database:
         self._closed = False
         self._is_full = False
         self._on_disk = True
+        self._inode = 0
         self._connection = self._open()
 
     def run(self, work: Callable[[sqlite3.Connection], _T]) -> _T | None:
@@ -90,6 +91,22 @@ class Database:
                 return work(self._connection)
             return None
 
+    def return_to_disk(self) -> None:
+        """If the file was removed under the connection, write it again from what the connection still has; if another
+        process has made it meanwhile, go on with that one."""
+        if self._closed or not self._on_disk or self._stands():
+            return
+        was_removed, old = not self._path.exists(), self._connection
+        self._connection = self._open()
+        try:
+            if was_removed:
+                old.backup(self._connection)
+        except sqlite3.Error as error:
+            log.warning("the %s %s was removed (%s); %s", self._what, self._path, error, self._loss)
+        finally:
+            with suppress(sqlite3.Error):
+                old.close()
+
     @property
     def is_on_disk(self) -> bool:
         """Whether what is written stays; false while it goes on in memory."""
@@ -99,6 +116,13 @@ class Database:
         """Let go; nothing is answered from now on."""
         self._closed = True
         self._connection.close()
+
+    def _stands(self) -> bool:
+        """Whether the file that was opened is still at its path."""
+        try:
+            return self._path.stat().st_ino == self._inode
+        except OSError:
+            return False
 
     def _open(self) -> sqlite3.Connection:
         try:
@@ -152,6 +176,7 @@ class Database:
             connection.execute("PRAGMA synchronous=NORMAL")
             connection.executescript(self._schema)
             connection.execute(f"PRAGMA user_version={self._version}")
+            self._inode = self._path.stat().st_ino
         except BaseException:
             connection.close()
             raise

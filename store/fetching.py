@@ -36,7 +36,7 @@ from store.location import Location
 from store.publish import Outcome
 from store.receipts import Receipts, ReceiptState
 from store.servers.stops import Stops, refuse_if_stopped
-from store.staging import Session
+from store.staging_session import Session
 from store.streamed import StreamedFile
 from store.sums import MAX_SUMS, NO_SUMS, SUFFIX, read_sums_beside
 from store.tag import Tag

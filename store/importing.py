@@ -28,7 +28,7 @@ from store.publish import LocalPublisher, Outcome, Publisher, Verdict
 from store.staged_folder import stage_folder
 from store.staged_model import Limits, Staged, StagedModel
 from store.staged_sizes import StagedSizes
-from store.staging import Session
+from store.staging_session import Session
 from store.tag import Tag
 from store.writing import remove_tree
 

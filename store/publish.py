@@ -33,7 +33,7 @@ from store.errors import (
 from store.intents import Intent
 from store.renaming import exchange, is_unsupported
 from store.staged_model import Staged
-from store.staging import Session
+from store.staging_session import Session
 from store.storage.base import Entry
 from store.storage.local import LocalStorage
 from store.survey import Surveyor

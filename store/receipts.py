@@ -264,6 +264,11 @@ class Receipts:
             (ReceiptState.INTERRUPTED.value, _now(), "bentofs ended before the import did", receipt),
         )
 
+    def return_to_disk(self) -> None:
+        """Write the record again where somebody removed it."""
+        with self._lock:
+            self._database.return_to_disk()
+
     def close(self) -> None:
         """Let go."""
         with self._lock:

@@ -37,7 +37,7 @@ from store.publish import LocalPublisher, Outcome, Publisher, Verdict
 from store.servers.body import Content
 from store.servers.stops import Stops, refuse_if_stopped
 from store.staged_model import Staged
-from store.staging import Session
+from store.staging_session import Session
 from store.storage.base import Entry, Storage
 from store.storage.local import LocalStorage
 from store.storage.manifest import PROBE_SUFFIX, FileNote, Manifest, manifest_key

@@ -19,9 +19,7 @@ Threading: any thread may call anything. A process must not fork while it has a 
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
-import itertools
 import logging
 import os
 import secrets
@@ -35,7 +33,8 @@ from typing import BinaryIO
 from store.errors import NoSpaceError, StagingError, StoreError
 from store.home import state_folder
 from store.intents import left_behind
-from store.leftovers import adopt, adopt_ranges, put_back, remove_empty
+from store.leftovers import adopt, adopt_ranges, put_back
+from store.staging_session import Session, open_lock, try_lock
 from store.text import printable
 from store.writing import remove_tree, sync_path
 
@@ -116,13 +115,30 @@ class StagingArea:
             OSError, StagingError
         """
         path = os.path.join(self.path, f"{what}.lock")
-        with _open_lock(path) as lock:
+        with open_lock(path) as lock:
             deadline = time.monotonic() + _LOCK_SECONDS
-            while not _try_lock(lock):
+            while not try_lock(lock):
                 if time.monotonic() > deadline:
                     raise StagingError(f"another process has held {printable(path)} for {_LOCK_SECONDS:g} s")
                 time.sleep(_LOCK_POLL_SECONDS)
             yield
+
+    def make_again(self, session: Session) -> bool:
+        """Make what somebody removed of the area and of a session that is in use, at the same place, with the same
+        owner and permissions. False if nothing is missing.
+
+        Raises:
+            StagingError: there is no place for it any more, or renames do not lead from it into the store.
+            OSError
+        """
+        if session.is_complete():
+            return False
+        self._check_place()
+        self._make()
+        with self.locked("area"):
+            made = session.make_again()
+        self._check_renames(session)
+        return made
 
     @property
     def _shown(self) -> str:
@@ -201,10 +217,10 @@ class StagingArea:
     def _claim(self, session: str) -> BinaryIO | None:
         """The lock of a session, if its process has ended. Under the area's lock."""
         try:
-            lock = _open_lock(os.path.join(self._sessions, session, "lock"))
+            lock = open_lock(os.path.join(self._sessions, session, "lock"))
         except (FileNotFoundError, NotADirectoryError):
             return None
-        if _try_lock(lock):
+        if try_lock(lock):
             return lock
         lock.close()
         return None
@@ -262,87 +278,6 @@ def staging_area(location: str, staging: str | None, *, is_remote: bool) -> Stag
     return RemoteStagingArea(location, staging) if is_remote else StagingArea(os.path.realpath(location), staging)
 
 
-class Session:
-    """What one process has of a staging area, until it closes it or ends.
-
-    `spool`: folder for uploads, kept when the process ends; `ranges`: for what was written of those that have gaps;
-    `importing`: for uploaded folders that are being imported where they are, and go back to the spool when that is cut
-    short; `staged`: folder for models being staged; `intents`: of publishing; `name`: unique.
-    """
-
-    def __init__(self, area: StagingArea, name: str) -> None:
-        """Made by `StagingArea.open_session` alone."""
-        self.area = area
-        self.name = name
-        self.path = os.path.join(area.path, "sessions", name)
-        self.spool = os.path.join(self.path, "spool")
-        self.ranges = os.path.join(self.path, "ranges")
-        self.importing = os.path.join(self.path, "importing")
-        self.staged = os.path.join(self.path, "staged")
-        self.intents = os.path.join(self.path, "intents")
-        self._numbers = itertools.count(1)
-        os.mkdir(self.path, 0o700)
-        self._lock = _open_lock(os.path.join(self.path, "lock"))
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for folder in (self.spool, self.ranges, self.importing, self.staged, self.intents):
-                os.mkdir(folder, 0o700)
-            sync_path(self.path)
-            sync_path(os.path.dirname(self.path))
-        except BaseException:
-            self._lock.close()
-            remove_tree(self.path)
-            raise
-
-    def new_staged_path(self) -> str:
-        """A path in `staged` that nothing stands at and that is given out once."""
-        return os.path.join(self.staged, str(next(self._numbers)))
-
-    def new_importing_folder(self, inode: int) -> str:
-        """A new, empty folder in `importing`, for the uploaded folder with this inode, at its path below the spool."""
-        path = os.path.join(self.importing, f"{inode}-{next(self._numbers)}")
-        os.mkdir(path, 0o700)
-        return path
-
-    def put_aside(self, path: str) -> str:
-        """Move what is to be removed to where nobody takes it for an upload, not even half of it after a crash; its new
-        path."""
-        aside = self.new_staged_path()
-        try:
-            os.rename(path, aside)
-        except OSError:  # it has gone, or there is no room for one more name
-            return path
-        return aside
-
-    def close(self) -> None:
-        """Remove all but the spooled uploads, which the next session takes over. Nothing may be going on any more."""
-        if self._lock.closed:
-            return
-        with self._lock:
-            try:
-                remove_tree(self.staged)
-                remove_empty(self.spool)
-                remove_empty(self.importing)
-                with self.area.locked("area"):
-                    self._lock.close()  # first: NFS and FUSE keep an open file in its folder
-                    if not any(os.listdir(kept) for kept in (self.spool, self.importing, self.intents)):
-                        remove_tree(self.path)
-            except (OSError, StoreError) as error:
-                log.warning("the staging area %s could not be cleaned up: %s", printable(self.path), error)
-
-
 def _this_boot() -> str:
     """A name for the time since this machine started."""
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").partition("-")[0]
-
-
-def _open_lock(path: str) -> BinaryIO:
-    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "r+b")
-
-
-def _try_lock(lock: BinaryIO) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -32,7 +32,7 @@ def test_a_file_that_is_closed_just_when_it_is_renamed_is_imported(
     for folder in ("spool", "ranges"):
         (tmp_path / folder).mkdir()
     spool = Spool(str(tmp_path / "spool"), str(tmp_path / "ranges"), delivery, os.geteuid)
-    dropbox = DropBox(spool, delivery, Settling(spool, delivery))
+    dropbox = DropBox(spool, delivery, Settling(spool, delivery), lambda: None)
     number = dropbox.files.create("m.tar.part", os.O_WRONLY, 0o644, os.geteuid())
     dropbox.files.write(number, memoryview(b"x"), 0)
     closer = threading.Thread(target=dropbox.files.flush, args=(number,), daemon=True)

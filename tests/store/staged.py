@@ -13,7 +13,7 @@ from types import FrameType
 
 from store.catalog import ModelStore
 from store.publish import Outcome, publish
-from store.staging import Session
+from store.staging_session import Session
 from store.storage.local import LocalStorage
 from store.tag import Tag
 from tests.harness import ROOT, make_model, run, unmount_lazily, wait_until

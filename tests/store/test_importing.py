@@ -16,7 +16,8 @@ from store.importing import Importer, StagedImport
 from store.index import Index
 from store.measure import Measurements
 from store.publish import Outcome
-from store.staging import Session, StagingArea
+from store.staging import StagingArea
+from store.staging_session import Session
 from store.storage.local import LocalStorage
 from store.tag import Tag
 from store.verify import Outcome as Verified

@@ -13,7 +13,8 @@ import pytest
 
 from store.errors import ModelExistsError, StoreUnwritableError
 from store.publish import Outcome
-from store.staging import Session, StagingArea
+from store.staging import StagingArea
+from store.staging_session import Session
 from tests.harness import ROOT, make_model, remove_model, run
 from tests.store.staged import (
     content,
