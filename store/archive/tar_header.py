@@ -77,8 +77,8 @@ def read_number(field: bytes) -> int:
         return number if field[0] == 0x80 else number - (1 << 8 * (len(field) - 1))
     digits = field.partition(b"\0")[0]
     found = _OCTAL.fullmatch(digits)
-    # GNU tar reads on behind a zero at the start, others do not.
-    if found is None or (not digits and field.strip(b"\0")) or found[1] == b"-":
+    # GNU tar reads on behind one zero at the start, bsdtar does not.
+    if found is None or (not digits and field[1:2].strip(b"\0")) or found[1] == b"-":
         raise DamagedArchiveError("the archive is damaged: a field of a tar header holds no number")
     return int(found[1] or b"0", 8)
 

@@ -137,9 +137,10 @@ def _map(value: bytes) -> list[int]:
 
 def _number(value: bytes) -> int:
     value = text(value)
-    if not value.isdigit() or len(value) > _MAX_DIGITS or int(value) > MAX_SIZE:
+    digits = value.lstrip(b"0")[: _MAX_DIGITS + 1] or b"0"
+    if not value.isdigit() or int(digits) > MAX_SIZE:
         raise _damaged("a number")
-    return int(value)
+    return int(digits)
 
 
 def _damaged(what: str) -> DamagedArchiveError:

@@ -235,6 +235,36 @@ def test_records_of_pax_that_are_damaged(content: bytes) -> None:
         unpacked(_YAML + member(b"x", content, b"x") + member(b"n", b"x") + END)
 
 
+@pytest.mark.parametrize(
+    ("field", "size"),
+    [
+        (b"3", 3),
+        (b"          3 ", 3),
+        (b"3\0garbage!!", 3),
+        (b"\x80" + bytes(10) + b"\3", 3),
+        (bytes(12), 0),
+        (b" " * 12, 0),
+    ],
+)
+def test_numbers_in_headers(field: bytes, size: int) -> None:
+    content = padded(b"x" * size)
+    archive = _YAML + header(b"n", fields={124: field.ljust(12, b"\0")}) + content + END
+    assert _contents(archive)["n"] == b"x" * size
+
+
+@pytest.mark.parametrize(
+    "field", [b"3 3", b"+3", b"0x3", b"\0" + b"3", b"9", b"-", b"\x81" + bytes(11), b"3" * 11 + b"x"]
+)
+def test_numbers_that_are_none(field: bytes) -> None:
+    with pytest.raises(DamagedArchiveError):
+        unpacked(_YAML + header(b"n", fields={124: field.ljust(12, b"\0")}) + END)
+
+
+def test_long_numbers_of_pax() -> None:
+    archive = _YAML + extended((b"size", b"0" * 40 + b"3")) + header(b"n", 999) + padded(b"abc") + END
+    assert judged(["tar"], archive) == judged(["bsdtar"], archive) == (True, _contents(archive))
+
+
 def test_what_solaris_writes() -> None:
     """The type 'X' for pax's 'x'; access control lists before the member that has them."""
     acl = member(b"file", b"1000004\0user::rw-,group::r--,mask:r--,other:r--\0", b"A")
