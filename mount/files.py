@@ -103,7 +103,11 @@ class ModelFolder(Folder):
         self._below = below
 
     def attributes(self) -> Attributes:
-        return folder_attributes(self._path, self._model.entries.folders_in(self._below), self._model.mtime * _NS)
+        folders = self._model.entries.folders_in(self._below)
+        mtime_ns = self._model.mtime * _NS
+        # By other times than these, the model would count as one that BentoML is saving (`store.completeness`).
+        ctime_ns = max(self._model.newest_ctime_ns, mtime_ns + 1)
+        return folder_attributes(self._path, folders, mtime_ns, ctime_ns)
 
     def items(self) -> list[Item]:
         return [

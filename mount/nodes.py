@@ -145,9 +145,10 @@ def file_attributes(path: str, size: int, mtime_ns: int, ctime_ns: int, *, execu
     return Attributes(mode, inode_of(path), 1, size, mtime_ns, ctime_ns)
 
 
-def folder_attributes(path: str, folders: int, mtime_ns: int) -> Attributes:
-    """Of a directory that holds so many directories."""
-    return Attributes(stat.S_IFDIR | 0o755, inode_of(path), 2 + folders, 0, mtime_ns, mtime_ns)
+def folder_attributes(path: str, folders: int, mtime_ns: int, ctime_ns: int | None = None) -> Attributes:
+    """Of a directory that holds so many directories; `ctime_ns`: None for the mtime."""
+    ctime_ns = mtime_ns if ctime_ns is None else ctime_ns
+    return Attributes(stat.S_IFDIR | 0o755, inode_of(path), 2 + folders, 0, mtime_ns, ctime_ns)
 
 
 def inode_of(path: str) -> int:

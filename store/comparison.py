@@ -1,7 +1,8 @@
-"""Whether two folders hold the same model: the same files and folders, the same exec bits, the same bytes.
+"""Compare two folders: they hold the same model if they hold the same files and folders with the same bytes.
 
-Links count as what they lead to, as everywhere (store/storage/walk.py). Times and other modes do not count: BentoML's
-own imports do not keep them. What macOS adds does not count either: it may be in the store, and is left out of imports.
+Links count as what they lead to, as everywhere (store/storage/walk.py). Times and modes do not count: BentoML's own
+imports do not keep them. Exec bits are compared apart. What macOS adds does not count either: it may be in the store,
+and is left out of imports.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def first_difference(
     lefts = {entry.path: entry for entry in without_extras(left, left_entries)}
     rights = {entry.path: entry for entry in without_extras(right, right_entries)}
     for path in sorted(lefts.keys() | rights.keys()):
-        if path not in lefts or path not in rights or _kind(lefts[path]) != _kind(rights[path]):
+        if path not in lefts or path not in rights or _shape(lefts[path]) != _shape(rights[path]):
             return path
     buffers = bytearray(_CHUNK), bytearray(_CHUNK)
     for path in sorted(lefts):
@@ -36,8 +37,17 @@ def first_difference(
     return None
 
 
-def _kind(entry: Entry) -> tuple[bool, bool, int]:
-    return (entry.is_folder, entry.executable, entry.size)
+def first_other_exec_bit(left_entries: Sequence[Entry], right_entries: Sequence[Entry]) -> str | None:
+    """The first file of two equal models that is executable in one of them only; None if there is none."""
+    executable = {entry.path: entry.executable for entry in right_entries if not entry.is_folder}
+    for entry in sorted(left_entries, key=lambda entry: entry.path):
+        if not entry.is_folder and entry.executable != executable.get(entry.path, entry.executable):
+            return entry.path
+    return None
+
+
+def _shape(entry: Entry) -> tuple[bool, int]:
+    return (entry.is_folder, entry.size)
 
 
 def _same_bytes(

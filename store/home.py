@@ -23,14 +23,6 @@ def default_store() -> str:
     return os.path.join(home, "models")
 
 
-def is_default_store(location: str) -> bool:
-    """Whether it is BentoML's own, there or not."""
-    try:
-        return location == os.path.abspath(default_store())
-    except NotFoundError:
-        return False
-
-
 def cache_folder() -> Path:
     """For what can be learnt again.
 

@@ -19,7 +19,7 @@ import time
 from contextlib import AbstractContextManager, suppress
 from typing import NamedTuple, Protocol
 
-from store.comparison import first_difference
+from store.comparison import first_difference, first_other_exec_bit
 from store.completeness import State
 from store.errors import (
     BadModelError,
@@ -63,6 +63,7 @@ class Verdict(NamedTuple):
 
     entries: list[Entry]  # of the model in the store
     difference: str | None  # for a sentence; None if they are the same
+    other_exec_bit: str | None = None  # if they are the same, the first file that is executable in one of them only
 
 
 def compare(session: Session, staged_root: str, tag: Tag, *, follow_links: bool = False) -> Verdict | None:
@@ -75,6 +76,13 @@ def compare(session: Session, staged_root: str, tag: Tag, *, follow_links: bool 
     with suppress(NotFoundError, SourceChangedError, ModelExistsError):
         return publication.compare()
     return None
+
+
+def note_exec_bit(tag: Tag, path: str | None) -> None:
+    """Tell the log of a file whose exec bit alone differs; None if there is none."""
+    if path is not None:
+        shown = printable(path)
+        log.info("%s is unchanged, but not the exec bit of %s: --overwrite takes over what came in", tag, shown)
 
 
 class Publisher(Protocol):
@@ -94,8 +102,8 @@ class Publisher(Protocol):
         """Make a staged model the version of its tag. When this returns, it is there, durable, and counts as complete;
         the staged folder may be gone. After an error there is no part of it that anybody would see.
 
-        `overwrite`: whether a model of this tag with other content is replaced. `move_latest`: False leaves a `latest`
-        that is there as it is. `verdict`: what `compare` has found.
+        `overwrite`: whether a model of this tag with other content, or other exec bits, is replaced. `move_latest`:
+        False leaves a `latest` that is there as it is. `verdict`: what `compare` has found.
 
         Raises:
             ModelExistsError: the tag exists with other content, or is being saved just now.
@@ -148,7 +156,7 @@ def publish(
 
     `staged_root`: a complete, checked folder below `session.staged`, every file and folder of it fsynced.
     `creation_time`: the model's, aware; by it `latest` is moved, as BentoML does.
-    `overwrite`: whether a model of this tag with other content is replaced.
+    `overwrite`: whether a model of this tag with other content or exec bits is replaced.
     `move_latest`: False leaves a `latest` that is there as it is.
     `follow_links`: links that lead out of the model in the store are followed when it is compared.
     `verdict`: what `compare` has found, which holds as long as no file of the model in the store has changed.
@@ -210,8 +218,9 @@ class _Publication:
         if there is None:
             return Outcome.IMPORTED if self._publish(None) else None
         self._refuse_unfinished()
-        entries, difference = self._look()
-        if difference is None:
+        entries, difference, other_exec_bit = self._look()
+        if difference is None and not (overwrite and other_exec_bit):
+            note_exec_bit(self._tag, other_exec_bit)
             self._remove_staged(entries)
             return Outcome.UNCHANGED
         if not overwrite:
@@ -284,7 +293,8 @@ class _Publication:
         path = first_difference(self._storage, entries, staged, staged_entries)
         if path is None:
             self._sync(entries)
-        return Verdict(entries, None if path is None else f"{printable(path)} differs")
+            return Verdict(entries, None, first_other_exec_bit(entries, staged_entries))
+        return Verdict(entries, f"{printable(path)} differs")
 
     def _remove_staged(self, entries: list[Entry]) -> None:
         """Remove what is not needed any more. Of a large model in the background: whoever waits for the import need not

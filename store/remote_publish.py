@@ -20,7 +20,7 @@ from contextlib import suppress
 
 from store.archive.pieces import Literal
 from store.claims import Claim
-from store.comparison import first_difference
+from store.comparison import first_difference, first_other_exec_bit
 from store.digester import RunningDigest
 from store.errors import (
     BadModelError,
@@ -33,7 +33,7 @@ from store.errors import (
 from store.latest import next_latest
 from store.model import MODEL_YAML
 from store.names import portable_name
-from store.publish import LocalPublisher, Outcome, Publisher, Verdict
+from store.publish import LocalPublisher, Outcome, Publisher, Verdict, note_exec_bit
 from store.servers.body import Content
 from store.servers.stops import Stops, refuse_if_stopped
 from store.staged_model import Staged
@@ -157,8 +157,9 @@ class _Publication:
         there = self._keys()
         outcome = Outcome.IMPORTED
         if self._key(MODEL_YAML) in there:
-            difference = self._difference()
-            if difference is None:
+            difference, other_exec_bit = self._difference()
+            if difference is None and not (overwrite and other_exec_bit):
+                note_exec_bit(self._tag, other_exec_bit)
                 return Outcome.UNCHANGED
             if not overwrite:
                 raise OtherContentError(
@@ -252,20 +253,20 @@ class _Publication:
         with writing(entry.path), open(os.path.join(self._staged.path, entry.path), "rb") as file:
             return file.read()
 
-    def _difference(self) -> str | None:
-        """How the model that is there differs, in brackets of a sentence; None if it is the same. By SHA-256 where the
-        manifest has it, else by the bytes."""
+    def _difference(self) -> tuple[str | None, str | None]:
+        """How the model that is there differs, in brackets of a sentence; None if it is the same, and then the first
+        file whose exec bit differs. By SHA-256 where the manifest has it, else by the bytes."""
         try:
             entries, _ = self._storage.walk(self._tag.path)
         except BadModelError as error:
-            return str(error)
+            return str(error), None
         notes = self._storage.notes(self._tag.path)
         same = set()
         for entry in self._entries:
             note, known = notes.get(entry.path), self._staged.files.get(entry.path)
             if note is not None and known is not None and note.sha256:
-                if note.sha256 != known.sha256 or note.executable != entry.executable:
-                    return f"{printable(entry.path)} differs"
+                if note.sha256 != known.sha256:
+                    return f"{printable(entry.path)} differs", None
                 same.add(entry.path)
         path = first_difference(
             self._storage,
@@ -273,7 +274,9 @@ class _Publication:
             self._local,
             [entry for entry in self._entries if entry.path not in same],
         )
-        return None if path is None else f"{printable(path)} differs"
+        if path is not None:
+            return f"{printable(path)} differs", None
+        return None, first_other_exec_bit(entries, self._entries)
 
     def _keys(self) -> dict[str, str]:
         """The ETags of what lies below the version just now, by key."""

@@ -7,7 +7,6 @@ Threading: functions without state; everything that they open they close.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 
@@ -18,7 +17,6 @@ from store.digests import Digests
 from store.endpoints.special import refuse_closed
 from store.exporting import Exporter
 from store.fetching import Fetcher
-from store.home import is_default_store
 from store.importing import Importer
 from store.index import Index
 from store.location import Location
@@ -31,7 +29,7 @@ from store.staging import staging_area
 from store.storage.place import Place
 from store.storage.remote import RemoteStorage
 from store.tag import Tag
-from store.writing import writing
+from store.writing import make_folders
 
 _CLOSE_SECONDS = 5.0  # for imports that are given up
 
@@ -83,7 +81,8 @@ def import_model(
 ) -> Tag:
     """Import a model from a path or URL. Its bytes tell what it is; `input_format` refuses what is something else.
 
-    `store`: as above. `overwrite`: replace a model of the same tag with other content.
+    `store`: as above; a folder that is not there is made. `overwrite`: replace a model of the same tag that has other
+    content.
 
     Returns:
         The model's tag; the model is in the store, durable.
@@ -128,17 +127,16 @@ def opened_fetcher(
     limits: Limits | None = None,
     stops: Stops = (),
 ) -> Iterator[Fetcher]:
-    """What it takes to import into a store; BentoML's own is made if it is not there. Once one of `stops` is set, what
-    is under way ends soon.
+    """What it takes to import into a store, whose folder is made if it is not there, as BentoML makes its own. Once one
+    of `stops` is set, what is under way ends soon.
 
     Raises:
         StoreError: there is no such store, no getting to it, or no writing to it.
         StagingError: there is no place to make models ready in.
     """
     place = _place(store)
-    if is_default_store(place.location):
-        with writing(place.location):
-            os.makedirs(place.location, exist_ok=True)
+    if not place.is_remote:
+        make_folders(place.location)
     storage = place.open()
     if isinstance(storage, RemoteStorage):
         check_writable(storage)

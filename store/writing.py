@@ -44,6 +44,22 @@ def sync_path(path: str) -> None:
         os.close(descriptor)
 
 
+def make_folders(path: str) -> None:
+    """Make a folder and those above it, durable, unless something stands at the path.
+
+    Raises:
+        NoSpaceError, StoreUnwritableError
+    """
+    if os.path.lexists(path):
+        return
+    above = os.path.dirname(path)
+    make_folders(above)
+    with writing(path):
+        with suppress(FileExistsError):  # another process has made it just now
+            os.mkdir(path)
+        sync_path(os.path.realpath(above))
+
+
 def _remove_folder(name: str, above: int | None) -> None:
     """Remove a folder and all that is in it, by portions: a folder may hold a million files.
 

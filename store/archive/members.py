@@ -50,6 +50,13 @@ class Member(NamedTuple):
         return self.permissions | (stat.S_IFDIR if self.is_folder else stat.S_IFREG)
 
     @property
+    def name(self) -> str:
+        """The path as archives write it: `./` before one that begins like a Windows drive, such as `c:x`, without
+        which BentoML 1.4.40 refuses the archive."""
+        path = self.path
+        return f"./{path}" if path[1:2] == ":" and path[0].isascii() and path[0].isalpha() else path
+
+    @property
     def archive_path(self) -> bytes:
-        """The path as archives write it: the bytes of its names, folders end in `/`."""
-        return os.fsencode(self.path) + (b"/" if self.is_folder else b"")
+        """The name's bytes; folders end in `/`."""
+        return os.fsencode(self.name) + (b"/" if self.is_folder else b"")

@@ -77,7 +77,7 @@ def header(member: Member, mtime: int) -> bytes:
     """A member's header, pax header included."""
     if _is_plain(member, mtime):
         return _plain_header(member, mtime)
-    info = _info(portable_name(member.path), member.is_folder, member.permissions, mtime)
+    info = _info(portable_name(member.name), member.is_folder, member.permissions, mtime)
     if not member.is_folder:
         info.size = member.size
     made = _as_bytes(info)
@@ -95,7 +95,7 @@ def _with_size(made: bytes, size: int) -> bytes:
 
 def _is_plain(member: Member, mtime: int) -> bool:
     """Whether ustar's fields hold everything."""
-    name = member.path
+    name = member.name
     fits = len(name) + member.is_folder <= _USTAR_NAME_LIMIT and name.isascii()
     return fits and member.size < _USTAR_SIZE_LIMIT and mtime < _USTAR_SIZE_LIMIT
 

@@ -1,4 +1,4 @@
-"""Two releases of real BentoML as judges, stores that they made, mounts to copy into, a web server and an sshd; each
+"""Releases of real BentoML as judges, stores that they made, mounts to copy into, a web server and an sshd; each
 made once for many tests."""
 
 import json
@@ -16,7 +16,8 @@ import pytest
 from tests.harness import ROOT, Mounted, ended, home_of, run, wait_until
 from tests.interop.uploads import Drop, WebServer, serving
 
-JUDGES = ("1.4", "1.2")
+JUDGES = ("1.4", "1.2")  # the newest of 1.4, and 1.2.20, which saves and reads archives by other code
+RELEASES = ("1.4", "1.4.39", "1.3.22", "1.2")  # all that read our archives otherwise than their neighbours, or may
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,12 @@ class Judge:
 
 @pytest.fixture(params=JUDGES)
 def judge(request: pytest.FixtureRequest) -> Judge:
+    return Judge(request.param)
+
+
+@pytest.fixture(params=RELEASES)
+def release(request: pytest.FixtureRequest) -> Judge:
+    """Each release that is tested."""
     return Judge(request.param)
 
 

@@ -2,8 +2,11 @@
 
 save FOLDER       makes the models under test in $BENTOML_HOME, by BentoML itself
 export TAG PATH [FORMAT]  exports a model
+export-each TAG [PATH=FORMAT]...  exports a model to each path
 import ITEM...    imports each `path` or `path::format` with BentoML's default arguments
 imported ITEM...  the same, and describes all models
+imported-each FOLDER ITEM...  imports the items FORM=ITEM form by form, describes what each gave, and moves the store to
+                  FOLDER/FORM; before all, the same with what is in the store, to FOLDER/original
 describe [TAG]... prints, as JSON, what BentoML says of every model in $BENTOML_HOME, or of those it gets by these tags
 read FILE         prints, as JSON, what BentoML makes of each model.yaml in a JSON list of texts; null where it fails
 find TEXT...      prints, as JSON, the tag of the model that BentoML gets by each text, or the name of its exception
@@ -85,7 +88,32 @@ def import_all(items):
         bentoml.models.import_model(path, *([form] if form else []))
 
 
+def export_each(tag, items):
+    for item in items:
+        path, _, form = item.rpartition("=")
+        bentoml.models.export_model(tag, path, form)
+
+
+def imported_each(folder, items):
+    described = {}
+    store = os.path.join(os.environ["BENTOML_HOME"], "models")
+    groups = {"original": []}
+    for item in items:
+        form, _, item = item.partition("=")
+        groups.setdefault(form, []).append(item)
+    for form, group in groups.items():
+        import_all(group)
+        described[form] = described_models(())
+        os.rename(store, os.path.join(folder, form))
+        os.mkdir(store)
+    json.dump(described, sys.stdout)
+
+
 def describe(tags):
+    json.dump(described_models(tags), sys.stdout)
+
+
+def described_models(tags):
     models = {}
     for model in map(bentoml.models.get, tags) if tags else bentoml.models.list():
         info = model.info
@@ -99,7 +127,7 @@ def describe(tags):
             "signatures": repr(info.signatures),
             "context": repr(info.context),
         }
-    json.dump(models, sys.stdout)
+    return models
 
 
 def read(path):
@@ -162,8 +190,10 @@ def fill_so_that_model_yaml_is_copied_early(model):
 COMMANDS = {
     "save": save,
     "export": lambda tag, path, *form: print(bentoml.models.export_model(tag, path, *form)),
+    "export-each": lambda tag, *items: export_each(tag, items),
     "import": lambda *items: import_all(items),
     "imported": lambda *items: (import_all(items), describe(())),
+    "imported-each": lambda folder, *items: imported_each(folder, items),
     "describe": lambda *tags: describe(tags),
     "read": read,
     "find": lambda *texts: find(texts),

@@ -148,10 +148,10 @@ def _read(text: str) -> list[object] | None:
     return json.loads(json.dumps(read))  # type: ignore[no-any-return]
 
 
-def test_what_bentoml_reads_is_read_alike_and_nothing_else(judge: Judge, tmp_path: Path) -> None:
+def test_what_bentoml_reads_is_read_alike_and_nothing_else(release: Judge, tmp_path: Path) -> None:
     texts = _texts()
     (tmp_path / "texts.json").write_text(json.dumps([*texts, *(_text(**_field(line)) for line in _REFUSED)]))
-    theirs = json.loads(judge.run(tmp_path, "read", str(tmp_path / "texts.json")))
+    theirs = json.loads(release.run(tmp_path, "read", str(tmp_path / "texts.json")))
     assert None not in theirs[len(texts) :], "else it would not be stricter than BentoML"
     for text, read in zip(texts, theirs, strict=False):
         if read is not None:

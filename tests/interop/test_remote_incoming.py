@@ -66,6 +66,8 @@ def test_an_import_is_there_on_both_hosts_and_as_from_a_local_store(
         "m/.v1.bentofs.json", "m/latest", "m/v1/a/b", "m/v1/big", "m/v1/model.yaml", "m/v1/run.sh", "m/v1/zero",
     ]  # fmt: skip
     assert cp(first, two).returncode == 0, "the same once more is no error"
+    plain = archive_of(tmp_path / "without its exec bit", "m:v1", files)
+    assert cp(plain, two).returncode == 0, "an exec bit is no content"
     other = archive_of(tmp_path / "third", "m:v1", {"big": b"other"})
     refused = cp(other, two)
     assert refused.returncode == 1

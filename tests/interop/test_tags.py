@@ -17,11 +17,11 @@ _TEXTS = [
 _OURS = {"NotFound": "NotFoundError", "BentoMLException": "BadTagError", "ValueError": "BadTagError"}
 
 
-def test_texts_find_the_same_models(judge: Judge, tmp_path: Path) -> None:
+def test_texts_find_the_same_models(release: Judge, tmp_path: Path) -> None:
     store = tmp_path / "bentoml" / "models"
     for tag in ("demo:yovk2mtn2w3y4z5a", "demo:yaw7.1", "demo:yaw7.2", "near:v1", "near:v10", "near:v11"):
         make_model(store, tag)
-    theirs = json.loads(judge.run(tmp_path, "find", *_TEXTS))
+    theirs = json.loads(release.run(tmp_path, "find", *_TEXTS))
     assert {"NotFound", "BentoMLException", "near:v1", "demo:yovk2mtn2w3y4z5a"} <= set(theirs)
     models = ModelStore(LocalStorage(str(store)))
     for text, found in zip(_TEXTS, theirs, strict=True):

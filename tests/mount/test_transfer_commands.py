@@ -99,6 +99,20 @@ def test_what_macos_adds_is_left_out_and_said(shell: Shell) -> None:
     assert (said["outcome"], said["note"]) == ("unchanged", "left out 1 file that macOS adds: .DS_Store")
 
 
+def test_a_store_that_is_not_there_is_made(shell: Shell) -> None:
+    archive = shell.base / "m.tar"
+    shell.succeeds("export", "iris:v1", archive)
+    shell.succeeds("import", archive, "--store", "new/deep/models")
+    shell.succeeds("import", "-", "--store", "piped", input=archive.read_bytes())
+    for store in ("new/deep/models", "piped"):
+        subprocess.run(["diff", "-r", shell.store / "iris/v1", shell.base / store / "iris/v1"], check=True)
+    assert "no model store" in shell.fails(3, "export", "iris:v1", "x.tar", "--store", "nowhere")
+    assert not (shell.base / "nowhere").exists()
+    (shell.base / "file").write_bytes(b"")
+    assert "no model store" in shell.fails(3, "import", archive, "--store", "file")
+    assert "Not a directory" in shell.fails(1, "import", archive, "--store", "file/models")
+
+
 def test_many_at_once(shell: Shell) -> None:
     make_model(shell.store, "a-b:c", {"x": b"1"})
     make_model(shell.store, "a:b-c", {"x": b"2"})

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -22,11 +22,19 @@ CREATED = "2026-01-02T03:04:05.678901+00:00"
 _CHILD_SECONDS = 30.0
 
 
-def stage(session: Session, tag: str, files: Mapping[str | bytes, bytes | int], created: str = CREATED) -> str:
+def stage(
+    session: Session,
+    tag: str,
+    files: Mapping[str | bytes, bytes | int],
+    created: str = CREATED,
+    executable: Sequence[str] = (),
+) -> str:
     """A model as an import leaves it for publishing; where it is."""
     place = Path(session.new_staged_path())
     place.mkdir()
-    return str(make_model(place, tag, files, creation_time=created, complete=False, latest=False))
+    return str(
+        make_model(place, tag, files, creation_time=created, complete=False, latest=False, executable=executable)
+    )
 
 
 def publish_files(
@@ -37,10 +45,11 @@ def publish_files(
     *,
     overwrite: bool = False,
     move_latest: bool = True,
+    executable: Sequence[str] = (),
 ) -> Outcome:
     return publish(
         session,
-        stage(session, tag, files, created),
+        stage(session, tag, files, created, executable),
         Tag.parse(tag),
         datetime.datetime.fromisoformat(created),
         overwrite=overwrite,

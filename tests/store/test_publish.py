@@ -98,10 +98,6 @@ def test_the_same_content_changes_nothing(store: Path, session: Session) -> None
     }
 
 
-def _executable(folder: Path) -> None:
-    (folder / "w").chmod(0o755)
-
-
 def _other_bytes(folder: Path) -> None:
     (folder / "w").write_bytes(b"olD")
 
@@ -137,7 +133,6 @@ def _far_in(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "path"),
     [
-        (_executable, "w"),
         (_other_bytes, "w"),
         (_missing, "w"),
         (_extra_folder, "a folder"),
@@ -164,6 +159,20 @@ def test_other_content_is_refused_and_replaced_on_demand(
     assert publish_files(session, "iris:v1", files) is Outcome.UNCHANGED
     # What was there is removed, what was refused is still staged.
     assert sum("w" in files for _, _, files in os.walk(session.staged)) == 1
+
+
+@pytest.mark.parametrize(("there", "comes"), [([], ["w"]), (["w"], [])])
+def test_an_exec_bit_is_no_content_but_taken_over_on_demand(
+    store: Path, session: Session, there: list[str], comes: list[str]
+) -> None:
+    """BentoML drops it whenever it imports."""
+    make_model(store, "iris:v1", OLD, executable=there)
+    before = (store / "iris/v1/w").stat()
+    assert publish_files(session, "iris:v1", OLD, executable=comes) is Outcome.UNCHANGED
+    assert (store / "iris/v1/w").stat().st_ctime_ns == before.st_ctime_ns
+    assert publish_files(session, "iris:v1", OLD, executable=comes, overwrite=True) is Outcome.REPLACED
+    assert os.access(store / "iris/v1/w", os.X_OK) == bool(comes)
+    assert publish_files(session, "iris:v1", OLD, executable=comes, overwrite=True) is Outcome.UNCHANGED
 
 
 def test_a_link_within_the_model_counts_as_what_it_leads_to(store: Path, session: Session) -> None:

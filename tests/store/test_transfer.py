@@ -81,6 +81,12 @@ def same(model: Path, store: str, *, modes: bool = True) -> None:
         assert stat.S_IMODE((there / "run.sh").stat().st_mode) & 0o100
 
 
+def test_a_store_that_is_not_there_is_made(model: Path, tmp_path: Path) -> None:
+    archive = export_model("demo:v1", str(tmp_path / "m.tar"))
+    assert str(import_model(archive, store=str(tmp_path / "new" / "models"))) == "demo:v1"
+    same(model, str(tmp_path / "new" / "models"))
+
+
 @pytest.mark.parametrize(
     "name", ["m.bentomodel", "m.tar", "m.tar.gz", "m.gz", "m.tgz", "m.zip", "m.xz", "m.tar.xz", "m"]
 )

@@ -18,11 +18,11 @@ from tests.store.content import Memory, whole
 MTIME = 1_767_323_045
 LAYOUT_VERSION = 2  # of the bytes that give these SHA-256s
 SHA256 = {
-    "bentomodel": "d4b0f67c7501a87980e13986d7d85b940f28018ca9da1a15c4d84f1812a7deee",
-    "tar": "90f789386576636e86282c86840c4799f26e4370acbb628c4622c5faf4376547",
-    "tar.gz": "541ae0e2fb1bfdbc92b6e12222a36eb56697b3a6860e07a168d710d67df4a569",
-    "tar.xz": "d4b0f67c7501a87980e13986d7d85b940f28018ca9da1a15c4d84f1812a7deee",
-    "zip": "f240360885f9ab645ab04c7f7190b7a7553bac117546794188fd55ba1b7ac673",
+    "bentomodel": "62cd19b386277f4dacdad0c5e9e4fd2aab2de1ba17ab5c65e8685fd1247b0e16",
+    "tar": "c4354df5d4ad4cd86b19549ad1db32a36ab6ab022cc23abb5cc440a63d7823d5",
+    "tar.gz": "f9b9e2e96b98fc9fcff9d36318f311644d08a75602be163878e41d41295575b3",
+    "tar.xz": "62cd19b386277f4dacdad0c5e9e4fd2aab2de1ba17ab5c65e8685fd1247b0e16",
+    "zip": "10889505c09d2f3642c9d265cd87d672527b75a06128ed1aeb476a36e05f8d18",
 }
 
 
@@ -38,6 +38,7 @@ def members() -> list[Member]:
         "weights/layer.bin": weights,
         "weights/модель-模型-🧠.bin": b"z" * 65_533,
         f"weights/{'long' * 40}": b"l",
+        "c:like a drive": b"d",
         "x" * 100: b"100",
         "y" * 101: b"101",
         b"undecodable \xff\xfe and long enough".decode("utf-8", "surrogateescape"): b"u",
@@ -45,7 +46,7 @@ def members() -> list[Member]:
     folders = ["a folder", "a folder/with", "nested", "nested/and", "nested/and/empty", "weights"]
     found = [Member(path, False, path == "run.sh", Memory(data) if data else None) for path, data in files.items()]
     found += [Member(path, True, True, None) for path in folders]
-    return sorted(found, key=lambda member: (member.path != "model.yaml", member.archive_path))
+    return sorted(found, key=lambda member: (member.path != "model.yaml", os.fsencode(member.path)))
 
 
 def digests() -> dict[str, str]:

@@ -32,7 +32,7 @@ def test_python_reads_back_what_was_put_in(members: list[Member], mtime: int) ->
             for info in tar:
                 assert (info.uid, info.gid, info.uname, info.gname, info.mtime) == (0, 0, "", "", mtime)
                 file = tar.extractfile(info)
-                found.append((info.name, info.isdir(), info.mode, file.read() if file else b""))
+                found.append((info.name.removeprefix("./"), info.isdir(), info.mode, file.read() if file else b""))
         assert found == wanted
     with zipfile.ZipFile(io.BytesIO(whole(ZIP.lay_out(members, mtime)))) as archive_zip:
         assert archive_zip.testzip() is None

@@ -5,6 +5,7 @@ They import nothing of the library but `Member`, and hold what the layout chose 
 
 import datetime
 import io
+import re
 import struct
 import tarfile
 import zipfile
@@ -16,6 +17,11 @@ from store.archive.members import Member
 from tests.store.content import Memory
 
 _END_OF_2107 = (2107, 12, 31, 23, 59, 58)
+
+
+def name_of(member: Member) -> str:
+    """The path, but for one that begins like a Windows drive, which BentoML refuses."""
+    return f"./{member.path}" if re.match("[A-Za-z]:", member.path) else member.path
 
 
 def content_of(member: Member) -> bytes:
@@ -31,7 +37,7 @@ def write_tar(members: Sequence[Member], mtime: int) -> bytes:
         fileobj=buffer, mode="w:", format=tarfile.PAX_FORMAT, encoding="utf-8", errors="surrogateescape"
     ) as archive:
         for member in members:
-            info = tarfile.TarInfo(member.path)
+            info = tarfile.TarInfo(name_of(member))
             info.mtime = mtime
             info.mode = 0o755 if member.is_folder or member.executable else 0o644
             info.type = tarfile.DIRTYPE if member.is_folder else tarfile.REGTYPE
@@ -76,7 +82,7 @@ def write_zip(members: Sequence[Member], mtime: int) -> bytes:
     buffer = io.BytesIO()
     with zip64_where_needed(), zipfile.ZipFile(buffer, "w") as archive:
         for number, member in enumerate(members):
-            raw = member.path.encode("utf-8", "surrogateescape") + (b"/" if member.is_folder else b"")
+            raw = name_of(member).encode("utf-8", "surrogateescape") + (b"/" if member.is_folder else b"")
             try:
                 name = raw.decode()
             except UnicodeDecodeError:
