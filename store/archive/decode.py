@@ -31,6 +31,7 @@ _FIRST_INPUT = 4 << 10  # to one that has just begun: it may end at once and lea
 _OUTPUT = 128 << 10  # bytes taken from a decoder at once
 _XZ_MAGIC = b"\xfd7zXZ\x00"
 _GZIP_MAGIC = b"\x1f\x8b"
+_SPLIT_ZIP, _ONE_PART_ZIP = b"PK\x07\x08", b"PK00"  # before the first member of one that is, or was to be, in parts
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _ZSTD_SKIPPABLE = b"\x2a\x4d\x18"  # after a byte of 0x50 to 0x5f
 _ZSTD_BLOCK = 128 << 10  # the most that a block may hold or expand to
@@ -60,7 +61,7 @@ def kind_of(head: bytes) -> Kind:
         return Kind.BZIP2
     if head.startswith(_ZSTD_MAGIC) or _is_skippable(head):
         return Kind.ZSTD
-    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+    if head.removeprefix(_SPLIT_ZIP).removeprefix(_ONE_PART_ZIP).startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return Kind.ZIP
     if is_header(head[:BLOCK]) or (len(head) >= BLOCK and not any(head)):  # or an empty tar
         return Kind.TAR

@@ -50,8 +50,9 @@ def extract(arriving: ArrivingFile, target: Target) -> None:
 
 def _not_an_archive(kind: str | None) -> NotAModelError:
     known = f"this is {kind}" if kind is not None else "this is nothing that is known here"
+    joined = "" if kind is not None else "; if it is one part of several, join them first"
     return NotAModelError(
-        f"{known}, and no archive that a model can come in: make a .tar, .tar.gz or .zip of the model's folder"
+        f"{known}, and no archive that a model can come in: make a .tar, .tar.gz or .zip of the model's folder{joined}"
     )
 
 

@@ -2,6 +2,8 @@
 
 Python's `zipfile` keeps an object of about a kilobyte for every member, and reads nothing before the end is there; here
 each record is read by itself. Numbers are checked to be there, not to be true: that is left to `store.archive.unzip`.
+
+Writers that know no zip64 (macOS's Archive Utility) cut numbers off at 16 or 32 bits: `congruent` numbers may be equal.
 """
 
 from __future__ import annotations
@@ -10,8 +12,8 @@ import stat
 import struct
 from typing import NamedTuple
 
-from store.archive.checksum import crc32
 from store.archive.source import Source
+from store.archive.zip_names import path_of
 from store.errors import DamagedArchiveError
 
 LOCAL, CENTRAL, END = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"
@@ -22,12 +24,18 @@ _END = struct.Struct("<4s4H2LH")
 _END64 = struct.Struct("<4sQ2H2L4Q")
 _LOCATOR64 = struct.Struct("<4sLQL")
 END_LENGTH, LOCATOR64_LENGTH = _END.size, _LOCATOR64.size
+# Before the first member: of an archive in parts, and of one that was to come in parts and needed but one.
+SPLIT_MARK, ONE_PART_MARK = DESCRIPTOR, b"PK00"
 MAX_COMMENT = 0xFFFF
-MAX_PADDING = 64 << 10  # bytes of zeros after the end: bsdtar fills up a record of 10 KiB when it writes to a pipe
+# Bytes after the end. bsdtar fills up a record of 10 KiB with zeros when it writes to a pipe; editors, servers and web
+# forms leave line ends, boundaries and pages. All readers look for the end in the last 64 KiB.
+MAX_TRAILING = 64 << 10
+WRAP16, WRAP32 = 1 << 16, 1 << 32
 _MARK32, _MARK16 = 0xFFFFFFFF, 0xFFFF
-_ENCRYPTED, _HAS_DESCRIPTOR, _UTF8_NAME = 0x1, 0x8, 0x800
+_ENCRYPTED, _HAS_DESCRIPTOR = 0x1, 0x8
 _STRONGLY_ENCRYPTED, _MASKED = 0x40, 0x2000
-_EXTRA_ZIP64, _EXTRA_UNICODE_PATH = 0x0001, 0x7075
+_EXTRA_ZIP64 = 0x0001
+_KINDS = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK)
 _UNIX = (3, 19)  # Unix, OS X: what makes names bytes and attributes modes
 
 
@@ -43,7 +51,7 @@ class Entry(NamedTuple):
     size: int  # bytes
     offset: int  # of the local header
     mode: int  # as st_mode; 0 where it is not known
-    is_zip64: bool  # whether sizes are of 64 bits
+    is_zip64: bool  # whether sizes are of 64 bits; else they may be cut off
     length: int  # of the record itself, in bytes
 
     @property
@@ -70,6 +78,23 @@ class Directory(NamedTuple):
     offset: int
     length: int  # bytes
     members: int
+    is_zip64: bool = False  # whether these are numbers of 64 bits; else they may be cut off
+
+    def is_of(self, offset: int, length: int, members: int) -> bool:
+        """Whether these may be its numbers."""
+        if self.is_zip64:
+            return (offset, length, members) == self[:3]
+        return (offset % WRAP32, length % WRAP32, members % WRAP16) == self[:3]
+
+
+def congruent(true: int, stated: int, entry: Entry) -> bool:
+    """Whether a number of 32 bits that an entry states may stand for another one."""
+    return true == stated or (not entry.is_zip64 and true % WRAP32 == stated)
+
+
+def may_follow(content: bytes) -> bool:
+    """Whether these bytes may follow the end: not many, and nothing of a zip."""
+    return len(content) <= MAX_TRAILING and not any(mark in content for mark in (LOCAL, CENTRAL, END))
 
 
 def read_local(source: Source) -> Entry:
@@ -85,7 +110,7 @@ def read_local(source: Source) -> Entry:
         (size, compressed), _ = _large(large, (size, compressed))
     return Entry(
         name,
-        _decode(name, flags, extra, is_unix=True),
+        path_of(name, flags, extra, is_unix=True),
         flags,
         method,
         crc,
@@ -114,18 +139,18 @@ def read_central(source: Source) -> Entry:
         if disk == _MARK16:
             disk = int.from_bytes(large[:4], "little")
     if disk:
-        raise DamagedArchiveError("the archive is one part of a zip in several parts: join them first")
+        raise DamagedArchiveError("the archive is one part of several of a zip: join all parts first")
     is_unix = made_by >> 8 in _UNIX
     return Entry(
         name,
-        _decode(name, flags, extra, is_unix=is_unix),
+        path_of(name, flags, extra, is_unix=is_unix),
         flags,
         method,
         crc,
         compressed,
         size,
         offset,
-        attributes >> 16 if is_unix else 0,
+        _mode(attributes >> 16, size) if is_unix else 0,
         large is not None,
         source.position - start,
     )
@@ -143,15 +168,14 @@ def read_end(source: Source) -> Directory:
         if signature != LOCATOR64 or locator_offset != start:
             raise DamagedArchiveError("the archive is damaged: the end records of the zip disagree")
         _refuse_parts(disk, first_disk, locator_disk, here != count)
-        directory = Directory(offset, directory_length, count)
+        directory = Directory(offset, directory_length, count, is_zip64=True)
     signature, disk, first_disk, here, count, directory_length, offset, comment = _END.unpack(
         _exactly(source, _END.size)
     )
     if signature != END:
         raise DamagedArchiveError("the archive is damaged: the zip's directory is not followed by its end record")
     _exactly(source, comment)
-    padding = source.exactly(MAX_PADDING + 1)
-    if len(padding) > MAX_PADDING or any(padding):
+    if not may_follow(source.exactly(MAX_TRAILING + 1)):
         raise DamagedArchiveError("the archive is damaged: something follows the end of the zip")
     if directory is None:
         _refuse_parts(disk, first_disk, 0, here != count)
@@ -173,11 +197,11 @@ def read_descriptor(source: Source, entry: Entry, compressed: int, size: int) ->
     """
     start = source.position
     found = source.exactly(24)
+    widths = ("<QQ", "<LL") if entry.is_zip64 or max(compressed, size) >= WRAP32 else ("<LL", "<QQ")
     for signature in (DESCRIPTOR, b""):
-        for width in ("<QQ", "<LL") if entry.is_zip64 else ("<LL", "<QQ"):
-            if width == "<LL" and max(compressed, size) > _MARK32:
-                continue
-            sizes = struct.pack(width, compressed, size)
+        for width in widths:
+            wrap = WRAP32 if width == "<LL" else 1 << 64
+            sizes = struct.pack(width, compressed % wrap, size % wrap)
             skip = len(signature)
             if found.startswith(signature) and found[skip + 4 : skip + 4 + len(sizes)] == sizes:
                 source.position = start + skip + 4 + len(sizes)
@@ -185,6 +209,14 @@ def read_descriptor(source: Source, entry: Entry, compressed: int, size: int) ->
     if len(found) < 24:
         raise _cut_short()
     raise DamagedArchiveError("the archive is damaged: a zip member's sizes are not those of its content")
+
+
+def _mode(mode: int, size: int) -> int:
+    """What `zip` was given through a pipe has a pipe's mode, and is a file; other writers leave what is no mode."""
+    kind = stat.S_IFMT(mode)
+    if kind == stat.S_IFIFO and size:
+        return stat.S_IFREG | stat.S_IMODE(mode)
+    return mode if kind in _KINDS or not kind else 0
 
 
 def _peek(source: Source) -> bytes:
@@ -206,7 +238,7 @@ def _cut_short() -> DamagedArchiveError:
 
 def _refuse_parts(*disks: int) -> None:
     if any(disks):
-        raise DamagedArchiveError("the archive is one part of a zip in several parts: join them first")
+        raise DamagedArchiveError("the archive is one part of several of a zip: join all parts first")
 
 
 def _extra(content: bytes) -> dict[int, bytes]:
@@ -229,18 +261,3 @@ def _large(content: bytes, values: tuple[int, ...]) -> tuple[list[int], bytes]:
             value, content = int.from_bytes(content[:8], "little"), content[8:]
         found.append(value)
     return found, content
-
-
-def _decode(name: bytes, flags: int, extra: dict[int, bytes], *, is_unix: bool) -> str:
-    """A name as a path: UTF-8 where the archive says so or where it is; else bytes on Unix, and code page 437. Where no
-    file can have a backslash in its name, it is what some writers put between names, as Windows PowerShell does."""
-    unicode_path = extra.get(_EXTRA_UNICODE_PATH, b"")
-    if not flags & _UTF8_NAME and len(unicode_path) > 5:
-        version, checksum = struct.unpack_from("<BL", unicode_path)
-        if version == 1 and checksum == crc32(name):
-            name = unicode_path[5:]
-    try:
-        path = name.decode("utf-8")
-    except UnicodeDecodeError:
-        path = name.decode("utf-8", "surrogateescape") if is_unix else name.decode("cp437")
-    return path if is_unix else path.replace("\\", "/")

@@ -166,7 +166,10 @@ def test_cut_at_every_boundary(name: str) -> None:
 
 @pytest.mark.parametrize("name", _CHECKED)
 def test_garbage_behind_the_end(name: str) -> None:
-    for garbage in (b"x", b"\0" * 511 + b"x", _archive(name)[:20], b"\xff" * 70_000):
+    little = (
+        [] if name.endswith("zip") and name != "gzip" else [b"x", b"\0" * 511 + b"x"]
+    )  # as of zip, see test_unzip.py
+    for garbage in (*little, _archive(name)[:20], b"\xff" * 70_000):
         with pytest.raises(DamagedArchiveError):
             unpacked(_archive(name) + garbage)
 
