@@ -12,7 +12,8 @@ import os
 
 from store.archive.decode import Kind, kind_of
 
-_SUFFIXES = (".aria2", ".aria2__temp", ".lftp-pget-status", ".st")  # the last one is axel's
+_AXEL = ".st"  # weights have it, too: it means something only beside the file
+_SUFFIXES = (".aria2", ".aria2__temp", ".lftp-pget-status", _AXEL)
 _HEAD = 512  # bytes that tell what a file is
 
 
@@ -22,13 +23,33 @@ def controlled_path(path: str) -> str | None:
     return path[: -len(suffix)] if suffix and os.path.basename(path) != suffix else None
 
 
+def is_control_file(path_on_disk: str, descriptor: int) -> bool:
+    """Return whether an open file is a control file."""
+    controlled = controlled_path(path_on_disk)
+    return (
+        controlled is not None
+        and (not path_on_disk.endswith(_AXEL) or os.path.lexists(controlled))
+        and not _holds_archive(descriptor)
+    )
+
+
+def find_control_file(folder_on_disk: str) -> str | None:
+    """Return the path on disk of a control file at or below a folder, beside its file; None if there is none. axel's
+    do not count: their suffix may be that of a model's file."""
+    for folder, _, files in os.walk(folder_on_disk):
+        for name in files:
+            controlled = controlled_path(name)
+            if controlled in files and not name.endswith(_AXEL):
+                return os.path.join(folder, name)
+    return None
+
+
 def has_control_file(path_on_disk: str) -> bool:
     """Return whether a control file lies beside a file."""
     return any(_is_control_file(path_on_disk + suffix) for suffix in _SUFFIXES)
 
 
-def holds_archive(descriptor: int) -> bool:
-    """Return whether a file begins as an archive does."""
+def _holds_archive(descriptor: int) -> bool:
     head = os.pread(descriptor, _HEAD, 0)
     return any(head) and kind_of(head) is not Kind.UNKNOWN
 
@@ -39,7 +60,7 @@ def _is_control_file(path_on_disk: str) -> bool:
     except OSError:
         return False
     try:
-        return not holds_archive(descriptor)
+        return not _holds_archive(descriptor)
     except IsADirectoryError:
         return False
     finally:

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 
+from mount.control_files import find_control_file
 from mount.delivery import Delivery
 from mount.spool import Spool
 from store.errors import DamagedArchiveError, InUseError, NotAModelError, StoreError
@@ -93,6 +94,12 @@ class CopiedFolders:
                 damaged = DamagedArchiveError(f"{printable(short)} could not be written to its end: copy it again")
                 self._delivery.refuse_path(path, uid, damaged)
                 raise damaged
+            control = find_control_file(self._spool.at(path))
+            if control is not None:
+                shown = printable(os.path.relpath(control, self._spool.root))
+                loading = InUseError(f"a file in it is still being downloaded: sync the folder when {shown} has gone")
+                self._delivery.refuse_path(path, uid, loading)
+                raise loading
             unwritten = self._spool.find_unwritten_below(path)
             if unwritten is not None:
                 damaged = DamagedArchiveError(

@@ -19,7 +19,7 @@ from contextlib import suppress
 
 from cachetools import LRUCache
 
-from mount.control_files import controlled_path, has_control_file
+from mount.control_files import has_control_file
 from mount.delivery import Delivery
 from mount.dropnames import is_note, is_on_its_way, may_be_archive, must_be_archive
 from mount.nodes import Attributes, inode_of
@@ -150,7 +150,7 @@ class Spool:
     def judge(self, upload: Upload, path: str) -> None:
         """Decide what an upload is by where it lies: in a folder that is a model, it is a file of that; and a
         downloader's control file is nothing by itself."""
-        if controlled_path(path) is not None and not upload.holds_archive():
+        if upload.is_control_file(self.at(path)):
             upload.is_archive = upload.is_strict = upload.fails_early = False
             return
         folders = path.split("/")[:-1]

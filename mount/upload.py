@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable
 
 from mount.arriving import Arriving
-from mount.control_files import holds_archive
+from mount.control_files import is_control_file
 from mount.runs import Run, Slots, Stage
 from mount.undecided import append_offset, is_undecided, set_undecided
 from mount.written_ranges import WrittenRanges
@@ -83,9 +83,9 @@ class Upload:
         """Of the file that holds the bytes."""
         return os.fstat(self._descriptor)
 
-    def holds_archive(self) -> bool:
-        """Whether it begins as an archive does."""
-        return holds_archive(self._descriptor)
+    def is_control_file(self, path_on_disk: str) -> bool:
+        """Whether it is a downloader's control file."""
+        return is_control_file(path_on_disk, self._descriptor)
 
     def write(self, view: memoryview, offset: int) -> int:
         """Write all of the view; the number of this change.

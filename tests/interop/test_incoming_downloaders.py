@@ -139,6 +139,33 @@ def test_an_archive_whose_name_looks_like_a_control_file(drop: Drop) -> None:
     drop.check_imported(upload.tag, upload.model)
 
 
+def test_a_file_of_weights_whose_name_looks_like_a_control_file(drop: Drop, tmp_path: Path) -> None:
+    """It is no archive, and its user is told."""
+    drop.mount.expect_log("weights.st was not imported: this is nothing that is known here")
+    (tmp_path / "weights.st").write_bytes(b"\x01weights" * 1000)
+    assert execute("cp", tmp_path / "weights.st", drop.incoming).returncode == 1
+    (drop.incoming / "weights.st").unlink()
+
+
+def test_a_folder_whose_file_is_being_downloaded(drop: Drop, web: WebServer) -> None:
+    tag, model = drop.model(SIZE)
+    folder = drop.incoming / tag.partition(":")[0]
+    url = web.offer("weights.bin", (model / "weights.bin").read_bytes(), slowly=True)
+    execute("cp", "-r", model, folder)
+    (folder / "weights.bin").unlink()
+    command = DOWNLOADERS["aria2c that writes zeros"].command(url, folder, "weights.bin")
+    drop.mount.expect_log("a file in it is still being downloaded: sync the folder when [^ ]*.aria2 has gone")
+    with started(command):
+        wait_until((folder / "weights.bin.aria2").exists, 30, "there is a control file")
+        time.sleep(1.0)
+    assert execute("sync", folder).returncode == 1
+    assert not drop.in_store(tag).exists()
+    web.offer("weights.bin", (model / "weights.bin").read_bytes())
+    assert execute(*command).returncode == 0
+    assert execute("sync", folder).returncode == 0
+    drop.check_imported(tag, model)
+
+
 def test_an_archive_beside_which_another_with_such_a_name_waits(drop: Drop) -> None:
     first = drop.upload(Outcome.TAKEN, suffix=".tar")
     second = drop.upload(Outcome.IMPORTED, suffix=".tar")
