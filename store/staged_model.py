@@ -254,7 +254,7 @@ class StagedModel:
         try:
             sizes = [os.fstat(file).st_size for file in files]
             for offset in range(0, sizes[0] if sizes[0] == sizes[1] else 0, _COMPARED):
-                self.pass_over(_COMPARED)
+                self.pass_over(min(_COMPARED, sizes[0] - offset))
                 if os.pread(files[0], _COMPARED, offset) != os.pread(files[1], _COMPARED, offset):
                     return False
             return sizes[0] == sizes[1]

@@ -11,6 +11,8 @@ from store.archives import sha256_of
 from store.catalog import ModelStore
 from store.digests import Digests
 from store.errors import SourceChangedError, StoreUnreadableError
+from store.mac_extras import without_extras
+from store.model import Model
 from store.storage.pinned import OpenFiles, PinnedFile
 from store.tag import Tag
 
@@ -77,7 +79,7 @@ def verify_model(store: ModelStore, digests: Digests, tag: Tag, *, accept: bool 
             problems.append((entry.path, Outcome.UNREADABLE))
             recorded.pop(path, None)
     if recorded:
-        problems += _differences(recorded, found)
+        problems += _differences(recorded, _without_new_extras(store, model, recorded, found))
         outcome = Outcome.SAME
     elif not problems:
         outcome = Outcome.RECORDED if digests.record(*key, found, first=not accept) else Outcome.NOT_RECORDED
@@ -85,6 +87,19 @@ def verify_model(store: ModelStore, digests: Digests, tag: Tag, *, accept: bool 
         only_unreadable = all(problem is Outcome.UNREADABLE for _, problem in problems)
         outcome = Outcome.UNREADABLE if only_unreadable else Outcome.DIFFERS
     return Report(outcome, model.file_count, model.size, problems)
+
+
+def _without_new_extras(
+    store: ModelStore, model: Model, recorded: dict[bytes, str], found: dict[bytes, str]
+) -> dict[bytes, str]:
+    """Leave out what macOS added and no import records. Finder adds more of it at any time."""
+    if recorded.keys() >= found.keys():
+        return found
+    try:
+        kept = {os.fsencode(entry.path) for entry in without_extras(store.storage, list(model.entries))}
+    except (SourceChangedError, StoreUnreadableError):
+        return found
+    return {path: sha256 for path, sha256 in found.items() if path in kept or path in recorded}
 
 
 def _differences(recorded: dict[bytes, str], found: dict[bytes, str]) -> list[tuple[str, Outcome]]:

@@ -2,12 +2,13 @@
 
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.harness import ROOT, Mounted, run
+from tests.harness import ROOT, Mounted, home_of, run
 from tests.incoming import imports, imports_command, made, same, tar_of
 
 _DOUBLE = b"\0\5\x16\7\0\2\0\0Mac OS X        "
@@ -62,6 +63,15 @@ def test_a_model_of_which_bentoml_took_in_all(store: Path, mounted: Callable[...
     run("cp", tar_of(model, tmp_path / "linux.tar"), mount.path / "incoming/linux.tar")
     assert [receipt["state"] for receipt in imports(mount)] == ["unchanged", "unchanged"]
     assert (folder / "._w").exists()
+    verify = [sys.executable, "-m", "mount", "verify", "--store", store]
+    (folder / "d/._e").write_bytes(_DOUBLE)
+    assert "the same as recorded" in run(*verify, cwd=ROOT, env={**os.environ, **home_of(mount.base)}).stdout
+    (folder / "d/e").write_bytes(b"other")
+    done = subprocess.run(
+        verify, cwd=ROOT, env={**os.environ, **home_of(mount.base)}, capture_output=True, text=True, check=False
+    )
+    assert "1 differ from what was recorded" in done.stdout
+    (folder / "d/e").write_bytes(b"e")
     mount.expect_log("linux2.tar was not imported: m:v1 is in the store with other content")
     (model / "__MACOSX").mkdir()
     (model / "__MACOSX" / "mine").write_bytes(b"x")
