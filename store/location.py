@@ -135,8 +135,28 @@ class Location:
         """What BentoML's arguments say.
 
         Raises:
-            BadLocationError: URL and parts are mixed, the protocol is not known, or the URL makes no sense.
+            BadLocationError: URL and parts are mixed, the protocol is not known, the URL makes no sense, or no server
+                can have the name.
         """
+        location = cls._parsed(path, protocol=protocol, user=user, passwd=passwd, params=params, subpath=subpath)
+        if not location.is_local:
+            try:
+                f"{location.host}/{location.path}".encode()
+            except UnicodeEncodeError:
+                raise BadLocationError(f"{location.shown} is not UTF-8, as names on servers are") from None
+        return location
+
+    @classmethod
+    def _parsed(
+        cls,
+        path: str,
+        *,
+        protocol: str | None,
+        user: str | None,
+        passwd: str | None,
+        params: Mapping[str, str] | None,
+        subpath: str | None,
+    ) -> Location:
         if is_url(path):
             if any(part is not None for part in (protocol, user, passwd, params, subpath)):
                 raise BadLocationError(

@@ -158,7 +158,10 @@ class StagingArea:
 
     def _make(self) -> None:
         parent = os.path.dirname(self.path)
-        os.makedirs(parent, mode=0o700, exist_ok=True)  # it may be the user's state folder
+        try:
+            os.makedirs(parent, mode=0o700, exist_ok=True)  # it may be the user's state folder
+        except FileExistsError:
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), parent) from None
         made = False
         for folder in (self.path, self._sessions):
             with suppress(FileExistsError):

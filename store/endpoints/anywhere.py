@@ -18,7 +18,7 @@ from fsspec.asyn import sync
 from store.archive.members import Member
 from store.archive.pieces import Piece
 from store.endpoints.base import CHUNK, Known, Progress, write_files
-from store.endpoints.beside import beside
+from store.endpoints.remote_parts import RemoteParts
 from store.endpoints.trouble import CONNECT_SECONDS, SILENCE_SECONDS, retry, told
 from store.errors import BadLocationError, RemoteError, SourceChangedError
 from store.location import Location
@@ -40,6 +40,7 @@ class AnyEndpoint:
         self._stops = stops
         with told(location):
             self._fs = new_file_system(location, connect_seconds=CONNECT_SECONDS, silence_seconds=SILENCE_SECONDS)
+        self._parts = RemoteParts(location, self.remove)
         self.can_seek = True
         self._knows_ranges: bool | None = None  # of a web server, once it is known
 
@@ -47,28 +48,24 @@ class AnyEndpoint:
         """As `Target.write`."""
         if self._location.protocol in _READ_ONLY:
             raise BadLocationError(f"{self._at(path).shown}: nothing can be written by {self._location.protocol}")
-        place, final = self._path(beside(path)), self._path(path)
-        try:
-            with told(self._at(path)):
-                parent = self._fs._parent(final)
-                if parent.strip("/"):
-                    self._fs.makedirs(parent, exist_ok=True)
-                file = self._fs.open(place, "wb", block_size=_BLOCK)
-                try:
-                    body = Body(content)
-                    while block := body.read(CHUNK):
-                        file.write(block)
-                        progress(len(block))
-                finally:
-                    file.close()  # what is cut short has a name that nobody knows, and goes
-                size = self._fs.info(place).get("size")
-                if size != content.length:
-                    raise RemoteError(f"{self._at(path).shown}: {size} bytes arrived of {content.length}")
-                self._move(place, final)
-        except BaseException:
-            with suppress(Exception):
-                self._fs.rm_file(place)
-            raise
+        final = self._path(path)
+        with self._parts.new(path) as part, told(self._at(path)):
+            place = self._path(part)
+            parent = self._fs._parent(final)
+            if parent.strip("/"):
+                self._fs.makedirs(parent, exist_ok=True)
+            file = self._fs.open(place, "wb", block_size=_BLOCK)
+            try:
+                body = Body(content)
+                while block := body.read(CHUNK):
+                    file.write(block)
+                    progress(len(block))
+            finally:
+                file.close()  # what is cut short has a name that nobody knows, and goes
+            size = self._fs.info(place).get("size")
+            if size != content.length:
+                raise RemoteError(f"{self._at(path).shown}: {size} bytes arrived of {content.length}")
+            self._move(place, final)
 
     def write_folder(self, path: str, members: Sequence[Member], progress: Progress) -> None:
         """As `Target.write_folder`."""

@@ -16,7 +16,17 @@ from store.archive.members import Member
 from store.archive.pieces import Piece
 from store.endpoints.base import CHUNK, Known, Progress, write_files
 from store.endpoints.beside import beside
-from store.endpoints.trouble import CONNECT_SECONDS, SILENCE_SECONDS, TRIES, may_pass, pause, retry, sentence_for
+from store.endpoints.remote_parts import RemoteParts
+from store.endpoints.trouble import (
+    CONNECT_SECONDS,
+    SILENCE_SECONDS,
+    TRIES,
+    may_pass,
+    pause,
+    retry,
+    sentence_for,
+    told,
+)
 from store.errors import BadLocationError, RemoteError, SourceChangedError, UnsafeMemberError
 from store.location import Location
 from store.servers.body import Body
@@ -42,11 +52,16 @@ class FtpEndpoint:
         self._host, self._port = location.host_and_port(_PORT)
         self._tls = tls
         self._silence_seconds = float(location.params.get("timeout", SILENCE_SECONDS))
+        self._was_connected = False
+        self._parts = RemoteParts(location, self._remove_now)
         self._connection: ftplib.FTP | None = None
 
     def write(self, path: str, content: Piece, progress: Progress) -> None:
         """As `Target.write`."""
-        place = beside(self._path(path))
+        with self._parts.new(path) as part:
+            self._send(path, self._path(part), content, progress)
+
+    def _send(self, path: str, place: str, content: Piece, progress: Progress) -> None:
         begun = has_folder = False
         try:
             for number in range(1, TRIES + 1):
@@ -81,9 +96,6 @@ class FtpEndpoint:
             self._rename(path, place, content.length)
         except BaseException:
             self._drop()  # whatever is under way on it
-            if begun:
-                with suppress(Exception):
-                    self._ftp().delete(place)
             raise
 
     def write_folder(self, path: str, members: Sequence[Member], progress: Progress) -> None:
@@ -197,6 +209,12 @@ class FtpEndpoint:
 
         self._run(path, delete)
 
+    def _remove_now(self, path: str) -> None:
+        """Remove a file if it is there, by one try: its export has failed, or is not this one."""
+        if self._was_connected:
+            with told(self._at(path)), suppress(ftplib.error_perm):
+                self._ftp().delete(self._path(path))
+
     def remove_folder(self, path: str) -> None:
         """Remove a folder if it is there, and empty."""
 
@@ -230,6 +248,7 @@ class FtpEndpoint:
                 ftp.close()
                 raise
             self._connection = ftp
+            self._was_connected = True
         return self._connection
 
     def _drop(self) -> None:

@@ -80,8 +80,8 @@ class LocalEndpoint:
         path = os.path.realpath(path.rstrip("/") or "/")
         parent = os.path.dirname(path)
         with ExitStack() as stack:
+            _make_folders(parent)
             with writing(path):
-                os.makedirs(parent, exist_ok=True)
                 hidden, descriptor = stack.enter_context(new_part(path, 0o777, is_folder=True))
             self._tidy(parent, descriptor)
             for member in members:
@@ -115,8 +115,7 @@ class LocalEndpoint:
             OSError: there is no making one beside it, or no putting that in its place.
         """
         parent = os.path.dirname(path)
-        with writing(path):
-            os.makedirs(parent, exist_ok=True)
+        _make_folders(parent)
         with new_part(path, 0o666) as (part, descriptor):
             self._tidy(parent, descriptor)
             with writing(path):
@@ -177,6 +176,15 @@ def write_out(descriptor: int, path: str, content: Piece, progress: Progress) ->
         while view:
             with writing(path):
                 view = view[os.write(descriptor, view) :]
+
+
+def _make_folders(path: str) -> None:
+    """Make a folder and those above it, unless they are there."""
+    with writing(path):
+        try:
+            os.makedirs(path, exist_ok=True)
+        except FileExistsError:  # of something that is no folder
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from None
 
 
 def _reserve(descriptor: int, length: int) -> None:

@@ -17,7 +17,17 @@ from store.archive.members import Member
 from store.archive.pieces import Piece
 from store.endpoints.base import Known, Progress, write_files
 from store.endpoints.beside import beside
-from store.endpoints.trouble import CONNECT_SECONDS, SILENCE_SECONDS, TRIES, may_pass, pause, retry, sentence_for
+from store.endpoints.remote_parts import RemoteParts
+from store.endpoints.trouble import (
+    CONNECT_SECONDS,
+    SILENCE_SECONDS,
+    TRIES,
+    may_pass,
+    pause,
+    retry,
+    sentence_for,
+    told,
+)
 from store.errors import RemoteError, SourceChangedError, UnsafeMemberError
 from store.location import Location
 from store.servers.body import Body
@@ -41,13 +51,15 @@ class SftpEndpoint:
         self._location = location
         self._stops = stops
         self._silence_seconds = float(location.params.get("timeout", SILENCE_SECONDS))
+        self._was_connected = False
+        self._parts = RemoteParts(location, self._remove_now)
         self._client: paramiko.SSHClient | None = None
         self._channel: paramiko.SFTPClient | None = None
 
     def write(self, path: str, content: Piece, progress: Progress) -> None:
         """As `Target.write`."""
-        place = beside(self._path(path))
-        try:
+        with self._parts.new(path) as part:
+            place = self._path(part)
             for number in range(1, TRIES + 1):
                 try:
                     self._send(place, content, progress)
@@ -61,10 +73,6 @@ class SftpEndpoint:
             if size != content.length:
                 raise RemoteError(f"{self._at(path).shown}: {size} bytes arrived of {content.length}")
             self._run(path, lambda sftp: _rename(sftp, place, self._path(path)))
-        except BaseException:
-            with suppress(Exception):
-                self._sftp().remove(place)
-            raise
 
     def write_folder(self, path: str, members: Sequence[Member], progress: Progress) -> None:
         """As `Target.write_folder`."""
@@ -178,6 +186,12 @@ class SftpEndpoint:
 
         self._run(path, remove)
 
+    def _remove_now(self, path: str) -> None:
+        """Remove a file if it is there, by one try: its export has failed, or is not this one."""
+        if self._was_connected:
+            with told(self._at(path)), suppress(FileNotFoundError):
+                self._sftp().remove(self._path(path))
+
     def remove_folder(self, path: str) -> None:
         """Remove a folder if it is there, and empty."""
 
@@ -219,6 +233,7 @@ class SftpEndpoint:
             self._client, self._channel = open_sftp(
                 self._location, connect_seconds=CONNECT_SECONDS, silence_seconds=self._silence_seconds
             )
+            self._was_connected = True
         return self._channel
 
     def _drop(self) -> None:

@@ -6,6 +6,7 @@ import getpass
 import http.server
 import os
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -32,7 +33,7 @@ from store.errors import (
 )
 from store.location import Location
 from store.transfer import export_model, import_model, opened_exporter
-from tests.harness import home_of, make_model, run
+from tests.harness import ROOT, ended, home_of, make_model, run
 from tests.interop.conftest import Judge, SshServer
 from tests.servers import FtpServer
 
@@ -102,6 +103,41 @@ def test_there_and_back(place: Place, model: Path, other: Path) -> None:
         assert import_model(place.url(name), store=str(store)) == ("demo", "v1")
         subprocess.run(["diff", "-r", str(model), str(store / "demo/v1")], check=True)
     assert len(os.listdir(place.root)) == 8
+
+
+_SLOW_EXPORT = """
+import sys, time
+from store.endpoints.connect import Endpoints
+from store.location import Location
+
+class Slow:
+    length = 4 << 20
+    def read_into(self, views, offset):
+        if offset:
+            print("begun", flush=True)
+            time.sleep(60)
+
+location = Location.parse(sys.argv[1])
+with Endpoints().target(location) as target:
+    target.write(location.path, Slow(), lambda count: None)
+"""
+
+
+@pytest.mark.usefixtures("model")
+def test_what_a_killed_export_left_goes_with_the_next_one(place: Place) -> None:
+    command = [sys.executable, "-c", _SLOW_EXPORT, place.url("slow.tar")]
+    with ended(
+        subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE)
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"begun\n"
+        export_model("demo:v1", place.url("m.tar"))
+        part, name = sorted(os.listdir(place.root))
+        assert (part[:6], part[-5:], name) == (".slow.", ".part", "m.tar")  # of one that lives
+        process.kill()
+        process.wait(10)
+    export_model("demo:v1", place.url("m.tar"))
+    assert os.listdir(place.root) == ["m.tar"]
 
 
 def test_folder_there_and_back(place: Place, model: Path, other: Path) -> None:
