@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from store.errors import BadLocationError
 from store.location import Location, without_secrets
+from store.servers.failures import reason_of
 
 
 def test_a_path_is_relative_to_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,3 +110,19 @@ def test_no_character_of_a_path_is_left_out(char: str) -> None:
     with pytest.raises(BadLocationError, match="not a URL"):
         Location.parse(f"s3://bucket/a{char}b.tar")
     assert Location.parse(f"bucket/a{char}b.tar", protocol="s3").path == f"a{char}b.tar"
+
+
+@pytest.mark.parametrize(
+    ("path", "parts"),
+    [("s3://bucket/\udcf6", {}), ("s3://\udcf6/a", {}), ("host", {"protocol": "ftp", "subpath": "\udcf6"})],
+)
+def test_names_on_servers_are_text(path: str, parts: dict[str, str]) -> None:
+    with pytest.raises(BadLocationError, match="is not UTF-8"):
+        Location.parse(path, **parts)  # type: ignore[arg-type]
+    assert Location.parse("\udcf6").path.endswith("/\udcf6")
+
+
+def test_short_texts_are_struck_out_where_they_stand_alone() -> None:
+    """Else a parameter of one digit takes all ports and addresses from a sentence."""
+    error = ValueError("port 1 of 127.0.0.1 refuses a:1@b, not abcdefg")
+    assert reason_of(error, ["1", "bcde"]) == "port *** of 127.0.0.*** refuses a:***@b, not a***fg"

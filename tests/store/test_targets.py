@@ -119,6 +119,13 @@ class _Failing:
             raise NoSpaceError("no")
 
 
+def test_a_file_in_the_place_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    for form in ("tar", "folder"):
+        with pytest.raises(StoreUnwritableError, match=r"/file cannot be written: Not a directory$"):
+            export_model("demo:v1", "file/m", form)
+
+
 _EXPORT = """
 import sys, time
 from store.archive.members import Member
