@@ -23,7 +23,7 @@ from store.measure import MeasuredFile, Measurements
 from store.memory_budget import MemoryBudget
 from store.model import Model
 from store.page_buffer import page_buffer
-from store.sizes import Progress, Sizes
+from store.sizes import NotMeasuredError, Progress, Sizes
 from store.storage.base import Entry, Identity, Storage
 from store.storage.pinned import OpenFiles, PinnedFile
 from store.tag import Tag
@@ -109,10 +109,24 @@ class Archives:
         return length
 
     def is_length_known(self, model: Model, kind: Format) -> bool:
-        """Tell whether `length` answers without measuring: by arithmetic, or since it was asked before."""
+        """Tell whether `length` answers without measuring: by arithmetic, by the index, or since it was asked before.
+
+        Raises:
+            SourceChangedError, StoreUnreadableError: it cannot be known now.
+        """
         if kind.length is not None and not is_compressed(kind, self.compression):
             return True
-        return self._lengths.get(self._key(model, kind)) is not None
+        key = self._key(model, kind)
+        if self._lengths.get(key) is not None or self._laid_out.get(key) is not None:
+            return True
+        if not is_compressed(kind, self.compression):
+            return False
+        try:
+            pieces = self._compressed(model, kind, None, only_known=True)
+        except NotMeasuredError:
+            return False
+        self._lengths.put(key, pieces.length, _LENGTH)
+        return True
 
     def open(self, model: Model, kind: Format, progress: Progress | None = None) -> Piece:
         """The archive of one generation of a model; readers of the same one share it.
@@ -175,15 +189,19 @@ class Archives:
                     tell(entry.size)
         tell(model.size - told)
 
-    def _compressed(self, model: Model, kind: Format, progress: Progress | None) -> PieceList:
+    def _compressed(
+        self, model: Model, kind: Format, progress: Progress | None, *, only_known: bool = False
+    ) -> PieceList:
+        """Lay out. `only_known`: raise NotMeasuredError instead of measuring."""
         if kind.compress is None:
             raise ValueError(f"{kind.name} has no compressed form")
         as_a_whole = not kind.needs_checksums
-        members = _members(model, self._file) if as_a_whole else self._packed_members(model, progress)
+        members = _members(model, self._file) if as_a_whole else self._packed_members(model, progress, only_known)
         parts = {kind.part, *self._parts}
-        return kind.compress(members, model.mtime, _Compressor(self._sizes, self.compression, model, parts, progress))
+        compressor = _Compressor(self._sizes, self.compression, model, parts, progress, only_known)
+        return kind.compress(members, model.mtime, compressor)
 
-    def _packed_members(self, model: Model, progress: Progress | None) -> list[Member]:
+    def _packed_members(self, model: Model, progress: Progress | None, only_known: bool) -> list[Member]:
         members = self._measured_members(model)
         found = shares(model.entries, self.compression)
         packings: list[Packing | Deflated] = [
@@ -192,7 +210,8 @@ class Archives:
         large = [number for number, share in enumerate(found) if share is Share.LARGE]
         files = [content for number in large if isinstance(content := members[number].content, MeasuredFile)]
         forced = self.compression is Compression.ALWAYS
-        for number, packing in zip(large, self._sizes.of_files(files, forced=forced, progress=progress), strict=True):
+        measured = self._sizes.of_files(files, forced=forced, progress=progress, only_known=only_known)
+        for number, packing in zip(large, measured, strict=True):
             packings[number] = packing
         return [member._replace(packing=packing) for member, packing in zip(members, packings, strict=True)]
 
@@ -260,6 +279,7 @@ class _Compressor:
     model: Model
     parts: Collection[str]  # to be measured
     progress: Progress | None
+    only_known: bool
 
     @property
     def maker(self) -> ChunkMaker:
@@ -269,7 +289,7 @@ class _Compressor:
         wanted = {each: codec for each, codec in codecs.items() if each in self.parts}
         # What belongs to a part is for the layout and the compression to say.
         how = f"{self.compression.value}/{LAYOUT_VERSION}"
-        return self.sizes.of_part(self.model, part, how, wanted, contents, self.progress)
+        return self.sizes.of_part(self.model, part, how, wanted, contents, self.progress, only_known=self.only_known)
 
 
 def sha256_of(piece: Piece) -> str:

@@ -77,6 +77,10 @@ class SizesKept(Protocol):
     def forget_chunk_sizes(self, content: str, codec: str) -> None: ...
 
 
+class NotMeasuredError(Exception):
+    """Sizes are not known, and were not to be measured."""
+
+
 class Sizes:
     """The measured sizes of one process."""
 
@@ -98,13 +102,19 @@ class Sizes:
         self.revision = 0  # raised when a size turned out wrong: archives must be laid out anew
 
     def of_files(
-        self, files: Sequence[MeasuredFile], *, forced: bool, progress: Progress | None = None
+        self,
+        files: Sequence[MeasuredFile],
+        *,
+        forced: bool,
+        progress: Progress | None = None,
+        only_known: bool = False,
     ) -> list[Packing | Deflated]:
         """How each of some large files goes into a compressed archive; measured now unless it is known.
 
-        `forced`: whatever a sample says.
+        `forced`: whatever a sample says; `only_known`: measure nothing.
 
         Raises:
+            NotMeasuredError: only what is known was wanted.
             SourceChangedError, StoreUnreadableError: as reading does.
             CancelledError: the process ends.
         """
@@ -112,6 +122,8 @@ class Sizes:
         known = {number: self._known(file) for number, file in enumerate(files)}
         found = {number: what for number, what in known.items() if what is not None}
         unjudged = [number for number in known if number not in found]
+        if only_known and (unjudged or not all(what.sizes for what in found.values() if forced or what.worth_it)):
+            raise NotMeasuredError
         # One by one: samples are so short that threads would wait for Python's lock longer than they work.
         found |= {number: ChunkSizes(*_judge(files[number])) for number in unjudged}
         wanted = [number for number in known if forced or found[number].worth_it]
@@ -147,12 +159,17 @@ class Sizes:
         codecs: Mapping[str, Codec],
         contents: Contents,
         progress: Progress | None = None,
+        *,
+        only_known: bool = False,
     ) -> Measured:
         """The sizes of one part of a model's archive; the errors are those of `of_files`. If it must be measured, so
-        are the other parts in `codecs`. `how`: what sizes depend on beside the model and the codec."""
+        are the other parts in `codecs`, unless `only_known`.
+        `how`: what sizes depend on beside the model and the codec."""
         fingerprint = model.fingerprint()
         names = {each: (f"{fingerprint}/{each}/{how}", codec.name) for each, codec in codecs.items()}
         sizes = self._known_part(names[part])
+        if sizes is None and only_known:
+            raise NotMeasuredError
         if sizes is None:
             started_ns = time.time_ns()
             is_kept = self._is_settled(model.newest_ctime_ns, started_ns)

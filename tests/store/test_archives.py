@@ -20,6 +20,7 @@ from store.compression import Compression, is_compressed
 from store.errors import SourceChangedError, StoreError
 from store.index import Index
 from store.model import Model
+from store.sizes import Sizes
 from store.storage.local import LocalStorage
 from store.tag import Tag
 from tests.harness import make_model
@@ -92,6 +93,33 @@ def test_the_length_is_known_without_a_read(store: Path, folder: Path, archives:
     length = archives.length(model, kind)
     assert length == archives.open(model, kind).length
     assert archives.length(model, kind) == length
+
+
+@pytest.mark.parametrize("compression", [Compression.AUTO, Compression.ALWAYS], ids=lambda kind: kind.value)
+@pytest.mark.parametrize("kind", [TAR_GZ, ZIP], ids=lambda kind: kind.name)
+def test_what_was_measured_is_known_to_the_next_process_without_a_read(
+    store: Path, folder: Path, index: Index, kind: Format, compression: Compression
+) -> None:
+    """So that a listing can tell its size; what was never measured is not measured for a listing."""
+    model = _model(store)
+    one, another = (
+        Archives(
+            LocalStorage(str(store)),
+            index,
+            compression,
+            formats=[TAR_GZ, ZIP],
+            sizes=Sizes(index, is_settled=lambda _ctime, _started: True),
+        )
+        for _ in range(2)
+    )
+    assert not one.is_length_known(model, kind)
+    length = one.length(model, kind)
+    assert one.is_length_known(model, kind)
+    shutil.rmtree(folder)  # nothing is left to be read
+    assert another.is_length_known(model, kind)
+    assert another.length(model, kind) == length
+    one.close()
+    another.close()
 
 
 @each_archive
