@@ -75,6 +75,8 @@ def read_records(content: bytes) -> Records:
             if is_length != (keyword == b"GNU.sparse.numbytes") or len(records.sparse_map) >= 2 * MAX_REGIONS:
                 raise _damaged("the map of a sparse file")
             records.sparse_map.append(_number(value))
+    if len(records.sparse_map) % 2:
+        raise _damaged("the map of a sparse file")
     if major is not None or records.sparse_map:
         records.sparse_version = (major or 0, minor or 0)
     return records
@@ -129,10 +131,7 @@ def _split(content: bytes) -> Iterator[tuple[bytes, bytes]]:
 def _map(value: bytes) -> list[int]:
     if value.count(b",") >= 2 * MAX_REGIONS:
         raise TooBigError("the archive holds a sparse file in too many pieces")
-    numbers = [_number(number) for number in value.split(b",")]
-    if len(numbers) % 2:
-        raise _damaged("the map of a sparse file")
-    return numbers
+    return [_number(number) for number in value.split(b",")]
 
 
 def _number(value: bytes) -> int:

@@ -150,6 +150,23 @@ def test_sparse_files_with_changed_bytes(data: st.DataObject) -> None:
         assert found is None or not is_content or found == tree, tool
 
 
+@settings(max_examples=100 * _ROUNDS)
+@given(members=st.lists(_member(), min_size=1, max_size=3), data=st.data())
+def test_changed_bytes_are_read_or_refused(members: list[bytes], data: st.DataObject) -> None:
+    """Whatever they say, with a checksum that holds: no other error comes of it."""
+    archive = bytearray(b"".join([_YAML, *members]) + END)
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(archive) - 1))
+        archive[at : at + 1] = data.draw(
+            st.sampled_from([b"0", b"9", b" ", b"\0", b"\n", b"=", b"-", b"\xff", b"\x80", b"S"])
+        )
+        start = at // 512 * 512
+        if archive[start + 257 : start + 262] == b"ustar":
+            archive[start + 148 : start + 156] = b" " * 8
+            archive[start + 148 : start + 156] = b"%06o\0 " % sum(archive[start : start + 512])
+    _ours(bytes(archive))
+
+
 _PARTS = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=60).filter(
     lambda part: part not in (".", "..") and len(part.encode()) < 250
 )

@@ -169,6 +169,19 @@ def test_a_file_has_only_so_many_pieces(kind: str) -> None:
         unpacked(gzip.compress(_YAML + sparse(kind, b"s", 1 << 27, regions) + END, 1))
 
 
+def test_a_map_with_half_a_region() -> None:
+    for records in (
+        [(b"offset", b"0")],
+        [(b"numbytes", b"0")],
+        [(b"map", b"0,1,2")],
+        [(b"map", b"")],
+        [(b"map", b"0,x")],
+    ):
+        pax = extended(*((b"GNU.sparse." + key, value) for key, value in [(b"size", b"9"), *records]))
+        with pytest.raises(DamagedArchiveError):
+            unpacked(_YAML + pax + member(b"s", b"x") + END)
+
+
 def test_a_count_of_pieces_that_lies() -> None:
     for count in (b"99999999999999999999\n", b"99999\n", b"-1\n", b"x\n", b"1" * 600):
         file = extended((b"GNU.sparse.major", b"1"), (b"GNU.sparse.minor", b"0"), (b"GNU.sparse.realsize", b"9"))
