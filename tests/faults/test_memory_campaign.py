@@ -1,0 +1,134 @@
+"""A mount that imports, deletes, lists and reads for long takes no more and more of anything.
+
+A long campaign: BENTOFS_MODELS=1000 BENTOFS_SECONDS=1200 scripts/test tests/faults/test_memory_campaign.py
+"""
+
+import io
+import os
+import random
+import re
+import tarfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.harness import Mounted, home_of, remove_model, run, wait_until
+from tests.incoming import area_of
+
+MODELS = int(os.environ.get("BENTOFS_MODELS", "40"))  # that are imported, all but the last ones deleted again
+SECONDS = float(os.environ.get("BENTOFS_SECONDS", "2"))  # of listing and reading those that are left
+_KEPT = 8  # models that are in the store at a time
+_FILES = 400  # in each of them
+_MEMORY = 120_000_000  # bytes: the promise
+_GROWTH = 8_000_000  # bytes, from the half of the campaign to its end
+_FORMATS = (".tar", ".bentomodel", ".tar.gz", ".zip")
+
+
+class Footprint(NamedTuple):
+    """What a daemon takes."""
+
+    memory: int  # bytes
+    descriptors: int
+    threads: int
+    files: int  # of its own: staged, spooled, and its records
+
+
+def test_nothing_grows(store: Path, mounted: Callable[..., Mounted]) -> None:
+    mount = mounted(store, limit=300 + 10 * SECONDS + 3 * MODELS)
+    seen = []
+    for number in range(MODELS):
+        (mount.path / f"incoming/m-v{number}.tar").write_bytes(_archive(number))
+        _read(mount, number, _FORMATS[number % len(_FORMATS)])
+        if number >= _KEPT:
+            remove_model(store, f"m:v{number - _KEPT}")
+        if number + 1 in (MODELS // 2, MODELS):
+            seen.append(_at_rest(mount))
+    _did_not_grow(*seen)
+
+    end = time.monotonic() + SECONDS
+    seen = []
+    while len(seen) < 2 or time.monotonic() < end:
+        run("ls", "-lR", mount.path / "models", mount.path / "by-format", seconds=120)
+        for number in range(MODELS - _KEPT, MODELS):
+            for suffix in _FORMATS:
+                _read(mount, number, suffix)
+        seen.append(_at_rest(mount) if not seen else _footprint(mount))
+    _did_not_grow(seen[0], _at_rest(mount))
+    assert max(each.memory for each in seen) < _MEMORY
+    assert _most_memory(mount) < _MEMORY
+
+
+def _did_not_grow(before: Footprint, after: Footprint) -> None:
+    assert after.memory < before.memory + _GROWTH, f"{before} became {after}"
+    assert after.descriptors <= before.descriptors + 4, f"{before} became {after}"
+    assert after.threads <= before.threads + 4, f"{before} became {after}"
+    assert after.files <= before.files + 4, f"{before} became {after}"
+
+
+def _at_rest(mount: Mounted) -> Footprint:
+    """Once the files that were read are let go."""
+    wait_until(lambda: _footprint(mount).descriptors < 60, 60, "files are let go")
+    return _footprint(mount)
+
+
+def _footprint(mount: Mounted) -> Footprint:
+    process = Path(f"/proc/{mount.pid}")
+    status = (process / "status").read_text()
+    homes = home_of(mount.base)
+    own = [area_of(mount.store), *(Path(homes[name]) for name in ("XDG_CACHE_HOME", "XDG_STATE_HOME"))]
+    return Footprint(
+        _kilobytes(status, "VmRSS") * 1024,
+        len(os.listdir(process / "fd")),
+        _kilobytes(status, "Threads"),
+        sum(len(files) for place in own for _, _, files in os.walk(place)),
+    )
+
+
+def _most_memory(mount: Mounted) -> int:
+    return _kilobytes(Path(f"/proc/{mount.pid}/status").read_text(), "VmHWM") * 1024
+
+
+def _kilobytes(status: str, name: str) -> int:
+    return int(re.findall(rf"^{name}:\s+(\d+)", status, re.MULTILINE)[0])
+
+
+def _read(mount: Mounted, number: int, suffix: str) -> None:
+    size = 0
+    path = mount.path / f"models/m/v{number}/m-v{number}{suffix}"
+    with path.open("rb", buffering=0) as file:
+        while count := len(file.read(1 << 20)):
+            size += count
+    assert size == path.stat().st_size
+
+
+def _archive(number: int) -> bytes:
+    """A tar of a model of many small files of text."""
+    chance = random.Random(number)
+    words = [chance.randbytes(4).hex().encode() for _ in range(2000)]
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as tar:
+        _add(tar, "model.yaml", _MODEL_YAML % number)
+        for file in range(_FILES):
+            _add(tar, f"text/{file}", b" ".join(chance.choices(words, k=200)))
+    return made.getvalue()
+
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    tar.addfile(info, io.BytesIO(content))
+
+
+_MODEL_YAML = b"""\
+name: m
+version: v%d
+module: x
+labels: {}
+options: {}
+metadata: {}
+context: {framework_name: '', framework_versions: {}, bentoml_version: 1.4.40, python_version: 3.11.7}
+signatures: {}
+api_version: v1
+creation_time: '2026-01-01T12:00:00+00:00'
+"""
