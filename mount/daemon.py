@@ -62,6 +62,7 @@ class Settings:
     incoming: IncomingSettings | None = None  # None for a mount without incoming/
     compression: Compression = Compression.AUTO
     engine: EngineName = DEFAULT_ENGINE
+    passthrough: bool = True  # the kernel reads files of a local store itself, where it can
 
 
 def serve(settings: Settings, ready: Callable[[], None]) -> None:
@@ -103,7 +104,8 @@ def serve(settings: Settings, ready: Callable[[], None]) -> None:
     measurer = Measurer(store, archives, settings.formats, index)
     # The kernel checks who may do what.
     options = ["allow_other", "default_permissions"] if settings.allow_other else []
-    engine = new_engine(settings.engine, settings.mountpoint, location, options)
+    passed_through = location if settings.passthrough and not settings.store.is_remote else None
+    engine = new_engine(settings.engine, settings.mountpoint, location, options, passed_through)
     incoming = open_incoming(store, measurements, digests, measurer, settings.incoming, budget, engine.calling_user)
     tree = Tree(store, archives, settings.formats, has_incoming=incoming is not None)
     operations = Operations(tree, engine.handles, incoming.dropbox if incoming is not None else None)

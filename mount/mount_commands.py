@@ -89,6 +89,12 @@ class _Mode(click.ParamType):  # type: ignore[type-arg]  # generic only since cl
     envvar="BENTOFS_ENGINE",
     help="Speak to the kernel directly, or through libfuse 2.",
 )
+@click.option(
+    "--passthrough/--no-passthrough",
+    default=True,
+    show_default=True,
+    help="Have the kernel read the files of a local store itself, where root and Linux 6.9 allow it.",
+)
 @click.option("--ready-fd", type=int, hidden=True, help="Of the process that waits for this daemon.")
 def mount_command(
     mountpoint: str,
@@ -106,6 +112,7 @@ def mount_command(
     max_members: int,
     max_expanded: int | None,
     engine: str,
+    passthrough: bool,
     ready_fd: int | None,
 ) -> None:
     """Mount a model store at MOUNTPOINT, an empty folder."""
@@ -137,6 +144,7 @@ def mount_command(
         incoming=incoming if may_write and not read_only else None,
         compression=chosen,
         engine=engine_name,
+        passthrough=passthrough,
     )
     if foreground or ready_fd is not None:
         handler = logging.StreamHandler() if ready_fd is None else LogFile(log_path(real))
@@ -184,7 +192,7 @@ def _daemon_arguments(settings: daemon.Settings) -> list[str]:
     names = ",".join(kind.name for kind in settings.formats)
     arguments = ["mount", settings.mountpoint, *arguments_for(settings.store), "--formats", names]
     arguments += ["--compression", settings.compression.value]
-    arguments += ["--engine", settings.engine.value]
+    arguments += ["--engine", settings.engine.value] + ["--no-passthrough"] * (not settings.passthrough)
     arguments += ["--allow-other"] * settings.allow_other + ["--follow-links"] * settings.follow_links
     incoming = settings.incoming
     if incoming is None:

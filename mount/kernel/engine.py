@@ -60,17 +60,20 @@ class Engine(Protocol):
         """End what runs beside the workers."""
 
 
-def new_engine(name: EngineName, mountpoint: str, source: str, options: Sequence[str]) -> Engine:
+def new_engine(
+    name: EngineName, mountpoint: str, source: str, options: Sequence[str], store: str | None = None
+) -> Engine:
     """Return the engine of this name for a mountpoint.
 
-    `source`: what the kernel's table of mounts shows as the device; `options`: as in `mount -o`.
+    `source`: what the kernel's table of mounts shows as the device; `options`: as in `mount -o`;
+    `store`: the folder whose files the kernel may read itself, where the engine can have it do so.
 
     libfuse is loaded only if its engine is chosen: it may not be installed.
     """
     if name is EngineName.KERNEL:
         from mount.kernel.kernel_engine import KernelEngine
 
-        return KernelEngine(mountpoint, source, options)
+        return KernelEngine(mountpoint, source, options, store)
     from mount.kernel.libfuse2_engine import Libfuse2Engine
 
     return Libfuse2Engine(mountpoint, source, options)

@@ -69,8 +69,8 @@ class Offer(NamedTuple):
         return cls(major, minor, max_readahead, flags)
 
 
-def agree(offer: Offer) -> tuple[Agreement, bytes]:
-    """Return what is agreed on an offer, and the answer's body.
+def agree(offer: Offer, stack_depth: int = 0) -> tuple[Agreement, bytes]:
+    """Return what is agreed on an offer, and the answer's body. `stack_depth`: above 0 for passthrough.
 
     Raises:
         CannotMountError: the kernel's version is too old.
@@ -80,7 +80,7 @@ def agree(offer: Offer) -> tuple[Agreement, bytes]:
             f"this kernel speaks version {offer.major}.{offer.minor} of the FUSE protocol, and {MAJOR}.{OLDEST_MINOR} "
             "(Linux 5.4) is the oldest that will do: mount with --engine libfuse2"
         )
-    flags = _WANTED & offer.flags
+    flags = (_WANTED | InitFlag.PASSTHROUGH if stack_depth else _WANTED) & offer.flags
     minor = min(offer.minor, NEWEST_MINOR)
     pages = MAX_TRANSFER // _PAGE if flags & InitFlag.MAX_PAGES else 0
     body = INIT_OUT.pack(
@@ -95,14 +95,14 @@ def agree(offer: Offer) -> tuple[Agreement, bytes]:
         pages,
         0,
         flags >> 32,
-        0,
+        stack_depth if flags & InitFlag.PASSTHROUGH else 0,
         0,
     )
     return Agreement(minor, flags), body
 
 
-def shake_hands(device: int) -> Agreement:
-    """Answer the INIT request, which comes first on a new device.
+def shake_hands(device: int, stack_depth: int = 0) -> Agreement:
+    """Answer the INIT request, which comes first on a new device. `stack_depth`: above 0 for passthrough.
 
     Raises:
         CannotMountError: the kernel and the daemon have no version in common, or the mount has gone already.
@@ -123,7 +123,7 @@ def shake_hands(device: int) -> Agreement:
             _answer(device, unique, INIT_OUT.pack(MAJOR, NEWEST_MINOR, *[0] * 11))
             continue
         try:
-            agreement, body = agree(offer)
+            agreement, body = agree(offer, stack_depth)
         except CannotMountError:
             os.write(device, OUT_HEADER.pack(OUT_HEADER.size, -errno.EPROTO, unique))
             raise

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from mount.kernel.device import open_mount
 from mount.kernel.handle_table import HandleTable
 from mount.kernel.handshake import shake_hands
+from mount.kernel.passthrough import Passthrough, stack_depth
+from mount.kernel.protocol import InitFlag
 from mount.kernel.server import Caller, Server
 from mount.mountpoints import UnmountError, unmount
 from mount.operations import Operations
@@ -17,11 +19,13 @@ from mount.workers import Workers
 class KernelEngine:
     """Serves one mount over /dev/fuse."""
 
-    def __init__(self, mountpoint: str, source: str, options: Sequence[str]) -> None:
-        """`source`: what the kernel's table of mounts shows as the device."""
+    def __init__(self, mountpoint: str, source: str, options: Sequence[str], store: str | None) -> None:
+        """`source`: what the kernel's table of mounts shows as the device; `store`: the folder whose files the kernel
+        may read itself."""
         self._mountpoint = mountpoint
         self._source = source
         self._options = options
+        self._store = store
         self.handles = HandleTable()
         self._caller = Caller()
 
@@ -37,7 +41,7 @@ class KernelEngine:
         """
         device = open_mount(self._mountpoint, self._source, self._options)
         try:
-            shake_hands(device)
+            agreement = shake_hands(device, stack_depth(self._store))
         except BaseException:
             os.close(device)
             try:
@@ -45,7 +49,8 @@ class KernelEngine:
             except UnmountError:
                 pass  # it has gone already
             raise
-        return KernelMount(device, Server(device, operations, workers, self._caller))
+        passthrough = Passthrough(device, self.handles, is_agreed=bool(agreement.flags & InitFlag.PASSTHROUGH))
+        return KernelMount(device, Server(device, operations, workers, self._caller, passthrough))
 
     def begin(self) -> None:
         """Nothing needs a mount that answers."""

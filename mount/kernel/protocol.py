@@ -97,6 +97,11 @@ class SetattrValid(IntFlag):
 
 RENAME_NOREPLACE = 1  # RENAME2, as in renameat2(2)
 
+# ioctls of the device, 7.40
+BACKING_OPEN, BACKING_CLOSE = 0x4010E501, 0x4004E502
+BACKING_OPEN_IN = Struct("=iIQ")  # descriptor flags -
+BACKING_CLOSE_IN = Struct("=I")  # backing id
+
 # Headers
 IN_HEADER = Struct("=IIQQIIIHH")  # len opcode unique nodeid uid gid pid total_extlen padding
 OUT_HEADER = Struct("=IiQ")  # len error unique

@@ -26,6 +26,7 @@ from mount.kernel.handlers.names import Names
 from mount.kernel.handshake import BUFFER_SIZE, MAX_TRANSFER
 from mount.kernel.interrupts import Interrupts
 from mount.kernel.node_table import NodeTable
+from mount.kernel.passthrough import Passthrough
 from mount.kernel.protocol import INTERRUPT_IN, OUT_HEADER, Opcode
 from mount.kernel.request import Answer, Request
 from mount.operations import Operations
@@ -60,13 +61,15 @@ class Caller(threading.local):
 class Server:
     """Serves one device."""
 
-    def __init__(self, device: int, operations: Operations, workers: Workers, caller: Caller) -> None:
+    def __init__(
+        self, device: int, operations: Operations, workers: Workers, caller: Caller, passthrough: Passthrough
+    ) -> None:
         self._device = device
         self._caller = caller
         self.nodes = NodeTable()
         context = Context(operations, self.nodes)
         self._interrupts = Interrupts(lambda unique: self._reply_error(unique, errno.EINTR))
-        self._files = Files(context)
+        self._files = Files(context, passthrough)
         self._calls = self._table(context, operations, self._files)
         self._handle = workers.guard("request", self._serve, _failed)
 

@@ -93,6 +93,10 @@ class OpenFile(Protocol):
             StoreUnreadableError: an I/O error.
         """
 
+    def descriptor(self) -> int | None:
+        """Return the descriptor of a file of this machine with these bytes, which lives as long as this; None if there
+        is none."""
+
 
 class OpenFolder(Protocol):
     """A folder that was found once, to be looked at several times."""

@@ -252,6 +252,9 @@ class LocalFile:
         # After the bytes, not before: what was read is what the identity names.
         self.check()
 
+    def descriptor(self) -> int:
+        return self._descriptor
+
     def check(self) -> None:
         """Raises SourceChangedError if the file is no longer what was pinned."""
         now = os.fstat(self._descriptor)

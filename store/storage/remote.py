@@ -277,6 +277,9 @@ class RemoteFile:
         self._pin = pin
         self._name = name
 
+    def descriptor(self) -> None:
+        return None
+
     def read_into(self, views: Sequence[memoryview], offset: int) -> None:
         if offset + sum(len(view) for view in views) > self._pin.object.size:
             raise SourceChangedError(f"{self._name} is shorter than was asked for")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mount.kernel.handlers.context import Context
 from mount.kernel.node_table import Node
+from mount.kernel.passthrough import Passthrough
 from mount.kernel.protocol import (
     CREATE_IN,
     ENTRY_OUT,
@@ -25,8 +26,9 @@ from mount.operations import Look, Opened
 class Files:
     """OPEN, CREATE, READ, WRITE, FALLOCATE, FLUSH, FSYNC, RELEASE."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, passthrough: Passthrough) -> None:
         self._context = context
+        self._passthrough = passthrough
         self._operations = context.operations
         self._nodes = context.nodes
 
@@ -78,14 +80,17 @@ class Files:
         return b""
 
     def _opened(self, node: Node, opened: Opened) -> Answer:
+        backing = 0 if opened.direct else self._passthrough.open(node, opened.handle)
         self._nodes.opened(node, opened.handle)
-        flags = OpenFlag(0)
         if opened.direct:
             flags = OpenFlag.DIRECT_IO
-        elif opened.keep_cache:
+        elif backing:
+            flags = OpenFlag.PASSTHROUGH | OpenFlag.NOFLUSH
+        else:
             flags = OpenFlag.KEEP_CACHE | OpenFlag.NOFLUSH
-        return Answer(OPEN_OUT.pack(opened.handle, flags, 0), lambda: self._close(node.id, opened.handle))
+        return Answer(OPEN_OUT.pack(opened.handle, flags, backing), lambda: self._close(node.id, opened.handle))
 
     def _close(self, node: int, handle: int) -> None:
         self._nodes.released(node, handle)
+        self._passthrough.close(handle)
         self._operations.release(handle)
