@@ -95,6 +95,7 @@ def export_command(
     to_stdout = descriptor == OUTPUT
     if descriptor is not None:
         _refuse_unusable(descriptor, shown)
+    is_with_reports = descriptor is not None and _is_output(descriptor)
     stop = threading.Event()
     with opened_exporter(store, compression_for(compression, store)) as (models, exporter):
         wanted = [models.find(text) for text in tags] if not everything else models.tags()
@@ -123,7 +124,7 @@ def export_command(
 
             return Job(str(export.tag), run)
 
-        run_jobs(map(job, exports), give_up, jobs, quiet=quiet, as_json=as_json, to_stderr=to_stdout)
+        run_jobs(map(job, exports), give_up, jobs, quiet=quiet, as_json=as_json, to_stderr=is_with_reports)
 
 
 @click.command(name="import")
@@ -200,6 +201,11 @@ def _refuse_unusable(descriptor: int, shown: str) -> None:
         raise StoreUnwritableError(f"{shown} cannot be written: it is not open")
     if os.isatty(descriptor):
         raise click.UsageError(f"an archive is nothing for a terminal: redirect {shown}")
+
+
+def _is_output(descriptor: int) -> bool:
+    """Return whether what is told on standard output would be mixed into what is written to a descriptor."""
+    return os.path.sameopenfile(descriptor, OUTPUT)
 
 
 def _spread(exports: list[Export], target: Location) -> list[Export]:

@@ -30,8 +30,7 @@ log = logging.getLogger(__name__)
 
 _KEPT = 50  # characters, of up to four bytes, of a name, of which file systems take 255 bytes
 _NAME = re.compile(r"\..{1,50}\.(?:[0-9a-f]{8}-)?[0-9a-f]{12}\.part", re.DOTALL)  # without a system: of older releases
-_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_LOOK = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_FILE = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # NFS locks only what may be written
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _TRIES = 10
 _STALE_SECONDS = 24 * 3600.0
@@ -49,7 +48,7 @@ def new_part(path: str, mode: int, *, is_folder: bool = False) -> Iterator[tuple
         part = os.path.join(folder, f".{name[:_KEPT]}.{_this_system()}-{secrets.token_hex(6)}.part")
         if is_folder:
             os.mkdir(part, mode)
-        descriptor = os.open(part, _FOLDER if is_folder else _FILE, mode)
+        descriptor = os.open(part, _FOLDER if is_folder else _FILE | os.O_CREAT | os.O_EXCL, mode)
         if _is_locked(descriptor) and _still_stands(part, descriptor):
             break
         os.close(descriptor)  # another export took it for one that was left behind, and removes it
@@ -84,7 +83,7 @@ def _remove_if_left_behind(part: str, now: float) -> None:
     if stat.S_ISDIR(look.st_mode):
         descriptor = os.open(part, _FOLDER)
     elif stat.S_ISREG(look.st_mode):
-        descriptor = os.open(part, os.O_RDWR | _LOOK)  # NFS locks only what may be written
+        descriptor = os.open(part, _FILE)
     else:
         return
     try:

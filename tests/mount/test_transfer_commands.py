@@ -168,7 +168,7 @@ def test_a_shells_targets(shell: Shell) -> None:
         { printf head; $B export iris:v1 /dev/stdout --format tar; } > appended
         $B export iris:v1 /dev/stdout --format tar | cat > piped
         $B export iris:v1 >(cat > substituted) --format tar --quiet
-        $B export iris:v1 /dev/fd/7 --format tar --quiet 7>&1 > /dev/null | cat > merged
+        $B export iris:v1 /dev/fd/7 --format tar 7>&1 | cat > merged
     """
     environment = shell.environment | {"B": shlex.join(shell.command())}
     subprocess.run(["bash", "-ec", script], cwd=shell.base, env=environment, timeout=180, check=True)
