@@ -19,6 +19,7 @@ from yaml.resolver import Resolver
 from store.errors import BadModelError
 from store.text import printable
 
+_MAX_EVENTS = 3_000_000  # values and ends of collections: PyYAML's pure loader needs minutes and gigabytes for as many
 _MAX_DEPTH = 1000  # collections within collections; PyYAML's pure loader fails with fewer
 _MAX_ALIASED = 1_000_000  # values that aliases stand for
 _MAX_ANCHORS = 100_000
@@ -80,7 +81,9 @@ class Outline:
             HollowAliasError: a wanted value refers to one that is not wanted.
             Exception: whatever else PyYAML raises.
         """
-        for event in events:
+        for number, event in enumerate(events):
+            if number > _MAX_EVENTS:
+                raise BadModelError(f"holds more than {_MAX_EVENTS:,} values")
             if isinstance(event, ScalarEvent):
                 self._scalar(event)
             elif isinstance(event, CollectionStartEvent):

@@ -11,7 +11,7 @@ import pytest
 from store.archive.arriving import WholeFile
 from store.catalog import ModelStore
 from store.digests import Digests
-from store.errors import CancelledError, ModelExistsError
+from store.errors import BadModelError, CancelledError, ModelExistsError
 from store.importing import Importer, StagedImport
 from store.index import Index
 from store.measure import Measurements
@@ -79,6 +79,18 @@ def test_a_taken_tag_is_refused_before_the_end(tmp_path: Path, store: Path, impo
     subprocess.run(["truncate", "-s", "4096", archive], check=True)  # what comes first is the model.yaml
     with pytest.raises(ModelExistsError, match="another model"):
         staged(importer, archive)
+
+
+def test_what_bentoml_cannot_read_is_refused_unless_it_is_there(
+    tmp_path: Path, store: Path, importer: Importer
+) -> None:
+    folder = make_model(tmp_path / "elsewhere", str(TAG), {"a": b"a"}, creation_time="2026-03-03T00:00:00")
+    with pytest.raises(BadModelError, match="names no time zone"):
+        staged(importer, packed(folder))
+    with pytest.raises(BadModelError, match="names no time zone"):
+        importer.stage_folder(str(folder))
+    make_model(store, str(TAG), {"a": b"a"}, creation_time="2026-03-03T00:00:00")
+    assert importer.publish(staged(importer, packed(folder))) is Outcome.UNCHANGED
 
 
 def test_nothing_is_published_once_it_is_closed(

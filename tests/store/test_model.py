@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from store import yaml_outline
 from store.errors import BadModelError
 from store.model import Model, ModelInfo
 from store.storage.base import Entry, Identity
@@ -172,6 +173,14 @@ def test_metadata_of_any_size_takes_little_memory(tmp_path: Path) -> None:
     labels, _, kibibytes = done.stdout.rpartition(" ")
     assert labels == "{'path': '\\udce9'}", done.stderr
     assert int(kibibytes) < 60_000, "values are made of a metadata that nobody asks for"
+
+
+def test_the_number_of_values_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = f"{_HEAD}{_TIME}x: [{'1,' * 5000}]\n"
+    assert _parse(text).tag == _TAG
+    monkeypatch.setattr(yaml_outline, "_MAX_EVENTS", 5000)
+    with pytest.raises(BadModelError, match="holds more than 5,000 values"):
+        _parse(text)
 
 
 _TENS = ",".join(["*{0}"] * 10)
