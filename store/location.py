@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -112,6 +112,13 @@ class Location:
         if not (port.isascii() and port.isdigit() and int(port) < 1 << 16):
             raise BadLocationError(f"{self.shown}: {printable(port)!r} is no port")
         return host.strip("[]"), int(port)
+
+    def refuse_parameters_except(self, known: Sequence[str]) -> None:
+        """Raises BadLocationError: there is a parameter that means nothing, as one that is misspelt."""
+        unknown = sorted(self.params.keys() - set(known))
+        if unknown:
+            there_are = f"there {'are' if len(known) > 1 else 'is'} {', '.join(known)}"
+            raise BadLocationError(f"{self.shown}: there is no parameter {printable(unknown[0])!r}; {there_are}")
 
     def at(self, path: str) -> Location:
         """Another path of the same host."""

@@ -47,6 +47,7 @@ class FtpEndpoint:
         for text in (location.user or "", location.password or "", location.path):
             if "\r" in text or "\n" in text:
                 raise BadLocationError(f"{location.shown}: FTP cannot take a line break in a name or password")
+        location.refuse_parameters_except(["timeout"])
         self._location = location
         self._stops = stops
         self._host, self._port = location.host_and_port(_PORT)

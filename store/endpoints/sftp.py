@@ -48,6 +48,7 @@ class SftpEndpoint:
     can_seek = True
 
     def __init__(self, location: Location, stops: Stops = ()) -> None:
+        location.refuse_parameters_except(["identity", "known_hosts", "timeout"])
         self._location = location
         self._stops = stops
         self._silence_seconds = float(location.params.get("timeout", SILENCE_SECONDS))

@@ -137,14 +137,15 @@ def test_parameters_that_are_no_numbers(url: str) -> None:
         export_model("demo:v1", url)
 
 
-@pytest.mark.parametrize("url", ["s3://bucket/m.tar?bogus=1", "s3://bucket/?bogus=1"])
+@pytest.mark.parametrize("url", ["s3://bucket/m.tar?bogus=1", "ftp://host/?bogus=1", "sftp://me@host/m.tar?bogus=1"])
 @pytest.mark.usefixtures("model")
 def test_parameters_that_are_unknown(url: str) -> None:
     """No words of Python's."""
-    with pytest.raises(BadLocationError, match=r": there is no parameter 'bogus'$"):
+    with pytest.raises(BadLocationError, match=r": there is no parameter 'bogus'(; there (is|are) .*timeout)?$"):
         export_model("demo:v1", url)
-    with pytest.raises(BadLocationError, match=r"cannot be used as a store: there is no parameter 'bogus'$"):
-        export_model("demo:v1", "m.tar", store=url)
+    if url.startswith("s3"):
+        with pytest.raises(BadLocationError, match=r"cannot be used as a store: there is no parameter 'bogus'$"):
+            export_model("demo:v1", "m.tar", store=url)
 
 
 def _filled(tmp_path: Path) -> Path:
