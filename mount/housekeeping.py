@@ -12,12 +12,14 @@ from mount.copied_folders import CopiedFolders
 from mount.delivery import Delivery
 from mount.dropnames import is_on_its_way
 from mount.spool import Spool
+from mount.stale_notes import remove_stale_notes
 from store.errors import StoreError
 from store.text import printable
 
 log = logging.getLogger(__name__)
 
 _INTERVAL = 1.0  # seconds
+_NOTES_INTERVAL = 600.0  # seconds between two looks for stale notes
 
 
 class Housekeeping:
@@ -39,6 +41,7 @@ class Housekeeping:
         self._delivery = delivery
         self._settle_seconds = settle_seconds
         self._refused: dict[str, int] = {}  # folder -> its newest time when it was refused (ns)
+        self._notes_at = 0.0  # when to look for stale notes (monotonic)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="housekeeping", daemon=True)
 
@@ -56,10 +59,18 @@ class Housekeeping:
                 for upload in self._spool.running():
                     self._delivery.report(upload)
                 self._delivery.read_back.tidy()
+                self._remove_stale_notes()
                 if self._settle_seconds is not None:
                     self._import_quiet_folders(self._settle_seconds)
             except Exception:  # it must go on
                 log.exception("housekeeping failed")
+
+    def _remove_stale_notes(self) -> None:
+        if time.monotonic() < self._notes_at:
+            return
+        self._notes_at = time.monotonic() + _NOTES_INTERVAL
+        for path in remove_stale_notes(self._spool.root):
+            log.info("%s is removed: the file that it was of has gone", printable(path))
 
     def _import_quiet_folders(self, seconds: float) -> None:
         for folder in list(self._folders.models("")):
