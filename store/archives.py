@@ -7,15 +7,16 @@ SourceChangedError, never another's. The size of one that is compressed must be 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 from store.archive.chunk_maker import ChunkMaker
 from store.archive.chunks import Codec, Measured
 from store.archive.formats import LAYOUT_VERSION, Contents, Format
 from store.archive.members import Deflated, Member, Packing
 from store.archive.pieces import Piece, PieceList, Zeros
+from store.archive.segments import AT_ONCE
 from store.budgeted_cache import BudgetedCache
 from store.compression import Compression, Share, is_compressed, shares
 from store.index import Index
@@ -25,12 +26,13 @@ from store.model import Model
 from store.page_buffer import page_buffer
 from store.sizes import NotMeasuredError, Progress, Sizes
 from store.storage.base import Entry, Identity, Storage
+from store.storage.entries import Entries
 from store.storage.pinned import OpenFiles, PinnedFile
 from store.tag import Tag
 from store.turns import Turns
 
 _KEPT = 8 << 20  # bytes, over all archives kept laid out for the next reader;
-_ARCHIVE, _MEMBER, _MEASURED_MEMBER = 4000, 300, 1600  # which one takes about, and each member in it
+_ARCHIVE, _MEMBER, _MEASURED_MEMBER = 4000, 600, 1600  # which one takes about, and each member in it
 _LENGTHS_KEPT = 2 << 20  # bytes, over all archives whose length is known;
 _LENGTH = 400  # which one takes
 _READ = 1 << 20  # bytes at a time when a whole archive is digested
@@ -103,7 +105,7 @@ class Archives:
             if kind.length is None or is_compressed(kind, self.compression):
                 length = self._laid_out_now(model, kind).length
             else:
-                members = _members(model, lambda entry: Zeros(entry.size))
+                members = _Members(model.entries, lambda entry: Zeros(entry.size))
                 length = kind.length(members, model.mtime)
             self._lengths.put(key, length, _LENGTH)
         return length
@@ -155,9 +157,10 @@ class Archives:
             with self._turns.at((model.tag, model.generation)):
                 pieces = self._laid_out.get(key) or self._compressed(model, kind, progress)
         else:
-            members = self._measured_members(model) if kind.needs_checksums else _members(model, self._file)
+            members = self._measured_members(model) if kind.needs_checksums else _Members(model.entries, self._file)
             pieces = kind.lay_out(members, model.mtime)
-        weight = _ARCHIVE + len(model.entries) * (_MEASURED_MEMBER if kind.needs_checksums else _MEMBER)
+        count = len(model.entries)
+        weight = _ARCHIVE + (count * _MEASURED_MEMBER if kind.needs_checksums else min(count, AT_ONCE) * _MEMBER)
         return self._laid_out.put_first(key, pieces, weight)
 
     def measure(self, model: Model, kinds: Sequence[Format], progress: Progress) -> None:
@@ -196,7 +199,9 @@ class Archives:
         if kind.compress is None:
             raise ValueError(f"{kind.name} has no compressed form")
         as_a_whole = not kind.needs_checksums
-        members = _members(model, self._file) if as_a_whole else self._packed_members(model, progress, only_known)
+        members = (
+            _Members(model.entries, self._file) if as_a_whole else self._packed_members(model, progress, only_known)
+        )
         parts = {kind.part, *self._parts}
         compressor = _Compressor(self._sizes, self.compression, model, parts, progress, only_known)
         return kind.compress(members, model.mtime, compressor)
@@ -252,11 +257,13 @@ class Archives:
 
     def _measured_members(self, model: Model) -> list[Member]:
         known = self._known(model)
-        return _members(
-            model,
-            lambda entry: MeasuredFile(
-                self._measurements, self._file(entry), crc32=known.get(entry.identity) if entry.identity else None
-            ),
+        return list(
+            _Members(
+                model.entries,
+                lambda entry: MeasuredFile(
+                    self._measurements, self._file(entry), crc32=known.get(entry.identity) if entry.identity else None
+                ),
+            )
         )
 
     def _known(self, model: Model) -> dict[Identity, int]:
@@ -305,8 +312,30 @@ def sha256_of(piece: Piece) -> str:
     return digest.hexdigest()
 
 
-def _members(model: Model, content: Callable[[Entry], Piece]) -> list[Member]:
-    return [
-        Member(entry.path, entry.is_folder, entry.executable, content(entry) if entry.size else None)
-        for entry in model.entries
-    ]
+class _Members(Sequence[Member]):
+    """The members of an archive, each made when it is asked for."""
+
+    def __init__(self, entries: Entries, content: Callable[[Entry], Piece]) -> None:
+        self._entries = entries
+        self._content = content
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @overload
+    def __getitem__(self, number: int) -> Member: ...
+
+    @overload
+    def __getitem__(self, number: slice) -> list[Member]: ...
+
+    def __getitem__(self, number: int | slice) -> Member | list[Member]:
+        if isinstance(number, slice):
+            return list(map(self._member, self._entries[number]))
+        return self._member(self._entries[number])
+
+    def __iter__(self) -> Iterator[Member]:
+        return map(self._member, self._entries)
+
+    def _member(self, entry: Entry) -> Member:
+        content = self._content(entry) if entry.size else None
+        return Member(entry.path, entry.is_folder, entry.executable, content)

@@ -14,8 +14,10 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from store.archive import segments
 from store.archive.members import Member
 from store.archive.pieces import PieceList, Views, Zeros, copy_into
+from store.archive.segments import Segment, Segments
 from store.names import portable_name
 
 _BLOCK = tarfile.BLOCKSIZE
@@ -29,20 +31,47 @@ _PADDINGS = [Zeros(length) for length in range(_BLOCK)]
 
 def tar_length(members: Sequence[Member], mtime: int) -> int:
     """The archive's length in bytes, without laying it out."""
-    content = sum(header_length(member, mtime) + member.size + padding_length(member.size) for member in members)
+    content = sum(_length(member, mtime) for member in members)
     return content + end_length(content)
 
 
 def lay_out_tar(members: Sequence[Member], mtime: int) -> PieceList:
-    """The archive of `members` in their order, all with one mtime (seconds)."""
+    """The archive of `members` in their order, all with one mtime (seconds). Of very many, only those are taken from
+    the sequence, again and again, that are read."""
     pieces = PieceList()
+    if len(members) <= segments.AT_ONCE:
+        _append(pieces, members, mtime)
+    else:
+        _append_segments(pieces, members, mtime)
+    pieces.append(Zeros(end_length(pieces.length)))
+    return pieces
+
+
+def _append(pieces: PieceList, members: Sequence[Member], mtime: int) -> None:
     for member in members:
         pieces.append(_Header(member, mtime))
         if member.content is not None:
             pieces.append(member.content)
             pieces.append(_PADDINGS[padding_length(member.size)])
-    pieces.append(Zeros(end_length(pieces.length)))
-    return pieces
+
+
+def _append_segments(pieces: PieceList, members: Sequence[Member], mtime: int) -> None:
+    step = segments.MEMBERS
+
+    def lay_out(number: int) -> PieceList:
+        segment = PieceList()
+        _append(segment, members[number * step : (number + 1) * step], mtime)
+        return segment
+
+    recent = Segments(lay_out)
+    for number in range(-(-len(members) // step)):
+        length = sum(map(functools.partial(_length, mtime=mtime), members[number * step : (number + 1) * step]))
+        pieces.append(Segment(recent, number, length))
+
+
+def _length(member: Member, mtime: int) -> int:
+    """Bytes of a member: header, content and padding."""
+    return header_length(member, mtime) + member.size + padding_length(member.size)
 
 
 class Span(NamedTuple):
