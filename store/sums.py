@@ -26,10 +26,10 @@ _HEX = r"[0-9a-fA-F]{64}"
 _DIGEST = rf"(?:{_HEX}(?![0-9a-zA-Z])|[0-9a-zA-Z+/]{{43}}=(?!=))"
 _TAGGED = re.compile(rf"SHA2?-?256 ?\((.*)\) ?= ?({_DIGEST})\s*", re.DOTALL | re.IGNORECASE)
 _PLAIN = re.compile(rf"({_DIGEST})(.*)", re.DOTALL)
-_TABLE = re.compile(rf"SHA256\s+({_HEX})(?:\s+(.*?))?\s*", re.IGNORECASE)
-_CSV = re.compile(rf'"?SHA256"?[,;\t]"?({_HEX})"?[,;\t](.*?)\s*', re.IGNORECASE)
+_TABLE = re.compile(rf"SHA256\s+({_HEX})(\s.*)?", re.IGNORECASE)
+_CSV = re.compile(rf'"?SHA256"?[,;\t]"?({_HEX})"?[,;\t](.*)', re.IGNORECASE)
 _LISTED = re.compile(rf"Hash\s*:\s*({_HEX})\s*", re.IGNORECASE)
-_LISTED_NAME = re.compile(r"Path\s*:\s*(.*?)\s*", re.IGNORECASE)
+_LISTED_NAME = re.compile(r"Path\s*:(.*)", re.IGNORECASE)
 _IN_PAIRS = re.compile(r"\s*(?:[0-9a-fA-F]{2} ){31}[0-9a-fA-F]{2}\s*")  # certutil before Windows 8
 _ANYWHERE = re.compile(rf"(?<![0-9a-zA-Z]){_HEX}(?![0-9a-zA-Z])")
 _PERHAPS = re.compile(r"(?<![0-9a-zA-Z])[0-9a-fA-F]{20,}(?![0-9a-zA-Z])")  # a digest of another kind, or a part of one
@@ -96,7 +96,8 @@ def read_sums(content: bytes) -> Sums:
     by_name = {name: digests.pop() for name, digests in names.items() if len(digests) == 1}
     if not by_path and not nameless:
         nameless.update(digest.lower() for digest in _ANYWHERE.findall(text))
-    is_unreadable = not by_path and not nameless and _PERHAPS.search(text) is not None
+    is_answer = text.lstrip().startswith(("{", "["))  # an API's, that there is no such file
+    is_unreadable = not by_path and not nameless and not is_answer and _PERHAPS.search(text) is not None
     return Sums({**by_name, **by_path}, frozenset(nameless), is_unreadable)
 
 
@@ -134,7 +135,7 @@ def _read_lines(text: str) -> Iterator[_Line]:
     for line in text.split("\0" if is_zero else "\n"):
         if waiting is not None:
             name = _LISTED_NAME.fullmatch(line)
-            yield _Line(waiting, name[1] if name else "", False)
+            yield _Line(waiting, name[1].strip() if name else "", False)
             waiting = None
         if (listed := _LISTED.fullmatch(line)) is not None:
             waiting = listed[1].lower()
@@ -153,7 +154,7 @@ def _read_line(line: str) -> _Line | None:
         digest, name = plain[1], plain[2].removesuffix("\r")
         name = name[2:] if name.startswith(("  ", " *")) else name.strip()
     elif (table := _TABLE.fullmatch(line) or _CSV.fullmatch(line)) is not None:
-        digest, name = table[1], table[2] or ""
+        digest, name = table[1], (table[2] or "").strip()
         name = "" if name.endswith(_SHORTENED) else name
     elif _IN_PAIRS.fullmatch(line) is not None:
         digest, name = "".join(line.split()), ""

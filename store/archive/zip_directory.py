@@ -35,6 +35,7 @@ from store.errors import DamagedArchiveError, TooBigError
 from store.text import printable
 
 _READ = 1 << 20  # bytes read at a time
+_MAX_GUESSES = 256  # places where a member is looked for that is not behind the one before: enough for 1 TiB
 
 
 class ZipMembers:
@@ -82,7 +83,8 @@ class ZipMembers:
         last = self._directory.offset
         if entry.is_zip64 or last <= WRAP32:
             return self._try(entry, entry.offset)
-        guesses = [at_or_behind(entry.offset, behind), *range(entry.offset, last, WRAP32)]
+        others = range(entry.offset, min(last, _MAX_GUESSES * WRAP32), WRAP32)
+        guesses = [at_or_behind(entry.offset, behind), *others]
         for number, guess in enumerate(guesses):
             try:
                 return self._try(entry, guess)

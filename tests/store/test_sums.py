@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from store.errors import DamagedArchiveError
-from store.sums import read_sums, read_sums_beside, write_sums
+from store.sums import MAX_SUMS, read_sums, read_sums_beside, write_sums
 
 _DIGEST = hashlib.sha256(b"x").hexdigest()
 _OTHER = hashlib.sha256(b"y").hexdigest()
@@ -42,7 +42,6 @@ def test_sha256sum(tmp_path: Path, option: str) -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        "cksum -a sha256 x.zip",
         "busybox sha256sum x.zip",
         "shasum -a 256 x.zip",
         "openssl dgst -sha256 x.zip",
@@ -158,10 +157,21 @@ def test_a_checksum_that_cannot_be_read_is_an_error(text: str) -> None:
         b"not there yet\n",
         f"<!DOCTYPE html><script src=main.{_DIGEST}.js></script>".encode(),
         f"\n<html><!-- {_DIGEST[:40]} --></html>".encode(),
+        f'{{"error": "not found", "request": "{_DIGEST[:32]}"}}'.encode(),
     ],
 )
 def test_what_names_no_checksum_states_nothing(content: bytes) -> None:
     assert read_sums_beside(content, "x.zip") == set()
+
+
+@pytest.mark.parametrize(
+    "start",
+    ["", "SHA256 (", f"SHA256 {_DIGEST}", f'"SHA256","{_DIGEST}",', f"Hash : {_DIGEST}\nPath :", f"{_DIGEST}", "\\"],
+)
+@pytest.mark.parametrize("filling", [" ", "a", "\\n", ") = ", "\t\r"])
+def test_long_lines_take_no_long_time(start: str, filling: str) -> None:
+    """Anybody may send one. In a time that grows with the square of the length, this would take hours."""
+    read_sums((start + filling * (MAX_SUMS // len(filling)) + "x").encode())
 
 
 @given(st.binary(max_size=300))
