@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Hashable
+from contextlib import suppress
 
 from mount.kernel.node_table import Node, NodeTable
 from mount.kernel.protocol import ATTR_OUT, ENTRY_OUT
@@ -112,8 +113,9 @@ class Context:
 
     def _attributes_of_gone(self, node: Node) -> Attributes:
         """Of a file in `incoming/` that has no name any more: while it is open, those of its bytes."""
-        if node.handles and node.kind == stat.S_IFREG:
-            node.attributes = self.operations.fgetattr(node.handles[-1])
+        if node.kind == stat.S_IFREG:
+            with suppress(IndexError, KeyError):  # closed just now
+                node.attributes = self.operations.fgetattr(node.handles[-1])
         if node.attributes is None:
             raise NotFoundError(f"{node.path} is not there")
         return node.attributes._replace(links=0)
