@@ -203,7 +203,7 @@ def test_a_slow_lookup_that_ends_after_the_replacement(store: Path, mounted: Cal
 def test_nothing_outside_of_the_mount_is_ever_unlinked(store: Path, mounted: Callable[..., Mounted]) -> None:
     """The mount is taken away under a process that goes on in it; where it was, there are somebody's files now."""
     make_model(store, "m:v1", weights(b"A", SIZE))
-    mount = mounted(store)
+    mount = mounted(store, options=["--engine", "libfuse2"])
     folder = os.open(mount.path / "models/m/v1", os.O_RDONLY)
     held = os.open("m-v1.tar", os.O_RDONLY, dir_fd=folder)
     run("fusermount", "-u", "-z", mount.path)
@@ -228,7 +228,7 @@ def test_sigterm_while_paths_are_being_detached(store: Path, mounted: Callable[.
     tags = [f"m{number}:v1" for number in range(20)]
     for tag in tags:
         make_model(store, tag, weights(b"A", 200_000))
-    mount = mounted(store)
+    mount = mounted(store, options=["--engine", "libfuse2"])
     paths = [mount.archive(tag, ".tar") for tag in tags]
     held = [os.open(path, os.O_RDONLY) for path in paths]
     for descriptor in held:
