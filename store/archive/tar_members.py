@@ -127,12 +127,13 @@ class TarMembers:
             size = header.size if records.is_folder else 0
             if header.type == _SPARSE or records.sparse_version is not None:
                 raise damaged()
-            return Member(_decoded(name), size, is_folder=True)
+            return Member(_decoded(name.rstrip(b"/")), size, is_folder=True)  # "/" is what tarfile makes of the top
         if records.sparse_version is not None:
             raise damaged()
         shown = _decoded(name)
         if is_folder:  # the content of GNU tar's own tells what it held; others have none, whatever the size
-            return Member(shown, header.size if header.type == _DUMPED_FOLDER else 0, is_folder=True)
+            size = header.size if header.type == _DUMPED_FOLDER else 0
+            return Member(shown.rstrip("/"), size, is_folder=True)
         target = _decoded(_one_of(before.link, records.link, header.link))
         if header.type == _SYMLINK:
             return Member(shown, 0, symlink=target)

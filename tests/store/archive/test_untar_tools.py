@@ -286,6 +286,14 @@ def test_what_solaris_writes() -> None:
     assert set(_contents(archive)) == {"model.yaml", "long"}
 
 
+def test_the_top_as_tarfile_names_it() -> None:
+    """A folder without a name gets a slash."""
+    for kind in (b"5", b"0", b"D"):
+        assert _contents(header(b"/", kind=kind) + _YAML + END) == {"model.yaml": MODEL_YAML}
+    with pytest.raises(UnsafeMemberError):
+        unpacked(_YAML + header(b"/x/", kind=b"5") + END)
+
+
 def test_a_file_whose_name_ends_like_a_folders() -> None:
     for magic in (b"ustar\x0000", GNU, b""):
         for kind in (b"0", b"\0", b"7"):
