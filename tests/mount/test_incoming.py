@@ -614,10 +614,11 @@ def test_what_an_imported_name_replaces_gives_its_room_back(store: Path, mounted
     run("cp", made_tar(tmp_path, "m:v1"), incoming / "m.tar")
     (incoming / "m.tar").rename(incoming / "junk")
 
-    def are_open() -> bool:
-        return any("spool/" in os.path.realpath(each) for each in Path(f"/proc/{mount.pid}/fd").iterdir())
+    def is_open() -> bool:
+        opened = [each for each in Path(f"/proc/{mount.pid}/fd").iterdir() if "spool/" in os.path.realpath(each)]
+        return any(each.stat().st_size == 4000 for each in opened)  # what was imported is read back for a moment
 
-    wait_until(lambda: not are_open(), 2, "nothing is open")
+    wait_until(lambda: not is_open(), 2, "what was replaced is open no more")
 
 
 def test_many_small_models_take_no_more_and_more_descriptors(store: Path, mounted: Mount, tmp_path: Path) -> None:
