@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from typing import NoReturn
 
-from mount.arguments import true_arguments
-from mount.descriptors import fill_closed, write_in_terminals_charset
+from bentofs.mount.daemon.argv_secrets import true_arguments
+from bentofs.mount.daemon.stdio import fill_closed, write_in_terminals_charset
 
 
 def main() -> NoReturn:
@@ -15,7 +15,7 @@ def main() -> NoReturn:
     arguments = true_arguments()  # before all that takes long to load: until then, everybody may read them
     write_in_terminals_charset()
     try:
-        from mount.cli import run
+        from bentofs.mount.cli.main import run
     except KeyboardInterrupt:  # loading takes half a second, in which a user may have seen a typing error
         sys.stderr.write("bentofs: interrupted\n")
         sys.exit(130)

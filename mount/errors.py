@@ -10,7 +10,7 @@ import time
 
 from cachetools import LRUCache
 
-from store.errors import (
+from bentofs.store.errors import (
     AlteredModelError,
     BadLocationError,
     BadModelError,
@@ -34,6 +34,15 @@ from store.errors import (
 )
 
 log = logging.getLogger(__name__)
+
+
+class CannotMountError(Exception):
+    """The text is the sentence that the user reads; `status`: the exit status that goes with it."""
+
+    def __init__(self, sentence: str, status: int = 1) -> None:
+        super().__init__(sentence)
+        self.status = status
+
 
 _REPEAT_SECONDS = 60.0  # a broken store fails every request with the same sentence
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from store.errors import BadLocationError
-from store.names import portable_name
-from store.text import printable
+from bentofs.store.errors import BadLocationError
+from bentofs.store.util.display import printable
+from bentofs.store.util.names import portable_name
 
 _LOCAL = (
     "file",
@@ -71,7 +71,7 @@ class Location:
 
     @property
     def name(self) -> str:
-        """The last name of the path, as files of sums state it (`store.names`)."""
+        """The last name of the path, as files of sums state it (`store.util.names`)."""
         name = self.path.rpartition("/")[2]
         return portable_name(name) if self.is_local else name
 

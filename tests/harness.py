@@ -167,7 +167,7 @@ class Mounted:
         assert self._process is None, "already started"
         self.path.mkdir(parents=True, exist_ok=True)
         # setpriv so that the daemon ends, and unmounts, even when pytest itself is killed.
-        command = ["setpriv", "--pdeathsig", "TERM", *self._prefix, sys.executable, "-m", "mount", "mount"]
+        command = ["setpriv", "--pdeathsig", "TERM", *self._prefix, sys.executable, "-m", "bentofs.mount", "mount"]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [*command, str(self.path), "--store", str(self.store), "--foreground", *self.options],

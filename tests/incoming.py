@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from store.receipts import Receipt, Receipts
+from bentofs.store.transfer.import_log import ImportLog, Receipt
 from tests.harness import ROOT, Mounted, make_model, run
 
 
@@ -71,7 +71,7 @@ def imports(mount: Mounted, *options: str) -> list[dict[str, Any]]:
 
 def record(mount: Mounted) -> list[Receipt]:
     """The record of imports itself, the newest first."""
-    receipts = Receipts(area_of(mount.store) / "receipts.sqlite")
+    receipts = ImportLog(area_of(mount.store) / "receipts.sqlite")
     try:
         return receipts.recent()
     finally:
@@ -79,7 +79,7 @@ def record(mount: Mounted) -> list[Receipt]:
 
 
 def imports_command(mount: Mounted) -> list[str | Path]:
-    return [sys.executable, "-m", "mount", "imports", "--store", mount.store]
+    return [sys.executable, "-m", "bentofs.mount", "imports", "--store", mount.store]
 
 
 def area_of(store: Path) -> Path:

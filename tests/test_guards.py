@@ -84,16 +84,16 @@ def test_log_check(tmp_path: Path) -> None:
 def test_serious_lines() -> None:
     log = """\
 2026-11-22 15:43:23,123 INFO mount: fine
-2026-11-22 15:43:23,123 WARNING store.catalog: odd
-2026-11-22 15:43:23,123 ERROR mount.binding: failed
+2026-11-22 15:43:23,123 WARNING bentofs.store: odd
+2026-11-22 15:43:23,123 ERROR bentofs.mount: failed
 Traceback (most recent call last):
 ValueError: why
 2026-11-22 15:43:23,123 DEBUG mount: fine
 fuse: bad mount point
 """
     assert serious_lines(log) == [
-        "2026-11-22 15:43:23,123 WARNING store.catalog: odd",
-        "2026-11-22 15:43:23,123 ERROR mount.binding: failed\nTraceback (most recent call last):\nValueError: why",
+        "2026-11-22 15:43:23,123 WARNING bentofs.store: odd",
+        "2026-11-22 15:43:23,123 ERROR bentofs.mount: failed\nTraceback (most recent call last):\nValueError: why",
         "fuse: bad mount point",
     ]
 

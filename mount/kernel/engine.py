@@ -1,4 +1,4 @@
-"""Engine: what speaks to the kernel for one mount. All engines call the same operations (`mount.operations`)."""
+"""Engine: what speaks to the kernel for one mount. All engines call the same operations (`mount.kernel.operations`)."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Protocol
 
-from mount.operations import Handles, Operations
-from mount.workers import Workers
+from bentofs.mount.kernel.operations import Handles, Operations
+from bentofs.mount.kernel.workers import Workers
 
 
 class EngineName(Enum):
@@ -71,9 +71,9 @@ def new_engine(
     libfuse is loaded only if its engine is chosen: it may not be installed.
     """
     if name is EngineName.KERNEL:
-        from mount.kernel.kernel_engine import KernelEngine
+        from bentofs.mount.kernel.native.engine import KernelEngine
 
         return KernelEngine(mountpoint, source, options, store)
-    from mount.kernel.libfuse2_engine import Libfuse2Engine
+    from bentofs.mount.kernel.libfuse2.engine import Libfuse2Engine
 
     return Libfuse2Engine(mountpoint, source, options)

@@ -124,7 +124,7 @@ class Launcher:
 
     def bentofs(self, *arguments: str) -> list[str]:
         """What runs a command of ours, in an environment of `environment` or `empty_environment`."""
-        return [self.python, "-m", "mount", *arguments]
+        return [self.python, "-m", "bentofs.mount", *arguments]
 
     def environment(self, cache: str) -> dict[str, str]:
         """The variables that a program of ours needs, its index and its state in a folder."""

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from store.errors import StoreError
+from bentofs.store.errors import StoreError
 
 if TYPE_CHECKING:
-    from store.storage.entries import Entries
+    from bentofs.store.storage.entries import Entries
 
 
 class Kind(enum.Enum):

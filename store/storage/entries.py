@@ -13,7 +13,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from typing import overload
 
-from store.storage.base import Entry, Identity
+from bentofs.store.storage.base import Entry, Identity
 
 FIRST_PATH = "model.yaml"  # of the entry that comes first
 _FIRST = FIRST_PATH.encode()

@@ -20,12 +20,12 @@ from functools import partial
 
 from cachetools import TTLCache
 
-from store.errors import BadModelError, MissingStoreError, NotFoundError, StoreError
-from store.storage.base import Identity
-from store.storage.objects import Listing, MissingObjectError, ObjectInfo, Objects
-from store.storage.patience import Patience
-from store.text import printable
-from store.turns import Turns
+from bentofs.store.errors import BadModelError, MissingStoreError, NotFoundError, StoreError
+from bentofs.store.storage.base import Identity
+from bentofs.store.storage.objects import Listing, MissingObjectError, ObjectInfo, Objects
+from bentofs.store.storage.retry import Patience
+from bentofs.store.util.display import printable
+from bentofs.store.util.keyed_lock import KeyedLock
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class Listings:
         self._lock = threading.Lock()  # guards what follows, never held while asking
         self._names: TTLCache[str, NameListing] = TTLCache(_OBJECTS_KEPT, ttl, getsizeof=_weight)
         self._roots: TTLCache[str, RootListing] = TTLCache(1, ttl)
-        self._turns = Turns()
+        self._turns = KeyedLock()
         # What the keys of the names begin with that were last listed together; and how many were listed alone, since
         # when.
         self._begins: set[str] = set()

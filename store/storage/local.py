@@ -13,7 +13,7 @@ import stat
 import weakref
 from collections.abc import Callable, Sequence
 
-from store.errors import (
+from bentofs.store.errors import (
     BadModelError,
     NotFoundError,
     SourceChangedError,
@@ -21,10 +21,10 @@ from store.errors import (
     StoreError,
     StoreUnreadableError,
 )
-from store.storage.base import Identity, Kind, Status, Usage
-from store.storage.entries import Entries
-from store.storage.walk import FOLDER, Walk
-from store.text import printable
+from bentofs.store.storage.base import Identity, Kind, Status, Usage
+from bentofs.store.storage.entries import Entries
+from bentofs.store.storage.local_walk import FOLDER, Walk
+from bentofs.store.util.display import printable
 
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)  # ENXIO: a socket stands there

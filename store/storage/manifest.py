@@ -15,7 +15,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from store.errors import BadModelError
+from bentofs.store.errors import BadModelError
 
 MAX_MANIFEST = 256 << 20  # bytes: of a model of a million files
 _FORMAT = 1
@@ -72,7 +72,7 @@ def manifest_key(name: str, version: str) -> str:
 
 
 def claim_key(name: str, version: str) -> str:
-    """Where the claim of whoever is writing a version lies (store/remote_publish.py)."""
+    """Where the claim of whoever is writing a version lies (store/publishing/remote.py)."""
     return f"{name}/.{version}{_CLAIM_SUFFIX}"
 
 

@@ -1,7 +1,7 @@
 """What a remote store is made of: objects below one prefix, under keys separated by `/`, which have no folders.
 
 Keys are relative to the prefix. Implementations try once and tell by these exceptions what came of it; who retries is
-`store.storage.patience`. Everything here may be called from several threads at once.
+`store.storage.retry`. Everything here may be called from several threads at once.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
-from store.errors import StoreError
-from store.servers.body import Content
-from store.servers.failures import Failure, failure_of, reason_of
-from store.servers.stops import Stops
+from bentofs.store.clients.error_classes import Failure, failure_of, reason_of
+from bentofs.store.clients.request_body import Content
+from bentofs.store.errors import StoreError
+from bentofs.store.util.cancel import CancelTokens
 
 _T = TypeVar("_T")
 
@@ -76,7 +76,7 @@ def translated(error: Exception, secrets: Iterable[str]) -> Exception:
 
 
 class Retry(Protocol):
-    """Gives what some work gives, tried again as makes sense (`store.storage.patience.Patience.call`)."""
+    """Gives what some work gives, tried again as makes sense (`store.storage.retry.Patience.call`)."""
 
     def __call__(self, work: Callable[[], _T], /) -> _T: ...
 
@@ -120,7 +120,9 @@ class WritableObjects(Objects, Protocol):
         `only_new`: ChangedObjectError if there is one already; `only_if`: unless there is one with this ETag.
         """
 
-    def put_file(self, key: str, content: Content, retry: Retry, *, only_new: bool = False, stops: Stops = ()) -> str:
+    def put_file(
+        self, key: str, content: Content, retry: Retry, *, only_new: bool = False, stops: CancelTokens = ()
+    ) -> str:
         """Write an object that may be large; its ETag. Each request that this takes is tried by `retry`. Once one of
         `stops` is set it ends with a CancelledError.
 

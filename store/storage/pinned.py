@@ -7,8 +7,8 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
-from store.storage.base import Identity, OpenFile, Storage
-from store.turns import Turns
+from bentofs.store.storage.base import Identity, OpenFile, Storage
+from bentofs.store.util.keyed_lock import KeyedLock
 
 
 class OpenFiles:
@@ -22,7 +22,7 @@ class OpenFiles:
         """At most `limit` files, each for at most about twice `seconds`."""
         self._limit = limit
         self._seconds = seconds
-        self.turns = Turns()  # at opening a file
+        self.turns = KeyedLock()  # at opening a file
         self._lock = threading.Lock()
         self._opened: deque[tuple[float, PinnedFile]] = deque()
         self._timer: threading.Timer | None = None

@@ -18,21 +18,15 @@ from dataclasses import dataclass
 
 from cachetools import LRUCache
 
-from store.errors import (
-    BadModelError,
-    NotFoundError,
-    SourceChangedError,
-    StoreError,
-    UnsafeMemberError,
-)
-from store.names import local_name
-from store.storage.base import Entry, Identity, Kind, Status, Usage
-from store.storage.entries import Entries, EntriesBuilder
-from store.storage.listings import Listings, NameListing
-from store.storage.manifest import MAX_MANIFEST, FileNote, Manifest, manifest_key
-from store.storage.objects import ChangedObjectError, MissingObjectError, ObjectInfo, Objects
-from store.storage.patience import Patience
-from store.storage.readahead import Pin, ReadAhead
+from bentofs.store.errors import BadModelError, NotFoundError, SourceChangedError, StoreError, UnsafeMemberError
+from bentofs.store.storage.base import Entry, Identity, Kind, Status, Usage
+from bentofs.store.storage.entries import Entries, EntriesBuilder
+from bentofs.store.storage.listings import Listings, NameListing
+from bentofs.store.storage.manifest import MAX_MANIFEST, FileNote, Manifest, manifest_key
+from bentofs.store.storage.objects import ChangedObjectError, MissingObjectError, ObjectInfo, Objects
+from bentofs.store.storage.readahead import Pin, ReadAhead
+from bentofs.store.storage.retry import Patience
+from bentofs.store.util.names import local_name
 
 log = logging.getLogger(__name__)
 

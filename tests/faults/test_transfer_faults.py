@@ -11,10 +11,11 @@ from urllib.parse import quote
 
 import pytest
 
-from store.endpoints import trouble
-from store.errors import NoSpaceError, RemoteDeniedError, RemoteError, SourceChangedError
-from store.location import Location
-from store.transfer import export_model, import_model, opened_exporter, opened_fetcher
+from bentofs.store.api import export_model, import_model
+from bentofs.store.errors import NoSpaceError, RemoteDeniedError, RemoteError, SourceChangedError
+from bentofs.store.location import Location
+from bentofs.store.transfer.endpoints import retry as trouble
+from bentofs.store.wiring import opened_exporter, opened_fetcher
 from tests.harness import ROOT, ended, home_of, make_model, wait_until
 from tests.servers import FtpServer, Proxy, RcloneServer, S3Server
 
@@ -120,7 +121,7 @@ class Command:
 
     def __init__(self, *arguments: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "mount", *arguments],
+            [sys.executable, "-m", "bentofs.mount", *arguments],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

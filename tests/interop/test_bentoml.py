@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from store.catalog import ModelStore
-from store.storage.local import LocalStorage
-from store.transfer import export_model, import_model
+from bentofs.store.api import export_model, import_model
+from bentofs.store.catalog.catalog import ModelStore
+from bentofs.store.storage.local import LocalStorage
 from tests.harness import Mounted, home_of, make_model, run
 from tests.interop.conftest import Judge
 

@@ -146,7 +146,17 @@ def test_bentoml_imports_it(mount: Mounted, original: Path, judge: Judge, suffix
 def test_measuring_ahead(original: Path, tmp_path: Path) -> None:
     """By the command, whose progress goes to standard error; the mount then reads nothing of the model."""
     mount = _mounted(original.parent.parent, tmp_path, "auto")
-    command = [sys.executable, "-m", "mount", "measure", TAG, "--store", str(mount.store), "--formats", "tar.gz,zip"]
+    command = [
+        sys.executable,
+        "-m",
+        "bentofs.mount",
+        "measure",
+        TAG,
+        "--store",
+        str(mount.store),
+        "--formats",
+        "tar.gz,zip",
+    ]
     done = subprocess.run(command, env=mount._environment, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (0, "")
     assert TAG in done.stderr

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import zstandard
 
-from store.archive.formats import DEFAULT_FORMATS
+from bentofs.store.formats.write.registry import DEFAULT_FORMATS
 from tests.harness import Mounted, ended, make_model, run, wait_until
 from tests.incoming import area_of, cp, imports, made, same, spooled, staged, tar_of
 from tests.interop.conftest import JUDGES, Judge

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from store.text import printable
+from bentofs.store.util.display import printable
 from tests.harness import run
 from tests.interop.uploads import Drop, Outcome, Upload, execute
 

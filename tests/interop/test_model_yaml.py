@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from store.bentoml_fields import refuse_what_bentoml_cannot_read
-from store.errors import BadModelError
-from store.model import ModelInfo
+from bentofs.store.errors import BadModelError
+from bentofs.store.model.bentoml_fields import refuse_what_bentoml_cannot_read
+from bentofs.store.model.model import ModelInfo
 from tests.harness import Mounted, make_model, run
 from tests.interop.conftest import Judge
 from tests.interop.uploads import execute

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from store.errors import ModelExistsError
-from store.publish import Outcome, publish
-from store.staging import StagingArea
-from store.tag import Tag
+from bentofs.store.errors import ModelExistsError
+from bentofs.store.model.tag import Tag
+from bentofs.store.publishing.local import Outcome, publish
+from bentofs.store.staging.area import StagingArea
 from tests.harness import make_model
 from tests.interop.conftest import Judge
 from tests.store.staged import latest, publish_files

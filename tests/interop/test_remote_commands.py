@@ -25,7 +25,7 @@ class Shell:
         self.environment = {**os.environ, **home_of(base), **bucket.environment(), "PYTHONPATH": str(ROOT)}
 
     def command(self, *arguments: str | Path) -> list[str]:
-        return [sys.executable, "-m", "mount", *map(str, arguments)]
+        return [sys.executable, "-m", "bentofs.mount", *map(str, arguments)]
 
     def __call__(self, *arguments: str | Path, status: int = 0, store: str | None = None) -> str:
         """What it prints: on standard output, or when it fails on standard error. `store`: another one."""

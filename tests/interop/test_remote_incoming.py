@@ -158,7 +158,7 @@ def test_the_same_content_from_two_hosts_at_once_is_no_error(tmp_path: Path, buc
 
 def _states(mount: Mounted, bucket: Bucket) -> list[str]:
     """What `bentofs imports` says on a mount's host."""
-    command = [sys.executable, "-m", "mount", "imports", "--json", "--store", bucket.url]
+    command = [sys.executable, "-m", "bentofs.mount", "imports", "--json", "--store", bucket.url]
     done = run(*command, cwd=ROOT, env={**os.environ, **home_of(mount.base), **bucket.environment()})
     return [json.loads(line)["state"] for line in done.stdout.splitlines()]
 
@@ -195,7 +195,7 @@ def test_what_a_crash_left_is_cleaned_up(
     bucket.put("m/v1/left-behind", b"x")
     two = mounted(bucket.url, environment=bucket.environment(), options=OPTIONS)
     assert not two.shows("m:v1")
-    bucket.delete("m/.v1.bentofs-claim")  # as if it had expired, see tests/store/test_claims.py
+    bucket.delete("m/.v1.bentofs-claim")  # as if it had expired, see tests/store/publishing/test_lease.py
     assert cp(archive, two).returncode == 0
     assert sorted(bucket.paths("m/v1/")) == ["m/v1/model.yaml", *(f"m/v1/part-{number}" for number in range(10))]
     assert two.shows("m:v1")

@@ -37,7 +37,7 @@ def bucket(seaweed: SeaweedServer) -> Bucket:
 
 def command(base: Path, *arguments: str, environment: dict[str, str]) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, "-m", "mount", *arguments],
+        [sys.executable, "-m", "bentofs.mount", *arguments],
         cwd=ROOT,
         env={**os.environ, **home_of(base), **environment},
         capture_output=True,

@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
-from store.catalog import ModelStore
-from store.errors import BadTagError, NotFoundError
-from store.storage.local import LocalStorage
+from bentofs.store.catalog.catalog import ModelStore
+from bentofs.store.errors import BadTagError, NotFoundError
+from bentofs.store.storage.local import LocalStorage
 from tests.harness import make_model
 from tests.interop.conftest import Judge
 

@@ -21,7 +21,8 @@ from pyftpdlib.filesystems import AbstractedFS
 from pyftpdlib.handlers import FTPHandler
 from pyftpdlib.servers import ThreadedFTPServer
 
-from store.errors import (
+from bentofs.store.api import export_model, import_model
+from bentofs.store.errors import (
     BadLocationError,
     RemoteDeniedError,
     RemoteError,
@@ -31,8 +32,8 @@ from store.errors import (
     TargetExistsError,
     UnsafeMemberError,
 )
-from store.location import Location
-from store.transfer import export_model, import_model, opened_exporter
+from bentofs.store.location import Location
+from bentofs.store.wiring import opened_exporter
 from tests.harness import ROOT, ended, home_of, make_model, run
 from tests.interop.conftest import Judge, SshServer
 from tests.servers import FtpServer
@@ -107,8 +108,8 @@ def test_there_and_back(place: Place, model: Path, other: Path) -> None:
 
 _SLOW_EXPORT = """
 import sys, time
-from store.endpoints.connect import Endpoints
-from store.location import Location
+from bentofs.store.transfer.endpoints.pool import Endpoints
+from bentofs.store.location import Location
 
 class Slow:
     length = 4 << 20
@@ -327,7 +328,7 @@ def test_a_web_server(web: str, tmp_path: Path, other: Path, monkeypatch: pytest
     assert "secret" not in str(raised.value)
     with pytest.raises(BadLocationError, match="nothing can be written"):
         export_model("demo:v1", f"{web}/m.tar")
-    monkeypatch.setattr("store.endpoints.trouble._FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("bentofs.store.transfer.endpoints.retry._FIRST_PAUSE", 0.01)
     with pytest.raises(RemoteError, match="could not be reached") as refused:
         import_model("http://127.0.0.1:1/m.zip?signature=secret", store=str(other))
     assert not isinstance(refused.value, RemoteNotFoundError)

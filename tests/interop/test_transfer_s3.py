@@ -16,10 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from store.errors import DamagedArchiveError, RemoteDeniedError, RemoteNotFoundError, SourceChangedError
-from store.location import Location
-from store.servers.s3_upload import MAX_OBJECT, MAX_PARTS, part_size
-from store.transfer import export_model, import_model, opened_exporter, opened_fetcher
+from bentofs.store.api import export_model, import_model
+from bentofs.store.clients.s3_multipart import MAX_OBJECT, MAX_PARTS, part_size
+from bentofs.store.errors import DamagedArchiveError, RemoteDeniedError, RemoteNotFoundError, SourceChangedError
+from bentofs.store.location import Location
+from bentofs.store.wiring import opened_exporter, opened_fetcher
 from tests.harness import ROOT, ended, home_of, make_model
 from tests.interop.conftest import Judge
 from tests.servers import S3Server
@@ -199,7 +200,7 @@ def test_neither_disk_nor_much_memory(seaweed: S3Server, tmp_path: Path, store: 
         """Peak memory in bytes. Not as wait4 tells it: that counts this process's, from before the exec."""
         with ended(
             subprocess.Popen(
-                [sys.executable, "-m", "mount", *arguments],
+                [sys.executable, "-m", "bentofs.mount", *arguments],
                 cwd=ROOT,
                 env=environment,
                 preexec_fn=no_disk if limited else None,
@@ -210,7 +211,7 @@ def test_neither_disk_nor_much_memory(seaweed: S3Server, tmp_path: Path, store: 
             while process.poll() is None:
                 status = Path(f"/proc/{process.pid}/status").read_text()
                 command = Path(f"/proc/{process.pid}/cmdline").read_bytes()
-                if b"-m\0mount" in command and "VmHWM" in status:
+                if b"-m\0bentofs.mount" in command and "VmHWM" in status:
                     found = int(status.split("VmHWM:")[1].split()[0]) << 10
                 time.sleep(0.01)
             assert process.returncode == 0

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-from store.receipts import Receipt, Receipts
-from store.staging import StagingArea
+from bentofs.store.staging.area import StagingArea
+from bentofs.store.transfer.import_log import ImportLog, Receipt
 from tests.harness import ROOT, Mounted, home_of, make_model, run, wait_until
 
 SIZE = 300_000  # bytes of an ordinary upload: several requests to the file system
@@ -184,7 +184,7 @@ class Drop:
 
     def receipts(self, name: str) -> list[Receipt]:
         """As `imports`, without a program being started."""
-        record = Receipts(StagingArea(os.path.realpath(self.store), None).receipts)
+        record = ImportLog(StagingArea(os.path.realpath(self.store), None).receipts)
         try:
             return [receipt for receipt in reversed(record.recent(1000)) if receipt.path.rpartition("/")[2] == name]
         finally:
@@ -192,7 +192,17 @@ class Drop:
 
 
 def imports_of(mount: Mounted, name: str | None = None) -> list[dict[str, Any]]:
-    command = [sys.executable, "-m", "mount", "imports", "--store", str(mount.store), "--json", "--limit", "1000"]
+    command = [
+        sys.executable,
+        "-m",
+        "bentofs.mount",
+        "imports",
+        "--store",
+        str(mount.store),
+        "--json",
+        "--limit",
+        "1000",
+    ]
     printed = run(*command, cwd=ROOT, env={**os.environ, **home_of(mount.base)}).stdout
     found = [json.loads(line) for line in printed.splitlines()]
     return found if name is None else [receipt for receipt in found if receipt["file"].rpartition("/")[2] == name]

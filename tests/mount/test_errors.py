@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
-from mount.errors import errno_of, exit_status_of
-from mount.kernel.libfuse2_engine import _answer
-from mount.workers import Workers
-from store import errors
-from store.errors import StoreError
+from bentofs.mount.errors import errno_of, exit_status_of
+from bentofs.mount.kernel.libfuse2.engine import _answer
+from bentofs.mount.kernel.workers import Workers
+from bentofs.store import errors
+from bentofs.store.errors import StoreError
 
 TABLE = {
     errors.NotFoundError: errno.ENOENT,

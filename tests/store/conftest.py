@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from store.catalog import ModelStore
-from store.index import Index
-from store.storage.local import LocalStorage
+from bentofs.store.archives.index import Index
+from bentofs.store.catalog.catalog import ModelStore
+from bentofs.store.storage.local import LocalStorage
 from tests.store.clock import Clock
 
 Looks = Callable[[], ModelStore]

@@ -5,7 +5,7 @@ import io
 import zlib
 from collections.abc import Sequence
 
-from store.archive.pieces import Piece, read_bytes
+from bentofs.store.formats.pieces import Piece, read_bytes
 
 
 class Memory:

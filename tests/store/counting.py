@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from store.storage.base import Identity
-from store.storage.local import LocalFile, LocalStorage
+from bentofs.store.storage.base import Identity
+from bentofs.store.storage.local import LocalFile, LocalStorage
 
 
 class CountingStorage(LocalStorage):

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
-from store.catalog import ModelStore
-from store.publish import Outcome, publish
-from store.staging_session import Session
-from store.storage.local import LocalStorage
-from store.tag import Tag
+from bentofs.store.catalog.catalog import ModelStore
+from bentofs.store.model.tag import Tag
+from bentofs.store.publishing.local import Outcome, publish
+from bentofs.store.staging.session import Session
+from bentofs.store.storage.local import LocalStorage
 from tests.harness import ROOT, make_model, run, unmount_lazily, wait_until
 
 CREATED = "2026-01-02T03:04:05.678901+00:00"

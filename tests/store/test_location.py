@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from store.errors import BadLocationError
-from store.location import Location, without_secrets
-from store.servers.failures import reason_of
+from bentofs.store.clients.error_classes import reason_of
+from bentofs.store.errors import BadLocationError
+from bentofs.store.location import Location, without_secrets
 
 
 def test_a_path_is_relative_to_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -242,7 +242,7 @@ def test_a_program_started_by_nobody_we_know(mount: Mounted) -> None:
 
 def test_an_unknown_engine_is_refused(store: Path, tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "mount", "mount", str(tmp_path), "--store", str(store), "--engine", "fuse9"],
+        [sys.executable, "-m", "bentofs.mount", "mount", str(tmp_path), "--store", str(store), "--engine", "fuse9"],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -7,8 +7,8 @@ import tracemalloc
 from hypothesis import given
 from hypothesis import strategies as st
 
-from store.storage.base import Entry, Identity
-from store.storage.entries import Entries, EntriesBuilder
+from bentofs.store.storage.base import Entry, Identity
+from bentofs.store.storage.entries import Entries, EntriesBuilder
 
 _NUMBER = st.integers(0, 2**64 - 1)
 _TIME = st.integers(-(2**62), 2**70)  # years that no 64 bits of nanoseconds hold

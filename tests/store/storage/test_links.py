@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from store.errors import BadModelError, NotFoundError, SourceChangedError, UnsafeMemberError
-from store.storage.base import Entry, Kind
-from store.storage.local import LocalStorage
-from store.storage.walk import MAX_DEPTH
+from bentofs.store.errors import BadModelError, NotFoundError, SourceChangedError, UnsafeMemberError
+from bentofs.store.storage.base import Entry, Kind
+from bentofs.store.storage.local import LocalStorage
+from bentofs.store.storage.local_walk import MAX_DEPTH
 
 _MODEL = "iris/v1"
 

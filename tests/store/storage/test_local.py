@@ -8,10 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from store.errors import BadModelError, NotFoundError, SourceChangedError, StoreUnreadableError, UnsafeMemberError
-from store.storage.base import Kind
-from store.storage.local import LocalFile, LocalStorage
-from store.text import printable
+from bentofs.store.errors import (
+    BadModelError,
+    NotFoundError,
+    SourceChangedError,
+    StoreUnreadableError,
+    UnsafeMemberError,
+)
+from bentofs.store.storage.base import Kind
+from bentofs.store.storage.local import LocalFile, LocalStorage
+from bentofs.store.util.display import printable
 from tests.store.users import an_ordinary_user, folder_of_an_ordinary_user
 
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from store.errors import StoreUnreadableError
-from store.storage.objects import ObjectInfo
-from store.storage.readahead import Pin, ReadAhead
+from bentofs.store.errors import StoreUnreadableError
+from bentofs.store.storage.objects import ObjectInfo
+from bentofs.store.storage.readahead import Pin, ReadAhead
 
 
 class Remote:

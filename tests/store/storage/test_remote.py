@@ -12,8 +12,8 @@ import fsspec
 import pytest
 from cachetools import TTLCache
 
-from store.catalog import ModelStore
-from store.errors import (
+from bentofs.store.catalog.catalog import ModelStore
+from bentofs.store.errors import (
     BadLocationError,
     BadModelError,
     NotFoundError,
@@ -22,12 +22,12 @@ from store.errors import (
     SourceChangedError,
     UnsafeMemberError,
 )
-from store.storage.base import Entry, Kind
-from store.storage.manifest import Manifest
-from store.storage.objects import Listing, ObjectInfo
-from store.storage.place import Place
-from store.storage.remote import RemoteStorage
-from store.tag import Tag
+from bentofs.store.model.tag import Tag
+from bentofs.store.storage.base import Entry, Kind
+from bentofs.store.storage.manifest import Manifest
+from bentofs.store.storage.objects import Listing, ObjectInfo
+from bentofs.store.storage.open import StoreSpec
+from bentofs.store.storage.remote import RemoteStorage
 from tests.buckets import Bucket
 from tests.harness import make_model
 from tests.servers import SeaweedServer
@@ -50,7 +50,7 @@ def memory() -> Iterator[fsspec.AbstractFileSystem]:
 
 
 def opened(bucket: Bucket, **settings: float) -> RemoteStorage:
-    return Place.named(bucket.url, **settings).open_remote()
+    return StoreSpec.named(bucket.url, **settings).open_remote()
 
 
 def read(storage: RemoteStorage, entry: Entry) -> bytes:
@@ -116,7 +116,7 @@ def test_a_walk_that_takes_longer_than_a_listing_is_believed(bucket: Bucket, mon
         assert len(storage.list_folder(name)) == (2 if name == "m-50" else 1)
     assert asked[:2] == ["m-00/", "m-01/"], "a few one by one"
     assert len(asked) < 20
-    monkeypatch.setattr("store.storage.listings._OBJECTS_KEPT", 5)
+    monkeypatch.setattr("bentofs.store.storage.listings._OBJECTS_KEPT", 5)
     expire()
     for name in names:
         assert storage.list_folder(name)
@@ -209,7 +209,7 @@ def test_a_catalogue_in_memory(memory: fsspec.AbstractFileSystem, tmp_path: Path
     for path in tmp_path.rglob("*"):
         if path.is_file():
             memory.pipe_file(f"/some/models/{path.relative_to(tmp_path)}", path.read_bytes())
-    storage = Place.named("memory://some/models").open_remote()
+    storage = StoreSpec.named("memory://some/models").open_remote()
     store = ModelStore(storage)
     assert store.tags() == [Tag("m", "v1")]
     entries = {entry.path: entry for entry in store.model(Tag("m", "v1")).entries}
@@ -245,7 +245,7 @@ def test_all_models_are_fetched_together(bucket: Bucket, tmp_path: Path, monkeyp
         return read_object(wanted, start, end)
 
     monkeypatch.setattr(storage.objects, "read", read)
-    monkeypatch.setattr("store.catalog._LOOKING_SECONDS", 0.0)
+    monkeypatch.setattr("bentofs.store.catalog.catalog._LOOKING_SECONDS", 0.0)
     found = [str(model.tag) for model in ModelStore(storage).models()]
     assert found == [f"{name}:v1" for name in sorted(f"m-{number}" for number in range(20) if number != 7)]
     assert most >= 8
@@ -253,20 +253,22 @@ def test_all_models_are_fetched_together(bucket: Bucket, tmp_path: Path, monkeyp
 
 
 def test_places(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert Place.named("some/where").location == f"{Path.cwd()}/some/where"
-    assert Place.named("file:///some/where").location == "/some/where"
-    assert not Place.named("file:///some/where").is_remote
-    secret = Place.named("ftp://me:secret@host/x?key=secret", options={"password": "secret"})
+    assert StoreSpec.named("some/where").location == f"{Path.cwd()}/some/where"
+    assert StoreSpec.named("file:///some/where").location == "/some/where"
+    assert not StoreSpec.named("file:///some/where").is_remote
+    secret = StoreSpec.named("ftp://me:secret@host/x?key=secret", options={"password": "secret"})
     assert secret.location == "ftp://host/x"
     assert "secret" not in repr(secret)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(BadLocationError, match=r"nonsense.*no protocol"):
-        Place.named("nonsense://x/y")
+        StoreSpec.named("nonsense://x/y")
     with pytest.raises(BadLocationError, match="URLs"):
-        Place.named("/some/where", options={"key": "secret"})
+        StoreSpec.named("/some/where", options={"key": "secret"})
     with pytest.raises(RemoteError, match="no_such_option"):
-        Place.named("s3://bucket/x", options={"client_kwargs": {"no_such_option": json.dumps(1)}}, patience=2).open()
+        StoreSpec.named(
+            "s3://bucket/x", options={"client_kwargs": {"no_such_option": json.dumps(1)}}, patience=2
+        ).open()
 
 
 def test_credentials_in_the_url(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,9 +277,9 @@ def test_credentials_in_the_url(bucket: Bucket, monkeypatch: pytest.MonkeyPatch)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     login = f"{bucket.server.access_key}:{quote(bucket.server.secret_key, '')}"
-    storage = Place.named(bucket.url.replace("://", f"://{login}@")).open_remote()
+    storage = StoreSpec.named(bucket.url.replace("://", f"://{login}@")).open_remote()
     assert storage.list_folder("") == [("m", Kind.FOLDER)]
     assert bucket.server.secret_key not in storage.location
     with pytest.raises(RemoteDeniedError) as raised:
-        Place.named(bucket.url.replace("://", f"://{bucket.server.access_key}:wrong-secret@")).open_remote()
+        StoreSpec.named(bucket.url.replace("://", f"://{bucket.server.access_key}:wrong-secret@")).open_remote()
     assert "wrong-secret" not in str(raised.value)

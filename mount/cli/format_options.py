@@ -1,0 +1,44 @@
+"""The command line's option that says which formats of archives are meant."""
+
+from __future__ import annotations
+
+import click
+
+from bentofs.store.archives.compression import Compression
+from bentofs.store.formats.write.registry import DEFAULT_FORMATS, FORMATS, Format
+
+
+class _Formats(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.2
+    """A comma-separated list of format names."""
+
+    name = "list"
+
+    def convert(
+        self, value: str | list[Format], param: click.Parameter | None, ctx: click.Context | None
+    ) -> list[Format]:
+        if isinstance(value, list):
+            return value
+        names = [name.strip().removeprefix(".") for name in value.split(",") if name.strip()]
+        unknown = [name for name in names if name not in FORMATS]
+        if unknown or not names:
+            self.fail(f"{', '.join(unknown) or 'nothing'} is no format; there are {', '.join(FORMATS)}", param, ctx)
+        return [FORMATS[name] for name in dict.fromkeys(names)]
+
+
+formats_option = click.option(
+    "--formats",
+    type=_Formats(),
+    default=",".join(kind.name for kind in DEFAULT_FORMATS),
+    show_default=True,
+    help=f"Archives to show, of {', '.join(FORMATS)}.",
+)
+
+
+def checked_formats(formats: list[Format], compression: Compression) -> list[Format]:
+    """The formats, if they can be had with this compression."""
+    for kind in formats:
+        if kind.lay_out is None and compression is Compression.NEVER:
+            raise click.UsageError(
+                f"{kind.name} cannot be made without compression: leave it out of --formats, or use --compression auto"
+            )
+    return formats

@@ -1,0 +1,113 @@
+"""`bentofs imports`: what was copied into `incoming/` and what became of it, for people and for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+import click
+from rich.console import Console
+from rich.filesize import decimal
+from rich.table import Table
+
+from bentofs.store.errors import StoreUnreadableError
+from bentofs.store.staging.area import StagingArea
+from bentofs.store.transfer.import_log import ImportLog, Receipt
+from bentofs.store.util.display import printable
+
+_INTERVAL = 0.5  # seconds between two looks
+
+
+def show_imports(area: StagingArea, as_json: bool, limit: int) -> None:
+    """The newest imports, the newest last."""
+    receipts = _open(area)
+    found = list(reversed(receipts.recent(limit))) if receipts is not None else []
+    if as_json:
+        for receipt in found:
+            _print_json(receipt)
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in ("Started", "File", "Outcome", "Model", "Received"):
+        table.add_column(heading, justify="right" if heading == "Received" else "left")
+    table.add_column("Reason", overflow="fold")
+    for receipt in found:
+        table.add_row(*_cells(receipt))
+    # Whole lines for whoever reads them from a pipe.
+    width = None if sys.stdout.isatty() else 1000
+    Console(highlight=False, markup=False, emoji=False, width=width).print(table)
+
+
+def follow_imports(area: StagingArea, as_json: bool, limit: int) -> None:
+    """The newest imports, then every change, until interrupted."""
+    receipts = _open(area)
+    change = -1
+    while True:
+        if receipts is None:
+            receipts = _open(area)
+        elif change < 0:
+            found = list(reversed(receipts.recent(limit)))
+            change = max((receipt.change for receipt in found), default=0)
+            _print_all(found, as_json)
+        else:
+            found = receipts.since(change)
+            change = max((receipt.change for receipt in found), default=change)
+            _print_all(found, as_json)
+        time.sleep(_INTERVAL)
+
+
+def _open(area: StagingArea) -> ImportLog | None:
+    """None where nothing was ever imported: looking must not make a record.
+
+    Raises:
+        StoreUnreadableError: there is one that cannot be read, as another user's; the log says why.
+    """
+    try:
+        if not area.receipts.exists():
+            return None
+    except PermissionError:
+        raise StoreUnreadableError(
+            f"the record of imports {printable(str(area.receipts))} may not be read by you: it is of those who import"
+        ) from None
+    receipts = ImportLog(area.receipts)
+    if not receipts.is_on_disk:
+        raise StoreUnreadableError(f"the record of imports {printable(str(area.receipts))} cannot be read")
+    return receipts
+
+
+def _print_all(receipts: list[Receipt], as_json: bool) -> None:
+    for receipt in receipts:
+        if as_json:
+            _print_json(receipt)
+        else:
+            click.echo("  ".join(cell for cell in _cells(receipt) if cell))
+    sys.stdout.flush()
+
+
+def _cells(receipt: Receipt) -> list[str]:
+    return [
+        f"{receipt.started.astimezone():%Y-%m-%d %H:%M:%S}",
+        printable(receipt.path),
+        receipt.state.value,
+        receipt.tag or "",
+        decimal(receipt.received),
+        printable(receipt.error or receipt.note or ""),
+    ]
+
+
+def _print_json(receipt: Receipt) -> None:
+    fields = {
+        "id": receipt.id,
+        "file": receipt.path,
+        "state": receipt.state.value,
+        "tag": receipt.tag,
+        "received": receipt.received,
+        "size": receipt.size,
+        "uid": receipt.uid,
+        "started": receipt.started.isoformat(),
+        "ended": receipt.ended and receipt.ended.isoformat(),
+        "error": receipt.error,
+        "errno": receipt.errno,
+        "note": receipt.note,
+    }
+    click.echo(json.dumps(fields))

@@ -1,0 +1,221 @@
+"""The commands `bentofs mount` and `bentofs unmount`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import signal
+import sys
+import time
+
+import click
+
+from bentofs.mount.cli.format_options import checked_formats, formats_option
+from bentofs.mount.cli.options import (
+    Size,
+    arguments_for,
+    compression_for,
+    compression_option,
+    follow_links_option,
+    staging_option,
+    store_options,
+)
+from bentofs.mount.daemon import serve as daemon
+from bentofs.mount.daemon.logfile import LogFile
+from bentofs.mount.daemon.preflight import check_mountpoint, check_readable, check_system
+from bentofs.mount.daemon.running import RunningDaemon, log_path
+from bentofs.mount.errors import CannotMountError
+from bentofs.mount.incoming.service import IncomingSettings
+from bentofs.mount.kernel.engine import DEFAULT_ENGINE, EngineName
+from bentofs.mount.kernel.mount_table import OUR_TYPE, UnmountError, mount_at, real_path, unmount
+from bentofs.mount.view.tree import INCOMING
+from bentofs.store.formats.write.registry import Format
+from bentofs.store.staging.model import Limits
+from bentofs.store.storage.open import StoreSpec
+from bentofs.store.util.display import printable
+
+UNMOUNT_SECONDS = 20.0  # how long a daemon may take to end
+
+
+class _Mode(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.2
+    """Permissions, in octal digits."""
+
+    name = "mode"
+
+    def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        try:
+            mode = int(value, 8)
+        except ValueError:
+            mode = -1
+        if not 0 < mode <= 0o1777:
+            self.fail(f"{value} is no mode of a folder: octal digits, as 1777", param, ctx)
+        # Where others may write, nobody may remove what is another's.
+        return mode | 0o1000 if mode & 0o022 else mode
+
+
+@click.command(name="mount")
+@click.argument("mountpoint")
+@store_options
+@formats_option
+@compression_option
+@click.option("--foreground", is_flag=True, help="Stay in this terminal; log to standard error.")
+@click.option("--allow-other", is_flag=True, help="Let other users read the mount, too.")
+@follow_links_option
+@click.option("--read-only", is_flag=True, help="Without incoming/.")
+@click.option("--overwrite", is_flag=True, help="What is copied into incoming/ replaces a model of the same tag.")
+@staging_option
+@click.option(
+    "--settle",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="Import a folder in incoming/ after so long a quiet.",
+)
+@click.option("--incoming-mode", type=_Mode(), metavar="MODE", help="Permissions of incoming/, as 1777; else 755.")
+@click.option(
+    "--max-members",
+    type=click.IntRange(min=1),
+    default=Limits().members,
+    show_default=True,
+    help="Of one imported model.",
+)
+@click.option("--max-expanded", type=Size(), metavar="SIZE", help="Bytes of one imported model, as 50G; else 1T.")
+@click.option(
+    "--engine",
+    type=click.Choice([name.value for name in EngineName]),
+    default=DEFAULT_ENGINE.value,
+    show_default=True,
+    envvar="BENTOFS_ENGINE",
+    help="Speak to the kernel directly, or through libfuse 2.",
+)
+@click.option(
+    "--passthrough/--no-passthrough",
+    default=True,
+    show_default=True,
+    help="Have the kernel read the files of a local store itself, where root and Linux 6.9 allow it.",
+)
+@click.option("--ready-fd", type=int, hidden=True, help="Of the process that waits for this daemon.")
+def mount_command(
+    mountpoint: str,
+    store: StoreSpec,
+    formats: list[Format],
+    compression: str | None,
+    foreground: bool,
+    allow_other: bool,
+    follow_links: bool,
+    read_only: bool,
+    overwrite: bool,
+    staging: str | None,
+    settle: float | None,
+    incoming_mode: int | None,
+    max_members: int,
+    max_expanded: int | None,
+    engine: str,
+    passthrough: bool,
+    ready_fd: int | None,
+) -> None:
+    """Mount a model store at MOUNTPOINT, an empty folder."""
+    if incoming_mode is not None and not allow_other:
+        raise click.UsageError("--incoming-mode is for other users: it needs --allow-other")
+    location = store.location
+    engine_name = EngineName(engine)
+    check_system(engine_name)
+    store.check()
+    if not store.is_remote:
+        check_readable(store.location)
+    real = check_mountpoint(mountpoint, None if store.is_remote else store.location)
+    limits = Limits(max_members, max_expanded or Limits().expanded)
+    incoming = IncomingSettings(
+        staging=staging,
+        overwrite=overwrite,
+        settle_seconds=settle,
+        mode=incoming_mode or IncomingSettings().mode,
+        limits=limits,
+    )
+    chosen = compression_for(compression, store)
+    may_write = store.is_remote or os.access(store.location, os.W_OK)
+    settings = daemon.Settings(
+        real,
+        store,
+        checked_formats(formats, chosen),
+        allow_other=allow_other,
+        follow_links=follow_links,
+        incoming=incoming if may_write and not read_only else None,
+        compression=chosen,
+        engine=engine_name,
+        passthrough=passthrough,
+    )
+    if foreground or ready_fd is not None:
+        handler = logging.StreamHandler() if ready_fd is None else LogFile(log_path(real))
+        logging.basicConfig(level=logging.INFO, format=daemon.LOG_FORMAT, handlers=[handler])
+        if not may_write and not read_only:
+            logging.info("%s may not be written by you: no incoming/ in this mount", printable(location))
+        daemon.serve(settings, lambda: daemon.tell_ready(ready_fd) if ready_fd is not None else None)
+        logging.shutdown()
+        sys.stderr.flush()
+        # Workers may still wait for readers that hold files open: they end with the process.
+        os._exit(0)
+    daemon.start(_daemon_arguments(settings), real)
+    if not may_write and not read_only:
+        click.echo(f"{printable(location)} may not be written by you: no incoming/ in this mount")
+    if settings.incoming is not None and not os.path.isdir(os.path.join(real, INCOMING)):
+        click.echo("no incoming/ in this mount; the log says why")
+    click.echo(f"{printable(location)} is mounted at {printable(real)}; log: {printable(str(log_path(real)))}")
+
+
+@click.command(name="unmount")
+@click.argument("mountpoint")
+@click.option("--lazy", is_flag=True, help="Even while files are open: they answer errors from then on.")
+def unmount_command(mountpoint: str, lazy: bool) -> None:
+    """Unmount MOUNTPOINT; returns when its daemon has gone."""
+    real = real_path(mountpoint)
+    mounted = mount_at(real)
+    if mounted is None:
+        raise CannotMountError(f"nothing is mounted at {mountpoint}")
+    if mounted.type != OUR_TYPE:
+        raise CannotMountError(f"what is mounted at {mountpoint} is not ours, but of type {mounted.type}")
+    running = RunningDaemon.at(real)
+    if lazy and running is not None:
+        os.kill(running.pid, signal.SIGTERM)  # it unmounts lazily, and does not wait for those who hold files open
+    else:
+        _unmount(mountpoint, real, lazy)
+    deadline = time.monotonic() + UNMOUNT_SECONDS
+    while running is not None and running.is_alive():
+        if time.monotonic() > deadline:
+            raise CannotMountError(f"{mountpoint} is unmounted, but its daemon {running.pid} has not ended")
+        time.sleep(0.02)
+
+
+def _daemon_arguments(settings: daemon.Settings) -> list[str]:
+    """The command line for a mount with these settings."""
+    names = ",".join(kind.name for kind in settings.formats)
+    arguments = ["mount", settings.mountpoint, *arguments_for(settings.store), "--formats", names]
+    arguments += ["--compression", settings.compression.value]
+    arguments += ["--engine", settings.engine.value] + ["--no-passthrough"] * (not settings.passthrough)
+    arguments += ["--allow-other"] * settings.allow_other + ["--follow-links"] * settings.follow_links
+    incoming = settings.incoming
+    if incoming is None:
+        return [*arguments, "--read-only"]
+    arguments += ["--overwrite"] * incoming.overwrite
+    if incoming.staging is not None:
+        arguments += ["--staging", incoming.staging]
+    if incoming.settle_seconds is not None:
+        arguments += ["--settle", str(incoming.settle_seconds)]
+    if settings.allow_other:
+        arguments += ["--incoming-mode", f"{incoming.mode:o}"]
+    limits = incoming.limits
+    return [*arguments, "--max-members", str(limits.members), "--max-expanded", str(limits.expanded)]
+
+
+def _unmount(mountpoint: str, real: str, lazy: bool) -> None:
+    try:
+        unmount(real, lazy=lazy)
+    except UnmountError as error:
+        if "busy" in str(error):
+            raise CannotMountError(
+                f"{mountpoint} is in use: close what is open there, or use "
+                f"`bentofs unmount --lazy {shlex.quote(mountpoint)}`"
+            ) from None
+        raise CannotMountError(f"{mountpoint} could not be unmounted: {error}") from None

@@ -1,0 +1,180 @@
+"""The command line's options that say which store is meant, and how to get to one that is not on this machine."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import click
+
+from bentofs.store.archives.compression import Compression
+from bentofs.store.catalog.catalog import ModelStore
+from bentofs.store.storage.open import StoreSpec
+from bentofs.store.storage.remote import DEFAULT_CACHE_SIZE, DEFAULT_PATIENCE, DEFAULT_TTL
+
+_MOUNT_CACHE_SIZE = 256 << 20  # bytes: for many readers at once, where a command has one
+_LEAST_CACHE_SIZE = 1 << 20
+_FILES = ("identity", "known_hosts")  # parameters of SFTP
+
+
+class Size(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.2
+    """A number of bytes, perhaps with K, M, G or T."""
+
+    name = "size"
+
+    def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"(\d+)([KMGT]?)i?B?", value, re.IGNORECASE)
+        if match is None:
+            self.fail(f"{value} is no size: a number of bytes, perhaps with K, M, G or T", param, ctx)
+        return int(match[1]) << 10 * " KMGT".index(match[2].upper() or " ")
+
+
+class KeyValue(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.2
+    """KEY=VALUE; `as_json`: the value may be JSON."""
+
+    name = "key=value"
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+
+    def convert(
+        self, value: str | tuple[str, Any], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, Any]:
+        if isinstance(value, tuple):
+            return value
+        key, equals, text = value.partition("=")
+        if not equals or not key:
+            self.fail("it is not KEY=VALUE", param, ctx)  # the text may be a secret
+        if self._as_json:
+            with suppress(ValueError):
+                return key, json.loads(text)
+        return key, text
+
+
+def store_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Gives a command the options, and passes what they say as one argument, `store`: a `StoreSpec`."""
+
+    @click.option(
+        "--store",
+        metavar="DIR|URL",
+        help="The model store: a folder, or a URL as s3://bucket/prefix. Default: $BENTOML_HOME/models, else "
+        "~/bentoml/models.",
+    )
+    @click.option(
+        "--storage-option",
+        "storage_options",
+        type=KeyValue(as_json=True),
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="For the file system of a URL, as fsspec knows it; the value may be JSON. S3 takes endpoint, region and "
+        "credentials from AWS's environment variables and files.",
+    )
+    @click.option(
+        "--ttl",
+        type=click.FloatRange(min=1.0),
+        default=DEFAULT_TTL,
+        show_default=True,
+        metavar="SECONDS",
+        help="How long listings of a URL are believed.",
+    )
+    @click.option(
+        "--cache-size",
+        type=Size(),
+        metavar="SIZE",
+        help=f"Memory for what is read of a URL, as 512M; else {_MOUNT_CACHE_SIZE >> 20}M for a mount, "
+        f"{DEFAULT_CACHE_SIZE >> 20}M for other commands.",
+    )
+    @click.option(
+        "--timeout",
+        type=click.FloatRange(min=1.0),
+        default=DEFAULT_PATIENCE,
+        show_default=True,
+        metavar="SECONDS",
+        help="How long a URL's server may take to answer, retries included.",
+    )
+    @functools.wraps(command)
+    def wrapped(
+        *arguments: Any,
+        store: str | None,
+        storage_options: tuple[tuple[str, Any], ...],
+        ttl: float,
+        cache_size: int | None,
+        timeout: float,
+        **others: Any,
+    ) -> Any:
+        if cache_size is None:
+            is_mount = click.get_current_context().info_name == "mount"
+            cache_size = _MOUNT_CACHE_SIZE if is_mount else DEFAULT_CACHE_SIZE
+        size = max(cache_size, _LEAST_CACHE_SIZE)
+        place = StoreSpec.named(store, options=dict(storage_options), ttl=ttl, cache_size=size, patience=timeout)
+        return command(*arguments, store=place, **others)
+
+    return wrapped
+
+
+def arguments_for(place: StoreSpec) -> list[str]:
+    """The options that give the same place again."""
+    arguments = ["--store", place.text if place.is_remote else place.location]
+    if place.is_remote:
+        for key, value in {**place.options, **_files_of(place)}.items():
+            arguments += ["--storage-option", f"{key}={json.dumps(value)}"]
+        arguments += ["--ttl", str(place.ttl), "--cache-size", str(place.cache_size), "--timeout", str(place.patience)]
+    return arguments
+
+
+def _files_of(place: StoreSpec) -> dict[str, str]:
+    """The parameters that name files, for a process that works in another folder."""
+    params = place.where.params
+    return {key: os.path.abspath(os.path.expanduser(params[key])) for key in _FILES if params.get(key)}
+
+
+def open_store(place: StoreSpec, *, follow_links: bool = False) -> ModelStore:
+    """The catalogue of a store, for a command that looks at it once and logs to standard error.
+
+    Raises:
+        StoreError: there is no such store, or no getting to it.
+    """
+    log_to_stderr()
+    return ModelStore(place.open(follow_links=follow_links))
+
+
+def log_to_stderr() -> None:
+    """Have a command say what is logged."""
+    logging.basicConfig(level=logging.WARNING, format="bentofs: %(message)s", stream=sys.stderr)
+
+
+def compression_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Gives a command the option; the argument is None if it is not used (`compression_for`)."""
+    return click.option(
+        "--compression",
+        type=click.Choice([choice.value for choice in Compression]),
+        help="What .tar.gz and .zip compress: what is worth it, everything (.bentomodel, too), or nothing. Default: "
+        "auto; never for a store that is a URL, whose files would have to be fetched for the sizes of archives.",
+    )(command)
+
+
+def compression_for(text: str | None, place: StoreSpec) -> Compression:
+    """What a user chose, or what is right for a store."""
+    return Compression(text) if text else Compression.default(is_remote=place.is_remote)
+
+
+staging_option = click.option(
+    "--staging",
+    metavar="DIR",
+    callback=lambda _context, _parameter, folder: folder and os.path.abspath(folder),
+    help="Where models are made ready, on the store's file system. Default: a hidden folder beside the store; for a "
+    "store that is a URL, in the user's state folder.",
+)
+
+follow_links_option = click.option(
+    "--follow-links", is_flag=True, help="Follow links that lead out of a model or the store."
+)

@@ -1,0 +1,264 @@
+"""The commands `bentofs export` and `bentofs import`. Of several transfers that fail, the first one's exit status."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import click
+
+from bentofs.mount.cli.jobs import Job, Report, run_jobs
+from bentofs.mount.cli.options import (
+    KeyValue,
+    compression_for,
+    compression_option,
+    log_to_stderr,
+    staging_option,
+    store_options,
+)
+from bentofs.mount.cli.progress import Task
+from bentofs.mount.daemon.malloc import share_memory
+from bentofs.mount.daemon.stdio import INPUT, OUTPUT
+from bentofs.store.errors import BadTagError, StoreUnwritableError
+from bentofs.store.location import Location
+from bentofs.store.model.tag import Tag
+from bentofs.store.storage.open import StoreSpec
+from bentofs.store.transfer.endpoints.special import is_special, own_descriptor
+from bentofs.store.transfer.exporter import Export, Exported, known_formats
+from bentofs.store.transfer.fetcher import Imported
+from bentofs.store.util.display import printable
+from bentofs.store.wiring import opened_exporter, opened_fetcher
+
+
+def _common(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that both commands have."""
+    options = [
+        click.option("--format", "format_name", metavar="FORMAT", help=f"One of {', '.join(known_formats())}."),
+        click.option("--protocol", help="With a path instead of a URL: ftp, s3, sftp, ..."),
+        click.option("--subpath", metavar="PATH", help="With --protocol: the path below the host or bucket."),
+        click.option("--user", envvar="BENTOFS_USER", help="Also from $BENTOFS_USER."),
+        click.option(
+            "--passwd", envvar="BENTOFS_PASSWD", help="Better from $BENTOFS_PASSWD: others may see arguments."
+        ),
+        click.option(
+            "--param",
+            "params",
+            type=KeyValue(as_json=False),
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="With --protocol: for the server's protocol.",
+        ),
+        click.option("--jobs", type=click.IntRange(1, 64), default=2, show_default=True, help="Transfers at once."),
+        click.option("--quiet", is_flag=True, help="Say nothing but errors."),
+        click.option("--json", "as_json", is_flag=True, help="One JSON object a line, sizes in bytes."),
+    ]
+    command = store_options(command)
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.command(name="export")
+@click.argument("arguments", nargs=-1, metavar="[TAG]... [PATH|URL|-]")
+@click.option("--all", "everything", is_flag=True, help="All models of the store; no TAG then.")
+@click.option("--sha256", is_flag=True, help="Write <file>.sha256 beside each archive.")
+@compression_option
+@_common
+def export_command(
+    arguments: tuple[str, ...],
+    everything: bool,
+    sha256: bool,
+    compression: str | None,
+    format_name: str | None,
+    store: StoreSpec,
+    quiet: bool,
+    as_json: bool,
+    jobs: int,
+    **parts: Any,
+) -> None:
+    """Export models to a PATH, a URL, or - for standard output. Without one: to the working directory.
+
+    The extension says in which format, or --format does. A folder gets <name>-<version>.<extension>.
+    """
+    log_to_stderr()
+    share_memory()
+    tags, path = _tags_and_path(arguments, everything, is_host=parts["protocol"] is not None)
+    target = _location("/dev/stdout" if path == "-" else path, parts)
+    is_stream = target.is_local and is_special(target.path)
+    shown = "standard output" if path == "-" else target.shown
+    descriptor = own_descriptor(target.path) if is_stream else None
+    to_stdout = descriptor == OUTPUT
+    if descriptor is not None:
+        _refuse_unusable(descriptor, shown)
+    is_with_reports = descriptor is not None and _is_output(descriptor)
+    stop = threading.Event()
+    with opened_exporter(store, compression_for(compression, store)) as (models, exporter):
+        wanted = [models.find(text) for text in tags] if not everything else models.tags()
+        if is_stream and (len(wanted) != 1 or sha256 or format_name == "folder"):
+            raise click.UsageError(f"{shown} takes one archive, and no --sha256")
+        several = (everything or len(wanted) > 1) and not is_stream
+        if several and not target.is_folder:
+            if format_name != "folder" and not everything:
+                raise click.UsageError(f"{target.shown} is to hold several models: end it with a slash for a folder")
+            target = target.at(f"{target.path}/")
+        exports = [exporter.plan(tag, target, format_name) for tag in wanted]
+        if several:
+            exports = _spread(exports, target)
+
+        def give_up() -> None:
+            stop.set()
+            exporter.give_up()
+
+        def job(export: Export) -> Job:
+            def run(task: Task) -> Report:
+                if to_stdout and export.format is not None:
+                    done = exporter.write_out(export.tag, export.format, OUTPUT, shown, task.advance, task.expect)
+                else:
+                    done = exporter.run(export, task.advance, sha256=sha256, stops=[stop], expect=task.expect)
+                return _described_export(done, export.suffix_for_bentoml)
+
+            return Job(str(export.tag), run)
+
+        run_jobs(map(job, exports), give_up, jobs, quiet=quiet, as_json=as_json, to_stderr=is_with_reports)
+
+
+@click.command(name="import")
+@click.argument("sources", nargs=-1, required=True, metavar="PATH|URL|-...")
+@click.option("--overwrite", is_flag=True, help="Replace a model of the same tag with other content.")
+@staging_option
+@_common
+def import_command(
+    sources: tuple[str, ...],
+    overwrite: bool,
+    staging: str | None,
+    format_name: str | None,
+    store: StoreSpec,
+    quiet: bool,
+    as_json: bool,
+    jobs: int,
+    **parts: Any,
+) -> None:
+    """Import models from a PATH, a URL, or - for standard input: archives of any kind, or folders.
+
+    An archive beside which a <file>.sha256 lies is compared with that.
+    """
+    log_to_stderr()
+    share_memory()
+    if sources.count("-") > 1:
+        raise click.UsageError("there is only one standard input")
+    stop = threading.Event()
+    places = [None if path == "-" else _location(path, parts) for path in sources]
+    with opened_fetcher(
+        store,
+        overwrite=overwrite,
+        staging=staging,
+        stops=[stop],
+    ) as fetcher:
+
+        def job(place: Location | None) -> Job:
+            def run(task: Task) -> Report:
+                if place is None:
+                    done = fetcher.fetch_stream(INPUT, "standard input", task.advance, format_name)
+                else:
+                    done = fetcher.fetch(place, task.advance, format_name, task.expect)
+                return _described_import(done, "-" if place is None else place.shown)
+
+            return Job("standard input" if place is None else place.shown, run)
+
+        run_jobs(map(job, places), stop.set, jobs, quiet=quiet, as_json=as_json, to_stderr=False)
+
+
+def _tags_and_path(arguments: Sequence[str], everything: bool, *, is_host: bool) -> tuple[Sequence[str], str]:
+    """What is to be exported, and where to; `is_host`: the path is HOST or HOST:PORT."""
+    if everything:
+        if len(arguments) > 1:
+            raise click.UsageError("--all goes with a target, and with no TAG")
+        return (), arguments[0] if arguments else "./"
+    if not arguments:
+        raise click.UsageError("name a TAG, or use --all")
+    if len(arguments) == 1:
+        return arguments, "./"
+    path = arguments[-1]
+    with suppress(BadTagError):
+        # Most likely one of several tags: the model before it would get a file of this name.
+        if not is_host and Tag.parse(path.lower()):
+            raise click.UsageError(f"{path} is a tag where a PATH belongs: end with ./, or write ./{path}")
+    return arguments[:-1], path
+
+
+def _refuse_unusable(descriptor: int, shown: str) -> None:
+    """Refuse a descriptor that whoever started this process did not open, and a terminal."""
+    try:
+        is_given = os.get_inheritable(descriptor) or descriptor == OUTPUT  # what Python opens is not inherited
+    except OSError:
+        is_given = False
+    if not is_given:
+        raise StoreUnwritableError(f"{shown} cannot be written: it is not open")
+    if os.isatty(descriptor):
+        raise click.UsageError(f"an archive is nothing for a terminal: redirect {shown}")
+
+
+def _is_output(descriptor: int) -> bool:
+    """Return whether what is told on standard output would be mixed into what is written to a descriptor."""
+    return os.path.sameopenfile(descriptor, OUTPUT)
+
+
+def _spread(exports: list[Export], target: Location) -> list[Export]:
+    """Several exports to one folder, none in the place of another: a-b:c and a:b-c make the same <name>-<version>, so
+    that a folder with the name comes before it."""
+    named = []
+    for export in exports:
+        if export.format is None and export.location == target:
+            export = replace(export, location=target.below(f"{export.tag.name}-{export.tag.version}"))
+        named.append(export)
+    places = Counter(export.location.path for export in named)
+    spread = []
+    for export in named:
+        if places[export.location.path] > 1:
+            name = os.path.basename(export.location.path)
+            export = replace(export, location=target.below(export.tag.name).below(name))
+        spread.append(export)
+    return spread
+
+
+def _location(path: str, parts: Mapping[str, Any]) -> Location:
+    """What was written, with credentials of the environment where it has none of its own."""
+    context = click.get_current_context()
+    given = {
+        name: parts[name]
+        for name in ("protocol", "subpath", "user", "passwd")
+        if parts[name] is not None and context.get_parameter_source(name) is not click.core.ParameterSource.ENVIRONMENT
+    }
+    location = Location.parse(path, params=dict(parts["params"]) or None, **given)
+    if not location.is_local:
+        location = replace(
+            location,
+            user=location.user if location.user is not None else parts["user"],
+            password=location.password if location.password is not None else parts["passwd"],
+        )
+    return location
+
+
+def _described_export(done: Exported, suffix: str | None) -> Report:
+    """`suffix`: the end that its name must have for BentoML to open it, if it has another one."""
+    fields = {"tag": str(done.tag), "url": done.url, "size": done.size, "sha256": done.sha256}
+    text = f"{done.tag} -> {printable(done.url)}"
+    return text if suffix is None else f"{text}, which BentoML opens only if it is renamed to end in {suffix}", fields
+
+
+def _described_import(done: Imported, source: str) -> Report:
+    fields = {
+        "tag": str(done.tag),
+        "source": source,
+        "outcome": done.outcome.value,
+        "size": done.size,
+        "sha256": done.sha256,
+        "note": done.left_out,
+    }
+    note = f"; {done.left_out}" if done.left_out else ""
+    return f"{source} -> {done.tag}: {done.outcome.value}{note}", fields

@@ -1,0 +1,75 @@
+"""The command line that this process was given, and the one that it runs with.
+
+Everybody may read the command lines of all processes. A process that was given a secret starts itself anew with the
+secrets struck out, and passes the true arguments in its environment, which is its user's own.
+
+Names of files are bytes, and Python decodes them by the locale, so that they would depend on it. A process in a locale
+other than UTF-8 starts itself anew in Python's UTF-8 mode.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+
+from bentofs.store import location
+
+_VARIABLE = "BENTOFS_ARGUMENTS"
+_SECRET = ("--storage-option", "--passwd", "--param")  # options whose values nobody else is to see
+_STRUCK_OUT = "***"
+UTF8_MODE = ("-X", "utf8")  # Python's option: names of files are UTF-8 in any locale
+
+
+def true_arguments() -> list[str]:
+    """What this process was asked to do. Does not return when it must start anew first."""
+    carried = os.environ.pop(_VARIABLE, None)
+    if carried is not None:
+        return [str(argument) for argument in json.loads(carried)]
+    arguments = sys.argv[1:]
+    mode = () if sys.getfilesystemencoding() == "utf-8" else UTF8_MODE
+    given = _given() if mode else sys.orig_argv
+    program, *others = given[: len(given) - len(arguments)]
+    if mode:
+        arguments = given[len(given) - len(arguments) :]
+    shown = without_secrets(arguments)
+    if shown != arguments or mode:
+        # Without a secret there is no need to carry, and one variable holds less than a command line.
+        carried_on = carrying(arguments) if shown != arguments else {}
+        command = [part.encode("utf-8", "surrogateescape") for part in (program, *mode, *others, *shown)]
+        os.execve(sys.executable, command, {**os.environ, **carried_on})
+    return arguments
+
+
+def carrying(arguments: Sequence[str]) -> dict[str, str]:
+    """The environment that passes arguments to a process."""
+    return {_VARIABLE: json.dumps(list(arguments))}
+
+
+def without_secrets(arguments: Sequence[str]) -> list[str]:
+    """The arguments as anybody may see them."""
+    shown = []
+    before = ""
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if before in _SECRET:
+            shown.append(_STRUCK_OUT)
+        elif name in _SECRET and equals:
+            shown.append(f"{name}={_STRUCK_OUT}")
+        elif name.startswith("--") and equals:
+            shown.append(f"{name}={_url_without_secrets(value)}")
+        else:
+            shown.append(_url_without_secrets(argument))
+        before = argument
+    return shown
+
+
+def _given() -> list[str]:
+    """The command line as UTF-8. In some locales Python takes it for characters that it cannot make bytes of again."""
+    with open("/proc/self/cmdline", "rb") as file:
+        return [part.decode("utf-8", "surrogateescape") for part in file.read().split(b"\0")[:-1]]
+
+
+def _url_without_secrets(text: str) -> str:
+    return location.without_secrets(text) if location.is_url(text) else text

@@ -1,0 +1,124 @@
+"""What keeps a mount from coming up, said in one sentence before FUSE is asked."""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import errno
+import os
+import shlex
+import stat
+
+from bentofs.mount.daemon.running import RunningDaemon
+from bentofs.mount.errors import CannotMountError
+from bentofs.mount.kernel.engine import EngineName
+from bentofs.mount.kernel.mount_table import DEVICE, HELPERS, find_helper, mount_at, real_path
+
+
+def check_system(engine: EngineName) -> None:
+    """Check the parts of the system that an engine needs.
+
+    Raises:
+        CannotMountError
+    """
+    if engine is EngineName.LIBFUSE2:
+        _check_libfuse()
+    try:
+        os.close(os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC))
+    except FileNotFoundError:
+        raise CannotMountError(
+            f"{DEVICE} is not there: load the kernel's fuse module (`modprobe fuse`), "
+            "or start the container with --device /dev/fuse --cap-add SYS_ADMIN"
+        ) from None
+    except OSError as error:
+        raise CannotMountError(f"{DEVICE} cannot be opened: {error.strerror}") from None
+    if os.geteuid() != 0:
+        _check_helper()
+
+
+def _check_helper() -> None:
+    """Check that an ordinary user's helper is there and may mount."""
+    helper = find_helper()
+    if helper is None:
+        raise CannotMountError(
+            f"neither {' nor '.join(HELPERS)} is installed, and only root mounts without: `apt install fuse3` first"
+        )
+    if not os.stat(helper).st_mode & stat.S_ISUID and not _has_capabilities(helper):
+        quoted = shlex.quote(helper)
+        raise CannotMountError(
+            f"{helper} may not mount, since its setuid bit is missing: `sudo chmod u+s {quoted}` first"
+        )
+
+
+def _has_capabilities(program: str) -> bool:
+    try:
+        return bool(os.getxattr(program, "security.capability"))
+    except OSError:
+        return False
+
+
+def _check_libfuse() -> None:
+    library = os.environ.get("FUSE_LIBRARY_PATH") or ctypes.util.find_library("fuse")  # as fusepy looks for it
+    try:
+        ctypes.CDLL(library or "libfuse.so.2")
+    except OSError:
+        raise CannotMountError(
+            "libfuse 2 is not installed: `apt install libfuse2` (libfuse2t64 on Ubuntu 24.04) first"
+        ) from None
+
+
+def check_readable(store: str) -> None:
+    """That a store may be looked into.
+
+    Raises:
+        CannotMountError
+    """
+    if not os.access(store, os.R_OK | os.X_OK):
+        raise CannotMountError(f"the model store {store} may not be read by you")
+
+
+def check_mountpoint(mountpoint: str, store: str | None) -> str:
+    """That something can be mounted there; its real path. `store`: where one is that must not lie in the way.
+
+    Raises:
+        CannotMountError
+    """
+    quoted = shlex.quote(mountpoint)
+    if mount_at(real_path(mountpoint)) is not None:
+        if RunningDaemon.at(real_path(mountpoint)) is None and _is_dead(mountpoint):
+            raise CannotMountError(
+                f"{mountpoint} is a mount whose daemon has died: clean it up with `fusermount -u -z {quoted}`"
+            )
+        raise CannotMountError(
+            f"something is mounted at {mountpoint} already: `bentofs unmount {quoted}` takes it away if it is ours"
+        )
+    try:
+        names = os.listdir(mountpoint)
+    except FileNotFoundError:
+        raise CannotMountError(f"{mountpoint} is not there: make it with `mkdir -p {quoted}` first") from None
+    except NotADirectoryError:
+        raise CannotMountError(f"{mountpoint} is not a folder") from None
+    except OSError as error:
+        raise CannotMountError(f"{mountpoint} cannot be read: {error.strerror}") from None
+    real = os.path.realpath(mountpoint)
+    if names:
+        raise CannotMountError(f"{mountpoint} is not empty: a mount would hide what is in it")
+    if store is None:
+        return real
+    real_store = os.path.realpath(store)
+    for inner, outer, sentence in (
+        (real, real_store, f"{mountpoint} lies inside the store {store}"),
+        (real_store, real, f"the store {store} lies inside {mountpoint}"),
+    ):
+        if os.path.commonpath([inner, outer]) == outer:
+            raise CannotMountError(f"{sentence}: choose a mountpoint outside of it")
+    return real
+
+
+def _is_dead(mountpoint: str) -> bool:
+    """Whether nobody serves a mount any more."""
+    try:
+        os.stat(mountpoint)
+    except OSError as error:
+        return error.errno == errno.ENOTCONN
+    return False

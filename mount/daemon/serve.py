@@ -1,0 +1,232 @@
+"""The daemon: one process for one mount. Starts itself anew in the background before anything of FUSE is loaded, so
+that no thread, lock or socket has to survive a fork."""
+
+from __future__ import annotations
+
+import fcntl
+import gc
+import logging
+import os
+import resource
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from bentofs.mount.daemon.argv_secrets import UTF8_MODE, carrying, without_secrets
+from bentofs.mount.daemon.malloc import Trimmer, give_memory_back, trim
+from bentofs.mount.daemon.running import log_path
+from bentofs.mount.errors import CannotMountError
+from bentofs.mount.incoming.premeasure import Measurer
+from bentofs.mount.incoming.service import IncomingSettings, open_incoming
+from bentofs.mount.kernel.engine import DEFAULT_ENGINE, EngineName, new_engine
+from bentofs.mount.kernel.operations import Operations
+from bentofs.mount.kernel.session import Session, block_signals
+from bentofs.mount.view.tree import Tree
+from bentofs.store.archives.archives import Archives
+from bentofs.store.archives.compression import Compression
+from bentofs.store.archives.crc32_cache import Measurements
+from bentofs.store.archives.index import Index
+from bentofs.store.catalog.catalog import ModelStore
+from bentofs.store.formats.write.registry import Format
+from bentofs.store.integrity.baseline import Baseline
+from bentofs.store.integrity.baseline_recorder import Recorder
+from bentofs.store.model.tag import Tag
+from bentofs.store.storage.open import StoreSpec
+from bentofs.store.util.memory_budget import MemoryBudget
+
+log = logging.getLogger(__name__)
+
+READY_SECONDS = 30.0  # how long a daemon may take until its mount answers
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_READY = b"ready\n"
+_READ_AHEAD = 1 << 20  # bytes; a store that is not on this machine reads ahead by itself, of what it likes
+_ALLOCATIONS = 10_000  # objects made, less those gone, between two looks for garbage; Python's own is 700
+_DESCRIPTORS = 1023  # that a busy mount has open: files being read, uploads, requests under way
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a mount is made of."""
+
+    mountpoint: str  # real path
+    store: StoreSpec
+    formats: Sequence[Format]
+    allow_other: bool = False
+    follow_links: bool = False
+    incoming: IncomingSettings | None = None  # None for a mount without incoming/
+    compression: Compression = Compression.AUTO
+    engine: EngineName = DEFAULT_ENGINE
+    passthrough: bool = True  # the kernel reads files of a local store itself, where it can
+
+
+def serve(settings: Settings, ready: Callable[[], None]) -> None:
+    """Mount and serve until unmounted, in this process. `ready` is called once the mount answers.
+
+    Raises:
+        CannotMountError: the kernel or libfuse would not.
+        StagingError: there is no place for `incoming/`.
+    """
+    block_signals()
+    give_memory_back()
+    _collect_seldom()
+
+    _allow_many_files()
+    location = settings.store.location
+    storage = settings.store.open(follow_links=settings.follow_links)
+    index = Index()
+    budget = MemoryBudget(trim=trim)
+    digests = Baseline()
+    recorder = Recorder(storage, digests)
+    measurements = Measurements(index, recorder.look_again, budget)
+    # There it would not read from a page cache, but fetch everything once more.
+    opened = [] if settings.store.is_remote else [recorder.consider]
+    archives = Archives(
+        storage,
+        index,
+        settings.compression,
+        *opened,
+        formats=settings.formats,
+        measurements=measurements,
+        budget=budget,
+    )
+
+    def forget(tag: Tag) -> None:
+        recorder.forget(tag)
+        archives.forget(tag)
+
+    store = ModelStore(storage, forget, budget)
+    measurer = Measurer(store, archives, settings.formats, index)
+    # The kernel checks who may do what.
+    options = ["allow_other", "default_permissions"] if settings.allow_other else []
+    passed_through = location if settings.passthrough and not settings.store.is_remote else None
+    engine = new_engine(settings.engine, settings.mountpoint, location, options, passed_through)
+    incoming = open_incoming(store, measurements, digests, measurer, settings.incoming, budget, engine.calling_user)
+    tree = Tree(store, archives, settings.formats, has_incoming=incoming is not None)
+    operations = Operations(tree, engine.handles, incoming.dropbox if incoming is not None else None)
+    session = Session(engine, operations, settings.mountpoint, None if settings.store.is_remote else _READ_AHEAD)
+
+    trimmer = Trimmer()
+
+    def announce() -> None:
+        if not settings.store.is_remote:  # there it would not read from a page cache, but fetch all once more
+            recorder.start(archives.is_measured, session.is_busy)
+        trimmer.start()
+        log.info("%s is mounted at %s", location, settings.mountpoint)
+        ready()
+
+    try:
+        session.run(announce)
+    finally:
+        trimmer.stop()
+        engine.stop()
+        recorder.stop()
+        measurer.stop()
+        archives.close()
+        if incoming is not None:
+            incoming.close()
+        index.close()
+        digests.close()
+    log.info("%s is unmounted", settings.mountpoint)
+
+
+def start(arguments: Sequence[str], mountpoint: str) -> None:
+    """Run `bentofs` with these arguments in the background; returns once its mount answers.
+
+    Raises:
+        CannotMountError: it did not come up; the sentence is the daemon's own.
+    """
+    log_file = log_path(mountpoint)
+    receiver, sender = os.pipe()
+    arguments = [*arguments, "--ready-fd", str(sender)]
+    begin = log_file.stat().st_size if log_file.exists() else 0
+    daemon = None
+    ready = False
+    # Ctrl-C waits until there is a daemon to end; one that is not known would come up behind the user's back.
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+    try:
+        daemon = _begin(arguments, log_file, sender)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT,))
+        ready = _await_ready(receiver)
+    finally:
+        if daemon is not None and not ready:
+            _end(daemon)
+        os.close(receiver)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT,))
+    if ready:
+        return
+    lines = log_file.read_bytes()[begin:].decode(errors="replace").strip().splitlines()
+    # What libfuse and fusermount say bears no date; what the log says does.
+    said = [line.removeprefix("bentofs: ") for line in lines if line.strip() and not line[0].isdigit()]
+    reason = "; ".join(said[-4:]) or f"the daemon did not come up, see {log_file}"
+    raise CannotMountError(reason, max(1, daemon.returncode))
+
+
+def _begin(arguments: Sequence[str], log_file: Path, sender: int) -> subprocess.Popen[bytes]:
+    """The process of the daemon, which has `sender` to tell that it is ready."""
+    try:
+        with open(log_file, "ab") as output:
+            return subprocess.Popen(
+                [sys.executable, *UTF8_MODE, "-m", "bentofs.mount", *without_secrets(arguments)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=log_file.parent,  # python -m looks for modules there, and nobody else may write to it
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | carrying(arguments),
+                start_new_session=True,
+                pass_fds=(sender,),
+            )
+    finally:
+        os.close(sender)
+
+
+def _end(daemon: subprocess.Popen[bytes]) -> None:
+    """End a daemon that did not come up, gently at first: it may have mounted."""
+    for stop in (daemon.terminate, daemon.kill):
+        try:
+            daemon.wait(5 if stop == daemon.kill else 0.5)
+            return
+        except subprocess.TimeoutExpired:
+            stop()
+    daemon.wait()
+
+
+def _await_ready(receiver: int) -> bool:
+    deadline = time.monotonic() + READY_SECONDS
+    while (remaining := deadline - time.monotonic()) > 0:
+        if select.select([receiver], [], [], remaining)[0]:
+            return os.read(receiver, len(_READY)) == _READY
+    return False
+
+
+def tell_ready(descriptor: int) -> None:
+    """Tell the process that called `start`; without it, the mount is taken away, as no one knows of it."""
+    try:
+        os.write(descriptor, _READY)
+    except BrokenPipeError:
+        log.info("the command that wanted this mount was ended before it was there")
+        os.kill(os.getpid(), signal.SIGTERM)
+    os.close(descriptor)
+
+
+def _collect_seldom() -> None:
+    """Have Python look for cyclic garbage less often. There is hardly any, and each look at all that is kept of a large
+    store stops every reader for a tenth of a second."""
+    gc.freeze()  # what was loaded lives as long as the mount
+    gc.set_threshold(_ALLOCATIONS)
+
+
+def _allow_many_files() -> None:
+    """Files of models that are being read, and a few for each request under way."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    # The kernel's table of open files grows by doubling and, once there are threads, makes an open wait for
+    # milliseconds each time. It never shrinks, so it is made to grow now.
+    with suppress(OSError), open(os.devnull) as any_file:  # a lower limit must do
+        os.close(fcntl.fcntl(any_file, fcntl.F_DUPFD_CLOEXEC, _DESCRIPTORS))

@@ -1,0 +1,1 @@
+"""`incoming/`, the drop box: uploads, their staging and import. Knows no FUSE."""

@@ -1,0 +1,131 @@
+"""Checksums that came along with uploads: files of SHA-256 sums in `incoming/`, before or after what they are of.
+
+A sum that lies there first is checked before the upload becomes a model; one that comes later is compared with what was
+imported. Knows no FUSE. Threading: any thread.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import threading
+import time
+
+from bentofs.mount.incoming.names import CHECKSUM_SUFFIX, CHECKSUMS
+from bentofs.mount.incoming.ownership import Owners
+from bentofs.store.errors import DamagedArchiveError
+from bentofs.store.formats.read.background_sha256 import ArchiveDigest
+from bentofs.store.integrity.sha256sums import MAX_SUMS, NO_SUMS, read_sums, read_sums_beside
+from bentofs.store.transfer.import_log import ImportLog, Receipt
+from bentofs.store.transfer.importer import StagedImport
+from bentofs.store.util.display import printable
+
+log = logging.getLogger(__name__)
+
+_DIGEST_SECONDS = 60.0  # how long a file of checksums waits for the SHA-256 of what it is of
+
+
+class UploadedSums:
+    """The checksums of one `incoming/`."""
+
+    def __init__(self, spool: str, receipts: ImportLog, owners: Owners) -> None:
+        """`spool`: the folder in which uploads lie."""
+        self._spool = spool
+        self._receipts = receipts
+        self._owners = owners
+        self._lock = threading.Lock()
+        self._digests: dict[int, ArchiveDigest] = {}  # by receipt: still in the making
+
+    def close(self, seconds: float) -> None:
+        """Wait so long at most until the SHA-256s of what was imported are made; what is missing then stays unknown."""
+        until = time.monotonic() + seconds
+        with self._lock:
+            digests = list(self._digests.values())
+        for digest in digests:
+            if not digest.wait(max(0.0, until - time.monotonic())):
+                digest.stop()
+
+    def await_digest(self, receipt: int, digest: ArchiveDigest) -> None:
+        """Note the SHA-256 of what was imported in its receipt, once it is made."""
+        with self._lock:
+            self._digests[receipt] = digest
+        digest.when_ended(functools.partial(self._digested, receipt))
+
+    def check(self, path: str, ready: StagedImport, uid: int) -> None:
+        """Compare with the checksums that came along before the file did: its user's, or the owner's of the mount, as
+        anybody else could have it refused.
+
+        Raises:
+            DamagedArchiveError: it is another file than they are of, or the file beside it cannot be read as sums.
+        """
+        folders, name = path.split("/")[:-1], path.rpartition("/")[2]
+        beside = f"{path}{CHECKSUM_SUFFIX}"
+        notes = [(beside, read_sums_beside(self._read(beside, uid), name))]
+        for depth in range(len(folders), -1, -1):  # one further up names the folders below it, too
+            note = "/".join([*folders[:depth], CHECKSUMS])
+            stated = read_sums(self._read(note, uid)).by_path.get("/".join([*folders[depth:], name]))
+            notes.append((note, frozenset() if stated is None else frozenset([stated])))
+        for note, allowed in notes:
+            if allowed and (ready.sha256 is None or ready.sha256() not in allowed):
+                raise DamagedArchiveError(f"it does not have the SHA-256 that {printable(note)} states: copy it again")
+
+    def check_imported(self, path: str, uid: int, place: str) -> None:
+        """Compare the sums in a file with what was imported before it came; `place`: where it lies, maybe still under
+        another name.
+
+        Raises:
+            DamagedArchiveError: something else was imported than what they are of, or this one, beside what was
+                imported, cannot be read as sums.
+        """
+        folder, _, note = path.rpartition("/")
+        content = self._read(path, uid, place)
+        stated = {name: frozenset([digest]) for name, digest in read_sums(content).by_path.items()}
+        if note.endswith(CHECKSUM_SUFFIX):
+            of = note.removesuffix(CHECKSUM_SUFFIX)
+            if self._answer(path.removesuffix(CHECKSUM_SUFFIX), uid) is not None:
+                stated[of] = read_sums_beside(content, of)
+        for name, allowed in stated.items():
+            imported = self._imported_as(f"{folder}/{name}" if folder else name, uid) if allowed else None
+            if imported is not None and imported.sha256 is None:
+                log.warning("%s is not compared with %s: its SHA-256 is not known", printable(name), printable(path))
+            elif imported is not None and imported.sha256 not in allowed:
+                raise DamagedArchiveError(
+                    f"{printable(name)} was imported, but it is not the file that {printable(path)} is of: its SHA-256 "
+                    f"is {imported.sha256}"
+                )
+
+    def _imported_as(self, path: str, uid: int) -> Receipt | None:
+        """What a user, or for the mount's owner anybody, imported under this path, once its SHA-256 is made."""
+        imported = self._answer(path, uid)
+        with self._lock:
+            digest = self._digests.get(imported.id) if imported is not None else None
+        if digest is None:
+            return imported
+        digest.wait(_DIGEST_SECONDS)
+        return self._answer(path, uid)
+
+    def _answer(self, path: str, uid: int) -> Receipt | None:
+        return self._receipts.answer(path, None if uid == self._owners.user else uid)
+
+    def _digested(self, receipt: int, sha256: str | None) -> None:
+        if sha256 is None:
+            log.info("the SHA-256 of an upload that was imported was not made: the mount ends, or it cannot be read")
+        else:
+            self._receipts.set_sha256(receipt, sha256)
+        with self._lock:
+            self._digests.pop(receipt, None)
+
+    def _read(self, path: str, uid: int, place: str | None = None) -> bytes:
+        """What a file of checksums holds. Nothing if there is none, or it is somebody else's than the user's or the
+        mount's owner's. `place`: where it lies, if not at its path."""
+        try:
+            with open(f"{self._spool}/{place or path}", "rb") as file:
+                owner = self._owners.of(os.fstat(file.fileno()))
+                return file.read(MAX_SUMS) if owner in (uid, self._owners.user) else b""
+        except OSError as error:
+            if error.errno not in NO_SUMS:
+                log.warning(
+                    "%s cannot be read, so that nothing is compared with it: %s", printable(path), error.strerror
+                )
+            return b""

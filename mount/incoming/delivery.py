@@ -1,0 +1,316 @@
+"""Delivery: what becomes of an upload that is whole: a model of the store, or a refusal with its reason.
+
+Keeps the record of imports (`store.transfer.import_log`) and the notes beside refused uploads.
+Knows no FUSE. Threading: any thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import logging
+import os
+from collections.abc import Callable
+from contextlib import suppress
+
+from bentofs.mount.errors import errno_of
+from bentofs.mount.incoming.checksums import UploadedSums
+from bentofs.mount.incoming.names import ERROR_SUFFIX, final_path
+from bentofs.mount.incoming.ownership import Owners
+from bentofs.mount.incoming.read_back import ReadBack, free_room
+from bentofs.mount.incoming.upload import Upload
+from bentofs.store.errors import CancelledError, DamagedArchiveError, NoSpaceError, StoreError
+from bentofs.store.formats.read.growing_file import ArrivingFile
+from bentofs.store.model.tag import Tag
+from bentofs.store.publishing.local import Outcome
+from bentofs.store.staging.session import Session
+from bentofs.store.transfer.import_log import ImportLog, ReceiptState
+from bentofs.store.transfer.importer import Importer, StagedImport
+from bentofs.store.util.display import printable
+
+log = logging.getLogger(__name__)
+
+_STATES = {
+    Outcome.IMPORTED: ReceiptState.IMPORTED,
+    Outcome.UNCHANGED: ReceiptState.UNCHANGED,
+    Outcome.REPLACED: ReceiptState.REPLACED,
+}
+
+
+class Delivery:
+    """Imports for one `incoming/`."""
+
+    def __init__(
+        self,
+        session: Session,
+        importer: Importer,
+        receipts: ImportLog,
+        sums: UploadedSums,
+        imported: Callable[[StagedImport], None],
+        owners: Owners,
+    ) -> None:
+        """`imported` is told of each model that is new in the store."""
+        self.owners = owners
+        self._imported = imported
+        self._ends = False
+        self._session = session
+        self._importer = importer
+        self._receipts = receipts
+        self._sums = sums
+        self.read_back = ReadBack(session.spool)
+
+    def stage(self, arriving: ArrivingFile) -> StagedImport:
+        """As `Importer.stage`."""
+        return self._importer.stage(arriving, digest_later=True)
+
+    def check_room(self, wanted: int) -> None:
+        """Raises NoSpaceError: there is no room for so many bytes, the staged ones counted."""
+        if free_room(self._session.spool) >= wanted:
+            return
+        self.read_back.drop()
+        if free_room(self._session.spool) < wanted:
+            raise NoSpaceError("there is no room left in the store's file system for the upload and the model in it")
+
+    def begin(self, upload: Upload) -> None:
+        """The first bytes of an upload come: what was said of an earlier one of its name is no longer true. Nor is what
+        was said of itself, when whoever has it open goes on: a child of his that closed it only seemed to end it."""
+        self.remove_note(upload.path)
+        if upload.refused_as and self._receipts.resume(upload.refused_as):
+            upload.receipt, upload.refused_as = upload.refused_as, None
+            return
+        upload.receipt = self._receipts.begin(self._session.name, final_path(upload.path), upload.uid)
+
+    def report(self, upload: Upload) -> None:
+        """Record how far an upload has come."""
+        if upload.receipt is not None:
+            with suppress(OSError):  # closed just now
+                self._receipts.progress(upload.receipt, upload.status().st_size)
+
+    def report_whole(self, upload: Upload, *, is_final: bool) -> None:
+        """Record that an upload is whole, and, if its name is final, where it lies: if this process dies before it is
+        decided, the next mount decides it (`mount.incoming.recovery`)."""
+        if upload.receipt is not None:
+            size, path = upload.status().st_size, upload.path
+            if is_final:
+                self._receipts.importing(upload.receipt, size, path=path, size=size)
+            else:
+                self._receipts.importing(upload.receipt, size)
+
+    def end(self) -> None:
+        """The mount ends. What fails by that is not refused: it stays in the record as whole, for the next mount."""
+        self._ends = True
+
+    def deliver(self, upload: Upload, path: str, ready: StagedImport) -> None:
+        """Make an upload a model of the store; `path`: the name that it was copied in under.
+
+        Raises:
+            StoreError: why it could not be. What was staged is discarded.
+        """
+        try:
+            self._sums.check(path, ready, upload.uid)
+            move_latest = self._may_move_latest(upload.uid, ready.tag)
+            outcome = self._importer.publish(ready, move_latest=move_latest, may_replace=upload.may_replace)
+        except BaseException as error:
+            ready.discard()
+            if isinstance(error, StoreError):
+                upload.refuse(error)
+                self.refuse(upload, path, error)
+            raise
+        self._finish(upload, path, _STATES[outcome], ready)
+        upload.mark_imported()
+        self.remove_note(path)
+        self._imported(ready)
+        _log_outcome(path, outcome, ready)
+
+    def prepare(self, ready: StagedImport) -> None:
+        """As `Importer.compare`."""
+        self._importer.compare(ready)
+
+    def take_folder(self, path: str) -> str:
+        """Take a folder out of the spool, to be staged where it is; its new place, which nobody reaches by a name."""
+        inode = os.lstat(self._at(path)).st_ino
+        taken = os.path.join(self._session.new_importing_folder(inode), path)
+        os.makedirs(os.path.dirname(taken), 0o700, exist_ok=True)
+        os.rename(self._at(path), taken)
+        return taken
+
+    def deliver_folder(self, path: str, taken: str, uid: int) -> None:
+        """Make a folder that was taken a model of the store, or put it back.
+
+        Raises:
+            StoreError: why it could not be.
+        """
+        try:
+            ready = self._importer.stage_folder(taken)
+            outcome = self._importer.publish(ready, move_latest=self._may_move_latest(uid, ready.tag))
+        except BaseException as error:
+            if os.path.lexists(taken):
+                self._put_back(taken, path, uid)
+            if isinstance(error, StoreError):
+                self.refuse_path(path, uid, error)
+            raise
+        receipt = self._receipts.begin(self._session.name, path, uid)
+        info = ready.staged.info
+        _remove_around(taken, path)
+        self._receipts.finish(
+            receipt,
+            _STATES[outcome],
+            tag=str(info.tag),
+            creation_time=info.creation_time.isoformat(),
+            note=ready.staged.left_out,
+        )
+        self.remove_note(path)
+        self._imported(ready)
+        _log_outcome(path, outcome, ready)
+
+    def refuse_path(self, path: str, uid: int, error: StoreError) -> None:
+        """Tell, wherever a user may look, why what came under a path is no model: a folder, or what a program wrote to
+        an upload that became one without it."""
+        self.say_why(path, error, uid)
+        receipt = self._receipts.begin(self._session.name, path, uid)
+        self._receipts.finish(receipt, ReceiptState.REFUSED, error=str(error), errno=_errno_name(error))
+
+    def refuse(self, upload: Upload, path: str, error: StoreError) -> None:
+        """Tell, wherever a user may look, why an upload is no model now; once, if it is asked for again and again."""
+        if upload.refusal is error or (self._ends and isinstance(error, CancelledError)):
+            return
+        upload.refusal = error
+        if upload.receipt is None:
+            self.begin(upload)
+        self.say_why(final_path(path), error, upload.uid)
+        if upload.receipt is not None:
+            size = upload.status().st_size
+            self._receipts.finish(
+                upload.receipt,
+                ReceiptState.REFUSED,
+                path=final_path(path),
+                size=size,
+                error=str(error),
+                errno=_errno_name(error),
+            )
+        upload.refused_as, upload.receipt = upload.receipt, None
+
+    def withdraw(self, upload: Upload) -> None:
+        """An upload is not to be imported any more."""
+        if upload.receipt is not None and not upload.imported and not self._ends:
+            why = str(upload.gone or "it was not finished, or is a file of a folder")
+            self._receipts.finish(upload.receipt, ReceiptState.INTERRUPTED, error=why)
+            upload.receipt = None
+
+    def check_note(self, path: str, uid: int, place: str) -> None:
+        """A file of checksums was copied in: compare it with what was imported before it. `place`: where it lies, if
+        `path` is the name that it is about to get.
+
+        Raises:
+            DamagedArchiveError: something else was imported than what they are of.
+        """
+        self.remove_note(path)
+        try:
+            self._sums.check_imported(path, uid, place)
+        except DamagedArchiveError as error:
+            self.say_why(path, error, uid)
+            raise
+
+    def answer(self, path: str, uid: int) -> tuple[int, int, int] | None:
+        """Size, mtime (ns) and receipt of a user's upload that was imported under this path, while its model exists."""
+        receipt = self._receipts.answer(path, uid)
+        if receipt is None or receipt.tag is None or receipt.size is None or receipt.mtime_ns is None:
+            return None
+        if not self._importer.still_has(Tag.parse(receipt.tag), receipt.creation_time):
+            return None
+        return receipt.size, receipt.mtime_ns, receipt.id
+
+    def open_imported(self, path: str, uid: int) -> int | None:
+        """Begin to read back what a user imported under this path. Return its receipt; None if its bytes are gone."""
+        answer = self.answer(path, uid)
+        return answer[2] if answer is not None and self.read_back.open(answer[2]) else None
+
+    def rename(self, old: str, new: str, uid: int) -> None:
+        """Answer a user for another name."""
+        receipt = self._receipts.answer(old, uid)
+        if receipt is not None:
+            self._receipts.finish(receipt.id, receipt.state, path=new)
+
+    def forget(self, path: str, uid: int) -> None:
+        """Answer a user no more for what was imported under this path."""
+        self._receipts.forget(path, uid)
+
+    def set_mtime(self, path: str, uid: int, mtime_ns: int) -> None:
+        """What `stat` is to tell a user of what was imported under this path."""
+        self._receipts.set_mtime(path, uid, mtime_ns)
+
+    def remove_note(self, path: str) -> None:
+        """Remove the note that says why the last upload of this name was refused."""
+        with suppress(OSError):
+            os.unlink(self._at(final_path(path) + ERROR_SUFFIX))
+
+    def _put_back(self, taken: str, path: str, uid: int) -> None:
+        if uid != self.owners.user == 0:  # staging has made it ours
+            for folder, _, files in os.walk(taken):
+                for name in ("", *files):
+                    os.chown(os.path.join(folder, name), uid, -1, follow_symlinks=False)
+        free = path
+        for number in itertools.count(2):
+            if not os.path.lexists(self._at(free)):
+                break
+            free = f"{path}-{number}"
+        os.makedirs(os.path.dirname(self._at(free)), exist_ok=True)
+        os.rename(taken, self._at(free))
+        _remove_around(taken, path)
+
+    def _finish(self, upload: Upload, path: str, state: ReceiptState, ready: StagedImport) -> None:
+        look = upload.taken or upload.status()
+        receipt, upload.receipt = upload.receipt, None
+        if not receipt:
+            receipt = self._receipts.begin(self._session.name, path, upload.uid)
+        upload.imported_as = receipt
+        if ready.digest is not None:
+            self._sums.await_digest(receipt, ready.digest)
+        info = ready.staged.info
+        self._receipts.finish(
+            receipt,
+            state,
+            path=path,
+            size=look.st_size,
+            mtime_ns=look.st_mtime_ns,
+            tag=str(info.tag),
+            creation_time=info.creation_time.isoformat(),
+            note=ready.staged.left_out,
+        )
+
+    def _may_move_latest(self, uid: int, tag: Tag) -> bool:
+        """One user's upload does not move the `latest` of a name that others brought in."""
+        return uid == self.owners.user or not self._importer.has_name(tag.name)
+
+    def say_why(self, path: str, error: StoreError, uid: int) -> None:
+        """Say in the log, and in a note beside it, why what a user copied in is no model."""
+        log.warning("%s was not imported: %s", printable(path), error)
+        try:
+            descriptor = os.open(
+                self._at(path + ERROR_SUFFIX), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600
+            )
+            with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as note:
+                self.owners.give(descriptor, uid)
+                note.write(f"{printable(path)} was not imported: {error}\n")
+        except OSError as failed:
+            log.warning("no note of it could be left: %s", failed)
+
+    def _at(self, path: str) -> str:
+        return f"{self._session.spool}/{path}"
+
+
+def _log_outcome(path: str, outcome: Outcome, ready: StagedImport) -> None:
+    left_out = ready.staged.left_out
+    log.info("%s: %s %s%s", printable(path), ready.tag, outcome.value, f"; {left_out}" if left_out else "")
+
+
+def _remove_around(taken: str, path: str) -> None:
+    """Remove the folders around a folder that was taken from a path."""
+    for _ in path.split("/"):
+        taken = os.path.dirname(taken)
+        with suppress(OSError):  # they are empty, and go when the mount ends
+            os.rmdir(taken)
+
+
+def _errno_name(error: StoreError) -> str | None:
+    return errno.errorcode.get(errno_of(error, "import"))

@@ -1,0 +1,82 @@
+"""Settling: an upload is whole, as far as its program can tell, and becomes a model of the store, or is told why not.
+
+Knows no FUSE. Threading: any thread; one at a time for each upload. The spool's lock is not held meanwhile.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from bentofs.mount.incoming.delivery import Delivery
+from bentofs.mount.incoming.names import is_note, is_on_its_way
+from bentofs.mount.incoming.spool import Spool
+from bentofs.mount.incoming.upload import Upload
+from bentofs.mount.incoming.written_ranges import Skips
+from bentofs.store.errors import BadModelError, DamagedArchiveError, StoreError, TooBigError
+from bentofs.store.util.display import printable
+
+log = logging.getLogger(__name__)
+
+# What says that a file of a folder is no model's archive, if it comes before a `model.yaml`; anything else, that there
+# was no importing one.
+_NO_MODELS_ARCHIVE = (BadModelError, DamagedArchiveError, TooBigError)
+
+
+class Settling:
+    """What decides the uploads of one spool."""
+
+    def __init__(self, spool: Spool, delivery: Delivery) -> None:
+        self._spool = spool
+        self._delivery = delivery
+
+    def settle(self, upload: Upload, path: str | None = None) -> None:
+        """Import a complete upload; `path`: the name that it has, or is about to get.
+
+        Raises:
+            StoreError: why this is no model of the store now.
+        """
+        with upload.deciding:
+            if upload.gone is not None:
+                raise upload.gone
+            if upload.imported:
+                return
+            try:
+                self._decide(upload, path or upload.path)
+            except Exception:
+                if not is_on_its_way(upload.path):
+                    upload.mark_refused()
+                raise
+            if not upload.imported:
+                upload.mark(False)
+
+    def _decide(self, upload: Upload, path: str) -> None:
+        if is_note(path):
+            self._delivery.check_note(path, upload.uid, upload.path)
+            return
+        self._spool.judge(upload, path)  # a model.yaml may have come beside it
+        upload.written.accept_skipped(
+            Skips.ALL if is_on_its_way(path) else Skips.AS_RSYNC if upload.is_archive else Skips.BEHIND_BYTES
+        )
+        if not upload.is_archive:
+            return
+        self._delivery.report_whole(upload, is_final=not self._spool.is_on_its_way(upload.path))
+        try:
+            if upload.failure is not None:
+                raise upload.failure
+            prepared = upload.settle()
+            if self._spool.is_on_its_way(path):
+                self._delivery.prepare(prepared)  # a slow rename would hold up all of incoming/
+                return
+            ready = upload.take()
+        except StoreError as error:
+            if self._spool.is_on_its_way(path):
+                return  # said when it gets its final name
+            if upload.is_strict or error.of_model or not isinstance(error, _NO_MODELS_ARCHIVE):
+                self._delivery.refuse(upload, path, error)
+                raise
+            log.info("%s stays as a file of its folder: %s", printable(path), error)
+            self._delivery.withdraw(upload)
+            return
+        self._delivery.deliver(upload, path, ready)
+        with self._spool.lock:
+            self._spool.has_become_model(upload, path)

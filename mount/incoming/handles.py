@@ -1,0 +1,288 @@
+"""OpenUploads: the open files of `incoming/`: bytes that are written and read back, and what closing a file means.
+
+Programs that write to one file at the same time are told so, since nobody knows whose bytes it has then.
+
+Knows no FUSE. Threading: any thread; the spool's lock guards the handles, and is not held while bytes are written.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import logging
+import os
+from dataclasses import dataclass
+
+from bentofs.mount.incoming.delivery import Delivery
+from bentofs.mount.incoming.finalize import Settling
+from bentofs.mount.incoming.spool import Spool
+from bentofs.mount.incoming.upload import Upload
+from bentofs.mount.view.nodes import Attributes
+from bentofs.store.errors import CancelledError, InUseError, NoSpaceError, NotAModelError, NotFoundError, StoreError
+from bentofs.store.util.display import printable
+from bentofs.store.util.fs import sync_path
+
+log = logging.getLogger(__name__)
+
+_KEEP_SIZE, _PUNCH_HOLE = 1, 2  # modes of fallocate(2)
+_RESERVE = 16 << 20  # bytes that an upload leaves free
+_BECAME = "{} has become a model: its bytes are in models/"
+_MIXED = "two programs wrote to it at once, and nobody knows whose bytes it has: copy it again"
+
+
+@dataclass
+class _Handle:
+    """One open file; of a name that was imported, without an upload until something is written."""
+
+    path: str
+    uid: int
+    upload: Upload | None
+    appends: bool = False  # opened with O_APPEND
+    may_write: bool = True
+    reads_back: int | None = None  # the receipt of what was imported under the name, if its bytes are still there
+    wrote: bool = False
+    is_dirty: bool = False  # wrote since it was last closed by anybody
+    last_change: int = -1  # the number of its last change to the upload
+    mixed: InUseError | None = None  # somebody else wrote to the same file meanwhile
+
+    def attach(self, upload: Upload) -> None:
+        """Open an upload by this handle; under the spool's lock."""
+        self.upload = upload
+        upload.handles += 1
+
+
+class OpenUploads:
+    """The handles on one spool's files, by number."""
+
+    def __init__(self, spool: Spool, delivery: Delivery, settling: Settling) -> None:
+        self._spool = spool
+        self._delivery = delivery
+        self._settling = settling
+        self._lock = spool.lock
+        self._handles: dict[int, _Handle] = {}
+        self._numbers = itertools.count(1)
+
+    def create(self, path: str, flags: int, mode: int, uid: int) -> int:
+        """A handle on a new file that belongs to a user; of its mode, whether it may be executed is kept."""
+        with self._lock:
+            return self._handle(path, flags, uid, self._spool.create(path, uid, mode))
+
+    def open(self, path: str, flags: int, uid: int) -> int:
+        """A handle on a file that is here; on a name that was imported, by whomever, to write anew,
+        or for a moment to read back."""
+        with self._lock:
+            upload = self._spool.find(path)
+            is_writing = flags & (os.O_WRONLY | os.O_RDWR)
+            reads_back = self._delivery.open_imported(path, uid) if upload is None and not is_writing else None
+            if upload is None and reads_back is None and not is_writing:
+                raise NotFoundError(_BECAME.format(printable(path)))
+            number = self._handle(path, flags, uid, upload)
+            self._handles[number].reads_back = reads_back
+        if flags & os.O_TRUNC:
+            try:
+                self._empty(number)
+            except BaseException:
+                self.release(number)
+                raise
+        return number
+
+    def attributes(self, number: int) -> Attributes:
+        """What `fstat` tells."""
+        handle = self._handles[number]
+        if handle.upload is None:
+            return self._spool.answer(handle.path, handle.uid)
+        return self._spool.file_attributes(handle.path, handle.upload.status(), handle.upload)
+
+    def read_into(self, number: int, view: memoryview, offset: int) -> int:
+        """Read back what was written; fewer bytes than asked for only at the end."""
+        handle = self._handles[number]
+        if handle.upload is not None:
+            return handle.upload.read_into(view, offset)
+        if handle.reads_back is None:
+            raise NotFoundError(_BECAME.format(printable(handle.path)))
+        return self._delivery.read_back.read_into(handle.reads_back, view, offset)
+
+    def write(self, number: int, view: memoryview, offset: int) -> int:
+        """Write all of the view.
+
+        Raises:
+            StoreError: it is known already that nothing can become of this upload, or there is no room.
+        """
+        handle = self._handles[number]
+        goes_on = handle.wrote
+        upload = self._written(number)
+        try:
+            self._delivery.check_room(len(view) + upload.unread + _RESERVE)
+            if handle.appends:
+                offset = upload.append_offset(view, offset, goes_on=goes_on)
+            handle.last_change = upload.write(view, offset)
+            if upload.receipt is None and upload.is_archive and upload.gone is None:
+                self._delivery.begin(upload)
+            return len(view)
+        except OSError as error:
+            upload.fail(error, offset)
+            raise
+        except StoreError as error:
+            if isinstance(error, NoSpaceError):
+                upload.fail(error, offset)
+            if upload.taken is None and upload.is_archive:  # a note beside a file of a model would come in with it
+                self._delivery.refuse(upload, upload.path, error)
+            raise
+
+    def truncate(self, number: int, length: int) -> None:
+        """Set an open file's length."""
+        upload = self._written(number)
+        self._handles[number].last_change = upload.truncate(length)
+
+    def truncate_path(self, path: str, length: int, uid: int) -> None:
+        """Set a file's length by its name."""
+        with self._lock:
+            upload = self._spool.find(path)
+            if upload is None:
+                self._spool.answer(path, uid)
+            number = self._handle(path, 0, uid, upload)
+        try:
+            if length:
+                self.truncate(number, length)
+            else:
+                self._empty(number)
+        finally:
+            self.release(number)
+
+    def allocate(self, number: int, offset: int, length: int, mode: int) -> None:
+        """fallocate: make room, by which a file may grow but has no bytes yet, or say that a range is zeros.
+
+        Raises:
+            NoSpaceError: there is no room.
+            OSError: this mode is not supported here.
+        """
+        if mode == _PUNCH_HOLE | _KEEP_SIZE:  # as by `cp --sparse=always` of what it goes on behind
+            self._written(number).skip(offset, length)
+            return
+        if mode & ~_KEEP_SIZE:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        self._delivery.check_room(length + _RESERVE)
+        upload = self._handles[number].upload
+        size = self.attributes(number).size if upload is None else upload.status().st_size
+        if not mode and offset + length > size:
+            self.truncate(number, offset + length)
+
+    def flush(self, number: int) -> None:
+        """A program closes a file: its outcome, unless it wrote nothing, or will rename what it wrote.
+
+        Raises:
+            StoreError: why this is no model of the store now.
+            InUseError: another program wrote to the same file at the same time.
+        """
+        handle = self._handles[number]
+        upload = handle.upload
+        if upload is None or not handle.wrote:
+            return
+        with self._lock:
+            handle.is_dirty = False
+        if handle.mixed is not None:
+            if upload.is_archive:
+                upload.mark_refused()
+                self._delivery.refuse(upload, upload.path, handle.mixed)
+            raise handle.mixed
+        try:
+            self._settling.settle(upload)
+        except CancelledError as error:
+            if error is upload.gone and upload.is_archive:
+                self._say_gone(handle, upload, error)
+            raise
+        if upload.imported and upload.taken_at != handle.last_change:
+            late = CancelledError("another program's copy of it was imported: copy it again")
+            self._delivery.refuse_path(handle.path, handle.uid, late)
+            raise late
+
+    def sync(self, number: int) -> None:
+        """Have what was written survive a loss of power."""
+        upload = self._handles[number].upload
+        if upload is None:
+            return
+        upload.sync()
+        if not upload.imported and upload.gone is None:
+            sync_path(os.path.dirname(self._spool.at(upload.path)))
+
+    def release(self, number: int) -> None:
+        """Let go of an open file."""
+        with self._lock:
+            handle = self._handles.pop(number)
+            upload = handle.upload
+            stays_empty = upload is not None and handle.may_write and self._stays_empty(upload)
+        if handle.reads_back is not None:
+            self._delivery.read_back.close(handle.reads_back)
+        if upload is None:
+            return
+        if stays_empty:
+            upload.mark_refused()
+            self._delivery.refuse(upload, upload.path, NotAModelError("the file is empty: no model came"))
+        with self._lock:
+            self._spool.let_go(upload)
+        self._spool.end_gone()
+
+    def is_being_written(self, upload: Upload) -> bool:
+        """Whether a program has written to a file and not closed it yet; under the spool's lock."""
+        return any(handle.is_dirty for handle in self._handles.values() if handle.upload is upload)
+
+    def _stays_empty(self, upload: Upload) -> bool:
+        """Whether the last program that could write to an upload closes it, and no byte has come. Only here is that
+        known: shells and dd close a copy of their descriptor before the first byte. Under the spool's lock."""
+        return (
+            upload.handles == 1
+            and upload.is_strict
+            and upload.gone is None
+            and not upload.imported
+            and not upload.is_touched
+            and upload.status().st_size == 0
+            and not self._spool.is_on_its_way(upload.path)
+        )
+
+    def _handle(self, path: str, flags: int, uid: int, upload: Upload | None) -> int:
+        number = next(self._numbers)
+        handle = self._handles[number] = _Handle(path, uid, None, bool(flags & os.O_APPEND))
+        handle.may_write = bool(flags & (os.O_WRONLY | os.O_RDWR))
+        if upload is not None:
+            handle.attach(upload)
+        return number
+
+    def _say_gone(self, handle: _Handle, upload: Upload, error: CancelledError) -> None:
+        """Whoever removed a file needs no note beside it; who lost it to another program does."""
+        if upload.is_replaced and not self._spool.is_on_its_way(handle.path):
+            self._delivery.say_why(handle.path, error, handle.uid)
+        else:
+            log.info("%s was not imported: %s", printable(handle.path), error)
+
+    def _written(self, number: int) -> Upload:
+        """The upload that a handle writes to."""
+        handle = self._handles[number]
+        with self._lock:
+            upload = handle.upload
+            if upload is None:
+                upload = self._spool.find(handle.path) or self._spool.create(handle.path, handle.uid)
+                handle.attach(upload)
+            if upload.handles > 1:
+                for other in self._handles.values():
+                    if other.upload is upload and other is not handle and other.is_dirty:
+                        mixed = handle.mixed or other.mixed or InUseError(_MIXED)
+                        handle.mixed = other.mixed = mixed
+            handle.wrote = handle.is_dirty = upload.may_replace = True
+            if not upload.is_undecided:
+                self._spool.mark(upload)
+            return upload
+
+    def _empty(self, number: int) -> None:
+        """Begin a file anew. What another program has open, or what is being published, stays that: the name gets a new
+        file."""
+        handle = self._handles[number]
+        with self._lock:
+            upload = handle.upload
+            if upload is not None and upload.gone is None and (upload.taken or upload.handles > 1):
+                self._spool.detach(upload)
+                upload.handles -= 1
+                handle.upload = None
+        self._spool.end_gone()
+        was_written, was_dirty = handle.wrote, handle.is_dirty
+        self._written(number).truncate(0)
+        handle.wrote, handle.is_dirty = was_written, was_dirty  # an empty file decides nothing

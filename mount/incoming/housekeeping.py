@@ -1,0 +1,87 @@
+"""Housekeeping of `incoming/`: one thread that reports progress and, where the user asked for it, imports folders to
+which nothing came for a while."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from bentofs.mount.incoming.delivery import Delivery
+from bentofs.mount.incoming.folders import CopiedFolders
+from bentofs.mount.incoming.names import is_on_its_way
+from bentofs.mount.incoming.spool import Spool
+from bentofs.mount.incoming.stale_notes import remove_stale_notes
+from bentofs.store.errors import StoreError
+from bentofs.store.util.display import printable
+
+log = logging.getLogger(__name__)
+
+_INTERVAL = 1.0  # seconds
+_NOTES_INTERVAL = 600.0  # seconds between two looks for stale notes
+
+
+class Housekeeping:
+    """The thread of one drop box."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        folders: CopiedFolders,
+        delivery: Delivery,
+        settle_seconds: float | None,
+        make_again: Callable[[], None],
+    ) -> None:
+        """`settle_seconds`: how long a folder must be quiet before it is imported; None for never. `make_again`: make
+        what somebody removed of the place where uploads wait."""
+        self._make_again = make_again
+        self._spool = spool
+        self._folders = folders
+        self._delivery = delivery
+        self._settle_seconds = settle_seconds
+        self._refused: dict[str, int] = {}  # folder -> its newest time when it was refused (ns)
+        self._notes_at = 0.0  # when to look for stale notes (monotonic)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="housekeeping", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread, without waiting for an import that it is in."""
+        self._stopped.set()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(_INTERVAL):
+            try:
+                self._make_again()
+                for upload in self._spool.running():
+                    self._delivery.report(upload)
+                self._delivery.read_back.tidy()
+                self._remove_stale_notes()
+                if self._settle_seconds is not None:
+                    self._import_quiet_folders(self._settle_seconds)
+            except Exception:  # it must go on
+                log.exception("housekeeping failed")
+
+    def _remove_stale_notes(self) -> None:
+        if time.monotonic() < self._notes_at:
+            return
+        self._notes_at = time.monotonic() + _NOTES_INTERVAL
+        for path in remove_stale_notes(self._spool.root):
+            log.info("%s is removed: the file that it was of has gone", printable(path))
+
+    def _import_quiet_folders(self, seconds: float) -> None:
+        for folder in list(self._folders.models("")):
+            if is_on_its_way(folder) or self._folders.is_busy(folder):
+                continue
+            newest = self._folders.newest_change(folder)
+            if time.time_ns() - newest < seconds * 1e9 or self._refused.get(folder) == newest:
+                continue
+            try:
+                self._folders.import_model(folder)
+                self._refused.pop(folder, None)
+            except (StoreError, OSError) as error:
+                log.info("%s is not imported: %s", printable(folder), error)
+                self._refused[folder] = self._folders.newest_change(folder)  # the try has changed times, too

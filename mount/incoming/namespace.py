@@ -1,0 +1,228 @@
+"""DropBox: `incoming/`. What is copied in lies in the spool until it is a model; this is what its names show, and how
+they change.
+
+The outcome of an import is the outcome of the operation that ends the upload: flush for most programs
+(`mount.incoming.handles`), rename for those that write under another name first (here), fsync of the folder for a model
+that comes as a folder (`mount.incoming.folders`). Names that were imported are no longer listed.
+
+Paths are relative to `incoming/`, which itself is the empty path. Knows no FUSE. Threading: any thread; the spool's
+lock guards names, and is not held while an upload is settled.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import stat
+import time
+from collections.abc import Callable
+
+from bentofs.mount.incoming.control_files import controlled_path
+from bentofs.mount.incoming.delivery import Delivery
+from bentofs.mount.incoming.finalize import Settling
+from bentofs.mount.incoming.folders import CopiedFolders
+from bentofs.mount.incoming.handles import OpenUploads
+from bentofs.mount.incoming.names import is_on_its_way, is_rsyncs, may_be_archive
+from bentofs.mount.incoming.spool import Spool
+from bentofs.mount.incoming.undecided import MARK
+from bentofs.mount.incoming.upload import Upload
+from bentofs.mount.view.nodes import Attributes, Item, inode_of
+from bentofs.mount.view.tree import INCOMING
+from bentofs.store.errors import StoreError
+from bentofs.store.model.model import MODEL_YAML
+from bentofs.store.util.display import printable
+
+log = logging.getLogger(__name__)
+
+_NOW_NS = 100_000_000  # ns that may pass until a time that is to be now is set
+_FOLDER_MODE = stat.S_IFDIR | 0o755
+
+
+class DropBox:
+    """One mount's `incoming/`: its names, its open `files`, and the `folders` in it."""
+
+    def __init__(
+        self, spool: Spool, delivery: Delivery, settling: Settling, make_again: Callable[[], None], mode: int = 0o755
+    ) -> None:
+        """`make_again`: make what somebody removed of the spool; `mode`: the permissions of `incoming/`."""
+        self._make_again = make_again
+        self._spool = spool
+        self._delivery = delivery
+        self._settling = settling
+        self._mode = stat.S_IFDIR | mode
+        self.files = OpenUploads(spool, delivery, settling)
+        self.folders = CopiedFolders(spool, delivery)
+
+    def attributes(self, path: str) -> Attributes:
+        """What `stat` tells.
+
+        Raises:
+            NotFoundError: nothing of that name is here, nor was imported.
+        """
+        try:
+            look = os.lstat(self._spool.at(path))
+        except (FileNotFoundError, NotADirectoryError):
+            if not os.path.isdir(self._spool.root):
+                self._make_again()
+            if path:
+                return self._spool.answer(path)
+            look = os.lstat(self._spool.root)
+        if not path:
+            return Attributes(
+                self._mode, inode_of(f"/{INCOMING}"), look.st_nlink, 0, look.st_mtime_ns, look.st_ctime_ns
+            )
+        if stat.S_ISDIR(look.st_mode):
+            uid = self._spool.owners.of(look)
+            return Attributes(_FOLDER_MODE, look.st_ino, look.st_nlink, 0, look.st_mtime_ns, look.st_ctime_ns, uid)
+        return self._spool.file_attributes(path, look)
+
+    def items(self, path: str) -> list[Item]:
+        """What lies in a folder."""
+        items = []
+        with os.scandir(self._spool.at(path)) as found:
+            for entry in found:
+                kind = stat.S_IFDIR if entry.is_dir(follow_symlinks=False) else stat.S_IFREG
+                items.append(Item(entry.name, kind, entry.inode()))
+        return items
+
+    def check_folder(self, path: str) -> None:
+        """Raises NotFoundError, NotADirectoryError: no folder is there."""
+        if not stat.S_ISDIR(self.attributes(path).mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+
+    def rename(self, old: str, new: str) -> None:
+        """Rename; a file that gets its final name by this is imported.
+
+        Raises:
+            StoreError: why this is no model of the store now. It keeps its old name, unless that is one of rsync's:
+                rsync removes what it cannot rename, and the bytes are to be resumed.
+        """
+        with self._spool.lock:
+            upload = self._spool.find(old)
+            if upload is None:
+                self._rename_other(old, new)
+            else:
+                upload.handles += 1
+        if upload is None:
+            self._spool.end_gone()
+            return
+        try:
+            with self._spool.lock:  # who closes it from now on finds it under its new name
+                is_written = self.files.is_being_written(upload) and not upload.is_settled
+                moves_anyway = is_rsyncs(old) or self._spool.is_on_its_way(new) or is_written
+                if moves_anyway:
+                    self._move(upload, old, new)
+                    self._spool.mark(upload)
+            if not moves_anyway:
+                try:
+                    self._settling.settle(upload, new)
+                finally:
+                    self._spool.judge(upload, old)
+                if not upload.imported:
+                    self._move(upload, old, new)
+            elif not is_written:  # else what decides is the end of that
+                self._settling.settle(upload)
+        finally:
+            with self._spool.lock:
+                self._spool.let_go(upload)
+            self._spool.end_gone()
+        if not upload.is_archive:
+            self._decide_controlled(old)
+
+    def unlink(self, path: str) -> None:
+        """Remove a file; what was imported from it stays in the store."""
+        with self._spool.lock:
+            upload = self._spool.find(path)
+            if upload is None:
+                self._spool.answer(path)
+                self._delivery.forget(path, self._spool.calling_user())
+                return
+            self._spool.remove(path, upload)
+        self._spool.end_gone()
+        self._delivery.remove_note(path)
+        if not upload.is_archive:
+            self._decide_controlled(path)
+
+    def set_mode(self, path: str, mode: int) -> None:
+        """chmod: whether a file may be executed is kept; all else is as the model will have it."""
+        try:
+            look = os.lstat(self._spool.at(path))
+        except (FileNotFoundError, NotADirectoryError):
+            self._spool.answer(path)
+            return
+        if stat.S_ISREG(look.st_mode):
+            os.chmod(self._spool.at(path), 0o600 | mode & stat.S_IXUSR | look.st_mode & MARK)
+
+    def set_times(self, path: str, atime_ns: int | None, mtime_ns: int | None) -> None:
+        """utimens; None leaves a time as it is."""
+        at = self._spool.at(path)
+        try:
+            look = os.lstat(at)
+        except (FileNotFoundError, NotADirectoryError):
+            self._spool.answer(path)
+            if mtime_ns is not None:
+                self._delivery.set_mtime(path, self._spool.calling_user(), mtime_ns)
+            return
+        if mtime_ns is not None and abs(time.time_ns() - mtime_ns) < _NOW_NS:
+            self._spool.touch(look)
+        times = (look.st_atime_ns if atime_ns is None else atime_ns, look.st_mtime_ns if mtime_ns is None else mtime_ns)
+        os.utime(at, ns=times)
+
+    def _decide_controlled(self, control: str) -> None:
+        """Decide the file that a control file was of, which has gone, unless whoever writes it will close it. A failure
+        is told as any other, but is none of removing the control file."""
+        path = controlled_path(control)
+        if path is None:
+            return
+        with self._spool.lock:
+            upload = self._spool.find(path)
+            if upload is None or self._spool.is_on_its_way(path) or self.files.is_being_written(upload):
+                return
+            upload.handles += 1
+        try:
+            self._settling.settle(upload)
+        except (StoreError, OSError) as error:
+            log.debug("%s was refused: %s", printable(path), error)
+        finally:
+            with self._spool.lock:
+                self._spool.let_go(upload)
+            self._spool.end_gone()
+
+    def _move(self, upload: Upload, old: str, new: str) -> None:
+        with self._spool.lock:
+            replaced = self._spool.find(new)
+            os.rename(self._spool.at(old), self._spool.at(new))
+            if replaced is not None and replaced is not upload:
+                self._spool.replace(replaced, "another file was renamed to its name before it was imported")
+            upload.path = new
+            self._spool.judge(upload, new)
+
+    def _rename_other(self, old: str, new: str) -> None:
+        """Rename a folder, or a name that was imported; under the spool's lock."""
+        at = self._spool.at(old)
+        if not os.path.lexists(at):
+            self._spool.answer(old)
+            replaced = self._spool.find(new)
+            if replaced is not None:
+                self._spool.remove(new, replaced)
+            self._delivery.rename(old, new, self._spool.calling_user())
+            return
+        if is_on_its_way(old) and not is_on_its_way(new) and _holds_archives(at, new):
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))  # mv copies: each is imported, with its own outcome
+        os.rename(at, self._spool.at(new))
+        for upload in self._spool.find_below(old):
+            upload.path = new + upload.path[len(old) :]
+        self._spool.move_imported_below(old, new)
+
+
+def _holds_archives(root: str, new: str) -> bool:
+    """Whether the folder `root` holds files that would be imported if it had the path `new`."""
+    for folder, folders, files in os.walk(root):
+        if MODEL_YAML in files:
+            folders.clear()
+            continue
+        below = new + folder[len(root) :]
+        if any(may_be_archive(f"{below}/{name}") and not is_on_its_way(f"{below}/{name}") for name in files):
+            return True
+    return False

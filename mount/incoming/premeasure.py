@@ -1,0 +1,63 @@
+"""Measurer: measures what is imported, so that its archives are ready when looked at.
+
+A model is measured for `--compression auto` while it comes in (`store.staging.import_sizes`). What takes longer is
+measured by a thread once the model is there: its bytes have just been written, and lie in the page cache.
+
+Threading: `measure` may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+
+from bentofs.store.archives.archives import Archives
+from bentofs.store.archives.compression import is_compressed
+from bentofs.store.archives.index import Index
+from bentofs.store.catalog.catalog import ModelStore
+from bentofs.store.errors import StoreError
+from bentofs.store.formats.write.registry import Format
+from bentofs.store.model.tag import Tag
+from bentofs.store.staging.import_sizes import staged_sizes
+
+log = logging.getLogger(__name__)
+
+
+class Measurer:
+    """Measures for one mount."""
+
+    def __init__(self, store: ModelStore, archives: Archives, formats: Sequence[Format], index: Index) -> None:
+        self._store = store
+        self._archives = archives
+        self._formats = formats
+        self.staged = staged_sizes(index, archives, formats)  # as `store.transfer.importer.Importer` takes it
+        # Formats that are not measured while a model is staged.
+        self._others = [
+            kind for kind in formats if is_compressed(kind, archives.compression) and not kind.needs_checksums
+        ]
+        self._imported: queue.SimpleQueue[Tag | None] = queue.SimpleQueue()
+        threading.Thread(target=self._run, name="measurer", daemon=True).start()
+
+    def measure(self, tag: Tag, *, is_staged: bool) -> None:
+        """Measure a model, some time soon. `is_staged`: whether `staged` has measured all it could."""
+        if self._others or not is_staged:
+            self._imported.put(tag)
+
+    def stop(self) -> None:
+        """End after the model that is being measured; closing the archives ends that, too."""
+        self._imported.put(None)
+
+    def _run(self) -> None:
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)  # Linux: of this thread alone
+        while (tag := self._imported.get()) is not None:
+            try:
+                self._archives.measure(self._store.model(tag), self._formats, lambda _bytes: None)
+            except StoreError as error:  # replaced just now, or the mount ends: the first look will measure it
+                log.info("%s is not measured: %s", tag, error)
+            except Exception:
+                log.exception("%s could not be measured", tag)

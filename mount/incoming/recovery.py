@@ -1,0 +1,67 @@
+"""Recovery: uploads that were whole when the mount before ended, and that nothing had decided, are decided now.
+
+Their programs were told that they failed, and may not come back: nobody else would ever import them. No other model of
+the same tag is replaced by this: it may have come later.
+
+Knows no FUSE. Threading: `start` in any thread; what it takes up is decided in one of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+
+from bentofs.mount.incoming.delivery import Delivery
+from bentofs.mount.incoming.finalize import Settling
+from bentofs.mount.incoming.spool import Spool
+from bentofs.mount.incoming.upload import Upload
+from bentofs.store.errors import CancelledError, StoreError
+from bentofs.store.transfer.import_log import Receipt, ReceiptState
+from bentofs.store.util.display import printable
+
+log = logging.getLogger(__name__)
+
+
+class Recovery:
+    """What a new mount does with one spool that it took over."""
+
+    def __init__(self, spool: Spool, delivery: Delivery, settling: Settling) -> None:
+        self._spool = spool
+        self._delivery = delivery
+        self._settling = settling
+
+    def start(self, dead: Sequence[Receipt]) -> None:
+        """Decide, in the background, those of these imports whose upload was whole and is still as it was then. They
+        are running in the record when this returns."""
+        uploads = [upload for receipt in dead if (upload := self._take(receipt)) is not None]
+        if uploads:
+            threading.Thread(target=self._decide, args=(uploads,), name="taking up", daemon=True).start()
+
+    def _take(self, receipt: Receipt) -> Upload | None:
+        if receipt.state is not ReceiptState.IMPORTING or receipt.size is None:
+            return None
+        with self._spool.lock:
+            upload = self._spool.find(receipt.path)
+            if upload is None or not upload.is_archive or upload.status().st_size != receipt.size or upload.handles:
+                return None
+            upload.handles += 1
+            upload.may_replace = False
+        self._delivery.begin(upload)
+        self._delivery.report_whole(upload, is_final=not self._spool.is_on_its_way(upload.path))
+        return upload
+
+    def _decide(self, uploads: Sequence[Upload]) -> None:
+        for upload in uploads:
+            shown = printable(upload.path)
+            try:
+                self._settling.settle(upload)
+            except CancelledError as error:
+                log.info("%s is not imported now: %s", shown, error)
+            except StoreError:
+                log.debug("%s was refused", shown)  # said in its note and in the log
+            except Exception:
+                log.exception("%s could not be imported", shown)
+            with self._spool.lock:
+                self._spool.let_go(upload)
+            self._spool.end_gone()

@@ -1,0 +1,165 @@
+"""Incoming: what one mount's `incoming/` is put together from."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from bentofs.mount.incoming.checksums import UploadedSums
+from bentofs.mount.incoming.delivery import Delivery
+from bentofs.mount.incoming.finalize import Settling
+from bentofs.mount.incoming.housekeeping import Housekeeping
+from bentofs.mount.incoming.namespace import DropBox
+from bentofs.mount.incoming.ownership import Owners
+from bentofs.mount.incoming.premeasure import Measurer
+from bentofs.mount.incoming.recovery import Recovery
+from bentofs.mount.incoming.spool import Spool
+from bentofs.store.archives.crc32_cache import Measurements
+from bentofs.store.catalog.catalog import ModelStore
+from bentofs.store.errors import StoreError
+from bentofs.store.integrity.baseline import Baseline
+from bentofs.store.publishing.remote import check_writable, publisher_for
+from bentofs.store.staging.area import staging_area
+from bentofs.store.staging.model import Limits
+from bentofs.store.storage.remote import RemoteStorage
+from bentofs.store.transfer.import_log import ImportLog
+from bentofs.store.transfer.importer import Importer, StagedImport
+from bentofs.store.util.display import printable
+from bentofs.store.util.memory_budget import MemoryBudget
+
+log = logging.getLogger(__name__)
+
+_CLOSE_SECONDS = 2.0  # that imports under way get when the mount ends
+
+
+@dataclass(frozen=True)
+class IncomingSettings:
+    """How `incoming/` behaves."""
+
+    staging: str | None = None  # where models are made ready; None for beside the store
+    overwrite: bool = False
+    settle_seconds: float | None = None  # after which a quiet folder is imported; None for never
+    mode: int = 0o755  # permissions of the folder
+    limits: Limits = field(default_factory=Limits)
+
+
+class Incoming:
+    """A drop box with its staging area and its record."""
+
+    def __init__(
+        self,
+        store: ModelStore,
+        measurements: Measurements,
+        digests: Baseline,
+        measurer: Measurer,
+        settings: IncomingSettings,
+        budget: MemoryBudget,
+        calling_user: Callable[[], int],
+    ) -> None:
+        """Clean up what dead mounts left in the staging area, and take over their uploads. `calling_user`: the uid
+        whose request this thread serves.
+
+        Raises:
+            StagingError: there is no place to stage models in.
+        """
+        self._ending = threading.Event()
+        self._making_again = threading.Lock()
+        self._is_missing = self._is_closing = False
+        is_remote = isinstance(store.storage, RemoteStorage)
+        area = staging_area(store.storage.location, settings.staging, is_remote=is_remote)
+        self._session = area.open_session()
+        self._receipts = ImportLog(area.receipts)
+        dead = self._receipts.of_dead(area.is_alive)
+        self._importer = Importer(
+            store,
+            self._session,
+            measurements,
+            digests,
+            limits=settings.limits,
+            overwrite=settings.overwrite,
+            publisher=publisher_for(store.storage, self._session, [self._ending]),
+            measure=None if is_remote else measurer.staged,
+        )
+
+        # What was uploaded would have to be fetched again; its checksums lie in its manifest.
+        def imported(ready: StagedImport) -> None:
+            if not is_remote:
+                measurer.measure(ready.tag, is_staged=ready.is_measured)
+
+        owners = Owners()
+        self._sums = UploadedSums(self._session.spool, self._receipts, owners)
+        self._delivery = Delivery(self._session, self._importer, self._receipts, self._sums, imported, owners)
+        self._spool = Spool(self._session.spool, self._session.ranges, self._delivery, calling_user, budget)
+        settling = Settling(self._spool, self._delivery)
+        self.dropbox = DropBox(self._spool, self._delivery, settling, self._make_again, settings.mode)
+        self._housekeeping = Housekeeping(
+            self._spool, self.dropbox.folders, self._delivery, settings.settle_seconds, self._make_again
+        )
+        self._housekeeping.start()
+        of_this_boot = [receipt for session, receipt in dead if area.is_of_this_boot(session)]
+        Recovery(self._spool, self._delivery, settling).start(of_this_boot)
+        for _, receipt in dead:  # not before: what is taken up would be lost if this process were killed in between
+            self._receipts.interrupt(receipt.id)
+
+    def _make_again(self) -> None:
+        """Make the staging area again if somebody removed it."""
+        with self._making_again:
+            if self._is_closing:
+                return
+            area = self._session.area
+            try:
+                if not area.make_again(self._session):
+                    return
+                self._receipts.return_to_disk()
+            except (StoreError, OSError) as error:
+                if not self._is_missing:
+                    log.warning("%s was removed and cannot be made again: %s", printable(area.path), error)
+                self._is_missing = True
+                return
+            self._is_missing = False
+            log.warning("%s was removed and is made again: uploads in it are lost", printable(area.path))
+
+    def close(self) -> None:
+        """Stop what goes on; uploads that are not whole are kept for the next mount."""
+        with self._making_again:
+            self._is_closing = True
+        self._housekeeping.stop()
+        self._delivery.end()
+        self._spool.close()
+        is_quiet = self._importer.close(_CLOSE_SECONDS)
+        if not is_quiet:
+            self._ending.set()
+            is_quiet = self._importer.close(_CLOSE_SECONDS)
+        self._sums.close(_CLOSE_SECONDS)
+        self._receipts.close()
+        if is_quiet:
+            self._session.close()
+        else:  # its lock ends with the process, and the next mount cleans up
+            log.info("ended while a model was being imported")
+
+
+def open_incoming(
+    store: ModelStore,
+    measurements: Measurements,
+    digests: Baseline,
+    measurer: Measurer,
+    settings: IncomingSettings | None,
+    budget: MemoryBudget,
+    calling_user: Callable[[], int],
+) -> Incoming | None:
+    """The drop box that is wanted, if any; None as well, with a word in the log, if the store does not allow it.
+
+    Raises:
+        StagingError: there is no place to stage models in.
+    """
+    if settings is None:
+        return None
+    if isinstance(store.storage, RemoteStorage):
+        try:
+            check_writable(store.storage)
+        except StoreError as error:
+            log.warning("no incoming/ in this mount: %s", error)
+            return None
+    return Incoming(store, measurements, digests, measurer, settings, budget, calling_user)

@@ -1,0 +1,1 @@
+"""The engine on libfuse 2, by fusepy."""

@@ -1,0 +1,97 @@
+"""Mount and get the descriptor of /dev/fuse: by mount(2) as root, else by fusermount3 or fusermount.
+
+The descriptor must never reach another process: as long as one has it, the kernel waits for answers after our end.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import socket
+import stat
+import subprocess
+from collections.abc import Sequence
+
+from bentofs.mount.errors import CannotMountError
+from bentofs.mount.kernel.mount_table import DEVICE, OUR_TYPE, SUBTYPE, find_helper
+
+_HELPER_SECONDS = 20.0  # how long one may take
+_MS_NOSUID, _MS_NODEV = 2, 4
+
+
+def open_mount(mountpoint: str, source: str, options: Sequence[str]) -> int:
+    """Mount, and return the descriptor on which the kernel's requests come.
+
+    `source`: what /proc/mounts shows as the device; `options`: as in `mount -o`.
+
+    Raises:
+        CannotMountError: the helper or the kernel would not.
+    """
+    try:
+        return _mount_directly(mountpoint, source, options)
+    except OSError as error:
+        helper = find_helper()
+        if error.errno != errno.EPERM or helper is None:
+            raise CannotMountError(f"{mountpoint} could not be mounted: {error.strerror}") from None
+    return _mount_by_helper(helper, mountpoint, source, options)
+
+
+def _mount_by_helper(helper: str, mountpoint: str, source: str, options: Sequence[str]) -> int:
+    words = [f"fsname={_escaped(source)}", f"subtype={SUBTYPE}", *options]
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with ours:
+        with theirs:  # closed before we wait: a helper that fails would leave us waiting for its end of it
+            process = subprocess.Popen(
+                [helper, "-o", ",".join(words), "--", mountpoint],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                pass_fds=[theirs.fileno()],
+                env={**os.environ, "_FUSE_COMMFD": str(theirs.fileno())},
+            )
+        ours.settimeout(_HELPER_SECONDS)
+        try:
+            _, descriptors, _, _ = socket.recv_fds(ours, 1, 1)
+            _, said = process.communicate(timeout=_HELPER_SECONDS)
+        except (TimeoutError, subprocess.TimeoutExpired):
+            process.kill()
+            process.wait()
+            raise CannotMountError(f"{mountpoint} could not be mounted: {helper} does not end") from None
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, False)
+    if len(descriptors) == 1 and process.returncode == 0:
+        return descriptors[0]
+    for descriptor in descriptors:
+        os.close(descriptor)
+    reason = said.decode(errors="replace").strip() or f"{helper} exited with {process.returncode}"
+    raise CannotMountError(f"{mountpoint} could not be mounted: {reason}")
+
+
+def _mount_directly(mountpoint: str, source: str, options: Sequence[str]) -> int:
+    """Mount by mount(2), as root may.
+
+    Raises:
+        PermissionError: only the helper may.
+        OSError: the kernel will not.
+    """
+    descriptor = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
+    data = [f"fd={descriptor}", f"rootmode={stat.S_IFDIR:o}", f"user_id={os.geteuid()}", f"group_id={os.getegid()}"]
+    libc = ctypes.CDLL(None, use_errno=True)
+    failed = libc.mount(
+        os.fsencode(source),
+        os.fsencode(mountpoint),
+        os.fsencode(OUR_TYPE),
+        ctypes.c_ulong(_MS_NOSUID | _MS_NODEV),
+        os.fsencode(",".join([*data, *options])),
+    )
+    if not failed:
+        return descriptor
+    number = ctypes.get_errno()
+    os.close(descriptor)
+    raise OSError(number, os.strerror(number))
+
+
+def _escaped(text: str) -> str:
+    """A value within the helper's options, in which a comma begins the next one."""
+    return text.replace("\\", "\\\\").replace(",", "\\,")

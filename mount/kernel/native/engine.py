@@ -1,0 +1,83 @@
+"""The engine that speaks the kernel's FUSE protocol itself, without libfuse."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+from bentofs.mount.kernel.mount_table import UnmountError, unmount
+from bentofs.mount.kernel.native.device import open_mount
+from bentofs.mount.kernel.native.handle_table import HandleTable
+from bentofs.mount.kernel.native.handshake import shake_hands
+from bentofs.mount.kernel.native.passthrough import Passthrough, stack_depth
+from bentofs.mount.kernel.native.protocol import InitFlag
+from bentofs.mount.kernel.native.server import Caller, Server
+from bentofs.mount.kernel.operations import Operations
+from bentofs.mount.kernel.workers import Workers
+
+
+class KernelEngine:
+    """Serves one mount over /dev/fuse."""
+
+    def __init__(self, mountpoint: str, source: str, options: Sequence[str], store: str | None) -> None:
+        """`source`: what the kernel's table of mounts shows as the device; `store`: the folder whose files the kernel
+        may read itself."""
+        self._mountpoint = mountpoint
+        self._source = source
+        self._options = options
+        self._store = store
+        self.handles = HandleTable()
+        self._caller = Caller()
+
+    def calling_user(self) -> int:
+        """Return the uid of the program whose request this thread serves."""
+        return self._caller.uid
+
+    def mount(self, operations: Operations, workers: Workers) -> KernelMount:
+        """Mount.
+
+        Raises:
+            CannotMountError: the helper or the kernel would not.
+        """
+        device = open_mount(self._mountpoint, self._source, self._options)
+        try:
+            agreement = shake_hands(device, stack_depth(self._store))
+        except BaseException:
+            os.close(device)
+            try:
+                unmount(self._mountpoint, lazy=True)
+            except UnmountError:
+                pass  # it has gone already
+            raise
+        passthrough = Passthrough(device, self.handles, is_agreed=bool(agreement.flags & InitFlag.PASSTHROUGH))
+        return KernelMount(device, Server(device, operations, workers, self._caller, passthrough))
+
+    def begin(self) -> None:
+        """Nothing needs a mount that answers."""
+
+    def stop(self) -> None:
+        """Nothing runs beside the workers."""
+
+
+class KernelMount:
+    """A mount, from INIT until `tear_down`."""
+
+    def __init__(self, device: int, server: Server) -> None:
+        self._device = device
+        self._server = server
+
+    def serve(self) -> None:
+        """Serve requests until the mount ends."""
+        self._server.serve()
+
+    def one_by_one(self) -> Callable[[], bool]:
+        """Return a function that serves one request, for one thread. It returns False when the mount has ended."""
+        return self._server.one_by_one()
+
+    def watched(self) -> Callable[[], bool]:
+        """Return a function that tells whether requests wait for a thread to take them."""
+        return self._server.watched()
+
+    def tear_down(self) -> None:
+        """Close the device. Not before all threads have left it: its number may be another file's then."""
+        os.close(self._device)

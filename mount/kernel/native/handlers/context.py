@@ -1,0 +1,125 @@
+"""Context: what all handlers share: the operations, the nodes, and how attributes are told."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Hashable
+from contextlib import suppress
+
+from bentofs.mount.kernel.native.node_table import Node, NodeTable
+from bentofs.mount.kernel.native.protocol import ATTR_OUT, ENTRY_OUT
+from bentofs.mount.kernel.native.request import Answer
+from bentofs.mount.kernel.operations import Look, Operations
+from bentofs.mount.view.nodes import Attributes
+from bentofs.store.errors import NotFoundError, SourceChangedError
+
+# Seconds that the kernel believes a name; with the catalogue's own delay, a change is seen within two.
+NAME_SECONDS = 1
+_ATTRIBUTE_SECONDS = 1
+_PINNED_SECONDS = 60  # the attributes of one generation of a file
+_TREE_BLOCK = 128 << 10  # bytes that programs should read at a time: Python reads so many for each small piece
+_UPLOAD_BLOCK = 1 << 20  # bytes that programs should write at a time
+_NS = 1_000_000_000
+
+
+class Context:
+    """One mount, as handlers see it."""
+
+    def __init__(self, operations: Operations, nodes: NodeTable) -> None:
+        self.operations = operations
+        self.nodes = nodes
+        self._uid, self._gid = os.geteuid(), os.getegid()
+
+    def child_path(self, parent: int, name: str) -> str:
+        """Return the path of a name in a folder.
+
+        Raises:
+            NotFoundError: the folder was removed.
+        """
+        folder = self.nodes.get(parent)
+        if folder.is_gone:
+            raise NotFoundError(f"{folder.path} was removed")
+        return f"/{name}" if folder.path == "/" else f"{folder.path}/{name}"
+
+    def entry(self, path: str, look: Look) -> Answer:
+        """Return a reply that tells of a name."""
+        node = self.nodes.tell(path, look)
+        return Answer(ENTRY_OUT.pack(*self.entry_fields(node, look)), lambda: self.nodes.forget([(node.id, 1)]))
+
+    def entry_fields(self, node: Node, look: Look) -> tuple[int, ...]:
+        """Return the fields of ENTRY_OUT for a node that was told just now."""
+        believed = _seconds(look.generation)
+        return (node.id, 0, NAME_SECONDS, believed, 0, 0, *self.attribute_fields(look.attributes, look.generation))
+
+    def attributes_reply(self, node: Node) -> bytes:
+        """Return a reply that tells of a node's attributes."""
+        attributes = self.attributes(node)
+        fields = self.attribute_fields(attributes, node.generation)
+        return ATTR_OUT.pack(_seconds(node.generation), 0, 0, *fields)
+
+    def attributes(self, node: Node) -> Attributes:
+        """Return the attributes of a node as they are now.
+
+        Raises:
+            SourceChangedError: another generation stands at its path, and nobody has it open.
+            NotFoundError: nothing stands there.
+        """
+        if node.generation is not None:
+            return self._pinned_attributes(node)
+        if node.is_gone:
+            return self._attributes_of_gone(node)
+        try:
+            node.attributes = self.operations.look(node.path).attributes
+        except NotFoundError:
+            if not node.handles:
+                raise
+            return self._attributes_of_gone(node)
+        return node.attributes
+
+    def attribute_fields(self, attributes: Attributes, generation: Hashable) -> tuple[int, ...]:
+        """Return the fields of the kernel's fuse_attr."""
+        mode, inode, links, size, mtime_ns, ctime_ns, uid = attributes
+        mtime, mtime_rest = divmod(mtime_ns, _NS)
+        ctime, ctime_rest = divmod(ctime_ns, _NS)
+        is_file = stat.S_ISREG(mode)
+        return (
+            inode,
+            size,
+            (size + 511) >> 9 if is_file else 0,
+            mtime,  # as the time of the last access, which nobody keeps
+            mtime,
+            ctime,
+            mtime_rest,
+            mtime_rest,
+            ctime_rest,
+            mode,
+            links,
+            self._uid if uid is None else uid,
+            self._gid,
+            0,
+            _UPLOAD_BLOCK if is_file and generation is None else _TREE_BLOCK,
+            0,
+        )
+
+    def _pinned_attributes(self, node: Node) -> Attributes:
+        if node.handles and node.attributes is not None:
+            return node.attributes
+        look = self.operations.look(node.path)
+        if look.generation != node.generation:
+            raise SourceChangedError(f"{node.path} was replaced since it was looked up")
+        node.attributes = look.attributes
+        return node.attributes
+
+    def _attributes_of_gone(self, node: Node) -> Attributes:
+        """Of a file in `incoming/` that has no name any more: while it is open, those of its bytes."""
+        if node.kind == stat.S_IFREG:
+            with suppress(IndexError, KeyError):  # closed just now
+                node.attributes = self.operations.fgetattr(node.handles[-1])
+        if node.attributes is None:
+            raise NotFoundError(f"{node.path} is not there")
+        return node.attributes._replace(links=0)
+
+
+def _seconds(generation: Hashable) -> int:
+    return _ATTRIBUTE_SECONDS if generation is None else _PINNED_SECONDS

@@ -1,0 +1,120 @@
+"""Open folders: listings, with attributes where they are known."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Sequence
+
+from bentofs.mount.kernel.native.handlers.context import Context
+from bentofs.mount.kernel.native.node_table import Node
+from bentofs.mount.kernel.native.protocol import DIRENT, DIRENTPLUS, FSYNC_IN, OPEN_OUT, READ_IN, RELEASE_IN
+from bentofs.mount.kernel.native.request import Answer, Request
+from bentofs.mount.kernel.operations import Look
+from bentofs.mount.view.nodes import Item
+from bentofs.store.errors import StoreError
+
+log = logging.getLogger(__name__)
+
+_UNKNOWN: tuple[int, ...] = (0,) * 22  # an entry without a node: the kernel looks it up when somebody asks
+
+
+class _OpenFolder:
+    """A folder that is being listed. Offsets are places in the list as it was when reading began."""
+
+    __slots__ = ("items", "number", "path")
+
+    def __init__(self, path: str, number: int) -> None:
+        self.path = path
+        self.number = number  # of the operations' handle
+        self.items: Sequence[Item] | None = None
+
+
+class Folders:
+    """OPENDIR, READDIR, READDIRPLUS, RELEASEDIR, FSYNCDIR."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._operations = context.operations
+        self._lock = threading.Lock()
+        self._open: dict[int, _OpenFolder] = {}
+
+    def opendir(self, request: Request) -> Answer:
+        path = self._context.nodes.get(request.node).path
+        number = self._operations.opendir(path)
+        self._open[number] = _OpenFolder(path, number)
+        return Answer(OPEN_OUT.pack(number, 0, 0), lambda: self._close(number))
+
+    def releasedir(self, request: Request) -> bytes:
+        self._close(RELEASE_IN.unpack_from(request.body)[0])
+        return b""
+
+    def fsyncdir(self, request: Request) -> bytes:
+        self._operations.fsyncdir(FSYNC_IN.unpack_from(request.body)[0], request.uid)
+        return b""
+
+    def readdir(self, request: Request) -> bytes:
+        number, offset, size, *_ = READ_IN.unpack_from(request.body)
+        parts, used = [], 0
+        items = self._items(self._open[number], offset)
+        for place in range(offset, len(items)):
+            item = items[place]
+            name = os.fsencode(item.name)
+            padding = -len(name) % 8
+            used += DIRENT.size + len(name) + padding
+            if used > size:
+                break
+            parts.append(DIRENT.pack(item.inode, place + 1, len(name), item.mode >> 12))
+            parts.append(name + bytes(padding))
+        return b"".join(parts)
+
+    def readdirplus(self, request: Request) -> Answer:
+        """List with attributes. An entry whose size must be measured first comes without: `ls` waits for none."""
+        number, offset, size, *_ = READ_IN.unpack_from(request.body)
+        folder = self._open[number]
+        items = self._items(folder, offset)
+        above = "" if folder.path == "/" else folder.path
+        told: list[Node] = []
+        parts, used = [], 0
+        for place in range(offset, len(items)):
+            item = items[place]
+            name = os.fsencode(item.name)
+            padding = -len(name) % 8
+            used += DIRENTPLUS.size + len(name) + padding
+            if used > size:
+                break
+            look = self._look(folder, item.name)
+            if look is None:
+                entry, inode, mode = _UNKNOWN, item.inode, item.mode
+            else:
+                node = self._context.nodes.tell(f"{above}/{item.name}", look)
+                told.append(node)
+                entry = self._context.entry_fields(node, look)
+                inode, mode = look.attributes.inode, look.attributes.mode
+            parts.append(DIRENTPLUS.pack(*entry, inode, place + 1, len(name), mode >> 12))
+            parts.append(name + bytes(padding))
+        return Answer(b"".join(parts), lambda: self._context.nodes.forget([(node.id, 1) for node in told]))
+
+    def _look(self, folder: _OpenFolder, name: str) -> Look | None:
+        if name in (".", ".."):
+            return None
+        try:
+            return self._operations.look_in(folder.number, name)
+        except (StoreError, OSError) as error:  # whoever wants to know more looks it up, and is told why
+            log.debug("%s in %s is listed without attributes: %s", name, folder.path, error)
+            return None
+
+    def _items(self, folder: _OpenFolder, offset: int) -> Sequence[Item]:
+        """Return the list, made anew when it is read from its beginning, as after rewinddir(3)."""
+        with self._lock:
+            items = folder.items
+        if items is None or offset == 0:
+            items = self._operations.readdir(folder.number)
+            with self._lock:
+                folder.items = items
+        return items
+
+    def _close(self, number: int) -> None:
+        del self._open[number]
+        self._operations.releasedir(number)

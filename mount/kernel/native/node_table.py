@@ -1,0 +1,153 @@
+"""NodeTable: the nodes that the kernel knows, by the numbers that it knows them by.
+
+A path has a node of its own for each generation of its bytes. So pages and sizes that the kernel keeps with a node are
+of one generation: an open file stays with the node that it was opened on, and a new lookup gives a new node.
+
+The kernel counts how often it was told of a node, and says when it forgets. Numbers are never used again. More files
+than `_FILES_KEPT` are not remembered: the oldest that nobody has open go, and the kernel, told ESTALE, looks them up.
+
+Threading: any thread.
+"""
+
+from __future__ import annotations
+
+import itertools
+import stat
+import threading
+from collections.abc import Hashable, Iterable
+
+from bentofs.mount.kernel.native.protocol import ROOT_ID
+from bentofs.mount.kernel.operations import Look
+from bentofs.mount.view.nodes import Attributes
+from bentofs.store.errors import SourceChangedError
+
+_FILES_KEPT = 200_000
+
+
+class Node:
+    """One file, link or folder that the kernel knows."""
+
+    __slots__ = ("attributes", "generation", "handles", "id", "is_gone", "kind", "lookups", "path")
+
+    def __init__(self, number: int, path: str, kind: int, generation: Hashable) -> None:
+        self.id = number
+        self.path = path  # in the mount
+        self.kind = kind  # the file type of its mode
+        self.generation = generation  # None for folders and all in incoming/
+        self.attributes: Attributes | None = None  # as they were told last
+        self.lookups = 0
+        self.handles: list[int] = []  # of its open files, the oldest first
+        self.is_gone = False  # from its path, by unlink or rename
+
+    def __repr__(self) -> str:
+        return f"<node {self.id} {self.path}>"
+
+
+class NodeTable:
+    """The nodes of one mount."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._numbers = itertools.count(ROOT_ID + 1)
+        root = Node(ROOT_ID, "/", stat.S_IFDIR, None)
+        root.lookups = 1  # the kernel never forgets it
+        self._by_id: dict[int, Node] = {ROOT_ID: root}
+        self._by_path: dict[str, Node] = {"/": root}  # the node that was told last
+        self._files = 0
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def get(self, number: int) -> Node:
+        """Return the node of this number.
+
+        Raises:
+            SourceChangedError: it is not known any more; the kernel then looks its path up again.
+        """
+        node = self._by_id.get(number)
+        if node is None:
+            raise SourceChangedError(f"node {number} was forgotten")
+        return node
+
+    def tell(self, path: str, look: Look) -> Node:
+        """Return the node for a path as it was found just now, counting that the kernel is told of it."""
+        attributes, generation = look
+        kind = stat.S_IFMT(attributes.mode)
+        with self._lock:
+            node = self._by_path.get(path)
+            if node is None or node.generation != generation or node.kind != kind:
+                node = self._add(path, kind, generation)
+            node.attributes = attributes
+            node.lookups += 1
+            return node
+
+    def forget(self, counts: Iterable[tuple[int, int]]) -> None:
+        """Count that the kernel forgot nodes: pairs of a number and how many lookups it gives back."""
+        with self._lock:
+            for number, count in counts:
+                node = self._by_id.get(number)
+                if node is None or number == ROOT_ID:
+                    continue
+                node.lookups -= count
+                if node.lookups <= 0:
+                    self._drop(node)
+
+    def opened(self, node: Node, handle: int) -> None:
+        """Note an open file of a node."""
+        with self._lock:
+            node.handles.append(handle)
+
+    def released(self, number: int, handle: int) -> None:
+        """Note that an open file of a node was closed."""
+        with self._lock:
+            node = self._by_id.get(number)
+            if node is not None and handle in node.handles:
+                node.handles.remove(handle)
+
+    def remove(self, path: str) -> None:
+        """Note that what stood at a path was removed; who has it open still sees its node."""
+        with self._lock:
+            self._detach(path)
+
+    def rename(self, old: str, new: str) -> None:
+        """Note that a path, and all below it, has another name."""
+        with self._lock:
+            node = self._by_path.get(old)
+            self._detach(new)
+            self._move(old, new)
+            if node is None or node.kind == stat.S_IFDIR:
+                for path in [path for path in self._by_path if path.startswith(f"{old}/")]:
+                    self._move(path, new + path[len(old) :])
+
+    def _add(self, path: str, kind: int, generation: Hashable) -> Node:
+        node = Node(next(self._numbers), path, kind, generation)
+        self._by_id[node.id] = self._by_path[path] = node
+        if kind != stat.S_IFDIR:
+            self._files += 1
+            if self._files > _FILES_KEPT:
+                self._drop_oldest()
+        return node
+
+    def _drop(self, node: Node) -> None:
+        if self._by_id.pop(node.id, None) is None:
+            return
+        if node.kind != stat.S_IFDIR:
+            self._files -= 1
+        if self._by_path.get(node.path) is node:
+            del self._by_path[node.path]
+
+    def _drop_oldest(self) -> None:
+        for node in itertools.islice(list(self._by_id.values()), len(self._by_id) // 2):
+            if node.kind != stat.S_IFDIR and not node.handles:
+                self._drop(node)
+
+    def _detach(self, path: str) -> None:
+        node = self._by_path.pop(path, None)
+        if node is not None:
+            node.is_gone = True
+
+    def _move(self, old: str, new: str) -> None:
+        node = self._by_path.pop(old, None)
+        if node is not None:
+            node.path = new
+            self._by_path[new] = node

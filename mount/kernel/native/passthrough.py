@@ -1,0 +1,121 @@
+"""Passthrough: the kernel reads files of a local store itself, past the daemon (Linux 6.9 and later, root only).
+
+A file is given to the kernel by a descriptor, which gets a backing id. All opens of one node share one id: the kernel
+answers EIO to a second one, and to opens that mix passthrough with the page cache. So a node that is open one way is
+opened that way again, until nobody has it open.
+
+Threading: any thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+import threading
+
+from bentofs.mount.kernel.native.handle_table import HandleTable
+from bentofs.mount.kernel.native.node_table import Node
+from bentofs.mount.kernel.native.protocol import BACKING_CLOSE, BACKING_CLOSE_IN, BACKING_OPEN, BACKING_OPEN_IN
+from bentofs.store.storage.pinned import PinnedFile
+
+log = logging.getLogger(__name__)
+
+NO_STACKING = 0
+_OVERLAY = "overlay"
+
+
+class _Backing:
+    """A file that the kernel reads itself."""
+
+    __slots__ = ("count", "id")
+
+    def __init__(self, number: int) -> None:
+        self.id = number
+        self.count = 0  # of the handles that share it
+
+
+class Passthrough:
+    """The files of one mount that the kernel reads itself."""
+
+    def __init__(self, device: int, handles: HandleTable, *, is_agreed: bool) -> None:
+        self._device = device
+        self._handles = handles
+        self._is_possible = is_agreed
+        self._lock = threading.Lock()  # guards the two below
+        self._by_node: dict[int, _Backing] = {}
+        self._by_handle: dict[int, int] = {}  # the node of each handle that is read by the kernel
+
+    def open(self, node: Node, handle: int) -> int:
+        """Have the kernel read an open file itself. Return the backing id, or 0 where the daemon must read it."""
+        if not self._is_possible:
+            return 0
+        piece = self._handles.handle(handle).piece
+        if not isinstance(piece, PinnedFile):
+            return 0
+        with self._lock:
+            backing = self._by_node.get(node.id)
+            if backing is None:
+                if node.handles:  # open through the page cache
+                    return 0
+                backing = self._new_backing(piece)
+                if backing is None:
+                    return 0
+                self._by_node[node.id] = backing
+            backing.count += 1
+            self._by_handle[handle] = node.id
+            return backing.id
+
+    def close(self, handle: int) -> None:
+        """Note that a file was closed, whoever read it."""
+        with self._lock:
+            node = self._by_handle.pop(handle, None)
+            if node is None:
+                return
+            backing = self._by_node[node]
+            backing.count -= 1
+            if backing.count:
+                return
+            del self._by_node[node]
+        try:
+            fcntl.ioctl(self._device, BACKING_CLOSE, BACKING_CLOSE_IN.pack(backing.id))
+        except OSError as error:  # the mount has gone
+            log.debug("backing id %d could not be given back: %s", backing.id, error)
+
+    def _new_backing(self, piece: PinnedFile) -> _Backing | None:
+        file = piece.open()  # held open until the kernel has it
+        descriptor = file.descriptor()
+        if descriptor is None:
+            return None
+        try:  # of a bytearray, the ioctl returns its result; of bytes, bytes
+            number = fcntl.ioctl(self._device, BACKING_OPEN, bytearray(BACKING_OPEN_IN.pack(descriptor, 0, 0)))
+        except OSError as error:
+            if error.errno in (errno.EPERM, errno.ELOOP, errno.EOPNOTSUPP):
+                self._is_possible = False
+            log.info("files are read by the daemon: %s", error.strerror)
+            return None
+        return _Backing(number)
+
+
+def stack_depth(store: str | None) -> int:
+    """Return how many file systems the kernel may stack for the store's files; 0 for none.
+
+    `store`: the folder of a local store, None for no passthrough. Files of an overlay, as containers have, need one
+    level more, after which nothing can be stacked on the mount itself.
+    """
+    if store is None or os.geteuid() != 0:
+        return NO_STACKING
+    return 2 if _type_of_file_system(store) == _OVERLAY else 1
+
+
+def _type_of_file_system(path: str) -> str | None:
+    """Return the type of the file system that a folder is on, by the kernel's table of mounts."""
+    device = os.stat(path).st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    with open("/proc/self/mountinfo", errors="surrogateescape", newline="\n") as table:
+        for line in table:
+            fields = line.split(" ")
+            if fields[2] == wanted:
+                return fields[fields.index("-", 6) + 1]
+    return None

@@ -1,0 +1,44 @@
+"""Request: what the kernel asks for, and Answer: what it is told."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from typing import NamedTuple
+
+from bentofs.mount.kernel.native.protocol import IN_HEADER
+
+NAME_MAX = 255  # bytes; the kernel leaves it to file systems to check
+
+
+class Request:
+    """One request. True until its thread reads the next one: the body lies in the thread's buffer."""
+
+    __slots__ = ("body", "node", "opcode", "thread", "uid", "unique")
+
+    def __init__(self, view: memoryview, size: int) -> None:
+        _, self.opcode, self.unique, self.node, self.uid, _, self.thread, _, _ = IN_HEADER.unpack_from(view)
+        self.body = view[IN_HEADER.size : size]  # `thread`: who asks, as the kernel numbers threads; 0 if it cannot say
+
+    def name(self, at: int = 0) -> str:
+        """Return the name that ends the body, from `at` on."""
+        return _decoded(bytes(self.body[at:-1]))
+
+    def names(self, at: int) -> tuple[str, str]:
+        """Return the two names that end the body, from `at` on."""
+        first, second, _ = bytes(self.body[at:]).split(b"\0")
+        return _decoded(first), _decoded(second)
+
+
+class Answer(NamedTuple):
+    """The body of a reply that does something to be taken back if nobody gets it."""
+
+    body: bytes
+    undo: Callable[[], None]
+
+
+def _decoded(name: bytes) -> str:
+    if len(name) > NAME_MAX:
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+    return os.fsdecode(name)

@@ -1,0 +1,222 @@
+"""Server: reads requests from the device, has them handled, and replies.
+
+Each thread keeps its buffers: one that requests are read into, and one for file bytes, which go to the kernel as they
+were read, behind their header.
+
+The kernel forgives no wrong reply: with a length that is not the sum of its parts, or an error above 511, write() fails
+and the caller waits for ever.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import select
+import threading
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from bentofs.mount.errors import errno_of
+from bentofs.mount.kernel.native.handlers.context import Context
+from bentofs.mount.kernel.native.handlers.files import Files
+from bentofs.mount.kernel.native.handlers.folders import Folders
+from bentofs.mount.kernel.native.handlers.lookups import Lookups
+from bentofs.mount.kernel.native.handlers.names import Names
+from bentofs.mount.kernel.native.handshake import BUFFER_SIZE, MAX_TRANSFER
+from bentofs.mount.kernel.native.interrupts import Interrupts
+from bentofs.mount.kernel.native.node_table import NodeTable
+from bentofs.mount.kernel.native.passthrough import Passthrough
+from bentofs.mount.kernel.native.protocol import INTERRUPT_IN, OUT_HEADER, Opcode
+from bentofs.mount.kernel.native.request import Answer, Request
+from bentofs.mount.kernel.operations import Operations
+from bentofs.mount.kernel.workers import Workers
+from bentofs.store.util.aligned_buffer import page_buffer
+
+log = logging.getLogger(__name__)
+
+_PAGE = 4096
+_HEADER_AT = _PAGE - OUT_HEADER.size  # so that file bytes begin where a page does
+_MAX_ERRNO = 511
+_ENDED = (errno.ENODEV, errno.ECONNABORTED)  # what read() says when the mount has gone
+_AGAIN = (errno.EINTR, errno.EAGAIN, errno.ENOENT)  # ENOENT: the request was taken back
+_Handler = Callable[[Request], "bytes | Answer | None"]
+
+
+class _Call(NamedTuple):
+    """How one kind of request is handled."""
+
+    name: str  # for the log
+    handler: _Handler
+    may_be_interrupted: bool = False
+    has_reply: bool = True
+
+
+class Caller(threading.local):
+    """Who asks for what this thread serves."""
+
+    uid = 0
+
+
+class Server:
+    """Serves one device."""
+
+    def __init__(
+        self, device: int, operations: Operations, workers: Workers, caller: Caller, passthrough: Passthrough
+    ) -> None:
+        self._device = device
+        self._caller = caller
+        self.nodes = NodeTable()
+        context = Context(operations, self.nodes)
+        self._interrupts = Interrupts(lambda unique: self._reply_error(unique, errno.EINTR))
+        self._files = Files(context, passthrough)
+        self._calls = self._table(context, operations, self._files)
+        self._handle = workers.guard("request", self._serve, _failed)
+
+    def serve(self) -> None:
+        """Serve requests until the mount ends."""
+        serve_one = self.one_by_one()
+        while serve_one():
+            pass
+
+    def one_by_one(self) -> Callable[[], bool]:
+        """Return a function that serves one request, for one thread. It returns False when the mount has ended."""
+        device, handle = self._device, self._handle
+        buffer = bytearray(BUFFER_SIZE)
+        view, buffers = memoryview(buffer), [buffer]
+        room = page_buffer(_PAGE + MAX_TRANSFER)
+
+        def serve_one() -> bool:
+            try:
+                received = os.readv(device, buffers)
+            except OSError as error:
+                if error.errno in _AGAIN:
+                    return True
+                if error.errno not in _ENDED:
+                    log.exception("no more requests can be read")
+                return False
+            handle(view, received, room)
+            return True
+
+        return serve_one
+
+    def watched(self) -> Callable[[], bool]:
+        """Return a function that tells whether requests wait for a thread to take them."""
+        poll = select.poll()
+        poll.register(self._device, select.POLLIN)
+        return lambda: any(event & select.POLLIN for _, event in poll.poll(0))
+
+    def _serve(self, view: memoryview, received: int, room: memoryview) -> int:
+        request = Request(view, received)
+        call = self._calls.get(request.opcode)
+        if call is None:
+            self._reply_error(request.unique, errno.ENOSYS)
+            return 0
+        unique, self._caller.uid = request.unique, request.uid
+        if call.may_be_interrupted:
+            self._interrupts.begin(unique, request.thread)
+        answer: bytes | Answer | None = None
+        number = size = 0
+        try:
+            if request.opcode == Opcode.READ:
+                size = self._files.read(request, room[_PAGE:])
+            else:
+                answer = call.handler(request)
+        except BaseException as error:
+            number = errno_of(error, call.name)
+            error.__traceback__ = None  # it may be raised again and again, and would keep the frames of each time
+        if call.may_be_interrupted and not self._interrupts.finish(unique):
+            _take_back(answer)
+        elif not call.has_reply:
+            pass
+        elif number:
+            self._reply_error(unique, number)
+        elif request.opcode == Opcode.READ:
+            OUT_HEADER.pack_into(room, _HEADER_AT, OUT_HEADER.size + size, 0, unique)
+            self._write([room[_HEADER_AT : _PAGE + size]])
+        else:
+            body = (answer.body if isinstance(answer, Answer) else answer) or b""
+            if not self._write([OUT_HEADER.pack(OUT_HEADER.size + len(body), 0, unique), body]):
+                _take_back(answer)
+        return 0
+
+    def _reply_error(self, unique: int, number: int) -> None:
+        number = number if 0 < number <= _MAX_ERRNO else errno.EIO
+        self._write([OUT_HEADER.pack(OUT_HEADER.size, -number, unique)])
+
+    def _write(self, parts: list[Any]) -> bool:
+        """Send a reply. Return False if nobody waits for it any more."""
+        try:
+            os.writev(self._device, parts)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, *_ENDED):
+                log.exception("the kernel does not take a reply")
+            return False
+        return True
+
+    def _interrupt(self, request: Request) -> None:
+        self._interrupts.interrupt(INTERRUPT_IN.unpack_from(request.body)[0])
+
+    def _table(self, context: Context, operations: Operations, files: Files) -> dict[int, _Call]:
+        lookups, folders, names = Lookups(context), Folders(context), Names(context)
+        handlers: dict[Opcode, _Handler] = {
+            Opcode.SETATTR: lookups.setattr,
+            Opcode.RELEASEDIR: folders.releasedir,
+            Opcode.FSYNCDIR: folders.fsyncdir,
+            Opcode.CREATE: files.create,
+            Opcode.WRITE: files.write,
+            Opcode.FALLOCATE: files.fallocate,
+            Opcode.FSYNC: files.fsync,
+            Opcode.RELEASE: files.release,
+            Opcode.MKDIR: names.mkdir,
+            Opcode.UNLINK: names.unlink,
+            Opcode.RMDIR: names.rmdir,
+            Opcode.RENAME: names.rename,
+            Opcode.RENAME2: names.rename2,
+            Opcode.MKNOD: names.mknod,
+            Opcode.SYMLINK: names.symlink,
+            Opcode.LINK: names.link,
+            Opcode.SETXATTR: names.setxattr,
+            Opcode.REMOVEXATTR: names.removexattr,
+        }
+        if operations.takes_uploads:  # else closing means nothing, and the kernel, told ENOSYS, never asks again
+            handlers[Opcode.FLUSH] = files.flush
+        changing_nothing: dict[Opcode, _Handler] = {
+            Opcode.LOOKUP: lookups.lookup,
+            Opcode.GETATTR: lookups.getattr,
+            Opcode.READLINK: lookups.readlink,
+            Opcode.ACCESS: lookups.access,
+            Opcode.STATFS: lookups.statfs,
+            Opcode.OPENDIR: folders.opendir,
+            Opcode.READDIR: folders.readdir,
+            Opcode.READDIRPLUS: folders.readdirplus,
+            Opcode.OPEN: files.open,
+            Opcode.READ: _nothing,  # its bytes go another way
+        }
+        silent: dict[Opcode, _Handler] = {
+            Opcode.FORGET: lookups.forget,
+            Opcode.BATCH_FORGET: lookups.batch_forget,
+            Opcode.INTERRUPT: self._interrupt,
+        }
+        return {
+            **{code: _Call(code.name.lower(), handler) for code, handler in handlers.items()},
+            **{
+                code: _Call(code.name.lower(), handler, may_be_interrupted=True)
+                for code, handler in changing_nothing.items()
+            },
+            **{code: _Call(code.name.lower(), handler, has_reply=False) for code, handler in silent.items()},
+        }
+
+
+def _nothing(_request: Request) -> None:
+    return None
+
+
+def _take_back(answer: bytes | Answer | None) -> None:
+    if isinstance(answer, Answer):
+        answer.undo()
+
+
+def _failed(error: BaseException, operation: str) -> int:
+    """Log what leaves `_serve`, which it should never do."""
+    return -errno_of(error, operation)

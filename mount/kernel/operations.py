@@ -1,0 +1,310 @@
+"""The file system's operations, each a few lines onto the tree or the drop box. Engines (`mount.kernel.engines`) call
+them and know how the kernel is spoken to.
+
+Any exception may leave an operation; the engine turns it into an errno (`mount/errors.py`).
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import stat
+from collections.abc import Hashable
+from typing import NamedTuple, NoReturn, Protocol
+
+from bentofs.mount.incoming.namespace import DropBox
+from bentofs.mount.view.nodes import Attributes, File, Folder, Item, Link, Node, inode_of
+from bentofs.mount.view.tree import INCOMING, Tree
+from bentofs.store.errors import SourceChangedError
+from bentofs.store.formats.pieces import Piece
+from bentofs.store.storage.base import Usage
+
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
+_INCOMING = f"/{INCOMING}"
+_FIRST_UPLOAD = 1 << 62  # handles from here on are the drop box's
+
+
+class Opened(NamedTuple):
+    """An open file, as the kernel is told of it."""
+
+    handle: int
+    keep_cache: bool  # whether the pages that the kernel has of this file are still true
+    direct: bool  # whether the kernel must keep no pages at all
+
+
+class Look(NamedTuple):
+    """A path as it stands now."""
+
+    attributes: Attributes
+    generation: Hashable = None  # of a file's bytes, or a link's target; None for folders and all in incoming/
+
+
+class Handle(Protocol):
+    """An open file of the tree, pinned to its generation."""
+
+    @property
+    def piece(self) -> Piece: ...
+
+    @property
+    def attributes(self) -> Attributes: ...
+
+
+class Handles(Protocol):
+    """The open files of the tree, as an engine keeps them."""
+
+    def open(self, path: str, file: File) -> tuple[int, bool]:
+        """Open `file`, which stands at `path` now. Return the handle's number, and whether the kernel may keep the
+        pages it has."""
+
+    def handle(self, number: int) -> Handle:
+        """Return the open file of this number."""
+
+    def release(self, number: int) -> None:
+        """Close an open file."""
+
+
+class Operations:
+    """A mounted tree."""
+
+    def __init__(self, tree: Tree, handles: Handles, dropbox: DropBox | None = None) -> None:
+        """`dropbox`: None for a mount without `incoming/`."""
+        self._tree = tree
+        self._handles = handles
+        self._dropbox = dropbox
+        # What was opened: its path, and what it is: a path below it, in incoming/.
+        self._folders: dict[int, tuple[str, Folder | str]] = {}
+        self._numbers = itertools.count(1)
+
+    @property
+    def takes_uploads(self) -> bool:
+        """Whether closing a file can mean anything; else the kernel need not ask."""
+        return self._dropbox is not None
+
+    def look(self, path: str) -> Look:
+        """Look at a path: its attributes and its generation."""
+        uploaded = self.uploaded(path)
+        return Look(uploaded) if uploaded is not None else _look_at(self.node(path))
+
+    def uploaded(self, path: str) -> Attributes | None:
+        """Return the attributes of a path in `incoming/`; None for a path outside of it."""
+        if self._dropbox is None or not path.startswith(_INCOMING):
+            return None
+        below = _below_incoming(path)
+        return self._dropbox.attributes(below) if below is not None else None
+
+    def node(self, path: str) -> Node:
+        """Return what stands at a path of the tree."""
+        return self._tree.lookup(path)
+
+    def look_in(self, handle: int, name: str) -> Look | None:
+        """Look at one name of an open folder, without measuring. None where only `look` can tell."""
+        path, opened = self._folders[handle]
+        if isinstance(opened, str):
+            return Look(self._box().attributes(f"{opened}/{name}" if opened else name))
+        if path == "/" and name == INCOMING:
+            return self.look(_INCOMING)
+        node = opened.child(name)
+        if isinstance(node, File) and not node.is_measured():
+            return None
+        return _look_at(node)
+
+    def fgetattr(self, handle: int) -> Attributes:
+        if handle >= _FIRST_UPLOAD:
+            return self._box().files.attributes(handle - _FIRST_UPLOAD)
+        return self._handles.handle(handle).attributes
+
+    def readlink(self, path: str) -> str:
+        node = self._tree.lookup(path)
+        if not isinstance(node, Link):
+            raise OSError(errno.EINVAL, "not a link")
+        return node.target
+
+    def opendir(self, path: str) -> int:
+        below = self._below(path)
+        opened: Folder | str
+        if below is not None:
+            self._box().check_folder(below)
+            opened = below
+        else:
+            node = self._tree.lookup(path)
+            if not isinstance(node, Folder):
+                raise OSError(errno.ENOTDIR, "not a folder")
+            opened = node
+        number = next(self._numbers)
+        self._folders[number] = path, opened
+        return number
+
+    def readdir(self, handle: int) -> list[Item]:
+        """`.` and `..` included."""
+        path, opened = self._folders[handle]
+        items = self._box().items(opened) if isinstance(opened, str) else opened.items()
+        parent = path.rpartition("/")[0] or "/"
+        return [Item(".", stat.S_IFDIR, self._inode_of(path)), Item("..", stat.S_IFDIR, self._inode_of(parent)), *items]
+
+    def fsyncdir(self, handle: int, user: int) -> None:
+        _, opened = self._folders[handle]
+        if isinstance(opened, str):
+            self._box().folders.sync(opened, user)
+
+    def releasedir(self, handle: int) -> None:
+        del self._folders[handle]
+
+    def open(self, path: str, flags: int, user: int, expected: Hashable = None) -> Opened:
+        """Open a file. `user`: the caller's uid; `expected`: the only generation that will do, if any.
+
+        Raises:
+            SourceChangedError: another generation stands there.
+        """
+        below = self._below(path)
+        if below is not None:
+            return Opened(_FIRST_UPLOAD + self._box().files.open(below, flags, user), keep_cache=False, direct=True)
+        node = self._tree.lookup(path)
+        if flags & _WRITING:
+            self.refuse()
+        if not isinstance(node, File):
+            raise OSError(errno.EISDIR, "not a file")
+        file = node.renewed()
+        if expected is not None and file.generation != expected:
+            raise SourceChangedError(f"{path} was replaced since it was looked up")
+        return Opened(*self._handles.open(path, file), direct=False)
+
+    def create(self, path: str, flags: int, mode: int, user: int) -> Opened:
+        """A new file in `incoming/`."""
+        handle = self._box().files.create(self._incoming(path), flags, mode, user)
+        return Opened(_FIRST_UPLOAD + handle, keep_cache=False, direct=True)
+
+    def read_into(self, handle: int, view: memoryview, offset: int) -> int:
+        """Fill the view from `offset` on, as far as the file goes; the number of bytes. Never fewer for another
+        reason: the kernel would take that for the end of the file."""
+        if handle >= _FIRST_UPLOAD:
+            return self._box().files.read_into(handle - _FIRST_UPLOAD, view, offset)
+        piece = self._handles.handle(handle).piece
+        size = len(view)
+        rest = piece.length - offset
+        if rest < size:
+            if rest <= 0:
+                return 0
+            view, size = view[:rest], rest
+        piece.read_into([view], offset)
+        return size
+
+    def write(self, handle: int, view: memoryview, offset: int) -> int:
+        return self._box().files.write(self._upload(handle), view, offset)
+
+    def flush(self, handle: int) -> None:
+        if handle >= _FIRST_UPLOAD:
+            self._box().files.flush(handle - _FIRST_UPLOAD)
+
+    def fsync(self, handle: int) -> None:
+        if handle >= _FIRST_UPLOAD:
+            self._box().files.sync(handle - _FIRST_UPLOAD)
+
+    def fallocate(self, handle: int, offset: int, length: int, mode: int) -> None:
+        """Reserve room for bytes that are to come, or say that a range is zeros."""
+        self._box().files.allocate(self._upload(handle), offset, length, mode)
+
+    def ftruncate(self, handle: int, length: int) -> None:
+        self._box().files.truncate(self._upload(handle), length)
+
+    def truncate(self, path: str, length: int, user: int) -> None:
+        self._box().files.truncate_path(self._incoming(path), length, user)
+
+    def release(self, handle: int) -> None:
+        if handle >= _FIRST_UPLOAD:
+            self._box().files.release(handle - _FIRST_UPLOAD)
+        else:
+            self._handles.release(handle)
+
+    def access(self, path: str, mode: int) -> None:
+        below = self._below(path)
+        if below is not None:
+            self._box().attributes(below)
+            return
+        node = self._tree.lookup(path)
+        if mode & os.W_OK:
+            self.refuse()
+        if mode & os.X_OK and not node.attributes().mode & stat.S_IXUSR:
+            raise OSError(errno.EACCES, "not executable")
+
+    def statfs(self) -> Usage:
+        return self._tree.store.storage.usage()
+
+    def unlink(self, path: str) -> None:
+        below = self._below(path)
+        if below is None:
+            self.node(path)
+            self.refuse()
+        self._box().unlink(below)
+
+    def rename(self, old: str, new: str) -> None:
+        if self._below(old) is None and self._below(new):
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))  # programs copy instead
+        self._box().rename(self._incoming(old), self._incoming(new))
+
+    def mkdir(self, path: str, user: int) -> None:
+        self._box().folders.make(self._incoming(path), user)
+
+    def rmdir(self, path: str) -> None:
+        self._box().folders.remove(self._incoming(path))
+
+    def utimens(self, path: str, atime_ns: int | None, mtime_ns: int | None) -> None:
+        """None leaves a time as it is."""
+        self._box().set_times(self._incoming(path), atime_ns, mtime_ns)
+
+    def chmod(self, path: str, mode: int) -> None:
+        self._box().set_mode(self._incoming(path), mode)
+
+    def chown(self, path: str) -> None:
+        """Accepted in `incoming/`, and of no consequence: a model belongs to the owner of the mount."""
+        self._box().attributes(self._incoming(path))
+
+    def set_attribute(self, path: str) -> NoReturn:
+        """Extended attributes: there are none."""
+        self._incoming(path)
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+    def make_special(self, path: str) -> NoReturn:
+        """Links and devices: models are made of files and folders."""
+        self._incoming(path)
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    def refuse(self) -> NoReturn:
+        """Everything that would change something outside of `incoming/`."""
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    def _inode_of(self, folder: str) -> int:
+        below = self._below(folder)
+        return self._box().attributes(below).inode if below is not None else inode_of(folder)
+
+    def _below(self, path: str) -> str | None:
+        """The path below `incoming/`, if it is there and if there is one."""
+        return _below_incoming(path) if self._dropbox is not None else None
+
+    def _incoming(self, path: str) -> str:
+        """The path below `incoming/`; anywhere else nothing changes."""
+        below = self._below(path)
+        if below is None:
+            self.refuse()
+        return below
+
+    def _box(self) -> DropBox:
+        if self._dropbox is None:
+            self.refuse()
+        return self._dropbox
+
+    def _upload(self, handle: int) -> int:
+        if handle < _FIRST_UPLOAD:
+            self.refuse()
+        return handle - _FIRST_UPLOAD
+
+
+def _look_at(node: Node) -> Look:
+    generation = node.generation if isinstance(node, File) else node.target if isinstance(node, Link) else None
+    return Look(node.attributes(), generation)
+
+
+def _below_incoming(path: str) -> str | None:
+    if path == _INCOMING:
+        return ""
+    return path[len(_INCOMING) + 1 :] if path.startswith(f"{_INCOMING}/") else None

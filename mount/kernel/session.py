@@ -1,0 +1,93 @@
+"""The session in which threads serve one mount, whichever engine speaks to the kernel.
+
+When all threads are stuck for some milliseconds, more are added, so that slow operations never starve others; those end
+when they are no longer needed.
+
+Stopping: signals are blocked everywhere and awaited by the main thread, which unmounts first; every thread's next read
+of the device then says that there is no device. (libfuse's own signal handlers end only one of several loops.)
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable
+
+from bentofs.mount.kernel.engine import Engine
+from bentofs.mount.kernel.mount_table import UnmountError, read_ahead, unmount
+from bentofs.mount.kernel.operations import Operations
+from bentofs.mount.kernel.workers import Workers
+
+log = logging.getLogger(__name__)
+
+# That always live. A second one would wait for Python's lock more than it serves: it makes streaming a fifth slower,
+# and only several readers of a cold disk faster, for whom there are soon more.
+THREADS = 1
+GRACE_SECONDS = 2.0  # how long requests under way may take when the mount ends
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+def block_signals() -> None:
+    """Keep the signals that end a mount for `Session.run`, in this thread and all that it starts."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+
+
+class Session:
+    """One mount, from `run` until it is unmounted."""
+
+    def __init__(self, engine: Engine, operations: Operations, mountpoint: str, read_ahead: int | None = None) -> None:
+        """`read_ahead`: bytes that the kernel is to read ahead, if it lets us say so."""
+        self._engine = engine
+        self._read_ahead = read_ahead
+        self._operations = operations
+        self._mountpoint = mountpoint
+        self._workers = Workers(THREADS)
+
+    def run(self, ready: Callable[[], None]) -> None:
+        """Mount, serve until a signal or an unmount from outside, unmount. In the main thread only.
+
+        `block_signals` must have been called before any thread was started. `ready` is called from another thread once
+        the mount answers.
+
+        Raises:
+            CannotMountError: it could not be mounted.
+        """
+        mount = self._engine.mount(self._operations, self._workers)
+        self._workers.start(mount.serve, mount.one_by_one, mount.watched())
+        main_thread = threading.get_ident()
+        self._workers.on_end(lambda: signal.pthread_kill(main_thread, signal.SIGTERM))
+        threading.Thread(target=self._announce, args=(ready,), name="ready", daemon=True).start()
+        received = signal.sigwait(_SIGNALS)
+        log.info("ending: %s", "unmounted" if self._workers.have_ended() else signal.Signals(received).name)
+        if not self._workers.have_ended():
+            self._unmount()
+        if self._workers.await_end(GRACE_SECONDS):
+            mount.tear_down()
+        else:
+            # Detached, but files are still open. When this process ends, the kernel answers their readers an error.
+            log.info("ended while files were open")
+
+    def is_busy(self) -> bool:
+        """Whether a request is being served."""
+        return self._workers.are_busy()
+
+    def _announce(self, ready: Callable[[], None]) -> None:
+        look = os.stat(self._mountpoint)  # comes back once the threads serve
+        if self._read_ahead is not None:
+            try:
+                read_ahead(look.st_dev, self._read_ahead)
+            except OSError as error:
+                log.debug("the kernel reads ahead as it likes: %s", error)
+        self._engine.begin()
+        ready()
+
+    def _unmount(self) -> None:
+        """Take the mount out of the tree at once; files that are open stay readable for a moment."""
+        try:
+            unmount(self._mountpoint, lazy=True)
+        except UnmountError as error:
+            log.warning(
+                "%s could not be unmounted (%s): try `fusermount -u -z %s`", self._mountpoint, error, self._mountpoint
+            )

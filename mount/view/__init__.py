@@ -1,0 +1,1 @@
+"""The read-only tree of a mount. Knows no FUSE."""

@@ -1,0 +1,177 @@
+"""A model's files in the mount: its archives, their checksums, and its own files in their folders."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+
+from bentofs.mount.view.nodes import (
+    Attributes,
+    File,
+    Folder,
+    Item,
+    Node,
+    file_attributes,
+    file_item,
+    folder_attributes,
+    folder_item,
+)
+from bentofs.store.archives.archives import Archives
+from bentofs.store.catalog.catalog import ModelStore
+from bentofs.store.errors import NotFoundError, SourceChangedError
+from bentofs.store.formats.pieces import Generated, Piece
+from bentofs.store.formats.write.registry import Format
+from bentofs.store.model.model import Model
+from bentofs.store.storage.base import Entry
+
+_NS = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class _MadeFile(File):
+    """What is made of a whole model."""
+
+    store: ModelStore
+    archives: Archives
+    path: str
+    model: Model
+
+    @property
+    def generation(self) -> Hashable:
+        return self.model.generation, self.archives.revision
+
+    @property
+    def look(self) -> int:
+        return self.model.look
+
+    def renewed(self) -> File:
+        return replace(self, model=self.store.model(self.model.tag, max_age=0))
+
+    def _attributes(self, size: int) -> Attributes:
+        return file_attributes(self.path, size, self.model.mtime * _NS, self.model.newest_ctime_ns)
+
+
+@dataclass(frozen=True)
+class ArchiveFile(_MadeFile):
+    """One model in one format."""
+
+    kind: Format
+
+    def is_measured(self) -> bool:
+        return self.archives.is_length_known(self.model, self.kind)
+
+    def attributes(self) -> Attributes:
+        return self._attributes(self.archives.length(self.model, self.kind))
+
+    def open(self) -> Piece:
+        return self.archives.open(self.model, self.kind)
+
+
+@dataclass(frozen=True)
+class ChecksumFile(_MadeFile):
+    """Lines as coreutils' sha256sum writes them. Their length is known; the sums are made when first read."""
+
+    formats: Sequence[Format]
+
+    def attributes(self) -> Attributes:
+        return self._attributes(self._length())
+
+    def open(self) -> Piece:
+        return Generated(self._length(), functools.cache(self._lines))
+
+    def _length(self) -> int:
+        return sum(64 + 2 + len(self._archive_name(kind)) + 1 for kind in self.formats)
+
+    def _lines(self) -> bytes:
+        lines = [f"{self.archives.sha256(self.model, kind)}  {self._archive_name(kind)}\n" for kind in self.formats]
+        return "".join(lines).encode()
+
+    def _archive_name(self, kind: Format) -> str:
+        return self.model.tag.stem + kind.suffix
+
+
+class ModelFolder(Folder):
+    """A folder of a model, or the model's own."""
+
+    def __init__(self, store: ModelStore, archives: Archives, path: str, model: Model, below: str = "") -> None:
+        """`path`: in the mount; `below`: in the model, empty for the model's own folder."""
+        self._store = store
+        self._archives = archives
+        self._path = path
+        self._model = model
+        self._below = below
+
+    def attributes(self) -> Attributes:
+        folders = self._model.entries.folders_in(self._below)
+        mtime_ns = self._model.mtime * _NS
+        # By other times than these, the model would count as one that BentoML is saving (`store.catalog.completeness`).
+        ctime_ns = max(self._model.newest_ctime_ns, mtime_ns + 1)
+        return folder_attributes(self._path, folders, mtime_ns, ctime_ns)
+
+    def items(self) -> list[Item]:
+        return [
+            folder_item(self._path, name) if is_folder else file_item(self._path, name)
+            for name, is_folder in self._model.entries.children(self._below)
+        ]
+
+    def child(self, name: str) -> Node:
+        entry = self._model.entries.find(f"{self._below}/{name}" if self._below else name)
+        path = f"{self._path}/{name}"
+        if entry is None:
+            raise NotFoundError(f"{path} is not there")
+        if entry.is_folder:
+            return ModelFolder(self._store, self._archives, path, self._model, entry.path)
+        return _ModelFile(self._store, self._archives, path, self._model, entry)
+
+
+class _ModelFile(File):
+    """A file of a model."""
+
+    def __init__(
+        self,
+        store: ModelStore,
+        archives: Archives,
+        path: str,
+        model: Model,
+        entry: Entry,
+        piece: Piece | None = None,
+    ) -> None:
+        """`piece`: the file's bytes, where it is open already."""
+        self._store = store
+        self._archives = archives
+        self._path = path
+        self._model = model
+        self._entry = entry
+        self._piece = piece
+
+    @property
+    def generation(self) -> Hashable:
+        return self._entry.identity
+
+    @property
+    def look(self) -> int:
+        return self._model.look
+
+    def attributes(self) -> Attributes:
+        identity = self._entry.identity
+        if identity is None:
+            raise NotFoundError(f"{self._path} is a folder")
+        return file_attributes(
+            self._path, identity.size, identity.mtime_ns, identity.ctime_ns, executable=self._entry.executable
+        )
+
+    def renewed(self) -> File:
+        """Looks at this file only: a new look at the whole model for every file of it would be slow."""
+        try:
+            piece = self._archives.open_file(self._entry)
+        except SourceChangedError:
+            model = self._store.model(self._model.tag, max_age=0)
+            entry = model.entries.find(self._entry.path)
+            if entry is None or entry.is_folder:
+                raise NotFoundError(f"{self._path} is not there") from None
+            return _ModelFile(self._store, self._archives, self._path, model, entry)
+        return _ModelFile(self._store, self._archives, self._path, self._model, self._entry, piece)
+
+    def open(self) -> Piece:
+        return self._piece or self._archives.open_file(self._entry)

@@ -1,0 +1,38 @@
+"""The text of README.txt at the top of a mount."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bentofs.store.util.display import printable
+
+_INCOMING = """incoming/               copy a model in, as an archive or a folder: it is imported into the store
+"""
+_IMPORTING = """Import a model:                     cp NAME-VERSION.zip incoming/
+  (it is in the store once cp has succeeded; else incoming/NAME-VERSION.zip.error says why)
+Import a model that is a folder:    cp -r FOLDER incoming/ && sync incoming/FOLDER
+"""
+
+
+def readme(location: str, formats: Sequence[str], *, has_incoming: bool) -> str:
+    """For a store at `location`, shown in these formats."""
+    first = formats[0] if formats else "folder"
+    incoming = _INCOMING if has_incoming else ""
+    importing = _IMPORTING if has_incoming else ""
+    rest = "Everything else is read-only" if has_incoming else "All of it is read-only"
+    return f"""This is bentofs: the BentoML model store {printable(location)} as files to copy.
+
+models/NAME/VERSION/    one model in every format: {", ".join(f".{name}" for name in formats)};
+                        files/ is the model as a folder; SHA256SUMS is for `sha256sum -c`
+models/NAME/latest      a link to the latest version; latest.{first} and so on to its archives
+by-format/FORMAT/       the same archives, one format a folder; by-format/folder is laid out as a store
+{incoming}
+The archives are made while they are read. Their sizes are exact, and nothing is kept on disk.
+
+Copy a model to a memory stick:     cp models/NAME/latest.{first} /media/stick/
+Copy all models to another machine: rsync -a by-format/{first}/ host:backup/
+Import one there:                   bentoml models import "$PWD/NAME-VERSION.{first}"
+{importing}
+{rest}: models are made and deleted with BentoML.
+To unmount: bentofs unmount MOUNTPOINT
+"""

@@ -1,0 +1,266 @@
+"""The tree: what the mount looks like, path by path. Knows no FUSE.
+
+Nothing is kept here: each node asks the catalogue (`store.catalog.catalog`), which caches, when it is looked at.
+Threading: a node may be used from any thread.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from bentofs.mount.view.files import ArchiveFile, ChecksumFile, ModelFolder
+from bentofs.mount.view.nodes import (
+    Attributes,
+    Folder,
+    Item,
+    Link,
+    Node,
+    Text,
+    file_item,
+    folder_attributes,
+    folder_item,
+    link_item,
+)
+from bentofs.mount.view.readme import readme
+from bentofs.store.archives.archives import Archives
+from bentofs.store.catalog.catalog import ModelStore
+from bentofs.store.catalog.scanner import LATEST
+from bentofs.store.errors import NotFoundError
+from bentofs.store.formats.pieces import Literal
+from bentofs.store.formats.write.registry import Format
+from bentofs.store.model.model import Model
+from bentofs.store.model.tag import Tag
+
+README = "README.txt"
+INCOMING = "incoming"
+CHECKSUMS = "SHA256SUMS"
+FOLDER_FORMAT = "folder"  # its name below by-format/
+_NS = 1_000_000_000
+
+
+class Tree:
+    """All of a mount."""
+
+    def __init__(
+        self, store: ModelStore, archives: Archives, formats: Sequence[Format], *, has_incoming: bool = False
+    ) -> None:
+        """`has_incoming`: whether `incoming/` is listed; what lies in it, `mount.incoming.namespace` says."""
+        self.store = store
+        self.archives = archives
+        self.formats = tuple(formats)
+        self._has_incoming = has_incoming
+        self.mounted_ns = time.time_ns()
+        top: dict[str, Callable[[], Node]] = {
+            README: self._readme,
+            "models": lambda: _Names(self, "/models", _VersionsOfName),
+            "by-format": self._by_format,
+        }
+        if has_incoming:
+            top[INCOMING] = lambda: _Fixed(f"/{INCOMING}", self.mounted_ns, {})
+        self._root: Folder = _Fixed("/", self.mounted_ns, top, files=(README,))
+
+    def lookup(self, path: str) -> Node:
+        """What stands at an absolute path.
+
+        Raises:
+            NotFoundError: nothing does.
+            StoreError: the store could not be asked.
+        """
+        node: Node = self._root
+        for name in path.split("/"):
+            if name:
+                if not isinstance(node, Folder):
+                    raise NotFoundError(f"{path} is not there")
+                node = node.child(name)
+        return node
+
+    def _readme(self) -> Text:
+        location, names = self.store.storage.location, [kind.name for kind in self.formats]
+        piece = Literal(readme(location, names, has_incoming=self._has_incoming).encode())
+        return Text(f"/{README}", piece, README, self.mounted_ns)
+
+    def _by_format(self) -> Folder:
+        children: dict[str, Callable[[], Node]] = {
+            kind.name: functools.partial(
+                _Names, self, f"/by-format/{kind.name}", functools.partial(_ArchivesOfName, kind=kind)
+            )
+            for kind in self.formats
+        }
+        children[FOLDER_FORMAT] = lambda: _Names(self, f"/by-format/{FOLDER_FORMAT}", _FoldersOfName)
+        return _Fixed("/by-format", self.mounted_ns, children)
+
+
+@dataclass(frozen=True)
+class _Fixed(Folder):
+    """A directory whose names never change."""
+
+    path: str
+    mtime_ns: int
+    children: dict[str, Callable[[], Node]]
+    files: tuple[str, ...] = ()  # which of the children are files
+
+    def attributes(self) -> Attributes:
+        return folder_attributes(self.path, len(self.children) - len(self.files), self.mtime_ns)
+
+    def items(self) -> list[Item]:
+        path = self.path.rstrip("/")
+        return [file_item(path, name) if name in self.files else folder_item(path, name) for name in self.children]
+
+    def child(self, name: str) -> Node:
+        if name not in self.children:
+            raise NotFoundError(f"{self.path}/{name} is not there")
+        return self.children[name]()
+
+
+@dataclass(frozen=True)
+class _Names(Folder):
+    """A directory with one directory for each model name."""
+
+    tree: Tree
+    path: str
+    of_name: Callable[[Tree, str, str], Folder]
+
+    def attributes(self) -> Attributes:
+        mtime_ns = self.tree.store.root_identity().mtime_ns
+        return folder_attributes(self.path, self.tree.store.name_count(), mtime_ns)
+
+    def items(self) -> list[Item]:
+        return [folder_item(self.path, name) for name in self.tree.store.names()]
+
+    def child(self, name: str) -> Node:
+        self.tree.store.version_count(name)  # raises if there is none
+        return self.of_name(self.tree, f"{self.path}/{name}", name)
+
+
+@dataclass(frozen=True)
+class _OfName(Folder):
+    """A directory of one model name; what it holds, its subclasses say."""
+
+    tree: Tree
+    path: str
+    name: str
+
+    def _attributes(self, folders: int) -> Attributes:
+        return folder_attributes(self.path, folders, self.tree.store.name_identity(self.name).mtime_ns)
+
+    def _model(self, version: str) -> Model:
+        return self.tree.store.model(Tag(self.name, version))
+
+    def _missing(self, name: str) -> NotFoundError:
+        return NotFoundError(f"{self.path}/{name} is not there")
+
+
+class _VersionsOfName(_OfName):
+    """models/<name>: the versions, and links to the latest one."""
+
+    def attributes(self) -> Attributes:
+        return self._attributes(self.tree.store.version_count(self.name))
+
+    def items(self) -> list[Item]:
+        versions = self.tree.store.versions(self.name)
+        items = [folder_item(self.path, version) for version in versions]
+        if self.tree.store.latest(self.name) is not None:
+            names = [LATEST, *(f"{LATEST}{kind.suffix}" for kind in self.tree.formats)]
+            items += [link_item(self.path, name) for name in names if name not in versions]
+        return items
+
+    def child(self, name: str) -> Node:
+        try:
+            return _VersionFolder(self.tree, f"{self.path}/{name}", self._model(name))
+        except NotFoundError:
+            target = self._link_target(name)
+            if target is None:
+                raise
+            mtime_ns = self.tree.store.name_identity(self.name).mtime_ns
+            return Link(f"{self.path}/{name}", target, mtime_ns)
+
+    def _link_target(self, name: str) -> str | None:
+        suffix = name.removeprefix(LATEST)
+        if suffix == name or (suffix and suffix not in (kind.suffix for kind in self.tree.formats)):
+            return None
+        latest = self.tree.store.latest(self.name)
+        if latest is None:
+            return None
+        return f"{latest}/{Tag(self.name, latest).stem}{suffix}" if suffix else latest
+
+
+@dataclass(frozen=True)
+class _ArchivesOfName(_OfName):
+    """by-format/<format>/<name>: one archive for each version."""
+
+    kind: Format
+
+    def attributes(self) -> Attributes:
+        return self._attributes(0)
+
+    def items(self) -> list[Item]:
+        versions = self.tree.store.versions(self.name)
+        return [file_item(self.path, Tag(self.name, version).stem + self.kind.suffix) for version in versions]
+
+    def child(self, name: str) -> Node:
+        version = name.removeprefix(f"{self.name}-").removesuffix(self.kind.suffix)
+        if name != Tag(self.name, version).stem + self.kind.suffix:
+            raise self._missing(name)
+        return ArchiveFile(self.tree.store, self.tree.archives, f"{self.path}/{name}", self._model(version), self.kind)
+
+
+class _FoldersOfName(_OfName):
+    """by-format/folder/<name>: as BentoML lays out a store, `latest` included."""
+
+    def attributes(self) -> Attributes:
+        return self._attributes(self.tree.store.version_count(self.name))
+
+    def items(self) -> list[Item]:
+        items = [folder_item(self.path, version) for version in self.tree.store.versions(self.name)]
+        if self.tree.store.latest(self.name) is not None:
+            items.append(file_item(self.path, LATEST))
+        return items
+
+    def child(self, name: str) -> Node:
+        try:
+            return ModelFolder(self.tree.store, self.tree.archives, f"{self.path}/{name}", self._model(name))
+        except NotFoundError:
+            latest = self.tree.store.latest(self.name) if name == LATEST else None
+            if latest is None:
+                raise
+            mtime_ns = self.tree.store.name_identity(self.name).mtime_ns
+            return Text(f"{self.path}/{name}", Literal(latest.encode()), latest, mtime_ns)
+
+
+@dataclass(frozen=True)
+class _VersionFolder(Folder):
+    """models/<name>/<version>: the model in every format."""
+
+    tree: Tree
+    path: str
+    model: Model
+
+    def attributes(self) -> Attributes:
+        return folder_attributes(self.path, 1, self.model.mtime * _NS)
+
+    def items(self) -> list[Item]:
+        items = [file_item(self.path, CHECKSUMS), folder_item(self.path, "files")]
+        for kind in self.tree.formats:
+            archive = self._archive_name(kind)
+            items += [file_item(self.path, archive), file_item(self.path, f"{archive}.sha256")]
+        return items
+
+    def child(self, name: str) -> Node:
+        path = f"{self.path}/{name}"
+        if name == "files":
+            return ModelFolder(self.tree.store, self.tree.archives, path, self.model)
+        if name == CHECKSUMS:
+            return ChecksumFile(self.tree.store, self.tree.archives, path, self.model, self.tree.formats)
+        for kind in self.tree.formats:
+            archive = self._archive_name(kind)
+            if name == archive:
+                return ArchiveFile(self.tree.store, self.tree.archives, path, self.model, kind)
+            if name == f"{archive}.sha256":
+                return ChecksumFile(self.tree.store, self.tree.archives, path, self.model, (kind,))
+        raise NotFoundError(f"{path} is not there")
+
+    def _archive_name(self, kind: Format) -> str:
+        return self.model.tag.stem + kind.suffix

@@ -1,0 +1,273 @@
+"""The public Python API, which `import bentofs` gives: `export_model`, `import_model` and `Store`.
+
+The functions take the arguments of `bentoml.models.export_model` and `import_model`, and mean the same by them.
+
+Threading: the functions keep no state. A `Store` may be used from any thread until it is closed; a file that it opened
+is used by one thread at a time.
+"""
+
+from __future__ import annotations
+
+import datetime
+import io
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from bentofs.store.archives.compression import Compression
+from bentofs.store.errors import BadLocationError
+from bentofs.store.formats.pieces import Piece
+from bentofs.store.formats.write.registry import FORMATS, Format
+from bentofs.store.integrity.baseline import Baseline
+from bentofs.store.integrity.verify import Report, verify_model
+from bentofs.store.location import Location
+from bentofs.store.model.model import Model
+from bentofs.store.model.tag import Tag
+from bentofs.store.storage.open import StoreSpec
+from bentofs.store.transfer.endpoints.special import refuse_closed
+from bentofs.store.wiring import opened_exporter, opened_fetcher, opened_library
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+_BUFFER = 1 << 20  # bytes that an open archive reads at a time
+
+
+def export_model(
+    tag: Tag | str,
+    path: str,
+    output_format: str | None = None,
+    *,
+    subpath: str | None = None,
+    protocol: str | None = None,
+    user: str | None = None,
+    passwd: str | None = None,
+    params: Mapping[str, str] | None = None,
+    store: str | StoreSpec | None = None,
+    sha256: bool = False,
+) -> str:
+    """Export a model to a path or URL: whole or not at all, and without a temporary file on this machine.
+
+    Args:
+        tag: `name:version`, `name:latest` or `name`, or BentoML's own `Tag`.
+        path: a file, or a folder, in which the file is called `<name>-<version>.<extension>`.
+        output_format: `bentomodel`, `tar`, `tar.gz` (or `gz`), `zip`, `tar.xz`, `tar.bz2` or `folder`; None for the
+            one that the path's extension names.
+        subpath, protocol, user, passwd, params: parts of a URL, for a `path` that is none.
+        store: a folder or a URL; None for BentoML's own store.
+        sha256: write `<file>.sha256` beside the archive.
+
+    Returns:
+        The URL that was written, without credentials; on this machine, the absolute path.
+
+    Raises:
+        NotFoundError: the model or the store does not exist.
+        BadLocationError: the target or the format makes no sense. It is a ValueError, too.
+        StoreError: any other reason; its text is a sentence for a user.
+    """
+    target = Location.parse(path, protocol=protocol, user=user, passwd=passwd, params=params, subpath=subpath)
+    if target.is_local:
+        refuse_closed(target.path)  # before anything of the store is opened, and gets its number
+    with opened_exporter(store) as (models, exporter):
+        return exporter.run(exporter.plan(models.find(str(tag)), target, output_format), _ignore, sha256=sha256).url
+
+
+def import_model(
+    path: str,
+    input_format: str | None = None,
+    *,
+    protocol: str | None = None,
+    user: str | None = None,
+    passwd: str | None = None,
+    params: Mapping[str, str] | None = None,
+    subpath: str | None = None,
+    store: str | StoreSpec | None = None,
+    overwrite: bool = False,
+) -> Tag:
+    """Import a model from a path or URL into a store. The bytes decide what it is, not the name.
+
+    Args:
+        path: an archive or a folder with a `model.yaml`.
+        input_format: refuse anything but this format; None for any.
+        protocol, user, passwd, params, subpath: parts of a URL, for a `path` that is none.
+        store: a folder or a URL; None for BentoML's own store. A folder that does not exist is made.
+        overwrite: replace a model of the same tag with other content.
+
+    Returns:
+        The model's tag. The model is in the store, complete and durable.
+
+    Raises:
+        ModelExistsError: the store has other content under this tag.
+        DamagedArchiveError, NotAModelError, UnsafeMemberError, TooBigError: the archive is refused.
+        StoreError: any other reason; its text is a sentence for a user.
+    """
+    source = Location.parse(path, protocol=protocol, user=user, passwd=passwd, params=params, subpath=subpath)
+    with opened_fetcher(store, overwrite=overwrite) as fetcher:
+        return fetcher.fetch(source, _ignore, input_format).tag
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """One model of a store, as it was when it was looked at."""
+
+    tag: Tag
+    module: str  # of BentoML's framework, such as "bentoml.sklearn"; empty for none
+    creation_time: datetime.datetime  # aware, UTC
+    size: int  # bytes of all files
+    file_count: int
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+class Store:
+    """A model store. Use it in a `with` statement, or close it.
+
+    >>> with Store() as store:
+    ...     for model in store.list():
+    ...         print(model.tag, model.size)
+    ...     with store.open("iris", "zip") as archive:
+    ...         archive.seek(-22, 2)
+    """
+
+    def __init__(self, location: str | None = None, *, compression: str | None = None) -> None:
+        """Open a store.
+
+        Args:
+            location: a folder or a URL; None for BentoML's own store.
+            compression: `auto`, `always` or `never`: the archives are those that a mount with this option shows. None
+                for the default, which is `auto` for a folder and `never` for a URL.
+
+        Raises:
+            NotFoundError: there is no store.
+            BadLocationError: the URL or the compression makes no sense.
+            StoreError: the store cannot be reached.
+        """
+        self._stack = ExitStack()
+        library = self._stack.enter_context(opened_library(location, _compression(compression)))
+        self._models, self._archives = library
+
+    def list(self) -> list[StoredModel]:
+        """Return all models, sorted by tag."""
+        return [_described(model) for model in self._models.models()]
+
+    def get(self, tag: Tag | str) -> StoredModel:
+        """Return one model: `name:version`, `name:latest` or `name`.
+
+        Raises:
+            NotFoundError: there is no such model.
+            BadTagError: the text is no tag.
+            BadModelError: the model cannot be shown.
+        """
+        return _described(self._models.model(self._models.find(str(tag)), max_age=0))
+
+    def open(self, tag: Tag | str, archive_format: str = "bentomodel") -> io.BufferedReader:
+        """Open a model as an archive, made while it is read. The file is seekable, and `seek(0, 2)` gives its length.
+
+        Args:
+            tag: `name:version`, `name:latest` or `name`.
+            archive_format: `bentomodel`, `tar`, `tar.gz`, `zip`, `tar.xz` or `tar.bz2`.
+
+        Raises:
+            NotFoundError: there is no such model.
+            BadLocationError: there is no such format.
+            SourceChangedError: from `read`: the model was changed or replaced since it was opened.
+        """
+        model = self._models.model(self._models.find(str(tag)), max_age=0)
+        return io.BufferedReader(_ArchiveFile(self._archives.open(model, _format(archive_format))), _BUFFER)
+
+    def verify(self, tag: Tag | str, *, accept: bool = False) -> Report:
+        """Read a model whole and compare it with the SHA-256s that were recorded the first time.
+
+        Args:
+            tag: `name:version`, `name:latest` or `name`.
+            accept: record what is there now instead.
+
+        Returns:
+            The outcome, the number of files, their bytes, and the paths that differ.
+
+        Raises:
+            NotFoundError, BadModelError: there is no such model to read.
+            StoreUnreadableError: another process uses the record.
+        """
+        baseline = Baseline()
+        try:
+            return verify_model(self._models, baseline, self._models.find(str(tag)), accept=accept)
+        finally:
+            baseline.close()
+
+    def close(self) -> None:
+        """Close the store. Files that it opened must not be read any more."""
+        self._stack.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[StoredModel]:
+        return iter(self.list())
+
+
+class _ArchiveFile(io.RawIOBase):
+    """A piece as a raw, seekable, read-only file."""
+
+    def __init__(self, piece: Piece) -> None:
+        super().__init__()
+        self._piece = piece
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        origins = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._piece.length}
+        if whence not in origins:
+            raise ValueError(f"whence must be 0, 1 or 2, not {whence}")
+        position = origins[whence] + offset
+        if position < 0:
+            raise ValueError(f"cannot seek to {position}, before the beginning of the file")
+        self._position = position
+        return position
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        view = memoryview(buffer).cast("B")
+        count = max(0, min(len(view), self._piece.length - self._position))
+        if count:
+            self._piece.read_into([view[:count]], self._position)
+            self._position += count
+        return count
+
+
+def _format(name: str) -> Format:
+    if name not in FORMATS:
+        raise BadLocationError(f"{name!r} is not an archive format: choose one of {', '.join(FORMATS)}")
+    return FORMATS[name]
+
+
+def _compression(name: str | None) -> Compression | None:
+    if name is None:
+        return None
+    try:
+        return Compression(name)
+    except ValueError:
+        known = ", ".join(each.value for each in Compression)
+        raise BadLocationError(f"{name!r} is not a compression: choose one of {known}") from None
+
+
+def _described(model: Model) -> StoredModel:
+    info = model.info
+    return StoredModel(info.tag, info.module, info.creation_time, model.size, model.file_count, dict(info.labels))
+
+
+def _ignore(_count: int) -> None:
+    """Ignore progress."""

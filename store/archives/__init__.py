@@ -1,0 +1,1 @@
+"""A store's archives: compression policy, sizes, the index of measurements."""

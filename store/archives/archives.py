@@ -1,0 +1,341 @@
+"""Archives: the models of a store in every format: their sizes first, their bytes on demand.
+
+An archive is laid out from one generation of a model (`store.model.model.Model`) and gives that generation's bytes or
+SourceChangedError, never another's. A compressed archive's size must be measured once (`store.archives.chunk_sizes`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, overload
+
+from bentofs.store.archives.chunk_sizes import NotMeasuredError, Progress, Sizes
+from bentofs.store.archives.compression import Compression, Share, is_compressed, shares
+from bentofs.store.archives.crc32_cache import MeasuredFile, Measurements
+from bentofs.store.archives.index import Index
+from bentofs.store.formats.pieces import Piece, PieceList, Zeros
+from bentofs.store.formats.write.chunk_maker import ChunkMaker
+from bentofs.store.formats.write.chunks import Codec, Measured
+from bentofs.store.formats.write.members import Deflated, Member, Packing
+from bentofs.store.formats.write.registry import LAYOUT_VERSION, Contents, Format
+from bentofs.store.formats.write.segments import AT_ONCE
+from bentofs.store.model.model import Model
+from bentofs.store.model.tag import Tag
+from bentofs.store.storage.base import Entry, Identity, Storage
+from bentofs.store.storage.entries import Entries
+from bentofs.store.storage.pinned import OpenFiles, PinnedFile
+from bentofs.store.util.aligned_buffer import page_buffer
+from bentofs.store.util.budgeted_cache import BudgetedCache
+from bentofs.store.util.keyed_lock import KeyedLock
+from bentofs.store.util.memory_budget import MemoryBudget
+
+_KEPT = 8 << 20  # bytes, over all archives kept laid out for the next reader;
+_ARCHIVE, _MEMBER, _MEASURED_MEMBER = 4000, 600, 1600  # which one takes about, and each member in it
+_LENGTHS_KEPT = 2 << 20  # bytes, over all archives whose length is known;
+_LENGTH = 400  # which one takes
+_READ = 1 << 20  # bytes at a time when a whole archive is digested
+
+
+class _Key(NamedTuple):
+    """What one archive is made of; the model itself need not be kept for it."""
+
+    tag: Tag
+    generation: tuple[int, int, int]
+    format: str
+    revision: int
+
+
+class Archives:
+    """All archives of one store. Methods may be called from any thread."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        index: Index,
+        compression: Compression = Compression.NEVER,
+        opened: Callable[[Model], None] = lambda _model: None,
+        *,
+        formats: Sequence[Format] = (),
+        sizes: Sizes | None = None,
+        measurements: Measurements | None = None,
+        open_files: OpenFiles | None = None,
+        budget: MemoryBudget | None = None,
+    ) -> None:
+        """`opened` is told of each model whose archive is about to be read; `formats`: what is measured for one of them
+        is measured for the others by the way; `sizes` and `measurements`: None for those of the index; `open_files` and
+        `budget`: None for its own."""
+        budget = budget or MemoryBudget()
+        self._opened = opened
+        self._storage = storage
+        self._index = index
+        self.compression = compression
+        self._parts = {kind.part for kind in formats}
+        self._open_files = open_files or OpenFiles()
+        self._measurements = measurements or Measurements(index, budget=budget)
+        self._sizes = sizes or Sizes(index, budget=budget)
+        self._lengths: BudgetedCache[_Key, int] = BudgetedCache(budget, _LENGTHS_KEPT, least=_LENGTHS_KEPT // 2)
+        self._laid_out: BudgetedCache[_Key, PieceList] = BudgetedCache(budget, _KEPT)
+        self._turns = KeyedLock()
+
+    @property
+    def revision(self) -> int:
+        """Changes when an archive turned out to have another size than was told."""
+        return self._sizes.revision
+
+    @property
+    def maker(self) -> ChunkMaker:
+        """Makes the chunks of what is compressed."""
+        return self._sizes.maker
+
+    def close(self) -> None:
+        """Give up what is being compressed: whoever waits for it gets CancelledError."""
+        self._sizes.close()
+
+    def length(self, model: Model, kind: Format) -> int:
+        """The exact length of an archive in bytes: by arithmetic, or measured if it is compressed.
+
+        Raises:
+            SourceChangedError, StoreUnreadableError, CancelledError: while measuring.
+        """
+        key = self._key(model, kind)
+        length = self._lengths.get(key)
+        if length is None:
+            if kind.length is None or is_compressed(kind, self.compression):
+                length = self._laid_out_now(model, kind).length
+            else:
+                members = _Members(model.entries, lambda entry: Zeros(entry.size))
+                length = kind.length(members, model.mtime)
+            self._lengths.put(key, length, _LENGTH)
+        return length
+
+    def is_length_known(self, model: Model, kind: Format) -> bool:
+        """Tell whether `length` answers without measuring: by arithmetic, by the index, or since it was asked before.
+
+        Raises:
+            SourceChangedError, StoreUnreadableError: it cannot be known now.
+        """
+        if kind.length is not None and not is_compressed(kind, self.compression):
+            return True
+        key = self._key(model, kind)
+        if self._lengths.get(key) is not None or self._laid_out.get(key) is not None:
+            return True
+        if not is_compressed(kind, self.compression):
+            return False
+        try:
+            pieces = self._compressed(model, kind, None, only_known=True)
+        except NotMeasuredError:
+            return False
+        self._lengths.put(key, pieces.length, _LENGTH)
+        return True
+
+    def open(self, model: Model, kind: Format, progress: Progress | None = None) -> Piece:
+        """The archive of one generation of a model; readers of the same one share it.
+
+        Raises:
+            SourceChangedError, StoreUnreadableError, CancelledError: while measuring what is compressed.
+        """
+        self._opened(model)
+        return self._laid_out_now(model, kind, progress)
+
+    def forget(self, tag: Tag) -> None:
+        """Drop what is kept of a model that is no longer in the store."""
+        self._laid_out.drop_where(lambda key: key.tag == tag)
+
+    def _key(self, model: Model, kind: Format) -> _Key:
+        return _Key(model.tag, model.generation, kind.name, self.revision)
+
+    def _laid_out_now(self, model: Model, kind: Format, progress: Progress | None = None) -> PieceList:
+        """The errors are those of `open`."""
+        key = self._key(model, kind)
+        kept = self._laid_out.get(key)
+        if kept is not None:
+            return kept
+        if kind.lay_out is None or is_compressed(kind, self.compression):
+            # Another thread may measure this very model, perhaps for another format.
+            with self._turns.at((model.tag, model.generation)):
+                pieces = self._laid_out.get(key) or self._compressed(model, kind, progress)
+        else:
+            members = self._measured_members(model) if kind.needs_checksums else _Members(model.entries, self._file)
+            pieces = kind.lay_out(members, model.mtime)
+        count = len(model.entries)
+        weight = _ARCHIVE + (count * _MEASURED_MEMBER if kind.needs_checksums else min(count, AT_ONCE) * _MEMBER)
+        return self._laid_out.put_first(key, pieces, weight)
+
+    def measure(self, model: Model, kinds: Sequence[Format], progress: Progress) -> None:
+        """Learn all that `stat` and the first reader of these archives would have to wait for.
+
+        `progress` is told of all of a model's bytes, many at a time where they are known already.
+
+        Raises:
+            SourceChangedError, StoreUnreadableError: while measuring.
+        """
+        told = 0
+
+        def tell(count: int) -> None:
+            nonlocal told
+            count = min(count, model.size - told)  # headers are measured, too
+            told += count
+            progress(count)
+
+        for kind in kinds:
+            if is_compressed(kind, self.compression):
+                with self._turns.at((model.tag, model.generation)):
+                    if self._laid_out.get(self._key(model, kind)) is None:
+                        self._compressed(model, kind, tell)
+        if any(kind.needs_checksums for kind in kinds):
+            unknown = {entry.identity for entry in model.entries if entry.size} - self._known(model).keys()
+            for entry in model.entries:
+                if entry.size and entry.identity in unknown:
+                    self._measurements.crc32(self._file(entry))
+                    tell(entry.size)
+        tell(model.size - told)
+
+    def _compressed(
+        self, model: Model, kind: Format, progress: Progress | None, *, only_known: bool = False
+    ) -> PieceList:
+        """Lay out. `only_known`: raise NotMeasuredError instead of measuring."""
+        if kind.compress is None:
+            raise ValueError(f"{kind.name} has no compressed form")
+        as_a_whole = not kind.needs_checksums
+        members = (
+            _Members(model.entries, self._file) if as_a_whole else self._packed_members(model, progress, only_known)
+        )
+        parts = {kind.part, *self._parts}
+        compressor = _Compressor(self._sizes, self.compression, model, parts, progress, only_known)
+        return kind.compress(members, model.mtime, compressor)
+
+    def _packed_members(self, model: Model, progress: Progress | None, only_known: bool) -> list[Member]:
+        members = self._measured_members(model)
+        found = shares(model.entries, self.compression)
+        packings: list[Packing | Deflated] = [
+            Packing.SMALL if share is Share.SMALL else Packing.STORED for share in found
+        ]
+        large = [number for number, share in enumerate(found) if share is Share.LARGE]
+        files = [content for number in large if isinstance(content := members[number].content, MeasuredFile)]
+        forced = self.compression is Compression.ALWAYS
+        measured = self._sizes.of_files(files, forced=forced, progress=progress, only_known=only_known)
+        for number, packing in zip(large, measured, strict=True):
+            packings[number] = packing
+        return [member._replace(packing=packing) for member, packing in zip(members, packings, strict=True)]
+
+    def open_file(self, entry: Entry) -> Piece:
+        """One file of a model.
+
+        Raises:
+            SourceChangedError: it is no longer what the model was when it was looked at.
+            StoreUnreadableError: it may not be read.
+        """
+        if entry.identity is None:
+            raise ValueError(f"{entry.path} is a folder")
+        file = self._file(entry)
+        file.open()
+        return file
+
+    def is_measured(self, model: Model) -> bool:
+        """Whether the CRC-32 of each of a model's files is known."""
+        known = self._known(model)
+        return all(entry.identity in known for entry in model.entries if entry.size)
+
+    def sha256(self, model: Model, kind: Format) -> str:
+        """The SHA-256 of an archive, hexadecimal. Reads all of it unless it is known for this generation."""
+        name = f"{model.fingerprint()}/{kind.name}/{LAYOUT_VERSION}"
+        if kind.codec is not None and is_compressed(kind, self.compression):
+            name += f"/{self.compression.value}/{kind.codec()}"
+        with self._turns.at((model.tag, model.generation, kind.name)):
+            known = self._index.archive_digest(name)
+            if known is None:
+                known = sha256_of(self.open(model, kind))
+                self._index.keep_archive_digest(name, known)
+        return known
+
+    def _file(self, entry: Entry) -> PinnedFile:
+        if entry.identity is None:
+            raise ValueError(f"{entry.path} is a folder")
+        return PinnedFile(self._storage, self._open_files, entry.source, entry.identity)
+
+    def _measured_members(self, model: Model) -> list[Member]:
+        known = self._known(model)
+        return list(
+            _Members(
+                model.entries,
+                lambda entry: MeasuredFile(
+                    self._measurements, self._file(entry), crc32=known.get(entry.identity) if entry.identity else None
+                ),
+            )
+        )
+
+    def _known(self, model: Model) -> dict[Identity, int]:
+        """The CRC-32s that are known, of files that are not empty."""
+        told, unknown = {}, []
+        for entry in model.entries:
+            if entry.identity is not None and entry.crc32 is not None:
+                told[entry.identity] = entry.crc32
+            elif entry.identity is not None and entry.size:
+                unknown.append(entry.identity)
+        return told | self._measurements.known(unknown)
+
+
+@dataclass(frozen=True)
+class _Compressor:
+    """What it takes to compress one archive of a model (`store.formats.write.registry.Compressor`)."""
+
+    sizes: Sizes
+    compression: Compression
+    model: Model
+    parts: Collection[str]  # to be measured
+    progress: Progress | None
+    only_known: bool
+
+    @property
+    def maker(self) -> ChunkMaker:
+        return self.sizes.maker
+
+    def measure(self, part: str, codecs: Mapping[str, Codec], contents: Contents) -> Measured:
+        wanted = {each: codec for each, codec in codecs.items() if each in self.parts}
+        # What belongs to a part is for the layout and the compression to say.
+        how = f"{self.compression.value}/{LAYOUT_VERSION}"
+        return self.sizes.of_part(self.model, part, how, wanted, contents, self.progress, only_known=self.only_known)
+
+
+def sha256_of(piece: Piece) -> str:
+    """The SHA-256 of all of a piece, hexadecimal."""
+    digest = hashlib.sha256()
+    buffer = page_buffer(min(_READ, piece.length))
+    offset = 0
+    while offset < piece.length:
+        part = buffer[: min(len(buffer), piece.length - offset)]
+        piece.read_into([part], offset)
+        digest.update(part)
+        offset += len(part)
+    return digest.hexdigest()
+
+
+class _Members(Sequence[Member]):
+    """The members of an archive, each made when it is asked for."""
+
+    def __init__(self, entries: Entries, content: Callable[[Entry], Piece]) -> None:
+        self._entries = entries
+        self._content = content
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @overload
+    def __getitem__(self, number: int) -> Member: ...
+
+    @overload
+    def __getitem__(self, number: slice) -> list[Member]: ...
+
+    def __getitem__(self, number: int | slice) -> Member | list[Member]:
+        if isinstance(number, slice):
+            return list(map(self._member, self._entries[number]))
+        return self._member(self._entries[number])
+
+    def __iter__(self) -> Iterator[Member]:
+        return map(self._member, self._entries)
+
+    def _member(self, entry: Entry) -> Member:
+        content = self._content(entry) if entry.size else None
+        return Member(entry.path, entry.is_folder, entry.executable, content)

@@ -1,0 +1,62 @@
+"""Compression: which files of a model are compressed in its archives. A rule on sizes; what a sample says comes on top
+(`store.formats.write.deflate.judge`)."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+
+from bentofs.store.formats.write.deflate import SMALL
+from bentofs.store.formats.write.registry import BENTOMODEL, Format
+from bentofs.store.storage.base import Entry
+
+MAX_FILE = 256 << 20  # bytes; larger files are stored by AUTO
+MAX_MODEL = 1 << 30  # bytes of files that AUTO compresses in one model
+_FILE = 48 << 10  # bytes that a file counts beside its content: opening it takes as long as compressing so many
+
+
+class Compression(enum.Enum):
+    """`--compression`."""
+
+    AUTO = "auto"  # what is worth it, as far as `stat` does not have to wait long for its size
+    ALWAYS = "always"  # everything, `.bentomodel` included
+    NEVER = "never"  # all sizes are arithmetic
+
+    @classmethod
+    def default(cls, *, is_remote: bool) -> Compression:
+        """What is right for a store if nobody chooses: of a remote one, sizes would cost fetching all files."""
+        return cls.NEVER if is_remote else cls.AUTO
+
+
+def is_compressed(kind: Format, compression: Compression) -> bool:
+    """Whether archives of this kind have sizes that must be measured."""
+    if compression is Compression.NEVER or kind.compress is None:
+        return False
+    return kind is not BENTOMODEL or compression is Compression.ALWAYS
+
+
+class Share(enum.Enum):
+    """What becomes of a file."""
+
+    STORED = "stored"
+    SMALL = "small"  # compressed without a sample
+    LARGE = "large"  # in chunks of its own
+
+
+def shares(entries: Sequence[Entry], compression: Compression) -> list[Share]:
+    """What becomes of each of a model's files, as far as sizes decide it.
+
+    AUTO takes the smallest files first (those of one size in the order of the archive) until `MAX_MODEL` is reached:
+    a slow lookup blocks its folder for everybody, so it must not have to compress more.
+    """
+    sizes = [entry.size for entry in entries]
+    found = [Share.SMALL if size < SMALL else Share.LARGE for size in sizes]
+    if compression is Compression.ALWAYS:
+        return found
+    room = MAX_MODEL
+    for number in sorted(range(len(sizes)), key=sizes.__getitem__):
+        size = sizes[number]
+        room -= size + _FILE
+        if size > MAX_FILE or room < 0:
+            found[number] = Share.STORED
+    return found

@@ -1,0 +1,179 @@
+"""Measurements: what must be learnt from a file's bytes once, and is kept in the index: its CRC-32.
+
+Keyed by the file's identity (`store.storage.base.Identity`), so that a changed file is measured anew.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from bentofs.store.archives.index import Index
+from bentofs.store.errors import SourceChangedError, StoreUnreadableError
+from bentofs.store.formats.crc32 import RunningChecksum, crc32_of
+from bentofs.store.formats.pieces import Views, read_bytes
+from bentofs.store.storage.base import Identity
+from bentofs.store.storage.pinned import PinnedFile
+from bentofs.store.storage.timestamps import is_settled
+from bentofs.store.util.budgeted_cache import BudgetedCache
+from bentofs.store.util.keyed_lock import KeyedLock
+from bentofs.store.util.memory_budget import MemoryBudget
+
+_KEPT = 2 << 20  # bytes, over all files whose CRC-32 is kept in memory; the index answers 500 in one query
+_FILE = 480  # bytes that one takes
+
+
+class Measurements:
+    """The measurements of one process, shared by all archives. Threads that want the same file wait for one measure."""
+
+    def __init__(
+        self, index: Index, learnt: Callable[[], None] = lambda: None, budget: MemoryBudget | None = None
+    ) -> None:
+        """`learnt` is told each time a file was measured; `budget`: None for its own."""
+        self._index = index
+        self._learnt = learnt
+        self._known: BudgetedCache[Identity, int] = BudgetedCache(budget or MemoryBudget(), _KEPT, least=_KEPT // 4)
+        self._turns = KeyedLock()
+
+    def crc32(self, file: PinnedFile) -> int:
+        """The CRC-32 of a file's content; reads the whole file unless it is known.
+
+        Raises:
+            SourceChangedError, StoreUnreadableError: as reading does.
+        """
+        known = self._known.get(file.identity)
+        if known is not None:
+            return known
+        with self._turns.at(file.identity):
+            known = self.known_crc32(file.identity)
+            if known is None:
+                started = time.time_ns()
+                known = crc32_of(file, 0, file.length)
+                self.keep_crc32(file.identity, known, started)
+        return known
+
+    def known_crc32(self, identity: Identity) -> int | None:
+        """The CRC-32 of a file, if it has been measured."""
+        known = self._known.get(identity)
+        if known is None:
+            known = self._index.checksum(identity)
+            if known is not None:
+                self._known.put(identity, known, _FILE)
+        return known
+
+    def known(self, identities: Sequence[Identity]) -> dict[Identity, int]:
+        """The CRC-32s of those of these files that have been measured; faster than one by one."""
+        found = self._known.get_all(identities)
+        asked = self._index.checksums([identity for identity in identities if identity not in found])
+        return found | asked
+
+    def keep_crc32(self, identity: Identity, crc: int, started_ns: int) -> None:
+        """Keep a CRC-32 of bytes read from `started_ns` (wall clock) on, unless the file was so young then that a
+        change since might not show in its identity."""
+        if is_settled(identity.ctime_ns, started_ns):
+            self._known.put(identity, crc, _FILE)
+            self._index.keep_checksum(identity, crc)
+            self._learnt()
+
+
+class _Learning:
+    """A CRC-32 that is taken from the bytes as they are served."""
+
+    __slots__ = ("lock", "running", "started_ns")
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.running = RunningChecksum()
+        self.started_ns = 0  # when the first read began
+
+    def start(self) -> None:
+        """A read begins."""
+        if not self.started_ns:
+            with self.lock:
+                self.started_ns = self.started_ns or time.time_ns()
+
+
+class MeasuredFile:
+    """A piece that knows its CRC-32: from the measurements or, while that is unknown, from its bytes as it serves them,
+    so that they need not be read once more."""
+
+    __slots__ = ("_crc32", "_file", "_learning", "_measurements", "identity", "length")
+
+    def __init__(
+        self, measurements: Measurements, file: PinnedFile, *, crc32: int | None = None, learns: bool = True
+    ) -> None:
+        """`crc32`: if it is known; `learns`: whether to take it from the bytes that are served, if it is not."""
+        self._measurements = measurements
+        self._file = file
+        self._crc32 = crc32
+        self._learning = _Learning() if learns and crc32 is None else None  # None once it is known or given up
+        self.identity = file.identity
+        self.length = file.length
+
+    @property
+    def source(self) -> str:
+        """Where the bytes are, to show to a user."""
+        return self._file.source
+
+    def read_sample(self, offset: int, size: int) -> bytes:
+        """Some bytes, out of the order in which all will be read: nothing is learnt from them."""
+        return read_bytes(self._file, offset, size)
+
+    def read_into(self, views: Views, offset: int) -> None:
+        """As `Piece.read_into`."""
+        learning = self._learning
+        if learning is None:
+            self._file.read_into(views, offset)
+            return
+        learning.start()
+        self._file.read_into(views, offset)
+        self._learn(learning, views, offset)
+
+    def learn_ahead(self, count: int) -> bool:
+        """Read up to `count` more bytes of what `crc32` will need; False if that is of no use any more. What goes wrong
+        will go wrong once more for whoever asks for that."""
+        learning = self._learning
+        if learning is None:
+            return False
+        learning.start()
+        try:
+            return learning.running.read_on(self._file, self.length, count)
+        except (SourceChangedError, StoreUnreadableError):
+            return False
+
+    def crc32(self) -> int:
+        """The CRC-32 of the whole; reads what has not been served.
+
+        Raises:
+            SourceChangedError, StoreUnreadableError: as reading does.
+        """
+        if self._crc32 is not None:
+            return self._crc32
+        learning = self._learning
+        if learning is not None:
+            with learning.lock:
+                is_mine, self._learning = self._learning is learning, None
+            if is_mine and learning.running.begun:
+                crc = learning.running.complete(self._file, 0, self.length)
+                self._measurements.keep_crc32(self._file.identity, crc, learning.started_ns)
+                return crc
+        return self._measurements.crc32(self._file)
+
+    def _learn(self, learning: _Learning, views: Views, offset: int) -> None:
+        running = learning.running
+        taken = running.extend(offset, views)
+        if taken and not running.is_waiting and running.value(self.length) is None:
+            return  # the usual case of a large file
+        with learning.lock:
+            if self._learning is not learning:
+                return
+            if taken:
+                running.join()
+            else:
+                running.add(offset, views)
+            whole = running.value(self.length)
+            if whole is None:
+                return
+            self._learning = None
+        self._measurements.keep_crc32(self._file.identity, whole, learning.started_ns)

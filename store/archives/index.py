@@ -1,0 +1,224 @@
+"""The index: what was learnt from files' bytes, kept on disk in SQLite under the user's cache directory.
+
+Losing or corrupting it costs only the time to learn it again (`store.util.sqlite`). Several processes may use one
+index at once.
+
+Threading: all methods may be called from any thread; one lock around one connection.
+"""
+
+from __future__ import annotations
+
+import functools
+import sqlite3
+import sys
+import threading
+from array import array
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bentofs.store.paths import cache_folder
+from bentofs.store.storage.base import Identity
+from bentofs.store.util.sqlite import Database
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS checksums (
+    file TEXT PRIMARY KEY,
+    crc32 INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS chunk_sizes (
+    content TEXT, codec TEXT,
+    effort INTEGER NOT NULL, worth_it INTEGER NOT NULL, sizes BLOB NOT NULL,
+    PRIMARY KEY (content, codec)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS archive_digests (
+    archive TEXT PRIMARY KEY,
+    sha256 TEXT NOT NULL
+) WITHOUT ROWID;
+"""
+_VERSION = 1
+_FLUSH_COUNT = 512  # checksums kept in memory before they are written
+_FLUSH_SECONDS = 1.0
+_BUSY_SECONDS = 0.2  # how long a reader waits while another process writes
+_CLOSE_SECONDS = 0.5
+_RETRY_SECONDS = 5.0
+_PENDING_KEPT = 100_000  # checksums kept for an index that is in use
+_ASKED = 500  # in one query: SQLite takes 999 at least
+
+
+class ChunkSizes(NamedTuple):
+    """What is known of some content's compressed chunks."""
+
+    effort: int  # of the codec
+    worth_it: bool  # by a sample
+    sizes: array[int] = array("I")  # never changed; empty: not measured
+
+
+SizesRow = tuple[str, str, ChunkSizes]  # content, codec, and what is known
+
+
+def default_path() -> Path:
+    """Where the index of this user lies."""
+    return cache_folder() / "index.sqlite"
+
+
+class Index:
+    """One connection to an index."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        """`path`: where it lies or is made; None for the user's own."""
+        self._lock = threading.Lock()
+        self._pending: dict[Identity, int] = {}
+        self._timer: threading.Timer | None = None  # that will write what is pending
+        self._flush_count = _FLUSH_COUNT
+        self._database = Database(
+            path or default_path,
+            _SCHEMA,
+            _VERSION,
+            what="index",
+            loss="what it knew will be measured again",
+            busy_seconds=_BUSY_SECONDS,
+        )
+
+    def checksum(self, identity: Identity) -> int | None:
+        """The CRC-32 of the file that had this identity."""
+        with self._lock:
+            pending = self._pending.get(identity)
+            if pending is not None:
+                return pending
+            row = self._database.run(
+                lambda connection: connection.execute(
+                    "SELECT crc32 FROM checksums WHERE file=?", (_key(identity),)
+                ).fetchone()
+            )
+        return row[0] if row and _is_crc32(row[0]) else None
+
+    def checksums(self, identities: Sequence[Identity]) -> dict[Identity, int]:
+        """As `checksum`, of many files at once: those that are known."""
+        found: dict[Identity, int] = {}
+        for start in range(0, len(identities), _ASKED):
+            keys = {_key(identity): identity for identity in identities[start : start + _ASKED]}
+            query = f"SELECT file, crc32 FROM checksums WHERE file IN ({','.join('?' * len(keys))})"
+            with self._lock:
+                rows = self._database.run(functools.partial(_fetch_all, query, tuple(keys)))
+                found |= {keys[file]: value for file, value in rows or () if _is_crc32(value)}
+                if self._pending:
+                    found |= {each: self._pending[each] for each in keys.values() if each in self._pending}
+        return found
+
+    def keep_checksum(self, identity: Identity, crc32: int) -> None:
+        """Keep a CRC-32. Written to disk in batches; a crash loses at most the last second's."""
+        with self._lock:
+            self._pending[identity] = crc32
+            if len(self._pending) >= self._flush_count:
+                self._flush()
+            elif self._timer is None:
+                self._flush_in(_FLUSH_SECONDS)
+
+    def chunk_sizes(self, content: str, codec: str) -> ChunkSizes | None:
+        """What was learnt of some content's chunks under a codec."""
+        query = "SELECT effort, worth_it, sizes FROM chunk_sizes WHERE content=? AND codec=?"
+        with self._lock:
+            row = self._database.run(lambda connection: connection.execute(query, (content, codec)).fetchone())
+        if not row or not isinstance(row[0], int) or not isinstance(row[2], bytes) or len(row[2]) % 4:
+            return None
+        sizes = array("I", row[2])
+        if sys.byteorder == "big":
+            sizes.byteswap()
+        return ChunkSizes(row[0], bool(row[1]), sizes)
+
+    def keep_chunk_sizes(self, rows: Iterable[SizesRow]) -> None:
+        """Keep what was learnt: of content, under a codec."""
+        self._write(
+            "INSERT OR REPLACE INTO chunk_sizes VALUES (?, ?, ?, ?, ?)",
+            [(content, codec, effort, worth_it, _as_blob(sizes)) for content, codec, (effort, worth_it, sizes) in rows],
+        )
+
+    def forget_chunk_sizes(self, content: str, codec: str) -> None:
+        """Drop what turned out wrong."""
+        self._write("DELETE FROM chunk_sizes WHERE content=? AND codec=?", [(content, codec)])
+
+    def archive_digest(self, archive: str) -> str | None:
+        """The SHA-256 (hexadecimal) of an archive, named by its model's fingerprint and its format."""
+        return self._digest("SELECT sha256 FROM archive_digests WHERE archive=?", (archive,))
+
+    def keep_archive_digest(self, archive: str, sha256: str) -> None:
+        """Keep an archive's SHA-256."""
+        self._write("INSERT OR REPLACE INTO archive_digests VALUES (?, ?)", [(archive, sha256)])
+
+    def flush(self) -> None:
+        """Write what is pending."""
+        with self._lock:
+            self._timer = None
+            self._flush()
+
+    def close(self) -> None:
+        """Write what is pending and let go."""
+        # A thread that is stuck in the index must not keep the process from ending.
+        if self._lock.acquire(timeout=_CLOSE_SECONDS):
+            try:
+                self._flush()
+                if self._timer is not None:
+                    self._timer.cancel()
+                self._database.close()
+            finally:
+                self._lock.release()
+
+    def _digest(self, query: str, parameters: tuple[object, ...]) -> str | None:
+        with self._lock:
+            row = self._database.run(lambda connection: connection.execute(query, parameters).fetchone())
+        value = row[0] if row else None
+        return value if isinstance(value, str) and len(value) == 64 else None
+
+    def _write(self, query: str, rows: Sequence[tuple[object, ...]]) -> None:
+        def write(connection: sqlite3.Connection) -> None:
+            with connection:
+                connection.executemany(query, rows)
+
+        with self._lock:
+            self._database.run(write)
+
+    def _flush_in(self, seconds: float) -> None:
+        self._timer = threading.Timer(seconds, self.flush)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _flush(self) -> None:
+        rows = [(_key(identity), crc32) for identity, crc32 in self._pending.items()]
+        if rows:
+
+            def write(connection: sqlite3.Connection) -> bool:
+                with connection:
+                    connection.executemany("INSERT OR REPLACE INTO checksums VALUES (?, ?)", rows)
+                return True
+
+            if self._database.run(write):
+                self._pending.clear()
+                self._flush_count = _FLUSH_COUNT
+            else:  # in use by another process: not again soon, since each try keeps a reader waiting
+                self._flush_count = len(self._pending) + _PENDING_KEPT
+                if len(self._pending) > _PENDING_KEPT:
+                    self._pending.clear()
+                if self._timer is None:
+                    self._flush_in(_RETRY_SECONDS)
+
+
+def _fetch_all(query: str, parameters: tuple[str, ...], connection: sqlite3.Connection) -> list[tuple[Any, ...]]:
+    return connection.execute(query, parameters).fetchall()
+
+
+def _is_crc32(value: object) -> bool:
+    return isinstance(value, int) and 0 <= value < 1 << 32
+
+
+def _as_blob(sizes: array[int]) -> bytes:
+    """Little-endian, four bytes each."""
+    if sys.byteorder == "big":
+        sizes = array("I", sizes)
+        sizes.byteswap()
+    return sizes.tobytes()
+
+
+def _key(identity: Identity) -> str:
+    """An identity as text: devices, inodes and times of distant years do not fit SQLite's integers."""
+    return ":".join(map(str, identity))

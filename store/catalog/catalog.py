@@ -1,0 +1,370 @@
+"""ModelStore: which models a store holds, as BentoML lays them out: `<name>/<version>/`, `<name>/latest`.
+
+Only finished, well-formed models are shown. What is left out is named in the log, once for each reason. While the store
+fails, nothing is left out of a listing for it: a tool that mirrors a mount would take it for deleted.
+
+Threading: every method may be called from any thread. Looks at the storage are made without a lock, so a slow one stops
+nobody else; two threads may make the same look, and the first one's finding is kept.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+from cachetools import LRUCache
+
+from bentofs.store.catalog.scanner import LATEST, NameFolder, Scanner, Version, why_missing, why_none
+from bentofs.store.errors import BadTagError, NotFoundError, SourceChangedError, StoreError, is_failure
+from bentofs.store.model.model import MAX_MODEL_YAML, MODEL_YAML, Model, ModelInfo
+from bentofs.store.model.tag import MAX_LENGTH, Tag, is_tag_part
+from bentofs.store.storage.base import Identity, Kind, Storage
+from bentofs.store.storage.entries import Entries
+from bentofs.store.storage.manifest import is_ours
+from bentofs.store.storage.timestamps import is_settled
+from bentofs.store.util.budgeted_cache import BudgetedCache
+from bentofs.store.util.memory_budget import MemoryBudget
+
+log = logging.getLogger(__name__)
+
+REFRESH = 0.4  # seconds for which a finding is believed without another look
+_LOOKING_SECONDS = 0.1  # how long a listing of all names may look into models;
+_LOOKED_INTO = 2000  # of more names, so few would be that it is not worth the wait
+_WARNINGS_KEPT = 10_000  # so that each is said once
+_PREPARED = 200  # names about whose models all is asked together
+_HUGE = 20_000  # files and folders in one model, at which a look takes about a quarter of a second;
+_HUGE_SECONDS = 4.0  # so long, one may be believed
+_KEPT = 8 << 20  # bytes of memory, over all models whose files are kept in mind: some 100,000
+
+
+class ModelStore:
+    """The catalogue of one store."""
+
+    def __init__(
+        self, storage: Storage, gone: Callable[[Tag], None] = lambda _tag: None, budget: MemoryBudget | None = None
+    ) -> None:
+        """`gone` is told of each version that was there and no longer is; `budget`: None for its own."""
+        self.storage = storage
+        self._gone = gone
+        self._lock = threading.Lock()  # guards what follows, never held while looking
+        self._names: dict[str, NameFolder] = {}
+        self._names_believed = REFRESH  # seconds for which a look at a name is
+        self._surveyor = Scanner(storage, self._warn)
+        self._roots: tuple[Identity, int, list[str]] | None = None
+        self._models: BudgetedCache[Tag, tuple[Model, float, float]] = BudgetedCache(
+            budget or MemoryBudget(), _KEPT, least=_KEPT // 4
+        )
+        self._warned: LRUCache[tuple[str, str], bool] = LRUCache(_WARNINGS_KEPT)
+
+    def names(self) -> list[str]:
+        """Names with at least one model that can be shown, sorted.
+
+        Looking into models takes time: in a large store, those that no time was left for count as good until then.
+        """
+        shown = []
+        begun = time.monotonic()
+        names = self._root_names()
+        deadline = begun + (_LOOKING_SECONDS if len(names) <= _LOOKED_INTO else 0)
+        self.storage.prepare(names)
+        for name in names:
+            try:
+                self.version_count(name, look_into=time.monotonic() < deadline)
+                shown.append(name)
+            except NotFoundError:
+                continue
+            except StoreError as error:
+                if is_failure(error):
+                    shown.append(name)
+                else:
+                    self._warn(name, f"{error}; {name} is left out")
+        # Who lists a large store asks for each name next (`ls -l`): not all must be looked at a second time.
+        self._names_believed = _bearable_age(time.monotonic() - begun)
+        return shown
+
+    def name_count(self) -> int:
+        """How many folders may hold models: a cheap look that does not open them."""
+        return len(self._root_names())
+
+    def versions(self, name: str) -> list[str]:
+        """The versions of a name that can be shown, sorted.
+
+        Raises:
+            NotFoundError: there is no such name.
+            StoreUnreadableError: its folder may not be read.
+        """
+        finished = self._name(name).finished
+        return [text for text in sorted(finished) if self._can_be_shown(Tag(name, text), finished[text])]
+
+    def latest(self, name: str) -> str | None:
+        """The version that BentoML answers for `name:latest`: what the `latest` file says or, when that does not
+        exist, the youngest. None when the name has no model, or when the `latest` file cannot exist because a version
+        is called so."""
+        folder = self._name(name)
+        for version in (LATEST, self._surveyor.latest(name, folder)):
+            seen = folder.finished.get(version) if version is not None else None
+            if version is not None and seen is not None and self._can_be_shown(Tag(name, version), seen):
+                return None if version == LATEST else version
+        return max(self.versions(name), key=lambda text: self.info(Tag(name, text)).creation_time, default=None)
+
+    def version_count(self, name: str, *, look_into: bool = False) -> int:
+        """How many versions of a name can be shown; `look_into`: those that nobody has looked into yet, too.
+
+        Raises:
+            NotFoundError: there are none.
+        """
+        count = sum(
+            self._can_be_shown(Tag(name, text), version, look_into=look_into)
+            for text, version in self._name(name).finished.items()
+        )
+        if not count:
+            raise NotFoundError(f"{name} has no models in the store")
+        return count
+
+    def root_identity(self) -> Identity:
+        """The identity of the store's folder, for its times."""
+        return self.storage.status("").identity
+
+    def name_identity(self, name: str) -> Identity:
+        """The identity of a name's folder, for its times."""
+        return self._name(name).identity
+
+    def info(self, tag: Tag) -> ModelInfo:
+        """What the `model.yaml` of a finished model says; errors as `model`."""
+        version = self._finished(tag)
+        if version.info is None:
+            version.info = ModelInfo.parse(tag, self.storage.read_small(f"{tag.path}/{MODEL_YAML}", MAX_MODEL_YAML))
+        return version.info
+
+    def model(self, tag: Tag, *, max_age: float = REFRESH) -> Model:
+        """The present generation of a model, seen at most about `max_age` seconds ago; 0 for a look now.
+
+        Raises:
+            NotFoundError: there is no such model, or it is still being saved.
+            BadModelError: it cannot be shown; the log says why.
+            StoreUnreadableError: it may not be read.
+        """
+        if not max_age:
+            self.expire(tag.name)
+        version = self._finished(tag)
+        now = time.monotonic()
+        if version.error is not None and max_age and now - version.looked_into < REFRESH:
+            raise version.error.with_traceback(None)
+        try:
+            model = self._model(tag, max_age)
+        except NotFoundError:
+            raise
+        except SourceChangedError as error:
+            raise NotFoundError(str(error)) from None
+        except StoreError as error:
+            if not is_failure(error):
+                version.looked_into, version.error = now, error
+                self._warn(tag.path, f"{error}; {tag} is left out")
+            raise
+        version.looked_into, version.error = now, None
+        return model
+
+    def tags(self) -> list[Tag]:
+        """All models that can be shown, sorted."""
+        return [model.tag for model in self.models()]
+
+    def models(self) -> Iterator[Model]:
+        """All models that can be shown, by their tags in order; each as it is when its turn comes."""
+        names = self.names()
+        groups = [names[begin : begin + _PREPARED] for begin in range(0, len(names), _PREPARED)]
+        with ThreadPoolExecutor(1, thread_name_prefix="prepare") as ahead:
+            under_way = [ahead.submit(self._prepare, group) for group in groups[:1]]
+            for number, group in enumerate(groups):
+                under_way.pop().result()
+                # The next group is asked for while this one is looked at.
+                under_way += [ahead.submit(self._prepare, following) for following in groups[number + 1 : number + 2]]
+                for name in group:
+                    yield from self._models_of(name)
+
+    def expire(self, name: str) -> None:
+        """Have the next question about a name looked at anew; what is known still helps to judge what is found."""
+        with self._lock:
+            known = self._names.get(name)
+            if known is not None:
+                known.seen = -math.inf
+
+    def find(self, text: str) -> Tag:
+        """Find the model that a user names, as `bentoml.models.get` does: `name:version`, `name` or `name:latest` for
+        the latest one, `name:prefix` for the only version that begins so. Capitals count as small letters. A version
+        that is nowhere is told by the look at its model.
+
+        Raises:
+            BadTagError: it is no tag, or several versions begin so.
+            NotFoundError: the name has no models.
+        """
+        name, colon, version = text.lower().partition(":")
+        if not colon and not is_tag_part(name):
+            raise BadTagError(f"'{text}' is not a tag: a name is at most {MAX_LENGTH} of a-z, 0-9, '-', '_', '.'")
+        tag = Tag.parse(f"{name}:{version}" if colon else f"{name}:{LATEST}")
+        known: NameFolder | None = None
+        with suppress(StoreError):
+            known = self._name(name)
+        if tag.version == LATEST and not (colon and known is not None and LATEST in known.versions):
+            latest = self.latest(name)
+            if latest is None:
+                raise NotFoundError(why_none(name, known, self.storage.location))
+            return Tag(name, latest)
+        # A version that is there is meant, whatever its state, and never a longer one.
+        if known is None or tag.version in known.listing.versions:
+            return tag
+        matches = sorted(found for found in known.versions if found.startswith(tag.version))
+        if len(matches) > 1:
+            raise BadTagError(
+                f"several versions of {name} begin with {version}: {', '.join(matches[:5])}"
+                f"{', ...' if len(matches) > 5 else ''}: write more of the one that is meant"
+            )
+        return Tag(name, matches[0]) if matches else tag
+
+    def _can_be_shown(self, tag: Tag, version: Version, *, look_into: bool = True) -> bool:
+        """Look into a version, unless one look has found it good. Its folder and `model.yaml` are looked at each time
+        (`_name`); a change below them is found when the model itself is asked for. One that cannot be read now counts
+        as good."""
+        if version.error is None and (version.looked_into or not look_into):
+            return True
+        try:
+            self.model(tag)
+        except StoreError as error:  # named in the log by model()
+            return is_failure(error)
+        return True
+
+    def _models_of(self, name: str) -> list[Model]:
+        found = []
+        try:
+            for version in self.versions(name):
+                tag = Tag(name, version)
+                try:
+                    found.append(self.model(tag))
+                except StoreError as error:  # deleted just now, or named in the log by model()
+                    if is_failure(error):
+                        self._warn(tag.path, f"{error}; {tag} is left out")
+        except StoreError as error:
+            self._warn(name, f"{error}; {name} is left out")
+        return found
+
+    def _prepare(self, names: list[str]) -> None:
+        """Questions about the models of these names are about to come."""
+        self.storage.prepare(names)
+        paths = []
+        for name in names:
+            with suppress(StoreError):  # whoever asks is told
+                finished = self._name(name).finished
+                paths += [Tag(name, text).path for text, version in finished.items() if version.info is None]
+        self.storage.prepare_models(paths, MODEL_YAML)
+
+    def _model(self, tag: Tag, max_age: float) -> Model:
+        kept = self._models.get(tag)
+        now = time.monotonic()
+        is_young = (
+            kept is not None
+            and max_age
+            and now - kept[1] < max(max_age, _bearable_age(kept[2], is_huge=len(kept[0].entries) > _HUGE))
+        )
+        if kept is not None and is_young:
+            found = self._finished(tag)
+            if found.info == kept[0].info and found.model_yaml == kept[0].entries[0].identity:
+                return kept[0]
+        look = time.monotonic_ns()
+        info, entries, newest = self._look_at_model(tag)
+        model = Model(info, entries, newest, look)
+        took = time.monotonic() - now
+        kept = self._models.get(tag)
+        if kept is not None and kept[0].info == info and kept[0].entries == entries:
+            model = kept[0]
+            model.look = max(model.look, look)
+        self._models.put(tag, (model, now, took), model.weight)
+        return model
+
+    def _look_at_model(self, tag: Tag) -> tuple[ModelInfo, Entries, int]:
+        """What `model.yaml` says and all files, seen in one state; once more if they changed in between."""
+        for _ in range(2):
+            info = self.info(tag)
+            model_yaml = self._finished(tag).model_yaml
+            entries, newest = self._walk_steadily(tag)
+            if entries and entries[0].path == MODEL_YAML and entries[0].identity == model_yaml:
+                return info, entries, newest
+            self.expire(tag.name)
+        raise SourceChangedError(f"{tag} was changed while it was looked at")
+
+    def _walk_steadily(self, tag: Tag) -> tuple[Entries, int]:
+        """A look at all files; once more if something vanished in the middle of it."""
+        try:
+            return self.storage.walk(tag.path)
+        except SourceChangedError:
+            return self.storage.walk(tag.path)
+
+    def _finished(self, tag: Tag) -> Version:
+        known = self._name(tag.name)
+        version = known.finished.get(tag.version)
+        if version is None:
+            raise NotFoundError(why_missing(tag, known, self.storage.location))
+        return version
+
+    def _root_names(self) -> list[str]:
+        folder = self.storage.status("").identity
+        kept = self._roots
+        if kept is not None and kept[0] == folder and is_settled(folder.ctime_ns, kept[1]):
+            return kept[2]
+        looked_at = time.time_ns()
+        names = []
+        for name, kind in self.storage.list_folder(""):
+            if kind is Kind.FOLDER and is_tag_part(name):
+                names.append(name)
+            elif not is_ours(name):
+                self._warn(name, f"{name!r} in the store is not a model's folder; it is left out")
+        names.sort()
+        self._roots = (folder, looked_at, names)
+        with self._lock:
+            gone = [(name, self._names.pop(name)) for name in self._names.keys() - set(names)]
+        for name, known in gone:
+            self._forget(Tag(name, version) for version in known.versions)
+        return names
+
+    def _name(self, name: str) -> NameFolder:
+        """What is known of a name, from a look that is not too old."""
+        known = self._names.get(name)
+        if known is not None and time.monotonic() - known.seen < self._names_believed:
+            return known
+        if not is_tag_part(name):
+            raise NotFoundError(f"'{name}' is not a model's name")
+        try:
+            fresh = self._surveyor.look(name, known)
+        except NotFoundError:
+            with self._lock:
+                known = self._names.pop(name, None)
+            self._forget(Tag(name, version) for version in (known.versions if known is not None else ()))
+            raise NotFoundError(why_none(name, None, self.storage.location)) from None
+        with self._lock:
+            self._names[name] = fresh
+        if known is not None:
+            self._forget(Tag(name, version) for version in known.versions.keys() - fresh.versions.keys())
+        return fresh
+
+    def _forget(self, tags: Iterable[Tag]) -> None:
+        """Keep nothing of versions that are gone."""
+        for tag in tags:
+            self._models.drop(tag)
+            self._gone(tag)
+
+    def _warn(self, path: str, sentence: str) -> None:
+        with self._lock:
+            if (path, sentence) in self._warned:
+                return
+            self._warned[path, sentence] = True
+        log.warning("%s", sentence)
+
+
+def _bearable_age(took: float, *, is_huge: bool = False) -> float:
+    """For how many seconds a finding is believed whose look took so long: what takes long is repeated at most a tenth
+    of the time, within what is promised to users of a mount, where the kernel adds its own second. With a huge model
+    that would leave no time for anything but looks: they may take a fifth of it, and its users see changes later."""
+    age = max(REFRESH, min(10 * took, 2 * REFRESH))
+    return max(age, min(5 * took, _HUGE_SECONDS)) if is_huge else age

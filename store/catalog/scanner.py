@@ -1,0 +1,229 @@
+"""Survey: what lies in the folder of one model name: versions, how far each is, and what `latest` says.
+
+One look costs a few system calls a version; files inside the versions are not looked at, except in a version of which
+only quiet can tell whether it is finished.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from bentofs.store.catalog.completeness import QUIET_NS, State, judge
+from bentofs.store.errors import NotFoundError, StoreError, is_failure
+from bentofs.store.model.model import MODEL_YAML, ModelInfo
+from bentofs.store.model.tag import MAX_LENGTH, Tag, is_tag_part
+from bentofs.store.storage.base import Identity, Kind, OpenFolder, Status, Storage
+from bentofs.store.storage.manifest import is_ours
+from bentofs.store.storage.timestamps import is_settled
+
+LATEST = "latest"
+_UNFINISHED_ADVICE = (
+    "If the save was interrupted, delete the folder and save again; if the model is whole and was changed or copied by "
+    "hand, `touch -d yesterday` on its folder has it shown"
+)
+UNFINISHED_NOTICE_NS = 10_000_000_000  # how long an unfinished save may be quiet before the log mentions it
+
+Warn = Callable[[str, str], None]  # a path in the store, a sentence
+
+
+@dataclass
+class Version:
+    """What was seen of one version folder."""
+
+    folder: Identity
+    model_yaml: Identity
+    state: State  # COMPLETE or UNFINISHED
+    info: ModelInfo | None = None  # parsed when first asked for
+    looked_into: float = 0.0  # monotonic time of the last look into it; 0 for never
+    error: StoreError | None = None  # what that found, unless all was well
+
+
+class Listing(NamedTuple):
+    """What a listing of a name's folder found."""
+
+    taken_ns: int  # wall clock
+    versions: list[str]  # sub-folders with a legal version
+    has_latest: bool
+    paths: list[str]  # what is looked at each time: two for each version, then `latest`
+
+
+@dataclass
+class NameFolder:
+    """What was seen of one name's folder."""
+
+    identity: Identity
+    listing: Listing
+    looks: Sequence[Status | StoreError]  # at the listing's paths
+    seen: float  # monotonic time of the last look
+    versions: dict[str, Version] = field(default_factory=dict)
+    latest_read: tuple[Identity, int, str] | None = None  # which file was read, when (wall clock), what it said
+    finished: dict[str, Version] = field(default_factory=dict)  # the versions that are no longer being saved
+
+    @property
+    def all_finished(self) -> bool:
+        """Whether time alone changes nothing: no version is being saved, or cannot be told from one that is."""
+        return len(self.finished) == len(self.listing.versions)
+
+    @property
+    def latest_file(self) -> Identity | None:
+        """The identity of the file `latest`, if there is one."""
+        look = self.looks[-1] if self.listing.has_latest else None
+        return look.identity if isinstance(look, Status) else None
+
+
+class Scanner:
+    """Looks at the folders of names."""
+
+    def __init__(self, storage: Storage, warn: Warn) -> None:
+        self._storage = storage
+        self._warn = warn
+
+    def look(self, name: str, known: NameFolder | None) -> NameFolder:
+        """A fresh look at a name; `known`: what the one before found.
+
+        Raises:
+            NotFoundError: there is no such folder.
+            StoreUnreadableError: it may not be read.
+        """
+        seen = time.monotonic()
+        with self._storage.look_into(name) as folder:
+            identity = folder.identity
+            if (
+                known is not None
+                and known.identity == identity
+                and is_settled(identity.ctime_ns, known.listing.taken_ns)
+            ):
+                listing = known.listing
+            else:
+                listing = self._list(name, folder)
+            looks = folder.statuses(listing.paths)
+        if known is not None and listing is known.listing and looks == known.looks and known.all_finished:
+            known.seen = seen
+            return known
+        fresh = NameFolder(identity, listing, looks, seen, latest_read=known.latest_read if known is not None else None)
+        for number, text in enumerate(listing.versions):
+            before = known.versions.get(text) if known is not None else None
+            version = self._judge(Tag(name, text), fresh, looks[2 * number], looks[2 * number + 1], before)
+            if version is not None:
+                fresh.versions[text] = version
+        fresh.finished = {text: version for text, version in fresh.versions.items() if version.state is State.COMPLETE}
+        return fresh
+
+    def latest(self, name: str, folder: NameFolder) -> str | None:
+        """What the `latest` file says. Read again when it was written since: a rewrite in place does not touch the
+        folder's times."""
+        identity, read = folder.latest_file, folder.latest_read
+        if identity is None:
+            return None
+        if read is None or read[0] != identity or not is_settled(identity.ctime_ns, read[1]):
+            looked_at = time.time_ns()
+            try:
+                text = self._storage.read_small(f"{name}/{LATEST}", 2 * MAX_LENGTH).decode(errors="replace").strip()
+            except NotFoundError:
+                return None
+            except StoreError as error:
+                self._warn(f"{name}/{LATEST}", f"{error}; the latest model of {name} is told by creation time")
+                return None
+            folder.latest_read = read = (identity, looked_at, text)
+        return read[2]
+
+    def _list(self, name: str, folder: OpenFolder) -> Listing:
+        taken_ns = time.time_ns()
+        versions, paths = [], []
+        has_latest = False
+        for item, kind in folder.listing():
+            if kind is Kind.FOLDER and is_tag_part(item):
+                versions.append(item)
+                paths += [item, f"{item}/{MODEL_YAML}"]
+            elif item == LATEST and kind is Kind.FILE:
+                has_latest = True
+            elif not is_ours(item):
+                self._warn(f"{name}/{item}", f"{item!r} in the folder of {name} is not a model; it is left out")
+        return Listing(taken_ns, versions, has_latest, [*paths, LATEST] if has_latest else paths)
+
+    def _judge(
+        self,
+        tag: Tag,
+        name_folder: NameFolder,
+        folder: Status | StoreError,
+        model_yaml: Status | StoreError,
+        before: Version | None,
+    ) -> Version | None:
+        if isinstance(folder, NotFoundError):
+            return None
+        if isinstance(model_yaml, NotFoundError) and isinstance(folder, Status):
+            # BentoML at work, or a stray folder.
+            since_ns = time.time_ns() - folder.identity.ctime_ns
+            if since_ns >= UNFINISHED_NOTICE_NS and not self._storage.commits_by_model_yaml:
+                self._warn(tag.path, f"the folder of {tag} holds no {MODEL_YAML}; it is left out")
+            return None
+        for look in (folder, model_yaml):
+            if isinstance(look, StoreError):
+                if before is not None and is_failure(look):
+                    return before
+                self._warn(tag.path, f"{look}; {tag} is left out")
+                return None
+        if not isinstance(folder, Status) or not isinstance(model_yaml, Status):
+            return None
+        if model_yaml.kind is not Kind.FILE:
+            self._warn(tag.path, f"the {MODEL_YAML} of {tag} is not a regular file; {tag} is left out")
+            return None
+        version = Version(folder.identity, model_yaml.identity, State.COMPLETE)
+        if before is not None and before.model_yaml == version.model_yaml:
+            version.info, version.looked_into, version.error = before.info, before.looked_into, before.error
+            if before.state is State.COMPLETE and before.folder.inode == version.folder.inode:
+                return version  # what is changed by hand afterwards loses BentoML's mark, but stays a model
+        if before is not None and before.state is State.COMPLETE and before.folder == version.folder:
+            return version  # the same, of its model.yaml
+        if self._storage.commits_by_model_yaml:
+            return version
+        version.state = judge(version.folder, version.model_yaml)
+        if version.state is State.LATEST_DECIDES:
+            newest = self._newest_change(tag, version)
+            finished = time.time_ns() - newest >= QUIET_NS or self._is_named(tag, name_folder, newest)
+            version.state = State.COMPLETE if finished else State.UNFINISHED
+        elif (
+            version.state is State.UNFINISHED
+            and time.time_ns() - self._newest_change(tag, version) >= UNFINISHED_NOTICE_NS
+        ):
+            self._warn(
+                tag.path,
+                f"{tag} is not shown: by the times of its folder BentoML has not finished saving it, and nothing has "
+                f"changed in it for {UNFINISHED_NOTICE_NS // 10**9} s. {_UNFINISHED_ADVICE}",
+            )
+        return version
+
+    def _newest_change(self, tag: Tag, version: Version) -> int:
+        """When something in a version's folder changed last, in ns since 1970."""
+        try:
+            return self._storage.walk(tag.path)[1]
+        except StoreError:  # it is being written, or its error is told once it is finished
+            return max(version.folder.ctime_ns, version.model_yaml.ctime_ns)
+
+    def _is_named(self, tag: Tag, name_folder: NameFolder, newest: int) -> bool:
+        """Whether `latest` names a version and was written after all that is in it: an older one is of a version that
+        was there before, or was copied here ahead of it, or was written for somebody who asked for the latest one."""
+        written = name_folder.latest_file
+        return written is not None and written.ctime_ns >= newest and self.latest(tag.name, name_folder) == tag.version
+
+
+def why_missing(tag: Tag, known: NameFolder, location: str) -> str:
+    """Say why there is no model by a tag in the store at `location`; `known`: what was seen of its name."""
+    if tag.version not in known.listing.versions:
+        return f"{tag} is not in the store {location}"
+    if tag.version not in known.versions:
+        return f"{tag} is left out: its folder in {location} holds no {MODEL_YAML} that can be read"
+    return f"{tag} is left out: by the times of its folder BentoML has not finished saving it. {_UNFINISHED_ADVICE}"
+
+
+def why_none(name: str, known: NameFolder | None, location: str) -> str:
+    """Say why no model has a name in the store at `location`; `known`: what was seen of the name."""
+    if known is None or not known.listing.versions:
+        return f"{name} has no models in {location}"
+    version = max(known.listing.versions)
+    error = known.finished[version].error if version in known.finished else None
+    reason = str(error) if error is not None else why_missing(Tag(name, version), known, location)
+    return f"{name} has no models in {location} but those that are left out: {reason}"

@@ -1,0 +1,75 @@
+"""Body: what is sent to a server, as a file that its library reads from, as often as it likes."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from bentofs.store.errors import StoreError
+
+
+class Content(Protocol):
+    """Bytes whose number is known (as of `store.formats.pieces.Piece`, `store.storage.pinned.PinnedFile`)."""
+
+    @property
+    def length(self) -> int: ...
+    def read_into(self, views: Sequence[memoryview], offset: int) -> None: ...
+
+
+class Body(io.RawIOBase):
+    """A content, or a range of it."""
+
+    def __init__(self, content: Content, start: int = 0, length: int | None = None) -> None:
+        super().__init__()
+        self._content = content
+        self._start = start
+        self._length = content.length - start if length is None else length
+        self._offset = 0
+        self._digest = hashlib.md5(usedforsecurity=False)
+        self._digested = 0
+        self.error: StoreError | None = None  # what stopped a read: those who read may hide it behind one of their own
+        self.touched = time.monotonic()  # when bytes were last taken
+
+    def __len__(self) -> int:
+        return self._length
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._offset
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._offset, io.SEEK_END: self._length}[whence]
+        self._offset = max(0, base + offset)
+        return self._offset
+
+    def readinto(self, buffer: Any) -> int:  # bytearray, memoryview, whatever gives a buffer
+        view = memoryview(buffer).cast("B")
+        count = min(len(view), self._length - self._offset)
+        if count <= 0:
+            return 0
+        view = view[:count]
+        try:
+            self._content.read_into([view], self._start + self._offset)
+        except StoreError as error:
+            self.error = error
+            raise
+        if self._offset == 0:
+            self._digest, self._digested = hashlib.md5(usedforsecurity=False), 0
+        if self._offset == self._digested:
+            self._digest.update(view)
+            self._digested += count
+        self._offset += count
+        self.touched = time.monotonic()
+        return count
+
+    def md5(self) -> str | None:
+        """The MD5 of what was read from the start to the end the last time, hexadecimal; None if it was not."""
+        return self._digest.hexdigest() if self._digested == self._length else None

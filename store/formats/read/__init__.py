@@ -1,0 +1,1 @@
+"""Archives of any kind, checked and unpacked while their bytes arrive."""

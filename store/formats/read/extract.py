@@ -1,0 +1,62 @@
+"""Extracting: any archive that a model may come in is unpacked while it still arrives.
+
+The first bytes decide what it is, never a name. Within xz, gzip, bzip2 and zstd a tar is expected.
+
+Threading: one thread an archive.
+"""
+
+from __future__ import annotations
+
+from bentofs.store.errors import NotAModelError
+from bentofs.store.formats.read.cursor import Source
+from bentofs.store.formats.read.decode import Kind, Stream, kind_of, open_stream
+from bentofs.store.formats.read.foreign import foreign_kind, is_disk_image
+from bentofs.store.formats.read.growing_file import ArrivingFile
+from bentofs.store.formats.read.sink import Target
+from bentofs.store.formats.read.tar import untar
+from bentofs.store.formats.read.tar_header import BLOCK
+from bentofs.store.formats.read.zip import unzip
+
+
+def extract(arriving: ArrivingFile, target: Target) -> None:
+    """Unpack an archive into a model that is being staged; all of it is read and checked, to its last byte.
+
+    Raises:
+        NotAModelError: it is no archive that is known, or it is encrypted or compressed in a way that is not.
+        DamagedArchiveError: it is cut short, or does not agree with its own checksums and structure.
+        UnsafeMemberError: it holds what no model may hold, or a path that leads out of it.
+        TooBigError: it holds too much, or takes too much memory.
+        CancelledError: it will not arrive.
+        StoreError: what the target raises.
+    """
+    source = Source(arriving)
+    head = source.exactly(BLOCK)
+    kind = kind_of(head)
+    if kind is Kind.ZIP:
+        unzip(arriving, target)
+        return
+    if kind is Kind.UNKNOWN:
+        raise _not_an_archive(foreign_kind(head)) if head else NotAModelError("the file is empty")
+    if not any(head) and is_disk_image(source):
+        raise _not_an_archive("an ISO image")
+    stream = open_stream(arriving, kind)
+    target.archive_read = lambda: stream.source.position
+    if kind is not Kind.TAR:
+        _expect_tar(stream, kind)
+    untar(stream, target)
+    if not any(head):
+        raise NotAModelError("the archive holds no model: it begins with zeros, as an empty tar or a disk's image does")
+
+
+def _not_an_archive(kind: str | None) -> NotAModelError:
+    known = f"this is {kind}" if kind is not None else "this is nothing that is known here"
+    joined = "" if kind is not None else "; if it is one part of several, join them first"
+    return NotAModelError(
+        f"{known}, and no archive that a model can come in: make a .tar, .tar.gz or .zip of the model's folder{joined}"
+    )
+
+
+def _expect_tar(stream: Stream, kind: Kind) -> None:
+    head = stream.peek(BLOCK)
+    if kind_of(head) is not Kind.TAR:
+        raise NotAModelError(f"the archive holds something compressed with {kind.value}, but no tar archive")

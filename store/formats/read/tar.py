@@ -1,0 +1,118 @@
+"""tar archives as they arrive: each member is told to whoever stages the model.
+
+All is read as GNU tar and bsdtar read it (`tar_members` beside this), to the last byte of a compressed stream, whose
+own checks tell whether it is whole. The end mark is a block of zeros: all behind it is ignored, as POSIX leaves it
+undefined. A plain tar has no checks of its own, so it must have that mark, and what follows must look like the rest of
+a record.
+
+Threading: one thread an archive.
+"""
+
+from __future__ import annotations
+
+from bentofs.store.errors import DamagedArchiveError
+from bentofs.store.formats.read.decode import PlainStream, Stream
+from bentofs.store.formats.read.sink import Target, Writer
+from bentofs.store.formats.read.tar_members import Member, TarMembers, cut_short, skip_padding
+
+_COPIED = 1 << 20  # bytes copied at a time
+_SHARED = 1 << 20  # bytes from which on content is not read here, but copied from file to file
+# Bytes behind the end mark of a plain tar that may be anything: the rest of a record, in which some writers leave what
+# it held before. What comes later belongs to a file that has lost a part between.
+_LAST_RECORD = 1 << 20
+
+
+def untar(stream: Stream, target: Target) -> None:
+    """Unpack the tar archive that a stream holds, to its end.
+
+    Raises:
+        DamagedArchiveError: it is cut short, or does not hold together.
+        UnsafeMemberError: it holds something that is no file, folder or link.
+        StoreError: what the stream and the target raise.
+    """
+    members = TarMembers(stream)
+    while (member := members.next()) is not None:
+        _unpack(member, stream, target)
+    if not members.has_end and isinstance(stream, PlainStream):
+        raise cut_short()
+    _ignore_rest(stream, target)
+
+
+def _unpack(member: Member, stream: Stream, target: Target) -> None:
+    if member.symlink is not None:
+        target.symlink(member.name, member.symlink)
+    elif member.hard_link is not None:
+        target.hard_link(member.name, member.hard_link)
+    elif member.is_folder:
+        target.folder(member.name)
+        _ignore(stream, member.size, target)
+    else:
+        with target.file(member.name, member.is_executable, replaces=True) as file:
+            _copy_content(stream, member, file)
+        if member.sparse is not None:
+            _ignore(stream, member.size - member.sparse.stored, target)
+    if not skip_padding(stream, member.size):
+        raise cut_short()
+
+
+def _copy_content(stream: Stream, member: Member, file: Writer) -> None:
+    if member.sparse is None:
+        copy(stream, member.size, file)
+        return
+    source, byte = stream.source, memoryview(bytearray(1))
+
+    def still_comes() -> None:
+        source.arriving.read_into(byte, source.position)  # raises if the archive is not wanted any more
+
+    end = 0
+    for offset, length in member.sparse.regions():
+        file.write_zeros(offset - end, still_comes)
+        copy(stream, length, file)
+        end = offset + length
+    file.write_zeros(member.sparse.size - end, still_comes)
+
+
+def copy(stream: Stream, count: int, file: Writer) -> None:
+    """Append the next `count` bytes of a stream to a file.
+
+    Raises:
+        DamagedArchiveError: there are less.
+    """
+    descriptor = None
+    if isinstance(stream, PlainStream) and count >= _SHARED:
+        descriptor = stream.source.arriving.fileno()
+    while count:
+        if descriptor is not None:
+            copied = min(count, _COPIED)
+            source = stream.source
+            if not source.arriving.read_into(memoryview(bytearray(1)), stream.position + copied - 1):
+                raise cut_short()
+            file.copy_range(descriptor, stream.position, copied)
+            stream.skip(copied)
+        else:
+            view = stream.take(min(count, _COPIED))
+            if not view:
+                raise cut_short()
+            file.write(view)
+            copied = len(view)
+        count -= copied
+
+
+def _ignore(stream: Stream, count: int, target: Target) -> None:
+    """Pass over bytes that are no part of the model."""
+    while count:
+        view = stream.take(min(count, _COPIED))
+        if not view:
+            raise cut_short()
+        target.pass_over(len(view))
+        count -= len(view)
+
+
+def _ignore_rest(stream: Stream, target: Target) -> None:
+    """Go on to the end of the stream, where it is checked."""
+    passed = 0
+    while view := stream.take(_COPIED):
+        if isinstance(stream, PlainStream) and passed >= _LAST_RECORD and bytes(view).strip(b"\0"):
+            raise DamagedArchiveError("the archive is damaged: something follows its end")
+        target.pass_over(len(view))
+        passed += len(view)

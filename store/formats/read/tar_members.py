@@ -1,0 +1,205 @@
+"""Members of a tar archive: each header together with the extended headers in front of it.
+
+Reads v7, ustar, pax, GNU and Solaris headers as GNU tar and bsdtar do. Where those two read one archive in two ways, it
+is refused: one of them would see another model.
+
+Threading: one thread an archive.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from bentofs.store.errors import DamagedArchiveError, TooBigError, UnsafeMemberError
+from bentofs.store.formats.read.decode import Stream
+from bentofs.store.formats.read.tar_header import BLOCK, ZEROS, Header, read_header, text
+from bentofs.store.formats.read.tar_pax import (
+    MAX_CONTENT,
+    MAX_RECORDS,
+    Records,
+    another_volume,
+    check_global,
+    read_records,
+)
+from bentofs.store.formats.read.tar_sparse import SparseMap, damaged, read_map_before_content, read_old_map
+from bentofs.store.util.display import printable
+
+_MAX_GLOBALS = 100  # keywords of global headers
+_MAX_NAME = 128 << 10  # bytes of a long name, and of what else stands before a member
+_LONG_NAME, _LONG_LINK = b"L", b"K"
+_PAX, _PAX_SOLARIS, _PAX_GLOBAL = b"x", b"X", b"g"
+_LABEL, _ACL = b"V", b"A"  # of GNU tar's archives; of Solaris, before the member that has it
+_FILES = (b"0", b"\0", b"7")
+_HARD_LINK, _SYMLINK, _FOLDER, _DUMPED_FOLDER, _SPARSE = b"1", b"2", b"5", b"D", b"S"
+_DEVICES = (b"3", b"4", b"6")
+_ANOTHER_VOLUME = b"M"
+
+
+class Member(NamedTuple):
+    """A file, folder or link. Exactly one of the flags and the target says what it is; else it is a file."""
+
+    name: str
+    size: int  # bytes of content in the archive, from where the stream is
+    is_executable: bool = False
+    is_folder: bool = False
+    symlink: str | None = None
+    hard_link: str | None = None
+    sparse: SparseMap | None = None
+
+
+@dataclass
+class _Before:
+    """What stands before a member's own header."""
+
+    name: bytes | None = None
+    link: bytes | None = None
+    records: Records | None = None
+
+    def __bool__(self) -> bool:
+        return self.name is not None or self.link is not None or self.records is not None
+
+
+class TarMembers:
+    """The members of the archive that a stream holds."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._left = _MAX_NAME  # bytes that may still come before the next member's header
+        self._globals: set[bytes] = set()
+        self.has_end = False  # whether a block of zeros came
+
+    def next(self) -> Member | None:
+        """Read on to the next member's content; None at the end mark, and where the stream ends without one.
+
+        Raises:
+            DamagedArchiveError: a header does not hold, or what belongs to it is missing.
+            UnsafeMemberError: the member is no file, folder or link.
+            TooBigError: too much stands before the member.
+            StoreError: as the stream.
+        """
+        before = _Before()
+        self._left = _MAX_NAME
+        while True:
+            block = self._stream.exactly(BLOCK)
+            self.has_end = block == ZEROS
+            if self.has_end or not block:
+                if before:
+                    raise DamagedArchiveError("the archive is damaged: it ends between the headers of one member")
+                return None
+            if len(block) < BLOCK:
+                raise cut_short()
+            header = read_header(block)
+            if not self._goes_before(header, before):
+                return self._member(header, before)
+
+    def _goes_before(self, header: Header, before: _Before) -> bool:
+        """Take a header that only says something of what follows."""
+        if header.type == _LONG_NAME:
+            before.name = text(self._content(header))  # of several, GNU tar and bsdtar take the last
+        elif header.type == _LONG_LINK:
+            before.link = text(self._content(header))
+        elif header.type in (_PAX, _PAX_SOLARIS):
+            if before.records is not None:  # of several, GNU tar takes the last, bsdtar none
+                raise DamagedArchiveError("the archive is damaged: two extended headers stand before one member")
+            before.records = read_records(self._content(header, MAX_CONTENT))
+        elif header.type == _PAX_GLOBAL:
+            self._globals |= check_global(self._content(header, MAX_RECORDS))
+            if len(self._globals) > _MAX_GLOBALS:
+                raise TooBigError("the archive holds too many global headers")
+        elif header.type in (_LABEL, _ACL):
+            self._content(header)
+        else:
+            return False
+        return True
+
+    def _content(self, header: Header, at_most: int = 0) -> bytes:
+        """Read the content of a header. All of what stands before one member has one limit; `at_most`: another one."""
+        self._left -= BLOCK if at_most else BLOCK + header.size
+        if self._left < 0 or (at_most and header.size > at_most):
+            raise TooBigError("the archive holds a tar header that is too large")
+        content = self._stream.exactly(header.size)
+        if len(content) < header.size or not skip_padding(self._stream, header.size):
+            raise cut_short()
+        return content
+
+    def _member(self, header: Header, before: _Before) -> Member:
+        records = before.records or Records()
+        name = _one_of(before.name, records.path, header.name)
+        is_folder = header.type in (_FOLDER, _DUMPED_FOLDER) or records.is_folder
+        if header.type in _FILES or (header.type == _SPARSE and header.is_gnu):
+            is_folder = is_folder or (records.sparse_name or name).endswith(b"/")  # as old writers tell a folder
+            if not is_folder:
+                return self._file(header, records, name)
+            size = header.size if records.is_folder else 0
+            if header.type == _SPARSE or records.sparse_version is not None:
+                raise damaged()
+            return Member(_decoded(name.rstrip(b"/")), size, is_folder=True)  # "/" is what tarfile makes of the top
+        if records.sparse_version is not None:
+            raise damaged()
+        shown = _decoded(name)
+        if is_folder:  # the content of GNU tar's own tells what it held; others have none, whatever the size
+            size = header.size if header.type == _DUMPED_FOLDER else 0
+            return Member(shown.rstrip("/"), size, is_folder=True)
+        target = _decoded(_one_of(before.link, records.link, header.link))
+        if header.type == _SYMLINK:
+            return Member(shown, 0, symlink=target)
+        if header.type == _HARD_LINK:
+            return Member(shown, 0, hard_link=target)
+        if header.type == _ANOTHER_VOLUME:
+            raise another_volume()
+        if header.type == _SPARSE:
+            raise UnsafeMemberError(
+                f"the archive holds {printable(shown)!r} as a sparse file of a kind that GNU tar and bsdtar do not "
+                "write: make it without sparse files"
+            )
+        kind = (
+            "a device or pipe"
+            if header.type in _DEVICES
+            else f"of the unknown type {printable(_decoded(header.type))!r}"
+        )
+        raise UnsafeMemberError(f"the archive holds {printable(shown)!r}, which is no file, folder or link, but {kind}")
+
+    def _file(self, header: Header, records: Records, name: bytes) -> Member:
+        size = header.size if records.size is None else records.size
+        sparse = None
+        if header.type == _SPARSE:
+            if records.sparse_version is not None:
+                raise damaged()
+            sparse = read_old_map(header.block, self._stream)
+        elif records.sparse_version is not None:
+            name = records.sparse_name or name
+            if records.sparse_size is None or records.sparse_version not in ((0, 0), (0, 1), (1, 0)):
+                raise damaged()
+            if records.sparse_version == (1, 0):
+                sparse, taken = read_map_before_content(self._stream, records.sparse_size, size)
+                size -= taken
+            else:
+                sparse = SparseMap.of(records.sparse_size, records.sparse_map)
+        if sparse is not None and sparse.stored > size:
+            raise damaged()
+        return Member(_decoded(name), size, bool(header.mode & 0o100), sparse=sparse)
+
+
+def skip_padding(stream: Stream, size: int) -> bool:
+    """Go on from the end of `size` bytes of content to the next block; False if the stream ends before."""
+    padding = -size % BLOCK
+    return len(stream.exactly(padding)) == padding
+
+
+def cut_short() -> DamagedArchiveError:
+    """Say that the archive ends too early."""
+    return DamagedArchiveError("the archive is cut short: it ends before its end mark")
+
+
+def _one_of(long: bytes | None, record: bytes | None, own: bytes) -> bytes:
+    """Choose between a member's own name, GNU tar's long one and that of a pax record."""
+    if long is not None and record is not None and long != record:
+        raise DamagedArchiveError("the archive is damaged: two extended headers give one member two names")
+    if record is not None:
+        return record
+    return own if long is None else long
+
+
+def _decoded(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")

@@ -1,0 +1,250 @@
+"""zip archives as they arrive: members are unpacked one after another, and the directory at the end has the last word.
+
+While all goes as writers of zips have it (each member right behind the one before, sizes in its header or found by
+decompressing) nothing waits for the end. A running digest of what the local headers said is then compared with the same
+digest of the directory: equal digests mean that every member is in it, as it was unpacked, in the same order, and no
+other. If they differ (links, which only the directory tells; members that were deleted; another order), everything is
+unpacked again as the directory has it.
+
+Refused: encryption, methods that `zipfile` does not know either, members that overlap (the zip bombs of David Fifield),
+sizes and checksums that are not those of the content.
+
+Threading: one thread an archive.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+import struct
+
+from bentofs.store.errors import DamagedArchiveError, NotAModelError, UnsafeMemberError
+from bentofs.store.formats.crc32 import crc32
+from bentofs.store.formats.read.cursor import Source
+from bentofs.store.formats.read.growing_file import ArrivingFile
+from bentofs.store.formats.read.sink import Target
+from bentofs.store.formats.read.zip_content import METHODS, STORED, content_of, copy_stored, ends_itself, wrong_size
+from bentofs.store.formats.read.zip_directory import ZipMembers, at_or_behind, has_end, stored_length
+from bentofs.store.formats.read.zip_records import (
+    CENTRAL,
+    END,
+    END64,
+    LOCAL,
+    ONE_PART_MARK,
+    SPLIT_MARK,
+    WRAP32,
+    Entry,
+    congruent,
+    read_central,
+    read_descriptor,
+    read_end,
+    read_local,
+)
+from bentofs.store.util.display import printable
+
+_MAX_TARGET = 4096  # bytes of a link's target
+
+
+def unzip(arriving: ArrivingFile, target: Target) -> None:
+    """Unpack a zip archive.
+
+    Raises:
+        NotAModelError: it is encrypted, or compressed by an unknown method.
+        DamagedArchiveError: it is cut short, or does not hold together, or is one part of several.
+        UnsafeMemberError, TooBigError, CancelledError, StoreError: as `store.formats.read.extract.extract`.
+    """
+    source = Source(arriving)
+    target.archive_read = lambda: source.position
+    mark = _peek(source)
+    if mark in (SPLIT_MARK, ONE_PART_MARK):
+        source.position = len(mark)
+    is_done, partial = False, None
+    try:
+        try:
+            is_done = _unpack_as_it_comes(source, target)
+        except UnsafeMemberError:  # perhaps a member that was replaced or deleted, and only left there
+            pass
+        except _PartialError as error:
+            partial = error.entry
+        if not is_done:
+            target.restart()
+            _unpack_by_directory(arriving, target, partial)
+    except DamagedArchiveError:
+        if mark == SPLIT_MARK and not has_end(arriving):
+            raise DamagedArchiveError(
+                "the archive is one part of several of a zip, or cut short: join all parts, or copy it again"
+            ) from None
+        raise
+
+
+def _unpack_as_it_comes(source: Source, target: Target) -> bool:
+    """Unpack members one after another; False if only the directory can tell what the archive holds."""
+    unpacked, count = hashlib.sha256(), 0
+    large: dict[int, Entry] = {}  # by number: those whose sizes 32 bits do not hold
+    while (signature := _peek(source)) == LOCAL:
+        entry = read_local(source)
+        _refuse_unknown(entry)
+        ends = ends_itself(entry)
+        if entry.has_descriptor and not ends:
+            return False
+        end = None if ends else source.position + entry.compressed
+        entry = _unpack(source, entry, target, end, is_listed=False)
+        _note(unpacked, entry)
+        if max(entry.size, entry.compressed) >= WRAP32:
+            large[count] = entry
+        count += 1
+    if signature not in (CENTRAL, END, END64):
+        if len(signature) < 4:
+            raise DamagedArchiveError("the archive is cut short: the zip's directory at its end is missing")
+        return False
+    start = source.position
+    listed, listed_count, behind = hashlib.sha256(), 0, 0
+    while _peek(source) == CENTRAL:
+        entry = _whole(read_central(source), large.get(listed_count), behind)
+        behind = entry.offset + entry.compressed
+        _note(listed, entry)
+        listed_count += 1
+        if listed_count > count or entry.is_link or _is_special(entry):
+            return False
+        if entry.mode & 0o100 and not entry.is_folder and not target.make_executable(entry.name):
+            return False
+    length = source.position - start
+    return listed.digest() == unpacked.digest() and read_end(source).is_of(start, length, count)
+
+
+def _whole(entry: Entry, unpacked: Entry | None, behind: int) -> Entry:
+    """A directory's entry with the numbers that it may have cut off at 32 bits; `behind`: where the one before ends."""
+    if entry.is_zip64:
+        return entry
+    if (
+        unpacked
+        and congruent(unpacked.size, entry.size, entry)
+        and congruent(unpacked.compressed, entry.compressed, entry)
+    ):
+        entry = entry._replace(size=unpacked.size, compressed=unpacked.compressed)
+    return entry._replace(offset=at_or_behind(entry.offset, behind))
+
+
+def _note(digest: hashlib._Hash, entry: Entry) -> None:
+    """Add to a digest what the local header and the directory must agree on."""
+    name = entry.name.encode("utf-8", "surrogateescape")
+    numbers = struct.pack("<QHLQQL", entry.offset, entry.method, entry.crc32, entry.compressed, entry.size, len(name))
+    digest.update(numbers + name)
+
+
+def _unpack(source: Source, entry: Entry, target: Target, end: int | None, *, is_listed: bool) -> Entry:
+    """Unpack the member whose content begins at the source's place and goes up to `end`, None if it tells its end
+    itself; `is_listed`: the directory says so. Gives what is known of it then."""
+    if entry.is_folder:
+        _, checked = _read_small(source, entry, 0, end)
+        target.folder(entry.name)
+        return checked
+    with target.file(entry.name, bool(entry.mode & 0o100)) as file:
+        start = source.position
+        if entry.method == STORED:
+            copy_stored(source, entry, file)
+            size = entry.size
+        else:
+            size = 0
+            for chunk in content_of(source, entry, end):
+                size += len(chunk)
+                if size > entry.size and not entry.has_descriptor and entry.is_zip64:
+                    raise wrong_size(entry)
+                file.write(memoryview(chunk))
+        checked = _checked(source, entry, start, size)
+        if not is_listed and _may_be_partial(checked) and _peek(source) not in (LOCAL, CENTRAL):
+            raise _PartialError(checked)
+        file.expected_crc32 = checked.crc32
+    return checked
+
+
+def _read_small(source: Source, entry: Entry, limit: int, end: int | None) -> tuple[bytes, Entry]:
+    """The content of a member that is no file."""
+    start = source.position
+    content = bytearray()
+    for chunk in content_of(source, entry, end):
+        content += chunk
+        if len(content) > limit:
+            raise UnsafeMemberError(f"the archive holds {printable(entry.name)!r}, no file, with content of a file")
+    checked = _checked(source, entry, start, len(content))
+    if crc32(content) != checked.crc32:
+        raise DamagedArchiveError(f"the archive is damaged: the CRC-32 of {printable(entry.name)!r} is wrong")
+    return bytes(content), checked
+
+
+def _checked(source: Source, entry: Entry, start: int, size: int) -> Entry:
+    """A member as it is known once its content has been read, which began at `start` and came to `size` bytes."""
+    compressed = source.position - start
+    if entry.has_descriptor:
+        checksum = read_descriptor(source, entry, compressed, size)
+        return entry._replace(crc32=checksum, compressed=compressed, size=size)
+    if not (congruent(compressed, entry.compressed, entry) and congruent(size, entry.size, entry)):
+        raise wrong_size(entry)
+    return entry._replace(compressed=compressed, size=size)
+
+
+def _unpack_by_directory(arriving: ArrivingFile, target: Target, partial: Entry | None) -> None:
+    """Unpack what the directory lists, once all is there; `partial`: a local header on whose numbers it must agree."""
+    source = Source(arriving)
+    length = arriving.length()
+    members = ZipMembers(arriving, target.max_members)
+    target.archive_read = lambda: length
+    for entry, room in members:
+        _refuse_unknown(entry)
+        if partial and partial.offset == entry.offset and _numbers(partial) != _numbers(entry):
+            raise wrong_size(entry)
+        source.position = entry.offset
+        read_local(source)
+        # The directory's sizes hold, so nothing needs to be looked for behind the content.
+        entry = entry._replace(flags=entry.flags & ~0x8)
+        end = source.position + entry.compressed
+        if not entry.is_zip64 and room - end >= WRAP32:  # its size may have been cut off
+            if entry.method == STORED:
+                size = stored_length(arriving, entry, source.position, room)
+                entry = entry._replace(compressed=size, size=size)
+                end = source.position + size
+            else:
+                end = room
+        if entry.is_link:
+            content, _ = _read_small(source, entry, _MAX_TARGET, end)
+            target.symlink(entry.name, content.decode("utf-8", "surrogateescape"))
+        elif _is_special(entry):
+            raise UnsafeMemberError(f"the archive holds {printable(entry.name)!r}, a device, pipe or socket")
+        else:
+            _unpack(source, entry, target, end, is_listed=True)
+
+
+def _refuse_unknown(entry: Entry) -> None:
+    name = printable(entry.name)
+    if entry.is_encrypted:
+        raise NotAModelError(f"the archive is encrypted ({name!r} is): make it without a password")
+    if entry.method not in METHODS:
+        raise NotAModelError(
+            f"the archive holds {name!r} compressed by method {entry.method}, which is not known here: use deflate"
+        )
+
+
+class _PartialError(Exception):
+    """What is stored goes on behind the size that its local header states: that may be cut off at 32 bits."""
+
+    def __init__(self, entry: Entry) -> None:
+        super().__init__(entry.name)
+        self.entry = entry
+
+
+def _may_be_partial(entry: Entry) -> bool:
+    return entry.method == STORED and not entry.is_zip64 and (entry.size, entry.crc32) != (0, 0)
+
+
+def _numbers(entry: Entry) -> tuple[int, int, int]:
+    return entry.compressed, entry.size, entry.crc32
+
+
+def _is_special(entry: Entry) -> bool:
+    return stat.S_IFMT(entry.mode) not in (0, stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK)
+
+
+def _peek(source: Source) -> bytes:
+    signature = source.exactly(4)
+    source.position -= len(signature)
+    return signature

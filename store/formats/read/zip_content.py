@@ -1,0 +1,105 @@
+"""The content of zip members: stored, or compressed by deflate, bzip2 or LZMA.
+
+Threading: one thread an archive.
+"""
+
+from __future__ import annotations
+
+import bz2
+import lzma
+from collections.abc import Iterator
+
+from isal import igzip_lib
+
+from bentofs.store.errors import DamagedArchiveError
+from bentofs.store.formats.read.cursor import Source
+from bentofs.store.formats.read.decode import Decoder, decode, decoded
+from bentofs.store.formats.read.growing_file import LITTLE_MEMORY, MOST_MEMORY
+from bentofs.store.formats.read.sink import Writer
+from bentofs.store.formats.read.zip_records import Entry
+from bentofs.store.util.display import printable
+
+STORED = 0
+_DEFLATED, _BZIP2, _LZMA = 8, 12, 14
+METHODS = (STORED, _DEFLATED, _BZIP2, _LZMA)
+_LZMA_HAS_END = 0x2  # flag: the data ends with a mark
+_COPIED = 1 << 20  # bytes copied at a time
+_SHARED = 1 << 20  # bytes from which on stored content is not read here, but copied from file to file
+_LITTLE_DICTIONARY = 8 << 20  # bytes
+
+
+def copy_stored(source: Source, entry: Entry, file: Writer) -> None:
+    """Copy stored content."""
+    if entry.compressed != entry.size:
+        raise wrong_size(entry)
+    left = entry.size
+    descriptor = source.arriving.fileno() if entry.size >= _SHARED else None
+    while left:
+        if descriptor is not None:
+            count = min(left, _COPIED)
+            if not source.has_all(count):
+                raise _cut_within(entry)
+            file.copy_range(descriptor, source.position, count)
+            source.position += count
+        else:
+            chunk = source.some(min(left, _COPIED))
+            if not chunk:
+                raise _cut_within(entry)
+            file.write(memoryview(chunk).toreadonly())
+            count = len(chunk)
+        left -= count
+
+
+def content_of(source: Source, entry: Entry, end: int | None) -> Iterator[bytes | bytearray]:
+    """The content of a member, decompressed; the source then stands behind it."""
+    limited = Source(source.arriving, source.position, end)
+    try:
+        if entry.method == STORED:
+            while chunk := limited.some(_COPIED):
+                yield chunk
+            if limited.position != end:
+                raise _cut_within(entry)
+        else:
+            for part in decoded(limited, _decoder(limited, entry), "zip"):
+                source.position = limited.position
+                yield part
+    finally:
+        source.position = limited.position
+
+
+def _decoder(source: Source, entry: Entry) -> Decoder:
+    if entry.method == _DEFLATED:
+        return igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_DEFLATE)
+    if entry.method == _BZIP2:
+        source.arriving.take_memory(LITTLE_MEMORY)
+        return bz2.BZ2Decompressor()
+    head = source.exactly(4)
+    properties = source.exactly(int.from_bytes(head[2:], "little"))
+    if len(properties) != 5:
+        raise DamagedArchiveError(f"the archive is damaged: LZMA's properties of {printable(entry.name)!r} are wrong")
+    # The header of an .lzma file before the same data, so that the size, or else the mark at the end, ends it.
+    size = (1 << 64) - 1 if _lzma_ends(entry) else entry.size
+    dictionary = int.from_bytes(properties[1:], "little")
+    source.arriving.take_memory(LITTLE_MEMORY if dictionary <= _LITTLE_DICTIONARY else MOST_MEMORY)
+    decoder = lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=MOST_MEMORY)
+    decode(decoder, properties + size.to_bytes(8, "little"), "LZMA")
+    return decoder
+
+
+def ends_itself(entry: Entry) -> bool:
+    """Whether the content's end is found by decompressing it: its size may be missing, or cut off at 32 bits."""
+    if entry.has_descriptor:
+        return entry.method != STORED and (entry.method != _LZMA or _lzma_ends(entry))
+    return not entry.is_zip64 and entry.method in (_DEFLATED, _BZIP2)
+
+
+def _lzma_ends(entry: Entry) -> bool:
+    return bool(entry.flags & _LZMA_HAS_END)
+
+
+def wrong_size(entry: Entry) -> DamagedArchiveError:
+    return DamagedArchiveError(f"the archive is damaged: {printable(entry.name)!r} is not as long as the zip says")
+
+
+def _cut_within(entry: Entry) -> DamagedArchiveError:
+    return DamagedArchiveError(f"the archive is cut short within {printable(entry.name)!r}")

@@ -1,0 +1,179 @@
+"""The central directory of a zip, read from its end: where it is, what it lists, and where its members lie.
+
+Numbers that a writer without zip64 cut off at 32 bits are made whole: a local header with the same name tells an
+offset, and the room up to the next member how long content can be.
+
+Threading: one thread an archive.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterator
+
+from bentofs.store.errors import DamagedArchiveError, TooBigError
+from bentofs.store.formats.crc32 import crc32
+from bentofs.store.formats.read.cursor import Source
+from bentofs.store.formats.read.growing_file import ArrivingFile
+from bentofs.store.formats.read.zip_records import (
+    END,
+    END_LENGTH,
+    LOCATOR64,
+    LOCATOR64_LENGTH,
+    MAX_COMMENT,
+    MAX_TRAILING,
+    WRAP16,
+    WRAP32,
+    Directory,
+    Entry,
+    may_follow,
+    read_central,
+    read_end,
+    read_local,
+)
+from bentofs.store.util.display import printable
+
+_READ = 1 << 20  # bytes read at a time
+_MAX_GUESSES = 256  # places where a member is looked for that is not behind the one before: enough for 1 TiB
+
+
+class ZipMembers:
+    """The members that the directory lists, in its order."""
+
+    def __init__(self, arriving: ArrivingFile, max_members: int) -> None:
+        """Find the directory and read all of it; waits until all of the archive is there.
+
+        Raises:
+            DamagedArchiveError: it is not there, or does not hold together, or members overlap.
+            TooBigError: there are more than `max_members`.
+        """
+        self._arriving = arriving
+        self._directory = _find_directory(arriving)
+        self._starts = array("Q")  # of the local headers
+        ends = array("Q")
+        for entry in self._records(max_members):
+            start, end = self._place(entry, ends[-1] if ends else 0)
+            self._starts.append(start)
+            ends.append(end)
+        self._refuse_overlaps(ends)
+        self._in_order = self._starts if self._is_in_order() else array("Q", sorted(self._starts))
+
+    def __iter__(self) -> Iterator[tuple[Entry, int]]:
+        """Give each member, and how far its content can go."""
+        for entry, start in zip(self._records(len(self._starts)), self._starts, strict=True):
+            after = bisect_right(self._in_order, start)
+            room = self._in_order[after] if after < len(self._in_order) else self._directory.offset
+            yield entry._replace(offset=start), room
+
+    def _records(self, most: int) -> Iterator[Entry]:
+        directory = self._directory
+        place, end = Source(self._arriving, directory.offset), directory.offset + directory.length
+        count = 0
+        while count < directory.members or (not directory.is_zip64 and place.position < end):
+            if count >= most:
+                raise TooBigError(f"the archive holds more than {most:,} files and folders")
+            yield read_central(place)
+            count += 1
+        if place.position != end or (count - directory.members) % WRAP16:
+            raise DamagedArchiveError("the archive is damaged: the zip's directory is not as long as it says")
+
+    def _place(self, entry: Entry, behind: int) -> tuple[int, int]:
+        """Return where a member begins and, at least, ends; `behind`: the end of the one before."""
+        last = self._directory.offset
+        if entry.is_zip64 or last <= WRAP32:
+            return self._try(entry, entry.offset)
+        others = range(entry.offset, min(last, _MAX_GUESSES * WRAP32), WRAP32)
+        guesses = [at_or_behind(entry.offset, behind), *others]
+        for number, guess in enumerate(guesses):
+            try:
+                return self._try(entry, guess)
+            except DamagedArchiveError:
+                if number == len(guesses) - 1:
+                    raise
+        raise AssertionError
+
+    def _try(self, entry: Entry, offset: int) -> tuple[int, int]:
+        local = read_local(Source(self._arriving, offset))
+        if (local.raw_name, local.method, local.is_encrypted) != (entry.raw_name, entry.method, entry.is_encrypted):
+            raise DamagedArchiveError(
+                f"the archive is damaged: {printable(entry.name)!r} has another name or method in the zip's directory"
+            )
+        return offset, offset + local.length + entry.compressed
+
+    def _is_in_order(self) -> bool:
+        return all(self._starts[at] <= self._starts[at + 1] for at in range(len(self._starts) - 1))
+
+    def _refuse_overlaps(self, ends: array[int]) -> None:
+        """No two members may share bytes, nor lie in the directory."""
+        order: range | list[int] = range(len(ends))
+        if not self._is_in_order():
+            order = sorted(order, key=self._starts.__getitem__)
+        end = 0
+        for at in order:
+            if self._starts[at] < end:
+                raise DamagedArchiveError("the archive is damaged: members of the zip overlap")
+            end = ends[at]
+        if end > self._directory.offset:
+            raise DamagedArchiveError("the archive is damaged: a member of the zip overlaps its directory")
+
+
+def at_or_behind(stated: int, least: int) -> int:
+    """Return the least number from `least` on that is `stated` when cut off at 32 bits."""
+    return least + (stated - least) % WRAP32
+
+
+def stored_length(arriving: ArrivingFile, entry: Entry, start: int, room: int) -> int:
+    """Return how long stored content is that begins at `start` and can go up to `room`, in bytes: if its size may have
+    been cut off, its CRC-32 tells."""
+    length, crc = 0, 0
+    source = Source(arriving, start)
+    for whole in range(entry.size, room - start + 1, WRAP32):
+        while length < whole and (chunk := source.some(min(_READ, whole - length))):
+            crc = crc32(chunk, crc)
+            length += len(chunk)
+        if crc == entry.crc32:
+            return length
+    return entry.size
+
+
+def has_end(arriving: ArrivingFile) -> bool:
+    """Whether there is an end record; waits until all of the archive is there."""
+    try:
+        _find_end(arriving)
+    except DamagedArchiveError:
+        return False
+    return True
+
+
+def _find_directory(arriving: ArrivingFile) -> Directory:
+    end = _find_end(arriving)
+    place = end.position
+    directory = read_end(end)
+    offset = place - directory.length
+    if directory.is_zip64 or offset < WRAP32 or offset % WRAP32 != directory.offset:
+        return directory
+    return directory._replace(offset=offset)
+
+
+def _find_end(arriving: ArrivingFile) -> Source:
+    """Return the place of the records at the end."""
+    length = arriving.length()
+    start = max(0, length - MAX_COMMENT - END_LENGTH - MAX_TRAILING)
+    tail = Source(arriving, start).exactly(length - start)
+    found, loose = len(tail), -1
+    while (found := tail.rfind(END, 0, found)) >= 0:
+        comment = tail[found + END_LENGTH - 2 : found + END_LENGTH]
+        end = found + END_LENGTH + int.from_bytes(comment, "little")
+        if end <= len(tail) and not any(tail[end:]):
+            break
+        if loose < 0 and end < len(tail) and may_follow(tail[end:]):
+            loose = found
+    found = loose if found < 0 else found
+    if found < 0:
+        raise DamagedArchiveError("the archive is cut short: the zip's directory at its end is missing")
+    place = start + found
+    locator = Source(arriving, max(0, place - LOCATOR64_LENGTH)).exactly(LOCATOR64_LENGTH)
+    if locator.startswith(LOCATOR64):
+        place = int.from_bytes(locator[8:16], "little")
+    return Source(arriving, place)

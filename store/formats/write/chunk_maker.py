@@ -1,0 +1,193 @@
+"""ChunkMaker: makes the chunks of all archives of a process.
+
+The one that is asked for is made in the asker's thread, those that come next ahead of a sequential reader on all cores.
+Readers that want the same chunk share it. Memory is bounded by the cache and a few buffers, whatever the number of
+readers.
+
+Threading: any thread may call anything here. A thread that is stuck in reading keeps up those only that want the same.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+from bentofs.store.errors import CancelledError
+from bentofs.store.formats.pieces import Piece, read_bytes
+from bentofs.store.formats.write.chunk_cache import ChunkCache
+from bentofs.store.formats.write.chunks import Chunks, Codec, Key, Name, Sampled
+from bentofs.store.util.aligned_buffer import page_buffer
+from bentofs.store.util.memory_budget import MemoryBudget
+
+CORES = len(os.sched_getaffinity(0))
+_AHEAD = (CORES + 2) << 20  # bytes of content that are made ahead of a reader
+_SMALL = 64 << 10  # bytes of content that are not worth another thread
+_STEPS = 8  # chunks that are looked at, when they are small
+_SLOTS = 2 * CORES  # chunks in the making at a time
+_SLOT_SECONDS = 0.5  # when all of them have been stuck for so long, probably on a dead disk, others go on without
+
+
+class _Job:
+    """One chunk in the making."""
+
+    __slots__ = ("claimed", "done", "error", "made")
+
+    def __init__(self) -> None:
+        self.claimed = False
+        self.done = threading.Event()
+        self.made = b""
+        self.error: BaseException | None = None
+
+
+class ChunkMaker:
+    """Makes the chunks of all archives of a process."""
+
+    def __init__(self, on_wrong: Callable[[Name], None], budget: MemoryBudget | None = None) -> None:
+        """`on_wrong` is told of what came out otherwise than it was measured; `budget`: None for its own."""
+        self._on_wrong = on_wrong
+        self._lock = threading.Lock()  # never held while reading or compressing
+        self._making: dict[Key, _Job] = {}
+        self._helpers = ThreadPoolExecutor(CORES, thread_name_prefix="chunks")
+        self._slots = threading.BoundedSemaphore(_SLOTS)
+        self._buffers: deque[memoryview] = deque(maxlen=_SLOTS)
+        self.cache = ChunkCache(self._buffers.clear, budget or MemoryBudget())
+        self._closed = False
+
+    def close(self) -> None:
+        """Make nothing more; what is being made ends with CancelledError soon."""
+        self._closed = True
+        self._helpers.shutdown(wait=False, cancel_futures=True)
+
+    def on_wrong(self, name: Name) -> None:
+        """What was measured of some content is wrong."""
+        self._on_wrong(name)
+
+    def chunk(self, chunks: Chunks, index: int) -> bytes:
+        """One chunk, made now unless it is at hand; and the next ones soon, if a reader comes along."""
+        key = chunks.key(index)
+        with self._lock:
+            made = self.cache.get(key)
+            self._look_ahead(chunks, index)
+            if made is not None:
+                return made
+            job = self._making.get(key)
+            if job is None:
+                job = self._making[key] = _Job()
+            mine = not job.claimed
+            job.claimed = True
+        if mine:
+            self._work(job, chunks, index)
+        else:
+            job.done.wait()
+        if job.error is not None:
+            raise job.error
+        return job.made
+
+    def encode(self, codec: Codec, content: Piece, start: int, stop: int, number: int) -> bytes:
+        """Read and compress [start, stop) of some content: the chunk of this number.
+
+        Raises:
+            SourceChangedError, StoreUnreadableError: as reading does.
+            CancelledError: the process ends.
+        """
+        with self._slot():
+            self._check_open()
+            size = stop - start
+            buffer = self._buffer(size)
+            before = b""
+            if window := min(codec.window, start):
+                read = content.read_sample if isinstance(content, Sampled) else functools.partial(read_bytes, content)
+                before = read(start - window, window)
+            view = buffer[:size]
+            content.read_into([view], start)
+            made = codec.encode(view, number, before)
+            self._buffers.append(buffer)
+            return made
+
+    def compress(self, codec: Codec, content: memoryview, number: int) -> bytes:
+        """As `encode`, of bytes that are at hand, under a codec that takes nothing of what stands before them."""
+        self._check_open()
+        return codec.encode(content, number, b"")
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise CancelledError("bentofs ends")
+
+    def _buffer(self, size: int) -> memoryview:
+        try:
+            buffer = self._buffers.pop()
+        except IndexError:
+            return page_buffer(size)
+        return buffer if len(buffer) >= size else page_buffer(size)
+
+    @contextmanager
+    def _slot(self) -> Iterator[None]:
+        """The right to fill a buffer: bounds the memory of what is in the making."""
+        has_slot = self._slots.acquire(timeout=_SLOT_SECONDS)
+        try:
+            yield
+        finally:
+            if has_slot:
+                self._slots.release()
+
+    def _look_ahead(self, chunks: Chunks, index: int) -> None:
+        """Have the next chunks made if this one follows on one that was read."""
+        track = chunks.track
+        number = chunks.number + index
+        if track is None or number in track.recent:
+            return
+        follows = number - 1 in track.recent
+        track.recent.append(number)
+        if not follows:
+            return
+        ahead = 0
+        at: Chunks | None = chunks
+        while ahead < _AHEAD and len(self._making) < 3 * CORES:
+            index += 1
+            while at is not None and index >= at.count:
+                at, index = at.following, 0
+            if at is None:
+                return
+            length = at.content_length(index)
+            ahead += max(length, _AHEAD // _STEPS)
+            key = at.key(index)
+            if length >= _SMALL and key not in self._making and key not in self.cache:
+                self._making[key] = job = _Job()
+                self._help(job, at, index)
+
+    def _help(self, job: _Job, chunks: Chunks, index: int) -> None:
+        if self._closed:
+            job.claimed = True
+            self._settle(job, chunks.key(index), CancelledError("bentofs ends"))
+        else:
+            self._helpers.submit(self._work_if_free, job, chunks, index)
+
+    def _work_if_free(self, job: _Job, chunks: Chunks, index: int) -> None:
+        with self._lock:
+            if job.claimed:
+                return
+            job.claimed = True
+        self._work(job, chunks, index)
+
+    def _work(self, job: _Job, chunks: Chunks, index: int) -> None:
+        key = chunks.key(index)
+        try:
+            made = chunks.make(index)
+        except BaseException as error:  # whoever waits for it raises it
+            with self._lock:
+                self._settle(job, key, error)
+            return
+        with self._lock:
+            job.made = made
+            self.cache.keep(key, made)
+            self._settle(job, key, None)
+
+    def _settle(self, job: _Job, key: Key, error: BaseException | None) -> None:
+        del self._making[key]
+        job.error = error
+        job.done.set()

@@ -1,0 +1,123 @@
+"""Frames: content interleaved with headers at fixed places, as in xz's uncompressed chunks and deflate's stored blocks.
+
+All frames of an archive look alike, so what a request must fill in depends only on where in a frame it begins and how
+long it is: a few dozen plans serve every request. A plan's content goes by one scattered read between the headers.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+from bentofs.store.formats.crc32 import BlockChecksums
+from bentofs.store.formats.pieces import Piece, Views
+
+_PLANS_KEPT = 4096
+
+
+class Template:
+    """What one frame looks like: built from start to end."""
+
+    def __init__(self) -> None:
+        self._literals: list[tuple[int, bytes]] = []  # where in the frame, bytes
+        self._spans: list[tuple[int, int, int]] = []  # where in the frame, where in its content, length
+        self._checksum: int | None = None
+        self._plans: dict[tuple[int, int], _Plan] = {}
+        self.length = 0
+        self.content_length = 0
+
+    def add_literal(self, content: bytes) -> None:
+        self._literals.append((self.length, content))
+        self.length += len(content)
+
+    def add_content(self, length: int) -> None:
+        """The next `length` bytes of content."""
+        self._spans.append((self.length, self.content_length, length))
+        self.length += length
+        self.content_length += length
+
+    def add_checksum(self) -> None:
+        """The CRC-32 of the frame's content, little-endian."""
+        self._checksum = self.length
+        self.length += 4
+
+    def plan(self, start: int, size: int) -> _Plan:
+        """What to fill in for the bytes [start, start + size) of a frame. Only once the template is built."""
+        plan = self._plans.get((start, size))
+        if plan is None:
+            plan = self._make_plan(start, size)
+            if len(self._plans) < _PLANS_KEPT:
+                self._plans[start, size] = plan
+        return plan
+
+    def _make_plan(self, start: int, size: int) -> _Plan:
+        end = start + size
+        literals: list[tuple[int, int, bytes]] = []
+        for at, content in self._literals:
+            first, last = max(at, start), min(at + len(content), end)
+            if first < last:
+                literals.append((first - start, last - start, content[first - at : last - at]))
+        spans: list[tuple[int, int]] = []
+        content_start = content_size = 0
+        for at, of_content, length in self._spans:
+            first, last = max(at, start), min(at + length, end)
+            if first < last:
+                if not spans:
+                    content_start = of_content + first - at
+                spans.append((first - start, last - start))
+                content_size += last - first
+        checksum = None
+        if self._checksum is not None:
+            first, last = max(self._checksum, start), min(self._checksum + 4, end)
+            if first < last:
+                checksum = (first - start, last - start, first - self._checksum)
+        return _Plan(tuple(literals), tuple(spans), content_start, content_size, checksum)
+
+
+class _Plan(NamedTuple):
+    literals: tuple[tuple[int, int, bytes], ...]  # from, to in the request; bytes
+    spans: tuple[tuple[int, int], ...]  # from, to in the request, for content
+    content_start: int  # in the frame's content
+    content_size: int
+    checksum: tuple[int, int, int] | None  # from, to in the request; from in the checksum
+
+
+class Frames:
+    """As many whole frames of one template as a piece fills. What is left of the piece is not in it."""
+
+    __slots__ = ("_checksums", "_content", "_template", "count", "length")
+
+    def __init__(self, content: Piece, template: Template) -> None:
+        self.count = content.length // template.content_length
+        self.length = self.count * template.length
+        self._content = content
+        self._template = template
+        self._checksums: BlockChecksums | None = None
+        if template.plan(0, template.length).checksum is not None:
+            self._checksums = BlockChecksums(content, template.content_length, self.count)
+
+    def read_into(self, views: Views, offset: int) -> None:
+        frame_length = self._template.length
+        for view in views:
+            position = 0
+            size = len(view)
+            while position < size:
+                frame, start = divmod(offset + position, frame_length)
+                count = min(frame_length - start, size - position)
+                self._fill(view[position : position + count] if count != size else view, frame, start, count)
+                position += count
+            offset += size
+
+    def _fill(self, view: memoryview, frame: int, start: int, size: int) -> None:
+        """Fill the view with a part of one frame."""
+        plan = self._template.plan(start, size)
+        if plan.spans:
+            content = [view[first:last] for first, last in plan.spans]
+            self._content.read_into(content, frame * self._template.content_length + plan.content_start)
+            if self._checksums is not None and self._checksums.wants(frame):
+                self._checksums.note(frame, plan.content_start, content)
+        for first, last, literal in plan.literals:
+            view[first:last] = literal
+        if plan.checksum is not None and self._checksums is not None:
+            first, last, skip = plan.checksum
+            view[first:last] = struct.pack("<I", self._checksums.crc(frame))[skip : skip + last - first]

@@ -1,0 +1,84 @@
+"""gzip around a tar (RFC 1952): one member, either of *stored* deflate blocks, or with compressed chunks between them.
+
+A stored block (RFC 1951 section 3.2.4) carries 65,531 bytes behind its five-byte header, so that blocks lie on a grid
+of 64 KiB, and all is arithmetic. The trailer's CRC-32 is put together from those of the tar's pieces.
+"""
+
+from __future__ import annotations
+
+import functools
+import struct
+from collections.abc import Callable, Iterable
+
+from bentofs.store.formats.pieces import Generated, Literal, Piece, PieceList, Slice
+from bentofs.store.formats.write.chunks import Chunks
+from bentofs.store.formats.write.deflate import END
+from bentofs.store.formats.write.frames import Frames, Template
+
+_CELL = 1 << 16
+_HEADER_LENGTH = 5
+_BLOCK = _CELL - _HEADER_LENGTH  # bytes of content in a cell
+_CELLS = 64  # in a frame, so that one read fills a request
+# Magic, deflate, no flags, no time, no extra flags, system unknown: the same on every machine.
+_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
+_TRAILER_LENGTH = 8
+
+
+def lay_out_gzip(content: Piece, crc: Callable[[], int]) -> PieceList:
+    """The gzip member of `content`, stored, whose CRC-32 `crc` gives when the trailer is read; it is not empty."""
+    pieces = PieceList([Literal(_HEADER)])
+    _append_stored(pieces, content, last=True)
+    pieces.append(_trailer(content, crc))
+    return pieces
+
+
+def lay_out_gzip_of(parts: Iterable[Chunks | Slice], content: Piece, crc: Callable[[], int]) -> PieceList:
+    """The gzip member of `content`, which the parts make up: chunks as they are, slices stored."""
+    pieces = PieceList([Literal(_HEADER)])
+    for part in parts:
+        if isinstance(part, Chunks):
+            pieces.append(part)
+        else:
+            _append_stored(pieces, part, last=False)
+    pieces.append(Literal(END))
+    pieces.append(_trailer(content, crc))
+    return pieces
+
+
+def _append_stored(pieces: PieceList, content: Piece, *, last: bool) -> None:
+    """`last`: whether the last block ends the stream."""
+    frames = Frames(content, _frame())
+    pieces.append(frames)
+    # The last block says so, and a frame's blocks do not: something must be left for it.
+    start = frames.count * _frame().content_length
+    while start < content.length:
+        length = min(_BLOCK, content.length - start)
+        pieces.append(Literal(_block_header(length, last=last and start + length == content.length)))
+        pieces.append(Slice(content, start, length))
+        start += length
+    if last and content.length == frames.count * _frame().content_length:
+        pieces.append(Literal(_block_header(0, last=True)))
+
+
+def _trailer(content: Piece, crc: Callable[[], int]) -> Generated:
+    return Generated(_TRAILER_LENGTH, lambda: struct.pack("<II", crc(), content.length & 0xFFFFFFFF))
+
+
+def gzip_length(content_length: int) -> int:
+    """The length of the member of so many bytes of content, without laying it out."""
+    whole_frames = content_length % _frame().content_length == 0
+    blocks = -(-content_length // _BLOCK) + whole_frames
+    return len(_HEADER) + content_length + blocks * _HEADER_LENGTH + _TRAILER_LENGTH
+
+
+@functools.cache
+def _frame() -> Template:
+    template = Template()
+    for _ in range(_CELLS):
+        template.add_literal(_block_header(_BLOCK, last=False))
+        template.add_content(_BLOCK)
+    return template
+
+
+def _block_header(length: int, *, last: bool) -> bytes:
+    return struct.pack("<BHH", last, length, length ^ 0xFFFF)

@@ -1,0 +1,202 @@
+"""Formats: what archives there are, by the suffix of their file names, and how each is laid out."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple, Protocol, cast
+
+from bentofs.store.formats.crc32 import crc32, crc32_combine
+from bentofs.store.formats.pieces import Literal, Piece, PieceList, Slice, read_bytes
+from bentofs.store.formats.write import bzip2, xz_blocks
+from bentofs.store.formats.write.chunk_maker import ChunkMaker
+from bentofs.store.formats.write.chunks import Chunks, Codec, Measured, put_in_order
+from bentofs.store.formats.write.deflate import END, chunk_codec, codec_name, run_codec, small_codec
+from bentofs.store.formats.write.gzip import gzip_length, lay_out_gzip, lay_out_gzip_of
+from bentofs.store.formats.write.members import Deflated, Member, Packing
+from bentofs.store.formats.write.small_files import FILES, RUNS, SmallFiles
+from bentofs.store.formats.write.tar import end_length, header, lay_out_tar, padding_length, tar_length
+from bentofs.store.formats.write.xz import lay_out_xz, xz_length
+from bentofs.store.formats.write.zip import lay_out_zip, zip_length
+
+LAYOUT_VERSION = 2  # raised whenever the bytes of any format change
+_TAR = "tar"  # the only part of a tar that is compressed as a whole
+
+
+class MeasuredPiece(Piece, Protocol):
+    """A file's content that knows its own CRC-32."""
+
+    def crc32(self) -> int:
+        """The CRC-32 of the whole; may have to read it."""
+
+    def learn_ahead(self, count: int) -> bool:
+        """Read up to `count` bytes of what that has to; False if that is of no use any more."""
+
+
+# Of some parts: the contents of their chunks, those of each in their order, read now.
+Contents = Callable[[Collection[str]], Iterable[tuple[str, memoryview]]]
+
+
+class Compressor(Protocol):
+    """What it takes to compress one archive."""
+
+    @property
+    def maker(self) -> ChunkMaker:
+        """Makes its chunks."""
+
+    def measure(self, part: str, codecs: Mapping[str, Codec], contents: Contents) -> Measured:
+        """What is known of one part of the archive's chunks; measured now unless it is known, and with it those of the
+        other parts in `codecs` that other archives of the model will want.
+
+        Raises:
+            SourceChangedError, StoreUnreadableError: as reading does.
+            CancelledError: the process ends.
+        """
+
+
+class Format(NamedTuple):
+    """One kind of archive."""
+
+    name: str  # as `--formats` and `by-format/` have it; with a dot before it, the suffix of file names
+    needs_checksums: bool  # whether members' contents must be MeasuredPieces
+    # Nothing compressed: of members and mtime, the bytes by arithmetic, and the archive. bzip2 cannot.
+    length: Callable[[Sequence[Member], int], int] | None
+    lay_out: Callable[[Sequence[Member], int], PieceList] | None
+    # Compressed, the members as their `packing` says. A tar is not.
+    compress: Callable[[Sequence[Member], int, Compressor], PieceList] | None = None
+    codec: Callable[[], str] | None = None  # names what the compressed bytes depend on, beside the content
+    part: str = _TAR  # what is measured of it, beside large files
+
+    @property
+    def suffix(self) -> str:
+        return f".{self.name}"
+
+
+def _lay_out_tar_xz(members: Sequence[Member], mtime: int) -> PieceList:
+    return lay_out_xz(lay_out_tar(members, mtime))
+
+
+def _tar_xz_length(members: Sequence[Member], mtime: int) -> int:
+    return xz_length(tar_length(members, mtime))
+
+
+def _compress_tar_xz(members: Sequence[Member], mtime: int, compressor: Compressor) -> PieceList:
+    tar = lay_out_tar(members, mtime)
+    return xz_blocks.lay_out_xz_blocks(tar, compressor.maker, _measure_tar(tar, xz_blocks.codec(), compressor))
+
+
+def _compress_tar_bz2(members: Sequence[Member], mtime: int, compressor: Compressor) -> PieceList:
+    tar = lay_out_tar(members, mtime)
+    return bzip2.lay_out_bzip2(tar, compressor.maker, _measure_tar(tar, bzip2.codec(), compressor))
+
+
+def _measure_tar(tar: Piece, codec: Codec, compressor: Compressor) -> Measured:
+    contents = (
+        (_TAR, memoryview(read_bytes(tar, start, stop - start))) for _, start, stop in codec.units(tar, 0, tar.length)
+    )
+    return compressor.measure(_TAR, {_TAR: codec}, lambda _: contents)
+
+
+def _lay_out_tar_gz(members: Sequence[Member], mtime: int) -> PieceList:
+    return lay_out_gzip(lay_out_tar(members, mtime), _tar_checksum(members, mtime))
+
+
+def _compress_tar_gz(members: Sequence[Member], mtime: int, compressor: Compressor) -> PieceList:
+    """Headers and small files in runs, large files in the chunks that a zip has, too, and what is stored between."""
+    small, codec = SmallFiles(members, mtime), run_codec()
+    runs, tar = compressor.measure(RUNS, small.codecs(), small.chunks), small.tar
+    parts: list[Chunks | Slice] = []
+    first = 0
+    for start, stop, how, content in small.stretches:
+        if isinstance(how, Deflated) and content is not None:
+            parts.append(Chunks(compressor.maker, chunk_codec(how.effort), content, how.measured))
+        elif how is Packing.SMALL:
+            run = Chunks(compressor.maker, codec, tar, runs, start, stop, first)
+            parts.append(run)
+            first += run.count
+        else:
+            parts.append(Slice(tar, start, stop - start))
+    put_in_order([part for part in parts if isinstance(part, Chunks)])
+    return lay_out_gzip_of(parts, tar, _tar_checksum(members, mtime))
+
+
+def _lay_out_zip(members: Sequence[Member], mtime: int) -> PieceList:
+    return lay_out_zip(members, mtime, _content_crc32, _learn_ahead)
+
+
+def _compress_zip(members: Sequence[Member], mtime: int, compressor: Compressor) -> PieceList:
+    small, codec = SmallFiles(members, mtime), small_codec()
+    measured = compressor.measure(FILES, small.codecs(), small.chunks)
+    numbers = itertools.count()
+    in_order: list[Chunks] = []
+
+    def pack(member: Member) -> Sequence[Piece]:
+        if member.content is None:
+            return ()
+        if isinstance(member.packing, Deflated):
+            chunks = Chunks(
+                compressor.maker, chunk_codec(member.packing.effort), member.content, member.packing.measured
+            )
+            in_order.append(chunks)
+            return (chunks, Literal(END))
+        if member.packing is Packing.SMALL:
+            chunks = Chunks(compressor.maker, codec, member.content, measured, first=next(numbers))
+            if chunks.length < member.size:
+                in_order.append(chunks)
+                return (chunks,)
+        return (member.content,)
+
+    archive = lay_out_zip(members, mtime, _content_crc32, _learn_ahead, pack)
+    put_in_order(in_order)
+    return archive
+
+
+def _xz_codec() -> str:
+    return xz_blocks.codec().name
+
+
+def _tar_checksum(members: Sequence[Member], mtime: int) -> Callable[[], int]:
+    return functools.cache(lambda: _tar_crc32(members, mtime))
+
+
+def _tar_crc32(members: Sequence[Member], mtime: int) -> int:
+    """The CRC-32 of a whole tar, put together from its members'."""
+    crc = length = 0
+    for member in members:
+        head = header(member, mtime)
+        crc = crc32(head, crc)
+        length += len(head) + member.size
+        if member.content is not None:
+            crc = crc32_combine(crc, _content_crc32(member), member.size)
+        padding = padding_length(member.size)
+        crc = crc32(bytes(padding), crc)
+        length += padding
+    return crc32(bytes(end_length(length)), crc)
+
+
+def _content_crc32(member: Member) -> int:
+    return cast("MeasuredPiece", member.content).crc32()
+
+
+def _learn_ahead(member: Member, count: int) -> bool:
+    return cast("MeasuredPiece", member.content).learn_ahead(count)
+
+
+BENTOMODEL = Format("bentomodel", False, _tar_xz_length, _lay_out_tar_xz, _compress_tar_xz, _xz_codec)
+TAR = Format("tar", False, tar_length, lay_out_tar)
+TAR_GZ = Format(
+    "tar.gz",
+    True,
+    lambda members, mtime: gzip_length(tar_length(members, mtime)),
+    _lay_out_tar_gz,
+    _compress_tar_gz,
+    codec_name,
+    RUNS,
+)
+ZIP = Format("zip", True, zip_length, _lay_out_zip, _compress_zip, codec_name, FILES)
+TAR_XZ = Format("tar.xz", False, _tar_xz_length, _lay_out_tar_xz, _compress_tar_xz, _xz_codec)
+TAR_BZ2 = Format("tar.bz2", False, None, None, _compress_tar_bz2, lambda: bzip2.codec().name)
+
+FORMATS = {known.name: known for known in (BENTOMODEL, TAR, TAR_GZ, ZIP, TAR_XZ, TAR_BZ2)}
+DEFAULT_FORMATS = (BENTOMODEL, TAR, TAR_GZ, ZIP)  # the others cost long compressing before their sizes are known

@@ -1,0 +1,99 @@
+"""Small files: in a tar compressed together, in runs with the headers between them, and in a zip each by itself.
+
+Who measures them for one format measures them for the other by the way, so that they are read once for both.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from bentofs.store.formats.pieces import Piece, PieceList, read_bytes
+from bentofs.store.formats.write.chunks import Codec
+from bentofs.store.formats.write.deflate import SMALL, run_codec, small_codec
+from bentofs.store.formats.write.members import Deflated, Member, Packing
+from bentofs.store.formats.write.tar import end_length, lay_out_tar, tar_spans
+
+RUNS, FILES = "runs", "small"  # the parts: of a tar, and of a zip
+
+
+class Stretch(NamedTuple):
+    """What goes into a compressed tar in one way."""
+
+    start: int
+    stop: int
+    how: Packing | Deflated
+    content: Piece | None = None  # if it is a file's alone
+
+
+class SmallFiles:
+    """Those of one model, between its large ones."""
+
+    def __init__(self, members: Sequence[Member], mtime: int) -> None:
+        self._members = members
+        self._mtime = mtime
+
+    @functools.cached_property
+    def tar(self) -> PieceList:
+        """All members, not compressed."""
+        return lay_out_tar(self._members, self._mtime)
+
+    @functools.cached_property
+    def stretches(self) -> Sequence[Stretch]:
+        """What goes into a compressed tar in which way; each stretch as long as can be."""
+        return list(_stretches(self._members, self._mtime))
+
+    def codecs(self) -> Mapping[str, Codec]:
+        """Of each part."""
+        return {RUNS: run_codec(), FILES: small_codec()}
+
+    def chunks(self, parts: Collection[str]) -> Iterator[tuple[str, memoryview]]:
+        """The contents of the chunks of some parts, those of each in their order, while each file is read once."""
+        if RUNS in parts:
+            yield from self._runs(with_files=FILES in parts)
+        else:
+            for member in self._members:
+                if member.content and member.packing is Packing.SMALL:
+                    yield FILES, memoryview(read_bytes(member.content, 0, member.size))
+
+    def _runs(self, *, with_files: bool) -> Iterator[tuple[str, memoryview]]:
+        """Every run, and behind it, if they are wanted, the files that end in it."""
+        files = deque(
+            (span.content, span.content + span.member.size)
+            for span in (tar_spans(self._members, self._mtime) if with_files else ())
+            if span.member.content and span.member.packing is Packing.SMALL
+        )
+        before = memoryview(b"")  # of a file that goes on
+        for stretch in self.stretches:
+            for run in run_codec().units(self.tar, stretch.start, stretch.stop) if stretch.how is Packing.SMALL else ():
+                content = memoryview(bytearray(len(before) + run.stop - run.start))
+                content[: len(before)] = before
+                self.tar.read_into([content[len(before) :]], run.start)
+                yield RUNS, content[len(before) :]
+                begin = run.start - len(before)
+                while files and files[0][1] <= run.stop:
+                    start, stop = files.popleft()
+                    yield FILES, content[start - begin : stop - begin]
+                before = content[files[0][0] - begin :] if files else content[:0]
+
+
+def _stretches(members: Sequence[Member], mtime: int) -> Iterator[Stretch]:
+    begin, how, last = 0, Packing.SMALL, 0
+    for member, start, content, end in tar_spans(members, mtime):
+        small = member.size < SMALL
+        wanted = Packing.STORED if small and member.content and member.packing is Packing.STORED else Packing.SMALL
+        if wanted is not how:
+            if start > begin:
+                yield Stretch(begin, start, how)
+            begin, how = start, wanted
+        if not small and member.packing is not Packing.SMALL:
+            yield Stretch(begin, content, how)
+            yield Stretch(content, content + member.size, member.packing, member.content)
+            begin = content + member.size
+        last = end
+    if how is not Packing.SMALL:
+        yield Stretch(begin, last, how)
+        begin = last
+    yield Stretch(begin, last + end_length(last), Packing.SMALL)

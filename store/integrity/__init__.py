@@ -1,0 +1,1 @@
+"""SHA-256 baselines of models, and files of checksums."""

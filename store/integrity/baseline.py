@@ -1,0 +1,110 @@
+"""Baseline: the SHA-256s of models' files, by which `bentofs verify` tells whether a model is what it was.
+
+No cache: they cannot be learnt again once a file has changed, and so lie in the user's state directory. Recorded when a
+model is imported, first measured by a mount or first verified, by store (its real path, or its URL), tag and creation
+time: a model saved again under its old tag is a new one.
+
+Threading: all methods may be called from any thread, and by several processes at once.
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import os
+import sqlite3
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+from bentofs.store.errors import StoreUnreadableError
+from bentofs.store.location import is_url
+from bentofs.store.model.tag import Tag
+from bentofs.store.paths import state_folder
+from bentofs.store.util.sqlite import Database
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS file_digests (
+    store BLOB, tag TEXT, created TEXT, path BLOB,
+    sha256 TEXT NOT NULL,
+    PRIMARY KEY (store, tag, created, path)
+) WITHOUT ROWID;
+"""
+_VERSION = 1
+_BUSY_SECONDS = 5.0  # how long a call waits while another process writes
+_WHERE = "store=? AND tag=? AND created=?"
+
+
+def default_path() -> Path:
+    """Where those of this user lie."""
+    return state_folder() / "digests.sqlite"
+
+
+class Baseline:
+    """One connection to the record."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        """`path`: where it lies or is made; None for the user's own. What cannot be used is told in the log."""
+        self._lock = threading.Lock()
+        self._database = Database(
+            path or default_path,
+            _SCHEMA,
+            _VERSION,
+            what="record of digests",
+            loss="it is kept beside as .damaged, and models are recorded anew",
+            busy_seconds=_BUSY_SECONDS,
+            busy_level=logging.WARNING,
+        )
+
+    def of(self, store: str, tag: Tag, created: datetime.datetime) -> dict[bytes, str]:
+        """What is recorded for a model's files: SHA-256s, hexadecimal, by path. Empty if nothing is.
+
+        Raises:
+            StoreUnreadableError: another process holds the record: nothing is known of what is in it.
+        """
+        key = _key(store, tag, created)
+        with self._lock:
+            rows = self._database.run(
+                lambda connection: connection.execute(
+                    f"SELECT path, sha256 FROM file_digests WHERE {_WHERE}",
+                    key,
+                ).fetchall()
+            )
+        if rows is None:
+            raise StoreUnreadableError("the record of digests is in use by another process: try once more")
+        return {path: sha256 for path, sha256 in rows if isinstance(path, bytes) and isinstance(sha256, str)}
+
+    def record(
+        self, store: str, tag: Tag, created: datetime.datetime, digests: Mapping[bytes, str], *, first: bool = False
+    ) -> bool:
+        """Record the SHA-256s of all of a model's files, by path, in place of what there was for its tag.
+
+        `first`: only if nothing is recorded for this creation time. False if they could not be kept; the log says why.
+        """
+        key = _key(store, tag, created)
+
+        def write(connection: sqlite3.Connection) -> bool:
+            with connection:
+                connection.execute("BEGIN IMMEDIATE")
+                known = f"SELECT 1 FROM file_digests WHERE {_WHERE} LIMIT 1"
+                if first and connection.execute(known, key).fetchone():
+                    return True
+                connection.execute("DELETE FROM file_digests WHERE store=? AND tag=?", key[:2])
+                connection.executemany(
+                    "INSERT INTO file_digests VALUES (?, ?, ?, ?, ?)",
+                    [(*key, path, sha256) for path, sha256 in digests.items()],
+                )
+            return True
+
+        with self._lock:
+            return bool(self._database.run(write)) and self._database.is_on_disk
+
+    def close(self) -> None:
+        """Let go."""
+        with self._lock:
+            self._database.close()
+
+
+def _key(store: str, tag: Tag, created: datetime.datetime) -> tuple[bytes, str, str]:
+    # A URL is none of this machine's paths, which would depend on the working directory.
+    return os.fsencode(store if is_url(store) else os.path.realpath(store)), str(tag), created.isoformat()

@@ -1,0 +1,180 @@
+"""The recorder: a thread that records the SHA-256s of models whose files a mount has just measured.
+
+Then their bytes lie in the page cache, and a disk that damages them later is found out by `bentofs verify`. It works
+while nobody asks the mount for anything, at the lowest priority, and gives way between any two mebibytes.
+
+Threading: `consider` may be called from any thread; all else happens in one of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from bentofs.store.errors import SourceChangedError, StoreUnreadableError
+from bentofs.store.integrity.baseline import Baseline
+from bentofs.store.model.model import Model
+from bentofs.store.model.tag import Tag
+from bentofs.store.storage.base import Entry, Storage
+from bentofs.store.storage.pinned import OpenFiles, PinnedFile
+from bentofs.store.util.aligned_buffer import page_buffer
+
+log = logging.getLogger(__name__)
+
+_STEP = 1 << 20  # bytes read between two looks at whether somebody waits
+_LOOK_SECONDS = 2.0  # between two looks at which models are measured by now
+_QUIET_SECONDS = 0.5  # how long nothing must have been asked before it begins, or goes on
+_SAMPLE_SECONDS = 0.02
+_WAIT_SECONDS = 3600.0  # how long after it was opened a model may become measured
+_KEPT = 4 << 20  # bytes of memory, over all models that may become measured
+
+
+@dataclass(eq=False)
+class _Opened:
+    """A model that is being read."""
+
+    since: float  # monotonic
+    model: Model
+    learnt: int = -1  # how much was known when it was looked at
+
+
+class Recorder:
+    """Records for one mount."""
+
+    def __init__(self, storage: Storage, digests: Baseline) -> None:
+        self._storage = storage
+        self._digests = digests
+        # None stays open while the mount is busy: the model may be deleted meanwhile, to make room.
+        self._open_files = OpenFiles()
+        # A larger model is not in the page cache any more when it has been read.
+        self._size_limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+        self._lock = threading.Lock()
+        self._opened: dict[Tag, _Opened] = {}  # those that may become measured, the last one last
+        self._size = 0  # bytes of memory, of all of them
+        self._learnt = 0  # how often something was measured
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._is_measured: Callable[[Model], bool] = lambda _model: False
+        self._is_busy: Callable[[], bool] = lambda: False
+        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
+
+    def start(self, is_measured: Callable[[Model], bool], is_busy: Callable[[], bool]) -> None:
+        """Begin. `is_measured`: whether all files of a model are; `is_busy`: whether a request is being served."""
+        self._is_measured = is_measured
+        self._is_busy = is_busy
+        self._thread.start()
+
+    def consider(self, model: Model) -> None:
+        """A model is being read, and may be measured by that."""
+        if model.size <= self._size_limit:
+            with self._lock:
+                self._forget(model.tag)
+                self._opened[model.tag] = _Opened(time.monotonic(), model)
+                self._size += model.weight
+                while self._size > _KEPT and len(self._opened) > 1:
+                    self._forget(next(iter(self._opened)))
+            self._wake.set()
+
+    def look_again(self) -> None:
+        """A file was measured, maybe the last one of a model."""
+        self._learnt += 1
+        if self._opened:
+            self._wake.set()
+
+    def forget(self, tag: Tag) -> None:
+        """A model is no longer in the store."""
+        with self._lock:
+            self._forget(tag)
+
+    def stop(self) -> None:
+        """End, within the time that a step takes."""
+        self._stopping.set()
+        self._wake.set()
+        if self._thread.ident is not None:
+            self._thread.join(2)
+
+    def _run(self) -> None:
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)  # Linux: of this thread alone
+        while not self._stopping.is_set():
+            self._wake.wait(_WAIT_SECONDS if self._opened else None)
+            self._wake.clear()
+            try:
+                self._record_measured()
+            except Exception:
+                log.exception("recording SHA-256s failed")
+            self._stopping.wait(_LOOK_SECONDS)
+
+    def _record_measured(self) -> None:
+        with self._lock:
+            opened = list(self._opened.items())
+        for tag, waiting in opened:
+            learnt = self._learnt
+            done = False
+            if waiting.learnt != learnt:
+                if not self._may_go_on(begin=True):
+                    return
+                done = self._is_measured(waiting.model)
+                waiting.learnt = learnt
+            if done:
+                self._record(waiting.model)
+            if done or time.monotonic() - waiting.since > _WAIT_SECONDS:
+                with self._lock:
+                    if self._opened.get(tag) is waiting:
+                        self._forget(tag)
+
+    def _forget(self, tag: Tag) -> None:
+        known = self._opened.pop(tag, None)
+        if known is not None:
+            self._size -= known.model.weight
+
+    def _record(self, model: Model) -> None:
+        key = (self._storage.location, model.tag, model.info.creation_time)
+        found: dict[bytes, str] = {}
+        try:
+            if self._digests.of(*key):
+                return
+            for entry in model.entries:
+                if not entry.is_folder:
+                    sha256 = self._sha256(entry)
+                    if sha256 is None:
+                        return
+                    found[os.fsencode(entry.path)] = sha256
+        except (SourceChangedError, StoreUnreadableError) as error:
+            log.info("the SHA-256s of %s are not recorded: %s", model.tag, error)
+            return
+        if self._digests.record(*key, found, first=True):
+            log.info("recorded the SHA-256s of %s", model.tag)
+
+    def _sha256(self, entry: Entry) -> str | None:
+        """Of one file; None when it is time to end."""
+        if entry.identity is None:
+            raise ValueError(f"{entry.path} is a folder")
+        file = PinnedFile(self._storage, self._open_files, entry.source, entry.identity)
+        file.open()
+        digest = hashlib.sha256()
+        buffer = page_buffer(min(_STEP, entry.size))
+        for offset in range(0, entry.size, _STEP):
+            if not self._may_go_on():
+                return None
+            part = buffer[: min(_STEP, entry.size - offset)]
+            file.read_into([part], offset)
+            digest.update(part)
+        return digest.hexdigest()
+
+    def _may_go_on(self, *, begin: bool = False) -> bool:
+        """Wait while requests are served; False when it is time to end."""
+        if begin or self._is_busy():
+            quiet_since = time.monotonic()
+            while time.monotonic() - quiet_since < _QUIET_SECONDS:
+                if self._stopping.wait(_SAMPLE_SECONDS):
+                    return False
+                if self._is_busy():
+                    quiet_since = time.monotonic()
+        return not self._stopping.is_set()

@@ -1,0 +1,114 @@
+"""Verify: a model's files, read whole, against the SHA-256s recorded for them (store/integrity/baseline.py)."""
+
+from __future__ import annotations
+
+import enum
+import logging
+import os
+from typing import NamedTuple
+
+from bentofs.store.archives.archives import sha256_of
+from bentofs.store.catalog.catalog import ModelStore
+from bentofs.store.errors import SourceChangedError, StoreUnreadableError
+from bentofs.store.integrity.baseline import Baseline
+from bentofs.store.model.model import Model
+from bentofs.store.model.tag import Tag
+from bentofs.store.staging.mac_extras import without_extras
+from bentofs.store.storage.pinned import OpenFiles, PinnedFile
+
+log = logging.getLogger(__name__)
+
+
+class Outcome(enum.Enum):
+    """What became of a model, or of one of its files."""
+
+    SAME = "same"
+    RECORDED = "recorded"
+    DIFFERS = "differs"
+    MISSING = "missing"
+    NEW = "not recorded before"
+    UNREADABLE = "unreadable"
+    NOT_RECORDED = "could not be recorded"
+
+
+class Report(NamedTuple):
+    """The outcome for one model."""
+
+    outcome: Outcome  # SAME, RECORDED, NOT_RECORDED, DIFFERS, or UNREADABLE where nothing that could be read differs
+    file_count: int
+    size: int  # bytes
+    problems: list[tuple[str, Outcome]]  # paths in the model
+
+    def sentence(self) -> str:
+        """For a user."""
+        files = f"{self.file_count} files, {self.size:,} bytes"
+        if self.outcome is Outcome.RECORDED:
+            return f"recorded for the next time ({files})"
+        if self.outcome is Outcome.NOT_RECORDED:
+            return f"read whole, but could not be recorded for the next time ({files})"
+        if self.outcome is Outcome.SAME:
+            return f"the same as recorded ({files})"
+        unreadable = sum(outcome is Outcome.UNREADABLE for _, outcome in self.problems)
+        differing = len(self.problems) - unreadable
+        parts = [f"{differing} differ from what was recorded"] if differing else []
+        parts += [f"{unreadable} could not be read"] if unreadable else []
+        return f"of {files}, {' and '.join(parts)}"
+
+
+def verify_model(store: ModelStore, digests: Baseline, tag: Tag, *, accept: bool = False) -> Report:
+    """Read a model whole and compare; `accept`: record what is there instead.
+
+    Raises:
+        NotFoundError, BadModelError: there is no such model to read.
+        StoreUnreadableError: the record of digests is in use.
+    """
+    model = store.model(tag, max_age=0)
+    key = (store.storage.location, tag, model.info.creation_time)
+    recorded = {} if accept else digests.of(*key)
+    found: dict[bytes, str] = {}
+    problems: list[tuple[str, Outcome]] = []
+    open_files = OpenFiles()
+    for entry in model.entries:
+        if entry.identity is None:
+            continue
+        path = os.fsencode(entry.path)
+        try:
+            found[path] = sha256_of(PinnedFile(store.storage, open_files, entry.source, entry.identity))
+        except (SourceChangedError, StoreUnreadableError) as error:
+            log.warning("%s", error)
+            problems.append((entry.path, Outcome.UNREADABLE))
+            recorded.pop(path, None)
+    if recorded:
+        problems += _differences(recorded, _without_new_extras(store, model, recorded, found))
+        outcome = Outcome.SAME
+    elif not problems:
+        outcome = Outcome.RECORDED if digests.record(*key, found, first=not accept) else Outcome.NOT_RECORDED
+    if problems:
+        only_unreadable = all(problem is Outcome.UNREADABLE for _, problem in problems)
+        outcome = Outcome.UNREADABLE if only_unreadable else Outcome.DIFFERS
+    return Report(outcome, model.file_count, model.size, problems)
+
+
+def _without_new_extras(
+    store: ModelStore, model: Model, recorded: dict[bytes, str], found: dict[bytes, str]
+) -> dict[bytes, str]:
+    """Leave out what macOS added and no import records. Finder adds more of it at any time."""
+    if recorded.keys() >= found.keys():
+        return found
+    try:
+        kept = {os.fsencode(entry.path) for entry in without_extras(store.storage, list(model.entries))}
+    except (SourceChangedError, StoreUnreadableError):
+        return found
+    return {path: sha256 for path, sha256 in found.items() if path in kept or path in recorded}
+
+
+def _differences(recorded: dict[bytes, str], found: dict[bytes, str]) -> list[tuple[str, Outcome]]:
+    problems = []
+    for path in sorted(recorded.keys() | found.keys()):
+        if path not in found:
+            problems.append((os.fsdecode(path), Outcome.MISSING))
+        elif path not in recorded:
+            problems.append((os.fsdecode(path), Outcome.NEW))
+        elif recorded[path] != found[path]:
+            problems.append((os.fsdecode(path), Outcome.DIFFERS))
+    return problems

@@ -1,0 +1,1 @@
+"""One model: its tag, its model.yaml, its files."""

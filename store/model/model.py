@@ -1,0 +1,204 @@
+"""What one version in a store is: its `model.yaml`, its files, and the generation they make up.
+
+`model.yaml` is written by BentoML's ModelInfo (bentoml/_internal/models/model.py). `creation_time` is a quoted ISO
+string since 1.0; before, a YAML timestamp, which may be naive.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import os
+from typing import NamedTuple
+
+from bentofs.store.errors import BadModelError, NotAModelError
+from bentofs.store.model import safe_yaml
+from bentofs.store.model.tag import MAX_LENGTH, Tag, is_tag_part
+from bentofs.store.storage.entries import FIRST_PATH, Entries
+from bentofs.store.util.display import printable
+
+MODEL_YAML = FIRST_PATH
+MAX_MODEL_YAML = 16 << 20  # bytes
+_MODEL = 3000  # bytes of memory that a model takes beside its entries
+_KEYS = ("name", "version", "module", "labels", "creation_time")  # what is needed of it
+
+
+class ModelInfo(NamedTuple):
+    """What bentofs needs of a `model.yaml`."""
+
+    tag: Tag
+    module: str
+    creation_time: datetime.datetime  # aware, UTC
+    labels: dict[str, str]
+
+    def __hash__(self) -> int:  # labels are a dict
+        return hash((self.tag, self.creation_time))
+
+    @classmethod
+    def parse(cls, tag: Tag, content: bytes) -> ModelInfo:
+        """Read the `model.yaml` that lies in the folder of `tag`.
+
+        Raises:
+            BadModelError: it is not YAML, not a model's, or of another model.
+        """
+        subject = f"the model.yaml of {tag}"
+        fields = _mapping(subject, content)
+        name, version = _tag_parts(subject, fields)
+        if (name, version) != tag:
+            raise BadModelError(f"{subject} is of another model, {printable(f'{name:.100}:{version:.100}')}")
+        return cls._of(tag, subject, fields)
+
+    @classmethod
+    def learn(cls, content: bytes) -> ModelInfo:
+        """Read a `model.yaml` that is in no store yet, and so is the only one to say which model it is of.
+
+        Raises:
+            NotAModelError: its name and version are no tag.
+            BadModelError: it is not YAML, or not a model's.
+        """
+        fields = _mapping("the model.yaml", content)
+        name, version = _tag_parts("the model.yaml", fields)
+        if not is_tag_part(name) or not is_tag_part(version):
+            raise NotAModelError(
+                f"the model.yaml names its model {printable(f'{name:.100}:{version:.100}')!r}, which is not a tag: "
+                f"names and versions are at most {MAX_LENGTH} characters of a-z, 0-9, '-', '_' and '.', and begin and "
+                "end with a letter or digit"
+            )
+        tag = Tag(name, version)
+        return cls._of(tag, f"the model.yaml of {tag}", fields)
+
+    @classmethod
+    def _of(cls, tag: Tag, subject: str, fields: dict[object, object]) -> ModelInfo:
+        labels = fields.get("labels") or {}
+        if not isinstance(labels, dict):
+            raise BadModelError(f"the labels in {subject} are not a mapping of texts")
+        try:
+            texts = {str(key): str(value) for key, value in labels.items()}
+            module = str(fields.get("module", ""))
+        except (ValueError, RecursionError):  # an integer of thousands of digits; lists within lists
+            raise BadModelError(f"{subject} holds a label or a module that cannot be written out") from None
+        return cls(tag, module, _creation_time(subject, fields.get("creation_time")), texts)
+
+
+def _mapping(subject: str, content: bytes) -> dict[object, object]:
+    try:
+        fields = safe_yaml.load(content, _KEYS)
+    except BadModelError as error:
+        raise BadModelError(f"{subject} {error}") from None
+    if not isinstance(fields, dict):
+        raise BadModelError(f"{subject} is not a mapping")
+    return fields
+
+
+def _tag_parts(subject: str, fields: dict[object, object]) -> tuple[str, str]:
+    """The name and the version, "" for one that is missing.
+
+    Raises:
+        BadModelError: one is no text to YAML: `version: 1.10` is the number 1.1.
+    """
+    parts = []
+    for field, example in (("name", "'iris'"), ("version", "'1.10'")):
+        value = fields.get(field, "")
+        if not isinstance(value, str):
+            raise BadModelError(
+                f"the {field} in {subject} reads as {_kind(value)}, not as a text: put it in quotes there, for example "
+                f"{field}: {example}"
+            )
+        parts.append(value)
+    return parts[0], parts[1]
+
+
+def _kind(value: object) -> str:
+    if value is None:
+        return "nothing"
+    if isinstance(value, (dict, list, set)):
+        return "a collection"
+    try:
+        shown = printable(str(value)[:100])
+    except ValueError:  # an integer of thousands of digits
+        shown = "of thousands of digits"
+    return f"the {_KINDS.get(type(value), 'value')} {shown}"
+
+
+_KINDS: dict[type, str] = {int: "number", float: "number", datetime.date: "date", datetime.datetime: "time"}
+
+
+def _creation_time(subject: str, value: object) -> datetime.datetime:
+    """The time, in UTC; one without a zone counts as being in UTC."""
+    if isinstance(value, str):
+        shown = printable(value[:100])
+        try:
+            value = read_time(value)
+        except ValueError:
+            raise BadModelError(f"the creation_time in {subject} is not a time: {shown}") from None
+    if isinstance(value, datetime.date) and not isinstance(value, datetime.datetime):
+        raise date_without_time(subject, value)
+    if value is None:
+        raise BadModelError(f"{subject} has no creation_time: add one there, as '2026-01-31T12:00:00+00:00'")
+    if not isinstance(value, datetime.datetime):
+        raise BadModelError(f"the creation_time in {subject} is not a time, but {_kind(value)}")
+    if value.tzinfo is None:
+        value = value.replace(tzinfo=datetime.timezone.utc)
+    try:
+        return value.astimezone(datetime.timezone.utc)
+    except OverflowError:  # year 1 or 9999, an offset away from its end
+        return value.replace(tzinfo=datetime.timezone.utc)
+
+
+def read_time(text: str) -> datetime.datetime:
+    """Read a `creation_time` as BentoML does. Raises ValueError."""
+    # Python 3.10 does not know the Z.
+    return datetime.datetime.fromisoformat(text.removesuffix("Z") + ("+00:00" if text.endswith("Z") else ""))
+
+
+def date_without_time(subject: str, date: datetime.date) -> BadModelError:
+    """The error that a `creation_time` is a date."""
+    return BadModelError(
+        f"the creation_time in {subject} is a date, {date}, and no time: write creation_time: "
+        f"'{date}T00:00:00+00:00' there"
+    )
+
+
+class Model:
+    """One generation of one version: exactly these files with these identities.
+
+    `generation` is equal for looks that found the same, and only for those; it means nothing to other processes. While
+    a model is kept by its `ModelStore`, such looks even give the same object.
+    """
+
+    __slots__ = ("__weakref__", "entries", "generation", "info", "look", "newest_ctime_ns", "size")
+
+    def __init__(self, info: ModelInfo, entries: Entries, newest_ctime_ns: int, look: int = 0) -> None:
+        """`look`: when the last look that found this began (monotonic, ns)."""
+        self.look = look
+        self.info = info
+        self.entries = entries
+        self.newest_ctime_ns = newest_ctime_ns
+        self.size = entries.size  # bytes of all files
+        self.generation: tuple[int, int, int] = (hash((info, entries)), len(entries), self.size)
+
+    @property
+    def tag(self) -> Tag:
+        return self.info.tag
+
+    @property
+    def file_count(self) -> int:
+        return len(self.entries) - self.entries.folder_count
+
+    @property
+    def weight(self) -> int:
+        """Bytes of memory."""
+        return _MODEL + self.entries.weight
+
+    @property
+    def mtime(self) -> int:
+        """`creation_time` in whole seconds since 1970, not before it: the mtime of all its archives and members."""
+        return max(0, int(self.info.creation_time.timestamp()))
+
+    def fingerprint(self) -> str:
+        """A digest of this generation that holds over restarts, for what is kept on disk about it."""
+        digest = hashlib.blake2b(repr((self.tag, self.mtime)).encode(), digest_size=20)
+        for entry in self.entries:
+            line = (os.fsencode(entry.path), entry.executable, entry.identity and tuple(entry.identity))
+            digest.update(repr(line).encode())
+        return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""A staged model enters the store: compared, renamed or uploaded, never half."""

@@ -1,0 +1,165 @@
+"""Claims: the sole right, among all hosts, to write one version of a remote store.
+
+A claim is an object beside the version, `<name>/.<version>.bentofs-claim`, made with If-None-Match, so that one host
+gets it. Its holder renews it every `BEAT_SECONDS`, each time only if it is still what it wrote last. One that has not
+been renewed for `EXPIRY_SECONDS`, both times by the server's clock, was left behind by a crash: whoever wants the
+version takes it over, again by a condition. A server that does not heed conditions gets none of this
+(`store.publishing.remote.check_writable`).
+
+Threading: one thread holds a claim; another one renews it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import socket
+import threading
+import time
+
+from bentofs.store.errors import ModelExistsError, StoreError, StoreUnwritableError
+from bentofs.store.model.tag import Tag
+from bentofs.store.storage.manifest import claim_key
+from bentofs.store.storage.objects import ChangedObjectError, MissingObjectError, WritableObjects
+from bentofs.store.storage.retry import Patience
+from bentofs.store.util.cancel import CancelTokens, refuse_if_stopped
+
+log = logging.getLogger(__name__)
+
+BEAT_SECONDS = 10.0
+EXPIRY_SECONDS = 60.0
+_WAIT_SECONDS = 75.0  # for another host that is at the same version; longer than a claim left behind lasts
+_POLL_SECONDS = 0.3
+
+_given_up: set[str] = set()  # tokens of claims that this process could not remove, which bind it no longer
+
+
+class Lease:
+    """A claim on one version, held within its context."""
+
+    def __init__(self, objects: WritableObjects, patience: Patience, tag: Tag, stops: CancelTokens = ()) -> None:
+        """`stops`: once one is set, nobody waits for another host any more."""
+        self._stops = stops
+        self._objects = objects
+        self._patience = patience
+        self._tag = tag
+        self._key = claim_key(tag.name, tag.version)
+        self._shown = f"{objects.location}/{self._key}"
+        self._token = secrets.token_hex(16)
+        self._lock = threading.Lock()  # held while renewing
+        self._beats = 0
+        self._etag = ""
+        self._renewed = 0.0  # monotonic
+        self._is_lost = False
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._renew_now_and_then, name="claim", daemon=True)
+
+    def __enter__(self) -> Lease:
+        """Take it, waiting a while for another host that has it.
+
+        Raises:
+            ModelExistsError: another host is at this version for long.
+            CancelledError: one of `stops` is set.
+            StoreUnreadableError
+        """
+        deadline = time.monotonic() + _WAIT_SECONDS
+        while not self._try():
+            if time.monotonic() > deadline:
+                raise ModelExistsError(
+                    f"{self._tag} is being imported by another host just now: copy it again when that is done"
+                )
+            refuse_if_stopped(self._stops)
+            time.sleep(_POLL_SECONDS)
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        try:
+            self.check()
+            self._patience.call(self._shown, lambda: self._objects.delete([self._key]))
+        except StoreError as failed:
+            _given_up.add(self._token)
+            log.info("the claim on %s is left to expire: %s", self._tag, failed)
+
+    def check(self) -> None:
+        """Make sure that it is still ours.
+
+        Raises:
+            StoreUnwritableError: it is not; what was written for it must not be taken for a model.
+            StoreUnreadableError
+        """
+        with self._lock:
+            if not self._is_lost and time.monotonic() - self._renewed > BEAT_SECONDS / 2:
+                self._renew()
+            if self._is_lost:
+                raise StoreUnwritableError(
+                    f"{self._tag} could not be written in time, and another host may have begun to: copy it again"
+                )
+
+    def _try(self) -> bool:
+        try:
+            self._etag = self._put(only_new=True)
+        except ChangedObjectError:
+            if not self._is_ours({self._token}) and not self._take_over():
+                return False
+        self._renewed = time.monotonic()
+        return True
+
+    def _take_over(self) -> bool:
+        """Whether a claim that was left behind is ours now."""
+        try:
+            found, age = self._patience.call(self._shown, lambda: self._objects.find(self._key))
+            if age < EXPIRY_SECONDS and not self._is_ours(_given_up):
+                return False
+            self._etag = self._put(only_if=found.etag)
+        except (MissingObjectError, ChangedObjectError):
+            return False
+        log.info("%s: an import that was cut short is begun anew", self._tag)
+        return True
+
+    def _put(self, *, only_new: bool = False, only_if: str = "") -> str:
+        self._beats += 1
+        told = {"by": self._token, "host": socket.gethostname(), "beat": self._beats}
+        content = json.dumps(told).encode()
+        return self._patience.call(
+            self._shown, lambda: self._objects.put(self._key, content, only_new=only_new, only_if=only_if)
+        )
+
+    def _is_ours(self, tokens: set[str]) -> bool:
+        """Whether the claim that is there bears one of these tokens; then its ETag is taken over. A write of ours may
+        have come through and only its answer been lost."""
+        try:
+            found, _ = self._patience.call(self._shown, lambda: self._objects.find(self._key))
+            content = self._patience.call(self._shown, lambda: self._objects.read(found, 0, found.size))
+        except (MissingObjectError, ChangedObjectError):
+            return False
+        if not any(token.encode() in content for token in tokens):
+            return False
+        self._etag = found.etag
+        return True
+
+    def _renew(self) -> None:
+        """Under the lock."""
+        begun = time.monotonic()
+        try:
+            self._etag = self._put(only_if=self._etag)
+        except (ChangedObjectError, MissingObjectError):
+            if not self._is_ours({self._token}):
+                self._is_lost = True
+                return
+        self._renewed = begun
+
+    def _renew_now_and_then(self) -> None:
+        while not self._ended.wait(BEAT_SECONDS):
+            with self._lock:
+                try:
+                    self._renew()
+                except StoreError as error:
+                    log.info("the claim on %s could not be renewed: %s", self._tag, error)
+                if time.monotonic() - self._renewed > EXPIRY_SECONDS / 2:
+                    self._is_lost = True
+                if self._is_lost:
+                    return

@@ -1,0 +1,338 @@
+"""Publishing to a remote store: payload first, then the manifest, then `model.yaml`, by which it is there, then
+`latest`.
+
+The writer of a version holds its lease (`store.publishing.lease`), so that of several hosts one writes. A crash leaves
+no model, since the `model.yaml` is missing; the next import of the same tag removes the rest. To replace a model
+is to remove it first: for as long as the upload takes there is none, and a crash leaves none; the upload that was to
+replace it is kept by `incoming/`.
+
+Threading: any thread; several hosts may publish the same tag at once.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import secrets
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+from bentofs.store.catalog.latest import next_latest
+from bentofs.store.catalog.scanner import LATEST
+from bentofs.store.clients.request_body import Content
+from bentofs.store.errors import (
+    BadModelError,
+    ModelExistsError,
+    OtherContentError,
+    StoreError,
+    StoreUnwritableError,
+    UnsafeMemberError,
+)
+from bentofs.store.formats.pieces import Literal
+from bentofs.store.model.model import MODEL_YAML
+from bentofs.store.model.tag import MAX_LENGTH, Tag
+from bentofs.store.publishing.compare import first_difference, first_other_exec_bit
+from bentofs.store.publishing.lease import Lease
+from bentofs.store.publishing.local import LocalPublisher, Outcome, Publisher, Verdict, note_exec_bit
+from bentofs.store.staging.hashing import RunningDigest
+from bentofs.store.staging.model import Staged
+from bentofs.store.staging.session import Session
+from bentofs.store.storage.base import Entry, Storage
+from bentofs.store.storage.local import LocalStorage
+from bentofs.store.storage.manifest import PROBE_SUFFIX, FileNote, Manifest, manifest_key
+from bentofs.store.storage.objects import ChangedObjectError, MissingObjectError, WritableObjects
+from bentofs.store.storage.pinned import OpenFiles, PinnedFile
+from bentofs.store.storage.remote import RemoteStorage
+from bentofs.store.util.cancel import CancelTokens, refuse_if_stopped
+from bentofs.store.util.display import printable
+from bentofs.store.util.fs import writing
+from bentofs.store.util.names import portable_name
+
+log = logging.getLogger(__name__)
+
+_UPLOADS = 4  # files at once
+_ATTEMPTS = 10  # to write `latest`, while others do
+_MAX_KEY = 1024  # bytes, in S3
+
+
+def publisher_for(storage: Storage, session: Session, stops: CancelTokens) -> Publisher:
+    """What publishes to a store. `stops`: once one is set, uploads are taken back."""
+    return RemotePublisher(storage, stops) if isinstance(storage, RemoteStorage) else LocalPublisher(session)
+
+
+def check_writable(storage: RemoteStorage) -> None:
+    """That models can be imported into a store. Tries the server's conditions, without which two hosts could write one
+    model.
+
+    Raises:
+        StoreUnwritableError, RemoteDeniedError, RemoteError: why they cannot.
+    """
+    objects = storage.objects
+    if not isinstance(objects, WritableObjects):
+        raise StoreUnwritableError(f"models can be imported into stores in S3, and {storage.location} is none")
+    key = f".{secrets.token_hex(8)}{PROBE_SUFFIX}"
+
+    def put(*, only_new: bool = False, only_if: str = "") -> bool:
+        """Whether the condition was heeded: the object is there, and has another ETag."""
+        with suppress(ChangedObjectError):
+            storage.patience.call(
+                storage.location, lambda: objects.put(key, b"probe", only_new=only_new, only_if=only_if)
+            )
+            return False
+        return True
+
+    try:
+        put()
+        heeded = put(only_new=True) and put(only_if="0" * 32)
+    finally:
+        storage.patience.call(storage.location, lambda: objects.delete([key]))
+    if not heeded:
+        raise StoreUnwritableError(
+            f"the server of {storage.location} ignores conditional writes (If-None-Match, If-Match), without which two "
+            "hosts could write the same model at once"
+        )
+
+
+class RemotePublisher:
+    """Publishes to one remote store."""
+
+    def __init__(self, storage: RemoteStorage, stops: CancelTokens) -> None:
+        """The storage must be one that can be written (`check_writable`)."""
+        self._stops = stops
+        if not isinstance(storage.objects, WritableObjects):
+            raise TypeError(f"{storage.location} cannot be written")
+        self._storage = storage
+        self._objects = storage.objects
+        self._patience = storage.patience
+
+    def compare(self, staged: Staged) -> Verdict | None:  # noqa: ARG002 - it is done under the claim, by SHA-256s
+        """As `store.publishing.local.Publisher.compare`."""
+        return None
+
+    def publish(
+        self,
+        staged: Staged,
+        *,
+        overwrite: bool = False,
+        move_latest: bool = True,
+        verdict: Verdict | None = None,  # noqa: ARG002 - there is none
+    ) -> Outcome:
+        """As `store.publishing.local.Publisher.publish`; the staged folder is left."""
+        return _Publication(self._storage, self._objects, staged, self._stops).run(
+            overwrite=overwrite, move_latest=move_latest
+        )
+
+
+class _Publication:
+    """One call of `RemotePublisher.publish`."""
+
+    def __init__(self, storage: RemoteStorage, objects: WritableObjects, staged: Staged, stops: CancelTokens) -> None:
+        self._stops = stops
+        self._storage = storage
+        self._objects = objects
+        self._patience = storage.patience
+        self._staged = staged
+        self._tag = staged.info.tag
+        self._local = LocalStorage(os.path.dirname(staged.path))
+        self._open_files = OpenFiles()
+        found, _ = self._local.walk(os.path.basename(staged.path))
+        # No manifest tells of the exec bit of `model.yaml`, which means nothing.
+        self._entries = [entry._replace(executable=entry.executable and entry.path != MODEL_YAML) for entry in found]
+
+    def run(self, *, overwrite: bool, move_latest: bool) -> Outcome:
+        self._check_names()
+        with Lease(self._objects, self._patience, self._tag, self._stops) as claim:
+            outcome = self._publish(claim, overwrite)
+            if outcome is not Outcome.UNCHANGED:
+                try:
+                    _move_latest(self._storage, self._objects, self._staged, move=move_latest)
+                except StoreError as error:
+                    log.warning("%s is in the store, but whether it is the latest is not settled: %s", self._tag, error)
+        self._storage.listings.expire(self._tag.name)
+        return outcome
+
+    def _publish(self, claim: Lease, overwrite: bool) -> Outcome:
+        self._storage.listings.expire(self._tag.name)
+        there = self._keys()
+        outcome = Outcome.IMPORTED
+        if self._key(MODEL_YAML) in there:
+            difference, other_exec_bit = self._difference()
+            if difference is None and not (overwrite and other_exec_bit):
+                note_exec_bit(self._tag, other_exec_bit)
+                return Outcome.UNCHANGED
+            if not overwrite:
+                raise OtherContentError(
+                    f"{self._tag} is in the store with other content ({difference}): import with --overwrite to "
+                    "replace it, or delete it there first"
+                )
+            outcome = Outcome.REPLACED
+        if there:
+            if outcome is Outcome.IMPORTED:
+                log.info("%s: what an import that was cut short has left is removed", self._tag)
+            self._remove(there)
+        claim.check()
+        shown = f"{self._storage.location}/{self._tag.path}"
+        try:
+            self._patience.call(shown, lambda: self._objects.end_uploads(f"{self._tag.path}/"))
+        except StoreError as error:  # room that is lost, but no reason not to import
+            log.info("whether a crash has left parts of uploads is not known: %s", error)
+        try:
+            self._upload(claim)
+        except BaseException:
+            with suppress(StoreError):  # what led here says it all; what is left is no model
+                claim.check()
+                self._remove(self._keys())
+            raise
+        return outcome
+
+    def _upload(self, claim: Lease) -> None:
+        files = [entry for entry in self._entries if not entry.is_folder and entry.path != MODEL_YAML]
+        with ThreadPoolExecutor(_UPLOADS, thread_name_prefix="upload") as uploads:
+            done = [uploads.submit(self._upload_file, claim, entry) for entry in files]
+            try:
+                etags = {entry.path: uploaded.result() for entry, uploaded in zip(files, done, strict=True)}
+            except BaseException:
+                for uploaded in done:
+                    uploaded.cancel()
+                raise
+        if {self._key(path): etag for path, etag in etags.items()} != self._keys():
+            raise StoreUnwritableError(f"somebody else writes {self._tag} in {self._storage.location}: copy it again")
+        model_yaml = next(entry for entry in self._entries if entry.path == MODEL_YAML)
+        content = self._content(model_yaml)
+        self._write_manifest(etags)
+        claim.check()
+        refuse_if_stopped(self._stops)
+        shown = f"{self._storage.location}/{self._key(MODEL_YAML)}"
+        try:
+            self._patience.call(shown, lambda: self._objects.put(self._key(MODEL_YAML), content, only_new=True))
+        except ChangedObjectError:  # unless it is ours, from an attempt whose answer was lost
+            claim.check()
+            self._storage.listings.expire(self._tag.name)
+            if self._storage.read_small(self._key(MODEL_YAML), len(content)) != content:
+                raise ModelExistsError(f"{self._tag} was saved by somebody else just now") from None
+
+    def _upload_file(self, claim: Lease, entry: Entry) -> str:
+        refuse_if_stopped(self._stops)
+        claim.check()
+        key = self._key(entry.path)
+        shown = f"{self._storage.location}/{printable(key)}"
+        content: Content = Literal(b"")
+        if entry.identity is not None and entry.size:
+            content = PinnedFile(self._local, self._open_files, entry.source, entry.identity)
+        retry = functools.partial(self._patience.call, shown)
+        try:
+            return self._objects.put_file(key, content, retry, only_new=True, stops=self._stops)
+        except ChangedObjectError:  # ours, from an attempt whose answer was lost; nobody else may write here
+            claim.check()
+            return self._objects.put_file(key, content, retry, stops=self._stops)
+
+    def _write_manifest(self, etags: dict[str, str]) -> None:
+        notes = {}
+        for entry in self._entries:
+            if entry.path in etags:
+                crc, sha256 = self._sums(entry)
+                notes[portable_name(entry.path)] = FileNote(etags[entry.path], crc, entry.executable, sha256)
+        # `model.yaml` is written later, and its ETag is known only then: it is small, and never executable.
+        folders = [portable_name(entry.path) for entry in self._entries if entry.is_folder]
+        key = manifest_key(self._tag.name, self._tag.version)
+        content = Manifest(notes, folders).encode()
+        self._patience.call(f"{self._storage.location}/{key}", lambda: self._objects.put(key, content))
+
+    def _sums(self, entry: Entry) -> tuple[int, str]:
+        known = self._staged.files.get(entry.path)
+        if known is not None:
+            return known.crc32, known.sha256
+        digest = RunningDigest()
+        with writing(entry.path), open(os.path.join(self._staged.path, entry.path), "rb") as file:
+            digest.update_from(file.fileno(), 0, entry.size)
+        sha256, crc = digest.result()
+        return crc, sha256
+
+    def _content(self, entry: Entry) -> bytes:
+        with writing(entry.path), open(os.path.join(self._staged.path, entry.path), "rb") as file:
+            return file.read()
+
+    def _difference(self) -> tuple[str | None, str | None]:
+        """How the model that is there differs, in brackets of a sentence; None if it is the same, and then the first
+        file whose exec bit differs. By SHA-256 where the manifest has it, else by the bytes."""
+        try:
+            entries, _ = self._storage.walk(self._tag.path)
+        except BadModelError as error:
+            return str(error), None
+        notes = self._storage.notes(self._tag.path)
+        same = set()
+        for entry in self._entries:
+            note, known = notes.get(entry.path), self._staged.files.get(entry.path)
+            if note is not None and known is not None and note.sha256:
+                if note.sha256 != known.sha256:
+                    return f"{printable(entry.path)} differs", None
+                same.add(entry.path)
+        path = first_difference(
+            self._storage,
+            [entry for entry in entries if entry.path not in same],
+            self._local,
+            [entry for entry in self._entries if entry.path not in same],
+        )
+        if path is not None:
+            return f"{printable(path)} differs", None
+        return None, first_other_exec_bit(entries, self._entries)
+
+    def _keys(self) -> dict[str, str]:
+        """The ETags of what lies below the version just now, by key."""
+        return {info.key: info.etag for info in self._storage.listings.list_now(f"{self._tag.path}/")}
+
+    def _remove(self, keys: dict[str, str]) -> None:
+        """Remove objects, `model.yaml` first: what lacks one is no model."""
+        first = self._key(MODEL_YAML)
+        others = [*(key for key in keys if key != first), manifest_key(self._tag.name, self._tag.version)]
+        for part in ([first], others):
+            self._delete(part)
+
+    def _delete(self, keys: list[str]) -> None:
+        shown = f"{self._storage.location}/{self._tag.path}"
+        self._patience.call(shown, lambda: self._objects.delete(keys))
+
+    def _key(self, path: str) -> str:
+        return f"{self._tag.path}/{portable_name(path)}"
+
+    def _check_names(self) -> None:
+        """Raises UnsafeMemberError: a path that no object can have."""
+        for entry in self._entries:
+            try:
+                length = len(f"{self._objects.prefix}{self._key(entry.path)}".encode())
+            except UnicodeEncodeError:
+                raise UnsafeMemberError(f"{printable(entry.path)!r} is not UTF-8, as keys in S3 must be") from None
+            if length > _MAX_KEY:
+                raise UnsafeMemberError(f"{printable(entry.path)[:200]!r}... is too long for a key in S3")
+
+
+def _move_latest(storage: RemoteStorage, objects: WritableObjects, staged: Staged, *, move: bool) -> None:
+    """Make a new version the latest, if it is by the rule."""
+    tag: Tag = staged.info.tag
+    key = f"{tag.name}/{LATEST}"
+    shown = f"{storage.location}/{key}"
+    storage.listings.expire(tag.name)
+    if storage.listings.list_now(f"{key}/"):  # a version of that name; BentoML could not write the file then
+        return
+
+    def attempt() -> None:
+        """Raises ChangedObjectError: somebody else was at it."""
+        named, etag = None, ""
+        with suppress(MissingObjectError):
+            found, _ = storage.patience.call(shown, lambda: objects.find(key))
+            etag = found.etag
+            content = storage.patience.call(shown, lambda: objects.read(found, 0, found.size)) if found.size else b""
+            named = content[: 2 * MAX_LENGTH].decode(errors="replace").strip()
+        if named is not None and not move:
+            return
+        chosen = next_latest(storage, tag, staged.info.creation_time, named)
+        if chosen is not None and chosen != named:
+            written = chosen.encode()
+            storage.patience.call(shown, lambda: objects.put(key, written, only_new=not etag, only_if=etag))
+
+    for _ in range(_ATTEMPTS):
+        with suppress(ChangedObjectError):
+            attempt()
+            return
+    log.warning("%s is in the store; others change the latest of %s again and again", tag, tag.name)

@@ -1,0 +1,1 @@
+"""A model made ready beside the store, safe over crashes."""

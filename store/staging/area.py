@@ -1,0 +1,286 @@
+"""The staging area: where uploads wait and models are made ready, beside the store and on its file system.
+
+    <area>/                     0700; by default .<store's name>.bentofs beside the store
+        receipts.sqlite         the record of imports
+        *.lock                  held for moments
+        sessions/<unique>/      one for each process that is at work
+            lock                locked for as long as the process lives
+            spool/              uploads
+            ranges/             which bytes of an upload were written, by its inode, for those that have gaps
+            staged/             models being made ready, and what is about to be removed
+            intents/            what is being done to the store (store/staging/journal.py)
+
+A session whose lock can be taken is dead; the next one that opens finishes or undoes what it was about, takes over its
+uploads and removes the rest. Who looks for dead sessions, or makes or removes a session's folder, holds `area.lock`.
+
+Threading: any thread may call anything. A process must not fork while it has a session and go on in both.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import logging
+import os
+import secrets
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from bentofs.store.errors import NoSpaceError, StagingError, StoreError
+from bentofs.store.paths import state_folder
+from bentofs.store.staging.journal import left_behind
+from bentofs.store.staging.session import Session, open_lock, try_lock
+from bentofs.store.staging.spool_recovery import adopt, adopt_ranges, put_back
+from bentofs.store.util.display import printable
+from bentofs.store.util.fs import remove_tree, sync_path
+
+log = logging.getLogger(__name__)
+
+_LOCK_SECONDS = 60.0  # how long another process may hold a lock that is for moments
+_LOCK_POLL_SECONDS = 0.01
+
+
+class StagingArea:
+    """The staging area of one store, shared by all mounts and command lines on it.
+
+    `store`: the store's real path; `path`: the area's folder; `receipts`: where the record of imports lies.
+    """
+
+    def __init__(self, store: str, staging: str | None = None) -> None:
+        """`staging`: a folder in which the area is made, for a store beside which there is no room for it. Nothing is
+        made on disk before `open_session`."""
+        self.store = os.path.realpath(store)
+        parent, name = os.path.split(self.store)
+        if staging is None:
+            self.path = os.path.join(parent, f".{name}.bentofs")
+        else:
+            digest = hashlib.sha256(os.fsencode(self.store)).hexdigest()[:16]
+            self.path = os.path.join(os.path.realpath(staging), f"{name}-{digest}.bentofs")
+        self.receipts = Path(self.path, "receipts.sqlite")
+        self._sessions = os.path.join(self.path, "sessions")
+
+    def open_session(self) -> Session:
+        """A place for this process, after what dead processes left was cleaned up.
+
+        Raises:
+            StagingError: the area cannot be made or written, or renames do not lead from it into the store.
+            NoSpaceError: there is no room for it.
+        """
+        self._check_place()
+        try:
+            self._make()
+            with self.locked("area"):
+                session = Session(self, f"{_this_boot()}-{os.getpid()}-{secrets.token_hex(6)}")
+                dead = self._claim_dead()
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise NoSpaceError(f"models cannot be staged in {self._shown}: no space is left there") from error
+            raise StagingError(
+                f"models cannot be staged in {self._shown}: {os.strerror(error.errno or errno.EIO)}; name another "
+                "folder on the store's file system with --staging DIR"
+            ) from error
+        try:
+            self._check_renames(session)
+        except BaseException:
+            for _, lock in dead:
+                lock.close()
+            session.close()
+            raise
+        for name, lock in dead:
+            self._clean(session, name, lock)
+        return session
+
+    def is_alive(self, session: str) -> bool:
+        """Whether the process that opened the session with this name still has it open."""
+        with self.locked("area"):
+            lock = self._claim(session)
+            if lock is not None:
+                lock.close()
+            return lock is None and os.path.lexists(os.path.join(self._sessions, session))
+
+    def is_of_this_boot(self, session: str) -> bool:
+        """Whether the session with this name was opened since this machine started: all that was written in it is still
+        there, synced or not."""
+        return session.startswith(f"{_this_boot()}-")
+
+    @contextmanager
+    def locked(self, what: str) -> Iterator[None]:
+        """Within this, no other thread or process of this area is within the same.
+
+        Raises:
+            OSError, StagingError
+        """
+        path = os.path.join(self.path, f"{what}.lock")
+        with open_lock(path) as lock:
+            deadline = time.monotonic() + _LOCK_SECONDS
+            while not try_lock(lock):
+                if time.monotonic() > deadline:
+                    raise StagingError(f"another process has held {printable(path)} for {_LOCK_SECONDS:g} s")
+                time.sleep(_LOCK_POLL_SECONDS)
+            yield
+
+    def make_again(self, session: Session) -> bool:
+        """Make what somebody removed of the area and of a session that is in use, at the same place, with the same
+        owner and permissions. False if nothing is missing.
+
+        Raises:
+            StagingError: there is no place for it any more, or renames do not lead from it into the store.
+            OSError
+        """
+        if session.is_complete():
+            return False
+        self._check_place()
+        self._make()
+        with self.locked("area"):
+            made = session.make_again()
+        self._check_renames(session)
+        return made
+
+    @property
+    def _shown(self) -> str:
+        return printable(self.path)
+
+    def _check_place(self) -> None:
+        store = printable(self.store)
+        if not os.path.isdir(self.store):
+            raise StagingError(f"there is no model store at {store}: save a model with BentoML first")
+        if not os.access(self.store, os.W_OK | os.X_OK, effective_ids=True):
+            raise StagingError(f"the model store {store} may not be written by you")
+        if os.path.commonpath([self.store, self.path]) == self.store:
+            raise StagingError(
+                f"{self._shown} lies inside the store, where BentoML would take it for a model: name a folder outside "
+                "of it with --staging DIR"
+            )
+
+    def _make(self) -> None:
+        parent = os.path.dirname(self.path)
+        try:
+            os.makedirs(parent, mode=0o700, exist_ok=True)  # it may be the user's state folder
+        except FileExistsError:
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), parent) from None
+        made = False
+        for folder in (self.path, self._sessions):
+            with suppress(FileExistsError):
+                os.mkdir(folder, 0o700)
+                made = True
+            look = os.lstat(folder)
+            if not stat.S_ISDIR(look.st_mode):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), folder)
+            if look.st_uid != os.geteuid():
+                raise StagingError(
+                    f"{printable(folder)} belongs to user {look.st_uid}, not to you: name another folder on the "
+                    "store's file system with --staging DIR"
+                )
+            if stat.S_IMODE(look.st_mode) != 0o700:
+                os.chmod(folder, 0o700)
+        if made:
+            sync_path(self.path)
+            sync_path(parent)
+
+    def _check_renames(self, session: Session) -> None:
+        """That a rename leads into the store: not from another file system, nor through another mount of the same."""
+        leads = os.lstat(self.path).st_dev == os.lstat(self.store).st_dev  # subvolumes of btrfs differ in this
+        nothing = f".bentofs-{secrets.token_hex(8)}"
+        try:
+            os.rename(os.path.join(session.path, nothing), os.path.join(self.store, nothing))
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise StagingError(
+                    f"models cannot be moved from {self._shown} into the store: {os.strerror(error.errno or errno.EIO)}"
+                ) from error
+            leads = False
+        if leads:
+            return
+        if os.path.ismount(self.store):
+            raise StagingError(
+                f"the store {printable(self.store)} is a mount of its own, so that no folder outside of it is on the "
+                "same file system: use a folder in that mount as the store (BENTOML_HOME one level up), or do "
+                "without imports, as `bentofs mount --read-only` does"
+            )
+        raise StagingError(
+            f"{self._shown} is not on the file system of the store {printable(self.store)}: name a folder that is, "
+            "outside of the store, with --staging DIR"
+        )
+
+    def _claim_dead(self) -> list[tuple[str, BinaryIO]]:
+        """The sessions whose process has ended, and their locks, which are ours now. Under the area's lock."""
+        found = []
+        for name in os.listdir(self._sessions):
+            lock = self._claim(name)
+            if lock is not None:
+                found.append((name, lock))
+        return found
+
+    def _claim(self, session: str) -> BinaryIO | None:
+        """The lock of a session, if its process has ended. Under the area's lock."""
+        try:
+            lock = open_lock(os.path.join(self._sessions, session, "lock"))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        if try_lock(lock):
+            return lock
+        lock.close()
+        return None
+
+    def _clean(self, session: Session, name: str, lock: BinaryIO) -> None:
+        """Finish, take over and remove what a dead session left; what fails is tried again by the next."""
+        path = os.path.join(self._sessions, name)
+        with lock:
+            try:
+                importing = Path(path, "importing")
+                for intent in left_behind(self.store, os.path.join(path, "intents")):
+                    if intent.is_published():  # what a folder of an upload holds now is the model that it replaced
+                        for taken in importing.glob(f"{intent.inode}-*"):
+                            remove_tree(str(taken))
+                    intent.settle(lambda: self.locked("latest"), session.new_staged_path())
+                with suppress(FileNotFoundError):
+                    adopt(os.path.join(path, "spool"), session.spool)
+                with suppress(FileNotFoundError):
+                    for taken in importing.iterdir():
+                        put_back(str(taken), session.spool)
+                # Of before the machine went down, ranges may say more than is on the disk.
+                adopt_ranges(
+                    os.path.join(path, "ranges"), session.ranges, session.spool, hold=self.is_of_this_boot(name)
+                )
+                remove_tree(os.path.join(path, "staged"))
+                with self.locked("area"):
+                    lock.close()  # first: NFS and FUSE keep an open file in its folder
+                    remove_tree(path)
+            except (OSError, StoreError) as error:
+                log.warning("what a process that died left in %s could not be cleaned up: %s", printable(path), error)
+
+
+class RemoteStagingArea(StagingArea):
+    """The staging area, on this machine, of a store that is not: what is staged is uploaded, not renamed."""
+
+    def __init__(self, location: str, staging: str | None = None) -> None:
+        """`location`: the store's; `staging`: a folder in which the area is made, else the user's own state folder."""
+        self.store = location
+        folder = os.path.realpath(staging) if staging is not None else state_folder()
+        digest = hashlib.sha256(location.encode(errors="surrogateescape")).hexdigest()[:16]
+        self.path = os.path.join(folder, f"remote-{digest}.bentofs")
+        self.receipts = Path(self.path, "receipts.sqlite")
+        self._sessions = os.path.join(self.path, "sessions")
+
+    def _check_place(self) -> None:
+        """Any place will do."""
+
+    def _check_renames(self, session: Session) -> None:
+        """None lead into the store."""
+
+
+def staging_area(location: str, staging: str | None, *, is_remote: bool) -> StagingArea:
+    """Where models for a store are made ready; `location`: the store's path, or its URL; `staging`: the folder that a
+    user named for it."""
+    return RemoteStagingArea(location, staging) if is_remote else StagingArea(os.path.realpath(location), staging)
+
+
+def _this_boot() -> str:
+    """A name for the time since this machine started."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").partition("-")[0]

@@ -1,0 +1,133 @@
+"""SHA-256 and CRC-32 of files, made at once or in a thread of their own while whoever writes them goes on.
+
+A SHA-256 takes longer than the write itself; small files are done at once, since handing them over would cost more.
+
+Threading: one thread feeds a `Digester`; the callbacks run in its helper or in that thread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import queue
+import threading
+from collections.abc import Callable
+
+from bentofs.store.formats.crc32 import crc32
+
+_WAITING = 8  # runs of bytes that wait for the helper; each keeps its buffer
+_SMALL = 64 << 10  # bytes digested at once, before anything of the file was handed over
+_READ = 128 << 10  # bytes read at a time
+
+_Job = Callable[[], None]
+
+
+class Digester:
+    """The helper."""
+
+    def __init__(self) -> None:
+        self._jobs: queue.Queue[_Job | None] = queue.Queue(_WAITING)
+        self._thread: threading.Thread | None = None
+        self._error: Exception | None = None
+
+    def drain(self) -> None:
+        """Wait until all that was handed over is digested.
+
+        Raises:
+            OSError: bytes could not be read back.
+            StoreError: what a callback raised.
+        """
+        self._jobs.join()
+        self.check()
+
+    def check(self) -> None:
+        """Raise what went wrong so far; the same errors as `drain`."""
+        if self._error is not None:
+            raise self._error
+
+    def close(self) -> None:
+        """End the helper; what waits is dropped."""
+        if self._thread is not None:
+            self._error = self._error or RuntimeError("the digester is closed")
+            self._jobs.put(None)
+            self._thread.join()
+            self._thread = None
+
+    def hand_over(self, job: _Job) -> None:
+        """Have the helper do something after all that was handed over before."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="digester", daemon=True)
+            self._thread.start()
+        self._jobs.put(job)
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            if self._error is None:
+                try:
+                    job()
+                except Exception as error:  # raised again in the thread that feeds
+                    self._error = error
+            self._jobs.task_done()
+
+
+class RunningDigest:
+    """The digests of bytes that come in order, made at once, in the caller's thread."""
+
+    def __init__(self) -> None:
+        self._sha256 = hashlib.sha256()
+        self._crc32 = 0
+
+    def update(self, view: memoryview) -> None:
+        """Take bytes."""
+        self._sha256.update(view)
+        self._crc32 = crc32(view, self._crc32)
+
+    def update_from(self, descriptor: int, offset: int, count: int) -> None:
+        """Take a range of a file.
+
+        Raises:
+            OSError: it cannot be read, or ends before.
+        """
+        buffer = memoryview(bytearray(min(_READ, count)))
+        while count:
+            got = os.preadv(descriptor, [buffer[: min(len(buffer), count)]], offset)
+            if not got:
+                raise OSError("what was just copied has become shorter")
+            self.update(buffer[:got])
+            offset += got
+            count -= got
+
+    def result(self) -> tuple[str, int]:
+        """The SHA-256 (hexadecimal) and the CRC-32."""
+        return self._sha256.hexdigest(), self._crc32
+
+
+class FileDigest:
+    """The digests of one file, from its bytes in order."""
+
+    def __init__(self, digester: Digester) -> None:
+        self._digester = digester
+        self._digest = RunningDigest()
+        self._handed_over = False
+
+    def update(self, view: memoryview) -> None:
+        """Take bytes, which must stay as they are."""
+        if len(view) <= _SMALL and not self._handed_over:
+            self._digest.update(view)
+        else:
+            self._hand_over(lambda: self._digest.update(view))
+
+    def update_from(self, descriptor: int, offset: int, count: int) -> None:
+        """Take a range of a file, which stays open and as it is until the digester is drained or closed."""
+        self._hand_over(lambda: self._digest.update_from(descriptor, offset, count))
+
+    def finish(self, done: Callable[[str, int], None]) -> None:
+        """Give the SHA-256 (hexadecimal) and the CRC-32 to `done` once they are known."""
+        if self._handed_over:
+            self._hand_over(lambda: done(*self._digest.result()))
+        else:
+            done(*self._digest.result())
+
+    def _hand_over(self, job: _Job) -> None:
+        self._handed_over = True
+        self._digester.hand_over(job)

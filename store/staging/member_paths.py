@@ -1,0 +1,51 @@
+"""Paths of members as archives state them: taken apart, and refused where they could lead out of the model."""
+
+from __future__ import annotations
+
+import os
+
+from bentofs.store.errors import UnsafeMemberError
+from bentofs.store.storage.local_walk import MAX_DEPTH
+from bentofs.store.util.display import printable
+from bentofs.store.util.names import local_name
+
+_MAX_NAME = 255  # bytes, on every file system of Linux
+_MAX_PATH = 3584  # bytes: with the path of a store before it, what system calls take (4096)
+
+
+def local_path(path: str) -> str:
+    """Return a member's path, or a link's target, as this process names files (`store.util.names`).
+
+    Raises:
+        UnsafeMemberError: no file can have that name.
+    """
+    try:
+        return local_name(path)
+    except UnicodeEncodeError:
+        raise _not_encodable(path) from None
+
+
+def member_parts(path: str) -> list[str]:
+    """The names on a path, none for the top itself.
+
+    Raises:
+        UnsafeMemberError: it leads out of the model, or is none that a file can have.
+    """
+    parts = [name for name in path.split("/") if name not in ("", ".")]
+    if path.startswith("/") or ".." in parts:
+        raise UnsafeMemberError(f"the archive holds {printable(path[:200])!r}, which leads out of the model")
+    if "\0" in path:
+        raise UnsafeMemberError(f"the archive holds {printable(path[:200])!r}, which is no name for a file")
+    try:
+        names = [os.fsencode(name) for name in parts]
+    except UnicodeEncodeError:
+        raise _not_encodable(path) from None
+    if any(len(name) > _MAX_NAME for name in names) or sum(map(len, names)) + len(names) > _MAX_PATH:
+        raise UnsafeMemberError(f"the archive holds a name that is too long, {printable(path[:200])!r}...")
+    if len(parts) > MAX_DEPTH:
+        raise UnsafeMemberError(f"the archive holds {printable(path[:200])!r}, more than {MAX_DEPTH} folders deep")
+    return parts
+
+
+def _not_encodable(path: str) -> UnsafeMemberError:
+    return UnsafeMemberError(f"the archive holds {printable(path[:200])!r}, which cannot be encoded")

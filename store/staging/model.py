@@ -1,0 +1,384 @@
+"""A model that is being staged: files and folders written below one new folder, checked and made durable.
+
+Whoever unpacks an archive tells what is in it, in any order; nothing it says can reach outside the folder, where
+everything is made anew (openat, O_EXCL, O_NOFOLLOW) and no link is ever made: links are replaced at the end by copies
+of what they lead to (`store.staging.links`).
+
+Threading: one thread stages a model. Digests and fsyncs are made behind it by others.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import stat
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from bentofs.store.errors import BadModelError, NotAModelError, TooBigError, UnsafeMemberError
+from bentofs.store.model.model import MAX_MODEL_YAML, MODEL_YAML, ModelInfo
+from bentofs.store.staging.file import KnownFiles, StagedFile, StagedFileWriter
+from bentofs.store.staging.fsync_batch import Syncer
+from bentofs.store.staging.hashing import Digester
+from bentofs.store.staging.links import Links
+from bentofs.store.staging.mac_extras import MacExtras, may_be_extra
+from bentofs.store.staging.member_paths import local_path, member_parts
+from bentofs.store.staging.tree import StagedTree, bad_name, twice
+from bentofs.store.storage.base import Identity
+from bentofs.store.util.display import printable
+from bentofs.store.util.fs import FOLDER, remove_tree, writing
+
+_BENTO_YAML = "bento.yaml"
+_FREE_EXPANSION = 1 << 30  # bytes that any archive may expand to
+_MAX_RATIO = 1000  # beyond that, bytes for each byte of the archive; deflate at its best comes to 1032
+_MACS_OWN = ("__MACOSX", "._")  # how what a Mac packs beside the folder that was meant begins: zip's way, and tar's
+_COMPARED = 1 << 20  # bytes compared at a time
+_NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class Limits(NamedTuple):
+    """What one model may hold."""
+
+    members: int = 1_000_000  # files and folders
+    expanded: int = 1 << 40  # bytes of all files
+
+
+class Staged(NamedTuple):
+    """A model that is ready to be published: all checked, all durable."""
+
+    path: str  # the folder that holds model.yaml
+    info: ModelInfo
+    files: Mapping[str, StagedFile]  # by path below `path`; empty if there are too many to keep
+    left_out: str | None = None  # a sentence on what came with the model and is no part of it
+
+
+class StagedModel:
+    """A folder that is being filled. Every method may raise, of the store's errors:
+
+    UnsafeMemberError: a path leads out of the model, or something is there already, or it cannot be a file's name.
+    TooBigError: more than the limits allow, or so much more than the archive's bytes that it is a bomb.
+    NoSpaceError, StoreUnwritableError: the file system refuses.
+    DamagedArchiveError: a file written before has not the CRC-32 that was expected.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        limits: Limits | None = None,
+        *,
+        umask: int = 0o022,
+        on_model_yaml: Callable[[ModelInfo, bytes], None] | None = None,
+        on_file: Callable[[str, StagedFile], None] = lambda _path, _file: None,
+    ) -> None:
+        """Make the folder `path`, where nothing may be yet.
+
+        `on_file`: told of each file, by its path, as soon as it is complete; from any thread.
+        `umask`: permissions that files and folders do not get. `on_model_yaml`: called as soon as it is known which
+        model this is, with its model.yaml; what it raises ends the staging. For a model in a top folder that is at the
+        end only, since the archive may still bring a model.yaml above it.
+        """
+        self._path = path
+        self._limits = limits or Limits()
+        self._folder_mode = 0o777 & ~umask | 0o700
+        self._file_mode = 0o666 & ~umask | 0o600
+        self._program_mode = 0o777 & ~umask | 0o600
+        self._on_model_yaml = on_model_yaml
+        self._on_file = on_file
+        self.archive_read: Callable[[], int] | None = None  # bytes of the archive that were read so far
+        self._begin()
+
+    def _begin(self) -> None:
+        self._members = 0
+        self._expanded = 0
+        self._passed_over = 0
+        with writing(self._path):
+            self._tree = StagedTree(self._path, self._folder_mode, self._count_member)
+        self._may_have_extras = False
+        self._extras = MacExtras()
+        self._files = KnownFiles()
+        self._links = Links()
+        self._info: ModelInfo | None = None
+        self._digester = Digester()
+        self._syncer = Syncer(self._tree.root)
+        self._is_open = True
+
+    @property
+    def is_known(self) -> bool:
+        """Whether a `model.yaml` was read: at the top, or wherever it lies once all is there."""
+        return self._info is not None
+
+    @property
+    def max_members(self) -> int:
+        """How many files and folders may come."""
+        return self._limits.members
+
+    def folder(self, path: str) -> None:
+        """Make a folder and those above it, unless they are there."""
+        path = local_path(path)
+        parts = member_parts(path)
+        self._refuse_links(parts, path)
+        self._tree.enter(parts, path)
+
+    def file(self, path: str, executable: bool = False, *, replaces: bool = False) -> StagedFileWriter:
+        """A new file, to be written within its context; the folders above it are made. `replaces`: a file that is there
+        goes, as tars have it, to which a newer one was appended. A model.yaml only gives way to the same one."""
+        path = local_path(path)
+        parts = member_parts(path)
+        if not parts:
+            raise UnsafeMemberError(f"the archive holds a file without a name, {printable(path)!r}")
+        if not (replaces and parts[-1] != MODEL_YAML and self._links.give_way("/".join(parts))):
+            self._refuse_links(parts, path)
+        self._digester.check()
+        return self._new_file(parts, executable, replaces=replaces)
+
+    def symlink(self, path: str, target: str) -> None:
+        """A symbolic link, to be replaced by a copy of what it leads to, which may come later."""
+        self._link(local_path(path), local_path(target), is_hard=False)
+
+    def hard_link(self, path: str, target: str) -> None:
+        """A second name for the file whose path in the archive is `target`, which may come later. It is copied."""
+        self._link(local_path(path), "/".join(member_parts(local_path(target))), is_hard=True)
+
+    def pass_over(self, count: int) -> None:
+        """Take note of bytes that came out of the archive and are no part of the model."""
+        self._passed_over += count
+        self._refuse_bombs()
+
+    def make_executable(self, path: str) -> bool:
+        """Have a file that was written be executable; False if there is no such file."""
+        path = "/".join(member_parts(local_path(path)))
+        try:
+            descriptor = os.open(path, _FILE, dir_fd=self._tree.root)
+        except OSError:
+            return False
+        look = os.fstat(descriptor)
+        if not stat.S_ISREG(look.st_mode):
+            os.close(descriptor)
+            return False
+        with writing(path):
+            os.fchmod(descriptor, self._program_mode)
+            look = os.fstat(descriptor)
+            self._digester.hand_over(lambda: self._files.renew(path, Identity.of(look)))
+            self._syncer.file(descriptor, look.st_size)
+        return True
+
+    def restart(self) -> None:
+        """Remove all that was staged, and begin anew."""
+        self.discard()
+        self._begin()
+
+    def finish(self) -> Staged:
+        """Replace the links, find the model, and wait until all of it is on the disk.
+
+        Raises:
+            NotAModelError: there is no model.yaml where one belongs, or it holds no tag.
+            BadModelError: the model.yaml is malformed.
+            StoreError: as for all methods, and what `on_model_yaml` raises.
+        """
+        self._links.replace(self)
+        self._digester.drain()
+        with writing(self._path):
+            self._leave_out_extras()
+            top = self._find_top()
+            model = os.open(top or ".", FOLDER, dir_fd=self._tree.root)
+            try:
+                os.fchmod(model, self._folder_mode)
+            finally:
+                os.close(model)
+        info = self._info or self._take_model_yaml(self._read_model_yaml(f"{top}/{MODEL_YAML}" if top else MODEL_YAML))
+        with writing(self._path):
+            self._syncer.finish()
+        files = self._files.below(top)
+        self._close()
+        path = os.path.join(self._path, top) if top else self._path
+        return Staged(path, info, files, self._extras.sentence)
+
+    def discard(self) -> None:
+        """Remove everything, however far it is. May be called again, and after `finish`."""
+        self._close()
+        remove_tree(self._path)
+
+    # The tree in which links are replaced (`store.staging.links.Tree`).
+
+    def look(self, path: str) -> os.stat_result | None:
+        """Tell what stands at a path."""
+        return self._tree.look(path)
+
+    def names(self, path: str) -> list[str]:
+        """List a folder."""
+        return self._tree.names(path)
+
+    def make_folder(self, path: str) -> None:
+        """Make a folder."""
+        self._tree.enter(member_parts(path), path)
+
+    def copy_file(self, path: str, target: str) -> None:
+        """Copy a file."""
+        self._digester.check()
+        with writing(path):
+            descriptor = os.open(path, _FILE, dir_fd=self._tree.root)
+        try:
+            look = os.fstat(descriptor)
+            with self._new_file(member_parts(target), bool(look.st_mode & stat.S_IXUSR)) as file:
+                file.copy_range(descriptor, 0, look.st_size)
+            self._digester.drain()  # it reads from the descriptor
+        finally:
+            os.close(descriptor)
+
+    def _link(self, path: str, target: str, *, is_hard: bool) -> None:
+        parts = member_parts(path)
+        if not parts or "\0" in target:
+            raise UnsafeMemberError(f"the archive holds a link without a name or target, {printable(path)!r}")
+        self._count_member()
+        if self._is_known_link("/".join(parts), target, is_hard=is_hard):
+            return
+        self._refuse_links(parts, path)
+        path = "/".join(parts)
+        if self.look(path) is not None:
+            raise twice(path)
+        self._tree.enter(parts[:-1], path)
+        self._links.add(path, target, is_hard=is_hard)
+
+    def _is_known_link(self, path: str, target: str, *, is_hard: bool) -> bool:
+        """Tell whether a link is there already, or leads to itself as tar writes what it is given twice."""
+        if is_hard and path == target:
+            return path in self._links or self._tree.has_file(path)
+        return self._links.has(path, target, is_hard=is_hard) or (is_hard and self._are_same(path, target))
+
+    def _are_same(self, path: str, target: str) -> bool:
+        """Tell whether two files are there and have the same content."""
+        if not (self._tree.has_file(path) and self._tree.has_file(target)):
+            return False
+        files = [os.open(each, _FILE, dir_fd=self._tree.root) for each in (path, target)]
+        try:
+            sizes = [os.fstat(file).st_size for file in files]
+            for offset in range(0, sizes[0] if sizes[0] == sizes[1] else 0, _COMPARED):
+                self.pass_over(min(_COMPARED, sizes[0] - offset))
+                if os.pread(files[0], _COMPARED, offset) != os.pread(files[1], _COMPARED, offset):
+                    return False
+            return sizes[0] == sizes[1]
+        finally:
+            for file in files:
+                os.close(file)
+
+    def _refuse_links(self, parts: list[str], path: str) -> None:
+        """Nothing is written through a link, or over one."""
+        if self._links:
+            for length in range(1, len(parts) + 1):
+                if "/".join(parts[:length]) in self._links:
+                    if length == len(parts):
+                        raise twice(path)
+                    raise UnsafeMemberError(
+                        f"the archive holds {printable(path)!r}, which would be written through a link"
+                    )
+
+    def _new_file(self, parts: list[str], executable: bool, *, replaces: bool = False) -> StagedFileWriter:
+        path = "/".join(parts)
+        folder = self._tree.enter(parts[:-1], path)
+        self._count_member()
+        before = None
+        with writing(path):
+            try:
+                descriptor = os.open(parts[-1], _NEW_FILE, 0o600, dir_fd=folder)
+            except FileExistsError:
+                if not replaces:
+                    raise twice(path) from None
+                before = self._remove_old(parts, path)
+                folder = self._tree.enter(parts[:-1], path)
+                descriptor = os.open(parts[-1], _NEW_FILE, 0o600, dir_fd=folder)
+            except OSError as error:
+                raise bad_name(path, error) from None
+            os.fchmod(descriptor, self._program_mode if executable else self._file_mode)
+        self._may_have_extras = self._may_have_extras or may_be_extra(parts)
+        file = StagedFileWriter(path, descriptor, self._digester, self._syncer, self._grow, self._keep)
+        if before is not None:
+            file.expect_small(MAX_MODEL_YAML, lambda content: _refuse_another(path, before, content))
+        elif path == MODEL_YAML:
+            file.expect_small(MAX_MODEL_YAML, self._take_model_yaml)
+        return file
+
+    def _remove_old(self, parts: list[str], path: str) -> bytes | None:
+        """Remove the file that one of the same name replaces. Give its content if it may say which model this is."""
+        folder = self._tree.enter(parts[:-1], path)
+        if not self._tree.has_file(path) or not self._tree.has_name(folder, parts[-1]):
+            raise twice(path)
+        self._digester.drain()  # it must not tell of the old file after the new one
+        for link in sorted(self._links.take_hard_links_to(path)):
+            self._links.count_copy()
+            self.copy_file(path, link)
+        content = self._read_model_yaml(path) if parts[-1] == MODEL_YAML and len(parts) <= 2 else None
+        os.unlink(path, dir_fd=self._tree.root)
+        return content
+
+    def _grow(self, count: int) -> None:
+        """Take note of bytes that a file is about to get."""
+        self._expanded += count
+        if self._expanded > self._limits.expanded:
+            raise TooBigError(
+                f"the archive expands to more than {self._limits.expanded:,} bytes: --max-expanded allows more"
+            )
+        self._refuse_bombs()
+
+    def _refuse_bombs(self) -> None:
+        if self.archive_read is None:
+            return
+        if self._expanded + self._passed_over > _FREE_EXPANSION + _MAX_RATIO * self.archive_read():
+            raise TooBigError(f"the archive expands to more than {_MAX_RATIO:,} times its size, which no model does")
+
+    def _count_member(self) -> None:
+        self._members += 1
+        if self._members > self._limits.members:
+            raise TooBigError(
+                f"the archive holds more than {self._limits.members:,} files and folders: --max-members allows more"
+            )
+
+    def _keep(self, path: str, file: StagedFile) -> None:
+        """A file is complete; in the digester's thread, or while that has nothing to do with this file."""
+        self._files[path] = file
+        self._on_file(path, file)
+
+    def _leave_out_extras(self) -> None:
+        """Remove what macOS added. Now only, since an `._x` may come before its `x`."""
+        if self._may_have_extras:
+            for path in self._extras.remove_below(self._tree.root):
+                self._files.forget(path)
+
+    def _find_top(self) -> str:
+        """The folder that is the model: "" or the one top folder."""
+        if self._tree.has_file(MODEL_YAML):
+            return ""
+        if self._tree.has_file(_BENTO_YAML):
+            raise NotAModelError("this is a Bento, not a model: import it with `bentoml import`")
+        with os.scandir(self._tree.root) as entries:
+            names = list(itertools.islice((each.name for each in entries if not each.name.startswith(_MACS_OWN)), 2))
+        if len(names) == 1 and self._tree.has_file(f"{names[0]}/{MODEL_YAML}"):
+            return names[0]
+        if len(names) == 1 and self._tree.has_file(f"{names[0]}/{_BENTO_YAML}"):
+            raise NotAModelError("this is a Bento, not a model: import it with `bentoml import`")
+        raise NotAModelError("the archive holds no model: model.yaml must lie at its top, or in its only top folder")
+
+    def _read_model_yaml(self, path: str) -> bytes:
+        with writing(path), os.fdopen(os.open(path, _FILE, dir_fd=self._tree.root), "rb") as file:
+            content = file.read(MAX_MODEL_YAML + 1)
+        if len(content) > MAX_MODEL_YAML:
+            raise BadModelError(f"{printable(path)!r} is larger than {MAX_MODEL_YAML:,} bytes")
+        return content
+
+    def _take_model_yaml(self, content: bytes) -> ModelInfo:
+        self._info = ModelInfo.learn(content)
+        if self._on_model_yaml is not None:
+            self._on_model_yaml(self._info, content)
+        return self._info
+
+    def _close(self) -> None:
+        if self._is_open:
+            self._is_open = False
+            self._digester.close()
+            self._syncer.abandon()
+            self._tree.close()
+
+
+def _refuse_another(path: str, before: bytes, content: bytes) -> None:
+    if content != before:
+        raise UnsafeMemberError(f"the archive holds {printable(path)!r} twice, with different content")

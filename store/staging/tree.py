@@ -1,0 +1,120 @@
+"""Folders of a model that is being staged: made and opened one below the other, never through a link.
+
+Threading: one thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+
+from bentofs.store.errors import UnsafeMemberError
+from bentofs.store.util.display import printable
+from bentofs.store.util.fs import FOLDER, writing
+from bentofs.store.util.names import local_name
+
+
+class StagedTree:
+    """The folders below one new folder. Keeps those around the last member open."""
+
+    def __init__(self, path: str, folder_mode: int, count_member: Callable[[], None]) -> None:
+        """Make the folder `path`. `count_member`: told of each folder that is made."""
+        os.mkdir(path, 0o700)
+        self.root = os.open(path, FOLDER)
+        self._folder_mode = folder_mode
+        self._count_member = count_member
+        self._above: list[tuple[str, int]] = []  # name and descriptor of each folder around the last member
+        self._folds = self._file_system_folds_names()
+
+    def close(self) -> None:
+        """Close all descriptors."""
+        self._leave_to(0)
+        os.close(self.root)
+
+    def enter(self, parts: list[str], path: str) -> int:
+        """Give the descriptor of a folder, which is made unless it is there; open until the next call. `path`: of the
+        member, for errors."""
+        same = 0
+        while same < min(len(parts), len(self._above)) and self._above[same][0] == parts[same]:
+            same += 1
+        self._leave_to(same)
+        for name in parts[same:]:
+            self._above.append((name, self._folder_in(self._above[-1][1] if self._above else self.root, name, path)))
+        return self._above[-1][1] if self._above else self.root
+
+    def look(self, path: str) -> os.stat_result | None:
+        """Tell what stands at a path, no link taken into account; None if nothing does."""
+        try:
+            return os.stat(path or ".", dir_fd=self.root, follow_symlinks=False)
+        except OSError:
+            return None
+
+    def has_file(self, path: str) -> bool:
+        """Tell whether a file stands at a path."""
+        look = self.look(path)
+        return look is not None and stat.S_ISREG(look.st_mode)
+
+    def names(self, path: str) -> list[str]:
+        """List a folder."""
+        with writing(path):
+            descriptor = os.open(path, FOLDER, dir_fd=self.root)
+            try:
+                return os.listdir(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def has_name(self, folder: int, name: str) -> bool:
+        """Tell whether what stands by a name has that very name, not one that the file system takes for the same."""
+        return not self._folds or name in os.listdir(folder)
+
+    def _leave_to(self, depth: int) -> None:
+        while len(self._above) > depth:
+            os.close(self._above.pop()[1])
+
+    def _folder_in(self, folder: int, name: str, path: str) -> int:
+        with writing(path):
+            try:
+                os.mkdir(name, 0o700, dir_fd=folder)
+                is_new = True
+            except FileExistsError:
+                is_new = False
+                if not self.has_name(folder, name):
+                    raise twice(path) from None
+            except OSError as error:
+                raise bad_name(path, error) from None
+            if is_new:
+                self._count_member()
+            try:
+                descriptor = os.open(name, FOLDER, dir_fd=folder)
+            except NotADirectoryError:
+                raise UnsafeMemberError(
+                    f"the archive holds {printable(path)!r}, but also a file in the place of a folder around it"
+                ) from None
+            if is_new:
+                os.fchmod(descriptor, self._folder_mode)
+        return descriptor
+
+    def _file_system_folds_names(self) -> bool:
+        """Tell whether names that differ by case or by Unicode form are one name here."""
+        name, *others = map(local_name, ("case-\u00e9", "CASE-\u00c9", "case-e\u0301"))
+        os.mkdir(name, dir_fd=self.root)
+        try:
+            return any(self.look(other) is not None for other in others)
+        finally:
+            os.rmdir(name, dir_fd=self.root)
+
+
+def twice(path: str) -> UnsafeMemberError:
+    """Say that there is something by this path already."""
+    return UnsafeMemberError(
+        f"the archive holds {printable(path)!r} twice, or a second name that this file system takes for the same"
+    )
+
+
+def bad_name(path: str, error: OSError) -> Exception:
+    """Tell what an error means that making a file or folder by this name met."""
+    if error.errno in (errno.EINVAL, errno.EILSEQ, errno.ENAMETOOLONG):
+        return UnsafeMemberError(f"the archive holds {printable(path)!r}, a name that this file system does not take")
+    return error

@@ -1,0 +1,128 @@
+"""A look at all that lies in a model's folder on this machine: files, folders, and what links lead to.
+
+Folders are opened below a descriptor, without following links. A link is replaced by what it leads to, if that lies
+within the model, or if whoever mounts the store has said that links may lead out.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+
+from bentofs.store.errors import BadModelError, SourceChangedError, UnsafeMemberError
+from bentofs.store.storage.base import Identity
+from bentofs.store.storage.entries import Entries, EntriesBuilder
+
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+MAX_MEMBERS = 1_000_000  # files and folders in one model; no real model comes near
+MAX_LINKED = 10_000  # of them reached through links, which can multiply what is there
+MAX_DEPTH = 100  # folders within folders, each one an open descriptor while walking
+
+
+class Walk:
+    """One look at all that lies in a model's folder."""
+
+    def __init__(
+        self,
+        root: str,
+        model: str,
+        open_folder: Callable[[str], int],
+        show: Callable[[str], str],
+        *,
+        follow_links: bool,
+    ) -> None:
+        """`root`: the store's; `model`: its folder below that. `open_folder`: opens a folder below the root, without
+        leaving it; `show`: how errors name a path below the root. `follow_links`: also out of the model."""
+        self._root = root
+        self._model = model
+        self._open_folder = open_folder
+        self._show_in_store = show
+        self._follow_links = follow_links
+        self._entries = EntriesBuilder(model)
+        self._linked = 0  # entries reached through links
+        self._within_links = 0  # how many links lead to where the walk is now
+        self._newest = 0
+        # Links are judged against where the model really is, whatever links lead to the store itself.
+        self._real = os.path.realpath(os.path.join(root, model))
+
+    def run(self, folder: int) -> tuple[Entries, int]:
+        """As `Storage.walk`; `folder`: a descriptor of the model's."""
+        self._visit(folder, "", self._model, [])
+        return self._entries.build(), self._newest
+
+    def _visit(self, folder: int, path: str, source: str, above: list[tuple[int, int]]) -> None:
+        look = os.fstat(folder)
+        here = (look.st_dev, look.st_ino)
+        if here in above:
+            raise UnsafeMemberError(f"{self._show(path)} is a link to a folder around it: links must not make a cycle")
+        if len(above) >= MAX_DEPTH:
+            raise BadModelError(f"{self._show(path)} lies more than {MAX_DEPTH} folders deep")
+        self._newest = max(self._newest, look.st_ctime_ns)
+        above.append(here)
+        with os.scandir(folder) as found:
+            for entry in found:
+                below = f"{path}/{entry.name}" if path else entry.name
+                try:
+                    look = entry.stat(follow_symlinks=False)
+                    self._take(folder, entry.name, look, below, f"{source}/{entry.name}", above)
+                except FileNotFoundError:
+                    raise SourceChangedError(f"{self._show(below)} vanished while the model was looked at") from None
+        above.pop()
+
+    def _take(
+        self, folder: int, name: str, look: os.stat_result, path: str, source: str, above: list[tuple[int, int]]
+    ) -> None:
+        if len(self._entries) >= MAX_MEMBERS:
+            raise BadModelError(f"{self._show('')} holds more than {MAX_MEMBERS:,} files and folders")
+        self._linked += self._within_links > 0
+        if self._linked > MAX_LINKED:
+            raise BadModelError(f"{self._show('')} holds more than {MAX_LINKED:,} files and folders behind links")
+        self._newest = max(self._newest, look.st_ctime_ns)
+        if stat.S_ISREG(look.st_mode):
+            self._entries.add(path, False, bool(look.st_mode & stat.S_IXUSR), Identity.of(look), source)
+        elif stat.S_ISDIR(look.st_mode):
+            self._entries.add(path, True, True, None, source)
+            below = os.open(name, FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+            try:
+                self._visit(below, path, source, above)
+            finally:
+                os.close(below)
+        elif stat.S_ISLNK(look.st_mode):
+            self._take_link(path, source, above)
+        else:
+            raise UnsafeMemberError(f"{self._show(path)} is a device, socket or pipe: archives hold files and folders")
+
+    def _take_link(self, path: str, source: str, above: list[tuple[int, int]]) -> None:
+        """Replace a link by what it leads to."""
+        at = source if source.startswith("/") else os.path.join(self._root, source)
+        target = os.path.realpath(at)
+        inside = target == self._real or target.startswith(self._real + "/")
+        if not inside and not self._follow_links:
+            raise UnsafeMemberError(
+                f"{self._show(path)} is a link that leads out of the model: replace it by the file, "
+                "or mount with --follow-links"
+            )
+        try:
+            look = os.lstat(target)
+        except OSError:
+            raise UnsafeMemberError(f"{self._show(path)} is a link that leads nowhere") from None
+        is_below = inside and not self._follow_links
+        real_source = f"{self._model}{target[len(self._real) :]}" if is_below else target
+        if stat.S_ISLNK(look.st_mode):  # realpath gives up on a loop and leaves a link
+            raise UnsafeMemberError(f"{self._show(path)} is a link to itself")
+        self._within_links += 1
+        if stat.S_ISDIR(look.st_mode):
+            self._newest = max(self._newest, look.st_ctime_ns)
+            self._entries.add(path, True, True, None, real_source)
+            below = self._open_folder(real_source) if is_below else os.open(target, FOLDER | os.O_NOFOLLOW)
+            try:
+                self._visit(below, path, real_source, above)
+            finally:
+                os.close(below)
+        else:
+            self._take(-1, "", look, path, real_source, above)
+        self._within_links -= 1
+
+    def _show(self, path: str) -> str:
+        return self._show_in_store(f"{self._model}/{path}" if path else self._model)

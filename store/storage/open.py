@@ -1,0 +1,97 @@
+"""Where a store is: a folder of this machine, or a URL; and how to get to it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from bentofs.store.clients.error_classes import parameter_reason
+from bentofs.store.errors import BadLocationError, NotFoundError
+from bentofs.store.location import Location
+from bentofs.store.paths import default_store
+from bentofs.store.storage.base import Storage
+from bentofs.store.storage.local import LocalStorage
+from bentofs.store.storage.remote import DEFAULT_CACHE_SIZE, DEFAULT_PATIENCE, DEFAULT_TTL, RemoteStorage
+from bentofs.store.storage.retry import Patience
+from bentofs.store.util.display import printable
+
+
+@dataclass(frozen=True)
+class StoreSpec:
+    """A store that was named by a user. What is shown of it holds no secrets."""
+
+    text: str = field(repr=False)  # as it was named
+    where: Location
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)  # those that are not in the text
+    ttl: float = DEFAULT_TTL  # seconds
+    cache_size: int = DEFAULT_CACHE_SIZE  # bytes
+    patience: float = DEFAULT_PATIENCE  # seconds
+
+    @classmethod
+    def named(cls, text: str | None = None, *, options: Mapping[str, Any] | None = None, **settings: Any) -> StoreSpec:
+        """What a user wrote: a path, or a URL; None for BentoML's own store. `options`: for the file system of a URL,
+        as the parameters in it; `settings`: the other fields.
+
+        Raises:
+            BadLocationError: the protocol is not known, the URL makes no sense, or there are options for a path.
+        """
+        text = default_store() if text is None else text
+        where = Location.parse(text)
+        if options and where.is_local:
+            raise BadLocationError("options for a file system are for stores that are URLs")
+        where = replace(where, params={**where.params, **(options or {})})
+        return cls(text, where, options or {}, **settings)
+
+    @property
+    def is_remote(self) -> bool:
+        return not self.where.is_local
+
+    @property
+    def location(self) -> str:
+        """To show: an absolute path, or a URL."""
+        return self.where.url.rstrip("/") or "/"
+
+    def check(self) -> None:
+        """Raises NotFoundError: it is a folder, and not there. URLs are looked at when they are opened."""
+        if not self.is_remote and not os.path.isdir(self.location):
+            raise NotFoundError(
+                f"there is no model store at {printable(self.location)}: save a model with BentoML first, or name a "
+                "store with --store"
+            )
+
+    def open(self, *, follow_links: bool = False) -> Storage:
+        """The storage there. Not before a fork.
+
+        Raises:
+            NotFoundError: there is no such folder.
+            RemoteError, RemoteDeniedError: there is no getting to it.
+            BadLocationError: it cannot be a store: a package is missing, or a parameter has no meaning.
+        """
+        if self.is_remote:
+            return self.open_remote()
+        self.check()
+        return LocalStorage(self.location, follow_links=follow_links)
+
+    def open_remote(self) -> RemoteStorage:
+        """As `open`, of a URL."""
+        patience = Patience(self.where.shown.rstrip("/"), self.patience)
+        storage = RemoteStorage(self._objects(patience), patience, ttl=self.ttl, cache_size=self.cache_size)
+        storage.check()
+        return storage
+
+    def _objects(self, patience: Patience) -> Any:
+        # These take long to load, and start what does not survive a fork.
+        try:
+            if self.where.protocol in ("s3", "s3a"):
+                from bentofs.store.storage.s3_objects import S3Objects
+
+                return S3Objects(self.where, patience.attempt_seconds)
+            from bentofs.store.storage.fsspec_objects import AnyObjects
+
+            return AnyObjects(self.where, patience.attempt_seconds)
+        except ImportError as error:
+            raise BadLocationError(f"{self.location} cannot be used as a store: {error}") from None
+        except (ValueError, TypeError) as error:
+            raise BadLocationError(f"{self.location} cannot be used as a store: {parameter_reason(error)}") from None

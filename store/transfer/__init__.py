@@ -1,0 +1,1 @@
+"""Import and export: between a store and paths, streams and URLs."""

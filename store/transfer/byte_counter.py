@@ -1,0 +1,26 @@
+"""The count of what an import has read: tells of it as it goes, and ends what is not wanted any more."""
+
+from __future__ import annotations
+
+from bentofs.store.transfer.endpoints.base import Progress
+from bentofs.store.util.cancel import CancelTokens, refuse_if_stopped
+
+
+class Counted:
+    """Counts bytes, tells of them, and ends what is not wanted any more."""
+
+    def __init__(self, progress: Progress, stops: CancelTokens, expect: Progress | None = None) -> None:
+        self._progress = progress
+        self._stops = stops
+        self._expect = expect
+        self.total = 0
+
+    def expect(self, size: int | None) -> None:
+        """Tell of what will come."""
+        if size is not None and self._expect is not None:
+            self._expect(size)
+
+    def __call__(self, count: int) -> None:
+        refuse_if_stopped(self._stops)
+        self.total += count
+        self._progress(count)

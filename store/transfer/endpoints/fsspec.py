@@ -1,0 +1,188 @@
+"""Whatever else fsspec knows, by its own interface: written to a name beside, compared by size, and moved.
+
+A move is a rename where files are, and a copy on the server in object stores: there, too, an object appears whole.
+
+Threading: as `Endpoint`.
+"""
+
+from __future__ import annotations
+
+import http
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from fsspec import AbstractFileSystem
+from fsspec.asyn import sync
+
+from bentofs.store.clients.fsspec_fs import new_file_system, path_of, size_of, version_of
+from bentofs.store.clients.request_body import Body
+from bentofs.store.errors import BadLocationError, RemoteError, SourceChangedError
+from bentofs.store.formats.pieces import Piece
+from bentofs.store.formats.write.members import Member
+from bentofs.store.location import Location
+from bentofs.store.transfer.endpoints.base import CHUNK, Known, Progress, write_files
+from bentofs.store.transfer.endpoints.remote_parts import RemoteParts
+from bentofs.store.transfer.endpoints.retry import CONNECT_SECONDS, SILENCE_SECONDS, retry, told
+from bentofs.store.util.cancel import CancelTokens
+
+_BLOCK = 4 << 20  # bytes that a file system may hold back before it sends them
+_READ_ONLY = ("http", "https", "data", "github", "git", "zip", "tar", "libarchive", "reference", "gist", "generic")
+
+Result = TypeVar("Result")
+
+
+class AnyEndpoint:
+    """One of fsspec's file systems."""
+
+    def __init__(self, location: Location, stops: CancelTokens = ()) -> None:
+        self._location = location
+        self._stops = stops
+        with told(location):
+            self._fs = new_file_system(location, connect_seconds=CONNECT_SECONDS, silence_seconds=SILENCE_SECONDS)
+        self._parts = RemoteParts(location, self.remove)
+        self.can_seek = True
+        self._knows_ranges: bool | None = None  # of a web server, once it is known
+
+    def write(self, path: str, content: Piece, progress: Progress) -> None:
+        """As `Target.write`."""
+        if self._location.protocol in _READ_ONLY:
+            raise BadLocationError(f"{self._at(path).shown}: nothing can be written by {self._location.protocol}")
+        final = self._path(path)
+        with self._parts.new(path) as part, told(self._at(path)):
+            place = self._path(part)
+            parent = self._fs._parent(final)
+            if parent.strip("/"):
+                self._fs.makedirs(parent, exist_ok=True)
+            file = self._fs.open(place, "wb", block_size=_BLOCK)
+            try:
+                body = Body(content)
+                while block := body.read(CHUNK):
+                    file.write(block)
+                    progress(len(block))
+            finally:
+                file.close()  # what is cut short has a name that nobody knows, and goes
+            size = self._fs.info(place).get("size")
+            if size != content.length:
+                raise RemoteError(f"{self._at(path).shown}: {size} bytes arrived of {content.length}")
+            self._move(place, final)
+
+    def write_folder(self, path: str, members: Sequence[Member], progress: Progress) -> None:
+        """As `Target.write_folder`."""
+        write_files(self, self._at(path), members, progress)
+
+    def make_folder(self, path: str) -> None:
+        """Make a folder, where there are any."""
+        with told(self._at(path)):
+            self._fs.makedirs(self._path(path), exist_ok=True)
+
+    def make_executable(self, path: str) -> None:
+        """Nothing: fsspec has no modes."""
+
+    def look(self, path: str) -> Known:
+        """As `Source.look`."""
+        info = self._run(path, lambda: self._fs.info(self._path(path)))
+        if info.get("type") == "directory":
+            raise RemoteError(f"{self._at(path).shown} is a folder")
+        size = size_of(info)
+        if self._location.is_web and self._knows_ranges is None:
+            self._knows_ranges = self._run(path, lambda: self._gives_ranges(path))
+        # Of a web server that knows no ranges, nothing can be read but all, once.
+        self.can_seek = size is not None and self._knows_ranges is not False
+        return _known(info)
+
+    def chunks(self, path: str, known: Known) -> Iterator[bytes]:
+        """As `Source.chunks`."""
+        if known.size is None or not self.can_seek:
+            yield from self._whole(path)
+            return
+        before = self.look(path)  # a listing may tell times in another way
+        for start in range(0, known.size, _BLOCK):
+            yield self.read_at(path, known, start, min(_BLOCK, known.size - start))
+        if known.size != before.size or self.look(path) != before:
+            raise SourceChangedError(f"{self._at(path).shown} was replaced while it was read: start again")
+
+    def read_at(self, path: str, known: Known, offset: int, size: int) -> bytes:  # noqa: ARG002 - compared at the end
+        """As `Source.read_at`."""
+
+        def read() -> bytes:
+            content: bytes = self._fs.cat_file(self._path(path), offset, offset + size)
+            if len(content) != size:
+                raise EOFError(f"{len(content)} bytes came where {size} were asked for")
+            return content
+
+        return self._run(path, read)
+
+    def read_small(self, path: str, limit: int) -> bytes | None:
+        """As `Source.read_small`."""
+
+        def read() -> bytes | None:
+            try:
+                with self._fs.open(self._path(path), "rb", block_size=_BLOCK) as file:
+                    content: bytes = file.read(limit + 1)
+            except FileNotFoundError:
+                return None
+            return content
+
+        content = self._run(path, read)
+        return content if content is not None and len(content) <= limit else None
+
+    def find(self, path: str) -> Iterator[tuple[str, Known | None]]:
+        """As `Source.find`."""
+        base = self._path(path).rstrip("/")
+        found = self._run(path, lambda: self._fs.find(base, withdirs=True, detail=True))
+        for full, info in found.items():
+            name = full.rstrip("/")
+            if name != base:
+                inner = name[len(base) :].lstrip("/")
+                yield inner, None if info.get("type") == "directory" else _known(info)
+
+    def remove(self, path: str) -> None:
+        """Remove an object if it is there."""
+        with told(self._at(path)), suppress(FileNotFoundError):
+            self._fs.rm_file(self._path(path))
+
+    def remove_folder(self, path: str) -> None:
+        """Remove a folder if it is there, and empty."""
+        with suppress(OSError):
+            self._fs.rmdir(self._path(path))
+
+    def close(self) -> None:
+        """As `Source.close`."""
+
+    def _gives_ranges(self, path: str) -> bool:
+        """Whether a web server gives a part to who asks for one: fsspec does not tell, and not all servers do."""
+
+        async def ask() -> bool:
+            session = await self._fs.set_session()
+            headers = {"Range": "bytes=0-0"}
+            async with session.get(self._fs.encode_url(self._path(path)), headers=headers) as answer:
+                return bool(answer.status == http.HTTPStatus.PARTIAL_CONTENT)
+
+        return bool(sync(self._fs.loop, ask))
+
+    def _whole(self, path: str) -> Iterator[bytes]:
+        with told(self._at(path)), self._fs.open(self._path(path), "rb", block_size=0) as file:
+            while chunk := file.read(CHUNK):
+                yield chunk
+
+    def _move(self, place: str, final: str) -> None:
+        if type(self._fs).mv is not AbstractFileSystem.mv:
+            self._fs.mv(place, final)
+            return
+        # fsspec's own way takes a name with brackets or asterisks for a pattern.
+        self._fs.cp_file(place, final)
+        self._fs.rm_file(place)
+
+    def _run(self, path: str, action: Callable[[], Result]) -> Result:
+        return retry(action, self._at(path), self._stops)
+
+    def _path(self, path: str) -> str:
+        return path_of(self._fs, self._at(path))
+
+    def _at(self, path: str) -> Location:
+        return self._location.at(path)
+
+
+def _known(info: dict[str, Any]) -> Known:
+    return Known(size_of(info), version_of(info))

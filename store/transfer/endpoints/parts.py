@@ -1,0 +1,140 @@
+"""Parts: files and folders of this machine that an export is still writing, beside its target and under a hidden name.
+
+An export holds a lock on its part for as long as it lives. The kernel takes the lock away from a process that ends,
+however it ends, so that the next export to the folder can tell and remove what a killed one left. A lock tells that
+only within one running system: a server of files may not pass it on, and another machine may write there. A part's name
+says on which running system it is being written. One of another is removed when nothing has changed in it for a day.
+
+Threading: any thread, any number of processes and machines.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import logging
+import os
+import re
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+
+from bentofs.store.util.display import printable
+from bentofs.store.util.fs import remove_tree
+
+log = logging.getLogger(__name__)
+
+_KEPT = 50  # characters, of up to four bytes, of a name, of which file systems take 255 bytes
+_NAME = re.compile(r"\..{1,50}\.(?:[0-9a-f]{8}-)?[0-9a-f]{12}\.part", re.DOTALL)  # without a system: of older releases
+_FILE = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # NFS locks only what may be written
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_TRIES = 10
+_STALE_SECONDS = 24 * 3600.0
+
+
+@contextmanager
+def new_part(path: str, mode: int, *, is_folder: bool = False) -> Iterator[tuple[str, int]]:
+    """Make a part for the target at `path`: its path and a descriptor of it. It is removed if the context fails.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    folder, name = os.path.split(path)
+    for _ in range(_TRIES):
+        part = os.path.join(folder, f".{name[:_KEPT]}.{_this_system()}-{secrets.token_hex(6)}.part")
+        if is_folder:
+            os.mkdir(part, mode)
+        descriptor = os.open(part, _FOLDER if is_folder else _FILE | os.O_CREAT | os.O_EXCL, mode)
+        if _is_locked(descriptor) and _still_stands(part, descriptor):
+            break
+        os.close(descriptor)  # another export took it for one that was left behind, and removes it
+    else:
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), part)
+    try:
+        yield part, descriptor
+    except BaseException:
+        remove_tree(part)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def remove_left_behind(folder: str, now: float) -> None:
+    """Remove the parts of exports that were killed from a folder; `now`: by the clock of its file system."""
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if _NAME.fullmatch(entry.name)]
+    except OSError:
+        return
+    for name in names:
+        part = os.path.join(folder, name)
+        try:
+            _remove_if_left_behind(part, now)
+        except OSError as error:  # it may be another user's
+            log.info("%s may be what a killed export left, and stays: %s", printable(part), error)
+
+
+def _remove_if_left_behind(part: str, now: float) -> None:
+    look = os.lstat(part)
+    if stat.S_ISDIR(look.st_mode):
+        descriptor = os.open(part, _FOLDER)
+    elif stat.S_ISREG(look.st_mode):
+        descriptor = os.open(part, _FILE)
+    else:
+        return
+    try:
+        is_of_this_system = f".{_this_system()}-" in os.path.basename(part)[-32:]
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        except OSError:  # there are no locks here
+            is_of_this_system = False
+        if not _still_stands(part, descriptor):
+            return
+        if is_of_this_system or now - _last_change(part) > _STALE_SECONDS:
+            log.info("%s, which a killed export has left, is removed", printable(part))
+            remove_tree(part)
+    finally:
+        os.close(descriptor)
+
+
+def _is_locked(descriptor: int) -> bool:
+    """Lock a new part; False if another process has locked it first. Where there are no locks it counts as locked."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        log.info("a part of an export cannot be locked: %s", error)
+    return True
+
+
+def _still_stands(path: str, descriptor: int) -> bool:
+    """Return whether the file that is open still has its name."""
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.lstat(path), os.fstat(descriptor))
+    return False
+
+
+def _last_change(part: str) -> float:
+    """Return when something was last written in a part."""
+    newest = os.lstat(part).st_mtime
+    for folder, folders, files in os.walk(part):
+        for name in [*folders, *files]:
+            newest = max(newest, os.lstat(os.path.join(folder, name)).st_mtime)
+    return newest
+
+
+@cache
+def _this_system() -> str:
+    """Return what tells this running system from all others, in eight digits."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_bytes()
+    except OSError:
+        boot = secrets.token_bytes(16)
+    return hashlib.sha256(boot).hexdigest()[:8]

@@ -1,0 +1,104 @@
+"""Connect: the endpoint that a location names, used again by whoever comes next to the same server: making one takes
+longer than sending a small archive."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from bentofs.store.clients.error_classes import parameter_reason
+from bentofs.store.errors import BadLocationError
+from bentofs.store.location import Location
+from bentofs.store.transfer.endpoints.base import Endpoint, Target
+from bentofs.store.transfer.endpoints.local import LocalEndpoint
+from bentofs.store.util.cancel import CancelTokens
+
+_KEPT = ("s3", "s3a", "ftp", "ftps", "sftp", "ssh")  # of which it is known that paths mean nothing to a connection
+
+
+class Endpoints:
+    """Endpoints of many locations.
+
+    Threading: any thread; an endpoint is lent to one at a time.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._idle: list[tuple[Location, CancelTokens, Endpoint]] | None = []  # None once they are closed
+        self._tidied: set[str] = set()  # folders of this machine
+
+    @contextmanager
+    def target(self, location: Location, stops: CancelTokens = ()) -> Iterator[Target]:
+        """Where an export goes to, within this; errors as `endpoint`."""
+        if location.is_local:
+            yield LocalEndpoint(stops, self._tidied)
+        else:
+            with self.endpoint(location, stops) as endpoint:
+                yield endpoint
+
+    @contextmanager
+    def endpoint(self, location: Location, stops: CancelTokens = ()) -> Iterator[Endpoint]:
+        """The server of a location, within this. `stops`: once one is set, whatever it does ends soon.
+
+        Raises:
+            BadLocationError: a package for its protocol is not installed, or a parameter has no meaning.
+            RemoteError: it cannot be reached.
+        """
+        server = location.at("")
+        endpoint = self._take(server, stops) or _made(location, stops)
+        try:
+            yield endpoint
+        except BaseException:
+            endpoint.close()  # nobody knows what it is in the middle of
+            raise
+        with self._lock:
+            if self._idle is not None and location.protocol in _KEPT:
+                self._idle.append((server, stops, endpoint))
+                return
+        endpoint.close()
+
+    def close(self) -> None:
+        """End connections; those in use end with their use."""
+        with self._lock:
+            idle, self._idle = self._idle, None
+        for _, _, endpoint in idle or ():
+            endpoint.close()
+
+    def _take(self, server: Location, stops: CancelTokens) -> Endpoint | None:
+        with self._lock:
+            for number, (of, stopped_by, endpoint) in enumerate(self._idle or ()):
+                if of == server and list(stopped_by) == list(stops) and self._idle is not None:
+                    del self._idle[number]
+                    return endpoint
+        return None
+
+
+def _made(location: Location, stops: CancelTokens) -> Endpoint:
+    """A new endpoint. Libraries are loaded when they are needed: a command needs those of one protocol."""
+    try:
+        return _open(location, stops)
+    except ImportError as error:
+        raise BadLocationError(f"{location.protocol}:// is not possible here: {error}") from error
+    except BadLocationError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise BadLocationError(f"{location.shown}: {parameter_reason(error)}") from error
+
+
+def _open(location: Location, stops: CancelTokens) -> Endpoint:
+    if location.protocol in ("s3", "s3a"):
+        from bentofs.store.transfer.endpoints.s3 import S3Endpoint
+
+        return S3Endpoint(location, stops)
+    if location.protocol in ("ftp", "ftps"):
+        from bentofs.store.transfer.endpoints.ftp import FtpEndpoint
+
+        return FtpEndpoint(location, stops, tls=location.protocol == "ftps")
+    if location.protocol in ("sftp", "ssh"):
+        from bentofs.store.transfer.endpoints.sftp import SftpEndpoint
+
+        return SftpEndpoint(location, stops)
+    from bentofs.store.transfer.endpoints.fsspec import AnyEndpoint
+
+    return AnyEndpoint(location, stops)

@@ -1,0 +1,158 @@
+"""S3, and servers that speak it: objects written by `store.clients.s3_multipart`, and read in ranges, some at a time.
+
+Threading: as `Endpoint`. Requests run in the client's own thread; those of one object at once are bounded.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from bentofs.store.clients.request_body import Body
+from bentofs.store.clients.s3_client import S3Client, etag_of
+from bentofs.store.clients.s3_multipart import S3Uploads
+from bentofs.store.errors import RemoteDeniedError, RemoteError, RemoteNotFoundError
+from bentofs.store.formats.pieces import Piece
+from bentofs.store.formats.write.members import Member
+from bentofs.store.location import Location
+from bentofs.store.transfer.endpoints.base import CHUNK, Known, Progress, write_files
+from bentofs.store.transfer.endpoints.retry import CONNECT_SECONDS, SILENCE_SECONDS, retry, told
+from bentofs.store.util.cancel import CancelTokens
+
+_RANGE = 4 << 20  # bytes fetched by one request
+_RANGES_AHEAD = 3
+_MD5_LENGTH = 32
+
+
+class S3Endpoint:
+    """One bucket."""
+
+    can_seek = True
+
+    def __init__(self, location: Location, stops: CancelTokens = ()) -> None:
+        self._location = location
+        self._stops = tuple(stops)
+        self._client = S3Client(location, connect_seconds=CONNECT_SECONDS, silence_seconds=SILENCE_SECONDS)
+        self._uploads = S3Uploads(self._client, self._ask, location.at("").url.rstrip("/"))
+
+    def write(self, path: str, content: Piece, progress: Progress) -> None:
+        """As `Target.write`; in parts if it is large."""
+        with told(self._at(path)):
+            etag = self._uploads.write(path, content, stops=self._stops, progress=progress)
+        self._check(path, content, etag)
+
+    def look(self, path: str) -> Known:
+        """As `Source.look`."""
+        found = self._ask("head_object", path, stops=self._stops)
+        return Known(found["ContentLength"], etag_of(found) or None)
+
+    def chunks(self, path: str, known: Known) -> Iterator[bytes]:
+        """As `Source.chunks`: some ranges ahead of the reader."""
+        length = known.size or 0
+        with ThreadPoolExecutor(_RANGES_AHEAD, thread_name_prefix="s3-read") as pool:
+            ahead: deque[concurrent.futures.Future[bytes]] = deque()
+            try:
+                for start in range(0, length, _RANGE):
+                    ahead.append(pool.submit(self.read_at, path, known, start, min(_RANGE, length - start)))
+                    if len(ahead) > _RANGES_AHEAD:
+                        yield ahead.popleft().result()
+                while ahead:
+                    yield ahead.popleft().result()
+            finally:
+                for future in ahead:
+                    future.cancel()
+
+    def read_at(self, path: str, known: Known, offset: int, size: int) -> bytes:
+        """As `Source.read_at`; any number of threads at once."""
+
+        def fetch() -> bytes:
+            content, _ = self._client.fetch(path, offset, offset + size, etag=known.stamp or "", stops=self._stops)
+            if len(content) != size:
+                raise ConnectionError(f"{len(content)} bytes came where {size} were asked for")
+            return bytes(content)
+
+        return retry(fetch, self._at(path), self._stops)
+
+    def read_small(self, path: str, limit: int) -> bytes | None:
+        """As `Source.read_small`."""
+        try:
+            known = self.look(path)
+        except RemoteNotFoundError:
+            return None
+        if known.size is None or known.size > limit:
+            return None
+        return self.read_at(path, known, 0, known.size) if known.size else b""
+
+    def find(self, path: str) -> Iterator[tuple[str, Known | None]]:
+        """As `Source.find`. An empty object whose key ends in a slash stands for a folder."""
+        prefix = f"{path.rstrip('/')}/" if path.strip("/") else ""
+        more = ""
+        while True:
+            page, more = retry(lambda more=more: self._client.page(prefix, more), self._at(path), self._stops)  # type: ignore[misc]
+            for item in page.get("Contents", []):
+                name = item["Key"][len(prefix) :]
+                if name.endswith("/"):
+                    yield name.rstrip("/"), None
+                elif name:
+                    yield name, Known(item["Size"], etag_of(item) or None)
+            if not more:
+                return
+
+    def write_folder(self, path: str, members: Sequence[Member], progress: Progress) -> None:
+        """As `Target.write_folder`."""
+        write_files(self, self._at(path), members, progress)
+
+    def make_folder(self, path: str) -> None:
+        """Nothing: S3 has no folders."""
+
+    def make_executable(self, path: str) -> None:
+        """Nothing: S3 has no modes."""
+
+    def remove(self, path: str) -> None:
+        """Remove an object if it is there."""
+        self._ask("delete_object", path)
+
+    def remove_folder(self, path: str) -> None:
+        """Nothing: S3 has no folders."""
+
+    def close(self) -> None:
+        """As `Source.close`."""
+        self._client.close()
+
+    def _ask(
+        self, method: str, key: str, *, body: Body | None = None, stops: CancelTokens = (), **arguments: Any
+    ) -> dict[str, Any]:
+        """One request, tried again as makes sense."""
+
+        def action() -> dict[str, Any]:
+            return self._client.ask(method, body=body, stops=stops, Key=key, **arguments)
+
+        return retry(action, self._at(key), stops)
+
+    def _check(self, path: str, content: Piece, etag: str) -> None:
+        """Compare what the server says of an object with what was sent."""
+        try:
+            known = self.look(path)
+        except RemoteDeniedError:  # to those who may only write, the ETag in the answer to that is told, and compared
+            if not etag:
+                raise
+            return
+        is_right = known.size == content.length and (not etag or not known.stamp or etag == known.stamp)
+        if known.size == content.length and not is_right and known.stamp and len(known.stamp) == _MD5_LENGTH:
+            # rclone tells the MD5 of the whole of what came in parts.
+            body = Body(content)
+            while body.read(CHUNK):
+                pass
+            is_right = known.stamp == body.md5()
+        if not is_right:
+            raise RemoteError(
+                f"{self._at(path).shown} is not what was sent: {known.size} bytes instead of {content.length}, or "
+                "another checksum; someone else may have written it at the same time"
+            )
+
+    def _at(self, path: str) -> Location:
+        """Where an object lies, for a sentence."""
+        return self._location.at(path)

@@ -1,0 +1,196 @@
+"""Exporting: a model becomes an archive, or a folder, at any place that can be written to. No file is made on the way.
+
+Threading: an `Exporter` may be used from any thread, for any number of exports at once.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from bentofs.store.archives.archives import Archives
+from bentofs.store.archives.compression import Compression
+from bentofs.store.catalog.catalog import ModelStore
+from bentofs.store.errors import BadLocationError
+from bentofs.store.formats.pieces import Literal, Piece
+from bentofs.store.formats.write.members import Member
+from bentofs.store.formats.write.registry import BENTOMODEL, FORMATS, Format
+from bentofs.store.integrity.sha256sums import SUFFIX, write_sums
+from bentofs.store.location import Location
+from bentofs.store.model.model import Model
+from bentofs.store.model.tag import Tag
+from bentofs.store.transfer.endpoints.base import Progress
+from bentofs.store.transfer.endpoints.local import write_out
+from bentofs.store.transfer.endpoints.pool import Endpoints
+from bentofs.store.transfer.endpoints.special import is_special
+from bentofs.store.util.cancel import CancelTokens, refuse_if_stopped
+
+FOLDER = "folder"
+
+# What BentoML calls formats, and what else people write.
+_ALIASES = {"gz": "tar.gz", "tgz": "tar.gz", "xz": "tar.xz", "txz": "tar.xz", "bz2": "tar.bz2", "tbz2": "tar.bz2"}
+
+
+def known_formats() -> list[str]:
+    """What `format_named` takes, for users."""
+    return [*FORMATS, *_ALIASES, FOLDER]
+
+
+def format_named(name: str) -> Format | None:
+    """The format that BentoML or we call so; None for a folder.
+
+    Raises:
+        BadLocationError: nobody does.
+    """
+    if name == FOLDER:
+        return None
+    kind = FORMATS.get(_ALIASES.get(name, name))
+    if kind is None:
+        raise BadLocationError(f"{name!r} is no format that is known here; there are {', '.join(known_formats())}")
+    return kind
+
+
+def format_of(path: str) -> Format:
+    """The format that a path's extension names; .bentomodel for any other, as BentoML has it."""
+    extension = os.path.splitext(path)[1][1:]
+    return FORMATS.get(_ALIASES.get(extension, extension), BENTOMODEL)
+
+
+@dataclass(frozen=True)
+class Export:
+    """What is to be exported, and where to."""
+
+    tag: Tag
+    format: Format | None  # None for a folder
+    location: Location
+
+    @property
+    def suffix_for_bentoml(self) -> str | None:
+        """The end of a name under which BentoML would open the archive, if it does not open it under this one: it goes
+        by the name, and takes what it does not know for a .bentomodel."""
+        if self.format is None or _is_special(self.location):
+            return None
+        extension = os.path.splitext(self.location.path)[1]
+        return None if extension[1:] == self.format.suffix.rpartition(".")[2] else self.format.suffix
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was exported."""
+
+    tag: Tag
+    url: str  # without credentials; a path on this machine
+    size: int  # bytes
+    sha256: str | None  # of an archive, hexadecimal, if it was asked for
+
+
+class Exporter:
+    """Exports from one store."""
+
+    def __init__(self, store: ModelStore, archives: Archives) -> None:
+        self._store = store
+        self._archives = archives
+        self._endpoints = Endpoints()
+
+    def plan(self, tag: Tag, target: Location, format_name: str | None = None) -> Export:
+        """What exporting a model to a target comes to, by BentoML's rules. The model is not looked at.
+
+        Raises:
+            BadLocationError: the format is not known, or cannot be had with the archives' compression.
+        """
+        kind = format_named(format_name) if format_name is not None else format_of(target.path)
+        stem = f"{tag.name}-{tag.version}"
+        if kind is None:
+            if _is_special(target):
+                raise BadLocationError(f"{target.shown} cannot hold a folder")
+            # A folder that is there gets a folder in it; one that is not becomes the model.
+            is_there = target.is_local and os.path.isdir(target.path)
+            return Export(tag, None, target.below(stem) if is_there else target)
+        if kind.lay_out is None and self._archives.compression is Compression.NEVER:
+            raise BadLocationError(f"{kind.name} cannot be made without compression: use --compression auto")
+        if target.is_folder:
+            target = target.below(stem + kind.suffix)
+        elif kind is BENTOMODEL and not target.path.endswith(kind.suffix) and not _is_special(target):
+            target = target.at(target.path + kind.suffix)
+        return Export(tag, kind, target)
+
+    def close(self) -> None:
+        """End connections that are kept for further exports."""
+        self._endpoints.close()
+
+    def give_up(self) -> None:
+        """End what is being measured: whoever waits for it gets CancelledError, now and later."""
+        self._archives.close()
+
+    def run(
+        self,
+        export: Export,
+        progress: Progress,
+        *,
+        sha256: bool = False,
+        stops: CancelTokens = (),
+        expect: Progress | None = None,
+    ) -> Exported:
+        """Export the model as it is now; when this returns, the target has all of it. It ends soon once one of `stops`
+        is set. `expect` is told how many bytes that will be. For what is compressed they must be measured, which takes
+        a while.
+
+        Raises:
+            StoreError: why not. Nothing of it stands under the target's name.
+        """
+        model, location = self._store.model(export.tag, max_age=0), export.location
+        if sha256 and _is_special(location):
+            raise BadLocationError(f"{location.shown} is no file beside which a {SUFFIX} could lie: leave out --sha256")
+        expect = expect or _ignore
+        if export.format is None:
+            archive = None
+            expect(model.size)
+        else:
+            archive = self._archives.open(model, export.format)
+            expect(archive.length)
+
+        def advance(count: int) -> None:
+            refuse_if_stopped(stops)
+            progress(count)
+
+        with self._endpoints.target(location, stops) as target:
+            if export.format is None or archive is None:
+                target.write_folder(location.path, self._members(model), advance)
+                return Exported(export.tag, location.url, model.size, None)
+            target.write(location.path, archive, advance)
+            digest = None
+            if sha256:
+                digest = self._archives.sha256(model, export.format)
+                sums = Literal(write_sums(digest, location.name))
+                target.write(location.path + SUFFIX, sums, _ignore)
+        return Exported(export.tag, location.url, archive.length, digest)
+
+    def write_out(
+        self, tag: Tag, kind: Format, descriptor: int, name: str, progress: Progress, expect: Progress
+    ) -> Exported:
+        """Write a model's archive to a descriptor, as standard output; `name`: of that, for errors; `expect`: as of
+        `run`."""
+        archive: Piece = self._archives.open(self._store.model(tag, max_age=0), kind)
+        expect(archive.length)
+        write_out(descriptor, name, archive, progress)
+        return Exported(tag, name, archive.length, None)
+
+    def _members(self, model: Model) -> list[Member]:
+        return [
+            Member(
+                entry.path,
+                entry.is_folder,
+                entry.executable,
+                self._archives.open_file(entry) if entry.size else None,
+            )
+            for entry in model.entries
+        ]
+
+
+def _ignore(_count: int) -> None:
+    """Nobody wants to know."""
+
+
+def _is_special(target: Location) -> bool:
+    """Whether it is a device or a pipe of this machine, or a file that this process has open."""
+    return target.is_local and is_special(target.path)

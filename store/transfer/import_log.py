@@ -1,0 +1,337 @@
+"""ImportLog: the record of what was imported into one store through incoming/, kept over restarts.
+
+It lies in the staging area and is shared by all mounts and command lines on the store. Losing it costs only the record
+(store/util/sqlite.py): imports go on, names that were imported are no longer answerable, and the log says so.
+
+Threading: all methods may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import datetime
+import enum
+import logging
+import os
+import sqlite3
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from bentofs.store.util.sqlite import Database
+
+log = logging.getLogger(__name__)
+
+ENDED_KEPT = 10_000  # receipts of imports that have ended
+ANSWERING_KEPT = 100_000  # and of those that answer for a name
+_PRUNE_EVERY = 256  # imports
+_BUSY_SECONDS = 5.0  # how long a call waits while another process writes
+_MAX_SENTENCE = 2000  # characters
+_VERSION = 1
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS receipts (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    change INTEGER NOT NULL,
+    session TEXT NOT NULL,
+    path BLOB NOT NULL,
+    uid INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    size INTEGER,
+    mtime_ns TEXT, -- nanoseconds of distant years do not fit 64 bits
+    received INTEGER NOT NULL,
+    started TEXT NOT NULL,
+    ended TEXT,
+    tag TEXT,
+    creation_time TEXT,
+    sha256 TEXT,
+    error TEXT,
+    errno TEXT,
+    answers INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX IF NOT EXISTS receipts_by_change ON receipts (change);
+CREATE INDEX IF NOT EXISTS receipts_running ON receipts (id) WHERE ended IS NULL;
+DROP INDEX IF EXISTS receipts_answering; -- of releases in which a path answered everybody
+CREATE UNIQUE INDEX IF NOT EXISTS receipts_answering_user ON receipts (path, uid) WHERE answers;
+CREATE TABLE IF NOT EXISTS notes (receipt INTEGER PRIMARY KEY, note TEXT NOT NULL);
+"""
+_COLUMNS = (
+    "id, change, path, uid, state, size, mtime_ns, received, started, ended, tag, creation_time, sha256, error, errno, "
+    "(SELECT note FROM notes WHERE receipt=receipts.id)"
+)
+_NEXT_CHANGE = "(SELECT coalesce(max(change), 0) + 1 FROM receipts)"
+
+_T = TypeVar("_T")
+
+
+class ReceiptState(enum.Enum):
+    """How far an import is, or how it ended."""
+
+    RECEIVING = "receiving"
+    IMPORTING = "importing"
+    IMPORTED = "imported"
+    UNCHANGED = "unchanged"
+    REPLACED = "replaced"
+    REFUSED = "refused"
+    INTERRUPTED = "interrupted"
+
+    @property
+    def ended(self) -> bool:
+        return self not in (ReceiptState.RECEIVING, ReceiptState.IMPORTING)
+
+    @property
+    def successful(self) -> bool:
+        return self in (ReceiptState.IMPORTED, ReceiptState.UNCHANGED, ReceiptState.REPLACED)
+
+
+class Receipt(NamedTuple):
+    """One import. `change` grows with every change to any receipt, over all processes."""
+
+    id: int
+    change: int
+    path: str  # below incoming/
+    uid: int  # the uploader's
+    state: ReceiptState
+    size: int | None  # bytes of the upload, once known
+    mtime_ns: int | None  # what stat answers for the name
+    received: int  # bytes so far
+    started: datetime.datetime  # UTC
+    ended: datetime.datetime | None  # UTC
+    tag: str | None
+    creation_time: str | None  # the model's, ISO 8601
+    sha256: str | None  # of the upload, hexadecimal
+    error: str | None  # the sentence
+    errno: str | None  # its name, as EEXIST
+    note: str | None = None  # a sentence on what came in besides the model
+
+
+class ImportLog:
+    """One connection to the record of one store."""
+
+    def __init__(self, path: Path) -> None:
+        """`path`: `StagingArea.receipts`. Never raises: what cannot be used is told in the log."""
+        self._lock = threading.Lock()
+        self._finished = 0
+        self._database = Database(
+            path,
+            _SCHEMA,
+            _VERSION,
+            what="record of imports",
+            loss="it begins anew",
+            busy_seconds=_BUSY_SECONDS,
+            busy_level=logging.WARNING,
+        )
+
+    @property
+    def is_on_disk(self) -> bool:
+        """Whether it is the record, and not an empty one in its place."""
+        return self._database.is_on_disk
+
+    def begin(self, session: str, path: str, uid: int, *, size: int | None = None, mtime_ns: int | None = None) -> int:
+        """A new import is RECEIVING; `session`: `Session.name`. Gives its id; 0, which
+        no receipt has, if there is no room for it on the disk."""
+        row = (session, os.fsencode(path), uid, ReceiptState.RECEIVING.value, size, _text(mtime_ns), _now())
+
+        def insert(connection: sqlite3.Connection) -> int:
+            with connection:
+                return (
+                    connection.execute(
+                        "INSERT INTO receipts (change, session, path, uid, state, size, mtime_ns, received, started) "
+                        f"VALUES ({_NEXT_CHANGE}, ?, ?, ?, ?, ?, ?, 0, ?)",
+                        row,
+                    ).lastrowid
+                    or 0
+                )
+
+        return self._run(insert) or 0
+
+    def resume(self, receipt: int) -> bool:
+        """An import that was REFUSED is RECEIVING again: its program goes on. False if it is not in the record."""
+        return bool(
+            self._write(
+                f"UPDATE receipts SET change={_NEXT_CHANGE}, state=?, ended=NULL, error=NULL, errno=NULL WHERE id=?",
+                (ReceiptState.RECEIVING.value, receipt),
+            )
+        )
+
+    def progress(self, receipt: int, received: int) -> None:
+        """How many bytes are here. Cheap enough for once a second."""
+        self._write(
+            f"UPDATE receipts SET change={_NEXT_CHANGE}, received=? WHERE id=? AND ended IS NULL", (received, receipt)
+        )
+
+    def importing(self, receipt: int, received: int, *, path: str | None = None, size: int | None = None) -> None:
+        """All is here, and is IMPORTING. None leaves what was said before; `path`: the upload got another name since;
+        `size`: of the upload, if it is a file in a spool."""
+        moved = path if path is None else os.fsencode(path)
+        self._write(
+            f"UPDATE receipts SET change={_NEXT_CHANGE}, state=?, received=?, path=coalesce(?, path), "
+            "size=coalesce(?, size) WHERE id=? AND ended IS NULL",
+            (ReceiptState.IMPORTING.value, received, moved, size, receipt),
+        )
+
+    def finish(
+        self,
+        receipt: int,
+        state: ReceiptState,
+        *,
+        path: str | None = None,
+        size: int | None = None,
+        mtime_ns: int | None = None,
+        tag: str | None = None,
+        creation_time: str | None = None,
+        sha256: str | None = None,
+        error: str | None = None,
+        errno: str | None = None,
+        note: str | None = None,
+    ) -> None:
+        """The import ended. None leaves what was said before; `path`: the upload got another name since. After a
+        success `answer` gives this receipt for its path and uploader."""
+        sentence = error and error.encode(errors="backslashreplace").decode()[:_MAX_SENTENCE]
+        moved = path if path is None else os.fsencode(path)
+        values = (moved, state.value, size, size, _text(mtime_ns), _now(), tag, creation_time, sha256, sentence, errno)
+
+        def update(connection: sqlite3.Connection) -> None:
+            with connection:
+                if state.successful:
+                    connection.execute(
+                        "UPDATE receipts SET answers=0 WHERE answers AND id<>? "
+                        "AND path=coalesce(?, (SELECT path FROM receipts WHERE id=?)) "
+                        "AND uid=(SELECT uid FROM receipts WHERE id=?)",
+                        (receipt, moved, receipt, receipt),
+                    )
+                connection.execute(
+                    f"UPDATE receipts SET change={_NEXT_CHANGE}, path=coalesce(?, path), state=?, "
+                    "size=coalesce(?, size), received=coalesce(?, received), mtime_ns=coalesce(?, mtime_ns), ended=?, "
+                    "tag=coalesce(?, tag), creation_time=coalesce(?, creation_time), sha256=coalesce(?, sha256), "
+                    "error=coalesce(?, error), errno=coalesce(?, errno) WHERE id=?",
+                    (*values, receipt),
+                )
+                if state.successful:
+                    connection.execute("UPDATE receipts SET answers=1 WHERE id=?", (receipt,))
+                if note is not None:
+                    connection.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (receipt, note[:_MAX_SENTENCE]))
+                self._finished += 1
+                if self._finished % _PRUNE_EVERY == 0:
+                    _prune(connection)
+
+        self._run(update)
+
+    def answer(self, path: str, uid: int | None) -> Receipt | None:
+        """The newest success of a user under a path below incoming/, unless it was forgotten; None for any user's."""
+        found = self._select(
+            "WHERE answers AND path=? AND uid=coalesce(?, uid) ORDER BY ended DESC LIMIT 1", (os.fsencode(path), uid)
+        )
+        return found[0] if found else None
+
+    def set_mtime(self, path: str, uid: int, mtime_ns: int) -> None:
+        """Change the mtime of what `answer` gives a user for a path."""
+        self._write(
+            "UPDATE receipts SET mtime_ns=? WHERE answers AND path=? AND uid=?",
+            (_text(mtime_ns), os.fsencode(path), uid),
+        )
+
+    def set_sha256(self, receipt: int, sha256: str) -> None:
+        """The SHA-256 of the upload, hexadecimal, which became known after the import ended."""
+        self._write("UPDATE receipts SET sha256=? WHERE id=?", (sha256, receipt))
+
+    def forget(self, path: str, uid: int) -> None:
+        """Have `answer` give a user nothing for a path any more; the outcome stays in the record."""
+        self._write("UPDATE receipts SET answers=0 WHERE answers AND path=? AND uid=?", (os.fsencode(path), uid))
+
+    def recent(self, limit: int = 100) -> list[Receipt]:
+        """The newest receipts, running ones included, newest first."""
+        return self._select("ORDER BY id DESC LIMIT ?", (limit,))
+
+    def since(self, change: int, limit: int = 1000) -> list[Receipt]:
+        """The receipts that changed after the one with this `change`, in the order of their changes; 0 for all."""
+        return self._select("WHERE change>? ORDER BY change LIMIT ?", (change, limit))
+
+    def of_dead(self, is_alive: Callable[[str], bool]) -> list[tuple[str, Receipt]]:
+        """The running imports of sessions that are not alive (`StagingArea.is_alive`), each with its session's name."""
+        rows = self._run(
+            lambda connection: connection.execute(
+                f"SELECT session, {_COLUMNS} FROM receipts WHERE ended IS NULL ORDER BY id"
+            ).fetchall()
+        )
+        alive = {session: is_alive(session) for session in {row[0] for row in rows or ()}}
+        found = ((session, _receipt(tuple(row))) for session, *row in rows or () if not alive[session])
+        return [(session, receipt) for session, receipt in found if receipt is not None]
+
+    def interrupt(self, receipt: int) -> None:
+        """The process of a running import has ended: it is INTERRUPTED."""
+        self._write(
+            f"UPDATE receipts SET change={_NEXT_CHANGE}, state=?, ended=?, error=? WHERE id=? AND ended IS NULL",
+            (ReceiptState.INTERRUPTED.value, _now(), "bentofs ended before the import did", receipt),
+        )
+
+    def return_to_disk(self) -> None:
+        """Write the record again where somebody removed it."""
+        with self._lock:
+            self._database.return_to_disk()
+
+    def close(self) -> None:
+        """Let go."""
+        with self._lock:
+            self._database.close()
+
+    def _run(self, work: Callable[[sqlite3.Connection], _T]) -> _T | None:
+        with self._lock:
+            return self._database.run(work)
+
+    def _write(self, statement: str, values: tuple[object, ...]) -> int:
+        """How many receipts it changed."""
+
+        def write(connection: sqlite3.Connection) -> int:
+            with connection:
+                return connection.execute(statement, values).rowcount
+
+        return self._run(write) or 0
+
+    def _select(self, where: str, values: tuple[object, ...]) -> list[Receipt]:
+        rows = self._run(
+            lambda connection: connection.execute(f"SELECT {_COLUMNS} FROM receipts {where}", values).fetchall()
+        )
+        return [receipt for row in rows or () if (receipt := _receipt(row)) is not None]
+
+
+def _receipt(row: tuple[Any, ...]) -> Receipt | None:
+    """A row as a receipt; None, with a warning, for one that bentofs did not write."""
+    number, change, path, uid, state, size, mtime_ns, received, started, ended, *texts = row
+    try:
+        return Receipt(
+            int(number),
+            int(change),
+            os.fsdecode(path),
+            int(uid),
+            ReceiptState(state),
+            None if size is None else int(size),
+            None if mtime_ns is None else int(mtime_ns),
+            int(received),
+            datetime.datetime.fromisoformat(started),
+            None if ended is None else datetime.datetime.fromisoformat(ended),
+            *(None if text is None else str(text) for text in texts),
+        )
+    except (ValueError, TypeError) as error:
+        log.warning("receipt %r in the record of imports is malformed and left out: %s", number, error)
+        return None
+
+
+def _prune(connection: sqlite3.Connection) -> None:
+    for statement, kept in (
+        ("UPDATE receipts SET answers=0 WHERE answers", ANSWERING_KEPT),
+        ("DELETE FROM receipts WHERE NOT answers AND ended IS NOT NULL", ENDED_KEPT),
+    ):
+        condition = statement.partition(" WHERE ")[2]
+        connection.execute(
+            f"{statement} AND id <= (SELECT id FROM receipts WHERE {condition} ORDER BY id DESC LIMIT 1 OFFSET ?)",
+            (kept,),
+        )
+    connection.execute("DELETE FROM notes WHERE receipt NOT IN (SELECT id FROM receipts)")
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="microseconds")
+
+
+def _text(number: int | None) -> str | None:
+    return None if number is None else str(number)

@@ -1,0 +1,276 @@
+"""Importing: an archive, or a folder, becomes a model of a local store: staged, checked, published.
+
+What was learnt on the way is kept: CRC-32s for the archives that the mount will show, SHA-256s for `bentofs verify`.
+
+Threading: an `Importer` may be used from any thread, for any number of imports at once.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from bentofs.store.archives.crc32_cache import Measurements
+from bentofs.store.catalog.catalog import ModelStore
+from bentofs.store.errors import CancelledError, ModelExistsError, OtherContentError, StoreError
+from bentofs.store.formats.read.background_sha256 import ArchiveDigest
+from bentofs.store.formats.read.extract import extract
+from bentofs.store.formats.read.growing_file import ArrivingFile, DigestedFile
+from bentofs.store.formats.read.sink import Target
+from bentofs.store.integrity.baseline import Baseline
+from bentofs.store.model.bentoml_fields import refuse_what_bentoml_cannot_read
+from bentofs.store.model.model import MAX_MODEL_YAML, MODEL_YAML, ModelInfo
+from bentofs.store.model.tag import Tag
+from bentofs.store.publishing.local import LocalPublisher, Outcome, Publisher, Verdict
+from bentofs.store.staging.folder import stage_folder
+from bentofs.store.staging.import_sizes import StagedSizes
+from bentofs.store.staging.model import Limits, Staged, StagedModel
+from bentofs.store.staging.session import Session
+from bentofs.store.util.fs import remove_tree
+
+
+@dataclass
+class StagedImport:
+    """A model that is ready to be published."""
+
+    staged: Staged
+    sha256: Callable[[], str] | None  # of the archive, hexadecimal; waits until it is made
+    clear: Callable[[], None]  # removes what is staged, or what is left of it once it is published
+    digest: ArchiveDigest | None = None  # where `sha256` may still be in the making
+    sizes: StagedSizes | None = None  # what was learnt of its compressed archives
+    is_measured: bool = False  # whether that is kept, once it is published
+    verdict: Verdict | None = None  # how it compares with the store's model of its tag, if that is known
+
+    @property
+    def tag(self) -> Tag:
+        return self.staged.info.tag
+
+    def discard(self) -> None:
+        """Give it up."""
+        if self.digest is not None:
+            self.digest.stop()
+        self.clear()
+
+
+class Importer:
+    """Imports into one store."""
+
+    def __init__(
+        self,
+        store: ModelStore,
+        session: Session,
+        measurements: Measurements,
+        digests: Baseline,
+        *,
+        limits: Limits | None = None,
+        overwrite: bool = False,
+        publisher: Publisher | None = None,
+        measure: Callable[[str], StagedSizes] | None = None,
+    ) -> None:
+        """`overwrite`: whether a model of the same tag with other content is replaced; `publisher`: None for the one to
+        the session's own store; `measure`: makes what measures the model in a folder (`store.staging.import_sizes`)."""
+        self._publisher = publisher or LocalPublisher(session)
+        self._measure = measure
+        self._store = store
+        self._session = session
+        self._measurements = measurements
+        self._digests = digests
+        self._limits = limits or Limits()
+        self._overwrite = overwrite
+        self._umask = current_umask()
+        self._condition = threading.Condition()
+        self._under_way = 0
+        self._closed = False
+
+    def stage(self, arriving: ArrivingFile, *, digest_later: bool = False) -> StagedImport:
+        """Stage an archive while it arrives. `digest_later`: its SHA-256 may still be in the making then.
+
+        Raises:
+            StoreError: why it cannot be imported. Nothing of it is left.
+        """
+        if isinstance(arriving, DigestedFile):
+            ready = self._stage(lambda target: extract(arriving, target))
+            ready.sha256 = arriving.sha256
+            return ready
+        digest = ArchiveDigest(arriving, later=digest_later)
+        try:
+            ready = self._stage(lambda target: extract(digest, target))
+            digest.end()
+        except BaseException:
+            digest.stop()
+            raise
+        ready.sha256, ready.digest = digest.value, digest
+        return ready
+
+    def stage_members(self, fill: Callable[[Target], None]) -> StagedImport:
+        """Stage what `fill` puts into the target that it is given.
+
+        Raises:
+            StoreError: why it cannot be imported. Nothing of it is left.
+        """
+        return self._stage(fill)
+
+    def _stage(self, fill: Callable[[Target], None]) -> StagedImport:
+        with self._working():
+            path = self._session.new_staged_path()
+            sizes = self._measure(path) if self._measure is not None else None
+            model = self._new_model(path, sizes)
+            try:
+                fill(model)
+                staged = model.finish()
+                if sizes is not None:
+                    sizes.finish(staged)
+                return StagedImport(staged, None, model.discard, sizes=sizes)
+            except BaseException as error:
+                if sizes is not None:
+                    sizes.give_up()
+                model.discard()
+                if isinstance(error, StoreError):
+                    error.of_model = model.is_known
+                raise
+
+    def stage_folder(self, path: str) -> StagedImport:
+        """Stage a folder where it is; it must be one that a rename leads from into the store.
+
+        Raises:
+            StoreError: why it cannot be imported. It is still there.
+        """
+        with self._working():
+            staged = stage_folder(path, self._limits, self._umask, self._check_folder)
+            sizes = self._measure(path) if self._measure is not None else None
+            if sizes is not None:
+                sizes.finish(staged)
+            return StagedImport(staged, None, lambda: remove_tree(self._session.put_aside(path)), sizes=sizes)
+
+    def compare(self, ready: StagedImport) -> None:
+        """Compare with the store's model of the same tag now, so that publishing takes no time.
+
+        Raises:
+            StoreUnreadableError, StoreUnwritableError: as `store.publishing.local.publish`.
+        """
+        with self._working():
+            ready.verdict = self._publisher.compare(ready.staged)
+
+    def publish(self, ready: StagedImport, *, move_latest: bool = True, may_replace: bool = True) -> Outcome:
+        """Make a staged model one of the store; it is durable when this returns. `may_replace`: False leaves another
+        model of its tag as it is, whatever the importer does else.
+
+        Raises:
+            ModelExistsError, NoSpaceError, StoreUnwritableError: as `store.publishing.local.publish`.
+        """
+        info = ready.staged.info
+        overwrite = self._overwrite and may_replace
+        with self._working():
+            try:
+                outcome = self._publisher.publish(
+                    ready.staged, overwrite=overwrite, move_latest=move_latest, verdict=ready.verdict
+                )
+            except OtherContentError:
+                if overwrite == self._overwrite:
+                    raise
+                raise OtherContentError(
+                    f"{info.tag} is in the store with other content, which may be newer: copy it again to replace that"
+                ) from None
+            ready.clear()
+        self._store.expire(info.tag.name)
+        self._keep_what_was_learnt(ready.staged, outcome)
+        if ready.sizes is not None and outcome is not Outcome.UNCHANGED:
+            ready.is_measured = ready.sizes.keep()
+        return outcome
+
+    def _keep_what_was_learnt(self, staged: Staged, outcome: Outcome) -> None:
+        if not staged.files:  # too many to keep
+            return
+        sums = {os.fsencode(path): file.sha256 for path, file in staged.files.items()}
+        info, location = staged.info, self._store.storage.location
+        self._digests.record(location, info.tag, info.creation_time, sums, first=outcome is Outcome.UNCHANGED)
+        if outcome is not Outcome.UNCHANGED:  # else the files in the store are others
+            for file in staged.files.values():
+                self._measurements.keep_crc32(file.identity, file.crc32, time.time_ns())
+
+    def close(self, seconds: float) -> bool:
+        """Begin nothing any more; whether all that was under way has ended within so many seconds. Until it has, the
+        session's folders must stay."""
+        with self._condition:
+            self._closed = True
+            return self._condition.wait_for(lambda: not self._under_way, seconds)
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        with self._condition:
+            if self._closed:
+                raise CancelledError("the mount ends: copy it again once it is mounted")
+            self._under_way += 1
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._under_way -= 1
+                self._condition.notify_all()
+
+    def has_name(self, name: str) -> bool:
+        """Whether the store has a model of this name."""
+        try:
+            return self._store.version_count(name) > 0
+        except StoreError:
+            return False
+
+    def still_has(self, tag: Tag, creation_time: str | None) -> bool:
+        """Whether the store has the model that was imported as `tag`, made at this time (ISO 8601)."""
+        try:
+            return self._store.info(tag).creation_time.isoformat() == creation_time
+        except StoreError:
+            return False
+
+    def _new_model(self, path: str, sizes: StagedSizes | None) -> StagedModel:
+        if sizes is None:
+            return StagedModel(path, self._limits, umask=self._umask, on_model_yaml=self._check_early)
+
+        def check(info: ModelInfo, content: bytes) -> None:
+            if self._is_there(info.tag, content):
+                sizes.give_up()
+            else:
+                self._check_early(info, content)
+
+        return StagedModel(path, self._limits, umask=self._umask, on_model_yaml=check, on_file=sizes.file)
+
+    def _check_early(self, info: ModelInfo, content: bytes) -> None:
+        """Refuse what BentoML cannot read, and a taken tag, as soon as that is known, not after gigabytes. Only what is
+        certain; publishing decides."""
+        there = self._model_yaml_of(info.tag)
+        if there == content:
+            return
+        refuse_what_bentoml_cannot_read(info.tag, content)
+        if there is not None and not self._overwrite:
+            raise ModelExistsError(
+                f"{info.tag} is in the store with another model.yaml: delete it there first, or use --overwrite"
+            )
+
+    def _check_folder(self, info: ModelInfo, content: bytes) -> None:
+        if not self._is_there(info.tag, content):
+            refuse_what_bentoml_cannot_read(info.tag, content)
+
+    def _is_there(self, tag: Tag, content: bytes) -> bool:
+        """Whether the store has a model of this tag with this very model.yaml, most likely the same model."""
+        return self._model_yaml_of(tag) == content
+
+    def _model_yaml_of(self, tag: Tag) -> bytes | None:
+        """What the store's model of this tag has; None if there is no such model, or none that is whole."""
+        try:
+            self._store.info(tag)
+            return self._store.storage.read_small(f"{tag.path}/{MODEL_YAML}", MAX_MODEL_YAML)
+        except StoreError:
+            return None
+
+
+def current_umask() -> int:
+    """The process's umask. Linux tells it without changing it."""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+        for line in status:
+            if line.startswith("Umask:"):
+                return int(line.split()[1], 8)
+    return 0o077

@@ -1,0 +1,51 @@
+"""DropBox: moments that a living mount meets too seldom to be tested there."""
+
+import os
+import threading
+from pathlib import Path
+from unittest.mock import Mock
+
+import pytest
+
+from bentofs.mount.incoming.delivery import Delivery
+from bentofs.mount.incoming.finalize import Settling
+from bentofs.mount.incoming.namespace import DropBox
+from bentofs.mount.incoming.ownership import Owners
+from bentofs.mount.incoming.spool import Spool
+from bentofs.mount.incoming.upload import Upload
+from bentofs.store.formats.read.growing_file import ArrivingFile
+
+
+def test_a_file_that_is_closed_just_when_it_is_renamed_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By whoever closes it: under the old name, the end of the writing would decide nothing, and the rename neither."""
+    renamed = threading.Event()
+
+    def staged(arriving: ArrivingFile) -> Mock:
+        arriving.length()
+        assert renamed.wait(10)
+        return Mock()
+
+    delivery = Mock(spec=Delivery, stage=staged, owners=Owners())
+    delivery.deliver.side_effect = lambda upload, _path, _ready: upload.mark_imported()
+    for folder in ("spool", "ranges"):
+        (tmp_path / folder).mkdir()
+    spool = Spool(str(tmp_path / "spool"), str(tmp_path / "ranges"), delivery, os.geteuid)
+    dropbox = DropBox(spool, delivery, Settling(spool, delivery), lambda: None)
+    number = dropbox.files.create("m.tar.part", os.O_WRONLY, 0o644, os.geteuid())
+    dropbox.files.write(number, memoryview(b"x"), 0)
+    closer = threading.Thread(target=dropbox.files.flush, args=(number,), daemon=True)
+    move = dropbox._move
+
+    def move_late(upload: Upload, old: str, new: str) -> None:
+        closer.start()
+        closer.join(0.5)
+        move(upload, old, new)
+
+    monkeypatch.setattr(dropbox, "_move", move_late)
+    dropbox.rename("m.tar.part", "m.tar")
+    renamed.set()
+    closer.join(10)
+    assert [call.args[1] for call in delivery.deliver.call_args_list] == ["m.tar"]
+    dropbox.files.release(number)

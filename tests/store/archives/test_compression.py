@@ -1,0 +1,313 @@
+"""Compressed archives of a real store: what is compressed, measured once, kept, and never told wrong."""
+
+import gzip
+import io
+import logging
+import os
+import random
+import subprocess
+import threading
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bentofs.store.archives.archives import Archives
+from bentofs.store.archives.compression import MAX_FILE, MAX_MODEL, Compression, Share, shares
+from bentofs.store.archives.index import Index
+from bentofs.store.catalog.catalog import ModelStore
+from bentofs.store.errors import CancelledError, SourceChangedError
+from bentofs.store.formats.write import deflate
+from bentofs.store.formats.write.registry import FORMATS, TAR_BZ2, TAR_GZ, ZIP
+from bentofs.store.model.model import Model
+from bentofs.store.model.tag import Tag
+from bentofs.store.storage.base import Entry, Identity
+from bentofs.store.storage.local import LocalStorage
+from tests.harness import make_model
+from tests.store.content import whole
+from tests.store.counting import CountingStorage
+
+_DICE = random.Random(5)
+_WORDS = b" ".join(_DICE.choice([b"alpha", b"beta", b"gamma", b"delta", b"42"]) for _ in range(500_000))
+_NOISE = _DICE.randbytes(2_500_000)
+_FILES: dict[str | bytes, bytes | int] = {
+    "words": _WORDS,
+    "noise": _NOISE,
+    "small": b"text " * 1000,
+    "small noise": _DICE.randbytes(5000),
+    "nothing": b"",
+}
+
+
+@pytest.fixture
+def storage(store: Path) -> CountingStorage:
+    make_model(store, "mixed:v1", _FILES)
+    time.sleep(0.03)  # so that its files have not changed for long, as far as their ctimes can tell
+    return CountingStorage(store)
+
+
+@pytest.fixture
+def archives(storage: CountingStorage, index: Index) -> Iterator[Archives]:
+    archives = Archives(storage, index, Compression.AUTO)
+    yield archives
+    archives.close()
+
+
+def _model(storage: LocalStorage) -> Model:
+    return ModelStore(storage).model(Tag("mixed", "v1"))
+
+
+def _methods(archive: bytes) -> dict[str, int]:
+    with zipfile.ZipFile(io.BytesIO(archive)) as opened:
+        assert opened.testzip() is None
+        return {info.filename: info.compress_type for info in opened.infolist()}
+
+
+@pytest.mark.parametrize("compression", Compression)
+def test_what_is_compressed(storage: CountingStorage, index: Index, compression: Compression) -> None:
+    archives = Archives(storage, index, compression)
+    methods = _methods(whole(archives.open(_model(storage), ZIP)))
+    deflated = {name for name, method in methods.items() if method == zipfile.ZIP_DEFLATED}
+    assert deflated == (set() if compression is Compression.NEVER else {"words", "small", "model.yaml"})
+    sizes = {name: archives.length(_model(storage), kind) for name, kind in FORMATS.items()}
+    total = len(_WORDS) + len(_NOISE)
+    for name, size in sizes.items():
+        by_auto = name not in ("tar", "bentomodel") and compression is Compression.AUTO
+        compressed = by_auto or name == "tar.bz2" or (compression is Compression.ALWAYS and name != "tar")
+        assert (size < total - len(_WORDS) // 2) is compressed, name
+    archives.close()
+
+
+def _entry(number: int, size: int) -> Entry:
+    return Entry(f"{number}", False, False, Identity(1, number, size, 1, 1), f"m/v/{number}")
+
+
+@given(st.lists(st.integers(0, 1 << 31) | st.integers(0, 1 << 19), max_size=50))
+def test_auto_is_bounded_and_prefers_what_is_small(sizes: list[int]) -> None:
+    entries = [_entry(number, size) for number, size in enumerate(sizes)]
+    found = shares(entries, Compression.AUTO)
+    taken = [size for size, share in zip(sizes, found, strict=True) if share is not Share.STORED]
+    left = [size for size, share in zip(sizes, found, strict=True) if share is Share.STORED]
+    assert sum(taken) <= MAX_MODEL
+    assert max(taken, default=0) <= MAX_FILE
+    if left and min(left) <= MAX_FILE:
+        assert sum(taken) + min(left) + (48 << 10) * len(sizes) > MAX_MODEL, "there was room for it"
+        assert max(taken, default=0) <= min(left)
+    for size, share in zip(sizes, shares(entries, Compression.ALWAYS), strict=True):
+        assert share is (Share.SMALL if size < deflate.SMALL else Share.LARGE)
+
+
+def test_one_measurement_serves_both_formats_and_the_next_process(
+    storage: CountingStorage, index: Index, archives: Archives
+) -> None:
+    model = _model(storage)
+    lengths = {kind.name: archives.length(model, kind) for kind in (TAR_GZ, ZIP)}
+    assert storage.count("words") <= len(_WORDS) * 1.1, "read once, and a sample"
+    assert storage.count("/noise") <= len(_NOISE) * 0.1, "only a sample"
+    storage.bytes_read.clear()
+    other = Archives(storage, index, Compression.AUTO)
+    assert {kind.name: other.length(_model(storage), kind) for kind in (TAR_GZ, ZIP)} == lengths
+    assert storage.count() == 0
+    other.close()
+
+
+def test_what_was_measured_just_now_is_not_compressed_again(storage: CountingStorage, archives: Archives) -> None:
+    archive = archives.open(_model(storage), TAR_GZ)
+    storage.bytes_read.clear()
+    assert len(gzip.decompress(whole(archive))) > len(_WORDS) + len(_NOISE)
+    assert storage.count("words") == storage.count("small") == 0
+
+
+def test_ten_thousand_small_files_come_out_no_larger_than_pigz_makes_them(
+    store: Path, index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nothing is asked of the index for each of them."""
+    files = {
+        f"{number % 40}/{number}.json": b'{"number": %d}' % number + _WORDS[number:][:40] for number in range(10_000)
+    }
+    folder = make_model(store, "mixed:v1", files)
+    archives = Archives(LocalStorage(str(store)), index, Compression.AUTO)
+    monkeypatch.setattr(index, "checksum", lambda _: pytest.fail("one by one"))
+    length = archives.length(_model(LocalStorage(str(store))), TAR_GZ)
+    peer = subprocess.run(f"tar -c -C '{folder}' . | pigz -1 | wc -c", shell=True, capture_output=True, check=True)
+    assert 10_000 < length <= int(peer.stdout)
+    archives.close()
+
+
+def test_auto_and_always_decide_each_for_itself(storage: CountingStorage, index: Index, tmp_path: Path) -> None:
+    """Whoever measured first, in one index."""
+    wanted = {}
+    for compression in (Compression.AUTO, Compression.ALWAYS):
+        alone = Archives(storage, Index(tmp_path / compression.value / "index.sqlite"), compression)
+        wanted[compression] = [whole(alone.open(_model(storage), kind)) for kind in (TAR_GZ, ZIP)]
+        alone.close()
+    for compression in (Compression.AUTO, Compression.ALWAYS, Compression.AUTO):
+        archives = Archives(storage, index, compression)
+        assert [whole(archives.open(_model(storage), kind)) for kind in (TAR_GZ, ZIP)] == wanted[compression]
+        archives.close()
+
+
+@pytest.mark.parametrize("how", ["a size", "too many", "too few", "nonsense", "an effort"])
+@pytest.mark.parametrize("kind", [TAR_GZ, ZIP], ids=["tar.gz", "zip"])
+def test_wrong_sizes_in_the_index_are_an_error_once_and_never_wrong_bytes(
+    storage: CountingStorage, index: Index, kind: object, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert kind in (TAR_GZ, ZIP)
+    kind = TAR_GZ if kind is TAR_GZ else ZIP
+    archives = Archives(storage, index, Compression.AUTO)
+    right = whole(archives.open(_model(storage), kind))
+    rows = index._database.run(lambda connection: connection.execute("SELECT * FROM chunk_sizes").fetchall())
+    assert rows
+    for content, codec, effort, worth_it, sizes in rows:
+        if how == "a size" and sizes:
+            sizes = bytes([sizes[0] ^ 1]) + sizes[1:]
+        elif how == "too many":
+            sizes += b"\1\0\0\0"
+        elif how == "too few":
+            sizes = sizes[4:]
+        elif how == "nonsense":
+            sizes = b"\0" * len(sizes)
+        elif how == "an effort" and effort:
+            effort = 99
+        index._write(
+            "INSERT OR REPLACE INTO chunk_sizes VALUES (?, ?, ?, ?, ?)", [(content, codec, effort, worth_it, sizes)]
+        )
+    other = Archives(storage, index, Compression.AUTO)
+    caplog.set_level(logging.INFO)
+    for _ in range(4):  # every part that is wrong is found by itself
+        revision = other.revision
+        try:
+            assert whole(other.open(_model(storage), kind)) == right
+            break
+        except SourceChangedError:
+            assert how in ("a size", "too few")
+            assert other.revision > revision
+    else:
+        pytest.fail("it was never measured again")
+    assert other.length(_model(storage), kind) == len(right)
+    for each in (archives, other):
+        each.close()
+
+
+def test_another_codec_measures_anew(
+    storage: CountingStorage, index: Index, archives: Archives, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    length = archives.length(_model(storage), TAR_GZ)
+    monkeypatch.setattr("bentofs.store.archives.chunk_sizes.codec_name", lambda: "another")
+    storage.bytes_read.clear()
+    other = Archives(storage, index, Compression.AUTO)
+    assert other.length(_model(storage), TAR_GZ) == length
+    assert storage.count("words") >= len(_WORDS)
+    other.close()
+
+
+@pytest.mark.parametrize("kind", [TAR_GZ, ZIP, TAR_BZ2], ids=["tar.gz", "zip", "tar.bz2"])
+def test_a_change_while_measuring_is_an_error_and_nothing_is_kept(
+    storage: CountingStorage, archives: Archives, index: Index, store: Path, kind: object
+) -> None:
+    kind = next(known for known in (TAR_GZ, ZIP, TAR_BZ2) if known is kind)
+    path = store / "mixed" / "v1" / "words"
+
+    def change(source: str) -> None:
+        if source.endswith("words") and storage.count("words") > 1 << 20:
+            storage.before_read = lambda _: None
+            look = path.stat()
+            with path.open("r+b") as file:
+                file.write(b"X")
+            os.utime(path, ns=(look.st_atime_ns, look.st_mtime_ns))
+
+    storage.before_read = change
+    model = _model(storage)
+    with pytest.raises(SourceChangedError):
+        archives.length(model, kind)
+    identity = next(entry.identity for entry in model.entries if entry.path == "words")
+    assert identity is not None
+    kept = index.chunk_sizes(":".join(map(str, identity)), deflate.codec_name())
+    assert kept is None or not kept.sizes
+    assert index.checksum(identity) is None
+    assert archives.length(_model(storage), kind) > 0
+
+
+def test_a_file_just_written_is_not_kept_beyond_this_archive(
+    store: Path, index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_model(store, "mixed:v1", _FILES)
+    now = (folder / "words").stat().st_ctime_ns + 1_000_000
+    monkeypatch.setattr(time, "time_ns", lambda: now)
+    storage = LocalStorage(str(store))
+    archives = Archives(storage, index, Compression.AUTO)
+    assert len(gzip.decompress(whole(archives.open(_model(storage), TAR_GZ)))) > len(_WORDS)
+    assert index._database.run(lambda connection: connection.execute("SELECT * FROM chunk_sizes").fetchall()) == []
+    archives.close()
+
+
+def test_it_can_be_interrupted_and_goes_on_where_it_was(store: Path, index: Index) -> None:
+    make_model(store, "mixed:v1", {f"{number:03}": _WORDS[number:][:400_000] for number in range(200)})
+    time.sleep(0.03)
+    storage = CountingStorage(store)
+    archives = Archives(storage, index, Compression.AUTO)
+    reached = threading.Event()
+
+    def look(_source: str) -> None:
+        if storage.count() > 50_000_000:
+            reached.set()
+
+    storage.before_read = look
+    errors: list[BaseException] = []
+
+    def measure() -> None:
+        try:
+            archives.length(_model(storage), ZIP)
+        except CancelledError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=measure)
+    thread.start()
+    assert reached.wait(30)
+    archives.close()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert len(errors) == 1
+    storage.bytes_read.clear()
+    other = Archives(storage, index, Compression.AUTO)
+    assert other.length(_model(storage), ZIP) > 0
+    assert storage.count() < 60_000_000, "what was measured by then is known"
+    other.close()
+
+
+def test_many_threads_measure_a_model_once(storage: CountingStorage, archives: Archives) -> None:
+    model = _model(storage)
+    found: list[int] = []
+
+    def look(kind_name: str) -> None:
+        found.append(archives.length(model, FORMATS[kind_name]))
+
+    threads = [threading.Thread(target=look, args=(name,)) for name in ("zip", "tar.gz") * 4]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(found) == 8
+    assert len(set(found)) == 2
+    assert storage.count("words") <= len(_WORDS) * 1.1
+
+
+def test_measuring_ahead_tells_its_progress_and_leaves_nothing_to_wait_for(
+    storage: CountingStorage, archives: Archives, index: Index
+) -> None:
+    model = _model(storage)
+    told: list[int] = []
+    archives.measure(model, [TAR_GZ, ZIP], told.append)
+    assert sum(told) == model.size
+    assert all(count >= 0 for count in told)
+    storage.bytes_read.clear()
+    other = Archives(storage, index, Compression.AUTO)
+    archive = other.open(_model(storage), ZIP)
+    directory = memoryview(bytearray(300))
+    archive.read_into([directory], archive.length - 300)  # where the checksums stand
+    assert storage.count() == 0
+    other.close()

@@ -1,0 +1,263 @@
+"""Ranges of objects in S3, asked for past the library: as the library asks, and only for bytes."""
+
+import contextlib
+import http.server
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bentofs.store.clients.s3_client import S3Client, etag_of
+from bentofs.store.clients.s3_ranges import Manner, S3Ranges, manner_of
+from bentofs.store.location import Location
+from tests.buckets import Bucket
+from tests.servers import RcloneServer, SeaweedServer
+
+_SIGNED = "AWS4-HMAC-SHA256 Credential=AK/20260101/eu-west-3/s3/aws4_request, SignedHeaders=host, Signature=abc"
+_PLAIN = {"Authorization": _SIGNED, "Range": "bytes=0-1", "X-Amz-Date": "20260101T000000Z"}
+_NAMES = ["plain", "a/b c/d+e", "100%/x%20y", "q?x=1&y", "h#a", "ü/\N{SNOWMAN}", "t~/-_.", "b'\"(!*)", "x=@:,;$"]
+
+Answer = Callable[[http.server.BaseHTTPRequestHandler], None]
+
+
+@pytest.mark.parametrize(
+    ("url", "headers", "manner"),
+    [
+        ("https://b.s3.amazonaws.com/k/e%20y", _PLAIN, Manner("https://b.s3.amazonaws.com", "/", "eu-west-3")),
+        ("http://h:9/under/b/k/e%20y", _PLAIN, Manner("http://h:9", "/under/b/", "eu-west-3")),
+        ("http://h:9/b/k/e%20y", {"Range": "bytes=0-1"}, Manner("http://h:9", "/b/", "")),
+        ("http://h:9/b/k/other", _PLAIN, None),
+        ("http://h:9/b/k/e%20y?versionId=1", _PLAIN, None),
+        ("http://h:9/b/k/e%20y", {**_PLAIN, "x-amz-request-payer": "requester"}, None),
+        ("http://h:9/b/k/e%20y", {**_PLAIN, "Authorization": "AWS AK:signature"}, None),
+        ("http://h:9/b/k/e%20y", {**_PLAIN, "Authorization": _SIGNED.replace("/s3/", "/s3express/")}, None),
+    ],
+)
+def test_what_is_not_plain_is_left_to_the_library(url: str, headers: dict[str, str], manner: Manner | None) -> None:
+    assert manner_of("k/e y", url, headers) == manner
+
+
+def test_proxies_are_left_to_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    assert manner_of("k", "http://h:9/b/k", _PLAIN) is None
+
+
+@pytest.fixture(params=["seaweed", "rclone"])
+def bucket(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    made = Bucket(request.getfixturevalue(request.param))
+    for name, value in made.environment().items():
+        monkeypatch.setenv(name, value)
+    return made
+
+
+@pytest.fixture
+def client(bucket: Bucket) -> Iterator[S3Client]:
+    client = S3Client(Location.parse(f"s3://{bucket.name}"), connect_seconds=5, silence_seconds=5)
+    yield client
+    client.close()
+
+
+def without_library(client: S3Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on, whoever asks the library fails."""
+
+    async def refused(*_: object, **__: object) -> None:
+        raise AssertionError("the library was asked")
+
+    monkeypatch.setattr(client._fs, "_call_s3", refused)
+
+
+def test_the_same_bytes_past_the_library(bucket: Bucket, client: S3Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in _NAMES:
+        bucket.put(name, name.encode() * 1000)
+    keys = {name: f"{bucket.prefix}/{name}" for name in _NAMES}
+    first, told = client.fetch(keys["plain"], 10, 20)
+    assert first == b"plain" * 2
+    etag = etag_of(told)
+    without_library(client, monkeypatch)
+    assert client.fetch(keys["plain"], 10, 20, etag=etag) == (
+        first,
+        {name: told[name] for name in ("ETag", "LastModified")},
+    )
+    for name, key in keys.items():
+        content = name.encode() * 1000
+        assert client.fetch(key, 3, len(content))[0] == content[3:]
+        assert client.fetch(key, len(content) - 5, len(content) + 5)[0] == content[-5:]
+
+
+def test_errors_are_the_librarys(bucket: Bucket, client: S3Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket.put("a", b"a" * 100)
+    key = f"{bucket.prefix}/a"
+    client.fetch(key, 0, 10)
+    with pytest.raises(FileNotFoundError):
+        client.fetch(f"{key}/not", 0, 10)
+    if isinstance(bucket.server, SeaweedServer):
+        with pytest.raises(OSError, match=r"[Pp]re-?condition"):
+            client.fetch(key, 0, 10, etag="0" * 32)
+    without_library(client, monkeypatch)
+    assert client.fetch(key, 0, 10)[0] == b"a" * 10
+
+
+def test_who_is_told_something_else_learns_anew(
+    bucket: Bucket, client: S3Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when credentials were exchanged since they were asked for."""
+    bucket.put("a", b"a" * 100)
+    key = f"{bucket.prefix}/a"
+    client.fetch(key, 0, 10)
+    assert client._ranges is not None
+    client._ranges._credentials = None
+    client._ranges._ask_for_credentials = lambda: None
+    for _ in range(2):
+        assert client.fetch(key, 0, 10)[0] == b"a" * 10
+    without_library(client, monkeypatch)
+    assert client.fetch(key, 0, 10)[0] == b"a" * 10
+
+
+def test_a_server_that_was_started_anew_meanwhile(rclone: RcloneServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection that was kept is of no use, and that is no error."""
+    bucket = Bucket(rclone)
+    for name, value in bucket.environment().items():
+        monkeypatch.setenv(name, value)
+    bucket.put("a", b"a" * 100)
+    client = S3Client(Location.parse(f"s3://{bucket.name}"), connect_seconds=5, silence_seconds=5)
+    key = f"{bucket.prefix}/a"
+    for _ in range(2):
+        client.fetch(key, 0, 10)
+    rclone.kill()
+    rclone.start()
+    without_library(client, monkeypatch)
+    assert client.fetch(key, 0, 10)[0] == b"a" * 10
+    rclone.kill()
+    with pytest.raises(ConnectionError):
+        client.fetch(key, 0, 10)
+    rclone.start()
+    client.close()
+
+
+@contextlib.contextmanager
+def serving(answer: Answer, context: ssl.SSLContext | None = None) -> Iterator[int]:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            answer(self)
+
+        def log_message(self, *_: object) -> None:
+            """Nobody wants to know."""
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    if context is not None:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield server.server_address[1]
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def answering(status: int, content: bytes, length: int | None = None, *, of_range: str = "") -> Answer:
+    def answer(handler: http.server.BaseHTTPRequestHandler) -> None:
+        handler.send_response(status)
+        if of_range:
+            handler.send_header("Content-Range", of_range)
+        handler.send_header("Content-Length", str(len(content) if length is None else length))
+        handler.end_headers()
+        handler.wfile.write(content)
+        handler.close_connection = length is not None
+
+    return answer
+
+
+def trickling(handler: http.server.BaseHTTPRequestHandler) -> None:
+    answering(206, b"", 100)(handler)
+    with contextlib.suppress(OSError):
+        for _ in range(100):
+            handler.wfile.write(b"x")
+            time.sleep(0.2)
+
+
+def ranges_at(port: int, scheme: str = "http", **settings: Any) -> S3Ranges:
+    settings = {"certificates": None, "connect_seconds": 2.0, "silence_seconds": 1.0, **settings}
+    return S3Ranges(Manner(f"{scheme}://127.0.0.1:{port}", "/b/", ""), lambda: None, **settings)
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (answering(206, b"x" * 101), "sends more"),
+        (answering(200, b"x" * 5000), "sends more"),
+        (answering(503, b"busy"), "answers 503"),
+        (answering(429, b"busy"), "answers 429"),
+        (lambda handler: handler.wfile.write(b"what?\r\n\r\n"), "no HTTP"),
+        (lambda handler: setattr(handler, "close_connection", True), "closed"),
+        (lambda _handler: time.sleep(2), "timed out"),
+        (trickling, "too long"),
+    ],
+)
+def test_answers_that_are_worth_another_try(answer: Answer, error: str) -> None:
+    with serving(answer) as port:
+        ranges = ranges_at(port)
+        begun = time.monotonic()
+        with pytest.raises((ConnectionError, TimeoutError), match=error):
+            ranges.fetch("k", 0, 100, etag="", seconds=1.5)
+        assert time.monotonic() - begun < 5
+        assert ranges._idle == []
+        ranges.close()
+
+
+def test_answers_that_are_short_or_to_be_understood() -> None:
+    with serving(answering(206, b"x" * 40, 100)) as port:
+        ranges = ranges_at(port)
+        found = ranges.fetch("k", 0, 100, etag="", seconds=5)
+        assert found is not None
+        assert found[0] == b"x" * 40
+        assert ranges._idle == []
+    for status in (301, 400, 403, 404, 412):
+        with serving(answering(status, b"<Error/>")) as port:
+            assert ranges_at(port).fetch("k", 0, 100, etag="", seconds=5) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "of_range", "is_taken"),
+    [
+        (206, "bytes 5-9/10", True),
+        (200, "bytes 5-9/10", True),  # as rclone has it
+        (206, "bytes 0-4/10", False),
+        (206, "", False),
+        (200, "", False),  # a server that knows no ranges
+    ],
+)
+def test_bytes_of_another_place_are_not_taken(status: int, of_range: str, is_taken: bool) -> None:
+    with serving(answering(status, b"x" * 5, of_range=of_range)) as port:
+        ranges = ranges_at(port)
+        assert (ranges.fetch("k", 5, 10, etag="", seconds=5) is not None) == is_taken
+        ranges.close()
+
+
+def test_who_a_server_is_is_checked(tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+         "-subj", "/CN=here", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate],
+        check=True, capture_output=True, timeout=30,
+    )  # fmt: skip
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with serving(answering(206, b"x" * 100), context) as port:
+        trusting = ranges_at(port, "https", certificates=str(certificate))
+        for _ in range(2):
+            found = trusting.fetch("k", 0, 100, etag="", seconds=5)
+            assert found is not None
+            assert found[0] == b"x" * 100
+        assert len(trusting._idle) == 1
+        trusting.close()
+        assert ranges_at(port, "https").fetch("k", 0, 100, etag="", seconds=5) is None

@@ -1,0 +1,41 @@
+"""What must hold of an archive that is laid out, whatever its format: any range is a slice, and costs no memory."""
+
+import random
+import sys
+import tracemalloc
+from collections.abc import Callable
+
+from hypothesis import strategies as st
+
+from bentofs.store.formats.pieces import Piece, read_bytes
+
+_GIB = 1 << 30
+
+
+def check_ranges(laid_out: Piece, expected: bytes, data: st.DataObject) -> None:
+    """A few ranges of it are those of what another writer made of the same content."""
+    for _ in range(5):
+        offset = data.draw(st.integers(0, len(expected)))
+        size = data.draw(st.integers(0, len(expected) - offset))
+        assert read_bytes(laid_out, offset, size) == expected[offset : offset + size]
+
+
+def check_memory(lay_out: Callable[[int], Piece], most: int, spread: int) -> None:
+    """Laying out content of a length, and 300 reads anywhere, take no more for 100 GiB than for one: at most `most`
+    bytes at a time, and about as many objects, give or take `spread`."""
+    chance = random.Random(7)
+
+    def cost(length: int) -> tuple[int, int]:
+        before = sys.getallocatedblocks()
+        tracemalloc.start()
+        laid_out = lay_out(length)
+        for _ in range(300):
+            read_bytes(laid_out, chance.randrange(laid_out.length - 131_072), chance.randrange(131_072))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return sys.getallocatedblocks() - before, peak
+
+    cost(_GIB)
+    small, large = cost(_GIB), cost(100 * _GIB)
+    assert large[1] < most
+    assert abs(large[0] - small[0]) < spread

@@ -1,0 +1,74 @@
+"""What the recorder holds while it waits."""
+
+import datetime
+import functools
+import gc
+import os
+import weakref
+from pathlib import Path
+
+import pytest
+
+from bentofs.store.catalog.catalog import ModelStore
+from bentofs.store.integrity.baseline import Baseline
+from bentofs.store.integrity.baseline_recorder import Recorder
+from bentofs.store.model.model import Model, ModelInfo
+from bentofs.store.model.tag import Tag
+from bentofs.store.storage.base import Entry, Identity
+from bentofs.store.storage.entries import Entries
+from bentofs.store.storage.local import LocalStorage
+from bentofs.store.storage.pinned import OpenFiles
+from tests.harness import make_model, wait_until
+
+
+def test_memory_is_bounded_however_many_models_are_opened(store: Path, tmp_path: Path) -> None:
+    """Of those that are never measured, as when all `.tar`s are copied."""
+    digests = Baseline(tmp_path / "digests.sqlite")
+    recorder = Recorder(LocalStorage(str(store)), digests)
+    entries = Entries.of(Entry(f"{n}", False, False, Identity(1, n, 1, 1, 1), f"m/{n}") for n in range(10_000))
+    now = datetime.datetime.now(datetime.timezone.utc)
+    held: list[weakref.ref[Model]] = []
+    for number in range(100):
+        for _ in range(2):
+            model = Model(ModelInfo(Tag("m", f"v{number}"), "", now, {}), entries, 1)
+            recorder.consider(model)
+            held.append(weakref.ref(model))
+    del model
+    gc.collect()
+    living = [each for each in held if each() is not None]
+    assert living == held[-11::2], "six of 10,000 files each, the last ones"
+    recorder.stop()
+    digests.close()
+
+
+def test_no_file_stays_open_while_the_mount_is_busy(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that is deleted meanwhile gives its room back."""
+    weights = make_model(store, "m:v1", {"w": os.urandom(3_000_000)}) / "w"
+    monkeypatch.setattr(
+        "bentofs.store.integrity.baseline_recorder.OpenFiles", functools.partial(OpenFiles, seconds=0.1)
+    )
+    digests = Baseline(tmp_path / "digests.sqlite")
+    storage = LocalStorage(str(store))
+    model = ModelStore(storage).model(Tag("m", "v1"))
+    recorder = Recorder(storage, digests)
+    recorder.start(lambda _model: True, lambda: _is_open(weights))  # busy until it lets go
+    recorder.consider(model)
+    wait_until(
+        lambda: digests.of(str(store), model.tag, model.info.creation_time), 30, "the file is closed, and all recorded"
+    )
+    recorder.stop()
+    digests.close()
+
+
+def _is_open(path: Path) -> bool:
+    wanted = path.stat()
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            look = os.stat(f"/proc/self/fd/{number}")
+        except OSError:
+            continue
+        if (look.st_dev, look.st_ino) == (wanted.st_dev, wanted.st_ino):
+            return True
+    return False
