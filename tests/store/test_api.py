@@ -56,14 +56,14 @@ def test_list_and_get(opened: bentofs.Store) -> None:
 def test_an_open_archive_has_the_bytes_of_an_export(
     opened: bentofs.Store, store: Path, tmp_path: Path, name: str
 ) -> None:
-    bentofs.export_model("iris:v1", str(tmp_path / "exported"), name, store=str(store))
+    exported = bentofs.export_model("iris:v1", str(tmp_path / "exported/"), name, store=str(store))
     with opened.open("iris:v1", name) as archive:
         assert archive.readable()
         assert archive.seekable()
         assert not archive.writable()
         content = archive.read()
         assert archive.seek(0, io.SEEK_END) == len(content)
-    assert content == (tmp_path / "exported").read_bytes()
+    assert content == Path(exported).read_bytes()
 
 
 def test_libraries_read_it(opened: bentofs.Store) -> None:
