@@ -75,7 +75,9 @@ def replace(store: Path, tag: str, fill: bytes, size: int) -> None:
     shutil.rmtree(aside)
 
 
-STORED = ("--compression", "never")  # so that fills can be counted
+# So that fills can be counted, and so that the daemon reads the files: of those that the kernel reads itself, a reader
+# gets all old bytes.
+STORED = ("--compression", "never", "--no-passthrough")
 SHOWN = ("m-v1.bentomodel", "m-v1.tar", "m-v1.tar.gz", "m-v1.zip", "files/weights.bin")
 
 

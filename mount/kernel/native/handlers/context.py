@@ -16,8 +16,9 @@ from bentofs.store.errors import NotFoundError, SourceChangedError
 
 # Seconds that the kernel believes a name; with the catalogue's own delay, a change is seen within two.
 NAME_SECONDS = 1
-_ATTRIBUTE_SECONDS = 1
-_PINNED_SECONDS = 60  # the attributes of one generation of a file
+_FOLDER_SECONDS = 1  # the attributes of a folder
+_PINNED_SECONDS = 60  # the attributes of one generation of a file, and of a link
+_UPLOAD_SECONDS = 0  # those of an upload change with its outcome, which closing it decides
 _TREE_BLOCK = 128 << 10  # bytes that programs should read at a time: Python reads so many for each small piece
 _UPLOAD_BLOCK = 1 << 20  # bytes that programs should write at a time
 _NS = 1_000_000_000
@@ -49,14 +50,14 @@ class Context:
 
     def entry_fields(self, node: Node, look: Look) -> tuple[int, ...]:
         """Return the fields of ENTRY_OUT for a node that was told just now."""
-        believed = _seconds(look.generation)
+        believed = _seconds(look.attributes, look.generation)
         return (node.id, 0, NAME_SECONDS, believed, 0, 0, *self.attribute_fields(look.attributes, look.generation))
 
     def attributes_reply(self, node: Node) -> bytes:
         """Return a reply that tells of a node's attributes."""
         attributes = self.attributes(node)
         fields = self.attribute_fields(attributes, node.generation)
-        return ATTR_OUT.pack(_seconds(node.generation), 0, 0, *fields)
+        return ATTR_OUT.pack(_seconds(attributes, node.generation), 0, 0, *fields)
 
     def attributes(self, node: Node) -> Attributes:
         """Return the attributes of a node as they are now.
@@ -121,5 +122,8 @@ class Context:
         return node.attributes._replace(links=0)
 
 
-def _seconds(generation: Hashable) -> int:
-    return _ATTRIBUTE_SECONDS if generation is None else _PINNED_SECONDS
+def _seconds(attributes: Attributes, generation: Hashable) -> int:
+    """Return how long the kernel believes attributes."""
+    if generation is not None:
+        return _PINNED_SECONDS
+    return _UPLOAD_SECONDS if stat.S_ISREG(attributes.mode) else _FOLDER_SECONDS
