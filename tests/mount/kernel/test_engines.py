@@ -115,7 +115,7 @@ def rename(old: Path, new: Path, flags: int) -> int:
 
 def test_locks(mount: Mounted) -> None:
     """flock and POSIX locks are the kernel's, between processes of this machine."""
-    upload = mount.path / "incoming" / "locked.bin"
+    upload = mount.path / "incoming" / ".locked"
     upload.touch()
     with upload.open("rb+") as file:
         fcntl.lockf(file, fcntl.LOCK_EX)
