@@ -1,8 +1,8 @@
 """Compare two folders: they hold the same model if they hold the same files and folders with the same bytes.
 
-Links count as what they lead to, as everywhere (`store.storage.local_walk`). Times and modes do not count: BentoML's
-own imports do not keep them. Exec bits are compared apart. What macOS adds does not count either: it may be in the
-store, and is left out of imports.
+Links count as their targets, as everywhere (`store.storage.local_walk`). Times and modes do not count, because
+BentoML's own imports do not keep them. Exec bits are compared separately. The files that macOS adds do not count
+either: they may be in the store, and imports leave them out.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _CHUNK = 1 << 20
 def first_difference(
     left: Storage, left_entries: Sequence[Entry], right: Storage, right_entries: Sequence[Entry]
 ) -> str | None:
-    """The first path that is in one only, or differs; None if all are the same. Bytes are read only where all else
-    agrees.
+    """Return the first path that is on one side only or differs; None if all are the same. Read bytes only if all
+    paths, kinds and sizes agree.
 
     Raises:
-        SourceChangedError: something was changed while it was compared.
+        SourceChangedError: a file was changed during the comparison.
         StoreUnreadableError
     """
     lefts = {entry.path: entry for entry in without_extras(left, left_entries)}
@@ -38,7 +38,7 @@ def first_difference(
 
 
 def first_other_exec_bit(left_entries: Sequence[Entry], right_entries: Sequence[Entry]) -> str | None:
-    """The first file of two equal models that is executable in one of them only; None if there is none."""
+    """Return the first file of two equal models that is executable in one of them only; None if there is none."""
     executable = {entry.path: entry.executable for entry in right_entries if not entry.is_folder}
     for entry in sorted(left_entries, key=lambda entry: entry.path):
         if not entry.is_folder and entry.executable != executable.get(entry.path, entry.executable):
@@ -61,7 +61,7 @@ def _same_bytes(
         count = min(_CHUNK, left_entry.size - offset)
         left_file.read_into([memoryview(buffers[0])[:count]], offset)
         right_file.read_into([memoryview(buffers[1])[:count]], offset)
-        # What lies beyond `count` is of the chunk before, which was the same.
+        # The bytes beyond `count` come from the previous chunk, which was the same.
         if buffers[0] != buffers[1]:
             return False
     return True

@@ -1,12 +1,12 @@
-"""Claims: the sole right, among all hosts, to write one version of a remote store.
+"""Leases: the sole right, among all hosts, to write one version of a remote store.
 
-A claim is an object beside the version, `<name>/.<version>.bentofs-claim`, made with If-None-Match, so that one host
-gets it. Its holder renews it every `BEAT_SECONDS`, each time only if it is still what it wrote last. One that has not
-been renewed for `EXPIRY_SECONDS`, both times by the server's clock, was left behind by a crash: whoever wants the
-version takes it over, again by a condition. A server that does not heed conditions gets none of this
+A lease is an object beside the version, `<name>/.<version>.bentofs-claim`. It is made with If-None-Match, so only one
+host gets it. Its holder renews it every `BEAT_SECONDS`, each time on the condition that the object is unchanged. A
+lease that was not renewed for `EXPIRY_SECONDS` was left behind by a crash; both times are by the server's clock. Any
+host may then take it over, again with a condition. Servers that ignore conditions are refused
 (`store.publishing.remote.check_writable`).
 
-Threading: one thread holds a claim; another one renews it.
+Threading: one thread holds a lease; another one renews it.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ log = logging.getLogger(__name__)
 
 BEAT_SECONDS = 10.0
 EXPIRY_SECONDS = 60.0
-_WAIT_SECONDS = 75.0  # for another host that is at the same version; longer than a claim left behind lasts
+_WAIT_SECONDS = 75.0  # for another host that writes the same version; longer than an abandoned lease lasts
 _POLL_SECONDS = 0.3
 
-_given_up: set[str] = set()  # tokens of claims that this process could not remove, which bind it no longer
+_given_up: set[str] = set()  # tokens of leases that this process could not remove; they bind it no longer
 
 
 class Lease:
-    """A claim on one version, held within its context."""
+    """A lease on one version, held within its context."""
 
     def __init__(self, objects: WritableObjects, patience: Patience, tag: Tag, stops: CancelTokens = ()) -> None:
-        """`stops`: once one is set, nobody waits for another host any more."""
+        """`stops`: once one is set, waiting for another host ends."""
         self._stops = stops
         self._objects = objects
         self._patience = patience
@@ -56,10 +56,10 @@ class Lease:
         self._thread = threading.Thread(target=self._renew_now_and_then, name="claim", daemon=True)
 
     def __enter__(self) -> Lease:
-        """Take it, waiting a while for another host that has it.
+        """Take the lease; wait up to `_WAIT_SECONDS` while another host has it.
 
         Raises:
-            ModelExistsError: another host is at this version for long.
+            ModelExistsError: another host still writes this version.
             CancelledError: one of `stops` is set.
             StoreUnreadableError
         """
@@ -85,10 +85,10 @@ class Lease:
             log.info("the claim on %s is left to expire: %s", self._tag, failed)
 
     def check(self) -> None:
-        """Make sure that it is still ours.
+        """Make sure that the lease is still ours.
 
         Raises:
-            StoreUnwritableError: it is not; what was written for it must not be taken for a model.
+            StoreUnwritableError: it is lost; the objects written under it must not become a model.
             StoreUnreadableError
         """
         with self._lock:
@@ -109,7 +109,7 @@ class Lease:
         return True
 
     def _take_over(self) -> bool:
-        """Whether a claim that was left behind is ours now."""
+        """Take over an abandoned lease; False if it is not ours now."""
         try:
             found, age = self._patience.call(self._shown, lambda: self._objects.find(self._key))
             if age < EXPIRY_SECONDS and not self._is_ours(_given_up):
@@ -129,8 +129,8 @@ class Lease:
         )
 
     def _is_ours(self, tokens: set[str]) -> bool:
-        """Whether the claim that is there bears one of these tokens; then its ETag is taken over. A write of ours may
-        have come through and only its answer been lost."""
+        """Tell whether the lease in the store has one of these tokens; if so, take over its ETag. A write of ours may
+        have succeeded although its answer was lost."""
         try:
             found, _ = self._patience.call(self._shown, lambda: self._objects.find(self._key))
             content = self._patience.call(self._shown, lambda: self._objects.read(found, 0, found.size))
@@ -142,7 +142,7 @@ class Lease:
         return True
 
     def _renew(self) -> None:
-        """Under the lock."""
+        """Renew the lease. Call it under the lock."""
         begun = time.monotonic()
         try:
             self._etag = self._put(only_if=self._etag)

@@ -1,8 +1,8 @@
 """Publishing: a staged model becomes a version in the store, whole or not at all.
 
-One rename puts it there, and never over anything: a plain rename would swallow the empty folder that BentoML makes when
-it begins to save. Where the system has no renameat2, an empty folder keeps the place for a moment, and an overwrite
-has a moment without the model; `store/staging/journal.py` says how a crash in it is undone.
+One rename puts it there, and never over anything: a plain rename would replace the empty folder that BentoML makes when
+it begins to save. Without renameat2, an empty folder reserves the place for a moment, and an overwrite leaves a moment
+without the model; `store/staging/journal.py` describes the recovery after a crash in that moment.
 
 Threading: any thread; several processes may publish the same tag at once.
 """
@@ -44,22 +44,22 @@ from bentofs.store.util.renameat2 import exchange, is_unsupported
 
 log = logging.getLogger(__name__)
 
-_CLAIM_SECONDS = 0.5  # that an empty folder may stand where another import is about to put its model
-_ATTEMPTS = 20  # each one fails only because another process changed the same version in the meantime
-_LARGE_SIZE, _LARGE_COUNT = 256 << 20, 5000  # bytes, files: what takes a noticeable time to remove
+_CLAIM_SECONDS = 0.5  # for which another import's empty folder may reserve the place of its model
+_ATTEMPTS = 20  # each fails only if another process changed the same version in the meantime
+_LARGE_SIZE, _LARGE_COUNT = 256 << 20, 5000  # bytes, files: removing more takes noticeable time
 _MARK_AGE_NS = 10_000_000_000  # more than the coarsest clock tick of a file system
 
 
 class Outcome(enum.Enum):
-    """What publishing came to."""
+    """The outcome of publishing."""
 
     IMPORTED = "imported"  # the store had no model of this tag
-    UNCHANGED = "unchanged"  # it had this very model
-    REPLACED = "replaced"  # it had another one, which is gone now
+    UNCHANGED = "unchanged"  # it had the same model
+    REPLACED = "replaced"  # it had another model, which is gone now
 
 
 class Verdict(NamedTuple):
-    """How a staged model compares with the one of its tag that is in the store, which may be asked for beforehand."""
+    """The comparison of a staged model with the store's model of the same tag. It may be made before publishing."""
 
     entries: list[Entry]  # of the model in the store
     difference: str | None  # for a sentence; None if they are the same
@@ -67,10 +67,10 @@ class Verdict(NamedTuple):
 
 
 def compare(session: Session, staged_root: str, tag: Tag, *, follow_links: bool = False) -> Verdict | None:
-    """Compare a staged model with the store's, so that `publish` need not; None if there is no whole one there.
+    """Compare a staged model with the store's, so that `publish` need not; None if the store has no complete one.
 
     Raises:
-        StoreUnreadableError, StoreUnwritableError: as `publish`.
+        StoreUnreadableError, StoreUnwritableError: see `publish`.
     """
     publication = _Publication(session, staged_root, tag, datetime.datetime.min, False, follow_links, None)
     with suppress(NotFoundError, SourceChangedError, ModelExistsError):
@@ -79,37 +79,37 @@ def compare(session: Session, staged_root: str, tag: Tag, *, follow_links: bool 
 
 
 def note_exec_bit(tag: Tag, path: str | None) -> None:
-    """Tell the log of a file whose exec bit alone differs; None if there is none."""
+    """Log a file that differs in its exec bit only; `path`: None if there is none."""
     if path is not None:
         shown = printable(path)
         log.info("%s is unchanged, but not the exec bit of %s: --overwrite takes over what came in", tag, shown)
 
 
 class Publisher(Protocol):
-    """What makes staged models those of a store."""
+    """Publishes staged models to a store."""
 
     def compare(self, staged: Staged) -> Verdict | None:
-        """Compare a staged model with the store's now, if that saves `publish` time; None if it does not, or if there
-        is no whole one there.
+        """Compare a staged model with the store's now, if that saves `publish` time; None if it does not, or if the
+        store has no complete one.
 
         Raises:
-            StoreUnreadableError, StoreUnwritableError: as `publish`.
+            StoreUnreadableError, StoreUnwritableError: see `publish`.
         """
 
     def publish(
         self, staged: Staged, *, overwrite: bool = False, move_latest: bool = True, verdict: Verdict | None = None
     ) -> Outcome:
-        """Make a staged model the version of its tag. When this returns, it is there, durable, and counts as complete;
-        the staged folder may be gone. After an error there is no part of it that anybody would see.
+        """Make a staged model the version of its tag. On return, the version is there, durable and complete; the
+        staged folder may be gone. After an error, no part of it is visible.
 
-        `overwrite`: whether a model of this tag with other content, or other exec bits, is replaced. `move_latest`:
-        False leaves a `latest` that is there as it is. `verdict`: what `compare` has found.
+        `overwrite`: replace a model of this tag that has other content or other exec bits. `move_latest`: False leaves
+        an existing `latest` as it is. `verdict`: the result of `compare`.
 
         Raises:
             ModelExistsError: the tag exists with other content, or is being saved just now.
             NoSpaceError: no room in the store.
-            StoreUnwritableError: whatever else was refused.
-            StoreUnreadableError: the model that is there cannot be read to compare, or the store cannot be reached.
+            StoreUnwritableError: anything else was refused.
+            StoreUnreadableError: the store's model cannot be read to compare, or the store cannot be reached.
         """
 
 
@@ -120,13 +120,13 @@ class LocalPublisher:
         self._session = session
 
     def compare(self, staged: Staged) -> Verdict | None:
-        """As `Publisher.compare`."""
+        """Do what `Publisher.compare` does."""
         return compare(self._session, staged.path, staged.info.tag)
 
     def publish(
         self, staged: Staged, *, overwrite: bool = False, move_latest: bool = True, verdict: Verdict | None = None
     ) -> Outcome:
-        """As `Publisher.publish`."""
+        """Do what `Publisher.publish` does."""
         info = staged.info
         return publish(
             self._session,
@@ -150,22 +150,22 @@ def publish(
     follow_links: bool = False,
     verdict: Verdict | None = None,
 ) -> Outcome:
-    """Make a staged folder the version `tag` of the session's store. When this returns, it is there, durable, and
-    counts as complete; `staged_root` is gone. After an error the store is as before and `staged_root` still there,
-    unless the error came when all that was left to do was to make the store's folders durable.
+    """Make a staged folder the version `tag` of the session's store. On return, the version is there, durable and
+    complete; `staged_root` is gone. After an error, the store is unchanged and `staged_root` is still there, unless the
+    last step failed: syncing the store's folders.
 
     `staged_root`: a complete, checked folder below `session.staged`, every file and folder of it fsynced.
-    `creation_time`: the model's, aware; by it `latest` is moved, as BentoML does.
-    `overwrite`: whether a model of this tag with other content or exec bits is replaced.
-    `move_latest`: False leaves a `latest` that is there as it is.
-    `follow_links`: links that lead out of the model in the store are followed when it is compared.
-    `verdict`: what `compare` has found, which holds as long as no file of the model in the store has changed.
+    `creation_time`: the model's, timezone-aware; `latest` is moved by it, as BentoML does.
+    `overwrite`: replace a model of this tag that has other content or exec bits.
+    `move_latest`: False leaves an existing `latest` as it is.
+    `follow_links`: the comparison follows links that lead out of the model in the store.
+    `verdict`: the result of `compare`; it holds until a file of the model in the store changes.
 
     Raises:
         ModelExistsError: the tag exists with other content, or is being saved just now.
         NoSpaceError: no room in the store.
-        StoreUnwritableError: whatever else the system refused; the text names the path.
-        StoreUnreadableError: the model that is there cannot be read to compare.
+        StoreUnwritableError: the system refused anything else; the text names the path.
+        StoreUnreadableError: the store's model cannot be read to compare.
     """
     return _Publication(session, staged_root, tag, creation_time, move_latest, follow_links, verdict).run(overwrite)
 
@@ -198,21 +198,21 @@ class _Publication:
         with writing(self._staged):
             self._mark_complete()
         for _ in range(_ATTEMPTS):
-            with suppress(NotFoundError, SourceChangedError):  # others are at work on it: look again
+            with suppress(NotFoundError, SourceChangedError):  # another process changes it: look again
                 outcome = self._attempt(overwrite)
                 if outcome is not None:
                     return outcome
         raise StoreUnwritableError(f"{self._tag} is changed in the store by others again and again: try once more")
 
     def _mark_complete(self) -> None:
-        """Leave BentoML's own mark of a finished save: the folder's mtime is not its ctime."""
+        """Set BentoML's own mark of a finished save: the folder's mtime differs from its ctime."""
         created_ns = int(self._creation_time.timestamp()) * 1_000_000_000
         mtime_ns = min(max(created_ns, 0), time.time_ns() - _MARK_AGE_NS)
         os.utime(self._staged, ns=(mtime_ns, mtime_ns))
         sync_path(self._staged)
 
     def _attempt(self, overwrite: bool) -> Outcome | None:
-        """None if another process came in between."""
+        """Try to publish once; None if another process interfered."""
         self._refuse_unless_folder(self._name_folder)
         there = self._refuse_unless_folder(self._target)
         if there is None:
@@ -230,14 +230,14 @@ class _Publication:
             )
         if not self._publish((there.st_dev, there.st_ino)):
             return None
-        self._remove_staged(entries)  # where an exchange has put the old one
+        self._remove_staged(entries)  # the exchange has put the old model there
         return Outcome.REPLACED
 
     def _refuse_unless_folder(self, path: str) -> os.stat_result | None:
-        """What stands at a path, None if nothing does.
+        """Return the stat of the folder at a path; None if nothing is there.
 
         Raises:
-            ModelExistsError: it is no folder.
+            ModelExistsError: it is not a folder.
         """
         with writing(path):
             try:
@@ -249,8 +249,8 @@ class _Publication:
         return look
 
     def _refuse_unfinished(self) -> None:
-        """Raises ModelExistsError if what is there is not a whole model. An empty folder may be another import's, which
-        is about to put its model there (where the system has no renameat2): that is waited for."""
+        """Raise ModelExistsError if the store's model is not complete. Wait for an empty folder: it may reserve the
+        place of another import's model (on systems without renameat2)."""
         surveyor = Scanner(self._storage, lambda _path, sentence: log.debug("%s", sentence))
         deadline = time.monotonic() + _CLAIM_SECONDS
         while True:
@@ -266,7 +266,7 @@ class _Publication:
         )
 
     def _is_empty(self) -> bool:
-        """Whether there is a folder with nothing in it, or nothing at all any more."""
+        """Tell whether the version's folder is empty or gone."""
         with writing(self._target):
             try:
                 return not os.listdir(self._target)
@@ -274,14 +274,14 @@ class _Publication:
                 return True
 
     def compare(self) -> Verdict | None:
-        """As the function."""
+        """Do what the function `compare` does."""
         if self._refuse_unless_folder(self._target) is None:
             return None
         self._refuse_unfinished()
         return self._look()
 
     def _look(self) -> Verdict:
-        """How the model that is there differs, in brackets of a sentence; if it is the same, it is durable now."""
+        """Compare with the store's model; if it is the same, sync it to disk."""
         try:
             entries = sorted(self._storage.walk(self._tag.path)[0], key=lambda entry: entry.path)
         except BadModelError as error:
@@ -297,8 +297,8 @@ class _Publication:
         return Verdict(entries, f"{printable(path)} differs")
 
     def _remove_staged(self, entries: list[Entry]) -> None:
-        """Remove what is not needed any more. Of a large model in the background: whoever waits for the import need not
-        wait for that, and with a rename all of incoming/ waits."""
+        """Remove the staged folder. Remove a large one in the background: the import need not wait for it, and during
+        a rename all of incoming/ would wait."""
         aside = self._session.put_aside(self._staged)
         if len(entries) < _LARGE_COUNT and sum(entry.size for entry in entries) < _LARGE_SIZE:
             remove_tree(aside)
@@ -306,7 +306,7 @@ class _Publication:
         threading.Thread(target=remove_tree, args=(aside,), name="remove", daemon=True).start()
 
     def _sync(self, entries: list[Entry]) -> None:
-        """BentoML does not see to it that what it saves survives a loss of power; an import that succeeds does."""
+        """Sync the store's model to disk. BentoML does not sync what it saves; a successful import guarantees it."""
         with writing(self._target):
             folder = os.open(self._target, FOLDER)
             syncer = Syncer(folder)
@@ -327,8 +327,8 @@ class _Publication:
                 sync_path(path)
 
     def _publish(self, replaced: tuple[int, int] | None) -> bool:
-        """Put the staged folder in its place; `replaced`: device and inode of the folder that it replaces. False if
-        what stands there is no longer what was seen."""
+        """Move the staged folder to its place; `replaced`: device and inode of the folder that it replaces. False if
+        another folder is there now."""
         with writing(self._session.intents):
             intent = JournalEntry.begin(
                 self._store, self._session.intents, self._tag, self._staged, move_latest=self._move_latest
@@ -397,7 +397,8 @@ class _Publication:
         return False
 
     def _finish(self, intent: JournalEntry) -> None:
-        """What is left when the model is in its place. It is there, so nothing in this is an error of the import."""
+        """Update `latest` and end the intent. The model is in its place, so a failure here is no error of the
+        import."""
         try:
             intent.finish_latest(self._lock, self._session.new_staged_path())
             intent.end(self._session.new_staged_path())

@@ -1,10 +1,9 @@
-"""Publishing to a remote store: payload first, then the manifest, then `model.yaml`, by which it is there, then
-`latest`.
+"""Publishing to a remote store: payload first, then the manifest, then `model.yaml`, then `latest`.
 
-The writer of a version holds its lease (`store.publishing.lease`), so that of several hosts one writes. A crash leaves
-no model, since the `model.yaml` is missing; the next import of the same tag removes the rest. To replace a model
-is to remove it first: for as long as the upload takes there is none, and a crash leaves none; the upload that was to
-replace it is kept by `incoming/`.
+The model exists once its `model.yaml` does. The writer of a version holds its lease (`store.publishing.lease`), so only
+one host writes. A crash leaves no model, since the `model.yaml` is missing; the next import of the same tag removes the
+rest. Replacing a model removes it first: there is none during the upload, and none after a crash; `incoming/` keeps the
+upload that was to replace it.
 
 Threading: any thread; several hosts may publish the same tag at once.
 """
@@ -57,16 +56,16 @@ _MAX_KEY = 1024  # bytes, in S3
 
 
 def publisher_for(storage: Storage, session: Session, stops: CancelTokens) -> Publisher:
-    """What publishes to a store. `stops`: once one is set, uploads are taken back."""
+    """Return the publisher of a store. `stops`: once one is set, uploads are undone."""
     return RemotePublisher(storage, stops) if isinstance(storage, RemoteStorage) else LocalPublisher(session)
 
 
 def check_writable(storage: RemoteStorage) -> None:
-    """That models can be imported into a store. Tries the server's conditions, without which two hosts could write one
-    model.
+    """Make sure that models can be imported into a store. Try the server's conditional writes: without them, two hosts
+    could write one model.
 
     Raises:
-        StoreUnwritableError, RemoteDeniedError, RemoteError: why they cannot.
+        StoreUnwritableError, RemoteDeniedError, RemoteError: the reason why they cannot.
     """
     objects = storage.objects
     if not isinstance(objects, WritableObjects):
@@ -74,7 +73,7 @@ def check_writable(storage: RemoteStorage) -> None:
     key = f".{secrets.token_hex(8)}{PROBE_SUFFIX}"
 
     def put(*, only_new: bool = False, only_if: str = "") -> bool:
-        """Whether the condition was heeded: the object is there, and has another ETag."""
+        """Tell whether the server heeded the condition: the object is there, and has another ETag."""
         with suppress(ChangedObjectError):
             storage.patience.call(
                 storage.location, lambda: objects.put(key, b"probe", only_new=only_new, only_if=only_if)
@@ -98,7 +97,7 @@ class RemotePublisher:
     """Publishes to one remote store."""
 
     def __init__(self, storage: RemoteStorage, stops: CancelTokens) -> None:
-        """The storage must be one that can be written (`check_writable`)."""
+        """`storage`: must be writable (`check_writable`)."""
         self._stops = stops
         if not isinstance(storage.objects, WritableObjects):
             raise TypeError(f"{storage.location} cannot be written")
@@ -106,8 +105,8 @@ class RemotePublisher:
         self._objects = storage.objects
         self._patience = storage.patience
 
-    def compare(self, staged: Staged) -> Verdict | None:  # noqa: ARG002 - it is done under the claim, by SHA-256s
-        """As `store.publishing.local.Publisher.compare`."""
+    def compare(self, staged: Staged) -> Verdict | None:  # noqa: ARG002 - it is done under the lease, by SHA-256s
+        """Return None, which `store.publishing.local.Publisher.compare` allows."""
         return None
 
     def publish(
@@ -118,7 +117,7 @@ class RemotePublisher:
         move_latest: bool = True,
         verdict: Verdict | None = None,  # noqa: ARG002 - there is none
     ) -> Outcome:
-        """As `store.publishing.local.Publisher.publish`; the staged folder is left."""
+        """Do what `store.publishing.local.Publisher.publish` does, but leave the staged folder."""
         return _Publication(self._storage, self._objects, staged, self._stops).run(
             overwrite=overwrite, move_latest=move_latest
         )
@@ -137,7 +136,7 @@ class _Publication:
         self._local = LocalStorage(os.path.dirname(staged.path))
         self._open_files = OpenFiles()
         found, _ = self._local.walk(os.path.basename(staged.path))
-        # No manifest tells of the exec bit of `model.yaml`, which means nothing.
+        # No manifest records the exec bit of `model.yaml`, which means nothing.
         self._entries = [entry._replace(executable=entry.executable and entry.path != MODEL_YAML) for entry in found]
 
     def run(self, *, overwrite: bool, move_latest: bool) -> Outcome:
@@ -175,12 +174,12 @@ class _Publication:
         shown = f"{self._storage.location}/{self._tag.path}"
         try:
             self._patience.call(shown, lambda: self._objects.end_uploads(f"{self._tag.path}/"))
-        except StoreError as error:  # room that is lost, but no reason not to import
+        except StoreError as error:  # lost room, but no reason not to import
             log.info("whether a crash has left parts of uploads is not known: %s", error)
         try:
             self._upload(claim)
         except BaseException:
-            with suppress(StoreError):  # what led here says it all; what is left is no model
+            with suppress(StoreError):  # the first error says it all; the leftover objects are no model
                 claim.check()
                 self._remove(self._keys())
             raise
@@ -206,7 +205,7 @@ class _Publication:
         shown = f"{self._storage.location}/{self._key(MODEL_YAML)}"
         try:
             self._patience.call(shown, lambda: self._objects.put(self._key(MODEL_YAML), content, only_new=True))
-        except ChangedObjectError:  # unless it is ours, from an attempt whose answer was lost
+        except ChangedObjectError:  # it may be ours, from an attempt whose answer was lost
             claim.check()
             self._storage.listings.expire(self._tag.name)
             if self._storage.read_small(self._key(MODEL_YAML), len(content)) != content:
@@ -254,8 +253,8 @@ class _Publication:
             return file.read()
 
     def _difference(self) -> tuple[str | None, str | None]:
-        """How the model that is there differs, in brackets of a sentence; None if it is the same, and then the first
-        file whose exec bit differs. By SHA-256 where the manifest has it, else by the bytes."""
+        """Return how the store's model differs, for brackets in a sentence, or None if it is the same; and then the
+        first file whose exec bit differs. Compare by SHA-256 if the manifest has it, else by bytes."""
         try:
             entries, _ = self._storage.walk(self._tag.path)
         except BadModelError as error:
@@ -279,11 +278,11 @@ class _Publication:
         return None, first_other_exec_bit(entries, self._entries)
 
     def _keys(self) -> dict[str, str]:
-        """The ETags of what lies below the version just now, by key."""
+        """Return the current ETags of the version's objects, by key."""
         return {info.key: info.etag for info in self._storage.listings.list_now(f"{self._tag.path}/")}
 
     def _remove(self, keys: dict[str, str]) -> None:
-        """Remove objects, `model.yaml` first: what lacks one is no model."""
+        """Remove objects, `model.yaml` first: without it there is no model."""
         first = self._key(MODEL_YAML)
         others = [*(key for key in keys if key != first), manifest_key(self._tag.name, self._tag.version)]
         for part in ([first], others):
@@ -297,7 +296,7 @@ class _Publication:
         return f"{self._tag.path}/{portable_name(path)}"
 
     def _check_names(self) -> None:
-        """Raises UnsafeMemberError: a path that no object can have."""
+        """Raise UnsafeMemberError for a path that no object can have."""
         for entry in self._entries:
             try:
                 length = len(f"{self._objects.prefix}{self._key(entry.path)}".encode())
@@ -308,16 +307,16 @@ class _Publication:
 
 
 def _move_latest(storage: RemoteStorage, objects: WritableObjects, staged: Staged, *, move: bool) -> None:
-    """Make a new version the latest, if it is by the rule."""
+    """Make a new version the latest, if the rule says so."""
     tag: Tag = staged.info.tag
     key = f"{tag.name}/{LATEST}"
     shown = f"{storage.location}/{key}"
     storage.listings.expire(tag.name)
-    if storage.listings.list_now(f"{key}/"):  # a version of that name; BentoML could not write the file then
+    if storage.listings.list_now(f"{key}/"):  # a version named `latest`; then BentoML could not write the file either
         return
 
     def attempt() -> None:
-        """Raises ChangedObjectError: somebody else was at it."""
+        """Update `latest` once. Raises ChangedObjectError: another host changed it."""
         named, etag = None, ""
         with suppress(MissingObjectError):
             found, _ = storage.patience.call(shown, lambda: objects.find(key))
