@@ -1,4 +1,4 @@
-"""The count of what an import has read: tells of it as it goes, and ends what is not wanted any more."""
+"""The count of the bytes that an import has read. It reports progress and ends imports that are not wanted any more."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from bentofs.store.util.cancel import CancelTokens, refuse_if_stopped
 
 
 class Counted:
-    """Counts bytes, tells of them, and ends what is not wanted any more."""
+    """Counts bytes, reports them, and ends an import that is not wanted any more."""
 
     def __init__(self, progress: Progress, stops: CancelTokens, expect: Progress | None = None) -> None:
         self._progress = progress
@@ -16,7 +16,7 @@ class Counted:
         self.total = 0
 
     def expect(self, size: int | None) -> None:
-        """Tell of what will come."""
+        """Report how many bytes will come."""
         if size is not None and self._expect is not None:
             self._expect(size)
 

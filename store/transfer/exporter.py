@@ -1,4 +1,4 @@
-"""Exporting: a model becomes an archive, or a folder, at any place that can be written to. No file is made on the way.
+"""Exporting: a model becomes an archive or a folder, at any place that can be written to. No file is made on the way.
 
 Threading: an `Exporter` may be used from any thread, for any number of exports at once.
 """
@@ -27,20 +27,20 @@ from bentofs.store.util.cancel import CancelTokens, refuse_if_stopped
 
 FOLDER = "folder"
 
-# What BentoML calls formats, and what else people write.
+# BentoML's names of formats, and other names that people write.
 _ALIASES = {"gz": "tar.gz", "tgz": "tar.gz", "xz": "tar.xz", "txz": "tar.xz", "bz2": "tar.bz2", "tbz2": "tar.bz2"}
 
 
 def known_formats() -> list[str]:
-    """What `format_named` takes, for users."""
+    """Return the names that `format_named` takes, for users."""
     return [*FORMATS, *_ALIASES, FOLDER]
 
 
 def format_named(name: str) -> Format | None:
-    """The format that BentoML or we call so; None for a folder.
+    """Return the format that has this name in BentoML or here. None for a folder.
 
     Raises:
-        BadLocationError: nobody does.
+        BadLocationError: no format has this name.
     """
     if name == FOLDER:
         return None
@@ -51,14 +51,14 @@ def format_named(name: str) -> Format | None:
 
 
 def format_of(path: str) -> Format:
-    """The format that a path's extension names; .bentomodel for any other, as BentoML has it."""
+    """Return the format that a path's extension names. Any other is .bentomodel, as in BentoML."""
     extension = os.path.splitext(path)[1][1:]
     return FORMATS.get(_ALIASES.get(extension, extension), BENTOMODEL)
 
 
 @dataclass(frozen=True)
 class Export:
-    """What is to be exported, and where to."""
+    """An export that is planned: the model and its target."""
 
     tag: Tag
     format: Format | None  # None for a folder
@@ -66,8 +66,8 @@ class Export:
 
     @property
     def suffix_for_bentoml(self) -> str | None:
-        """The end of a name under which BentoML would open the archive, if it does not open it under this one: it goes
-        by the name, and takes what it does not know for a .bentomodel."""
+        """Return the extension that BentoML needs to open the archive. None if it opens it under this name: it goes by
+        the name, and takes an unknown one for a .bentomodel."""
         if self.format is None or _is_special(self.location):
             return None
         extension = os.path.splitext(self.location.path)[1]
@@ -76,12 +76,12 @@ class Export:
 
 @dataclass(frozen=True)
 class Exported:
-    """What was exported."""
+    """The result of an export."""
 
     tag: Tag
-    url: str  # without credentials; a path on this machine
+    url: str  # without credentials; on this machine a path
     size: int  # bytes
-    sha256: str | None  # of an archive, hexadecimal, if it was asked for
+    sha256: str | None  # of an archive, hexadecimal, if it was requested
 
 
 class Exporter:
@@ -93,17 +93,17 @@ class Exporter:
         self._endpoints = Endpoints()
 
     def plan(self, tag: Tag, target: Location, format_name: str | None = None) -> Export:
-        """What exporting a model to a target comes to, by BentoML's rules. The model is not looked at.
+        """Plan the export of a model to a target, by BentoML's rules. The model is not read.
 
         Raises:
-            BadLocationError: the format is not known, or cannot be had with the archives' compression.
+            BadLocationError: the format is not known, or does not go with the archives' compression.
         """
         kind = format_named(format_name) if format_name is not None else format_of(target.path)
         stem = f"{tag.name}-{tag.version}"
         if kind is None:
             if _is_special(target):
                 raise BadLocationError(f"{target.shown} cannot hold a folder")
-            # A folder that is there gets a folder in it; one that is not becomes the model.
+            # An existing folder gets a new folder in it. A missing one becomes the model.
             is_there = target.is_local and os.path.isdir(target.path)
             return Export(tag, None, target.below(stem) if is_there else target)
         if kind.lay_out is None and self._archives.compression is Compression.NEVER:
@@ -115,11 +115,11 @@ class Exporter:
         return Export(tag, kind, target)
 
     def close(self) -> None:
-        """End connections that are kept for further exports."""
+        """Close the connections that are kept for further exports."""
         self._endpoints.close()
 
     def give_up(self) -> None:
-        """End what is being measured: whoever waits for it gets CancelledError, now and later."""
+        """Stop measuring. Every call that waits for a measurement gets CancelledError, now and later."""
         self._archives.close()
 
     def run(
@@ -131,12 +131,12 @@ class Exporter:
         stops: CancelTokens = (),
         expect: Progress | None = None,
     ) -> Exported:
-        """Export the model as it is now; when this returns, the target has all of it. It ends soon once one of `stops`
-        is set. `expect` is told how many bytes that will be. For what is compressed they must be measured, which takes
-        a while.
+        """Export the current model. When this returns, the target has all of it. The export ends soon once one of
+        `stops` is set. `expect` is told the number of bytes. It must be measured for compressed archives, which takes a
+        while.
 
         Raises:
-            StoreError: why not. Nothing of it stands under the target's name.
+            StoreError: the reason. Nothing of it stands under the target's name.
         """
         model, location = self._store.model(export.tag, max_age=0), export.location
         if sha256 and _is_special(location):
@@ -168,8 +168,8 @@ class Exporter:
     def write_out(
         self, tag: Tag, kind: Format, descriptor: int, name: str, progress: Progress, expect: Progress
     ) -> Exported:
-        """Write a model's archive to a descriptor, as standard output; `name`: of that, for errors; `expect`: as of
-        `run`."""
+        """Write a model's archive to a descriptor, such as standard output. `name`: the descriptor's, for errors;
+        `expect`: same as in `run`."""
         archive: Piece = self._archives.open(self._store.model(tag, max_age=0), kind)
         expect(archive.length)
         write_out(descriptor, name, archive, progress)
@@ -188,9 +188,9 @@ class Exporter:
 
 
 def _ignore(_count: int) -> None:
-    """Nobody wants to know."""
+    """Ignore the count."""
 
 
 def _is_special(target: Location) -> bool:
-    """Whether it is a device or a pipe of this machine, or a file that this process has open."""
+    """True for a device or a pipe of this machine, or for a file that this process has open."""
     return target.is_local and is_special(target.path)

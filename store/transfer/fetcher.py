@@ -1,4 +1,4 @@
-"""Fetching: what is to be imported is read from wherever it lies, and given to an `Importer`.
+"""Fetching: the source of an import is read from any place, and given to an `Importer`.
 
 Threading: a `Fetcher` may be used from any thread, for any number of imports at once.
 """
@@ -42,9 +42,9 @@ from bentofs.store.transfer.stream_buffer import StreamedFile
 from bentofs.store.util.cancel import CancelTokens, refuse_if_stopped
 from bentofs.store.util.display import printable
 
-_LOOK_MILLISECONDS = 200  # between two looks at whether to stop
-_HEAD = 512  # bytes that tell what kind of archive it is
-# What an archive may be inside that is said to be of a format. Old .bentomodels were not all compressed.
+_LOOK_MILLISECONDS = 200  # between two checks of `stops`
+_HEAD = 512  # bytes that tell the kind of an archive
+# The kinds that an archive of a given format may have. Not all old .bentomodels were compressed.
 _KINDS = {
     "bentomodel": (Kind.XZ, Kind.GZIP, Kind.TAR),
     "tar": (Kind.TAR,),
@@ -57,13 +57,13 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class Imported:
-    """What was imported."""
+    """The result of an import."""
 
     tag: Tag
     outcome: Outcome
     size: int  # bytes read
     sha256: str | None  # of an archive, hexadecimal
-    left_out: str | None = None  # a sentence on what came with the model and is no part of it
+    left_out: str | None = None  # a sentence on files that came with the model but are no part of it
 
 
 class Fetcher:
@@ -72,7 +72,7 @@ class Fetcher:
     def __init__(
         self, importer: Importer, session: Session, receipts: ImportLog, max_members: int, stops: CancelTokens = ()
     ) -> None:
-        """`stops`: once one is set, what is under way ends soon."""
+        """`stops`: once one is set, running imports end soon."""
         self._importer = importer
         self._receipts = receipts
         self._stops = stops
@@ -81,17 +81,17 @@ class Fetcher:
         self._endpoints = Endpoints()
 
     def close(self) -> None:
-        """End connections that are kept for further imports."""
+        """Close the connections that are kept for further imports."""
         self._endpoints.close()
 
     def fetch(
         self, location: Location, progress: Progress, format_name: str | None = None, expect: Progress | None = None
     ) -> Imported:
-        """Import what lies at a location. Its bytes tell what it is; `format_name` refuses what is something else.
-        `expect` is told of the size of an archive, where it is known.
+        """Import the model at a location. Its bytes tell its kind; with `format_name`, other kinds are refused.
+        `expect` is told the size of an archive, where it is known.
 
         Raises:
-            StoreError: why it is not in the store.
+            StoreError: the reason why it is not in the store.
         """
         kinds = _kinds(format_name)
         counted = Counted(progress, self._stops, expect)
@@ -112,7 +112,8 @@ class Fetcher:
             return self._fetch_object(source, location, kinds, counted)
 
     def fetch_stream(self, descriptor: int, name: str, progress: Progress, format_name: str | None = None) -> Imported:
-        """Import the archive that comes from a descriptor, as standard input; `name`: of that, for errors."""
+        """Import the archive that comes from a descriptor, such as standard input. `name`: the descriptor's, for
+        errors."""
         kinds = _kinds(format_name)
         if kinds is None:
             raise BadLocationError(f"{name} cannot hold a folder")
@@ -120,7 +121,7 @@ class Fetcher:
         return self._recorded(name, lambda: self._stage_descriptor(descriptor, name, kinds, counted), counted)
 
     def _recorded(self, shown: str, stage: Callable[[], StagedImport], counted: Counted) -> Imported:
-        """Stage and publish, with a receipt."""
+        """Stage and publish a model, with a receipt."""
         receipt = self._receipts.begin(self._session.name, shown, os.getuid())
         try:
             ready = stage()
@@ -206,7 +207,7 @@ class Fetcher:
         ready = self._stage_streamed(arriving, kinds, location.shown)
         try:
             sums = source.read_small(path + SUFFIX, MAX_SUMS)
-        except RemoteDeniedError:  # what S3 says of what is not there to those who may not list
+        except RemoteDeniedError:  # S3 gives this for a missing object to users who may not list
             sums = None
         except BaseException:
             ready.discard()
@@ -234,7 +235,7 @@ class Fetcher:
 
 
 class _Watched(WholeFile):
-    """A file that tells how far it was read."""
+    """A file that reports how far it was read."""
 
     def __init__(self, descriptor: int, name: str, counted: Counted) -> None:
         super().__init__(descriptor)
@@ -250,7 +251,7 @@ class _Watched(WholeFile):
 
 
 def _kinds(format_name: str | None) -> tuple[Kind, ...] | None:
-    """The kinds of archives that are taken: all if that is empty, None for a folder."""
+    """Return the kinds of archives that are taken. An empty tuple means all, None a folder."""
     if format_name is None:
         return ()
     if format_name == FOLDER:
@@ -260,7 +261,7 @@ def _kinds(format_name: str | None) -> tuple[Kind, ...] | None:
 
 
 def _chunks_of(descriptor: int, name: str, stops: CancelTokens) -> Iterator[bytes]:
-    """What comes from a pipe. It may be silent for long: that must not keep a command from being stopped."""
+    """Yield the chunks of a pipe. The pipe may be silent for long: that must not keep a command from being stopped."""
     ready = select.poll()
     ready.register(descriptor, select.POLLIN)
     with _reading(name):
@@ -274,7 +275,7 @@ def _chunks_of(descriptor: int, name: str, stops: CancelTokens) -> Iterator[byte
 
 
 def _checked(ready: StagedImport, sums: bytes, location: Location) -> StagedImport:
-    """Compare with what the file of sums beside it states."""
+    """Compare a staged import with the file of checksums beside its source."""
     name = location.name
     try:
         stated = read_sums_beside(sums, name)
@@ -297,7 +298,7 @@ def _position(descriptor: int) -> int:
 
 @contextmanager
 def _reading(path: str) -> Iterator[None]:
-    """Within this, an OSError becomes a sentence about `path`."""
+    """Turn an OSError inside the context into a sentence about `path`."""
     try:
         yield
     except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""ImportLog: the record of what was imported into one store through incoming/, kept over restarts.
+"""ImportLog: the record of the imports into one store through incoming/, kept over restarts.
 
-It lies in the staging area and is shared by all mounts and command lines on the store. Losing it costs only the record
-(store/util/sqlite.py): imports go on, names that were imported are no longer answerable, and the log says so.
+It lies in the staging area. All mounts and command lines on the store share it. If it is lost, only the record is lost
+(store/util/sqlite.py): imports go on, imported names have no answer any more, and the log says so.
 
 Threading: all methods may be called from any thread.
 """
@@ -23,9 +23,9 @@ from bentofs.store.util.sqlite import Database
 log = logging.getLogger(__name__)
 
 ENDED_KEPT = 10_000  # receipts of imports that have ended
-ANSWERING_KEPT = 100_000  # and of those that answer for a name
+ANSWERING_KEPT = 100_000  # receipts that answer for a name
 _PRUNE_EVERY = 256  # imports
-_BUSY_SECONDS = 5.0  # how long a call waits while another process writes
+_BUSY_SECONDS = 5.0  # a call waits so long while another process writes
 _MAX_SENTENCE = 2000  # characters
 _VERSION = 1
 _SCHEMA = """
@@ -64,7 +64,7 @@ _T = TypeVar("_T")
 
 
 class ReceiptState(enum.Enum):
-    """How far an import is, or how it ended."""
+    """The state of an import: how far it is, or how it ended."""
 
     RECEIVING = "receiving"
     IMPORTING = "importing"
@@ -92,7 +92,7 @@ class Receipt(NamedTuple):
     uid: int  # the uploader's
     state: ReceiptState
     size: int | None  # bytes of the upload, once known
-    mtime_ns: int | None  # what stat answers for the name
+    mtime_ns: int | None  # the mtime that stat gives for the name
     received: int  # bytes so far
     started: datetime.datetime  # UTC
     ended: datetime.datetime | None  # UTC
@@ -100,7 +100,7 @@ class Receipt(NamedTuple):
     creation_time: str | None  # the model's, ISO 8601
     sha256: str | None  # of the upload, hexadecimal
     error: str | None  # the sentence
-    errno: str | None  # its name, as EEXIST
+    errno: str | None  # its name, such as EEXIST
     note: str | None = None  # a sentence on what came in besides the model
 
 
@@ -108,7 +108,7 @@ class ImportLog:
     """One connection to the record of one store."""
 
     def __init__(self, path: Path) -> None:
-        """`path`: `StagingArea.receipts`. Never raises: what cannot be used is told in the log."""
+        """`path`: `StagingArea.receipts`. Never raises: a record that cannot be used is reported in the log."""
         self._lock = threading.Lock()
         self._finished = 0
         self._database = Database(
@@ -123,12 +123,12 @@ class ImportLog:
 
     @property
     def is_on_disk(self) -> bool:
-        """Whether it is the record, and not an empty one in its place."""
+        """True for the record itself, False for an empty one in its place."""
         return self._database.is_on_disk
 
     def begin(self, session: str, path: str, uid: int, *, size: int | None = None, mtime_ns: int | None = None) -> int:
-        """A new import is RECEIVING; `session`: `Session.name`. Gives its id; 0, which
-        no receipt has, if there is no room for it on the disk."""
+        """Record a new import as RECEIVING. `session`: `Session.name`. Return its id. It is 0, which no receipt has, if
+        the disk has no room for it."""
         row = (session, os.fsencode(path), uid, ReceiptState.RECEIVING.value, size, _text(mtime_ns), _now())
 
         def insert(connection: sqlite3.Connection) -> int:
@@ -145,7 +145,7 @@ class ImportLog:
         return self._run(insert) or 0
 
     def resume(self, receipt: int) -> bool:
-        """An import that was REFUSED is RECEIVING again: its program goes on. False if it is not in the record."""
+        """Set a REFUSED import to RECEIVING again: its program goes on. False if it is not in the record."""
         return bool(
             self._write(
                 f"UPDATE receipts SET change={_NEXT_CHANGE}, state=?, ended=NULL, error=NULL, errno=NULL WHERE id=?",
@@ -154,14 +154,14 @@ class ImportLog:
         )
 
     def progress(self, receipt: int, received: int) -> None:
-        """How many bytes are here. Cheap enough for once a second."""
+        """Record how many bytes have come. Cheap enough for once a second."""
         self._write(
             f"UPDATE receipts SET change={_NEXT_CHANGE}, received=? WHERE id=? AND ended IS NULL", (received, receipt)
         )
 
     def importing(self, receipt: int, received: int, *, path: str | None = None, size: int | None = None) -> None:
-        """All is here, and is IMPORTING. None leaves what was said before; `path`: the upload got another name since;
-        `size`: of the upload, if it is a file in a spool."""
+        """Set an import whose bytes are all here to IMPORTING. None keeps the earlier value. `path`: the new name, if
+        the upload was renamed; `size`: of the upload, if it is a file in a spool."""
         moved = path if path is None else os.fsencode(path)
         self._write(
             f"UPDATE receipts SET change={_NEXT_CHANGE}, state=?, received=?, path=coalesce(?, path), "
@@ -184,8 +184,8 @@ class ImportLog:
         errno: str | None = None,
         note: str | None = None,
     ) -> None:
-        """The import ended. None leaves what was said before; `path`: the upload got another name since. After a
-        success `answer` gives this receipt for its path and uploader."""
+        """Record the end of an import. None keeps the earlier value. `path`: the new name, if the upload was renamed.
+        After a success `answer` gives this receipt for its path and uploader."""
         sentence = error and error.encode(errors="backslashreplace").decode()[:_MAX_SENTENCE]
         moved = path if path is None else os.fsencode(path)
         values = (moved, state.value, size, size, _text(mtime_ns), _now(), tag, creation_time, sha256, sentence, errno)
@@ -217,37 +217,39 @@ class ImportLog:
         self._run(update)
 
     def answer(self, path: str, uid: int | None) -> Receipt | None:
-        """The newest success of a user under a path below incoming/, unless it was forgotten; None for any user's."""
+        """Return a user's newest success under a path below incoming/, unless it was forgotten. With None: any
+        user's."""
         found = self._select(
             "WHERE answers AND path=? AND uid=coalesce(?, uid) ORDER BY ended DESC LIMIT 1", (os.fsencode(path), uid)
         )
         return found[0] if found else None
 
     def set_mtime(self, path: str, uid: int, mtime_ns: int) -> None:
-        """Change the mtime of what `answer` gives a user for a path."""
+        """Change the mtime of the receipt that `answer` gives a user for a path."""
         self._write(
             "UPDATE receipts SET mtime_ns=? WHERE answers AND path=? AND uid=?",
             (_text(mtime_ns), os.fsencode(path), uid),
         )
 
     def set_sha256(self, receipt: int, sha256: str) -> None:
-        """The SHA-256 of the upload, hexadecimal, which became known after the import ended."""
+        """Record the SHA-256 of the upload, hexadecimal, which became known after the import ended."""
         self._write("UPDATE receipts SET sha256=? WHERE id=?", (sha256, receipt))
 
     def forget(self, path: str, uid: int) -> None:
-        """Have `answer` give a user nothing for a path any more; the outcome stays in the record."""
+        """Make `answer` give a user nothing for a path any more. The outcome stays in the record."""
         self._write("UPDATE receipts SET answers=0 WHERE answers AND path=? AND uid=?", (os.fsencode(path), uid))
 
     def recent(self, limit: int = 100) -> list[Receipt]:
-        """The newest receipts, running ones included, newest first."""
+        """Return the newest receipts, running ones included, newest first."""
         return self._select("ORDER BY id DESC LIMIT ?", (limit,))
 
     def since(self, change: int, limit: int = 1000) -> list[Receipt]:
-        """The receipts that changed after the one with this `change`, in the order of their changes; 0 for all."""
+        """Return the receipts that changed after the one with this `change`, in the order of their changes. 0 gives
+        all."""
         return self._select("WHERE change>? ORDER BY change LIMIT ?", (change, limit))
 
     def of_dead(self, is_alive: Callable[[str], bool]) -> list[tuple[str, Receipt]]:
-        """The running imports of sessions that are not alive (`StagingArea.is_alive`), each with its session's name."""
+        """Return the running imports of dead sessions (`StagingArea.is_alive`), each with its session's name."""
         rows = self._run(
             lambda connection: connection.execute(
                 f"SELECT session, {_COLUMNS} FROM receipts WHERE ended IS NULL ORDER BY id"
@@ -258,19 +260,19 @@ class ImportLog:
         return [(session, receipt) for session, receipt in found if receipt is not None]
 
     def interrupt(self, receipt: int) -> None:
-        """The process of a running import has ended: it is INTERRUPTED."""
+        """Set a running import to INTERRUPTED: its process has ended."""
         self._write(
             f"UPDATE receipts SET change={_NEXT_CHANGE}, state=?, ended=?, error=? WHERE id=? AND ended IS NULL",
             (ReceiptState.INTERRUPTED.value, _now(), "bentofs ended before the import did", receipt),
         )
 
     def return_to_disk(self) -> None:
-        """Write the record again where somebody removed it."""
+        """Write the record again if somebody removed it."""
         with self._lock:
             self._database.return_to_disk()
 
     def close(self) -> None:
-        """Let go."""
+        """Close the connection."""
         with self._lock:
             self._database.close()
 
@@ -279,7 +281,7 @@ class ImportLog:
             return self._database.run(work)
 
     def _write(self, statement: str, values: tuple[object, ...]) -> int:
-        """How many receipts it changed."""
+        """Run a statement. Return how many receipts it changed."""
 
         def write(connection: sqlite3.Connection) -> int:
             with connection:
@@ -295,7 +297,7 @@ class ImportLog:
 
 
 def _receipt(row: tuple[Any, ...]) -> Receipt | None:
-    """A row as a receipt; None, with a warning, for one that bentofs did not write."""
+    """Return a row as a receipt. None, with a warning, for a row that bentofs did not write."""
     number, change, path, uid, state, size, mtime_ns, received, started, ended, *texts = row
     try:
         return Receipt(

@@ -1,6 +1,6 @@
-"""Importing: an archive, or a folder, becomes a model of a local store: staged, checked, published.
+"""Importing: an archive or a folder becomes a model of a local store. It is staged, checked and published.
 
-What was learnt on the way is kept: CRC-32s for the archives that the mount will show, SHA-256s for `bentofs verify`.
+Data measured on the way is kept: CRC-32s for the archives that the mount will show, SHA-256s for `bentofs verify`.
 
 Threading: an `Importer` may be used from any thread, for any number of imports at once.
 """
@@ -38,19 +38,19 @@ class StagedImport:
     """A model that is ready to be published."""
 
     staged: Staged
-    sha256: Callable[[], str] | None  # of the archive, hexadecimal; waits until it is made
-    clear: Callable[[], None]  # removes what is staged, or what is left of it once it is published
-    digest: ArchiveDigest | None = None  # where `sha256` may still be in the making
-    sizes: StagedSizes | None = None  # what was learnt of its compressed archives
-    is_measured: bool = False  # whether that is kept, once it is published
-    verdict: Verdict | None = None  # how it compares with the store's model of its tag, if that is known
+    sha256: Callable[[], str] | None  # of the archive, hexadecimal; waits until it is computed
+    clear: Callable[[], None]  # removes the staged files, or their rest after publishing
+    digest: ArchiveDigest | None = None  # where `sha256` may still be computing
+    sizes: StagedSizes | None = None  # sizes measured of its compressed archives
+    is_measured: bool = False  # true if they are kept once it is published
+    verdict: Verdict | None = None  # how it compares with the store's model of its tag, if known
 
     @property
     def tag(self) -> Tag:
         return self.staged.info.tag
 
     def discard(self) -> None:
-        """Give it up."""
+        """Give up the import."""
         if self.digest is not None:
             self.digest.stop()
         self.clear()
@@ -71,8 +71,9 @@ class Importer:
         publisher: Publisher | None = None,
         measure: Callable[[str], StagedSizes] | None = None,
     ) -> None:
-        """`overwrite`: whether a model of the same tag with other content is replaced; `publisher`: None for the one to
-        the session's own store; `measure`: makes what measures the model in a folder (`store.staging.import_sizes`)."""
+        """`overwrite`: true to replace a model of the same tag with other content; `publisher`: None for the publisher
+        of the session's own store; `measure`: makes the measurer of the model in a folder
+        (`store.staging.import_sizes`)."""
         self._publisher = publisher or LocalPublisher(session)
         self._measure = measure
         self._store = store
@@ -87,10 +88,10 @@ class Importer:
         self._closed = False
 
     def stage(self, arriving: ArrivingFile, *, digest_later: bool = False) -> StagedImport:
-        """Stage an archive while it arrives. `digest_later`: its SHA-256 may still be in the making then.
+        """Stage an archive while it arrives. `digest_later`: its SHA-256 may still be computing when this returns.
 
         Raises:
-            StoreError: why it cannot be imported. Nothing of it is left.
+            StoreError: the reason why it cannot be imported. Nothing of it is left.
         """
         if isinstance(arriving, DigestedFile):
             ready = self._stage(lambda target: extract(arriving, target))
@@ -107,10 +108,10 @@ class Importer:
         return ready
 
     def stage_members(self, fill: Callable[[Target], None]) -> StagedImport:
-        """Stage what `fill` puts into the target that it is given.
+        """Stage the members that `fill` puts into its target.
 
         Raises:
-            StoreError: why it cannot be imported. Nothing of it is left.
+            StoreError: the reason why it cannot be imported. Nothing of it is left.
         """
         return self._stage(fill)
 
@@ -134,10 +135,10 @@ class Importer:
                 raise
 
     def stage_folder(self, path: str) -> StagedImport:
-        """Stage a folder where it is; it must be one that a rename leads from into the store.
+        """Stage a folder in place. A rename must be able to move it into the store.
 
         Raises:
-            StoreError: why it cannot be imported. It is still there.
+            StoreError: the reason why it cannot be imported. It is still there.
         """
         with self._working():
             staged = stage_folder(path, self._limits, self._umask, self._check_folder)
@@ -150,17 +151,17 @@ class Importer:
         """Compare with the store's model of the same tag now, so that publishing takes no time.
 
         Raises:
-            StoreUnreadableError, StoreUnwritableError: as `store.publishing.local.publish`.
+            StoreUnreadableError, StoreUnwritableError: same as `store.publishing.local.publish`.
         """
         with self._working():
             ready.verdict = self._publisher.compare(ready.staged)
 
     def publish(self, ready: StagedImport, *, move_latest: bool = True, may_replace: bool = True) -> Outcome:
-        """Make a staged model one of the store; it is durable when this returns. `may_replace`: False leaves another
-        model of its tag as it is, whatever the importer does else.
+        """Publish a staged model in the store. It is durable when this returns. `may_replace`: False keeps another
+        model of its tag, even if the importer overwrites.
 
         Raises:
-            ModelExistsError, NoSpaceError, StoreUnwritableError: as `store.publishing.local.publish`.
+            ModelExistsError, NoSpaceError, StoreUnwritableError: same as `store.publishing.local.publish`.
         """
         info = ready.staged.info
         overwrite = self._overwrite and may_replace
@@ -188,12 +189,12 @@ class Importer:
         sums = {os.fsencode(path): file.sha256 for path, file in staged.files.items()}
         info, location = staged.info, self._store.storage.location
         self._digests.record(location, info.tag, info.creation_time, sums, first=outcome is Outcome.UNCHANGED)
-        if outcome is not Outcome.UNCHANGED:  # else the files in the store are others
+        if outcome is not Outcome.UNCHANGED:  # else the files in the store are not these
             for file in staged.files.values():
                 self._measurements.keep_crc32(file.identity, file.crc32, time.time_ns())
 
     def close(self, seconds: float) -> bool:
-        """Begin nothing any more; whether all that was under way has ended within so many seconds. Until it has, the
+        """Start nothing more. Return true if all running work has ended within so many seconds. Until it has, the
         session's folders must stay."""
         with self._condition:
             self._closed = True
@@ -213,14 +214,14 @@ class Importer:
                 self._condition.notify_all()
 
     def has_name(self, name: str) -> bool:
-        """Whether the store has a model of this name."""
+        """Tell whether the store has a model of this name."""
         try:
             return self._store.version_count(name) > 0
         except StoreError:
             return False
 
     def still_has(self, tag: Tag, creation_time: str | None) -> bool:
-        """Whether the store has the model that was imported as `tag`, made at this time (ISO 8601)."""
+        """Tell whether the store has the model that was imported as `tag`, made at this time (ISO 8601)."""
         try:
             return self._store.info(tag).creation_time.isoformat() == creation_time
         except StoreError:
@@ -239,8 +240,8 @@ class Importer:
         return StagedModel(path, self._limits, umask=self._umask, on_model_yaml=check, on_file=sizes.file)
 
     def _check_early(self, info: ModelInfo, content: bytes) -> None:
-        """Refuse what BentoML cannot read, and a taken tag, as soon as that is known, not after gigabytes. Only what is
-        certain; publishing decides."""
+        """Refuse a model that BentoML cannot read, or a taken tag, as soon as that is known, not after gigabytes.
+        Refuse only certain cases; publishing decides."""
         there = self._model_yaml_of(info.tag)
         if there == content:
             return
@@ -255,11 +256,11 @@ class Importer:
             refuse_what_bentoml_cannot_read(info.tag, content)
 
     def _is_there(self, tag: Tag, content: bytes) -> bool:
-        """Whether the store has a model of this tag with this very model.yaml, most likely the same model."""
+        """Tell whether the store has a model of this tag with this very model.yaml, most likely the same model."""
         return self._model_yaml_of(tag) == content
 
     def _model_yaml_of(self, tag: Tag) -> bytes | None:
-        """What the store's model of this tag has; None if there is no such model, or none that is whole."""
+        """Return the model.yaml of the store's model of this tag. None if there is no such model, or no whole one."""
         try:
             self._store.info(tag)
             return self._store.storage.read_small(f"{tag.path}/{MODEL_YAML}", MAX_MODEL_YAML)
@@ -268,7 +269,7 @@ class Importer:
 
 
 def current_umask() -> int:
-    """The process's umask. Linux tells it without changing it."""
+    """Return the process's umask. Linux tells it without changing it."""
     with open("/proc/self/status", encoding="ascii", errors="replace") as status:
         for line in status:
             if line.startswith("Umask:"):

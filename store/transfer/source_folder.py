@@ -1,4 +1,4 @@
-"""A model that is to be imported and lies in a folder, not in an archive: on this machine, or on a server.
+"""A model to import that lies in a folder and not in an archive: on this machine, or on a server.
 
 Threading: any thread.
 """
@@ -20,10 +20,10 @@ from bentofs.store.util.names import portable_name
 
 
 def fill_from_disk(path: str, target: Target, counted: Counted) -> None:
-    """Put a folder of this machine into a target. Links are replaced by what they lead to, within the folder.
+    """Put a folder of this machine into a target. Links are replaced by their targets, within the folder.
 
     Raises:
-        NotFoundError, NotAModelError: there is none, or it is no model.
+        NotFoundError, NotAModelError: there is no folder, or it is no model.
         StoreError: it cannot be read, or the target refuses it.
     """
     if not os.path.isdir(path):
@@ -53,9 +53,9 @@ def fill_from(source: Source, location: Location, target: Target, counted: Count
     """Put a folder of another machine into a target.
 
     Raises:
-        RemoteNotFoundError, NotAModelError: there is none, or it is no model.
+        RemoteNotFoundError, NotAModelError: there is no folder, or it is no model.
         TooBigError: it holds more than `max_members` files and folders.
-        DamagedArchiveError: a file was shorter than was told.
+        DamagedArchiveError: a file is shorter than the server said.
         StoreError: it cannot be read, or the target refuses it.
     """
     found = []

@@ -1,7 +1,7 @@
-"""A file that arrives over a wire, read as it comes: nothing of it lies on disk, and little of it in memory.
+"""A file that arrives over the network, read as it comes: nothing of it lies on disk, and little of it in memory.
 
-Archives are unpacked from the start to the end. What still wants to go back (a zip that only its directory explains)
-reads ranges where the source can seek; where it cannot, a zip's bytes are kept in a file without a name as they pass.
+Archives are unpacked from start to end. Some reads go back (a zip that only its directory explains). They fetch ranges
+if the source can seek. If it cannot, a zip's bytes are kept in a file without a name as they pass.
 
 Threading: one thread fetches, any number read.
 """
@@ -20,9 +20,9 @@ from bentofs.store.errors import CancelledError, DamagedArchiveError
 from bentofs.store.formats.read.growing_file import MOST_MEMORY
 from bentofs.store.util.fs import writing
 
-_AHEAD = 8 << 20  # bytes that are fetched ahead of the reader
-_BEHIND = 2 << 20  # bytes that are kept behind it: decoders give back what they did not need
-_BACK = 1 << 20  # bytes that are read at once further behind
+_AHEAD = 8 << 20  # bytes fetched ahead of the reader
+_BEHIND = 2 << 20  # bytes kept behind it: decoders give back unused ones
+_BACK = 1 << 20  # bytes read at once further behind
 _JOIN_SECONDS = 5.0
 _ZIP = b"PK"
 
@@ -41,8 +41,8 @@ class StreamedFile:
         spool: str,
         progress: Callable[[int], None],
     ) -> None:
-        """`size`: what must come, None if nobody knows; `read_at`: gives a range, if the source can seek; `spool`: a
-        folder for what must be kept if it cannot."""
+        """`size`: the expected bytes, None if unknown; `read_at`: returns a range, if the source can seek; `spool`: a
+        folder for the bytes that must be kept if it cannot."""
         self._chunks = chunks
         self._size = size
         self._read_at = read_at
@@ -52,18 +52,18 @@ class StreamedFile:
         self._window: list[bytes] = []
         self._starts: list[int] = []
         self._end = 0  # bytes that have come
-        self._position = 0  # how far readers have got
+        self._position = 0  # the furthest position of the readers
         self._ended = False
         self._stopped = False
         self._error: BaseException | None = None
         self._digest = hashlib.sha256()
-        self._kept: IO[bytes] | None = None  # what has passed of a zip
+        self._kept: IO[bytes] | None = None  # the bytes of a zip that have passed
         self._back: tuple[int, bytes] = (0, b"")
         self._thread = threading.Thread(target=self._fetch, name="fetch", daemon=True)
         self._thread.start()
 
     def read_into(self, view: memoryview, offset: int) -> int:
-        """As `ArrivingFile.read_into`."""
+        """See `ArrivingFile.read_into`."""
         if not view:
             return 0
         with self._condition:
@@ -86,30 +86,30 @@ class StreamedFile:
         return self._go_back(view, offset, end)
 
     def length(self) -> int:
-        """As `ArrivingFile.length`."""
+        """See `ArrivingFile.length`."""
         if self._size is not None and self._read_at is not None:
             return self._size
         return self._drain()
 
     def fileno(self) -> None:
-        """No file holds the bytes."""
+        """Return None: no file holds the bytes."""
         return
 
     def take_memory(self, amount: int) -> int:
-        """As `ArrivingFile.take_memory`; the most at once, since a stream may not be read again with more."""
+        """Do what `ArrivingFile.take_memory` does. Take the most at once: a stream may not be read again with more."""
         return max(amount, MOST_MEMORY)
 
     def sha256(self) -> str:
-        """The SHA-256 of all, hexadecimal, once all has come; errors as `read_into`."""
+        """Return the SHA-256 of all bytes, hexadecimal, once all have come. Raises the errors of `read_into`."""
         self._drain()
         return self._digest.hexdigest()
 
     def close(self) -> None:
-        """Fetch no more."""
+        """Stop fetching."""
         with self._condition:
             self._stopped = True
             self._condition.notify_all()
-        self._thread.join(_JOIN_SECONDS)  # a source that blocks for ever is left to the end of the process
+        self._thread.join(_JOIN_SECONDS)  # a source that blocks for ever is left until the process ends
         if self._kept is not None and not self._thread.is_alive():
             self._kept.close()
 
@@ -145,7 +145,7 @@ class StreamedFile:
                     raise CancelledError("it is not wanted any more")
             if self._size is not None and self._end != self._size:
                 raise DamagedArchiveError(f"only {self._end:,} of {self._size:,} bytes came: try again")
-        except BaseException as failed:  # handed to whoever reads
+        except BaseException as failed:  # passed to the readers
             error = failed
         finally:
             close = getattr(self._chunks, "close", None)
@@ -156,7 +156,7 @@ class StreamedFile:
             self._condition.notify_all()
 
     def _take(self, chunk: bytes) -> bool:
-        """Put a chunk where readers find it, when they have got so far; False when nobody wants it any more."""
+        """Put a chunk where readers find it, once they have got far enough. False if nobody wants it any more."""
         if not chunk:
             return not self._stopped
         self._digest.update(chunk)

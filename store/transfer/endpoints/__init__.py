@@ -1,1 +1,1 @@
-"""Endpoints: where an export goes to and an import comes from: this machine, S3, FTP, SFTP, whatever fsspec knows."""
+"""Endpoints: targets of exports and sources of imports: this machine, S3, FTP, SFTP, anything that fsspec knows."""

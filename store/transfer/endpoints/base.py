@@ -1,6 +1,6 @@
-"""What every endpoint can do, and what goes into it.
+"""The interface of every endpoint, and the types that it uses.
 
-Threading: an endpoint is used by one thread at a time; what it starts itself it ends itself.
+Threading: an endpoint is used by one thread at a time. It ends the threads that it starts.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CHUNK = 1 << 20  # bytes handed on at a time
 
 
 class Known(NamedTuple):
-    """What is known of an object from its server."""
+    """Data that a server gives of an object."""
 
     size: int | None  # bytes
     stamp: str | None  # changes with the content: an ETag, or a time
@@ -35,60 +35,60 @@ class Known(NamedTuple):
 
 
 class Target(Protocol):
-    """What can be written to. Paths are those of `store.location.Location`.
+    """An endpoint that can be written to. Paths have the form of `store.location.Location`.
 
-    Every method of targets and sources raises, after the tries that make sense, RemoteNotFoundError,
-    RemoteDeniedError, RemoteError, NoSpaceError, on this machine StoreUnwritableError.
+    All methods of targets and sources raise RemoteNotFoundError, RemoteDeniedError, RemoteError and NoSpaceError, after
+    the retries that make sense. On this machine they also raise StoreUnwritableError.
     """
 
     def write(self, path: str, content: Piece, progress: Progress) -> None:
-        """Make an object that replaces what stands there. It appears whole or not at all; when this returns, the server
-        has told that it has all of it, by a checksum or else by its size."""
+        """Make an object that replaces the one at `path`. It appears whole or not at all. When this returns, the server
+        has confirmed all of it, by a checksum or else by its size."""
 
     def write_folder(self, path: str, members: Sequence[Member], progress: Progress) -> None:
-        """Make a folder of these members, where nothing may be yet. Nothing is left if that fails. Where it cannot
-        appear all at once, model.yaml comes last.
+        """Make a folder of these members at a path where nothing is yet. Nothing is left if that fails. If the folder
+        cannot appear all at once, model.yaml comes last.
 
         Raises:
-            TargetExistsError: there is something.
+            TargetExistsError: something is there.
         """
 
     def close(self) -> None:
-        """End connections."""
+        """Close the connections."""
 
 
 class Source(Protocol):
-    """What can be read from."""
+    """An endpoint that can be read from."""
 
     @property
     def can_seek(self) -> bool:
-        """Whether a range of an object can be read without what comes before it, at a bearable price."""
+        """True if a range of an object can be read, at a bearable price, without the bytes before it."""
 
     def look(self, path: str) -> Known:
-        """What is known of an object."""
+        """Return the data that the server gives of an object."""
 
     def chunks(self, path: str, known: Known) -> Iterator[bytes]:
-        """The content of an object, from its start to its end, as it was when it was looked at.
+        """Yield the content of an object from start to end, unchanged since `look`.
 
         Raises:
-            SourceChangedError: it is another one now.
+            SourceChangedError: the object has changed.
         """
 
     def read_at(self, path: str, known: Known, offset: int, size: int) -> bytes:
-        """A range of an object, if `can_seek`."""
+        """Return a range of an object. Only if `can_seek`."""
 
     def read_small(self, path: str, limit: int) -> bytes | None:
-        """All of a small object; None if there is none, or it is larger than `limit` bytes."""
+        """Return all of a small object. None if there is none, or if it is larger than `limit` bytes."""
 
     def find(self, path: str) -> Iterator[tuple[str, Known | None]]:
-        """Everything below a folder, by path below it, in any order; None for a folder.
+        """Yield everything below a folder, by its path below it, in any order. A folder comes with None.
 
         Raises:
-            UnsafeMemberError: there is something that cannot be read as a file or folder.
+            UnsafeMemberError: something there cannot be read as a file or folder.
         """
 
     def close(self) -> None:
-        """End connections."""
+        """Close the connections."""
 
 
 class Endpoint(Target, Source, Protocol):
@@ -96,7 +96,7 @@ class Endpoint(Target, Source, Protocol):
 
 
 class Files(Protocol):
-    """What `write_files` needs."""
+    """The methods that `write_files` needs."""
 
     def write(self, path: str, content: Piece, progress: Progress) -> None: ...
     def make_folder(self, path: str) -> None: ...
@@ -107,7 +107,7 @@ class Files(Protocol):
 
 
 def write_files(files: Files, location: Location, members: Sequence[Member], progress: Progress) -> None:
-    """As `Target.write_folder`, file by file."""
+    """Do what `Target.write_folder` does, file by file."""
     base = location.path.rstrip("/")
     with suppress(RemoteNotFoundError):
         if next(files.find(base), None) is not None:

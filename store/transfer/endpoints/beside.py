@@ -1,14 +1,14 @@
-"""A name beside the target's, where a file appears while it is still written: a rename makes it whole."""
+"""A name beside the target's. A file has it while it is being written; a rename then shows the whole file at once."""
 
 from __future__ import annotations
 
 import posixpath
 import secrets
 
-_KEPT = 50  # characters, of up to four bytes, of a name, of which file systems take 255 bytes
+_KEPT = 50  # characters of a name, of up to four bytes each; file systems take 255 bytes
 
 
 def beside(path: str) -> str:
-    """A hidden name, used once, in the folder of `path`."""
+    """Return a hidden name in the folder of `path`. It is used only once."""
     folder, name = posixpath.split(path)
     return posixpath.join(folder, f".{name[:_KEPT]}.{secrets.token_hex(6)}.part")

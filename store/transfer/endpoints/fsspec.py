@@ -1,8 +1,9 @@
-"""Whatever else fsspec knows, by its own interface: written to a name beside, compared by size, and moved.
+"""Any other protocol that fsspec knows, by its own interface: written to a name beside, compared by size, and moved.
 
-A move is a rename where files are, and a copy on the server in object stores: there, too, an object appears whole.
+A move is a rename where there are files, and a copy on the server in object stores. So an object appears whole there
+too.
 
-Threading: as `Endpoint`.
+Threading: same as `Endpoint`.
 """
 
 from __future__ import annotations
@@ -42,10 +43,10 @@ class AnyEndpoint:
             self._fs = new_file_system(location, connect_seconds=CONNECT_SECONDS, silence_seconds=SILENCE_SECONDS)
         self._parts = RemoteParts(location, self.remove)
         self.can_seek = True
-        self._knows_ranges: bool | None = None  # of a web server, once it is known
+        self._knows_ranges: bool | None = None  # of a web server; None until it is known
 
     def write(self, path: str, content: Piece, progress: Progress) -> None:
-        """As `Target.write`."""
+        """See `Target.write`."""
         if self._location.protocol in _READ_ONLY:
             raise BadLocationError(f"{self._at(path).shown}: nothing can be written by {self._location.protocol}")
         final = self._path(path)
@@ -61,49 +62,49 @@ class AnyEndpoint:
                     file.write(block)
                     progress(len(block))
             finally:
-                file.close()  # what is cut short has a name that nobody knows, and goes
+                file.close()  # a file that is cut short has a name that nobody knows, and is removed
             size = self._fs.info(place).get("size")
             if size != content.length:
                 raise RemoteError(f"{self._at(path).shown}: {size} bytes arrived of {content.length}")
             self._move(place, final)
 
     def write_folder(self, path: str, members: Sequence[Member], progress: Progress) -> None:
-        """As `Target.write_folder`."""
+        """See `Target.write_folder`."""
         write_files(self, self._at(path), members, progress)
 
     def make_folder(self, path: str) -> None:
-        """Make a folder, where there are any."""
+        """Make a folder, if the file system has folders."""
         with told(self._at(path)):
             self._fs.makedirs(self._path(path), exist_ok=True)
 
     def make_executable(self, path: str) -> None:
-        """Nothing: fsspec has no modes."""
+        """Do nothing: fsspec has no modes."""
 
     def look(self, path: str) -> Known:
-        """As `Source.look`."""
+        """See `Source.look`."""
         info = self._run(path, lambda: self._fs.info(self._path(path)))
         if info.get("type") == "directory":
             raise RemoteError(f"{self._at(path).shown} is a folder")
         size = size_of(info)
         if self._location.is_web and self._knows_ranges is None:
             self._knows_ranges = self._run(path, lambda: self._gives_ranges(path))
-        # Of a web server that knows no ranges, nothing can be read but all, once.
+        # If a web server knows no ranges, the object can only be read whole, once.
         self.can_seek = size is not None and self._knows_ranges is not False
         return _known(info)
 
     def chunks(self, path: str, known: Known) -> Iterator[bytes]:
-        """As `Source.chunks`."""
+        """See `Source.chunks`."""
         if known.size is None or not self.can_seek:
             yield from self._whole(path)
             return
-        before = self.look(path)  # a listing may tell times in another way
+        before = self.look(path)  # a listing may give times in another form
         for start in range(0, known.size, _BLOCK):
             yield self.read_at(path, known, start, min(_BLOCK, known.size - start))
         if known.size != before.size or self.look(path) != before:
             raise SourceChangedError(f"{self._at(path).shown} was replaced while it was read: start again")
 
     def read_at(self, path: str, known: Known, offset: int, size: int) -> bytes:  # noqa: ARG002 - compared at the end
-        """As `Source.read_at`."""
+        """See `Source.read_at`."""
 
         def read() -> bytes:
             content: bytes = self._fs.cat_file(self._path(path), offset, offset + size)
@@ -114,7 +115,7 @@ class AnyEndpoint:
         return self._run(path, read)
 
     def read_small(self, path: str, limit: int) -> bytes | None:
-        """As `Source.read_small`."""
+        """See `Source.read_small`."""
 
         def read() -> bytes | None:
             try:
@@ -128,7 +129,7 @@ class AnyEndpoint:
         return content if content is not None and len(content) <= limit else None
 
     def find(self, path: str) -> Iterator[tuple[str, Known | None]]:
-        """As `Source.find`."""
+        """See `Source.find`."""
         base = self._path(path).rstrip("/")
         found = self._run(path, lambda: self._fs.find(base, withdirs=True, detail=True))
         for full, info in found.items():
@@ -143,15 +144,16 @@ class AnyEndpoint:
             self._fs.rm_file(self._path(path))
 
     def remove_folder(self, path: str) -> None:
-        """Remove a folder if it is there, and empty."""
+        """Remove a folder if it is there and empty."""
         with suppress(OSError):
             self._fs.rmdir(self._path(path))
 
     def close(self) -> None:
-        """As `Source.close`."""
+        """See `Source.close`."""
 
     def _gives_ranges(self, path: str) -> bool:
-        """Whether a web server gives a part to who asks for one: fsspec does not tell, and not all servers do."""
+        """Tell whether a web server answers a range request with a range. fsspec does not tell, and not all servers
+        do."""
 
         async def ask() -> bool:
             session = await self._fs.set_session()
@@ -170,7 +172,7 @@ class AnyEndpoint:
         if type(self._fs).mv is not AbstractFileSystem.mv:
             self._fs.mv(place, final)
             return
-        # fsspec's own way takes a name with brackets or asterisks for a pattern.
+        # fsspec's own move takes a name with brackets or asterisks for a pattern.
         self._fs.cp_file(place, final)
         self._fs.rm_file(place)
 

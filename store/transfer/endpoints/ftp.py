@@ -1,6 +1,6 @@
 """FTP, plain or over TLS (RFC 959, 2228, 3659), by ftplib: written to a name beside, compared by size, and renamed.
 
-Threading: as `Endpoint`; one connection.
+Threading: same as `Endpoint`; one connection.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Result = TypeVar("Result")
 class FtpEndpoint:
     """One FTP server, as one user."""
 
-    can_seek = False  # each range would take a connection
+    can_seek = False  # each range would need a connection
 
     def __init__(self, location: Location, stops: CancelTokens = (), *, tls: bool) -> None:
         for text in (location.user or "", location.password or "", location.path):
@@ -58,7 +58,7 @@ class FtpEndpoint:
         self._connection: ftplib.FTP | None = None
 
     def write(self, path: str, content: Piece, progress: Progress) -> None:
-        """As `Target.write`."""
+        """See `Target.write`."""
         with self._parts.new(path) as part:
             self._send(path, self._path(part), content, progress)
 
@@ -96,11 +96,11 @@ class FtpEndpoint:
                 raise RemoteError(f"{self._at(path).shown}: {size} bytes arrived of {content.length}")
             self._rename(path, place, content.length)
         except BaseException:
-            self._drop()  # whatever is under way on it
+            self._drop()  # ends the transfer that is running on it
             raise
 
     def write_folder(self, path: str, members: Sequence[Member], progress: Progress) -> None:
-        """As `Target.write_folder`."""
+        """See `Target.write_folder`."""
         self._make_folders(self._path(path).rstrip("/"))
         write_files(self, self._at(path), members, progress)
 
@@ -109,23 +109,23 @@ class FtpEndpoint:
         self._make_folders(self._path(path))
 
     def make_executable(self, path: str) -> None:
-        """Nothing: FTP has no modes."""
+        """Do nothing: FTP has no modes."""
 
     def look(self, path: str) -> Known:
-        """As `Source.look`."""
+        """See `Source.look`."""
 
         def ask(ftp: ftplib.FTP) -> Known:
             ftp.voidcmd("TYPE I")
             size = ftp.size(self._path(path))
             stamp = None
-            with suppress(ftplib.error_perm):  # it does not know the command
-                stamp = ftp.sendcmd(f"MDTM {self._path(path)}").partition(" ")[2]  # as `modify` in a listing
+            with suppress(ftplib.error_perm):  # the server does not know the command
+                stamp = ftp.sendcmd(f"MDTM {self._path(path)}").partition(" ")[2]  # same form as `modify` in a listing
             return Known(size, stamp)
 
         return self._run(path, ask)
 
     def chunks(self, path: str, known: Known) -> Iterator[bytes]:
-        """As `Source.chunks`; goes on where it broke off."""
+        """Do what `Source.chunks` does, and resume where a transfer broke off."""
         done = tries = 0
         while True:
             try:
@@ -153,11 +153,11 @@ class FtpEndpoint:
         self._compare(path, known)
 
     def read_at(self, path: str, known: Known, offset: int, size: int) -> bytes:
-        """Not here."""
+        """Not supported."""
         raise NotImplementedError
 
     def read_small(self, path: str, limit: int) -> bytes | None:
-        """As `Source.read_small`."""
+        """See `Source.read_small`."""
         taken = bytearray()
 
         def take(chunk: bytes) -> None:
@@ -182,7 +182,7 @@ class FtpEndpoint:
         return bytes(taken)
 
     def find(self, path: str) -> Iterator[tuple[str, Known | None]]:
-        """As `Source.find`."""
+        """See `Source.find`."""
         base = self._path(path).rstrip("/") or "/"
         waiting = [""]
         while waiting:
@@ -211,13 +211,13 @@ class FtpEndpoint:
         self._run(path, delete)
 
     def _remove_now(self, path: str) -> None:
-        """Remove a file if it is there, by one try: its export has failed, or is not this one."""
+        """Remove a file if it is there, with one try. Its export has failed, or it belongs to another export."""
         if self._was_connected:
             with told(self._at(path)), suppress(ftplib.error_perm):
                 self._ftp().delete(self._path(path))
 
     def remove_folder(self, path: str) -> None:
-        """Remove a folder if it is there, and empty."""
+        """Remove a folder if it is there and empty."""
 
         def remove(ftp: ftplib.FTP) -> None:
             with suppress(ftplib.error_perm):
@@ -226,14 +226,14 @@ class FtpEndpoint:
         self._run(path, remove)
 
     def close(self) -> None:
-        """As `Source.close`."""
+        """See `Source.close`."""
         if self._connection is not None:
             with suppress(Exception):
                 self._connection.quit()
         self._drop()
 
     def _ftp(self) -> ftplib.FTP:
-        """The connection, made when there is none."""
+        """Return the connection. Make it if there is none."""
         if self._connection is None:
             kind = ftplib.FTP_TLS if self._tls else ftplib.FTP
             ftp = kind(timeout=CONNECT_SECONDS, encoding="utf-8")
@@ -280,7 +280,7 @@ class FtpEndpoint:
             except ftplib.error_perm:
                 if is_aside or ftp.size(place) != length or not _is_file(ftp, target):
                     raise
-                # Some servers rename over nothing; others not at all, and then what was there must stay.
+                # Some servers do not rename over a file, others cannot rename at all. Then the old file must stay.
                 ftp.rename(target, aside)
                 is_aside = True
                 ftp.rename(place, target)
@@ -298,7 +298,7 @@ class FtpEndpoint:
     def _make_folders(self, path: str) -> None:
         def make(ftp: ftplib.FTP) -> None:
             for end in [at for at, char in enumerate(path) if char == "/" and at] + [len(path)]:
-                with suppress(ftplib.error_perm):  # it is there; if not, the first file will tell
+                with suppress(ftplib.error_perm):  # the folder is there; if not, the first file fails
                     ftp.mkd(path[:end])
 
         self._run(path, make)

@@ -1,8 +1,8 @@
 """This machine's own files: written beside under another name, synced, and renamed.
 
-What no rename can replace is written into (`store.transfer.endpoints.special`).
+Targets that a rename cannot replace are written into (`store.transfer.endpoints.special`).
 
-Threading: as `Target`.
+Threading: same as `Target`.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from bentofs.store.util.display import printable
 from bentofs.store.util.fs import sync_path, writing
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY)  # of a folder, whose files may still be written
+_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY)  # errors of a folder whose files may still be writable
 
 
 class LocalEndpoint:
-    """All of this machine, as a target; paths are absolute."""
+    """All of this machine as a target. Paths are absolute."""
 
     def __init__(self, stops: CancelTokens = (), tidied: set[str] | None = None) -> None:
-        """`stops`: once one is set, waiting for the reader of a pipe ends. `tidied`: folders from which what killed
-        exports left was removed already; more are added."""
+        """`stops`: once one is set, waiting for the reader of a pipe ends. `tidied`: folders from which the remains of
+        killed exports were removed already; more are added."""
         self._stops = stops
         self._tidied = set() if tidied is None else tidied
 
     def write(self, path: str, content: Piece, progress: Progress) -> None:
-        """As `Target.write`. Folders that are missing are made. What a link leads to is replaced, not the link.
+        """Do what `Target.write` does, and make missing folders. A link stays; its target is replaced.
 
-        Written into are pipes, devices and open files of this process. So is, emptied before, a file that is a mount
-        point or lies in a folder that may not be written: an error leaves it empty.
+        Pipes, devices and open files of this process are written into. A file that is a mount point, or lies in a
+        read-only folder, is emptied and then written into: an error leaves it empty.
         """
         descriptor = own_descriptor(path)
         if descriptor is not None:
@@ -68,7 +68,7 @@ class LocalEndpoint:
 
         try:
             self._replace(path, content, advance)
-        except OSError as error:  # no place beside it, or no rename
+        except OSError as error:  # no file can be made beside it, or it cannot be renamed
             if error.errno not in _DENIED or not is_there or not os.access(path, os.W_OK, effective_ids=True):
                 with writing(path):
                     raise
@@ -76,7 +76,7 @@ class LocalEndpoint:
             self._overwrite(path, content, progress)
 
     def write_folder(self, path: str, members: Sequence[Member], progress: Progress) -> None:
-        """As `Target.write_folder`; it appears all at once."""
+        """Do what `Target.write_folder` does. The folder appears all at once."""
         path = os.path.realpath(path.rstrip("/") or "/")
         parent = os.path.dirname(path)
         with ExitStack() as stack:
@@ -106,13 +106,13 @@ class LocalEndpoint:
                 _sync_folder(parent)
 
     def close(self) -> None:
-        """As `Target.close`."""
+        """See `Target.close`."""
 
     def _replace(self, path: str, content: Piece, progress: Progress) -> None:
         """Write a file whole or not at all.
 
         Raises:
-            OSError: there is no making one beside it, or no putting that in its place.
+            OSError: no file can be made beside it, or it cannot be renamed.
         """
         parent = os.path.dirname(path)
         _make_folders(parent)
@@ -128,7 +128,7 @@ class LocalEndpoint:
                 _sync_folder(parent)
 
     def _overwrite(self, path: str, content: Piece, progress: Progress) -> None:
-        """Write a file that keeps its place, as cp does. Nothing is left in it if that fails."""
+        """Write a file in place, as cp does. It is left empty if that fails."""
         with writing(path):
             descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
@@ -158,14 +158,15 @@ class LocalEndpoint:
             os.close(descriptor)
 
     def _tidy(self, folder: str, part: int) -> None:
-        """Remove what killed exports left in a folder. The new part's time is by the clock of its file system."""
+        """Remove the remains of killed exports from a folder. The new part's time is by the clock of its file
+        system."""
         if folder not in self._tidied:
             self._tidied.add(folder)
             remove_left_behind(folder, os.fstat(part).st_mtime)
 
 
 def write_out(descriptor: int, path: str, content: Piece, progress: Progress) -> None:
-    """Write all of a piece to a file, or to whatever takes bytes; `path`: for errors."""
+    """Write all of a piece to a file, or to anything else that takes bytes. `path`: for errors."""
     buffer = page_buffer(min(CHUNK, content.length))
     done = 0
     while done < content.length:
@@ -179,16 +180,16 @@ def write_out(descriptor: int, path: str, content: Piece, progress: Progress) ->
 
 
 def _make_folders(path: str) -> None:
-    """Make a folder and those above it, unless they are there."""
+    """Make a folder and its parents, unless they are there."""
     with writing(path):
         try:
             os.makedirs(path, exist_ok=True)
-        except FileExistsError:  # of something that is no folder
+        except FileExistsError:  # something is there that is no folder
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from None
 
 
 def _reserve(descriptor: int, length: int) -> None:
-    """That there is no room is better known at the start than at the end."""
+    """Reserve the space, so that a full disk is known at the start and not at the end."""
     try:
         os.posix_fallocate(descriptor, 0, length)
     except OSError as error:
@@ -197,6 +198,7 @@ def _reserve(descriptor: int, length: int) -> None:
 
 
 def _sync_folder(path: str) -> None:
-    """As `sync_path`, of a folder in which a file has appeared: it may be one that can be written but not read."""
+    """Do what `sync_path` does, for a folder in which a file has appeared. The folder may be writable but not
+    readable."""
     with suppress(PermissionError):
         sync_path(path)

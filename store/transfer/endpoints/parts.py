@@ -1,9 +1,9 @@
 """Parts: files and folders of this machine that an export is still writing, beside its target and under a hidden name.
 
-An export holds a lock on its part for as long as it lives. The kernel takes the lock away from a process that ends,
-however it ends, so that the next export to the folder can tell and remove what a killed one left. A lock tells that
-only within one running system: a server of files may not pass it on, and another machine may write there. A part's name
-says on which running system it is being written. One of another is removed when nothing has changed in it for a day.
+An export holds a lock on its part for as long as it lives. The kernel removes the lock when the process ends, however
+it ends. So the next export to the folder can find and remove the part of a killed export. A lock works only within one
+running system: a file server may not pass it on, and another machine may write there. So the part's name says which
+running system writes it. A part of another system is removed when nothing in it has changed for a day.
 
 Threading: any thread, any number of processes and machines.
 """
@@ -28,8 +28,8 @@ from bentofs.store.util.fs import remove_tree
 
 log = logging.getLogger(__name__)
 
-_KEPT = 50  # characters, of up to four bytes, of a name, of which file systems take 255 bytes
-_NAME = re.compile(r"\..{1,50}\.(?:[0-9a-f]{8}-)?[0-9a-f]{12}\.part", re.DOTALL)  # without a system: of older releases
+_KEPT = 50  # characters of a name, of up to four bytes each; file systems take 255 bytes
+_NAME = re.compile(r"\..{1,50}\.(?:[0-9a-f]{8}-)?[0-9a-f]{12}\.part", re.DOTALL)  # older releases have no system in it
 _FILE = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # NFS locks only what may be written
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _TRIES = 10
@@ -38,7 +38,7 @@ _STALE_SECONDS = 24 * 3600.0
 
 @contextmanager
 def new_part(path: str, mode: int, *, is_folder: bool = False) -> Iterator[tuple[str, int]]:
-    """Make a part for the target at `path`: its path and a descriptor of it. It is removed if the context fails.
+    """Make a part for the target at `path`. Give its path and its descriptor. The part is removed if the context fails.
 
     Raises:
         OSError: it cannot be made.
@@ -51,7 +51,7 @@ def new_part(path: str, mode: int, *, is_folder: bool = False) -> Iterator[tuple
         descriptor = os.open(part, _FOLDER if is_folder else _FILE | os.O_CREAT | os.O_EXCL, mode)
         if _is_locked(descriptor) and _still_stands(part, descriptor):
             break
-        os.close(descriptor)  # another export took it for one that was left behind, and removes it
+        os.close(descriptor)  # another export took it for an abandoned one, and removes it
     else:
         raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), part)
     try:
@@ -64,7 +64,7 @@ def new_part(path: str, mode: int, *, is_folder: bool = False) -> Iterator[tuple
 
 
 def remove_left_behind(folder: str, now: float) -> None:
-    """Remove the parts of exports that were killed from a folder; `now`: by the clock of its file system."""
+    """Remove the parts of killed exports from a folder. `now`: by the clock of its file system."""
     try:
         with os.scandir(folder) as entries:
             names = [entry.name for entry in entries if _NAME.fullmatch(entry.name)]
@@ -74,7 +74,7 @@ def remove_left_behind(folder: str, now: float) -> None:
         part = os.path.join(folder, name)
         try:
             _remove_if_left_behind(part, now)
-        except OSError as error:  # it may be another user's
+        except OSError as error:  # the part may belong to another user
             log.info("%s may be what a killed export left, and stays: %s", printable(part), error)
 
 
@@ -92,7 +92,7 @@ def _remove_if_left_behind(part: str, now: float) -> None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return
-        except OSError:  # there are no locks here
+        except OSError:  # the file system has no locks
             is_of_this_system = False
         if not _still_stands(part, descriptor):
             return
@@ -104,7 +104,7 @@ def _remove_if_left_behind(part: str, now: float) -> None:
 
 
 def _is_locked(descriptor: int) -> bool:
-    """Lock a new part; False if another process has locked it first. Where there are no locks it counts as locked."""
+    """Lock a new part. False if another process has locked it first. Without locks it counts as locked."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -115,14 +115,14 @@ def _is_locked(descriptor: int) -> bool:
 
 
 def _still_stands(path: str, descriptor: int) -> bool:
-    """Return whether the file that is open still has its name."""
+    """Tell whether the open file still has its name."""
     with suppress(FileNotFoundError):
         return os.path.samestat(os.lstat(path), os.fstat(descriptor))
     return False
 
 
 def _last_change(part: str) -> float:
-    """Return when something was last written in a part."""
+    """Return the time of the last change in a part."""
     newest = os.lstat(part).st_mtime
     for folder, folders, files in os.walk(part):
         for name in [*folders, *files]:
@@ -132,7 +132,7 @@ def _last_change(part: str) -> float:
 
 @cache
 def _this_system() -> str:
-    """Return what tells this running system from all others, in eight digits."""
+    """Return a name of this running system, in eight digits. No other system has the same."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_bytes()
     except OSError:

@@ -1,4 +1,4 @@
-"""Connect: the endpoint that a location names, used again by whoever comes next to the same server: making one takes
+"""Connect: make the endpoint that a location names, and keep it for the next use of the same server. Making one takes
 longer than sending a small archive."""
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from bentofs.store.transfer.endpoints.base import Endpoint, Target
 from bentofs.store.transfer.endpoints.local import LocalEndpoint
 from bentofs.store.util.cancel import CancelTokens
 
-_KEPT = ("s3", "s3a", "ftp", "ftps", "sftp", "ssh")  # of which it is known that paths mean nothing to a connection
+_KEPT = ("s3", "s3a", "ftp", "ftps", "sftp", "ssh")  # for these, paths mean nothing to a connection
 
 
 class Endpoints:
-    """Endpoints of many locations.
+    """The endpoints of many locations.
 
-    Threading: any thread; an endpoint is lent to one at a time.
+    Threading: any thread; an endpoint is lent to one thread at a time.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class Endpoints:
 
     @contextmanager
     def target(self, location: Location, stops: CancelTokens = ()) -> Iterator[Target]:
-        """Where an export goes to, within this; errors as `endpoint`."""
+        """Give the target of an export for the time of the context. Raises the errors of `endpoint`."""
         if location.is_local:
             yield LocalEndpoint(stops, self._tidied)
         else:
@@ -39,7 +39,7 @@ class Endpoints:
 
     @contextmanager
     def endpoint(self, location: Location, stops: CancelTokens = ()) -> Iterator[Endpoint]:
-        """The server of a location, within this. `stops`: once one is set, whatever it does ends soon.
+        """Give the server of a location for the time of the context. `stops`: once one is set, all its work ends soon.
 
         Raises:
             BadLocationError: a package for its protocol is not installed, or a parameter has no meaning.
@@ -50,7 +50,7 @@ class Endpoints:
         try:
             yield endpoint
         except BaseException:
-            endpoint.close()  # nobody knows what it is in the middle of
+            endpoint.close()  # its state is unknown
             raise
         with self._lock:
             if self._idle is not None and location.protocol in _KEPT:
@@ -59,7 +59,7 @@ class Endpoints:
         endpoint.close()
 
     def close(self) -> None:
-        """End connections; those in use end with their use."""
+        """Close the connections. A connection in use closes when its use ends."""
         with self._lock:
             idle, self._idle = self._idle, None
         for _, _, endpoint in idle or ():
@@ -75,7 +75,7 @@ class Endpoints:
 
 
 def _made(location: Location, stops: CancelTokens) -> Endpoint:
-    """A new endpoint. Libraries are loaded when they are needed: a command needs those of one protocol."""
+    """Return a new endpoint. Libraries are loaded when they are needed: a command needs those of one protocol."""
     try:
         return _open(location, stops)
     except ImportError as error:

@@ -1,9 +1,9 @@
 """Parts on servers: files that an export is still writing, beside their target and under a hidden name.
 
-Each is noted on this machine for as long as it is there (`store.clients.upload_notes`). What a killed export left is
-removed by the next one of this user to the same server.
+Each part is noted on this machine for as long as it is there (`store.clients.upload_notes`). The next export of this
+user to the same server removes the parts of killed exports.
 
-Threading: as the endpoint.
+Threading: same as the endpoint.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class RemoteParts:
 
     @contextmanager
     def new(self, path: str) -> Iterator[str]:
-        """Give the path of a part for the target at `path`. It is removed if the context fails. Once it has not, what
-        others left is removed too: the server can be reached."""
+        """Give the path of a part for the target at `path`. The part is removed if the context fails. If it succeeds,
+        the server can be reached, and the remains of other exports are removed too."""
         part = beside(path)
         with self._notes.noted(part, "") as forget:
             try:

@@ -1,4 +1,4 @@
-"""Trouble with servers in transfers: what is tried again and how often, and the sentence that a user reads in the end.
+"""Retries in transfers, and the sentence that a user reads in the end: which errors are retried, and how often.
 
 Threading: functions without state.
 """
@@ -27,8 +27,8 @@ from bentofs.store.util.cancel import CancelTokens, refuse_if_stopped
 log = logging.getLogger(__name__)
 
 TRIES = 5
-CONNECT_SECONDS = 10.0  # for a connection to be made
-SILENCE_SECONDS = 30.0  # after which a server that neither takes nor gives a byte counts as hung
+CONNECT_SECONDS = 10.0  # to make a connection
+SILENCE_SECONDS = 30.0  # a server that neither takes nor gives a byte for so long counts as hung
 _FIRST_PAUSE = 0.5  # seconds; doubled each time
 _POLL_SECONDS = 0.2
 
@@ -36,7 +36,7 @@ Result = TypeVar("Result")
 
 
 def retry(action: Callable[[], Result], location: Location, stops: CancelTokens = ()) -> Result:
-    """What `action` gives, tried again while it fails in a way that may pass, until one of `stops` is set.
+    """Return the result of `action`. Retry it while its failure may pass, until one of `stops` is set.
 
     Raises:
         CancelledError: one was set while there was something to wait for.
@@ -53,7 +53,7 @@ def retry(action: Callable[[], Result], location: Location, stops: CancelTokens 
 
 
 def pause(number: int, error: BaseException, location: Location, stops: CancelTokens = ()) -> None:
-    """Wait before the next try; raises CancelledError once one of `stops` is set."""
+    """Wait before the next try. Raises CancelledError once one of `stops` is set."""
     log.info("%s: try %d failed, trying again: %s", location.shown, number, reason_of(error, location.secrets))
     end = time.monotonic() + _FIRST_PAUSE * 2 ** (number - 1) * random.uniform(0.8, 1.2)
     while (left := end - time.monotonic()) > 0:
@@ -63,7 +63,7 @@ def pause(number: int, error: BaseException, location: Location, stops: CancelTo
 
 @contextmanager
 def told(location: Location) -> Iterator[None]:
-    """Within this, what a server's library raises becomes a sentence about `location`."""
+    """Turn the errors that a server's library raises inside the context into a sentence about `location`."""
     try:
         yield
     except Exception as error:
@@ -71,12 +71,12 @@ def told(location: Location) -> Iterator[None]:
 
 
 def may_pass(error: BaseException) -> bool:
-    """Whether the same request may succeed a little later."""
+    """Tell whether the same request may succeed a little later."""
     return not isinstance(error, StoreError) and failure_of(error) is Failure.PASSING
 
 
 def sentence_for(error: BaseException, location: Location) -> StoreError:
-    """An error of a server's library as one of ours."""
+    """Return the error of a server's library as one of ours."""
     if isinstance(error, StoreError):
         return error
     reason, shown = reason_of(error, location.secrets), location.shown

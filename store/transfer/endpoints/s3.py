@@ -1,6 +1,8 @@
-"""S3, and servers that speak it: objects written by `store.clients.s3_multipart`, and read in ranges, some at a time.
+"""S3, and servers that speak it: objects are written by `store.clients.s3_multipart`, and read in several ranges at a
+time.
 
-Threading: as `Endpoint`. Requests run in the client's own thread; those of one object at once are bounded.
+Threading: same as `Endpoint`. Requests run in the client's own thread. The number of requests for one object at once is
+limited.
 """
 
 from __future__ import annotations
@@ -39,18 +41,18 @@ class S3Endpoint:
         self._uploads = S3Uploads(self._client, self._ask, location.at("").url.rstrip("/"))
 
     def write(self, path: str, content: Piece, progress: Progress) -> None:
-        """As `Target.write`; in parts if it is large."""
+        """Do what `Target.write` does; in parts if the object is large."""
         with told(self._at(path)):
             etag = self._uploads.write(path, content, stops=self._stops, progress=progress)
         self._check(path, content, etag)
 
     def look(self, path: str) -> Known:
-        """As `Source.look`."""
+        """See `Source.look`."""
         found = self._ask("head_object", path, stops=self._stops)
         return Known(found["ContentLength"], etag_of(found) or None)
 
     def chunks(self, path: str, known: Known) -> Iterator[bytes]:
-        """As `Source.chunks`: some ranges ahead of the reader."""
+        """Do what `Source.chunks` does, some ranges ahead of the reader."""
         length = known.size or 0
         with ThreadPoolExecutor(_RANGES_AHEAD, thread_name_prefix="s3-read") as pool:
             ahead: deque[concurrent.futures.Future[bytes]] = deque()
@@ -66,7 +68,7 @@ class S3Endpoint:
                     future.cancel()
 
     def read_at(self, path: str, known: Known, offset: int, size: int) -> bytes:
-        """As `Source.read_at`; any number of threads at once."""
+        """Do what `Source.read_at` does, in any number of threads at once."""
 
         def fetch() -> bytes:
             content, _ = self._client.fetch(path, offset, offset + size, etag=known.stamp or "", stops=self._stops)
@@ -77,7 +79,7 @@ class S3Endpoint:
         return retry(fetch, self._at(path), self._stops)
 
     def read_small(self, path: str, limit: int) -> bytes | None:
-        """As `Source.read_small`."""
+        """See `Source.read_small`."""
         try:
             known = self.look(path)
         except RemoteNotFoundError:
@@ -87,7 +89,7 @@ class S3Endpoint:
         return self.read_at(path, known, 0, known.size) if known.size else b""
 
     def find(self, path: str) -> Iterator[tuple[str, Known | None]]:
-        """As `Source.find`. An empty object whose key ends in a slash stands for a folder."""
+        """Do what `Source.find` does. An empty object whose key ends in a slash stands for a folder."""
         prefix = f"{path.rstrip('/')}/" if path.strip("/") else ""
         more = ""
         while True:
@@ -102,30 +104,30 @@ class S3Endpoint:
                 return
 
     def write_folder(self, path: str, members: Sequence[Member], progress: Progress) -> None:
-        """As `Target.write_folder`."""
+        """See `Target.write_folder`."""
         write_files(self, self._at(path), members, progress)
 
     def make_folder(self, path: str) -> None:
-        """Nothing: S3 has no folders."""
+        """Do nothing: S3 has no folders."""
 
     def make_executable(self, path: str) -> None:
-        """Nothing: S3 has no modes."""
+        """Do nothing: S3 has no modes."""
 
     def remove(self, path: str) -> None:
         """Remove an object if it is there."""
         self._ask("delete_object", path)
 
     def remove_folder(self, path: str) -> None:
-        """Nothing: S3 has no folders."""
+        """Do nothing: S3 has no folders."""
 
     def close(self) -> None:
-        """As `Source.close`."""
+        """See `Source.close`."""
         self._client.close()
 
     def _ask(
         self, method: str, key: str, *, body: Body | None = None, stops: CancelTokens = (), **arguments: Any
     ) -> dict[str, Any]:
-        """One request, tried again as makes sense."""
+        """Send one request, and retry it if that makes sense."""
 
         def action() -> dict[str, Any]:
             return self._client.ask(method, body=body, stops=stops, Key=key, **arguments)
@@ -133,16 +135,16 @@ class S3Endpoint:
         return retry(action, self._at(key), stops)
 
     def _check(self, path: str, content: Piece, etag: str) -> None:
-        """Compare what the server says of an object with what was sent."""
+        """Compare the server's data of an object with the bytes that were sent."""
         try:
             known = self.look(path)
-        except RemoteDeniedError:  # to those who may only write, the ETag in the answer to that is told, and compared
+        except RemoteDeniedError:  # the user may only write: the upload's answer gave the ETag, and it is compared
             if not etag:
                 raise
             return
         is_right = known.size == content.length and (not etag or not known.stamp or etag == known.stamp)
         if known.size == content.length and not is_right and known.stamp and len(known.stamp) == _MD5_LENGTH:
-            # rclone tells the MD5 of the whole of what came in parts.
+            # rclone gives the MD5 of the whole object, also if it came in parts.
             body = Body(content)
             while body.read(CHUNK):
                 pass
@@ -154,5 +156,5 @@ class S3Endpoint:
             )
 
     def _at(self, path: str) -> Location:
-        """Where an object lies, for a sentence."""
+        """Return the location of an object, for a sentence."""
         return self._location.at(path)

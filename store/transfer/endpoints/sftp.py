@@ -1,6 +1,6 @@
-"""SFTP by paramiko: written to a name beside, compared by size, and renamed over what is there.
+"""SFTP by paramiko: written to a name beside, compared by size, and renamed over the old file.
 
-Threading: as `Endpoint`; one connection.
+Threading: same as `Endpoint`; one connection.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from bentofs.store.transfer.endpoints.retry import (
 from bentofs.store.util.cancel import CancelTokens
 from bentofs.store.util.display import printable
 
-_BLOCK = 32 << 10  # bytes: what every server takes in one packet
-_READ_AT_ONCE = 2 << 20  # bytes asked for before the first answer is waited for
+_BLOCK = 32 << 10  # bytes that every server takes in one packet
+_READ_AT_ONCE = 2 << 20  # bytes requested before the first answer is awaited
 
 Result = TypeVar("Result")
 
@@ -58,7 +58,7 @@ class SftpEndpoint:
         self._channel: paramiko.SFTPClient | None = None
 
     def write(self, path: str, content: Piece, progress: Progress) -> None:
-        """As `Target.write`."""
+        """See `Target.write`."""
         with self._parts.new(path) as part:
             place = self._path(part)
             for number in range(1, TRIES + 1):
@@ -76,11 +76,11 @@ class SftpEndpoint:
             self._run(path, lambda sftp: _rename(sftp, place, self._path(path)))
 
     def write_folder(self, path: str, members: Sequence[Member], progress: Progress) -> None:
-        """As `Target.write_folder`."""
+        """See `Target.write_folder`."""
         write_files(self, self._at(path), members, progress)
 
     def make_folder(self, path: str) -> None:
-        """Make a folder, and those above it."""
+        """Make a folder and its parents."""
         full = self._path(path).rstrip("/")
 
         def make(sftp: paramiko.SFTPClient) -> None:
@@ -89,13 +89,13 @@ class SftpEndpoint:
                     if not _is_there(sftp, full[:end]):
                         sftp.mkdir(full[:end])
                 except OSError:
-                    if not _is_there(sftp, full[:end]):  # else another transfer has made it just now
+                    if not _is_there(sftp, full[:end]):  # else another transfer has just made it
                         raise
 
         self._run(path, make)
 
     def make_executable(self, path: str) -> None:
-        """Have whoever may read a file execute it."""
+        """Let everyone who may read a file execute it."""
 
         def change(sftp: paramiko.SFTPClient) -> None:
             mode = stat.S_IMODE(sftp.stat(self._path(path)).st_mode or 0)
@@ -104,11 +104,11 @@ class SftpEndpoint:
         self._run(path, change)
 
     def look(self, path: str) -> Known:
-        """As `Source.look`."""
+        """See `Source.look`."""
         return _known(self._run(path, lambda sftp: sftp.stat(self._path(path))))
 
     def chunks(self, path: str, known: Known) -> Iterator[bytes]:
-        """As `Source.chunks`."""
+        """See `Source.chunks`."""
         done, length = 0, known.size or 0
         while done < length:
             chunk = self.read_at(path, known, done, min(_READ_AT_ONCE, length - done))
@@ -118,7 +118,7 @@ class SftpEndpoint:
             raise SourceChangedError(f"{self._at(path).shown} was replaced while it was read: start again")
 
     def read_at(self, path: str, known: Known, offset: int, size: int) -> bytes:  # noqa: ARG002 - compared at the end
-        """As `Source.read_at`."""
+        """See `Source.read_at`."""
         blocks = [(at, min(_BLOCK, offset + size - at)) for at in range(offset, offset + size, _BLOCK)]
 
         def read(sftp: paramiko.SFTPClient) -> bytes:
@@ -131,7 +131,7 @@ class SftpEndpoint:
         return self._run(path, read)
 
     def read_small(self, path: str, limit: int) -> bytes | None:
-        """As `Source.read_small`."""
+        """See `Source.read_small`."""
 
         def read(sftp: paramiko.SFTPClient) -> bytes | None:
             try:
@@ -144,7 +144,7 @@ class SftpEndpoint:
         return content if content is not None and len(content) <= limit else None
 
     def find(self, path: str) -> Iterator[tuple[str, Known | None]]:
-        """As `Source.find`."""
+        """See `Source.find`."""
         base = self._path(path).rstrip("/") or "/"
         waiting = [""]
         while waiting:
@@ -165,7 +165,7 @@ class SftpEndpoint:
                 yield inner, _known(look)
 
     def _behind(self, path: str, base: str, inner: str) -> paramiko.SFTPAttributes:
-        """What a link in a folder leads to."""
+        """Return the attributes of a link's target, for a link in a folder."""
 
         def read(sftp: paramiko.SFTPClient) -> paramiko.SFTPAttributes:
             real = sftp.normalize(posixpath.join(base, inner))
@@ -188,13 +188,13 @@ class SftpEndpoint:
         self._run(path, remove)
 
     def _remove_now(self, path: str) -> None:
-        """Remove a file if it is there, by one try: its export has failed, or is not this one."""
+        """Remove a file if it is there, with one try. Its export has failed, or it belongs to another export."""
         if self._was_connected:
             with told(self._at(path)), suppress(FileNotFoundError):
                 self._sftp().remove(self._path(path))
 
     def remove_folder(self, path: str) -> None:
-        """Remove a folder if it is there, and empty."""
+        """Remove a folder if it is there and empty."""
 
         def remove(sftp: paramiko.SFTPClient) -> None:
             with suppress(OSError):
@@ -203,7 +203,7 @@ class SftpEndpoint:
         self._run(path, remove)
 
     def close(self) -> None:
-        """As `Source.close`."""
+        """See `Source.close`."""
         self._drop()
 
     def _send(self, place: str, content: Piece, progress: Progress) -> None:
@@ -212,7 +212,8 @@ class SftpEndpoint:
         try:
             with self._new_file(place) as file:
                 while block := body.read(_BLOCK):
-                    # With the last one, all answers are waited for: paramiko asks for none of them when it closes.
+                    # After the last block, wait for all answers: paramiko asks for none of them when it closes the
+                    # file.
                     file.set_pipelined(body.tell() < content.length)
                     file.write(block)
                     sent += len(block)
@@ -224,12 +225,12 @@ class SftpEndpoint:
     def _new_file(self, place: str) -> paramiko.SFTPFile:
         try:
             return self._sftp().open(place, "wb")
-        except FileNotFoundError:  # nor is its folder
+        except FileNotFoundError:  # its folder is missing too
             self.make_folder(posixpath.dirname(place).lstrip("/"))
             return self._sftp().open(place, "wb")
 
     def _sftp(self) -> paramiko.SFTPClient:
-        """The connection, made when there is none."""
+        """Return the connection. Make it if there is none."""
         if self._channel is None:
             self._client, self._channel = open_sftp(
                 self._location, connect_seconds=CONNECT_SECONDS, silence_seconds=self._silence_seconds
@@ -262,7 +263,7 @@ class SftpEndpoint:
 
 
 def _rename(sftp: paramiko.SFTPClient, place: str, target: str) -> None:
-    """Put a file in the place of what is there. Not all servers have the rename that does it at once."""
+    """Rename a file over the old one. Not all servers have the rename that does it at once."""
     try:
         sftp.posix_rename(place, target)
         return

@@ -1,5 +1,5 @@
-"""Targets of this machine that are written into where others are replaced: pipes, devices, files of this process that
-are open, mount points.
+"""Targets of this machine that are written into and not replaced: pipes, devices, open files of this process, mount
+points.
 
 Threading: functions without state.
 """
@@ -17,14 +17,14 @@ from bentofs.store.util.cancel import CancelTokens, refuse_if_stopped
 from bentofs.store.util.display import printable
 
 _OPEN_FILES = re.compile(r"/proc/(\d+)/(?:task/\d+/)?fd")
-_MAX_LINKS = 40  # as many as Linux follows
+_MAX_LINKS = 40  # the limit of Linux
 _POLL_SECONDS = 0.05
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
 
 
 def own_descriptor(path: str) -> int | None:
-    """Return the descriptor of this process that a path stands for, as /dev/stdout and /dev/fd/63 do; None for another
-    path. The descriptor need not be open."""
+    """Return the descriptor of this process that a path stands for, such as /dev/stdout and /dev/fd/63. None for
+    another path. The descriptor need not be open."""
     for _ in range(_MAX_LINKS):
         folder, name = os.path.split(path)
         folder = os.path.realpath(folder)
@@ -33,13 +33,13 @@ def own_descriptor(path: str) -> int | None:
             return int(name) if found[1] == _own_number() else None
         try:
             path = os.path.join(folder, os.readlink(os.path.join(folder, name)))
-        except OSError:  # it is no link
+        except OSError:  # the path is no link
             return None
     return None
 
 
 def refuse_closed(path: str) -> None:
-    """Raises StoreUnwritableError: the path stands for a descriptor of this process that is not open."""
+    """Raise StoreUnwritableError: the path stands for a descriptor of this process that is not open."""
     descriptor = own_descriptor(path)
     if descriptor is None:
         return
@@ -50,7 +50,7 @@ def refuse_closed(path: str) -> None:
 
 
 def is_special(path: str) -> bool:
-    """Return whether what a path stands for is no file or folder with a name, but something that takes bytes."""
+    """Tell whether a path stands for something that takes bytes, but is no file or folder with a name."""
     if own_descriptor(path) is not None:
         return True
     try:
@@ -61,7 +61,7 @@ def is_special(path: str) -> bool:
 
 
 def is_mount_point(path: str) -> bool:
-    """Return whether something is mounted at a real path, as a single file is in a container. No rename replaces it."""
+    """Tell whether something is mounted at a real path, such as a single file in a container. No rename replaces it."""
     try:
         with open("/proc/self/mountinfo", "rb") as file:
             points = [line.split(b" ")[4] for line in file.read().split(b"\n") if line]
@@ -72,7 +72,7 @@ def is_mount_point(path: str) -> bool:
 
 
 def open_special(path: str, stops: CancelTokens) -> int:
-    """Open a pipe or device for writing. A pipe without a reader is waited for.
+    """Open a pipe or device for writing. Wait until a pipe has a reader.
 
     Raises:
         OSError: it cannot be opened.
@@ -94,7 +94,7 @@ def open_special(path: str, stops: CancelTokens) -> int:
 
 
 def _own_number() -> str:
-    """The number of this process, as /proc has it: that may be of another namespace."""
+    """Return the number of this process in /proc. It may be from another namespace."""
     try:
         return os.readlink("/proc/self")
     except OSError:
