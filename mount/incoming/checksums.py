@@ -1,7 +1,7 @@
-"""Checksums that came along with uploads: files of SHA-256 sums in `incoming/`, before or after what they are of.
+"""Checksums that come with uploads: files of SHA-256 sums in `incoming/`, before or after the files that they name.
 
-A sum that lies there first is checked before the upload becomes a model; one that comes later is compared with what was
-imported. Knows no FUSE. Threading: any thread.
+A sum that is there first is checked before the upload becomes a model. A sum that comes later is compared with the
+import. Knows no FUSE. Threading: any thread.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from bentofs.store.util.display import printable
 
 log = logging.getLogger(__name__)
 
-_DIGEST_SECONDS = 60.0  # how long a file of checksums waits for the SHA-256 of what it is of
+_DIGEST_SECONDS = 60.0  # how long a file of checksums waits for the SHA-256 of an import
 
 
 class UploadedSums:
@@ -35,10 +35,10 @@ class UploadedSums:
         self._receipts = receipts
         self._owners = owners
         self._lock = threading.Lock()
-        self._digests: dict[int, ArchiveDigest] = {}  # by receipt: still in the making
+        self._digests: dict[int, ArchiveDigest] = {}  # by receipt: still being computed
 
     def close(self, seconds: float) -> None:
-        """Wait so long at most until the SHA-256s of what was imported are made; what is missing then stays unknown."""
+        """Wait at most `seconds` until the SHA-256s of the imports are computed. A missing one stays unknown."""
         until = time.monotonic() + seconds
         with self._lock:
             digests = list(self._digests.values())
@@ -47,22 +47,22 @@ class UploadedSums:
                 digest.stop()
 
     def await_digest(self, receipt: int, digest: ArchiveDigest) -> None:
-        """Note the SHA-256 of what was imported in its receipt, once it is made."""
+        """Store the SHA-256 of an import in its receipt, once it is computed."""
         with self._lock:
             self._digests[receipt] = digest
         digest.when_ended(functools.partial(self._digested, receipt))
 
     def check(self, path: str, ready: StagedImport, uid: int) -> None:
-        """Compare with the checksums that came along before the file did: its user's, or the owner's of the mount, as
-        anybody else could have it refused.
+        """Compare an upload with the checksums that came before it. Only sums of the upload's user or of the mount's
+        owner count; otherwise anybody could have it refused.
 
         Raises:
-            DamagedArchiveError: it is another file than they are of, or the file beside it cannot be read as sums.
+            DamagedArchiveError: the file has another sum, or the file beside it cannot be read as sums.
         """
         folders, name = path.split("/")[:-1], path.rpartition("/")[2]
         beside = f"{path}{CHECKSUM_SUFFIX}"
         notes = [(beside, read_sums_beside(self._read(beside, uid), name))]
-        for depth in range(len(folders), -1, -1):  # one further up names the folders below it, too
+        for depth in range(len(folders), -1, -1):  # a file further up also names the folders below it
             note = "/".join([*folders[:depth], CHECKSUMS])
             stated = read_sums(self._read(note, uid)).by_path.get("/".join([*folders[depth:], name]))
             notes.append((note, frozenset() if stated is None else frozenset([stated])))
@@ -71,12 +71,12 @@ class UploadedSums:
                 raise DamagedArchiveError(f"it does not have the SHA-256 that {printable(note)} states: copy it again")
 
     def check_imported(self, path: str, uid: int, place: str) -> None:
-        """Compare the sums in a file with what was imported before it came; `place`: where it lies, maybe still under
-        another name.
+        """Compare the sums in a file with earlier imports. `place`: where the file lies, maybe still under another
+        name.
 
         Raises:
-            DamagedArchiveError: something else was imported than what they are of, or this one, beside what was
-                imported, cannot be read as sums.
+            DamagedArchiveError: an imported file has another sum, or a file of sums beside an imported file cannot be
+                read as sums.
         """
         folder, _, note = path.rpartition("/")
         content = self._read(path, uid, place)
@@ -96,7 +96,8 @@ class UploadedSums:
                 )
 
     def _imported_as(self, path: str, uid: int) -> Receipt | None:
-        """What a user, or for the mount's owner anybody, imported under this path, once its SHA-256 is made."""
+        """Return the receipt of a user's import under this path, once its SHA-256 is computed. For the mount's owner,
+        return any user's."""
         imported = self._answer(path, uid)
         with self._lock:
             digest = self._digests.get(imported.id) if imported is not None else None
@@ -117,8 +118,8 @@ class UploadedSums:
             self._digests.pop(receipt, None)
 
     def _read(self, path: str, uid: int, place: str | None = None) -> bytes:
-        """What a file of checksums holds. Nothing if there is none, or it is somebody else's than the user's or the
-        mount's owner's. `place`: where it lies, if not at its path."""
+        """Return the content of a file of checksums. Return nothing if there is no such file, or if it belongs to
+        anybody but the user or the mount's owner. `place`: where it lies, if not at its path."""
         try:
             with open(f"{self._spool}/{place or path}", "rb") as file:
                 owner = self._owners.of(os.fstat(file.fileno()))

@@ -1,9 +1,9 @@
-"""Control files: what downloaders keep beside a file while they write it, and remove once it is whole.
+"""Control files: downloaders keep such a file beside a file while they write it. They remove it once the file is whole.
 
-A file with such a file beside it is on its way, whatever its own name says. The control file itself is no archive,
-unless it holds one: any name may be an archive's.
+A file with a control file beside it is still being written, whatever its own name says. The control file itself is no
+archive, unless it holds one: an archive may have any name.
 
-Paths are those below `incoming/`, unless they are said to be on disk. Knows no FUSE.
+Paths are below `incoming/`, unless the name says that they are on disk. Knows no FUSE.
 """
 
 from __future__ import annotations
@@ -12,19 +12,20 @@ import os
 
 from bentofs.store.formats.read.decode import Kind, kind_of
 
-_AXEL = ".st"  # weights have it, too: it means something only beside the file
+_AXEL = ".st"  # weights may have this suffix, too: it counts only beside the file
 _SUFFIXES = (".aria2", ".aria2__temp", ".lftp-pget-status", _AXEL)
-_HEAD = 512  # bytes that tell what a file is
+_HEAD = 512  # bytes that tell the kind of a file
 
 
 def controlled_path(path: str) -> str | None:
-    """Return the file that a control file of this name is of; None if no control file has such a name."""
+    """Return the path of the file that a control file of this name belongs to. Return None if no control file has such
+    a name."""
     suffix = next((suffix for suffix in _SUFFIXES if path.endswith(suffix)), "")
     return path[: -len(suffix)] if suffix and os.path.basename(path) != suffix else None
 
 
 def is_control_file(path_on_disk: str, descriptor: int) -> bool:
-    """Return whether an open file is a control file."""
+    """Return True if an open file is a control file."""
     controlled = controlled_path(path_on_disk)
     return (
         controlled is not None
@@ -34,8 +35,8 @@ def is_control_file(path_on_disk: str, descriptor: int) -> bool:
 
 
 def find_control_file(folder_on_disk: str) -> str | None:
-    """Return the path on disk of a control file at or below a folder, beside its file; None if there is none. axel's
-    do not count: their suffix may be that of a model's file."""
+    """Return the path on disk of a control file that lies beside its file, at or below a folder. Return None if there
+    is none. Those of axel do not count: a model's file may have their suffix."""
     for folder, _, files in os.walk(folder_on_disk):
         for name in files:
             controlled = controlled_path(name)
@@ -45,7 +46,7 @@ def find_control_file(folder_on_disk: str) -> str | None:
 
 
 def has_control_file(path_on_disk: str) -> bool:
-    """Return whether a control file lies beside a file."""
+    """Return True if a control file lies beside a file."""
     return any(_is_control_file(path_on_disk + suffix) for suffix in _SUFFIXES)
 
 

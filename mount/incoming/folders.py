@@ -1,7 +1,8 @@
-"""CopiedFolders: the folders that are copied into `incoming/`: whose they are, and models that come as folders, which
-are imported when a program has them synced.
+"""CopiedFolders: the folders that are copied into `incoming/`, and their owners. A folder that is a model is imported
+when a program syncs it.
 
-Knows no FUSE. Threading: any thread; a folder is taken out of the spool under its lock, and published without it.
+Knows no FUSE. Threading: any thread. A folder is taken out of the spool under the spool's lock, and published without
+it.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class CopiedFolders:
         self._delivery = delivery
 
     def make(self, path: str, uid: int) -> None:
-        """A new folder of a user's."""
+        """Make a folder that belongs to a user."""
         at = self._spool.at(path)
         with self._spool.lock:
             os.mkdir(at, 0o700)
@@ -46,12 +47,12 @@ class CopiedFolders:
             self._spool.forget_imported_below(path)
 
     def sync(self, path: str, uid: int) -> None:
-        """A program wants a folder to be safe: models that came as folders, at or below it, are imported, as far as
-        they are its user's (or root asks). Not with `incoming/` itself: programs sync the folder above what they have
-        renamed.
+        """Sync a folder to disk, and import the models that came as folders at or below it. Only models of this user
+        are imported, or all of them if root asks. Nothing is imported if the folder is `incoming/` itself: programs
+        sync the folder above a file that they renamed.
 
         Raises:
-            StoreError: of the first that could not be.
+            StoreError: of the first model that could not be imported.
         """
         sync_path(self._spool.at(path))
         failed: StoreError | OSError | None = None
@@ -67,7 +68,7 @@ class CopiedFolders:
             raise failed
 
     def models(self, path: str) -> Iterator[str]:
-        """The folders at or below a path, except `incoming/` itself, that hold a `model.yaml`."""
+        """Yield the folders at or below a path that hold a `model.yaml`, except `incoming/` itself."""
         for folder, folders, files in os.walk(self._spool.at(path)):
             below = os.path.relpath(folder, self._spool.root)
             if below != "." and MODEL_YAML in files:
@@ -77,10 +78,10 @@ class CopiedFolders:
                 folders[:] = [name for name in folders if not name.startswith(".")]
 
     def import_model(self, path: str) -> None:
-        """Make a folder that was copied in a model.
+        """Import a folder that was copied in.
 
         Raises:
-            StoreError: why it is none; the folder is as before.
+            StoreError: why it is no model; the folder is as before.
         """
         with self._spool.lock:
             uid = self._spool.owners.of(os.lstat(self._spool.at(path)))
@@ -123,7 +124,7 @@ class CopiedFolders:
         self._delivery.deliver_folder(path, taken, uid)
 
     def newest_change(self, path: str) -> int:
-        """When anything at or below a folder changed last (ns, wall clock)."""
+        """Return the time of the newest change at or below a folder (ns, wall clock)."""
         newest = 0
         for folder, _, files in os.walk(self._spool.at(path)):
             for name in ("", *files):
@@ -132,6 +133,6 @@ class CopiedFolders:
         return newest
 
     def is_busy(self, path: str) -> bool:
-        """Whether a file below a folder is open."""
+        """Return True if a file below a folder is open."""
         with self._spool.lock:
             return any(upload.handles for upload in self._spool.find_below(path))

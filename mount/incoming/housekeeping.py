@@ -1,5 +1,5 @@
-"""Housekeeping of `incoming/`: one thread that reports progress and, where the user asked for it, imports folders to
-which nothing came for a while."""
+"""Housekeeping of `incoming/`: one thread that reports progress. If the user asked for it, it also imports folders that
+have been quiet for a while."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class Housekeeping:
         settle_seconds: float | None,
         make_again: Callable[[], None],
     ) -> None:
-        """`settle_seconds`: how long a folder must be quiet before it is imported; None for never. `make_again`: make
-        what somebody removed of the place where uploads wait."""
+        """`settle_seconds`: how long a folder must be quiet before it is imported; None for never. `make_again`:
+        creates the parts of the staging area that somebody removed."""
         self._make_again = make_again
         self._spool = spool
         self._folders = folders
         self._delivery = delivery
         self._settle_seconds = settle_seconds
-        self._refused: dict[str, int] = {}  # folder -> its newest time when it was refused (ns)
+        self._refused: dict[str, int] = {}  # folder -> its newest change when it was refused (ns)
         self._notes_at = 0.0  # when to look for stale notes (monotonic)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="housekeeping", daemon=True)
@@ -49,7 +49,7 @@ class Housekeeping:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread, without waiting for an import that it is in."""
+        """End the thread. Do not wait for an import that it runs."""
         self._stopped.set()
 
     def _run(self) -> None:
@@ -62,7 +62,7 @@ class Housekeeping:
                 self._remove_stale_notes()
                 if self._settle_seconds is not None:
                     self._import_quiet_folders(self._settle_seconds)
-            except Exception:  # it must go on
+            except Exception:  # the thread must go on
                 log.exception("housekeeping failed")
 
     def _remove_stale_notes(self) -> None:
@@ -84,4 +84,4 @@ class Housekeeping:
                 self._refused.pop(folder, None)
             except (StoreError, OSError) as error:
                 log.info("%s is not imported: %s", printable(folder), error)
-                self._refused[folder] = self._folders.newest_change(folder)  # the try has changed times, too
+                self._refused[folder] = self._folders.newest_change(folder)  # the attempt changes times, too

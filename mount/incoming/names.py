@@ -1,6 +1,6 @@
-"""What a name in `incoming/` says about the file: whether it is still on its way, an archive, or a note beside one.
+"""The meaning of names in `incoming/`: a file that is still being written, an archive, or a note beside a file.
 
-Paths are those below `incoming/`.
+Paths are below `incoming/`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ ERROR_SUFFIX = ".error"
 CHECKSUM_SUFFIX = ".sha256"
 CHECKSUMS = "SHA256SUMS"
 
-# Names under which programs write what they will rename once it is whole: browsers, WinSCP, wget's front ends.
+# Programs write under these names, and rename the file once it is whole: browsers, WinSCP, wget's front ends.
 _UNFINISHED = (".part", ".partial", ".crdownload", ".download", ".filepart", ".tmp", ".temp", "~")
 _RSYNC = re.compile(r"\.(.+)\.\w{6}", re.DOTALL)  # receiver.c, get_tmpname: .name.XXXXXX
 _ARCHIVES = (
@@ -23,37 +23,37 @@ _ARCHIVES = (
 
 
 def is_on_its_way(path: str) -> bool:
-    """Whether a file of this name is not to be imported before it is renamed; rsync's --delay-updates and --partial-dir
-    use folders that begin with a dot."""
+    """Return True if a file of this name is not imported before it is renamed. rsync's --delay-updates and
+    --partial-dir use folders that begin with a dot."""
     return any(part.startswith(".") for part in path.split("/")) or path.lower().endswith(_UNFINISHED)
 
 
 def is_rsyncs(path: str) -> bool:
-    """Whether rsync writes a file under this name, or keeps an interrupted one under it."""
+    """Return True if rsync writes a file, or keeps an interrupted one, under this name."""
     folder, _, name = path.rpartition("/")
     return _RSYNC.fullmatch(name) is not None or any(part.startswith(".") for part in folder.split("/"))
 
 
 def is_note(path: str) -> bool:
-    """Whether it says something of other files: checksums, and the reasons of refusals."""
+    """Return True if the file says something about other files: checksums, or the reason of a refusal."""
     return path.endswith((ERROR_SUFFIX, CHECKSUM_SUFFIX)) or os.path.basename(path) == CHECKSUMS
 
 
 def may_be_archive(path: str) -> bool:
-    """Whether a file may be a model's archive: at the top, whatever its name; further down, where files of a folder
-    that is a model may lie, by its name."""
+    """Return True if a file may be a model's archive. At the top, any name will do. Further down the name must say so,
+    because files of a folder that is a model may lie there."""
     final = final_path(path)
     return not is_note(final) and ("/" not in final or final.lower().endswith(_ARCHIVES))
 
 
 def must_be_archive(path: str) -> bool:
-    """Whether it is a mistake if it is none: a model's own files may be zip and tar files, too."""
+    """Return True if it is an error that the file is no archive. A model's own files may be zip and tar files, too."""
     final = final_path(path)
     return not is_note(final) and ("/" not in final or final.lower().endswith(".bentomodel"))
 
 
 def final_path(path: str) -> str:
-    """The path that a file on its way will probably get."""
+    """Return the path that a file on its way will probably get."""
     folder, _, name = path.rpartition("/")
     temporary = _RSYNC.fullmatch(name)
     if temporary is not None:

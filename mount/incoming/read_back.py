@@ -1,12 +1,13 @@
-"""ReadBack: the bytes of uploads that were imported just now, for programs that read back what they wrote.
+"""ReadBack: the bytes of uploads that were just imported, for programs that read back their writes.
 
-rclone with several streams hashes a file once it has closed it, and calls the copy corrupted if it cannot. So an
-imported file, which has left the spool, stays readable for a moment, and as long as somebody reads it. Its blocks are
-not free meanwhile: few files are kept, only while much more room is left, and none when room is wanted.
+With several streams, rclone hashes a file after it has closed it. If it cannot, it calls the copy corrupted. An
+imported file has left the spool. So it stays readable for a moment, and for as long as somebody reads it. Its blocks
+are not free meanwhile. So only few files are kept, and only while much more room is left. All are dropped when room is
+needed.
 
-Files are known by their receipts, so a name that was given to another import never gives these bytes.
+Files are known by their receipts. A name that was given to another import never gives these bytes.
 
-Knows no FUSE. Threading: any thread; files are closed outside of the lock, which may take long.
+Knows no FUSE. Threading: any thread. Files are closed outside the lock, because closing may take long.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from dataclasses import dataclass
 
 _SECONDS = 30.0  # that a file is kept
 _MOST_FILES = 32  # each has a descriptor
-_SHARE = 4  # of the room that is left, the part that the files may take
+_SHARE = 4  # the files may take one part in so many of the free room
 
 
 def free_room(path: str) -> int:
-    """Return the bytes that are free where a folder lies."""
+    """Return the free bytes of the file system that holds a folder."""
     figures = os.statvfs(path)
     return figures.f_bavail * figures.f_frsize
 
@@ -37,16 +38,16 @@ class _File:
 
 
 class ReadBack:
-    """The files of one spool."""
+    """The kept files of one spool."""
 
     def __init__(self, spool: str) -> None:
-        """`spool`: the folder on whose disk they lie."""
+        """`spool`: the folder on whose disk the files lie."""
         self._spool = spool
         self._lock = threading.Lock()
         self._files: dict[int, _File] = {}  # by receipt; the oldest first
 
     def keep(self, receipt: int, descriptor: int) -> None:
-        """Keep the bytes of an import for a moment. The descriptor is closed here."""
+        """Keep the bytes of an import for a moment. This closes the descriptor, now or later."""
         size = os.fstat(descriptor).st_size
         if size > free_room(self._spool) // _SHARE:
             os.close(descriptor)
@@ -55,7 +56,7 @@ class ReadBack:
             self._files[receipt] = _File(descriptor, size, time.monotonic() + _SECONDS)
 
     def open(self, receipt: int) -> bool:
-        """Begin to read what was imported by a receipt. Return False if its bytes are gone."""
+        """Begin to read the import of a receipt. Return False if its bytes are gone."""
         with self._lock:
             file = self._files.get(receipt)
             if file is None or file.is_dropped:
@@ -64,7 +65,7 @@ class ReadBack:
             return True
 
     def read_into(self, receipt: int, view: memoryview, offset: int) -> int:
-        """Read after `open`. Return the number of bytes, fewer than asked for only at the end."""
+        """Read after `open`. Return the number of bytes. It is less than asked for only at the end."""
         descriptor, got = self._files[receipt].descriptor, 0
         while got < len(view):
             more = os.preadv(descriptor, [view[got:]], offset + got)
@@ -74,7 +75,7 @@ class ReadBack:
         return got
 
     def close(self, receipt: int) -> None:
-        """End a reading that `open` began."""
+        """End a read that `open` began."""
         with self._lock:
             file = self._files[receipt]
             file.readers -= 1
@@ -82,7 +83,7 @@ class ReadBack:
         self.tidy()
 
     def tidy(self) -> None:
-        """Close what was kept long enough, is too much, or takes room that is scarce."""
+        """Close files that were kept long enough, are too many, or take scarce room."""
         if not self._files:
             return
         share = free_room(self._spool) // _SHARE
@@ -97,7 +98,7 @@ class ReadBack:
         self._close_dropped()
 
     def drop(self) -> None:
-        """Close all, except what is being read: it is ended when its reader ends."""
+        """Close all files. A file that is being read is closed when its last reader ends."""
         with self._lock:
             for file in self._files.values():
                 file.is_dropped = True

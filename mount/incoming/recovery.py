@@ -1,9 +1,9 @@
-"""Recovery: uploads that were whole when the mount before ended, and that nothing had decided, are decided now.
+"""Recovery: decide the uploads that were whole but undecided when the mount before ended.
 
-Their programs were told that they failed, and may not come back: nobody else would ever import them. No other model of
-the same tag is replaced by this: it may have come later.
+Their programs were told that they failed, and may not come back. Nobody else would ever import these uploads. Recovery
+replaces no other model of the same tag: that model may have come later.
 
-Knows no FUSE. Threading: `start` in any thread; what it takes up is decided in one of its own.
+Knows no FUSE. Threading: `start` in any thread. Uploads are decided in a thread of their own.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class Recovery:
-    """What a new mount does with one spool that it took over."""
+    """The recovery of one spool that a new mount took over."""
 
     def __init__(self, spool: Spool, delivery: Delivery, settling: Settling) -> None:
         self._spool = spool
@@ -32,8 +32,8 @@ class Recovery:
         self._settling = settling
 
     def start(self, dead: Sequence[Receipt]) -> None:
-        """Decide, in the background, those of these imports whose upload was whole and is still as it was then. They
-        are running in the record when this returns."""
+        """Decide these imports in the background, if their upload was whole and has not changed since. They are running
+        in the record when this returns."""
         uploads = [upload for receipt in dead if (upload := self._take(receipt)) is not None]
         if uploads:
             threading.Thread(target=self._decide, args=(uploads,), name="taking up", daemon=True).start()
@@ -59,7 +59,7 @@ class Recovery:
             except CancelledError as error:
                 log.info("%s is not imported now: %s", shown, error)
             except StoreError:
-                log.debug("%s was refused", shown)  # said in its note and in the log
+                log.debug("%s was refused", shown)  # its note and the log say why
             except Exception:
                 log.exception("%s could not be imported", shown)
             with self._spool.lock:

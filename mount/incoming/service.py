@@ -1,4 +1,4 @@
-"""Incoming: what one mount's `incoming/` is put together from."""
+"""Incoming: the parts of one mount's `incoming/`, put together."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ from bentofs.store.util.memory_budget import MemoryBudget
 
 log = logging.getLogger(__name__)
 
-_CLOSE_SECONDS = 2.0  # that imports under way get when the mount ends
+_CLOSE_SECONDS = 2.0  # time for running imports when the mount ends
 
 
 @dataclass(frozen=True)
 class IncomingSettings:
-    """How `incoming/` behaves."""
+    """The settings of `incoming/`."""
 
-    staging: str | None = None  # where models are made ready; None for beside the store
+    staging: str | None = None  # where models are staged; None for beside the store
     overwrite: bool = False
-    settle_seconds: float | None = None  # after which a quiet folder is imported; None for never
+    settle_seconds: float | None = None  # import a folder that is quiet for so long; None for never
     mode: int = 0o755  # permissions of the folder
     limits: Limits = field(default_factory=Limits)
 
 
 class Incoming:
-    """A drop box with its staging area and its record."""
+    """The drop box of one mount, with its staging area and its record of imports."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Incoming:
         budget: MemoryBudget,
         calling_user: Callable[[], int],
     ) -> None:
-        """Clean up what dead mounts left in the staging area, and take over their uploads. `calling_user`: the uid
+        """Clean up the staging area that dead mounts left, and take over their uploads. `calling_user`: returns the uid
         whose request this thread serves.
 
         Raises:
@@ -83,7 +83,7 @@ class Incoming:
             measure=None if is_remote else measurer.staged,
         )
 
-        # What was uploaded would have to be fetched again; its checksums lie in its manifest.
+        # In a remote store, the upload would have to be fetched again; its manifest has its checksums.
         def imported(ready: StagedImport) -> None:
             if not is_remote:
                 measurer.measure(ready.tag, is_staged=ready.is_measured)
@@ -100,11 +100,11 @@ class Incoming:
         self._housekeeping.start()
         of_this_boot = [receipt for session, receipt in dead if area.is_of_this_boot(session)]
         Recovery(self._spool, self._delivery, settling).start(of_this_boot)
-        for _, receipt in dead:  # not before: what is taken up would be lost if this process were killed in between
+        for _, receipt in dead:  # not earlier: a kill in between would lose the uploads that recovery takes
             self._receipts.interrupt(receipt.id)
 
     def _make_again(self) -> None:
-        """Make the staging area again if somebody removed it."""
+        """Create the staging area again if somebody removed it."""
         with self._making_again:
             if self._is_closing:
                 return
@@ -122,7 +122,7 @@ class Incoming:
             log.warning("%s was removed and is made again: uploads in it are lost", printable(area.path))
 
     def close(self) -> None:
-        """Stop what goes on; uploads that are not whole are kept for the next mount."""
+        """Stop everything that runs. Incomplete uploads are kept for the next mount."""
         with self._making_again:
             self._is_closing = True
         self._housekeeping.stop()
@@ -149,7 +149,8 @@ def open_incoming(
     budget: MemoryBudget,
     calling_user: Callable[[], int],
 ) -> Incoming | None:
-    """The drop box that is wanted, if any; None as well, with a word in the log, if the store does not allow it.
+    """Open the drop box. Return None if the settings want none. If the store does not allow one, log a warning and
+    return None.
 
     Raises:
         StagingError: there is no place to stage models in.

@@ -1,11 +1,11 @@
-"""Spool: the folder in which lies what is copied into `incoming/`, in the same shape, until it is a model.
+"""Spool: the folder that holds the files copied into `incoming/`, in the same layout, until they are models.
 
-Knows which upload each of its files is, and which names were imported: these are no longer there, but `stat` answers
-for them while their models exist, so that rsync sends nothing twice.
+It knows the upload of each of its files, and the names that were imported. Those files are gone, but `stat` answers for
+them while their models exist, so that rsync sends nothing twice.
 
-Paths are relative to `incoming/`, which itself is the empty path. Knows no FUSE. Threading: any thread; `lock` guards
-names, uploads and who has them open. It is held for what says so, and never while bytes are written, staged or
-published.
+Paths are relative to `incoming/`, which itself is the empty path. Knows no FUSE. Threading: any thread. `lock` guards
+names, uploads and their handles. A method that needs it says "under the lock". It is never held while bytes are
+written, staged or published.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from bentofs.store.util.display import printable
 from bentofs.store.util.memory_budget import MemoryBudget
 
 _IMPORTED_KEPT = 10_000
-_WAITING_KEPT = 500  # uploads that nobody has open and that are not forgotten: each has a descriptor
+_WAITING_KEPT = 500  # uploads without a handle that are not forgotten: each has a descriptor
 _LARGE = 256 << 20  # bytes of a removed file whose last close takes a noticeable time
 _FILE_MODE = stat.S_IFREG | 0o644
 
@@ -50,8 +50,8 @@ class Spool:
         calling_user: Callable[[], int],
         budget: MemoryBudget | None = None,
     ) -> None:
-        """`root`, `ranges`: folders of ours alone, for uploads and for what is known of their written bytes;
-        `calling_user`: the uid whose request this thread serves; `budget`: None for its own."""
+        """`root`, `ranges`: private folders for uploads and for their written ranges; `calling_user`: returns the uid
+        whose request this thread serves; `budget`: None for a budget of its own."""
         self.root = root
         self._ranges = ranges
         self.calling_user = calling_user
@@ -60,19 +60,19 @@ class Spool:
         self._delivery = delivery
         self._uploads: dict[int, Upload] = {}  # by the inode of the spooled file
         self._imported_below: LRUCache[str, bool] = LRUCache(_IMPORTED_KEPT)  # archives that lay in folders
-        self._gone: deque[Upload] = deque()  # forgotten, to be ended outside of the lock
+        self._gone: deque[Upload] = deque()  # forgotten, to be ended outside the lock
         self._slots = Slots(budget or MemoryBudget())
 
     def at(self, path: str) -> str:
-        """Where a file or folder lies."""
+        """Return the path on disk of a file or folder."""
         return f"{self.root}/{path}" if path else self.root
 
     def answer(self, path: str, uid: int | None = None) -> Attributes:
-        """What `stat` tells a user of a name under which he imported something. To others it is free. `uid`: None for
-        the one who asks.
+        """Return what `stat` tells a user about a name under which this user imported something. The name is free for
+        other users. `uid`: None for the calling user.
 
         Raises:
-            NotFoundError: he imported nothing under it, or its model has gone.
+            NotFoundError: the user imported nothing under it, or its model is gone.
         """
         uid = self.calling_user() if uid is None else uid
         receipt = self._delivery.answer(path, uid)
@@ -82,7 +82,7 @@ class Spool:
         return Attributes(_FILE_MODE, inode_of(f"/{INCOMING}/{path}"), 1, size, mtime_ns, mtime_ns, uid)
 
     def create(self, path: str, uid: int, mode: int = 0) -> Upload:
-        """A new file; under the lock. Of its mode, whether it may be executed is kept."""
+        """Create a file; under the lock. Of its mode, only the executable bit is kept."""
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(self.at(path), flags, 0o600 | mode & stat.S_IXUSR)
         self.owners.give(descriptor, uid)
@@ -90,7 +90,8 @@ class Spool:
         return self._register(path, descriptor, uid, is_new=True)
 
     def find(self, path: str) -> Upload | None:
-        """The file that is here under a name; None if there is none, or it is a folder. Under the lock."""
+        """Return the upload of the file with this name. Return None if there is none, or if it is a folder. Under the
+        lock."""
         try:
             look = os.lstat(self.at(path))
         except (FileNotFoundError, NotADirectoryError):
@@ -104,7 +105,7 @@ class Spool:
         return self._register(path, descriptor, self.owners.of(look))
 
     def find_unwritten_below(self, path: str) -> str | None:
-        """A file below a folder that has bytes which nobody wrote; under the lock."""
+        """Return the path of a file below a folder that has unwritten bytes; under the lock."""
         unwritten = os.listdir(self._ranges)
         if not unwritten:
             return None
@@ -117,39 +118,39 @@ class Spool:
         return None
 
     def find_below(self, path: str) -> Iterator[Upload]:
-        """The files below a folder that are uploads now; under the lock."""
+        """Yield the files below a folder that are uploads now; under the lock."""
         return (upload for upload in list(self._uploads.values()) if upload.path.startswith(f"{path}/"))
 
     def file_attributes(self, path: str, look: os.stat_result, upload: Upload | None = None) -> Attributes:
-        """What `stat` tells of a file here; `upload`: None if it is not known."""
+        """Return what `stat` tells about a file here; `upload`: None if it is not known."""
         upload = upload or self._uploads.get(look.st_ino)
         uid = upload.uid if upload else self.owners.of(look)
         size, mtime_ns = look.st_size, look.st_mtime_ns
-        if is_undecided(look) and not has_control_file(self.at(path)):  # by which a downloader finds its way
+        if is_undecided(look) and not has_control_file(self.at(path)):  # the downloader needs the true ones
             size = shown_size(look) if upload is None or upload.is_short else size
             mtime_ns = shown_mtime_ns(look)
         mode = _FILE_MODE | (0o111 if look.st_mode & stat.S_IXUSR else 0)
         return Attributes(mode, look.st_ino, 1, size, mtime_ns, look.st_ctime_ns, uid)
 
     def mark(self, upload: Upload) -> None:
-        """Mark an upload as undecided if closing it decides something, else clear the mark; under the lock."""
+        """Mark an upload as undecided if closing it decides something. Otherwise clear the mark. Under the lock."""
         upload.mark((upload.is_archive or is_note(upload.path)) and not self.is_on_its_way(upload.path))
 
     def is_on_its_way(self, path: str) -> bool:
-        """Whether a file of this name is not to be imported yet: its name says so, or a downloader's control file lies
-        beside it."""
+        """Return True if a file of this name is not to be imported yet: its name says so, or a downloader's control
+        file lies beside it."""
         return is_on_its_way(path) or has_control_file(self.at(path))
 
     def touch(self, look: os.stat_result) -> None:
-        """A program set a file's times to now."""
+        """Note that a program set a file's times to now."""
         with self.lock:
             upload = self._uploads.get(look.st_ino)
             if upload is not None:
                 upload.is_touched = True
 
     def judge(self, upload: Upload, path: str) -> None:
-        """Decide what an upload is by where it lies: in a folder that is a model, it is a file of that; and a
-        downloader's control file is nothing by itself."""
+        """Decide the kind of an upload by its path. In a folder that is a model, it is a file of that model. A
+        downloader's control file is never imported."""
         if upload.is_control_file(self.at(path)):
             upload.is_archive = upload.is_strict = upload.fails_early = False
             return
@@ -159,7 +160,7 @@ class Spool:
         )
         upload.is_archive = may_be_archive(path) and not in_model
         upload.is_strict = must_be_archive(path) and not in_model
-        # rsync learns it from the rename, and goes on with its next file; a write that fails would end it.
+        # rsync learns of a refusal from the rename, and goes on with its next file. A failed write would end it.
         upload.fails_early = upload.is_strict and not self.is_on_its_way(path)
 
     def remove(self, path: str, upload: Upload) -> None:
@@ -173,7 +174,7 @@ class Spool:
         self.replace(upload, "another program began the file anew before this copy of it was whole")
 
     def has_become_model(self, upload: Upload, path: str) -> None:
-        """Remove what was imported under a name; under the lock."""
+        """Remove the file that was imported under a name; under the lock."""
         self._uploads.pop(upload.inode, None)
         if upload.imported_as:
             self._delivery.read_back.keep(upload.imported_as, upload.duplicate())
@@ -186,25 +187,27 @@ class Spool:
             self._imported_below[path] = True
 
     def imported_below(self, path: str) -> str | None:
-        """An archive that lay in a folder and was imported as a model of its own; under the lock."""
+        """Return the path of an archive that lay in a folder and was imported as a model of its own; under the lock."""
         return next((known for known in self._imported_below if known.startswith(f"{path}/")), None)
 
     def forget_imported_below(self, path: str) -> None:
-        """A folder has gone; under the lock."""
+        """Forget the imported archives of a folder that is gone; under the lock."""
         for alone in [known for known in self._imported_below if known.startswith(f"{path}/")]:
             del self._imported_below[alone]
 
     def move_imported_below(self, old: str, new: str) -> None:
-        """A folder got another name; under the lock."""
+        """Move the imported archives of a folder that was renamed; under the lock."""
         self.forget_imported_below(new)
         for alone in [known for known in self._imported_below if known.startswith(f"{old}/")]:
             del self._imported_below[alone]
             self._imported_below[new + alone[len(old) :]] = True
 
     def let_go(self, upload: Upload) -> None:
-        """Somebody has an upload open no more; under the lock. If nobody has, it is forgotten, unless what is known of
-        it waits for its final name, or its folder must not be imported since a write to it has failed. Of many of those
-        the oldest is forgotten, which may have to be staged anew."""
+        """Drop one handle of an upload; under the lock. If it was the last one, forget the upload.
+
+        Two kinds are kept: a settled upload that waits for its final name, and one with a failed write, whose folder
+        must not be imported. Of too many kept uploads, the oldest is forgotten, and may have to be staged again.
+        """
         upload.handles -= 1
         if upload.handles:
             return
@@ -219,19 +222,19 @@ class Spool:
         self._gone.append(upload)
 
     def forget(self, upload: Upload, why: str) -> None:
-        """A file is gone from its name; who has it open keeps its bytes. Under the lock."""
+        """Forget a file that has lost its name. Programs that have it open keep its bytes. Under the lock."""
         self._uploads.pop(upload.inode, None)
         upload.written.forget()
         upload.gone = CancelledError(why)
         self._gone.append(upload)
 
     def replace(self, upload: Upload, why: str) -> None:
-        """The same, for another file that gets the name."""
+        """Do what `forget` does, for a file whose name another file gets."""
         upload.is_replaced = True
         self.forget(upload, why)
 
     def end_gone(self) -> None:
-        """End what is forgotten, outside of the lock: the last close of a large file takes long."""
+        """End the forgotten uploads, outside the lock: the last close of a large file takes long."""
         while self._gone:
             with suppress(IndexError):  # another thread was faster
                 upload = self._gone.popleft()
@@ -246,12 +249,12 @@ class Spool:
                     upload.close()
 
     def running(self) -> list[Upload]:
-        """The uploads that have begun and are not decided."""
+        """Return the uploads that have begun and are undecided."""
         with self.lock:
             return [upload for upload in self._uploads.values() if upload.receipt is not None]
 
     def close(self) -> None:
-        """Stop all that goes on; what was spooled stays."""
+        """Stop all uploads. Their files stay."""
         with self.lock:
             uploads = list(self._uploads.values())
             self._uploads.clear()
@@ -279,7 +282,7 @@ class Spool:
         return f"{self._ranges}/{look.st_ino}"
 
     def _unlink(self, upload: Upload) -> None:
-        """Remove the file of an upload, if it still lies there."""
+        """Remove the file of an upload, if it still has its name."""
         with suppress(FileNotFoundError):
             if os.lstat(self.at(upload.path)).st_ino == upload.inode:
                 os.unlink(self.at(upload.path))

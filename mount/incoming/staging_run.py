@@ -1,4 +1,4 @@
-"""Runs: tries to stage an upload, each in a thread of its own, and how many of them there are at once.
+"""Runs: attempts to stage an upload, each in its own thread, with a limit on how many run at once.
 
 Knows no FUSE. Threading: any thread.
 """
@@ -18,13 +18,13 @@ from bentofs.store.transfer.importer import StagedImport
 from bentofs.store.util.memory_budget import MemoryBudget
 
 _EARLY_RUNS = 4  # uploads that are staged while they arrive
-_LATE_RUNS = 2  # that are staged once all is there: these wait for nobody else, so each gets its turn
+_LATE_RUNS = 2  # uploads that are staged once they are whole: they wait for nobody else, so each gets its turn
 
 Stage = Callable[[ArrivingFile], StagedImport]
 
 
 class Slots:
-    """How many uploads are staged at once, and what memory they share."""
+    """The limits on uploads that are staged at once, and the memory that they share."""
 
     def __init__(self, budget: MemoryBudget) -> None:
         self.memory = DecoderMemory(budget)
@@ -33,10 +33,10 @@ class Slots:
 
 
 class Run:
-    """One try to stage an upload, in a thread of its own."""
+    """One attempt to stage an upload, in its own thread."""
 
     def __init__(self, descriptor: int, stage: Stage, slot: threading.Semaphore, memory: DecoderMemory) -> None:
-        """The run gives `slot` back when it ends."""
+        """`slot`: already taken; the run gives it back when it ends."""
         self._own_descriptor = os.dup(descriptor)
         self._memory = memory
         self.arriving = Arriving(self._own_descriptor, memory)
@@ -51,7 +51,8 @@ class Run:
 
     @property
     def was_postponed(self) -> bool:
-        """Whether it has ended since there was no memory for it, and another run must do all of it at the end."""
+        """True if the run has ended because there was no memory for it. Another run must then stage everything at the
+        end."""
         return isinstance(self.error, PostponedError)
 
     def start(self) -> None:
@@ -61,7 +62,7 @@ class Run:
         self._thread.join()
 
     def outcome(self) -> StagedImport:
-        """What was staged; raises what went wrong."""
+        """Return the staged import, or raise the run's error."""
         if self.error is not None:
             raise self.error
         if self.result is None:
@@ -69,13 +70,14 @@ class Run:
         return self.result
 
     def take(self) -> StagedImport | None:
-        """What was staged, which is no longer the run's."""
+        """Return the staged import, which then belongs to the caller. Return None if there is none."""
         with self._lock:
             result, self.result = self.result, None
             return result
 
     def abandon(self, error: StoreError) -> None:
-        """Nobody wants it any more: it ends as soon as it can, and leaves nothing. Does not wait for that."""
+        """Tell the run that nobody wants its result. It ends as soon as it can, and leaves nothing. This does not wait
+        for the end."""
         self.arriving.cancel()
         with self._lock:
             self._abandoned = True
@@ -89,7 +91,7 @@ class Run:
         error: BaseException | None = None
         try:
             result = self._stage(self.arriving)
-        except BaseException as failed:  # handed to whoever waits for the outcome
+        except BaseException as failed:  # raised to the thread that waits for the outcome
             error = failed
             _clear_frames(failed)
         finally:
@@ -106,7 +108,7 @@ class Run:
 
 
 def _clear_frames(error: BaseException | None) -> None:
-    """Have an exception, which may be kept for long, not keep a decoder and its memory."""
+    """Clear the frames of an exception. It may be kept for long, and would keep a decoder and its memory."""
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__context__

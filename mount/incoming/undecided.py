@@ -1,12 +1,13 @@
-"""Show files of `incoming/` that are no model, not yet or not at all, so that every tool sends them again.
+"""Show undecided files of `incoming/` in such a way that every tool sends them again. Such a file is no model, or not
+yet.
 
-Tools take a file for up to date by its size and mtime (rsync, rclone), by its mtime alone (`cp -u`), or by its size
-alone (`rsync --append-verify`, `curl -C -`, FTP clients). So an undecided file is shown older than any source and,
-unless a program is writing it, some bytes shorter than it is. A tool that resumes sends those again, and closing the
-file decides it again. All bytes stay where they are: reading to the end gives them.
+Tools judge that a file is up to date by its size and mtime (rsync, rclone), by its mtime alone (`cp -u`), or by its
+size alone (`rsync --append-verify`, `curl -C -`, FTP clients). So an undecided file is shown older than any source.
+Unless a program is writing it, it is also shown some bytes shorter than it is. A tool that resumes sends those bytes
+again. Closing the file then decides it again. All bytes stay in place: reading to the end gives them.
 
-A program that opens such a file to append (O_APPEND) either resumes by the size that it was shown, as curl does, or
-goes on behind the last byte without a look, as `cat part >> file` does. The bytes tell which (`append_offset`).
+A program may open such a file to append (O_APPEND). Either it resumes at the size that it was shown, like curl. Or it
+goes on behind the last byte and does not look, like `cat part >> file`. The bytes tell which (`append_offset`).
 
 The mark lies in the mode of the spooled file, so it survives crashes and renames.
 
@@ -18,13 +19,13 @@ from __future__ import annotations
 import os
 import stat
 
-MARK = stat.S_ISVTX  # of no other meaning for a file
+MARK = stat.S_ISVTX  # has no other meaning for a file
 _SECOND = 1_000_000_000
-_HIDDEN = 512  # bytes: enough to tell them from those that follow
+_HIDDEN = 512  # bytes: enough to tell them from the bytes that follow
 
 
 def is_undecided(look: os.stat_result) -> bool:
-    """Return whether a spooled file bears the mark."""
+    """Return True if a spooled file has the mark."""
     return bool(look.st_mode & MARK)
 
 
@@ -46,8 +47,8 @@ def shown_mtime_ns(look: os.stat_result) -> int:
 
 
 def append_offset(descriptor: int, view: memoryview, offset: int) -> int:
-    """Return where the first bytes of a program that appends belong, which the kernel puts at the end that was shown:
-    there if they are the hidden ones again, else at the true end."""
+    """Return the offset at which the first bytes of an appending program belong. The kernel puts them at the shown end.
+    They belong there if they repeat the hidden bytes. Otherwise they belong at the true end."""
     look = os.fstat(descriptor)
     if offset != shown_size(look):
         return look.st_size

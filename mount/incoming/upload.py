@@ -1,10 +1,10 @@
 """Upload: the bytes of one file in `incoming/`, and their staging, which follows while they still arrive.
 
-While bytes come in order, a run reads behind them and stages what they hold, so that little is left to do at the end.
-Where they come otherwise (a zip's header written last, a file that is resumed), or memory is short, one run does it all
-at the end.
+While bytes come in order, a run reads behind them and stages them, so that little is left to do at the end. If they
+come in another order (a zip's header written last, a resumed file), or if memory is short, one run stages everything at
+the end.
 
-Knows no FUSE. Threading: any thread; locks are never held while staging or writing.
+Knows no FUSE. Threading: any thread. No lock is held while bytes are staged or written.
 """
 
 from __future__ import annotations
@@ -25,32 +25,32 @@ from bentofs.store.util.display import printable
 
 
 class Upload:
-    """One file in `incoming/`, from its creation, or its first change since, until it is imported or removed."""
+    """One file in `incoming/`, from its creation or next change until it is imported or removed."""
 
     def __init__(
         self, path: str, descriptor: int, uid: int, stage: Stage, slots: Slots, written: WrittenRanges
     ) -> None:
-        """`path`: below `incoming/`; `descriptor` and `written` will be closed here."""
+        """`path`: below `incoming/`; `descriptor` and `written` are closed by this object."""
         self.path = path
         self.uid = uid
         self.handles = 0
-        self.receipt: int | None = None  # its number in the record of imports
-        self.refused_as: int | None = None  # the number that it had when it was refused
+        self.receipt: int | None = None  # number of its receipt in the record of imports
+        self.refused_as: int | None = None  # number of its receipt when it was refused
         self.imported = False
-        self.imported_as: int | None = None  # the number of that in the record
-        self.gone: CancelledError | None = None  # why it is no longer under its name
-        self.is_replaced = False  # since another program's file is
-        self.may_replace = True  # a model of the store that is another, in mounts that do so
-        self.taken: os.stat_result | None = None  # the file as it is being published
-        self.taken_at = -1  # the number of the last change that is in the model
-        self.refusal: StoreError | None = None  # what was told last
+        self.imported_as: int | None = None  # number of the receipt of its import
+        self.gone: CancelledError | None = None  # why it has lost its name
+        self.is_replaced = False  # another program's file has its name
+        self.may_replace = True  # may replace another model of its tag, in mounts that overwrite
+        self.taken: os.stat_result | None = None  # stat of the file that is being published
+        self.taken_at = -1  # number of the last change in the model
+        self.refusal: StoreError | None = None  # the last error that was told
         self.failure: StoreError | OSError | None = None  # why bytes are missing
-        self._failed_at = 0  # where they are
-        self.deciding = threading.Lock()  # held while the outcome is made
-        self.is_archive = False  # whether to import it
-        self.is_strict = False  # whether it is a mistake if it holds no model
-        self.is_touched = False  # its times were set to now, as `touch` does to make a file and nothing more
-        self.fails_early = False  # whether what is known of the end already fails a write
+        self._failed_at = 0  # offset of the missing bytes
+        self.deciding = threading.Lock()  # held while the outcome is decided
+        self.is_archive = False  # True if it is to be imported
+        self.is_strict = False  # True if it must hold a model
+        self.is_touched = False  # its times were set to now: `touch` does so to make an empty file
+        self.fails_early = False  # True if a known error already fails a write
         self._descriptor = descriptor
         self._stage = stage
         self._slots = slots
@@ -59,43 +59,43 @@ class Upload:
         self._lock = threading.Lock()
         self._settling = threading.Lock()
         self._changes = 0
-        self._settled_at = -1  # the number of changes that the outcome is of
+        self._settled_at = -1  # number of changes at the time of the outcome
         self._run: Run | None = None
         look = os.fstat(descriptor)
         self.inode = look.st_ino
-        self.is_undecided = is_undecided(look)  # not to be taken for what its tool has to send (mount.undecided)
-        self.is_short = self.is_undecided  # shown shorter than it is; nobody writes to it
+        self.is_undecided = is_undecided(look)  # must not look complete to its tool (`mount.incoming.undecided`)
+        self.is_short = self.is_undecided  # it is shown shorter than it is: nobody writes to it
         self._fresh = look.st_size == 0
 
     @property
     def is_settled(self) -> bool:
-        """Whether it is known what became of these bytes."""
+        """True if the outcome of these bytes is known."""
         with self._lock:
             return self._settled_at == self._changes
 
     @property
     def unread(self) -> int:
-        """Bytes that are here and not staged yet."""
+        """Return the number of bytes that are here and not staged yet."""
         run = self._run
         return run.arriving.unread if run is not None else 0
 
     def status(self) -> os.stat_result:
-        """Of the file that holds the bytes."""
+        """Return the stat result of the file that holds the bytes."""
         return os.fstat(self._descriptor)
 
     def is_control_file(self, path_on_disk: str) -> bool:
-        """Whether it is a downloader's control file."""
+        """Return True if this is a downloader's control file."""
         return is_control_file(path_on_disk, self._descriptor)
 
     def write(self, view: memoryview, offset: int) -> int:
-        """Write all of the view; the number of this change.
+        """Write all of the view. Return the number of this change.
 
         Raises:
-            StoreError: it is known already that nothing can become of this upload.
+            StoreError: it is already known that this upload cannot be imported.
             NoSpaceError: there is no room.
             TooBigError: it has too many gaps.
-            OSError: it cannot be written. After this, too, nothing is written behind where that was: a program that
-                goes on all the same would leave a hole of zeros.
+            OSError: it cannot be written. From then on, nothing is written behind that offset: a program that goes on
+                anyway would leave a hole of zeros.
         """
         if self.failure is not None and offset > self._failed_at:
             raise self.failure
@@ -126,12 +126,12 @@ class Upload:
         return change
 
     def fail(self, error: StoreError | OSError, offset: int) -> None:
-        """Bytes could not be written at an offset."""
+        """Record that bytes could not be written at an offset."""
         self._failed_at = offset if self.failure is None else min(offset, self._failed_at)
         self.failure = error
 
     def truncate(self, length: int) -> int:
-        """Make it so long; the number of this change."""
+        """Set the length. Return the number of this change."""
         with self._lock:
             self._refuse_if_imported()
             run = self._run
@@ -146,10 +146,10 @@ class Upload:
         return self._changed(run, lambda _arriving: False)
 
     def skip(self, offset: int, length: int) -> None:
-        """Take note of zeros behind the end that the program will not write.
+        """Note zeros behind the end that the program will not write.
 
         Raises:
-            OSError: this is not behind the end.
+            OSError: the range is not behind the end.
         """
         with self._lock:
             self._refuse_if_imported()
@@ -158,7 +158,7 @@ class Upload:
         self.written.skip(offset, offset + length)
 
     def read_into(self, view: memoryview, offset: int) -> int:
-        """Read back what was written: the number of bytes, fewer than asked for only at the end."""
+        """Read back written bytes. Return their number. It is less than asked for only at the end."""
         got = 0
         while got < len(view):
             more = os.preadv(self._descriptor, [view[got:]], offset + got)
@@ -184,21 +184,21 @@ class Upload:
         self.is_short = True
 
     def append_offset(self, view: memoryview, offset: int, *, goes_on: bool) -> int:
-        """Where to write for a program that appends; `goes_on`: it has written before."""
+        """Return the offset at which to write for a program that appends; `goes_on`: it has written before."""
         if self.is_short and not goes_on:
             return append_offset(self._descriptor, view, offset)
         return os.fstat(self._descriptor).st_size
 
     def sync(self) -> None:
-        """Have the bytes survive a loss of power."""
+        """Sync the bytes to disk."""
         os.fsync(self._descriptor)
         self.written.sync()
 
     def settle(self) -> StagedImport:
-        """What the bytes hold, staged; waits until it is known.
+        """Return the staged import of the bytes. Wait until it is ready.
 
         Raises:
-            StoreError: why they cannot be imported.
+            StoreError: why the bytes cannot be imported.
         """
         unwritten = self._unwritten()
         if unwritten is None:
@@ -206,7 +206,7 @@ class Upload:
         if not self._may_be_zip():
             raise unwritten
         try:
-            return self._settle()  # each byte has a CRC-32, whether it was written or skipped as a zero
+            return self._settle()  # each byte has a CRC-32, even a zero that was skipped
         except DamagedArchiveError:
             raise unwritten from None
 
@@ -241,8 +241,8 @@ class Upload:
         return run.outcome()
 
     def take(self) -> StagedImport:
-        """What `settle` gave, which from now on is the caller's: nothing that happens here discards it, and nothing is
-        written here any more.
+        """Return the result of `settle`. It now belongs to the caller: this upload no longer discards it, and refuses
+        further writes.
 
         Raises:
             CancelledError: the upload was changed or removed since.
@@ -257,22 +257,22 @@ class Upload:
         return ready
 
     def refuse(self, error: StoreError) -> None:
-        """These bytes are not to be imported, for a reason that staging could not know."""
+        """Refuse to import these bytes, for a reason that staging could not know."""
         with self._lock:
             self.taken = None
             if self._run is not None:
                 self._run.abandon(error)
 
     def mark_imported(self) -> None:
-        """Nothing may be written any more."""
+        """Mark the upload as imported. Further writes fail."""
         with self._lock:
             self.imported = True
             run, self._run = self._run, None
-        if run is not None:  # begun by bytes that came too late
+        if run is not None:  # started by bytes that came too late
             run.abandon(CancelledError(f"{printable(self.path)} has been imported already"))
 
     def stop(self) -> None:
-        """Stop staging, and remove what was staged, without waiting for that."""
+        """Stop staging, and remove what was staged. Do not wait for that."""
         with self._lock:
             run, self._run = self._run, None
             self._changes += 1
@@ -280,7 +280,7 @@ class Upload:
             run.abandon(CancelledError("the upload has gone"))
 
     def close(self) -> None:
-        """Close the file; once, however often it is asked for."""
+        """Close the file. A second call does nothing."""
         with self._lock:
             was_open, self.is_open = self.is_open, False
         if was_open:
@@ -292,7 +292,7 @@ class Upload:
             self._run = self._new_run(self._slots.early)
 
     def _new_run(self, slot: threading.Semaphore, length: int | None = None) -> Run:
-        """`length`: of the file in bytes, if all of it is there."""
+        """Start a run. `length`: of the file in bytes, if the file is whole."""
         try:
             run = Run(self._descriptor, self._stage, slot, self._slots.memory)
             if length is not None:
@@ -304,9 +304,9 @@ class Upload:
         return run
 
     def _changed(self, run: Run | None, follows: Callable[[Arriving], bool]) -> int:
-        """The bytes have changed: what was staged holds only if the run can follow. The number of the change."""
+        """Record a change of the bytes, and return its number. The staged result is kept only if the run can follow."""
         with self._lock:
-            self._refuse_if_imported()  # taken just now: these bytes are in no model
+            self._refuse_if_imported()  # just taken: these bytes are in no model
             was_settled = self._settled_at == self._changes
             self._changes += 1
             change, current = self._changes, self._run
@@ -317,15 +317,14 @@ class Upload:
         return change
 
     def _may_be_mended(self, error: BaseException) -> bool:
-        """Whether bytes that are still to come may make good what is wrong: who writes a zip often puts sizes into its
-        headers at last."""
+        """Return True if later bytes may repair the damage: zip writers often put the sizes into the headers last."""
         return isinstance(error, DamagedArchiveError) and self._may_be_zip()
 
     def _may_be_zip(self) -> bool:
         return os.pread(self._descriptor, 2, 0) == b"PK"
 
     def _unwritten(self) -> DamagedArchiveError | None:
-        """The error of an upload that has bytes which nobody wrote."""
+        """Return the error of an upload that has unwritten bytes, or None."""
         gap = self.written.gap()
         if gap is None:
             return None
@@ -335,7 +334,7 @@ class Upload:
             f"{count:,} of its {size:,} bytes never came, from byte {first:,} on: finish the upload, or copy it again, "
             "zeros included (cp --sparse=never)"
         )
-        error.of_model = True  # told wherever it lies
+        error.of_model = True  # the user is told, in any folder
         return error
 
     def _refuse_if_imported(self) -> None:

@@ -1,14 +1,14 @@
-"""WrittenRanges: which bytes of an upload its writer has written.
+"""WrittenRanges: the byte ranges of an upload that its writer has written.
 
-A file may be made longer before its bytes come: clients of Samba set its end first, downloaders allocate it, others
+A file may be made longer before its bytes come. Clients of Samba set its end first. Downloaders allocate it. Others
 write its last part first. Such a file reads as zeros where nothing came, and a plain tar takes these for content. So
-bytes that nobody wrote are told from zeros that somebody did write.
+unwritten bytes must be told apart from written zeros.
 
 While an upload has gaps, its ranges are on disk as well (`mount.incoming.range_file`). That file is made before the
-first gap, added to after each write, and cut before the upload is. A process that is killed leaves a record that
-misses bytes at most. An upload without such a file has no gaps.
+first gap, added to after each write, and cut before the upload is cut. So if a process is killed, the record can only
+miss bytes. An upload without such a file has no gaps.
 
-Knows no FUSE. Threading: any thread; `_lock` guards all of it, and is held while the ranges are written to disk.
+Knows no FUSE. Threading: any thread. `_lock` guards everything, and is held while the ranges are written to disk.
 """
 
 from __future__ import annotations
@@ -22,41 +22,42 @@ from bentofs.mount.incoming.range_file import RangeFile
 from bentofs.store.errors import TooBigError
 
 MOST_RANGES = 65_536  # of one upload, 16 bytes each: pieces of 1 MiB make 128 GiB in the worst order
-_PAIRS_OVER = 4096  # on disk, beyond the ranges that they come to: then the file is written anew
+_PAIRS_OVER = 4096  # surplus pairs on disk, above the number of ranges; beyond this the file is rewritten
 
 
 class Skips(enum.Enum):
-    """The gaps of a file written front to back that count as zeros, by what else is known of its writer."""
+    """The gaps that count as zeros in a file written front to back. The choice depends on what else is known of the
+    writer."""
 
-    ALL = 0  # it will rename the file once that is whole
-    BEHIND_BYTES = 1  # a file that got a length and nothing else may have been interrupted
-    AS_RSYNC = 2  # in place, rsync writes nothing that begins or ends with zeros, and says where the last ones are
+    ALL = 0  # it will rename the file once the file is whole
+    BEHIND_BYTES = 1  # a file that only got a length may have been interrupted
+    AS_RSYNC = 2  # in place, rsync's writes never begin or end with zeros, and it says where the last zeros are
 
 
 class WrittenRanges:
-    """The ranges of one upload: sorted, none touching another."""
+    """The ranges of one upload, sorted. No two of them touch."""
 
     def __init__(self, path: str, size: int, *, is_new: bool = False) -> None:
-        """`path`: of the file of ranges; `size`: bytes of the upload; `is_new`: whether it was created just now."""
+        """`path`: of the file of ranges; `size`: bytes of the upload; `is_new`: True if the upload was just created."""
         self._lock = threading.Lock()
         self._file = RangeFile(path)
         self._starts = array("q")
         self._ends = array("q")
         self._size = size
-        self._is_gone = False  # the upload has no name any more, and its ranges no file
+        self._is_gone = False  # the upload has lost its name, and its ranges have no file
         if is_new:
-            self._file.remove()  # of an upload that had the inode before
+            self._file.remove()  # of an earlier upload with this inode
         known = None if is_new else self._file.load()
-        self._is_skipping = known is None  # each write so far came at or behind the end
+        self._is_skipping = known is None  # so far each write began at or behind the end
         for start, end in ((0, size),) if known is None else known:
             self._add(start, min(end, size))
-        self._has_outer_zeros = False  # a write began or ended with zeros, which who leaves these out would not write
-        # End of the zeros that the upload begins with; None once anything else came.
+        self._has_outer_zeros = False  # a write began or ended with zeros, so the writer does not leave out zeros
+        # The end of the zeros at the start of the upload. None once other bytes came.
         self._zeros: int | None = size if not self._starts else None
 
     def is_allocation(self, offset: int, view: memoryview) -> bool:
-        """Return whether a write only makes room. No archive begins with zeros, so zeros from the first byte on come
-        from a program that will write the bytes themselves later."""
+        """Return True if a write only makes room. No archive begins with zeros. So zeros from the first byte on come
+        from a program that will write the bytes later."""
         with self._lock:
             return offset == self._zeros and view[0] == 0 and not view.tobytes().lstrip(b"\0")
 
@@ -71,7 +72,7 @@ class WrittenRanges:
                 self._start_file()
 
     def after_write(self, offset: int, view: memoryview, *, allocates: bool) -> None:
-        """Add what was written.
+        """Add the written range.
 
         Raises:
             OSError: the file of ranges cannot be written; these bytes count as unwritten.
@@ -91,14 +92,14 @@ class WrittenRanges:
         """Count a range behind the end as written: the program says that it is zeros.
 
         Raises:
-            OSError, TooBigError: as `after_write`.
+            OSError, TooBigError: see `after_write`.
         """
         with self._lock:
             self._zeros = None
             self._record(start, end)
 
     def before_resize(self, length: int) -> None:
-        """Prepare for the upload getting another length.
+        """Prepare for a new length of the upload.
 
         Raises:
             OSError: the file of ranges cannot be written.
@@ -115,8 +116,9 @@ class WrittenRanges:
             self._size = length
 
     def accept_skipped(self, which: Skips) -> None:
-        """Count as written what the writer left out on purpose, as `rsync --sparse` leaves out zeros: it went front to
-        back, and set the length, if at all, behind that."""
+        """Count the gaps that the writer left on purpose as written, such as the zeros that `rsync --sparse` leaves
+        out. The writer must have written front to back. If it set the length, it must have set it behind its last byte.
+        """
         with self._lock:
             if self._is_skipping and (
                 which is Skips.ALL
@@ -128,7 +130,7 @@ class WrittenRanges:
                 self._file.remove()
 
     def gap(self) -> tuple[int, int] | None:
-        """Return the first byte that nobody wrote, and how many such bytes there are; None for none."""
+        """Return the first unwritten byte and the number of unwritten bytes. Return None if there are none."""
         with self._lock:
             missing = self._size - sum(
                 min(end, self._size) - min(start, self._size)
@@ -140,24 +142,25 @@ class WrittenRanges:
             return (self._ends[0] if self._starts and not self._starts[0] else 0), missing
 
     def sync(self) -> None:
-        """Have the ranges survive a loss of power."""
+        """Sync the ranges to disk."""
         with self._lock:
             self._file.sync()
 
     def forget(self) -> None:
-        """Remove the file of ranges: the upload has no name any more."""
+        """Remove the file of ranges, because the upload has lost its name."""
         with self._lock:
             self._is_gone = True
             self._file.remove()
 
     def close(self) -> None:
-        """Close the file of ranges, which stays."""
+        """Close the file of ranges. It stays on disk."""
         with self._lock:
             self._file.close()
 
     @property
     def _end(self) -> int:
-        """How far the upload goes, zeros included that the program left out and will have behind it."""
+        """Return the end of the upload, including zeros that the program left out and that will lie before its next
+        bytes."""
         return max(self._size, self._ends[-1]) if self._ends else self._size
 
     def _record(self, start: int, end: int) -> None:
@@ -177,7 +180,7 @@ class WrittenRanges:
             self._file.start(zip(self._starts, self._ends, strict=True))
 
     def _touches(self, start: int, end: int) -> bool:
-        """Return whether a range overlaps one that is here, or lies right beside it."""
+        """Return True if a range overlaps a known range, or lies right beside one."""
         return bisect_left(self._ends, start) < bisect_right(self._starts, end)
 
     def _add(self, start: int, end: int) -> None:
