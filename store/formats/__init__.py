@@ -1,1 +1,1 @@
-"""Archives laid out for random access: exact length before a byte is read, any offset as cheap as the first."""
+"""Archives for random access: the exact length is known before any read, and every offset costs the same."""

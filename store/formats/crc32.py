@@ -1,6 +1,6 @@
-"""CRC-32s of runs of bytes that arrive in any order, and of runs put together.
+"""CRC-32s of runs of bytes that arrive in any order, and of combined runs.
 
-ISA-L computes them at 10 GB/s, so that they can be taken from the bytes as they are served.
+ISA-L computes them at 10 GB/s, so they can be computed from the bytes while these are served.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from bentofs.store.util.aligned_buffer import page_buffer
 
 __all__ = ["BlockChecksums", "RunningChecksum", "crc32", "crc32_combine", "crc32_of", "crc32_of_repeated"]
 
-_BUFFER = 256 << 10  # bytes read at a time: fits the processor's second-level cache
-_THREADS = min(4, CORES)  # that read one range
-_STRIPE = 4 << 20  # bytes that each of them reads at most before all are put together,
-_WORTH_A_THREAD = 512 << 10  # and at least
-_PARTS_KEPT = 256  # runs kept that arrived ahead of the first gap; more than that and the gap is read again
+_BUFFER = 256 << 10  # bytes read at a time: fits the L2 cache
+_THREADS = min(4, CORES)  # threads that read one range
+_STRIPE = 4 << 20  # bytes that each thread reads at most before the results are combined
+_WORTH_A_THREAD = 512 << 10  # bytes that each thread reads at least
+_PARTS_KEPT = 256  # runs kept that arrived ahead of the first gap; later ones are dropped and read again
 _RUNNING_KEPT = 64  # blocks that are partly known
-_local = threading.local()  # `buffer`, of each thread; `helps`, if it is one of the pool
+_local = threading.local()  # `buffer`: this thread's buffer; `helps`: set if the thread belongs to the pool
 
 
 class RunningChecksum:
-    """The CRC-32 of one run of bytes, from parts served in about sequential order.
+    """The CRC-32 of one run of bytes, computed from parts that are served in roughly sequential order.
 
-    Not locked, but for `extend`: that may go on beside the others, and forgets a part at worst.
+    The class has no lock. Only `extend` may run in parallel with the other methods: at worst, one part is forgotten.
     """
 
     __slots__ = ("_parts", "_state")
 
     def __init__(self) -> None:
-        self._state = (0, 0)  # bytes from the start whose CRC is known, and it
+        self._state = (0, 0)  # number of bytes from the start whose CRC is known, and that CRC
         self._parts: dict[int, tuple[int, int]] = {}  # start -> length, CRC
 
     def extend(self, start: int, views: Views) -> bool:
-        """Take bytes that begin at `start` if that is where the known ones end; False, and nothing done, if not."""
+        """Add bytes that begin at `start`, if the known bytes end there. Else do nothing and return False."""
         done, crc = self._state
         if start != done or self._parts:
             return False
@@ -52,7 +52,7 @@ class RunningChecksum:
         return True
 
     def add(self, start: int, views: Views) -> None:
-        """Take bytes that begin at `start`."""
+        """Add bytes that begin at `start`."""
         crc = length = 0
         for view in views:
             crc = crc32(view, crc)
@@ -68,7 +68,7 @@ class RunningChecksum:
         self.join()
 
     def join(self) -> None:
-        """Take what arrived ahead and follows on what is known."""
+        """Add the parts that arrived ahead and now follow the known bytes."""
         done, known = self._state
         while done in self._parts:
             length, crc = self._parts.pop(done)
@@ -77,8 +77,8 @@ class RunningChecksum:
             self._state = (done, known)
 
     def read_on(self, piece: Piece, length: int, count: int) -> bool:
-        """Take up to `count` of the next bytes by reading them from `piece`, which has the `length` bytes of the run;
-        whether some are left."""
+        """Read up to `count` of the next bytes from `piece` and add them; `piece` holds the `length` bytes of the run.
+        Return True if bytes are left."""
         done = self._state[0]
         part = _buffer()[: min(count, length - done)]
         piece.read_into([part], done)
@@ -86,21 +86,21 @@ class RunningChecksum:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether something arrived ahead: perhaps while `extend` took what was missing, so that it must be joined."""
+        """True if parts arrived ahead. Call `join`: `extend` may have filled the gap in the meantime."""
         return bool(self._parts)
 
     @property
     def begun(self) -> bool:
-        """Whether anything is known."""
+        """True if any bytes were added."""
         return bool(self._state[0] or self._parts)
 
     def value(self, length: int) -> int | None:
-        """The CRC of all `length` bytes, once known."""
+        """Return the CRC of all `length` bytes; None if it is not known yet."""
         done, crc = self._state
         return crc if done == length else None
 
     def complete(self, piece: Piece, start: int, length: int) -> int:
-        """The CRC of all bytes: what is not known yet is read from `piece`, where the run begins at `start`."""
+        """Return the CRC of all bytes. Missing bytes are read from `piece`, where the run begins at `start`."""
         while (done := self._state[0]) < length:
             gap_end = min((part for part in self._parts if part > done), default=length)
             self._add(done, gap_end - done, crc32_of(piece, start + done, gap_end - done))
@@ -109,9 +109,9 @@ class RunningChecksum:
 
 
 class BlockChecksums:
-    """The CRC-32 of each of a piece's equally long blocks, taken from the bytes as they are served.
+    """The CRC-32 of each block of a piece, computed from the bytes while they are served. All blocks have one length.
 
-    Costs four bytes a block, however large the piece.
+    Takes four bytes a block, whatever the size of the piece.
     """
 
     def __init__(self, piece: Piece, block_length: int, count: int) -> None:
@@ -123,11 +123,11 @@ class BlockChecksums:
         self._lock = threading.Lock()
 
     def wants(self, block: int) -> bool:
-        """Whether the block's CRC is not known yet."""
+        """True if the block's CRC is not known yet."""
         return not self._known[block]
 
     def note(self, block: int, start: int, views: Views) -> None:
-        """Take bytes that were served: those of the block from `start` on."""
+        """Add bytes of the block that were served, from `start` on."""
         running = self._running.get(block)
         taken = running is not None and running.extend(start, views)
         if running is not None and taken and not running.is_waiting and running.value(self._block_length) is None:
@@ -149,7 +149,7 @@ class BlockChecksums:
                 self._settle(block, whole)
 
     def crc(self, block: int) -> int:
-        """The block's CRC; reads what has not been served."""
+        """Return the block's CRC. Bytes that were not served yet are read."""
         if not self._known[block]:
             with self._lock:
                 running = self._running.pop(block, None) or RunningChecksum()
@@ -165,17 +165,17 @@ class BlockChecksums:
 
 
 def crc32_of(piece: Piece, start: int, length: int, crc: int = 0) -> int:
-    """The CRC-32 of a range of a piece, continued from `crc`; read in bounded memory, on a few cores at once."""
+    """Return the CRC-32 of a range of a piece, continued from `crc`. Reads in bounded memory and on a few cores."""
     while length:
         stripe = min(_STRIPE, -(-length // _THREADS))
-        if stripe < _WORTH_A_THREAD or getattr(_local, "helps", False):  # helpers must not wait for one another
+        if stripe < _WORTH_A_THREAD or getattr(_local, "helps", False):  # helpers must not wait for each other
             return _crc32_of_part(piece, start, length, crc)
         window = min(length, stripe * _THREADS)
         parts = [(start + at, min(stripe, window - at)) for at in range(0, window, stripe)]
         others = [_pool().submit(_crc32_of_part, piece, at, size, 0) for at, size in parts[1:]]
         crc = _crc32_of_part(piece, *parts[0], crc)
         for (at, size), other in zip(parts[1:], others, strict=True):
-            # One that is not begun may wait for helpers that are stuck in another file, on a dead disk.
+            # A task that has not started may wait for helpers that hang in another file, on a dead disk.
             part = _crc32_of_part(piece, at, size, 0) if other.cancel() else other.result()
             crc = crc32_combine(crc, part, size)
         start += window
@@ -195,7 +195,7 @@ def _crc32_of_part(piece: Piece, start: int, length: int, crc: int) -> int:
 
 
 def _buffer() -> memoryview:
-    """This thread's."""
+    """Return this thread's buffer."""
     buffer: memoryview | None = getattr(_local, "buffer", None)
     if buffer is None:
         buffer = _local.buffer = page_buffer(_BUFFER)
@@ -208,7 +208,7 @@ def _pool() -> ThreadPoolExecutor:
 
 
 def crc32_of_repeated(pattern: bytes, count: int, crc: int = 0) -> int:
-    """The CRC-32 of `count` times the pattern, continued from `crc`, in steps that double."""
+    """Return the CRC-32 of the pattern repeated `count` times, continued from `crc`. Works by doubling."""
     power, length = crc32(pattern), len(pattern)
     while count:
         if count & 1:

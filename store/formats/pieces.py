@@ -1,9 +1,9 @@
-"""Pieces: runs of an archive's bytes whose length is known before any byte is read.
+"""Pieces: runs of an archive's bytes. Their length is known before any byte is read.
 
-An archive is an ordered list of pieces, itself a piece: prefix sums and a bisection find the piece at any offset
-(as mod_zip and restic do). Bytes are written straight into the caller's buffers, which may be scattered.
+An archive is an ordered list of pieces, and is itself a piece. Prefix sums and a bisection find the piece at any offset
+(as mod_zip and restic do). Bytes are written directly into the caller's buffers, which may be scattered.
 
-Threading: pieces are immutable once built, or lock what they keep; `read_into` may be called from any thread.
+Threading: any thread may call `read_into`. Pieces are immutable once built, or lock their state.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ class Piece(Protocol):
 
     @property
     def length(self) -> int:
-        """Bytes."""
+        """Return the length in bytes."""
 
     def read_into(self, views: Views, offset: int) -> None:
-        """Fill all views, in order, with the bytes from `offset` on. The caller asks for nothing beyond `length`.
+        """Fill all views, in order, with the bytes from `offset` on. The caller must not read beyond `length`.
 
         Raises:
-            SourceChangedError: the bytes that were laid out are no longer to be had.
+            SourceChangedError: the source no longer has the bytes that were laid out.
             StoreUnreadableError: an I/O error.
         """
 
 
 class Literal:
-    """Bytes that are at hand."""
+    """Bytes in memory."""
 
     __slots__ = ("_content", "length")
 
@@ -46,25 +46,25 @@ class Literal:
 
 
 class Zeros:
-    """Padding."""
+    """Padding: zeros."""
 
     __slots__ = ("length",)
 
     def __init__(self, length: int) -> None:
         self.length = length
 
-    def read_into(self, views: Views, offset: int) -> None:  # noqa: ARG002 - zeros are alike everywhere
+    def read_into(self, views: Views, offset: int) -> None:  # noqa: ARG002 - all zeros are the same
         for view in views:
             view[:] = bytes(len(view))
 
 
 class Generated:
-    """Bytes of known length, made when they are read: a header, a checksum."""
+    """Bytes of known length that are made on read: a header, a checksum."""
 
     __slots__ = ("_make", "length")
 
     def __init__(self, length: int, make: Callable[[], bytes]) -> None:
-        """`make` must give the same `length` bytes at every call."""
+        """`make` must return the same `length` bytes on every call."""
         self._make = make
         self.length = length
 
@@ -76,7 +76,7 @@ class Generated:
 
 
 class Repeated:
-    """The same few bytes, many times over."""
+    """A short pattern, repeated many times."""
 
     __slots__ = ("_pattern", "length")
 
@@ -119,7 +119,7 @@ class PieceList:
             self.append(piece)
 
     def append(self, piece: Piece) -> None:
-        """Add a piece at the end; one without bytes leaves no trace. Only before the first read."""
+        """Add a piece at the end, only before the first read. An empty piece is ignored."""
         if piece.length:
             self._starts.append(self.length)
             self._pieces.append(piece)
@@ -149,7 +149,7 @@ class PieceList:
 
 
 def split(views: Views, count: int) -> tuple[list[memoryview], list[memoryview]]:
-    """The first `count` bytes of the views, and what is left of them."""
+    """Split the views after `count` bytes: return the first part and the rest."""
     head: list[memoryview] = []
     for number, view in enumerate(views):
         if count <= len(view):
@@ -170,7 +170,7 @@ def copy_into(views: Views, content: bytes, offset: int) -> None:
 
 
 def read_bytes(piece: Piece, offset: int, size: int) -> bytes:
-    """`size` bytes of a piece from `offset` on; the piece must have them."""
+    """Return `size` bytes of a piece from `offset` on. The piece must have them."""
     buffer = bytearray(size)
     if size:
         piece.read_into([memoryview(buffer)], offset)

@@ -1,4 +1,4 @@
-"""bzip2 around a tar: streams one behind another, as `pbzip2` writes them; every reader takes them for one."""
+"""bzip2 around a tar: consecutive streams, like those of `pbzip2`. Every reader takes them for one stream."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from bentofs.store.formats.write.chunk_maker import ChunkMaker
 from bentofs.store.formats.write.chunks import Chunks, Codec, Measured, put_in_order
 
 _LEVEL = 9
-_CHUNK = 899_900  # bytes of content: a little less than fills a block of level 9
+_CHUNK = 899_900  # bytes of content: slightly less than a block of level 9 holds
 
 
 def lay_out_bzip2(content: Piece, maker: ChunkMaker, measured: Measured) -> PieceList:
-    """The streams of `content`."""
+    """Lay out the bzip2 streams of `content`."""
     streams = Chunks(maker, codec(), content, measured)
     put_in_order([streams])
     return PieceList([streams])

@@ -1,6 +1,6 @@
-"""The chunks that are at hand: measured just now and waiting for their reader, read not long ago, or made ahead.
+"""The cache of chunks: just measured and waiting for their reader, read recently, or made ahead.
 
-Threading: any thread; nothing in here waits for anything but the lock.
+Threading: any thread. Methods wait only for the lock.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from collections.abc import Callable
 from bentofs.store.formats.write.chunks import Key, Name
 from bentofs.store.util.memory_budget import MemoryBudget
 
-_MOST = 48 << 20  # bytes, if no other cache needs them,
-_LEAST = 4 << 20  # and whatever the others need: a chunk is read in several requests
-_RECENT = 8 << 20  # of those that were read or made ahead, which do not make room for the measured ones
-_PERHAPS = 12 << 20  # up to which those are kept that nobody is known to want, measured or read
-_ENTRY = 600  # bytes that a chunk takes beside its content
-_IDLE_SECONDS = 20.0  # after which all are dropped
+_MOST = 48 << 20  # bytes at most, if no other cache needs them
+_LEAST = 4 << 20  # bytes, whatever other caches need: a chunk is read in several requests
+_RECENT = 8 << 20  # bytes of read or made-ahead chunks that are not evicted for measured chunks
+_PERHAPS = 12 << 20  # bytes at most of chunks without a known reader, measured or read
+_ENTRY = 600  # bytes that a chunk takes in addition to its content
+_IDLE_SECONDS = 20.0  # seconds without use after which all chunks are dropped
 
 
 class ChunkCache:
-    """Compressed chunks, in bounded memory, given back when nobody reads."""
+    """Compressed chunks in bounded memory. The memory is freed when nobody reads."""
 
     def __init__(self, on_idle: Callable[[], None], budget: MemoryBudget) -> None:
-        """`on_idle` is called when nothing was asked for or kept for a while; chunks that were kept are gone then."""
+        """`on_idle` is called after a while without use. The cached chunks are dropped before that."""
         self._on_idle = on_idle
         self._share = budget.share(_MOST, self._shrink, least=_LEAST, is_spare=True)
         self._lock = threading.Lock()
@@ -38,14 +38,14 @@ class ChunkCache:
 
     @property
     def size(self) -> int:
-        """Bytes that all chunks take."""
+        """Return the bytes that all chunks take."""
         return self._recent_size + self._fresh_size
 
     def __contains__(self, key: Key) -> bool:
         return key in self._recent or key in self._fresh
 
     def get(self, key: Key) -> bytes | None:
-        """A chunk, if it is at hand."""
+        """Return a chunk; None if it is not in the cache."""
         with self._lock:
             made = self._recent.get(key)
             if made is not None:
@@ -56,14 +56,16 @@ class ChunkCache:
             return made
 
     def keep(self, key: Key, made: bytes) -> None:
-        """Keep a chunk that was made for a reader, or ahead of one."""
+        """Keep a chunk that was made for a reader, or ahead of a reader."""
         with self._lock:
             self._keep(key, made)
 
     def keep_fresh(self, batch: object | None, key: Key, made: bytes) -> None:
-        """Keep a chunk that was just measured for the reader who is about to come, while there is room. Those of the
-        same `batch` come first: a reader begins at the start, so the first ones stay. Those of None, for readers who
-        may come, take no room from others, and give theirs first."""
+        """Keep a chunk that was just measured, while there is room: its reader is about to come.
+
+        Chunks of the same `batch` are not evicted: a reader begins at the start, so the first chunks stay. A `batch` of
+        None is for readers that may never come. Its chunks evict no others, and are evicted first.
+        """
         with self._lock:
             limit = self._share.limit if batch is not None else min(self._share.limit, _PERHAPS)
             while self.size + _weight(made) > limit:
@@ -83,7 +85,7 @@ class ChunkCache:
             self._share.report(self.size)
 
     def forget(self, name: Name) -> None:
-        """Drop what is at hand of some content."""
+        """Drop all chunks of some content."""
         with self._lock:
             for key in [key for key in self._fresh if key[0] == name]:
                 self._drop_fresh(key)
@@ -109,7 +111,7 @@ class ChunkCache:
             if self._recent_size > min(_RECENT, limit) or not self._fresh:
                 self._drop_oldest_recent()
             else:
-                self._drop_fresh(next(reversed(self._fresh)))  # whose turn comes last
+                self._drop_fresh(next(reversed(self._fresh)))  # the chunk that is read last
         self._share.report(self.size)
 
     def _drop_fresh(self, key: Key) -> bytes:

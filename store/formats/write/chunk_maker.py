@@ -1,10 +1,9 @@
 """ChunkMaker: makes the chunks of all archives of a process.
 
-The one that is asked for is made in the asker's thread, those that come next ahead of a sequential reader on all cores.
-Readers that want the same chunk share it. Memory is bounded by the cache and a few buffers, whatever the number of
-readers.
+A requested chunk is made in the caller's thread. For a sequential reader, the next chunks are made ahead on all cores.
+Readers that want the same chunk share it. The cache and a few buffers bound the memory, whatever the number of readers.
 
-Threading: any thread may call anything here. A thread that is stuck in reading keeps up those only that want the same.
+Threading: any thread may call anything here. A thread that hangs in a read blocks only those that want the same chunk.
 """
 
 from __future__ import annotations
@@ -25,15 +24,15 @@ from bentofs.store.util.aligned_buffer import page_buffer
 from bentofs.store.util.memory_budget import MemoryBudget
 
 CORES = len(os.sched_getaffinity(0))
-_AHEAD = (CORES + 2) << 20  # bytes of content that are made ahead of a reader
-_SMALL = 64 << 10  # bytes of content that are not worth another thread
-_STEPS = 8  # chunks that are looked at, when they are small
-_SLOTS = 2 * CORES  # chunks in the making at a time
-_SLOT_SECONDS = 0.5  # when all of them have been stuck for so long, probably on a dead disk, others go on without
+_AHEAD = (CORES + 2) << 20  # bytes of content that are compressed ahead of a reader
+_SMALL = 64 << 10  # bytes of content: less is not worth another thread
+_STEPS = 8  # chunks that are considered ahead, if they are small
+_SLOTS = 2 * CORES  # chunks that are made at a time
+_SLOT_SECONDS = 0.5  # seconds; if all slots hang longer, probably on a dead disk, others go on without one
 
 
 class _Job:
-    """One chunk in the making."""
+    """A chunk that is being made."""
 
     __slots__ = ("claimed", "done", "error", "made")
 
@@ -48,7 +47,7 @@ class ChunkMaker:
     """Makes the chunks of all archives of a process."""
 
     def __init__(self, on_wrong: Callable[[Name], None], budget: MemoryBudget | None = None) -> None:
-        """`on_wrong` is told of what came out otherwise than it was measured; `budget`: None for its own."""
+        """`on_wrong` is called for content that does not match its measurement. `budget`: None for a private one."""
         self._on_wrong = on_wrong
         self._lock = threading.Lock()  # never held while reading or compressing
         self._making: dict[Key, _Job] = {}
@@ -59,16 +58,16 @@ class ChunkMaker:
         self._closed = False
 
     def close(self) -> None:
-        """Make nothing more; what is being made ends with CancelledError soon."""
+        """Stop making chunks. Chunks that are being made soon fail with CancelledError."""
         self._closed = True
         self._helpers.shutdown(wait=False, cancel_futures=True)
 
     def on_wrong(self, name: Name) -> None:
-        """What was measured of some content is wrong."""
+        """Report that the measurement of some content is wrong."""
         self._on_wrong(name)
 
     def chunk(self, chunks: Chunks, index: int) -> bytes:
-        """One chunk, made now unless it is at hand; and the next ones soon, if a reader comes along."""
+        """Return a chunk; make it if it is not cached. If a reader reads on, also make the next chunks soon."""
         key = chunks.key(index)
         with self._lock:
             made = self.cache.get(key)
@@ -89,10 +88,10 @@ class ChunkMaker:
         return job.made
 
     def encode(self, codec: Codec, content: Piece, start: int, stop: int, number: int) -> bytes:
-        """Read and compress [start, stop) of some content: the chunk of this number.
+        """Read and compress [start, stop) of some content: the chunk `number`.
 
         Raises:
-            SourceChangedError, StoreUnreadableError: as reading does.
+            SourceChangedError, StoreUnreadableError: the read failed.
             CancelledError: the process ends.
         """
         with self._slot():
@@ -110,7 +109,7 @@ class ChunkMaker:
             return made
 
     def compress(self, codec: Codec, content: memoryview, number: int) -> bytes:
-        """As `encode`, of bytes that are at hand, under a codec that takes nothing of what stands before them."""
+        """Compress bytes in memory, like `encode`. The codec must not need the content before them."""
         self._check_open()
         return codec.encode(content, number, b"")
 
@@ -127,7 +126,7 @@ class ChunkMaker:
 
     @contextmanager
     def _slot(self) -> Iterator[None]:
-        """The right to fill a buffer: bounds the memory of what is in the making."""
+        """Take a slot, the right to fill a buffer. Bounds the memory of the chunks that are being made."""
         has_slot = self._slots.acquire(timeout=_SLOT_SECONDS)
         try:
             yield
@@ -136,7 +135,7 @@ class ChunkMaker:
                 self._slots.release()
 
     def _look_ahead(self, chunks: Chunks, index: int) -> None:
-        """Have the next chunks made if this one follows on one that was read."""
+        """Start to make the next chunks if this one follows a chunk that was read."""
         track = chunks.track
         number = chunks.number + index
         if track is None or number in track.recent:
@@ -178,7 +177,7 @@ class ChunkMaker:
         key = chunks.key(index)
         try:
             made = chunks.make(index)
-        except BaseException as error:  # whoever waits for it raises it
+        except BaseException as error:  # the waiting threads raise it
             with self._lock:
                 self._settle(job, key, error)
             return

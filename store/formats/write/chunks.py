@@ -1,7 +1,7 @@
-"""Chunks: pieces of compressed content, whose lengths were measured and whose bytes are made when they are read.
+"""Chunks: pieces of compressed content. Their lengths were measured; their bytes are made on read.
 
-Content is cut into chunks that are compressed apart, so that any of them can be made by itself (`store.formats.
-chunk_maker`).
+Content is cut into chunks that are compressed separately, so each can be made alone
+(`store.formats.write.chunk_maker`).
 
 Threading: any thread may read.
 """
@@ -19,12 +19,12 @@ from bentofs.store.errors import SourceChangedError
 from bentofs.store.formats.pieces import Piece, Views, copy_into, split
 from bentofs.store.util.display import printable
 
-Name = tuple[str, str]  # of content, and of the codec that it was measured with
-Key = tuple[Name, int]  # of a chunk: of what content, and its number in that
+Name = tuple[str, str]  # of content, and of the codec it was measured with
+Key = tuple[Name, int]  # of a chunk: its content, and its number in the content
 
-_TRACKED = 16  # places of one archive at which readers may be
+_TRACKED = 16  # places in one archive where readers may be
 
-Encode = Callable[[memoryview, int, bytes], bytes]  # content of a chunk, its number, and what stands before it
+Encode = Callable[[memoryview, int, bytes], bytes]  # a chunk's content, its number, and the content before it
 
 
 def _itself(size: int) -> int:
@@ -45,47 +45,47 @@ class Codec(NamedTuple):
     name: str  # changes whenever other bytes could come out
     chunk: int  # bytes of content
     encode: Encode
-    size_of: Callable[[bytes], int] = len  # what the measurement keeps of a chunk
-    length_of: Callable[[int], int] = _itself  # and the chunk's length, from that
+    size_of: Callable[[bytes], int] = len  # the number that the measurement keeps for a chunk
+    length_of: Callable[[int], int] = _itself  # the chunk's length, from that number
     window: int = 0  # bytes of the content before a chunk that are given to `encode`
 
     def units(self, content: Piece, start: int, stop: int) -> Iterator[Unit]:
-        """What becomes the chunks of a range of some content."""
+        """Yield the units of a range of some content, one for each chunk."""
         for at in range(start, stop, self.chunk):
             yield Unit(content, at, min(at + self.chunk, stop))
 
 
 @runtime_checkable
 class Sampled(Protocol):
-    """Content of which parts are read more than once."""
+    """Content whose parts are read more than once."""
 
     def read_sample(self, offset: int, size: int) -> bytes:
-        """Some bytes, which will be, or were, read in their turn."""
+        """Return some bytes that are also read in the normal order, before or after this."""
 
 
 class Measured(NamedTuple):
-    """What was learnt of some content's chunks."""
+    """The measurement of some content's chunks."""
 
     name: Name
-    sizes: array[int]  # one of each chunk, as the codec's `size_of` gives it
-    of: str  # what it is, to show to a user
+    sizes: array[int]  # one per chunk, from the codec's `size_of`
+    of: str  # the content's description, to show to a user
 
 
 class Maker(Protocol):
-    """What makes chunks (`store.formats.write.chunk_maker`)."""
+    """The maker of chunks (`store.formats.write.chunk_maker`)."""
 
     def chunk(self, chunks: Chunks, index: int) -> bytes:
-        """One chunk, at hand or made now."""
+        """Return a chunk from the cache, or make it."""
 
     def encode(self, codec: Codec, content: Piece, start: int, stop: int, number: int) -> bytes:
-        """Read and compress [start, stop) of some content: the chunk of this number."""
+        """Read and compress [start, stop) of some content: the chunk `number`."""
 
     def on_wrong(self, name: Name) -> None:
-        """What was measured of some content is wrong."""
+        """Report that the measurement of some content is wrong."""
 
 
 class Chunks:
-    """A range of some content, compressed chunk by chunk."""
+    """A piece: a range of some content, compressed chunk by chunk."""
 
     __slots__ = (
         "_codec",
@@ -113,10 +113,10 @@ class Chunks:
         stop: int | None = None,
         first: int = 0,
     ) -> None:
-        """`first`: which of the measured chunks begins at `start`.
+        """`first`: the number of the measured chunk that begins at `start`.
 
         Raises:
-            SourceChangedError: fewer chunks were measured than there are.
+            SourceChangedError: fewer chunks were measured than the content has.
         """
         self._maker = maker
         self._codec = codec
@@ -138,10 +138,10 @@ class Chunks:
         self.track: Track | None = None
 
     def read_into(self, views: Views, offset: int) -> None:
-        """As `Piece.read_into`.
+        """Implement `Piece.read_into`.
 
         Raises:
-            SourceChangedError: also when a chunk comes out otherwise than it was measured.
+            SourceChangedError: also if a chunk does not match its measurement.
             CancelledError: the process ends.
         """
         wanted = sum(map(len, views))
@@ -161,7 +161,7 @@ class Chunks:
         return self._measured.name, self._first + index
 
     def content_length(self, index: int) -> int:
-        """Bytes of content in one chunk."""
+        """Return the bytes of content in one chunk."""
         return min(self._codec.chunk, self._stop - self._start - index * self._codec.chunk)
 
     def make(self, index: int) -> bytes:
@@ -179,14 +179,14 @@ class Chunks:
 
 
 class Track:
-    """Where the readers of one archive are: numbers of chunks."""
+    """The places of the readers in one archive: numbers of chunks."""
 
     def __init__(self) -> None:
         self.recent: deque[int] = deque(maxlen=_TRACKED)
 
 
 def put_in_order(chunks: Sequence[Chunks]) -> None:
-    """Tell the chunks of one archive what follows on what, so that they can be made ahead."""
+    """Tell the chunks of one archive their order, so that the next ones can be made ahead."""
     track = Track()
     number = 0
     for each, following in itertools.zip_longest(chunks, chunks[1:]):

@@ -1,7 +1,7 @@
 """Frames: content interleaved with headers at fixed places, as in xz's uncompressed chunks and deflate's stored blocks.
 
-All frames of an archive look alike, so what a request must fill in depends only on where in a frame it begins and how
-long it is: a few dozen plans serve every request. A plan's content goes by one scattered read between the headers.
+All frames of an archive have the same layout. So a request depends only on its start in a frame and on its length, and
+a few dozen plans serve every request. One scattered read fills a plan's content in between the headers.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ _PLANS_KEPT = 4096
 
 
 class Template:
-    """What one frame looks like: built from start to end."""
+    """The layout of one frame, built from start to end."""
 
     def __init__(self) -> None:
-        self._literals: list[tuple[int, bytes]] = []  # where in the frame, bytes
-        self._spans: list[tuple[int, int, int]] = []  # where in the frame, where in its content, length
+        self._literals: list[tuple[int, bytes]] = []  # place in the frame, bytes
+        self._spans: list[tuple[int, int, int]] = []  # place in the frame, place in its content, length
         self._checksum: int | None = None
         self._plans: dict[tuple[int, int], _Plan] = {}
         self.length = 0
@@ -31,18 +31,18 @@ class Template:
         self.length += len(content)
 
     def add_content(self, length: int) -> None:
-        """The next `length` bytes of content."""
+        """Add the next `length` bytes of content."""
         self._spans.append((self.length, self.content_length, length))
         self.length += length
         self.content_length += length
 
     def add_checksum(self) -> None:
-        """The CRC-32 of the frame's content, little-endian."""
+        """Add the CRC-32 of the frame's content, little-endian."""
         self._checksum = self.length
         self.length += 4
 
     def plan(self, start: int, size: int) -> _Plan:
-        """What to fill in for the bytes [start, start + size) of a frame. Only once the template is built."""
+        """Return the plan for the bytes [start, start + size) of a frame. Call it only once the template is built."""
         plan = self._plans.get((start, size))
         if plan is None:
             plan = self._make_plan(start, size)
@@ -83,7 +83,7 @@ class _Plan(NamedTuple):
 
 
 class Frames:
-    """As many whole frames of one template as a piece fills. What is left of the piece is not in it."""
+    """A piece: as many whole frames of one template as the content fills. The rest of the content is left out."""
 
     __slots__ = ("_checksums", "_content", "_template", "count", "length")
 

@@ -1,7 +1,7 @@
-"""gzip around a tar (RFC 1952): one member, either of *stored* deflate blocks, or with compressed chunks between them.
+"""gzip around a tar (RFC 1952): one member of *stored* deflate blocks, or with compressed chunks between them.
 
-A stored block (RFC 1951 section 3.2.4) carries 65,531 bytes behind its five-byte header, so that blocks lie on a grid
-of 64 KiB, and all is arithmetic. The trailer's CRC-32 is put together from those of the tar's pieces.
+A stored block (RFC 1951 section 3.2.4) carries 65,531 bytes after its five-byte header. So blocks lie on a grid of
+64 KiB, and the layout is pure arithmetic. The trailer's CRC-32 is combined from the CRC-32s of the tar's pieces.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from bentofs.store.formats.write.frames import Frames, Template
 _CELL = 1 << 16
 _HEADER_LENGTH = 5
 _BLOCK = _CELL - _HEADER_LENGTH  # bytes of content in a cell
-_CELLS = 64  # in a frame, so that one read fills a request
-# Magic, deflate, no flags, no time, no extra flags, system unknown: the same on every machine.
+_CELLS = 64  # in a frame, so that one read serves a request
+# Magic, deflate, no flags, no time, no extra flags, unknown system: the same on every machine.
 _HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 _TRAILER_LENGTH = 8
 
 
 def lay_out_gzip(content: Piece, crc: Callable[[], int]) -> PieceList:
-    """The gzip member of `content`, stored, whose CRC-32 `crc` gives when the trailer is read; it is not empty."""
+    """Lay out the gzip member of `content`, stored and not empty. `crc` is called for its CRC-32 on a trailer read."""
     pieces = PieceList([Literal(_HEADER)])
     _append_stored(pieces, content, last=True)
     pieces.append(_trailer(content, crc))
@@ -33,7 +33,7 @@ def lay_out_gzip(content: Piece, crc: Callable[[], int]) -> PieceList:
 
 
 def lay_out_gzip_of(parts: Iterable[Chunks | Slice], content: Piece, crc: Callable[[], int]) -> PieceList:
-    """The gzip member of `content`, which the parts make up: chunks as they are, slices stored."""
+    """Lay out the gzip member of `content`, which consists of the parts: chunks unchanged, slices stored."""
     pieces = PieceList([Literal(_HEADER)])
     for part in parts:
         if isinstance(part, Chunks):
@@ -46,10 +46,10 @@ def lay_out_gzip_of(parts: Iterable[Chunks | Slice], content: Piece, crc: Callab
 
 
 def _append_stored(pieces: PieceList, content: Piece, *, last: bool) -> None:
-    """`last`: whether the last block ends the stream."""
+    """Append stored blocks. `last`: the last block ends the stream."""
     frames = Frames(content, _frame())
     pieces.append(frames)
-    # The last block says so, and a frame's blocks do not: something must be left for it.
+    # The last block has a mark, and a frame's blocks have none. So some content must be left for it.
     start = frames.count * _frame().content_length
     while start < content.length:
         length = min(_BLOCK, content.length - start)
@@ -65,7 +65,7 @@ def _trailer(content: Piece, crc: Callable[[], int]) -> Generated:
 
 
 def gzip_length(content_length: int) -> int:
-    """The length of the member of so many bytes of content, without laying it out."""
+    """Return the length of the member for `content_length` bytes of content, without laying it out."""
     whole_frames = content_length % _frame().content_length == 0
     blocks = -(-content_length // _BLOCK) + whole_frames
     return len(_HEADER) + content_length + blocks * _HEADER_LENGTH + _TRAILER_LENGTH

@@ -1,4 +1,4 @@
-"""Formats: what archives there are, by the suffix of their file names, and how each is laid out."""
+"""Formats: the kinds of archives by the suffix of their file names, and the layout of each."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bentofs.store.formats.write.tar import end_length, header, lay_out_tar, pad
 from bentofs.store.formats.write.xz import lay_out_xz, xz_length
 from bentofs.store.formats.write.zip import lay_out_zip, zip_length
 
-LAYOUT_VERSION = 2  # raised whenever the bytes of any format change
+LAYOUT_VERSION = 2  # increase it when the bytes of any format change
 _TAR = "tar"  # the only part of a tar that is compressed as a whole
 
 
@@ -28,29 +28,30 @@ class MeasuredPiece(Piece, Protocol):
     """A file's content that knows its own CRC-32."""
 
     def crc32(self) -> int:
-        """The CRC-32 of the whole; may have to read it."""
+        """Return the CRC-32 of the whole content. May have to read it."""
 
     def learn_ahead(self, count: int) -> bool:
-        """Read up to `count` bytes of what that has to; False if that is of no use any more."""
+        """Read up to `count` bytes for `crc32` in advance. Return False if that is of no more use."""
 
 
-# Of some parts: the contents of their chunks, those of each in their order, read now.
+# Called with parts: reads the contents of their chunks now, in order within each part.
 Contents = Callable[[Collection[str]], Iterable[tuple[str, memoryview]]]
 
 
 class Compressor(Protocol):
-    """What it takes to compress one archive."""
+    """The tools to compress one archive."""
 
     @property
     def maker(self) -> ChunkMaker:
-        """Makes its chunks."""
+        """Return the maker of its chunks."""
 
     def measure(self, part: str, codecs: Mapping[str, Codec], contents: Contents) -> Measured:
-        """What is known of one part of the archive's chunks; measured now unless it is known, and with it those of the
-        other parts in `codecs` that other archives of the model will want.
+        """Return the measurement of one part of the archive's chunks. Measure it now if it is not known.
+
+        That also measures the other parts in `codecs` that other archives of the model will want.
 
         Raises:
-            SourceChangedError, StoreUnreadableError: as reading does.
+            SourceChangedError, StoreUnreadableError: the read failed.
             CancelledError: the process ends.
         """
 
@@ -58,15 +59,15 @@ class Compressor(Protocol):
 class Format(NamedTuple):
     """One kind of archive."""
 
-    name: str  # as `--formats` and `by-format/` have it; with a dot before it, the suffix of file names
-    needs_checksums: bool  # whether members' contents must be MeasuredPieces
-    # Nothing compressed: of members and mtime, the bytes by arithmetic, and the archive. bzip2 cannot.
+    name: str  # as in `--formats` and `by-format/`; with a dot in front, the suffix of file names
+    needs_checksums: bool  # true if members' contents must be MeasuredPieces
+    # Not compressed: take members and mtime, give the length in bytes and the archive. bzip2 has neither.
     length: Callable[[Sequence[Member], int], int] | None
     lay_out: Callable[[Sequence[Member], int], PieceList] | None
-    # Compressed, the members as their `packing` says. A tar is not.
+    # Compressed: packs each member by its `packing`. None for a tar.
     compress: Callable[[Sequence[Member], int, Compressor], PieceList] | None = None
-    codec: Callable[[], str] | None = None  # names what the compressed bytes depend on, beside the content
-    part: str = _TAR  # what is measured of it, beside large files
+    codec: Callable[[], str] | None = None  # names everything the compressed bytes depend on, except the content
+    part: str = _TAR  # the part that is measured, in addition to large files
 
     @property
     def suffix(self) -> str:
@@ -103,7 +104,7 @@ def _lay_out_tar_gz(members: Sequence[Member], mtime: int) -> PieceList:
 
 
 def _compress_tar_gz(members: Sequence[Member], mtime: int, compressor: Compressor) -> PieceList:
-    """Headers and small files in runs, large files in the chunks that a zip has, too, and what is stored between."""
+    """Compress headers and small files in runs, and large files in the same chunks as a zip. Store the rest."""
     small, codec = SmallFiles(members, mtime), run_codec()
     runs, tar = compressor.measure(RUNS, small.codecs(), small.chunks), small.tar
     parts: list[Chunks | Slice] = []
@@ -161,7 +162,7 @@ def _tar_checksum(members: Sequence[Member], mtime: int) -> Callable[[], int]:
 
 
 def _tar_crc32(members: Sequence[Member], mtime: int) -> int:
-    """The CRC-32 of a whole tar, put together from its members'."""
+    """Return the CRC-32 of a whole tar, combined from its members' CRC-32s."""
     crc = length = 0
     for member in members:
         head = header(member, mtime)
@@ -199,4 +200,4 @@ TAR_XZ = Format("tar.xz", False, _tar_xz_length, _lay_out_tar_xz, _compress_tar_
 TAR_BZ2 = Format("tar.bz2", False, None, None, _compress_tar_bz2, lambda: bzip2.codec().name)
 
 FORMATS = {known.name: known for known in (BENTOMODEL, TAR, TAR_GZ, ZIP, TAR_XZ, TAR_BZ2)}
-DEFAULT_FORMATS = (BENTOMODEL, TAR, TAR_GZ, ZIP)  # the others cost long compressing before their sizes are known
+DEFAULT_FORMATS = (BENTOMODEL, TAR, TAR_GZ, ZIP)  # the others must compress for long before their sizes are known

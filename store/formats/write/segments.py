@@ -1,4 +1,4 @@
-"""Segments: an archive of very many members, of which only those near its readers are laid out.
+"""Segments of an archive with very many members. Only the segments near its readers are laid out.
 
 Threading: any thread may read.
 """
@@ -12,21 +12,21 @@ from collections.abc import Callable
 from bentofs.store.formats.pieces import PieceList, Views
 
 MEMBERS = 1000  # in one segment
-_KEPT = 4  # segments of an archive that stay laid out
-AT_ONCE = MEMBERS * _KEPT  # members of an archive that is laid out as a whole
+_KEPT = 4  # segments of one archive that stay laid out
+AT_ONCE = MEMBERS * _KEPT  # members at most of an archive that is laid out as a whole
 
 
 class Segments:
-    """The segments of one archive that were read last."""
+    """The segments of one archive that were read most recently."""
 
     def __init__(self, lay_out: Callable[[int], PieceList]) -> None:
-        """`lay_out` makes the segment of a number; always of the same bytes."""
+        """`lay_out` makes the segment with a number. It must always give the same bytes."""
         self._lay_out = lay_out
         self._lock = threading.Lock()  # not held while laying out
         self._recent: OrderedDict[int, PieceList] = OrderedDict()
 
     def at(self, number: int) -> PieceList:
-        """The segment of a number."""
+        """Return the segment with this number."""
         with self._lock:
             found = self._recent.get(number)
             if found is not None:
@@ -41,7 +41,7 @@ class Segments:
 
 
 class Segment:
-    """A piece: one segment, laid out when it is read."""
+    """A piece: one segment that is laid out on read."""
 
     __slots__ = ("_number", "_segments", "length")
 
@@ -51,5 +51,5 @@ class Segment:
         self.length = length
 
     def read_into(self, views: Views, offset: int) -> None:
-        """As `Piece.read_into`."""
+        """Implement `Piece.read_into`."""
         self._segments.at(self._number).read_into(views, offset)

@@ -1,6 +1,6 @@
-"""Small files: in a tar compressed together, in runs with the headers between them, and in a zip each by itself.
+"""Small files: a tar compresses them together, in runs with the headers; a zip compresses each separately.
 
-Who measures them for one format measures them for the other by the way, so that they are read once for both.
+Measuring them for one format also measures them for the other, so they are read once for both.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from bentofs.store.formats.write.deflate import SMALL, run_codec, small_codec
 from bentofs.store.formats.write.members import Deflated, Member, Packing
 from bentofs.store.formats.write.tar import end_length, lay_out_tar, tar_spans
 
-RUNS, FILES = "runs", "small"  # the parts: of a tar, and of a zip
+RUNS, FILES = "runs", "small"  # names of the parts: of a tar, and of a zip
 
 
 class Stretch(NamedTuple):
-    """What goes into a compressed tar in one way."""
+    """A range of a compressed tar that is packed in one way."""
 
     start: int
     stop: int
     how: Packing | Deflated
-    content: Piece | None = None  # if it is a file's alone
+    content: Piece | None = None  # set if it is the content of one file
 
 
 class SmallFiles:
-    """Those of one model, between its large ones."""
+    """The small files of one model, between its large ones."""
 
     def __init__(self, members: Sequence[Member], mtime: int) -> None:
         self._members = members
@@ -37,20 +37,20 @@ class SmallFiles:
 
     @functools.cached_property
     def tar(self) -> PieceList:
-        """All members, not compressed."""
+        """Return the tar of all members, not compressed."""
         return lay_out_tar(self._members, self._mtime)
 
     @functools.cached_property
     def stretches(self) -> Sequence[Stretch]:
-        """What goes into a compressed tar in which way; each stretch as long as can be."""
+        """Return the stretches of a compressed tar, each as long as possible."""
         return list(_stretches(self._members, self._mtime))
 
     def codecs(self) -> Mapping[str, Codec]:
-        """Of each part."""
+        """Return the codec of each part."""
         return {RUNS: run_codec(), FILES: small_codec()}
 
     def chunks(self, parts: Collection[str]) -> Iterator[tuple[str, memoryview]]:
-        """The contents of the chunks of some parts, those of each in their order, while each file is read once."""
+        """Yield the contents of the chunks of some parts, in order within each part. Each file is read once."""
         if RUNS in parts:
             yield from self._runs(with_files=FILES in parts)
         else:
@@ -59,13 +59,13 @@ class SmallFiles:
                     yield FILES, memoryview(read_bytes(member.content, 0, member.size))
 
     def _runs(self, *, with_files: bool) -> Iterator[tuple[str, memoryview]]:
-        """Every run, and behind it, if they are wanted, the files that end in it."""
+        """Yield every run, followed by the files that end in it if `with_files` is set."""
         files = deque(
             (span.content, span.content + span.member.size)
             for span in (tar_spans(self._members, self._mtime) if with_files else ())
             if span.member.content and span.member.packing is Packing.SMALL
         )
-        before = memoryview(b"")  # of a file that goes on
+        before = memoryview(b"")  # the start of a file that continues
         for stretch in self.stretches:
             for run in run_codec().units(self.tar, stretch.start, stretch.stop) if stretch.how is Packing.SMALL else ():
                 content = memoryview(bytearray(len(before) + run.stop - run.start))

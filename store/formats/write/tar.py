@@ -1,9 +1,10 @@
-"""tar: POSIX.1-2001 (pax) by Python's `tarfile`, every length known by arithmetic.
+"""tar: POSIX.1-2001 (pax) by Python's `tarfile`. Every length is computed by arithmetic.
 
-One 512-byte header a member, with a pax header before it only where ustar's fields do not hold the name or the size;
-content padded to 512 bytes; two blocks of zeros, padded to a record of 10,240 bytes as GNU tar and tarfile do.
+A member has one 512-byte header. A pax header precedes it only if ustar's fields do not hold the name or the size.
+Content is padded to 512 bytes. Two blocks of zeros end the archive, padded to a record of 10,240 bytes like GNU tar and
+tarfile do.
 
-A size from 8 GiB on stands in the pax header, and once more in the member's own as GNU tar writes it (base-256):
+A size of 8 GiB or more is in the pax header, and also in the member's own header, in GNU tar's encoding (base-256):
 busybox and toybox skip pax headers.
 """
 
@@ -21,23 +22,25 @@ from bentofs.store.formats.write.segments import Segment, Segments
 from bentofs.store.util.names import portable_name
 
 _BLOCK = tarfile.BLOCKSIZE
-_USTAR_SIZE_LIMIT = 8**11  # first size and mtime that eleven octal digits do not hold
+_USTAR_SIZE_LIMIT = 8**11  # the first size or mtime that eleven octal digits do not hold
 _USTAR_NAME_LIMIT = tarfile.LENGTH_NAME  # bytes
-# Bytes of a pax header's records but for the path itself, at most: `21 hdrcharset=BINARY`, `ddd path=`, `dd size=` and
-# `dd mtime=` with their numbers of up to 20 digits.
+# Bytes at most of a pax header's records without the path itself: `21 hdrcharset=BINARY`, `ddd path=`, `dd size=` and
+# `dd mtime=`, with their numbers of up to 20 digits.
 _OTHER_RECORDS = 100
 _PADDINGS = [Zeros(length) for length in range(_BLOCK)]
 
 
 def tar_length(members: Sequence[Member], mtime: int) -> int:
-    """The archive's length in bytes, without laying it out."""
+    """Return the archive's length in bytes, without laying it out."""
     content = sum(_length(member, mtime) for member in members)
     return content + end_length(content)
 
 
 def lay_out_tar(members: Sequence[Member], mtime: int) -> PieceList:
-    """The archive of `members` in their order, all with one mtime (seconds). Of very many, only those are taken from
-    the sequence, again and again, that are read."""
+    """Lay out the archive of `members` in their order, all with one mtime (seconds).
+
+    If there are very many members, each read takes only the members it needs from the sequence, again and again.
+    """
     pieces = PieceList()
     if len(members) <= segments.AT_ONCE:
         _append(pieces, members, mtime)
@@ -70,21 +73,21 @@ def _append_segments(pieces: PieceList, members: Sequence[Member], mtime: int) -
 
 
 def _length(member: Member, mtime: int) -> int:
-    """Bytes of a member: header, content and padding."""
+    """Return the bytes of a member: header, content and padding."""
     return header_length(member, mtime) + member.size + padding_length(member.size)
 
 
 class Span(NamedTuple):
-    """Where a member lies in a tar."""
+    """The place of a member in a tar."""
 
     member: Member
     start: int  # of the header
     content: int  # of the content
-    stop: int  # behind the padding
+    stop: int  # after the padding
 
 
 def tar_spans(members: Sequence[Member], mtime: int) -> Iterator[Span]:
-    """Where the members lie in what `lay_out_tar` lays out."""
+    """Yield the place of each member in the layout of `lay_out_tar`."""
     start = 0
     for member in members:
         content = start + header_length(member, mtime)
@@ -94,16 +97,16 @@ def tar_spans(members: Sequence[Member], mtime: int) -> Iterator[Span]:
 
 
 def header_length(member: Member, mtime: int) -> int:
-    """The length of `header`, without making it where that can be told."""
+    """Return the length of `header`, without making it if possible."""
     if _is_plain(member, mtime):
         return _BLOCK
     if len(member.archive_path) + _OTHER_RECORDS <= _BLOCK:
-        return 3 * _BLOCK  # the pax header's own, its records in one block, and the member's
+        return 3 * _BLOCK  # the pax header, its records in one block, and the member's header
     return len(header(member, mtime))
 
 
 def header(member: Member, mtime: int) -> bytes:
-    """A member's header, pax header included."""
+    """Return a member's header, including its pax header."""
     if _is_plain(member, mtime):
         return _plain_header(member, mtime)
     info = _info(portable_name(member.name), member.is_folder, member.permissions, mtime)
@@ -114,7 +117,7 @@ def header(member: Member, mtime: int) -> bytes:
 
 
 def _with_size(made: bytes, size: int) -> bytes:
-    """Put a size that octal digits do not hold into a header, where tarfile leaves zero beside its pax record."""
+    """Write a size that octal digits do not hold into a header. tarfile leaves zero there and uses a pax record."""
     before, block = made[:-_BLOCK], made[-_BLOCK:]
     size_start, size_end, checksum_start, checksum_end = 124, 136, 148, 156
     field = (1 << 95 | size).to_bytes(size_end - size_start, "big")  # the highest bit marks base-256
@@ -123,14 +126,14 @@ def _with_size(made: bytes, size: int) -> bytes:
 
 
 def _is_plain(member: Member, mtime: int) -> bool:
-    """Whether ustar's fields hold everything."""
+    """Return True if ustar's fields hold everything."""
     name = member.name
     fits = len(name) + member.is_folder <= _USTAR_NAME_LIMIT and name.isascii()
     return fits and member.size < _USTAR_SIZE_LIMIT and mtime < _USTAR_SIZE_LIMIT
 
 
 def _plain_header(member: Member, mtime: int) -> bytes:
-    """As tarfile makes it, in a tenth of the time: only name, size and checksum differ between the members."""
+    """Return the same header as tarfile in a tenth of the time: only name, size and checksum differ between members."""
     template, checksum = _template(member.is_folder, member.permissions, mtime)
     name = member.archive_path
     size = b"%011o" % member.size
@@ -151,7 +154,7 @@ def _plain_header(member: Member, mtime: int) -> bytes:
 
 @functools.lru_cache(maxsize=64)
 def _template(is_folder: bool, permissions: int, mtime: int) -> tuple[bytes, int]:
-    """A header without name and size, and what it adds to the checksum: its bytes, the checksum's own as blanks."""
+    """Return a header without name and size, and its sum for the checksum. The checksum's own bytes count as blanks."""
     made = _as_bytes(_info("-", is_folder, permissions, mtime))
     return made, sum(made[100:124]) + sum(made[135:148]) + 8 * ord(" ") + sum(made[156:])
 
@@ -170,7 +173,7 @@ def _as_bytes(info: tarfile.TarInfo) -> bytes:
 
 
 class _Header:
-    """A header, made when it is read: that costs some us, and a large model has many."""
+    """A header that is made on read: making it takes some microseconds, and a large model has many."""
 
     __slots__ = ("_member", "_mtime", "length")
 
@@ -184,11 +187,11 @@ class _Header:
 
 
 def padding_length(size: int) -> int:
-    """Zeros after content of so many bytes."""
+    """Return the number of zeros after `size` bytes of content."""
     return -size % _BLOCK
 
 
 def end_length(content: int) -> int:
-    """Zeros after so many bytes of members."""
+    """Return the number of zeros after `content` bytes of members."""
     ended = content + 2 * _BLOCK
     return 2 * _BLOCK + -ended % tarfile.RECORDSIZE

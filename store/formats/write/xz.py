@@ -1,11 +1,11 @@
-"""xz around a tar, of *uncompressed* LZMA2 chunks: what BentoML calls `.bentomodel`. (Compressed: `xz_blocks.py`.)
+"""xz around a tar, with *uncompressed* LZMA2 chunks: BentoML calls it `.bentomodel`. (Compressed: `xz_blocks.py`.)
 
-BentoML opens a `.bentomodel` with `compression="xz"` whatever is in it, and its own export spends minutes to save a few
-percent of a model's weights. A stream of uncompressed chunks is valid xz (The .xz File Format 1.1.0, sections 2 to 4;
-LZMA2 chunks as in liblzma's lzma2_decoder.c) and all arithmetic.
+BentoML opens every `.bentomodel` with `compression="xz"`. Its own export spends minutes to save a few percent of a
+model's weights. A stream of uncompressed chunks is valid xz (The .xz File Format 1.1.0, sections 2 to 4; LZMA2 chunks
+as in liblzma's lzma2_decoder.c), and its layout is pure arithmetic.
 
-A chunk carries at most 65,536 bytes behind a three-byte header; 65,533 are used, so that chunks lie on a grid of
-64 KiB. A block fills 64 cells of the grid, its header and checksum included, and so is 4 MiB long in the file.
+A chunk carries at most 65,536 bytes after a three-byte header. Only 65,533 are used, so that chunks lie on a grid of
+64 KiB. A block fills 64 cells of the grid, including its header and checksum. So it is 4 MiB long in the file.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from bentofs.store.formats.write.frames import Frames, Template
 CELL = 1 << 16
 CHUNK = CELL - 3  # bytes of content in a cell
 CELLS = 64  # in a block
-_FIRST, _NEXT = b"\x01", b"\x02"  # uncompressed chunk: with, and without a dictionary reset
+_FIRST, _NEXT = b"\x01", b"\x02"  # uncompressed chunk: with and without a dictionary reset
 END = b"\x00"
 CHECK_LENGTH = 4
 _STREAM_FLAGS = b"\x00\x01"  # CRC-32
-_LZMA2 = b"\x21\x01\x08"  # filter ID, size of properties, dictionary of 64 KiB: no decoder refuses so little
+_LZMA2 = b"\x21\x01\x08"  # filter ID, size of properties, dictionary of 64 KiB, which every decoder accepts
 STREAM_HEADER = b"\xfd7zXZ\x00" + _STREAM_FLAGS + struct.pack("<I", crc32(_STREAM_FLAGS))
 _FOOTER_LENGTH = 12
 
 
 def lay_out_xz(content: Piece) -> PieceList:
-    """The xz stream of `content`."""
+    """Lay out the xz stream of `content`."""
     template, _ = _full_block()
     frames = Frames(content, template)
     tail_start = frames.count * template.content_length
@@ -45,14 +45,14 @@ def lay_out_xz(content: Piece) -> PieceList:
 
 
 def end_of_stream(content_length: int) -> list[Piece]:
-    """What follows the last block of so many bytes of content."""
+    """Return the pieces after the last block of `content_length` bytes of content."""
     template, record = _full_block()
     count, tail = divmod(content_length, template.content_length)
     return index_and_footer(count + bool(tail), (record, count), _tail_record(tail) if tail else b"")
 
 
 def xz_length(content_length: int) -> int:
-    """The length of the stream of so many bytes of content, without laying it out."""
+    """Return the length of the stream for `content_length` bytes of content, without laying it out."""
     template, record = _full_block()
     count, tail = divmod(content_length, template.content_length)
     blocks = count * template.length
@@ -66,9 +66,9 @@ def xz_length(content_length: int) -> int:
 
 @functools.cache
 def full_block_header() -> bytes:
-    """What every block but the last begins with."""
+    """Return the header of every block except the last."""
     header = b""
-    for _ in range(4):  # the header names the content's size, which depends on the header's length
+    for _ in range(4):  # the header holds the content's size, which depends on the header's length
         compressed = CELLS * CELL - len(header) - CHECK_LENGTH
         header = block_header(compressed, compressed - 3 * CELLS - len(END))
     return header
@@ -76,7 +76,7 @@ def full_block_header() -> bytes:
 
 @functools.cache
 def _full_block() -> tuple[Template, bytes]:
-    """What a whole block looks like, and its record in the index."""
+    """Return the layout of a whole block, and its record in the index."""
     header = full_block_header()
     template = Template()
     template.add_literal(header)
@@ -90,7 +90,7 @@ def _full_block() -> tuple[Template, bytes]:
 
 
 def _tail_block(content: Piece, start: int, length: int) -> list[Piece]:
-    """The last block, which is shorter."""
+    """Lay out the last block, which is shorter."""
     pieces: list[Piece] = [Literal(block_header(compressed_length(length), length))]
     for at in range(0, length, CHUNK):
         size = min(CHUNK, length - at)
@@ -104,7 +104,7 @@ def _tail_block(content: Piece, start: int, length: int) -> list[Piece]:
 
 
 def index_and_footer(block_count: int, repeated: tuple[bytes, int], rest: bytes) -> list[Piece]:
-    """The end of a stream: of its blocks' records the first, and how many times it stands there; then the others."""
+    """Lay out the end of a stream. `repeated`: the first record and its count; `rest`: the other records."""
     record, count = repeated
     head = b"\x00" + number(block_count)
     length = len(head) + len(record) * count + len(rest)
@@ -116,8 +116,8 @@ def index_and_footer(block_count: int, repeated: tuple[bytes, int], rest: bytes)
 
 
 def block_header(compressed: int, uncompressed: int, lzma2: bytes = _LZMA2) -> bytes:
-    """`lzma2`: the filter's ID, the size of its properties, and those."""
-    fields = b"\xc0" + number(compressed) + number(uncompressed) + lzma2  # 0xc0: both sizes are there, one filter
+    """Return a block header. `lzma2`: the filter's ID, the size of its properties, and the properties."""
+    fields = b"\xc0" + number(compressed) + number(uncompressed) + lzma2  # 0xc0: both sizes are present, one filter
     length = stored_length(1 + len(fields) + 4)
     header = bytes([length // 4 - 1]) + fields
     header += bytes(length - 4 - len(header))
@@ -125,22 +125,22 @@ def block_header(compressed: int, uncompressed: int, lzma2: bytes = _LZMA2) -> b
 
 
 def block_padding(length: int) -> bytes:
-    """Between the data and the checksum of a block with so much content."""
+    """Return the padding between data and checksum of a block with `length` bytes of content."""
     return bytes(-_unpadded_size(length) % 4)
 
 
 def chunk_header(first: bool, length: int) -> bytes:
-    """Of a chunk with so many bytes, the first in its block or not."""
+    """Return the header of a chunk with `length` bytes. `first`: it is the first in its block."""
     return (_FIRST if first else _NEXT) + struct.pack(">H", length - 1)
 
 
 def compressed_length(length: int) -> int:
-    """Bytes of LZMA2 data for so much content in one block."""
+    """Return the bytes of LZMA2 data for `length` bytes of content in one block."""
     return length + 3 * -(-length // CHUNK) + len(END)
 
 
 def _unpadded_size(length: int) -> int:
-    """A tail block's size as the index names it: without the padding."""
+    """Return a tail block's size as in the index: without the padding."""
     compressed = compressed_length(length)
     return len(block_header(compressed, length)) + compressed + CHECK_LENGTH
 
@@ -150,12 +150,12 @@ def _tail_record(length: int) -> bytes:
 
 
 def stored_length(length: int) -> int:
-    """Rounded up to four bytes, as everything in xz is."""
+    """Round up to four bytes, like everything in xz."""
     return length + -length % 4
 
 
 def number(value: int) -> bytes:
-    """Multibyte integer (section 1.2): seven bits a byte, the low ones first."""
+    """Encode a multibyte integer (section 1.2): seven bits a byte, low bits first."""
     encoded = bytearray()
     while value >= 0x80:
         encoded.append(value & 0x7F | 0x80)

@@ -1,6 +1,6 @@
-"""xz around a tar, really compressed: blocks of 1 MiB, made and read each by itself.
+"""xz around a tar, compressed: blocks of 1 MiB, each made and read separately.
 
-Block header and index are laid out as in `xz.py`; the block's LZMA2 data come from liblzma.
+Block header and index are laid out as in `xz.py`. The block's LZMA2 data comes from liblzma.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from bentofs.store.formats.write.xz import (
     stored_length,
 )
 
-_CHUNK = 1 << 20  # bytes of content in a block, and of the dictionary: what a random read must compress again
-_PRESET = 2  # of xz; from 3 on it takes up to ten times as long, and memory, for 2 to 10 % less
+_CHUNK = 1 << 20  # bytes of content in a block, and of the dictionary: a random read must compress a block again
+_PRESET = 2  # of xz; 3 and above take up to ten times the time and memory, and save 2 to 10 %
 _FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": _PRESET, "dict_size": _CHUNK}]
 _LZMA2 = b"\x21\x01\x10"  # filter ID, size of properties, dictionary of 1 MiB
 
 
 def lay_out_xz_blocks(content: Piece, maker: ChunkMaker, measured: Measured) -> PieceList:
-    """The xz stream of `content`, compressed."""
+    """Lay out the compressed xz stream of `content`."""
     blocks = Chunks(maker, codec(), content, measured)
     put_in_order([blocks])
     records = bytearray()
@@ -41,9 +41,9 @@ def lay_out_xz_blocks(content: Piece, maker: ChunkMaker, measured: Measured) -> 
 
 @functools.cache
 def codec() -> Codec:
-    """The measurement keeps a block's size as the index has it, without the padding."""
+    """Return the codec. Its measurement keeps a block's size as in the index, without the padding."""
     probe = _encode(memoryview(bytes(range(256)) * 64 + b"probe" * 1000), 0, b"")
-    name = f"xz {_PRESET} {_CHUNK} {crc32(probe):08x}"  # liblzma tells Python no version; its output does
+    name = f"xz {_PRESET} {_CHUNK} {crc32(probe):08x}"  # Python has no version of liblzma; its output identifies it
     return Codec(name, _CHUNK, _encode, _unpadded_size, stored_length)
 
 

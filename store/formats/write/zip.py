@@ -1,8 +1,8 @@
-"""zip (PKWARE APPNOTE 6.3.9), laid out as Python's `zipfile` lays it out; entries are stored or deflated.
+"""zip (PKWARE APPNOTE 6.3.9), with the layout of Python's `zipfile`. Entries are stored or deflated.
 
-Sizes and CRC-32s stand in the local headers, so that a reader of a stream needs no data descriptor; the CRCs come from
-the measurement, each when its header is read. zip64 fields and records stand only where a number needs them: sizes and
-offsets from 0xFFFFFFFF on, counts from 65,535 on.
+Local headers hold the sizes and CRC-32s, so a streaming reader needs no data descriptor. Each CRC comes from the
+measurement when its header is read. zip64 fields and records appear only if a number needs them: sizes and offsets from
+0xFFFFFFFF on, counts from 65,535 on.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from collections.abc import Callable, Sequence
 from bentofs.store.formats.pieces import Literal, Piece, PieceList, Views, copy_into, split
 from bentofs.store.formats.write.members import Member
 
-# In a field, these values mean "see the zip64 record", so a number that equals them goes there, too. zipfile uses zip64
-# from 2 GiB on: readers that know none (busybox 1.35) then lose everything behind such a member.
+# In a field, these values mean "see the zip64 record". So a number equal to them goes there, too. zipfile uses zip64
+# from 2 GiB on: readers without zip64 (busybox 1.35) then lose everything after such a member.
 _MARK16, _MARK32 = 0xFFFF, 0xFFFFFFFF
 _VERSION, _VERSION64 = 20, 45
 _UNIX = 3
 _STORED, _DEFLATED = 0, 8
 _UTF8_NAME = 0x800
-_FOLDER_ATTRIBUTE = 0x10  # MS-DOS's, beside Unix's mode
+_FOLDER_ATTRIBUTE = 0x10  # of MS-DOS, in addition to Unix's mode
 _LOCAL = struct.Struct("<4s5H3L2H")
 _CENTRAL = struct.Struct("<4s4B4H3L5H2L")
 _END = struct.Struct("<4s4H2LH")
 _END64 = struct.Struct("<4sQ2H2L4Q")
 _LOCATOR64 = struct.Struct("<4sLQL")
-# Info-ZIP's extended timestamp: the mtime in UTC, which the DOS fields, in a time zone nobody knows, cannot hold.
+# Info-ZIP's extended timestamp: the mtime in UTC. The DOS fields cannot hold it: their time zone is unknown.
 _TIMESTAMP = struct.Struct("<HHBl")
 _TIMESTAMP_LIMIT = 0x7FFFFFFF
-_WORTH_AHEAD = 256 << 10  # bytes of content; the CRC-32 of less is made in no time
+_WORTH_AHEAD = 256 << 10  # bytes of content; the CRC-32 of less takes almost no time
 
 Checksum = Callable[[Member], int]
 Ahead = Callable[[Member, int], bool]
@@ -50,13 +50,13 @@ def _not_ahead(_member: Member, _count: int) -> bool:
 def lay_out_zip(
     members: Sequence[Member], mtime: int, checksum: Checksum, ahead: Ahead = _not_ahead, pack: Pack = _as_it_is
 ) -> PieceList:
-    """The archive of `members` in their order, all with one mtime (seconds).
+    """Lay out the archive of `members` in their order, all with one mtime (seconds).
 
-    `checksum` gives the CRC-32 of a member's content; it is asked only for members that have some, as late as possible.
-    `ahead` is told, while the content of a member before is read, to read so many bytes more of what that will take;
-    False says that it need not be told again.
-    `pack` gives the pieces of what stands in the archive for a member's content: a deflate stream that is shorter, or
-    the content.
+    `checksum` gives the CRC-32 of a member's content. It is called as late as possible, and only for members with
+    content.
+    `ahead` reads a number of bytes of the next member for its `checksum` in advance. It is called while an earlier
+    member's content is read. It returns False if it need not be called again.
+    `pack` gives the pieces that the archive holds for a member's content: a shorter deflate stream, or the content.
     """
     stamp = _Stamp(mtime)
     pieces = PieceList()
@@ -83,7 +83,7 @@ def lay_out_zip(
 
 
 def zip_length(members: Sequence[Member], mtime: int) -> int:
-    """The archive's length in bytes, without laying it out."""
+    """Return the archive's length in bytes, without laying it out."""
     stamp = _Stamp(mtime)
     start = directory = 0
     for member in members:
@@ -94,7 +94,7 @@ def zip_length(members: Sequence[Member], mtime: int) -> int:
 
 
 class _Stamp:
-    """One mtime in all its forms."""
+    """One mtime in all its encodings."""
 
     def __init__(self, mtime: int) -> None:
         moment = datetime.datetime.fromtimestamp(min(mtime, 4354819198), datetime.timezone.utc)  # end of 2107
@@ -105,15 +105,17 @@ class _Stamp:
 
 
 class _Leading:
-    """The content of a large member. While it is read in order, the CRC-32 of the next large one is made, which its
-    header needs: else its reader would wait, and nothing would be under way to him."""
+    """The content of a large member. While it is read in order, the CRC-32 of the next large member is computed.
+
+    The next header needs that CRC-32. Else its reader would wait and receive nothing meanwhile.
+    """
 
     __slots__ = ("_ahead", "_piece", "_position", "length", "next")
 
     def __init__(self, piece: Piece, ahead: Ahead) -> None:
         self._piece = piece
         self._ahead = ahead
-        self._position = 0  # where a reader who goes on will read next
+        self._position = 0  # where a sequential reader reads next
         self.length = piece.length
         self.next: Member | None = None
 
@@ -127,7 +129,7 @@ class _Leading:
 
 
 class _LocalHeader:
-    """A member's header, made when it is read: it needs the content's CRC-32."""
+    """A member's header, made on read: it needs the content's CRC-32."""
 
     __slots__ = ("_checksum", "_member", "_packed_size", "_stamp", "length")
 
@@ -165,7 +167,7 @@ class _LocalHeader:
 
 
 class _Directory:
-    """The central directory: a record a member, made when it is read."""
+    """The central directory: one record a member, made on read."""
 
     def __init__(
         self,
@@ -175,7 +177,7 @@ class _Directory:
         stamp: _Stamp,
         checksum: Checksum,
     ) -> None:
-        """`starts`: where each member's local header begins."""
+        """`starts`: the offset of each member's local header."""
         self._members = members
         self._member_starts = starts
         self._packed_sizes = packed_sizes
@@ -215,7 +217,7 @@ class _Directory:
         extra = self._stamp.extra
         version = _VERSION
         if large:
-            # zipfile puts the zip64 field first here and last in the local header.
+            # zipfile puts the zip64 field first here, and last in the local header.
             extra = struct.pack(f"<HH{len(large)}Q", 1, 8 * len(large), *large) + extra
             version = _VERSION64
         crc = self._checksum(member) if member.content is not None else 0
@@ -244,12 +246,12 @@ class _Directory:
 
 
 def _method(size: int, packed_size: int) -> int:
-    """Deflated is only what becomes shorter by it."""
+    """Return the method: a member is deflated only if that makes it shorter."""
     return _STORED if packed_size == size else _DEFLATED
 
 
 def _name_and_flags(member: Member) -> tuple[bytes, int]:
-    """The name as it is written. One that is not UTF-8 goes without the flag that says it is: unzip keeps its bytes."""
+    """Return the name as written, and its flags. A name that is not UTF-8 has no UTF-8 flag: unzip keeps its bytes."""
     name = member.archive_path
     try:
         name.decode("ascii")
@@ -272,7 +274,7 @@ def _central_length(member: Member, name_length: int, start: int, stamp: _Stamp)
 
 
 def _end(count: int, directory_start: int, directory_length: int) -> bytes:
-    """The end records."""
+    """Return the end records."""
     end64 = b""
     if count >= _MARK16 or directory_start >= _MARK32 or directory_length >= _MARK32:
         end64 = _END64.pack(
