@@ -1,1 +1,1 @@
-"""Where a store's bytes live. `base` says what every place offers; `local` is a folder of this machine."""
+"""Storage: where a store's bytes live. `base` is the interface; `local` is a directory of this machine."""

@@ -1,4 +1,4 @@
-"""What the rest of the library asks of a place that holds a store.
+"""Storage: the interface to a place that holds a store.
 
 Paths are relative to the store's root, separated by `/`, without `.` or `..`; names that are not UTF-8 carry
 surrogates (`os.fsdecode`). Everything here may be called from several threads at once.
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Kind(enum.Enum):
-    """What lies at a path, links not followed."""
+    """The kind of a directory entry, links not followed."""
 
     FILE = "file"
     FOLDER = "folder"
@@ -28,9 +28,9 @@ class Kind(enum.Enum):
 
 
 class Identity(NamedTuple):
-    """What tells one content of a file from another. Equal identities: equal bytes, as far as the system can tell.
+    """The identity of a file's content. Equal identities mean equal bytes, as far as the system can tell.
 
-    ctime is part of it because a file deleted and made again with its old mtime can get the same inode.
+    ctime is part of it because a file that was deleted and recreated with its old mtime can get the same inode.
     """
 
     device: int
@@ -41,12 +41,12 @@ class Identity(NamedTuple):
 
     @classmethod
     def of(cls, look: os.stat_result) -> Identity:
-        """The identity of a file of this machine."""
+        """Return the identity of a file of this machine."""
         return cls(look.st_dev, look.st_ino, look.st_size, look.st_mtime_ns, look.st_ctime_ns)
 
 
 class Status(NamedTuple):
-    """One look at a path."""
+    """The stat of one path."""
 
     kind: Kind
     executable: bool  # by its owner
@@ -54,23 +54,23 @@ class Status(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """One file or folder of a model, links already replaced by what they lead to."""
+    """One file or directory of a model, with links already replaced by their targets."""
 
-    path: str  # below the model's folder
+    path: str  # relative to the model's directory
     is_folder: bool
     executable: bool
-    identity: Identity | None  # None for folders
-    source: str  # where the bytes are: below the store's root, or absolute for a followed link
-    crc32: int | None = None  # of the bytes, where the store itself keeps it
+    identity: Identity | None  # None for directories
+    source: str  # path of the bytes: relative to the store's root, or absolute for a followed link
+    crc32: int | None = None  # of the bytes, if the store itself records it
 
     @property
     def size(self) -> int:
-        """Bytes of the file; 0 for a folder."""
+        """Return the file's size in bytes; 0 for a directory."""
         return self.identity.size if self.identity else 0
 
 
 class Usage(NamedTuple):
-    """Room in a place, as statvfs counts it."""
+    """Free and used space of a file system, in the units of statvfs."""
 
     block_size: int
     fragment_size: int
@@ -83,7 +83,7 @@ class Usage(NamedTuple):
 
 
 class OpenFile(Protocol):
-    """A file opened at one identity."""
+    """A file that was opened at one identity."""
 
     def read_into(self, views: Sequence[memoryview], offset: int) -> None:
         """Fill all views, in order, with the bytes from `offset` on.
@@ -94,22 +94,21 @@ class OpenFile(Protocol):
         """
 
     def descriptor(self) -> int | None:
-        """Return the descriptor of a file of this machine with these bytes, which lives as long as this; None if there
-        is none."""
+        """Return the descriptor of a local file with these bytes, or None. It is open as long as this object exists."""
 
 
 class OpenFolder(Protocol):
-    """A folder that was found once, to be looked at several times."""
+    """A directory that is looked up once and read several times."""
 
     @property
     def identity(self) -> Identity:
-        """The folder's own."""
+        """Return the identity of the directory itself."""
 
     def listing(self) -> list[tuple[str, Kind]]:
-        """Names and kinds of what lies in it, in no order."""
+        """Return the names and kinds of its entries, in no order."""
 
     def statuses(self, paths: Sequence[str]) -> Sequence[Status | StoreError]:
-        """One look at each of several paths below it; for a path that `Storage.status` would raise on, its error."""
+        """Stat several paths below it. Where `Storage.status` would raise, return the error in place of the status."""
 
 
 class Storage(Protocol):
@@ -117,48 +116,49 @@ class Storage(Protocol):
 
     @property
     def location(self) -> str:
-        """Where it is, to show to a user."""
+        """Return the location, to show to a user."""
 
     @property
     def commits_by_model_yaml(self) -> bool:
-        """Whether whoever writes a model writes its `model.yaml` last, so that a version that has one is complete."""
+        """True if writers write `model.yaml` last, so that a version that has one is complete."""
 
     def prepare(self, names: Sequence[str]) -> None:
-        """Questions about all these names are about to come: where each costs a round trip, look at them together."""
+        """Prefetch these names: calls about all of them follow. Look at them together if each costs a round trip."""
 
     def prepare_models(self, paths: Sequence[str], file: str) -> None:
-        """These folders of models are about to be walked, and in each one this small file is about to be read: where
-        that costs round trips, make them at the same time."""
+        """Prefetch these models: each directory is walked next, and this small file in it is read. Make the round trips
+        in parallel if there are any."""
 
     def list_folder(self, path: str) -> list[tuple[str, Kind]]:
-        """Names and kinds of what lies in a folder, in no order.
+        """Return the names and kinds of a directory's entries, in no order.
 
         Raises:
-            NotFoundError: there is no such folder.
+            NotFoundError: there is no such directory.
             StoreUnreadableError: it may not be read.
         """
 
     def status(self, path: str) -> Status:
-        """One look at a path; the same errors as `list_folder`."""
+        """Stat a path. Raises the same errors as `list_folder`."""
 
     def look_into(self, path: str) -> AbstractContextManager[OpenFolder]:
-        """A folder below the root, as long as the context lasts; the same errors as `list_folder`, then and within."""
+        """Open a directory below the root for the time of the context. Entering it, and code within it, raise the same
+        errors as `list_folder`."""
 
     def read_small(self, path: str, limit: int) -> bytes:
-        """The whole of a regular file of at most `limit` bytes.
+        """Read the whole of a regular file of at most `limit` bytes.
 
         Raises:
-            BadModelError: it is larger, or no regular file.
+            BadModelError: it is larger, or not a regular file.
             NotFoundError, StoreUnreadableError: as above.
         """
 
     def walk(self, path: str) -> tuple[Entries, int]:
-        """All files and folders below a folder, and the newest ctime seen (ns, the folder's included).
+        """Return all files and directories below a directory, and the newest ctime (ns; the directory's included).
 
         Raises:
             UnsafeMemberError: a link leads out, dangles or makes a cycle; or there is a device, socket or fifo.
-            BadModelError: there is too much in it.
-            SourceChangedError: something vanished while looking.
+            BadModelError: it holds too many entries.
+            SourceChangedError: an entry vanished during the walk.
             NotFoundError, StoreUnreadableError: as above.
         """
 
@@ -166,9 +166,9 @@ class Storage(Protocol):
         """Open an entry's bytes.
 
         Raises:
-            SourceChangedError: what lies there is not what had this identity.
+            SourceChangedError: the file there has another identity.
             StoreUnreadableError: it may not be read.
         """
 
     def usage(self) -> Usage:
-        """The room in this place."""
+        """Return the free and used space."""

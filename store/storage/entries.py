@@ -1,8 +1,8 @@
-"""Entries: all files and folders of a model, in columns, since a model may have hundreds of thousands.
+"""Entries: all files and directories of a model, in columns, since a model may have hundreds of thousands.
 
-An `Entry` is made when it is asked for. They are in the order of archives: `model.yaml` first, so that a reader knows
-early what comes; the rest by the bytes of its path. So a folder comes before what lies in it, and a path is found by
-bisection. Code that goes through all of them often takes `list(entries)` once.
+An `Entry` is made when it is asked for. The order is the order in archives: `model.yaml` first, so that a reader knows
+early what follows, then the rest by the bytes of the path. So a directory comes before its contents, and a path is
+found by bisection. Code that iterates over all entries several times calls `list(entries)` once.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from typing import overload
 
 from bentofs.store.storage.base import Entry, Identity
 
-FIRST_PATH = "model.yaml"  # of the entry that comes first
+FIRST_PATH = "model.yaml"  # path of the first entry
 _FIRST = FIRST_PATH.encode()
 _NS = 1_000_000_000
 _FOLDER, _EXECUTABLE = 1, 2
 _NO_CRC32 = -1
-_COLUMNS = 57  # bytes of one entry in all columns but that of the paths
-_SOURCE = 250  # bytes of a source that is kept as a text
+_COLUMNS = 57  # bytes of one entry in all columns except the paths
+_SOURCE = 250  # bytes of a source that is kept as a string
 
 
 class _Columns:
-    """One value of each entry in each."""
+    """Columns that hold one value for each entry."""
 
     __slots__ = ("crcs", "ctime_ns", "ctimes", "devices", "flags", "inodes", "mtime_ns", "mtimes", "sizes")
 
     def __init__(self) -> None:
         self.flags = array("B")
         self.devices, self.inodes, self.sizes = array("Q"), array("Q"), array("Q")
-        self.mtimes, self.mtime_ns = array("q"), array("I")  # whole seconds, and the rest: years are not limited
+        self.mtimes, self.mtime_ns = array("q"), array("I")  # whole seconds, and the rest in ns: any year fits
         self.ctimes, self.ctime_ns = array("q"), array("I")
         self.crcs = array("q")
 
@@ -60,12 +60,12 @@ class _Columns:
 
 
 class Entries(Sequence[Entry]):
-    """The entries of a model; equal, and of equal hash, if all of them are. Immutable."""
+    """The entries of a model. Immutable. Two are equal, with equal hashes, if all entries are equal."""
 
     __slots__ = ("_base", "_columns", "_first", "_folders", "_paths", "_sources", "_starts")
 
     def __init__(self, base: str, paths: Iterable[bytes], columns: _Columns, sources: dict[int, str]) -> None:
-        """`base`: the folder that all sources lie in, at their paths, except those in `sources`, by number."""
+        """`base`: the directory that holds all sources at their paths; `sources`: the exceptions, by entry number."""
         self._base = base
         self._starts = array("Q", [0])
         content = bytearray()
@@ -76,11 +76,11 @@ class Entries(Sequence[Entry]):
         self._columns = columns
         self._sources = sources
         self._folders = array("I", (number for number, flags in enumerate(columns.flags) if flags & _FOLDER))
-        self._first = int(len(columns.flags) > 0 and self._path(0) == _FIRST)  # of those that are sorted
+        self._first = int(len(columns.flags) > 0 and self._path(0) == _FIRST)  # index of the first sorted entry
 
     @classmethod
     def of(cls, entries: Iterable[Entry]) -> Entries:
-        """Of entries in any order."""
+        """Build from entries in any order."""
         builder: EntriesBuilder | None = None
         for entry in entries:
             if builder is None:
@@ -138,53 +138,53 @@ class Entries(Sequence[Entry]):
 
     @property
     def size(self) -> int:
-        """Bytes of all files."""
+        """Return the size of all files in bytes."""
         return sum(self._columns.sizes)
 
     @property
     def folder_count(self) -> int:
-        """How many of them are folders."""
+        """Return the number of directories."""
         return len(self._folders)
 
     @property
     def weight(self) -> int:
-        """Bytes of memory."""
+        """Return the memory use in bytes."""
         return len(self._paths) + len(self) * _COLUMNS + len(self._sources) * _SOURCE
 
     def find(self, path: str) -> Entry | None:
-        """The entry at a path below the model's folder."""
+        """Return the entry at a path in the model's directory, or None."""
         wanted = os.fsencode(path)
         number = 0 if self._first and wanted == _FIRST else self._bisect(wanted, self._first)
         return self[number] if number < len(self) and self._path(number) == wanted else None
 
     def children(self, folder: str) -> Iterator[tuple[str, bool]]:
-        """Name of all that lies in a folder of the model, in the model's own if that is empty, and whether it is a
-        folder; in their order."""
+        """Yield the name of each entry in a directory of the model, and True if it is a directory; in order. An empty
+        `folder` is the model's own directory."""
         prefix, number, stop = self._range(folder)
         while number < stop:
             name, slash, _ = self._path(number)[len(prefix) :].partition(b"/")
-            if slash:  # all that lies in a folder stands together; it may be much
+            if slash:  # skip the whole subdirectory at once: its entries are adjacent, and may be many
                 number = self._bisect(prefix + name + b"0", number)
             else:
                 yield os.fsdecode(name), bool(self._columns.flags[number] & _FOLDER)
                 number += 1
 
     def folders_in(self, folder: str) -> int:
-        """How many folders lie in a folder of the model."""
+        """Return the number of subdirectories in a directory of the model."""
         prefix, start, stop = self._range(folder)
         folders = self._folders[bisect_left(self._folders, start) : bisect_left(self._folders, stop)]
         return sum(self._path(number).find(b"/", len(prefix)) < 0 for number in folders)
 
     def _range(self, folder: str) -> tuple[bytes, int, int]:
-        """What paths in a folder begin with, and where they stand."""
+        """Return the prefix of all paths in a directory, and the range of their numbers."""
         if not folder:
             return b"", 0, len(self)
         path = os.fsencode(folder)
         start = self._bisect(path + b"/", self._first)
-        return path + b"/", start, self._bisect(path + b"0", start)  # the byte that follows on the slash
+        return path + b"/", start, self._bisect(path + b"0", start)  # "0" is the byte after "/"
 
     def _bisect(self, wanted: bytes, low: int) -> int:
-        """The first number from `low` on whose path is not below `wanted`."""
+        """Return the first number from `low` on whose path is not less than `wanted`."""
         high = len(self)
         while low < high:
             middle = (low + high) // 2
@@ -202,10 +202,10 @@ class Entries(Sequence[Entry]):
 
 
 class EntriesBuilder:
-    """Takes entries in any order."""
+    """Builds `Entries` from entries in any order."""
 
     def __init__(self, base: str) -> None:
-        """`base`: the folder that most sources lie in, at their paths."""
+        """`base`: the directory that holds most sources at their paths."""
         self._base = base
         self._paths: list[bytes] = []
         self._columns = _Columns()
@@ -223,14 +223,14 @@ class EntriesBuilder:
         source: str,
         crc32: int | None = None,
     ) -> None:
-        """Add what becomes an `Entry`."""
+        """Add one entry, given by the fields of `Entry`."""
         if source != f"{self._base}/{path}":
             self._sources[len(self._paths)] = source
         self._paths.append(os.fsencode(path))
         self._columns.add(is_folder * _FOLDER | executable * _EXECUTABLE, identity, crc32)
 
     def build(self) -> Entries:
-        """All that were added, in the order of archives."""
+        """Return all added entries, in archive order."""
         paths = self._paths
         order = sorted(range(len(paths)), key=paths.__getitem__)
         if _FIRST in paths:

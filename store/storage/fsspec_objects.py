@@ -1,10 +1,10 @@
-"""Objects on any other file system that fsspec knows: the files below one folder.
+"""Objects on any other file system that fsspec supports: the files below one directory.
 
-A file is told from a changed one by whatever its file system says of it, looked at once more after each read: there is
-no condition to send along. For the same reason nothing is written here.
+These file systems have no conditional requests. So a change is detected by the attributes of the file, which are
+fetched again after each read. For the same reason nothing is written here.
 
-Threading: any thread. File systems with one connection, as FTP's and SFTP's, get a few instances, one a caller at a
-time. Must not be made before a fork.
+Threading: any thread. File systems with one connection, such as FTP and SFTP, get a few instances; one caller at a time
+uses each. Create it only after a fork.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ _TIMES = ("mtime", "lastmodified", "last_modified", "modify", "updated", "create
 
 
 class AnyObjects:
-    """The files below one folder of one file system."""
+    """The files below one directory of one file system."""
 
     splits = False
 
     def __init__(self, location: Location, attempt_seconds: float) -> None:
-        """`attempt_seconds`: how long one try may take, as far as the file system heeds that.
+        """`attempt_seconds`: the time limit of one attempt, if the file system heeds it.
 
         Raises:
-            ImportError, TypeError, ...: it cannot be made.
+            ImportError, TypeError, ...: the file system cannot be created.
         """
         self.location = location.url.rstrip("/")
         self._where = location
@@ -68,7 +68,7 @@ class AnyObjects:
             content = fs.cat_file(path, start, end)
             fs.invalidate_cache()
             found = _info(wanted.key, fs.info(path))
-        # After the bytes, not before: what was read is what the listing told of.
+        # Check after the read, not before: then the bytes read belong to the listed file.
         if found.size != wanted.size or not agree(found.etag, wanted.etag):
             raise ChangedObjectError
         if len(content) != end - start:
@@ -77,7 +77,7 @@ class AnyObjects:
 
     @contextmanager
     def _instance(self) -> Iterator[AbstractFileSystem]:
-        """A file system that nobody else uses meanwhile; after an error, the next one is made anew."""
+        """Borrow a file system that nobody else uses meanwhile. After an error, it is discarded and recreated."""
         try:
             fs = self._free.get(timeout=self._attempt_seconds)
         except queue.Empty:

@@ -1,7 +1,7 @@
-"""What lies in a store of objects, as its names are listed: a name with everything below it in one go, and the top.
+"""Listings of an object store: one for each name with everything below it, and one for the top level.
 
-Listings are believed for a while. Threading: any thread. Nobody waits for the look of another one, except at the same
-name.
+Listings are cached for some seconds (the TTL). Threading: any thread. A thread waits for another thread's request only
+if both ask for the same name.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from bentofs.store.util.keyed_lock import KeyedLock
 
 log = logging.getLogger(__name__)
 
-_OBJECTS_KEPT = 300_000  # in listings, at about 300 bytes each
-_OBJECTS_OF_NAME = 1_000_000  # more than that is no model's
-_FEW = 8  # names that are listed one by one
+_OBJECTS_KEPT = 300_000  # in all listings, at about 300 bytes each
+_OBJECTS_OF_NAME = 1_000_000  # no real model has more
+_FEW = 8  # up to so many names are listed one by one
 _LISTERS = 8
 
 
 @dataclass(eq=False)
 class NameListing:
-    """All objects below one name, in the order of their keys."""
+    """All objects below one name, sorted by key."""
 
     objects: list[ObjectInfo]
     identity: Identity
     keys: list[str] = field(default_factory=list)
 
     def below(self, prefix: str) -> list[ObjectInfo]:
-        """Those whose keys begin with `prefix`."""
+        """Return the objects whose keys begin with `prefix`."""
         start = bisect_left(self.keys, prefix)
         end = bisect_left(self.keys, prefix + "\U0010ffff", start)
         return self.objects[start:end]
@@ -56,7 +56,7 @@ class NameListing:
 
 @dataclass(eq=False)
 class RootListing:
-    """What lies at the top."""
+    """The listing of the top level."""
 
     folders: list[str]
     files: dict[str, ObjectInfo]
@@ -67,28 +67,28 @@ class Listings:
     """The listings of one store."""
 
     def __init__(self, objects: Objects, patience: Patience, ttl: float) -> None:
-        """`ttl`: seconds for which a listing is believed."""
+        """`ttl`: seconds for which a listing is cached."""
         self._objects = objects
         self._patience = patience
         self._ttl = ttl
         self._device = _number(objects.location)
-        self._lock = threading.Lock()  # guards what follows, never held while asking
+        self._lock = threading.Lock()  # guards the fields below; never held during a request
         self._names: TTLCache[str, NameListing] = TTLCache(_OBJECTS_KEPT, ttl, getsizeof=_weight)
         self._roots: TTLCache[str, RootListing] = TTLCache(1, ttl)
         self._turns = KeyedLock()
-        # What the keys of the names begin with that were last listed together; and how many were listed alone, since
-        # when.
+        # The prefixes of the names that were last listed together. Then the count of names that were listed alone, and
+        # the start of that count.
         self._begins: set[str] = set()
         self._begin_length = 0
         self._alone = 0
         self._alone_since = -math.inf
 
     def of(self, path: str) -> NameListing:
-        """The listing of the name that a path lies in.
+        """Return the listing of the name that a path belongs to.
 
         Raises:
-            NotFoundError: nothing lies below the name.
-            BadModelError: more than any model has.
+            NotFoundError: there are no objects below the name.
+            BadModelError: there are more than any model has.
             StoreUnreadableError, StoreDeniedError: it cannot be listed.
         """
         name = path.partition("/")[0]
@@ -105,7 +105,7 @@ class Listings:
         return known
 
     def root(self) -> RootListing:
-        """What lies at the top.
+        """Return the listing of the top level.
 
         Raises:
             StoreUnreadableError, StoreDeniedError: the store cannot be listed.
@@ -134,11 +134,11 @@ class Listings:
             return root
 
     def list_now(self, prefix: str) -> list[ObjectInfo]:
-        """What has a key that begins with `prefix`, whatever is believed of it."""
+        """List the objects whose keys begin with `prefix`, without the cache."""
         return [info for page in self._pages(prefix) for info in page]
 
     def prepare(self, names: Sequence[str]) -> None:
-        """As `Storage.prepare`."""
+        """Do what `Storage.prepare` describes."""
         with self._lock:
             unknown = [name for name in names if name not in self._names]
         if len(unknown) <= 1:
@@ -154,41 +154,41 @@ class Listings:
             for done in [listers.submit(self._list_group, *group) for group in groups]:
                 try:
                     done.result()
-                except StoreError as error:  # whoever asks for one of these names is told again
+                except StoreError as error:  # raised again when one of these names is asked for
                     log.info("%s", error)
 
     def expire(self, name: str) -> None:
-        """Believe no listing of a name any more, nor which names there are."""
+        """Drop the cached listing of a name, and of the top level."""
         with self._lock:
             self._names.pop(name, None)
             self._roots.clear()
 
     def changed(self, info: ObjectInfo) -> None:
-        """An object is not as it was listed: believe no listing of its name any more."""
+        """Drop the cached listing of an object's name: the object differs from its listing."""
         with self._lock:
             self._names.pop(info.key.partition("/")[0], None)
 
     def identity(self, info: ObjectInfo) -> Identity:
-        """What tells a file from what it was before."""
+        """Return the identity of a file: it changes when the content does."""
         number = _number(f"{info.key}\0{info.etag}")
         return Identity(self._device, number, info.size, info.mtime_ns, info.mtime_ns)
 
     def folder_identity(self, path: str, content: Sequence[object], files: Sequence[ObjectInfo]) -> Identity:
-        """As `identity`, of a folder: `content` is what it depends on, `files` what its time is of."""
+        """Return the identity of a directory. It depends on `content`; its time is the newest time of `files`."""
         mtime_ns = max((info.mtime_ns for info in files), default=0)
         return Identity(self._device, hash((path, tuple(content))), 0, mtime_ns, mtime_ns)
 
     def missing(self, path: str) -> NotFoundError:
-        """The error that a path is not there."""
+        """Return the error for a missing path."""
         return NotFoundError(f"{self.show(path)} is not there")
 
     def show(self, path: str) -> str:
-        """A path as it is told to people."""
+        """Return a path as users see it."""
         return printable(f"{self._objects.location}/{path}")
 
     def _groups(self, names: list[str]) -> list[tuple[str, list[str]]]:
-        """Names that are listed together, by what their keys begin with. Not by ranges of keys: not every server keeps
-        to the order of keys."""
+        """Group the names that are listed together, by key prefix. Key ranges would not do: not every server lists in
+        the order of keys."""
         if not self._objects.splits:
             return [("", names)]
         length = len(os.path.commonprefix(names)) + 1  # noqa: RUF071 - characters are meant
@@ -206,8 +206,8 @@ class Listings:
         return self._keep(name, objects)
 
     def _list_with_others(self, name: str) -> NameListing | None:
-        """The listing of a name, along with those that were listed together with it before, if many are asked for one
-        by one: as when a walk through all takes longer than a listing is believed."""
+        """List a name together with its former group, if many names are asked for one by one. This happens when a walk
+        through all names takes longer than the TTL. None: list the name alone."""
         now = time.monotonic()
         with self._lock:
             if now - self._alone_since > self._ttl:
@@ -223,8 +223,8 @@ class Listings:
             return self._names.get(name)
 
     def _list_group(self, begin: str, names: list[str]) -> bool:
-        """List all names of a group, and others that are among them: they may be asked for next. False: there is too
-        much to know at once, and nothing is kept."""
+        """List all names of a group, and the others with the same prefix: they may be asked for next. False: there are
+        too many objects, and nothing is cached."""
         found: dict[str, list[ObjectInfo]] = {name: [] for name in names}
         count = 0
         for page in self._pages(begin):
@@ -243,7 +243,7 @@ class Listings:
         try:
             for page in self._ask_for_pages(self.show(prefix), partial(self._objects.list_objects, prefix)):
                 yield page.objects
-        except MissingObjectError:  # where folders are real
+        except MissingObjectError:  # where directories are real
             return
 
     def _ask_for_pages(self, shown: str, ask: Callable[..., Listing]) -> Iterator[Listing]:
@@ -262,7 +262,7 @@ class Listings:
 
 
 def _number(text: str) -> int:
-    """A number that stands for a text, the same in every process; 63 bits."""
+    """Return a 63-bit hash of a text, the same in every process."""
     return int.from_bytes(hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=8).digest(), "little") >> 1
 
 

@@ -1,8 +1,8 @@
-"""A store in a folder of this machine.
+"""A store in a directory of this machine.
 
-Every path is opened component by component below the root, without following links, so that nothing outside the store
-can be reached by swapping a folder for a link; files are opened non-blocking and checked to be regular. The root is
-opened anew each time: a store that was deleted and made again is seen.
+Every path is opened component by component below the root, without following links. So swapping a directory for a link
+reaches nothing outside the store. Files are opened non-blocking and checked to be regular. The root is opened anew each
+time, so that a store that was deleted and recreated is found.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from bentofs.store.storage.local_walk import FOLDER, Walk
 from bentofs.store.util.display import printable
 
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)  # ENXIO: a socket stands there
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)  # ENXIO: it is a socket
 
 
 class LocalStorage:
-    """A folder that holds `<name>/<version>/model.yaml`."""
+    """A directory that holds `<name>/<version>/model.yaml`."""
 
     commits_by_model_yaml = False  # BentoML writes it first
 
     def __init__(self, root: str, *, follow_links: bool = False) -> None:
-        """`follow_links`: links that lead out of a model are followed instead of refused."""
+        """`follow_links`: follow links that lead out of a model, instead of refusing them."""
         self._root = os.path.abspath(root)
         self._follow_links = follow_links
         self._step = FOLDER if follow_links else FOLDER | os.O_NOFOLLOW
@@ -47,10 +47,10 @@ class LocalStorage:
         return self._root
 
     def prepare(self, names: Sequence[str]) -> None:
-        """There is nothing to be gained here."""
+        """Do nothing: local calls need no prefetch."""
 
     def prepare_models(self, paths: Sequence[str], file: str) -> None:
-        """Nor here."""
+        """Do nothing: local calls need no prefetch."""
 
     def list_folder(self, path: str) -> list[tuple[str, Kind]]:
         with self.look_into(path) as folder:
@@ -69,9 +69,9 @@ class LocalStorage:
         with LocalFolder(self, parent, path) as folder:
             flags = _FILE & ~os.O_NOFOLLOW if self._follow_links else _FILE
             look = _status(os.stat(name, dir_fd=folder.descriptor, follow_symlinks=self._follow_links))
-            if look.kind not in (Kind.FILE, Kind.LINK):  # opening a link says that nothing is there
+            if look.kind not in (Kind.FILE, Kind.LINK):  # opening a link fails as not found
                 raise BadModelError(f"{self._show(path)} is not a regular file")
-            # Non-blocking, should it have become a pipe just now; a folder or socket cannot be read.
+            # Non-blocking, in case it became a pipe just now. Reading a directory or socket fails.
             with os.fdopen(os.open(name, flags, dir_fd=folder.descriptor), "rb") as file:
                 content = file.read(limit + 1)
         if len(content) > limit:
@@ -91,7 +91,7 @@ class LocalStorage:
             try:
                 return self._open_in(folder, name, source, identity)
             except (OSError, SourceChangedError):
-                pass  # another folder may stand there by now
+                pass  # the directory may have been replaced
         try:
             if source.startswith("/"):  # behind a link
                 folder = _KeptFolder(os.open(parent or "/", FOLDER))
@@ -100,7 +100,7 @@ class LocalStorage:
             self._last = (parent, weakref.ref(folder))
             return self._open_in(folder, name, source, identity)
         except OSError as error:
-            folder = None  # whoever keeps the error must not keep the folder open
+            folder = None  # the error, if kept, must not keep the directory open
             failure = self._error(source, error.with_traceback(None))
             if isinstance(failure, NotFoundError):
                 raise SourceChangedError(f"{self._show(source)} is gone") from None
@@ -127,7 +127,7 @@ class LocalStorage:
 
     def _open_folder(self, path: str) -> int:
         first, *rest = path.split("/")
-        # Links on the way to the root are the user's; whether one is followed below it, the flags say.
+        # Links above the root belong to the user and are followed. Below it, the flags decide.
         descriptor = os.open(f"{self._root}/{first}", self._step) if first else os.open(self._root, FOLDER)
         for name in rest:
             try:
@@ -141,7 +141,7 @@ class LocalStorage:
         if error.errno in _GONE and path:
             if os.path.isdir(self._root):
                 return NotFoundError(f"{self._show(path)} is not there")
-            path = ""  # nothing is missing from a store that is not there itself
+            path = ""  # the store itself is missing: blame its root
         reason = os.strerror(error.errno or errno.EIO)
         kind = StoreDeniedError if isinstance(error, PermissionError) else StoreUnreadableError
         return kind(f"{self._show(path)} cannot be read: {reason}")
@@ -161,13 +161,13 @@ class LocalStorage:
 
 
 class LocalFolder:
-    """A folder below the root, open while the context lasts, in which errors of the system become the store's. A class
-    with slots, since looking at 10,000 names opens as many."""
+    """A directory below the root, open while the context lasts. It turns an OSError in the context into a StoreError.
+    It has slots, since looking at 10,000 names opens as many."""
 
     __slots__ = ("_path", "_storage", "_subject", "descriptor")
 
     def __init__(self, storage: LocalStorage, path: str, subject: str) -> None:
-        """`subject`: what errors name."""
+        """`subject`: the path that errors name."""
         self._storage = storage
         self._path = path
         self._subject = subject
@@ -204,8 +204,8 @@ class LocalFolder:
 
 
 class _KeptFolder:
-    """The folder of the file that was opened last, open as long as a file in it is: the next file is often beside it,
-    and a model may have tens of thousands."""
+    """The directory of the file that was opened last. It stays open as long as a file in it: the next file is often in
+    the same directory, and a model may have tens of thousands."""
 
     __slots__ = ("__weakref__", "descriptor")
 
@@ -217,7 +217,7 @@ class _KeptFolder:
 
 
 class LocalFile:
-    """An open file that answers only while it is what it was when it was pinned. Closed when nobody holds it."""
+    """An open file that can be read only while it has its pinned identity. It is closed with its last reference."""
 
     __slots__ = ("_descriptor", "_folder", "_identity", "_source", "_storage")
 
@@ -239,7 +239,7 @@ class LocalFile:
             wanted += len(view)
         try:
             got = os.preadv(self._descriptor, views, offset)
-            while got != wanted:  # never seen on a local disk; network file systems may
+            while got != wanted:  # a short read: network file systems may return one, local disks do not
                 rest = _after(views, got)
                 more = os.preadv(self._descriptor, rest, offset + got)
                 if more == 0:
@@ -249,14 +249,14 @@ class LocalFile:
             if error.errno == errno.ESTALE:  # NFS: the file was removed on its server
                 raise SourceChangedError(f"{self._name()} is gone") from None
             raise StoreUnreadableError(f"{self._name()} cannot be read: {error.strerror}") from error
-        # After the bytes, not before: what was read is what the identity names.
+        # Check after the read, not before: then the bytes read belong to the identity.
         self.check()
 
     def descriptor(self) -> int:
         return self._descriptor
 
     def check(self) -> None:
-        """Raises SourceChangedError if the file is no longer what was pinned."""
+        """Compare the file with its pinned identity. Raises SourceChangedError if they differ."""
         now = os.fstat(self._descriptor)
         pinned = self._identity
         if (
@@ -274,7 +274,7 @@ class LocalFile:
 
 
 def _after(views: Sequence[memoryview], count: int) -> list[memoryview]:
-    """What is left of the views after their first `count` bytes."""
+    """Return the rest of the views after their first `count` bytes."""
     rest = []
     for view in views:
         if count < len(view):

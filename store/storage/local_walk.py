@@ -1,7 +1,7 @@
-"""A look at all that lies in a model's folder on this machine: files, folders, and what links lead to.
+"""Walk of a model's directory on this machine: its files, its directories, and the targets of its links.
 
-Folders are opened below a descriptor, without following links. A link is replaced by what it leads to, if that lies
-within the model, or if whoever mounts the store has said that links may lead out.
+Directories are opened below a descriptor, without following links. A link is replaced by its target if the target lies
+within the model, or if the user has allowed links that lead out.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from bentofs.store.storage.base import Identity
 from bentofs.store.storage.entries import Entries, EntriesBuilder
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-MAX_MEMBERS = 1_000_000  # files and folders in one model; no real model comes near
-MAX_LINKED = 10_000  # of them reached through links, which can multiply what is there
-MAX_DEPTH = 100  # folders within folders, each one an open descriptor while walking
+MAX_MEMBERS = 1_000_000  # files and directories in one model; no real model comes near
+MAX_LINKED = 10_000  # of them reached through links, which can multiply the entries
+MAX_DEPTH = 100  # nested directories; each one holds a descriptor open during the walk
 
 
 class Walk:
-    """One look at all that lies in a model's folder."""
+    """One walk of a model's directory."""
 
     def __init__(
         self,
@@ -32,8 +32,9 @@ class Walk:
         *,
         follow_links: bool,
     ) -> None:
-        """`root`: the store's; `model`: its folder below that. `open_folder`: opens a folder below the root, without
-        leaving it; `show`: how errors name a path below the root. `follow_links`: also out of the model."""
+        """`root`: of the store; `model`: the model's directory below it; `open_folder`: opens a directory below the
+        root, without leaving it; `show`: formats a path below the root for errors; `follow_links`: also follow links
+        that lead out of the model."""
         self._root = root
         self._model = model
         self._open_folder = open_folder
@@ -41,13 +42,13 @@ class Walk:
         self._follow_links = follow_links
         self._entries = EntriesBuilder(model)
         self._linked = 0  # entries reached through links
-        self._within_links = 0  # how many links lead to where the walk is now
+        self._within_links = 0  # number of links followed to the current position
         self._newest = 0
-        # Links are judged against where the model really is, whatever links lead to the store itself.
+        # Link targets are compared with the model's real path: links may lead to the store itself.
         self._real = os.path.realpath(os.path.join(root, model))
 
     def run(self, folder: int) -> tuple[Entries, int]:
-        """As `Storage.walk`; `folder`: a descriptor of the model's."""
+        """Do what `Storage.walk` does. `folder`: a descriptor of the model's directory."""
         self._visit(folder, "", self._model, [])
         return self._entries.build(), self._newest
 
@@ -94,7 +95,7 @@ class Walk:
             raise UnsafeMemberError(f"{self._show(path)} is a device, socket or pipe: archives hold files and folders")
 
     def _take_link(self, path: str, source: str, above: list[tuple[int, int]]) -> None:
-        """Replace a link by what it leads to."""
+        """Add the target of a link in place of the link."""
         at = source if source.startswith("/") else os.path.join(self._root, source)
         target = os.path.realpath(at)
         inside = target == self._real or target.startswith(self._real + "/")
@@ -109,7 +110,7 @@ class Walk:
             raise UnsafeMemberError(f"{self._show(path)} is a link that leads nowhere") from None
         is_below = inside and not self._follow_links
         real_source = f"{self._model}{target[len(self._real) :]}" if is_below else target
-        if stat.S_ISLNK(look.st_mode):  # realpath gives up on a loop and leaves a link
+        if stat.S_ISLNK(look.st_mode):  # realpath stops at a loop and returns a link
             raise UnsafeMemberError(f"{self._show(path)} is a link to itself")
         self._within_links += 1
         if stat.S_ISDIR(look.st_mode):

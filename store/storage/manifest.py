@@ -1,9 +1,9 @@
-"""The manifest of a model in a remote store: what objects cannot keep: exec bits, empty folders; and CRC-32s, so that
-nobody has to read a model for them.
+"""The manifest of a model in a remote store. It keeps the metadata that objects lack: exec bits and empty directories.
+It also keeps CRC-32s, so that they need no reading of the model.
 
-It is JSON, in an object beside the version, `<name>/.<version>.bentofs.json`: BentoML, which looks at folders only,
-does not mind it in a copy of the store, and whoever lists a name finds it along the way. What it says of a file holds
-for the object with that ETag only; of others it says nothing, so that a manifest that was left behind does no harm.
+It is JSON, in an object beside the version, `<name>/.<version>.bentofs.json`. BentoML looks at directories only, so it
+ignores the file in a copy of the store. Listing a name finds it without another request. A note about a file is valid
+only for the object with the same ETag. So a stale manifest does no harm.
 
     {"format": 1, "folders": ["<path>"],
      "files": {"<path>": {"etag": "...", "crc32": 123, "executable": true, "sha256": "..."}}}
@@ -25,7 +25,7 @@ PROBE_SUFFIX = ".bentofs-probe"
 
 
 class FileNote(NamedTuple):
-    """What is known of one file."""
+    """The metadata of one file."""
 
     etag: str
     crc32: int | None
@@ -35,13 +35,13 @@ class FileNote(NamedTuple):
 
 @dataclass
 class Manifest:
-    """What is known of one model."""
+    """The metadata of one model."""
 
     files: dict[str, FileNote] = field(default_factory=dict)  # by path in the model
-    folders: list[str] = field(default_factory=list)  # all, or at least those that hold no file
+    folders: list[str] = field(default_factory=list)  # all directories, or at least the empty ones
 
     def encode(self) -> bytes:
-        """As it lies in the store."""
+        """Return the JSON that is stored."""
         files = {
             path: {
                 "etag": note.etag,
@@ -55,7 +55,7 @@ class Manifest:
 
     @classmethod
     def decode(cls, content: bytes) -> Manifest:
-        """Raises BadModelError: it is no manifest, or one of a later version of bentofs."""
+        """Parse the stored JSON. Raises BadModelError: it is no manifest, or one of a later version of bentofs."""
         try:
             told = json.loads(content)
             if told["format"] != _FORMAT:
@@ -67,25 +67,25 @@ class Manifest:
 
 
 def manifest_key(name: str, version: str) -> str:
-    """Where the manifest of a version lies, below the store."""
+    """Return the key of a version's manifest, relative to the store."""
     return f"{name}/.{version}{_SUFFIX}"
 
 
 def claim_key(name: str, version: str) -> str:
-    """Where the claim of whoever is writing a version lies (store/publishing/remote.py)."""
+    """Return the key of the claim that the writer of a version holds (store/publishing/remote.py)."""
     return f"{name}/.{version}{_CLAIM_SUFFIX}"
 
 
 def is_ours(name: str) -> bool:
-    """Whether a name in the folder of a model's name, or in the store, is one that bentofs gives its own objects."""
+    """True if a name, in the directory of a model's name or in the store, belongs to bentofs's own objects."""
     return name.startswith(".") and name.endswith((_SUFFIX, _CLAIM_SUFFIX, PROBE_SUFFIX))
 
 
 def _folder(path: str) -> str:
-    """Raises ValueError, TypeError: it is no path of a folder below a model's. A manifest may be anybody's."""
+    """Check the path of a directory in a model: anybody may have written the manifest. Raises ValueError, TypeError."""
     if "\0" in path or any(name in ("", ".", "..") for name in path.split("/")):
         raise ValueError("no path")
-    path.encode("utf-8", "surrogateescape")  # raises for half of a character
+    path.encode("utf-8", "surrogateescape")  # raises for a lone surrogate that stands for no byte
     return path
 
 

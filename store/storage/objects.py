@@ -1,7 +1,7 @@
-"""What a remote store is made of: objects below one prefix, under keys separated by `/`, which have no folders.
+"""Objects: the interface to a remote store. Objects have keys separated by `/`, below one prefix, and no directories.
 
-Keys are relative to the prefix. Implementations try once and tell by these exceptions what came of it; who retries is
-`store.storage.retry`. Everything here may be called from several threads at once.
+Keys are relative to the prefix. Implementations try once and raise one of these exceptions on failure.
+`store.storage.retry` retries. Everything here may be called from several threads at once.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ _T = TypeVar("_T")
 
 
 class ObjectInfo(NamedTuple):
-    """One object, as a listing tells of it."""
+    """One object, with the attributes from a listing."""
 
     key: str
     size: int  # bytes
-    etag: str  # opaque: equal for one key only while its bytes are the same; may be empty
+    etag: str  # opaque; of one key, it is equal only while the bytes are; may be empty
     mtime_ns: int
 
 
 class Listing(NamedTuple):
-    """A part of what lies below a prefix."""
+    """One page of a listing."""
 
     objects: list[ObjectInfo]
-    folders: list[str]  # keys without the trailing slash, where the listing does not go into them
-    more: str  # what to ask on with; empty at the end
+    folders: list[str]  # common prefixes, without the trailing slash, if the listing is not recursive
+    more: str  # token for the next page; empty at the end
 
 
 class MissingObjectError(Exception):
@@ -39,27 +39,27 @@ class MissingObjectError(Exception):
 
 
 class ChangedObjectError(Exception):
-    """The object is no longer, or already, what a condition said."""
+    """A condition of the request failed: the object was changed, or exists already."""
 
 
 class DeniedError(Exception):
-    """The server knows us and says no, or does not know us. The text is the reason, in its words."""
+    """The server denies access, or rejects the credentials. The text is the server's reason."""
 
 
 class TransientError(Exception):
-    """It may go well the next time: a timeout, a lost connection, a server that is busy. The text is the reason."""
+    """A retry may succeed: a timeout, a lost connection, a busy server. The text is the reason."""
 
 
 class RefusedError(Exception):
-    """It will not go well the next time either. The text is the reason."""
+    """A retry will fail, too. The text is the reason."""
 
 
 class MissingBucketError(RefusedError):
-    """There is no place for any object."""
+    """There is no such bucket."""
 
 
 def translated(error: Exception, secrets: Iterable[str]) -> Exception:
-    """An exception of a library as one of these; those, and our own, as they are."""
+    """Translate a library's exception into one of these. Return these, and StoreErrors, unchanged."""
     if isinstance(
         error, (MissingObjectError, ChangedObjectError, DeniedError, TransientError, RefusedError, StoreError)
     ):
@@ -76,7 +76,7 @@ def translated(error: Exception, secrets: Iterable[str]) -> Exception:
 
 
 class Retry(Protocol):
-    """Gives what some work gives, tried again as makes sense (`store.storage.retry.Patience.call`)."""
+    """Calls a function, with retries, and returns its result (`store.storage.retry.Patience.call`)."""
 
     def __call__(self, work: Callable[[], _T], /) -> _T: ...
 
@@ -86,20 +86,20 @@ class Objects(Protocol):
 
     @property
     def location(self) -> str:
-        """Where they are, to show to a user: without secrets."""
+        """Return the location, to show to a user: without secrets."""
 
     @property
     def splits(self) -> bool:
-        """Whether the `prefix` of `list_objects` may end within a name."""
+        """True if the `prefix` of `list_objects` may end within a name."""
 
     def list_objects(self, prefix: str, *, more: str = "") -> Listing:
-        """All objects whose key begins with `prefix`, in any order, a page at a time."""
+        """List all objects whose key begins with `prefix`, in any order, one page at a time."""
 
     def list_folder(self, prefix: str, *, more: str = "") -> Listing:
-        """What lies directly below `prefix`, which is empty or ends with a slash."""
+        """List the entries directly below `prefix`, which is empty or ends with a slash."""
 
     def read(self, wanted: ObjectInfo, start: int, end: int) -> bytes | bytearray:
-        """The bytes [start, end) of an object, if it still is what the listing told of.
+        """Read the bytes [start, end) of an object, if it is unchanged since the listing.
 
         Raises:
             MissingObjectError, ChangedObjectError, DeniedError, TransientError, RefusedError
@@ -108,36 +108,36 @@ class Objects(Protocol):
 
 @runtime_checkable
 class WritableObjects(Objects, Protocol):
-    """Objects that can be written, whole or not at all, and only if there are none yet."""
+    """Objects that can be written. A write is atomic, and can be limited to new keys."""
 
     @property
     def prefix(self) -> str:
-        """What stands before each key in the bucket."""
+        """Return the prefix of every key in the bucket."""
 
     def put(self, key: str, content: bytes, *, only_new: bool = False, only_if: str = "") -> str:
-        """Write a small object; its ETag.
+        """Write a small object and return its ETag.
 
-        `only_new`: ChangedObjectError if there is one already; `only_if`: unless there is one with this ETag.
+        `only_new`: raise ChangedObjectError if the object exists; `only_if`: raise it unless the object has this ETag.
         """
 
     def put_file(
         self, key: str, content: Content, retry: Retry, *, only_new: bool = False, stops: CancelTokens = ()
     ) -> str:
-        """Write an object that may be large; its ETag. Each request that this takes is tried by `retry`. Once one of
-        `stops` is set it ends with a CancelledError.
+        """Write an object that may be large, and return its ETag. `retry` makes each request. Once one of `stops` is
+        set, it raises CancelledError.
 
         Raises:
-            ChangedObjectError, StoreError: as `put`, `retry` and the content do.
+            ChangedObjectError, StoreError: raised by `put`, by `retry` or by the content.
         """
 
     def end_uploads(self, prefix: str) -> None:
-        """Have the server forget what it has of objects below `prefix` whose writing was cut short."""
+        """Abort the unfinished uploads of objects below `prefix`, so that the server drops their parts."""
 
     def delete(self, keys: list[str]) -> None:
-        """Remove objects; those that are not there are none the less gone."""
+        """Delete objects. A missing object is no error."""
 
     def find(self, key: str) -> tuple[ObjectInfo, float]:
-        """One object as it is now, and how many seconds ago it was written, both times by the server's clock.
+        """Return an object as it is now, and its age in seconds, both by the server's clock.
 
         Raises:
             MissingObjectError and the others.

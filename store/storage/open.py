@@ -1,4 +1,4 @@
-"""Where a store is: a folder of this machine, or a URL; and how to get to it."""
+"""StoreSpec: the location of a store, a directory of this machine or a URL, and how to open it."""
 
 from __future__ import annotations
 
@@ -20,22 +20,23 @@ from bentofs.store.util.display import printable
 
 @dataclass(frozen=True)
 class StoreSpec:
-    """A store that was named by a user. What is shown of it holds no secrets."""
+    """A store that a user named. Its `repr` and `location` hold no secrets."""
 
-    text: str = field(repr=False)  # as it was named
+    text: str = field(repr=False)  # as the user wrote it
     where: Location
-    options: Mapping[str, Any] = field(default_factory=dict, repr=False)  # those that are not in the text
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)  # options that are not in the text
     ttl: float = DEFAULT_TTL  # seconds
     cache_size: int = DEFAULT_CACHE_SIZE  # bytes
     patience: float = DEFAULT_PATIENCE  # seconds
 
     @classmethod
     def named(cls, text: str | None = None, *, options: Mapping[str, Any] | None = None, **settings: Any) -> StoreSpec:
-        """What a user wrote: a path, or a URL; None for BentoML's own store. `options`: for the file system of a URL,
-        as the parameters in it; `settings`: the other fields.
+        """Parse the text of a user: a path, or a URL; None for BentoML's own store.
+
+        `options`: for the file system of a URL, like the parameters in the URL; `settings`: the other fields.
 
         Raises:
-            BadLocationError: the protocol is not known, the URL makes no sense, or there are options for a path.
+            BadLocationError: the protocol is not known, the URL is malformed, or there are options for a path.
         """
         text = default_store() if text is None else text
         where = Location.parse(text)
@@ -50,11 +51,11 @@ class StoreSpec:
 
     @property
     def location(self) -> str:
-        """To show: an absolute path, or a URL."""
+        """Return an absolute path or a URL, to show."""
         return self.where.url.rstrip("/") or "/"
 
     def check(self) -> None:
-        """Raises NotFoundError: it is a folder, and not there. URLs are looked at when they are opened."""
+        """Check that a local store exists. Raises NotFoundError if not. A URL is checked when it is opened."""
         if not self.is_remote and not os.path.isdir(self.location):
             raise NotFoundError(
                 f"there is no model store at {printable(self.location)}: save a model with BentoML first, or name a "
@@ -62,11 +63,11 @@ class StoreSpec:
             )
 
     def open(self, *, follow_links: bool = False) -> Storage:
-        """The storage there. Not before a fork.
+        """Open the storage. Do not call this before a fork.
 
         Raises:
-            NotFoundError: there is no such folder.
-            RemoteError, RemoteDeniedError: there is no getting to it.
+            NotFoundError: there is no such directory.
+            RemoteError, RemoteDeniedError: the server cannot be reached, or denies access.
             BadLocationError: it cannot be a store: a package is missing, or a parameter has no meaning.
         """
         if self.is_remote:
@@ -75,14 +76,14 @@ class StoreSpec:
         return LocalStorage(self.location, follow_links=follow_links)
 
     def open_remote(self) -> RemoteStorage:
-        """As `open`, of a URL."""
+        """Do what `open` does, for a URL."""
         patience = Patience(self.where.shown.rstrip("/"), self.patience)
         storage = RemoteStorage(self._objects(patience), patience, ttl=self.ttl, cache_size=self.cache_size)
         storage.check()
         return storage
 
     def _objects(self, patience: Patience) -> Any:
-        # These take long to load, and start what does not survive a fork.
+        # These modules take long to load, and start threads that do not survive a fork.
         try:
             if self.where.protocol in ("s3", "s3a"):
                 from bentofs.store.storage.s3_objects import S3Objects

@@ -1,4 +1,4 @@
-"""PinnedFile: a file's bytes at one identity, opened when first read; few stay open at a time."""
+"""PinnedFile: a file's bytes at one identity. It is opened at the first read; few files stay open at a time."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from bentofs.store.util.keyed_lock import KeyedLock
 
 
 class OpenFiles:
-    """Bounds how many pinned files of a process are open, and for how long: a deleted model gives its room back.
+    """Limits how many pinned files of a process are open, and for how long, so that a deleted model frees its space.
 
-    The one opened first is let go first: streaming comes by each file once, and keeping the order of use would cost a
-    lock at every read. Who still reads it opens it again.
+    The file that was opened first is closed first. Streaming reads each file once, and keeping the order of use would
+    cost a lock at every read. A reader that still needs the file opens it again.
     """
 
     def __init__(self, limit: int = 256, seconds: float = 5.0) -> None:
-        """At most `limit` files, each for at most about twice `seconds`."""
+        """Keep at most `limit` files open, each for at most about twice `seconds`."""
         self._limit = limit
         self._seconds = seconds
-        self.turns = KeyedLock()  # at opening a file
+        self.turns = KeyedLock()  # one thread at a time opens a file
         self._lock = threading.Lock()
         self._opened: deque[tuple[float, PinnedFile]] = deque()
         self._timer: threading.Timer | None = None
 
     def opened(self, file: PinnedFile) -> None:
-        """Take note of a file just opened."""
+        """Record a file that was just opened."""
         with self._lock:
             self._opened.append((time.monotonic(), file))
             first = self._opened.popleft() if len(self._opened) > self._limit else None
@@ -38,7 +38,7 @@ class OpenFiles:
             first[1].let_go()
 
     def let_go(self) -> None:
-        """Close all files that nobody reads: no more will be read soon."""
+        """Close all files that nobody reads, when no reads are expected soon."""
         with self._lock:
             opened, self._opened = self._opened, deque()
             if self._timer is not None:
@@ -68,7 +68,7 @@ class OpenFiles:
 class PinnedFile:
     """A piece: the bytes that a file had when the archive was laid out, or SourceChangedError.
 
-    A reader that is in the middle of a read keeps the file open for itself, whoever lets go.
+    A read in progress keeps the file open, even if `let_go` is called meanwhile.
     """
 
     __slots__ = ("_file", "_open_files", "_storage", "identity", "length", "source")
@@ -82,17 +82,17 @@ class PinnedFile:
         self.length = identity.size
 
     def read_into(self, views: Sequence[memoryview], offset: int) -> None:
-        """As `Piece.read_into`."""
+        """Do what `Piece.read_into` does."""
         (self._file or self.open()).read_into(views, offset)
 
     def open(self) -> OpenFile:
-        """The open file; kept open while others do not need the place.
+        """Open the file, or return it if it is open. It stays open until other files need the slot, or time is up.
 
         Raises:
-            SourceChangedError: it is no longer what was pinned.
+            SourceChangedError: its identity is no longer the pinned one.
             StoreUnreadableError: it may not be read.
         """
-        with self._open_files.turns.at(self):  # readers that come together, once: an open may take long
+        with self._open_files.turns.at(self):  # several readers open it once: an open may take long
             file = self._file
             if file is None:
                 file = self._file = self._storage.open_file(self.source, self.identity)

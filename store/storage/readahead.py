@@ -1,10 +1,10 @@
-"""ReadAhead: bytes of remote objects, fetched in ranges: just what is asked for by who reads here and there, ahead and
-in parallel for who reads on and on, in bounded memory.
+"""ReadAhead: fetches remote objects in ranges, with bounded memory. Random reads fetch only the bytes that are asked
+for. Sequential reads fetch ahead, in parallel.
 
-A reader that goes on where one has ended before, be it in the next file of the model, is taken for the same one. As
-much is fetched ahead as was read on end, up to a limit, so that a short read never costs much more than itself.
+A read that continues where another one ended, even in the next file of the model, belongs to the same stream. The
+read-ahead is as large as the bytes read in sequence, up to a limit, so that a short read costs little more than itself.
 
-Threading: any thread. What a reader waits for it fetches itself; what lies ahead is fetched by a few threads.
+Threading: any thread. A reader fetches the bytes that it waits for; a few threads fetch ahead.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from typing import NamedTuple
 from bentofs.store.storage.objects import ObjectInfo
 
 _FETCHERS = 16
-_SLACK = 2 << 20  # bytes by which the kernel's requests may come out of order
+_SLACK = 2 << 20  # bytes by which the kernel's requests may be out of order
 _SMALLEST = 256 << 10  # bytes fetched ahead at a time
 _LARGEST = 8 << 20
-_AWAITED_SECONDS = 10.0  # for which what was fetched ahead is kept for its reader
-_STREAMS = 64  # readers that are told apart
+_AWAITED_SECONDS = 10.0  # for which fetched bytes are kept for their reader
+_STREAMS = 64  # number of streams that are tracked
 
 Fetch = Callable[[ObjectInfo, int, int], bytes | bytearray]
 
 
 class Pin(NamedTuple):
-    """One file of a model, among all of them in the order of an archive."""
+    """One file of a model, with all its files in archive order."""
 
     files: tuple[ObjectInfo, ...]
     number: int
@@ -44,13 +44,13 @@ class Pin(NamedTuple):
 
 @dataclass(eq=False)
 class _Extent:
-    """Bytes [start, end) of an object: there, or on their way."""
+    """The bytes [start, end) of an object: in memory, or being fetched."""
 
     owner: _CachedObject
     start: int
     end: int
     content: Future[bytes | bytearray] = field(default_factory=Future)
-    awaited_since: float = -math.inf  # monotonic; when it was fetched ahead, until it is read
+    awaited_since: float = -math.inf  # monotonic time of the read-ahead, until the extent is read
 
     @property
     def size(self) -> int:
@@ -59,7 +59,7 @@ class _Extent:
 
 @dataclass(eq=False)
 class _CachedObject:
-    """The extents of one object, which do not overlap."""
+    """The extents of one object. They do not overlap."""
 
     pin: Pin
     starts: list[int] = field(default_factory=list)
@@ -78,35 +78,36 @@ class _CachedObject:
 
 @dataclass(eq=False)
 class _Stream:
-    """One reader that goes on and on."""
+    """One sequential reader."""
 
     pin: Pin
-    position: int  # in the object: where the next read is expected
-    run: int = 0  # bytes read on end
-    ahead_pin: Pin | None = None  # up to where bytes were asked for ahead: an object,
-    ahead_position: int = 0  # a place in it,
-    ahead: int = 0  # and how many bytes that is from `position` on
+    position: int  # in the object: the offset of the expected next read
+    run: int = 0  # bytes read in sequence
+    ahead_pin: Pin | None = None  # the end of the read-ahead: an object,
+    ahead_position: int = 0  # an offset in it,
+    ahead: int = 0  # and its distance from `position` in bytes
 
 
 class ReadAhead:
-    """The bytes of all objects of one store."""
+    """The read-ahead cache of one store."""
 
     def __init__(self, fetch: Fetch, limit: int) -> None:
-        """`fetch` gives bytes of an object, or raises; `limit`: bytes of memory."""
+        """`fetch`: returns bytes of an object, or raises; `limit`: bytes of memory."""
         self._fetch = fetch
         self._limit = limit
         self._largest_window = limit // 2
         self._largest_extent = max(_SMALLEST, min(_LARGEST, limit // 16))
         self._lock = threading.Lock()
-        # By all that a listing tells of an object, which may have no ETag.
+        # The key is the whole listing entry: the object may have no ETag.
         self._objects: dict[ObjectInfo, _CachedObject] = {}
-        self._order: OrderedDict[_Extent, None] = OrderedDict()  # the first one goes first
-        self._size = 0  # bytes, those on their way included
+        self._order: OrderedDict[_Extent, None] = OrderedDict()  # the first one is dropped first
+        self._size = 0  # bytes, including those being fetched
         self._streams: OrderedDict[_Stream, None] = OrderedDict()
         self._fetchers = ThreadPoolExecutor(_FETCHERS, thread_name_prefix="read-ahead")
 
     def read_into(self, pin: Pin, views: Sequence[memoryview], offset: int) -> None:
-        """Fill the views with the object's bytes from `offset` on, which it must have; errors as `fetch`."""
+        """Fill the views with the object's bytes from `offset` on. The object must be long enough. Raises what `fetch`
+        raises."""
         end = offset + sum(len(view) for view in views)
         with self._lock:
             extents, missing = self._cover(pin, offset, end)
@@ -119,14 +120,14 @@ class ReadAhead:
             now = time.monotonic()
             for extent in extents:
                 if extent.end > end:
-                    extent.awaited_since = max(extent.awaited_since, now - _AWAITED_SECONDS / 2)  # its rest comes next
+                    extent.awaited_since = max(extent.awaited_since, now - _AWAITED_SECONDS / 2)  # rest is read next
                 else:
                     extent.awaited_since = -math.inf
                     if extent in self._order:
-                        self._order.move_to_end(extent, last=False)  # read to its end: the kernel has it now
+                        self._order.move_to_end(extent, last=False)  # read to its end: the kernel caches it now
 
     def _cover(self, pin: Pin, start: int, end: int) -> tuple[list[_Extent], list[_Extent]]:
-        """The extents that hold [start, end), in order, and those of them that are new and to be fetched."""
+        """Return the extents that hold [start, end), in order, and the new ones among them, which must be fetched."""
         cached = self._objects.setdefault(pin.object, _CachedObject(pin))
         covering: list[_Extent] = []
         missing: list[_Extent] = []
@@ -148,8 +149,7 @@ class ReadAhead:
         return covering, missing
 
     def _make_room(self, wanted: int, kept: set[_Extent]) -> None:
-        """Let go of extents until there is room for so many bytes more, if that can be: of none that its reader is
-        about to come to."""
+        """Drop extents until `wanted` more bytes fit, if possible. Keep the extents that a reader needs next."""
         before = time.monotonic() - _AWAITED_SECONDS
         for extent in list(self._order) if self._size + wanted > self._limit else ():
             if self._size + wanted <= self._limit:
@@ -178,7 +178,7 @@ class ReadAhead:
             extent.content.set_result(content)
 
     def _follow(self, pin: Pin, start: int, end: int) -> None:
-        """Take note of a read, and have fetched what its reader is going to ask for."""
+        """Record a read, and start the read-ahead of its stream."""
         stream = self._stream_of(pin, start)
         if stream is None:
             stream = _Stream(pin, end, end - start)
@@ -233,14 +233,14 @@ class ReadAhead:
 
 
 def _follows(first: Pin, second: Pin) -> bool:
-    """Whether the second file is the next one with bytes in it."""
+    """True if the second file is the next one that is not empty."""
     if first.files is not second.files or second.number <= first.number:
         return False
     return all(first.files[between].size == 0 for between in range(first.number + 1, second.number))
 
 
 def _scatter(contents: list[tuple[_Extent, memoryview]], views: Sequence[memoryview], offset: int) -> None:
-    """Fill views, which stand for the bytes from `offset` on, from extents that cover them."""
+    """Fill the views with the bytes from `offset` on, from extents that cover them."""
     position = 0
     for view in views:
         filled = 0

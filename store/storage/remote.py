@@ -1,10 +1,10 @@
-"""A store in a bucket, or in a folder of any file system that fsspec knows.
+"""A store in a bucket, or in a directory of any file system that fsspec supports.
 
-The layout is BentoML's, with keys for paths. Folders are what keys have in common; modes, empty folders and CRC-32s
-come from a model's manifest (`store.storage.manifest`), without which files are 0644. What there is comes from listings
-(`store.storage.listings`). Files are pinned by ETag.
+The layout is BentoML's, with keys for paths. Directories are common prefixes of keys. Modes, empty directories and
+CRC-32s come from a model's manifest (`store.storage.manifest`); without one, files are 0644. Names and stats come from
+listings (`store.storage.listings`). Files are pinned by ETag.
 
-Threading: any thread. Must not be made before a fork.
+Threading: any thread. Create it only after a fork.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ DEFAULT_TTL = 10.0  # seconds
 DEFAULT_CACHE_SIZE = 32 << 20  # bytes
 DEFAULT_PATIENCE = 30.0  # seconds
 _PINS_KEPT = 200_000
-_SMALL_KEPT = 32 << 20  # bytes of small files,
-_LARGEST_SMALL = _SMALL_KEPT // 16  # of which none is larger than this
-_READERS = 16  # of small files
-_ROOM = Usage(1 << 20, 4096, 1 << 40, 1 << 40, 1 << 40, 1 << 30, 1 << 30, 255)  # nobody knows: much
+_SMALL_KEPT = 32 << 20  # bytes of cached small files
+_LARGEST_SMALL = _SMALL_KEPT // 16  # bytes of the largest one
+_READERS = 16  # threads that read small files
+_ROOM = Usage(1 << 20, 4096, 1 << 40, 1 << 40, 1 << 40, 1 << 30, 1 << 30, 255)  # unknown, so large
 
 
 class RemoteStorage:
-    """A store of objects."""
+    """An object store."""
 
     commits_by_model_yaml = True
 
@@ -53,11 +53,11 @@ class RemoteStorage:
         ttl: float = DEFAULT_TTL,
         cache_size: int = DEFAULT_CACHE_SIZE,
     ) -> None:
-        """`ttl`: seconds for which a listing is believed; `cache_size`: bytes of memory for what is read."""
+        """`ttl`: seconds for which a listing is cached; `cache_size`: bytes of memory for read-ahead."""
         self.objects = objects
         self.patience = patience
         self.listings = Listings(objects, patience, ttl)
-        self._lock = threading.Lock()  # guards what follows, never held while asking
+        self._lock = threading.Lock()  # guards the fields below; never held during a request
         self._pins: LRUCache[Identity, Pin] = LRUCache(_PINS_KEPT)
         self._small: LRUCache[tuple[str, str], bytes] = LRUCache(
             _SMALL_KEPT, getsizeof=lambda content: len(content) + 1
@@ -106,7 +106,7 @@ class RemoteStorage:
     def read_small(self, path: str, limit: int) -> bytes:
         try:
             return self._read_small(path, limit)
-        except SourceChangedError:  # since it was listed
+        except SourceChangedError:  # changed since it was listed
             return self._read_small(path, limit)
 
     def walk(self, path: str) -> tuple[Entries, int]:
@@ -122,7 +122,7 @@ class RemoteStorage:
             parts = below.split("/")
             if any(part in (".", "..") for part in parts) or "" in parts[:-1] or "\0" in below:
                 raise UnsafeMemberError(f"{self.listings.show(info.key)} is no name for a file")
-            if below.endswith("/"):  # what some tools make to show that there is a folder
+            if below.endswith("/"):  # the marker of a directory that some tools create
                 folders.add(below[:-1])
             elif below:
                 files[below] = info
@@ -166,20 +166,20 @@ class RemoteStorage:
             try:
                 self._read_small(f"{path}/{file}", _LARGEST_SMALL)
                 self._manifest(path)
-            except StoreError as error:  # whoever asks for it is told again
+            except StoreError as error:  # raised again when it is asked for
                 log.info("%s", error)
 
         with ThreadPoolExecutor(_READERS, thread_name_prefix="small") as readers:
             list(readers.map(read, paths))
 
     def notes(self, path: str) -> dict[str, FileNote]:
-        """What the manifest says of the files of a model as they are, by the paths of their entries."""
+        """Return the manifest's notes on the files of a model that are unchanged since, by entry path."""
         manifest, begin = self._manifest(path), len(path) + 1
         etags = {info.key[begin:]: info.etag for info in self.listings.of(path).below(f"{path}/")}
         return {local_name(below): note for below, note in manifest.files.items() if etags.get(below) == note.etag}
 
     def check(self) -> None:
-        """Raises StoreUnreadableError, StoreDeniedError: the store cannot be listed."""
+        """Check that the store can be listed. Raises StoreUnreadableError, StoreDeniedError."""
         self.listings.root()
 
     def _read_small(self, path: str, limit: int) -> bytes:
@@ -241,11 +241,11 @@ class RemoteStorage:
 
 @dataclass(frozen=True)
 class RemoteFolder:
-    """A folder whose listing is known."""
+    """A directory whose listing is known."""
 
     storage: RemoteStorage
     path: str
-    name: NameListing  # which it is in
+    name: NameListing  # the listing that holds it
     identity: Identity
 
     def listing(self) -> list[tuple[str, Kind]]:
@@ -262,7 +262,7 @@ class RemoteFolder:
 
 
 class RemoteFile:
-    """A file that answers only while it is what it was when it was pinned."""
+    """A file that can be read only while it has its pinned identity."""
 
     __slots__ = ("_name", "_pin", "_read_ahead")
 

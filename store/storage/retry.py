@@ -1,8 +1,8 @@
-"""Patience: how long, and how often, a remote store is asked before its answer is an error.
+"""Patience: the retry policy for a remote store.
 
-A server that does not answer is given a bounded time in all, retries with growing pauses included. Once that has
-passed in vain, requests fail at once for a moment, so that whoever looks at a thousand models does not wait a thousand
-times. Threading: any thread.
+A server that does not answer gets a bounded time in all, retries with growing pauses included. After that, requests
+fail at once for some seconds, so that a loop over a thousand models does not wait a thousand times. Threading: any
+thread.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 _FIRST_PAUSE = 0.2  # seconds; doubled each time
 _LONGEST_PAUSE = 4.0
-_RESPITE = 2.0  # seconds for which a server that gave no answer is not asked again
+_RESPITE = 2.0  # seconds without requests to a server that gave no answer
 
 _T = TypeVar("_T")
 
@@ -30,7 +30,7 @@ class Patience:
     """The patience of one mount with one server."""
 
     def __init__(self, location: str, seconds: float) -> None:
-        """`location`: to name in errors; `seconds`: for one request, retries included."""
+        """`location`: named in errors; `seconds`: for one request, retries included."""
         self._location = location
         self._seconds = seconds
         self._lock = threading.Lock()
@@ -39,16 +39,16 @@ class Patience:
 
     @property
     def attempt_seconds(self) -> float:
-        """How long a single attempt may wait for an answer."""
+        """Return how long a single attempt may wait for an answer."""
         return max(1.0, self._seconds / 3)
 
     def call(self, subject: str, work: Callable[[], _T]) -> _T:
-        """What `work` gives, tried again while that makes sense. MissingObjectError and ChangedObjectError pass.
+        """Call `work`, with retries, and return its result. MissingObjectError and ChangedObjectError are passed on.
 
         Raises:
             MissingStoreError: there is no bucket.
-            RemoteDeniedError: the server says no.
-            RemoteError: it cannot be reached, or fails for good; `subject` is named.
+            RemoteDeniedError: the server denies access.
+            RemoteError: the server cannot be reached, or fails permanently; the text names `subject`.
         """
         with self._lock:
             if time.monotonic() - self._failed_at < _RESPITE:

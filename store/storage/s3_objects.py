@@ -1,6 +1,6 @@
-"""Objects in S3, or in what speaks its protocol.
+"""Objects in S3, or in a server with the same protocol.
 
-Threading: any thread. Must not be made before a fork.
+Threading: any thread. Create it only after a fork.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from bentofs.store.storage.objects import (
 from bentofs.store.util.cancel import CancelTokens
 
 _CONNECT_SECONDS = 5.0
-_DELETED_AT_ONCE = 1000  # that S3 allows
+_DELETED_AT_ONCE = 1000  # limit of S3 for one request
 
 _T = TypeVar("_T")
 
@@ -42,7 +42,7 @@ class S3Objects:
     splits = True
 
     def __init__(self, location: Location, attempt_seconds: float) -> None:
-        """`attempt_seconds`: how long one try may take."""
+        """`attempt_seconds`: the time limit of one attempt."""
         self.location = location.url.rstrip("/")
         self._where = location
         self.prefix = f"{location.path.rstrip('/')}/" if location.path.strip("/") else ""
@@ -59,7 +59,7 @@ class S3Objects:
     def read(self, wanted: ObjectInfo, start: int, end: int) -> bytes | bytearray:
         content, answer = self._once(lambda: self._client.fetch(self.prefix + wanted.key, start, end, etag=wanted.etag))
         found = self._info(wanted.key, answer, wanted.size)
-        # Not every server heeds the condition, and some know no ETags. Where there are some, times tell nothing more.
+        # Not every server heeds the condition, and some have no ETags. If there is an ETag, times add nothing.
         if found.etag != wanted.etag or not (wanted.etag or self._is_as_old(found, wanted)):
             raise ChangedObjectError
         if len(content) != end - start:
@@ -112,10 +112,11 @@ class S3Objects:
                     raise RefusedError(f"{error.get('Key')} could not be removed: {error.get('Message')}")
 
     def _is_as_old(self, found: ObjectInfo, listed: ObjectInfo) -> bool:
-        """Whether an object that has no ETag, as an answer tells of it, still is the one that was listed.
+        """True if an object without an ETag is unchanged since the listing. `found`: its attributes from an answer.
 
-        The two may tell different times of one object. rclone's `serve s3` lists when a file was modified, which may be
-        when its original was, and answers with when its upload began: where they differ, it is listed once more.
+        The two may give different times for one object. rclone's `serve s3` lists the modification time of a file,
+        maybe copied from its original, but answers a GET with the start of the upload. If the times differ, the object
+        is listed again.
         """
         return found.mtime_ns // 10**9 == listed.mtime_ns // 10**9 or listed in self._page(listed.key, "", "/").objects
 
