@@ -1,8 +1,8 @@
-"""Baseline: the SHA-256s of models' files, by which `bentofs verify` tells whether a model is what it was.
+"""Baseline: the recorded SHA-256s of models' files, by which `bentofs verify` tells whether a model has changed.
 
-No cache: they cannot be learnt again once a file has changed, and so lie in the user's state directory. Recorded when a
-model is imported, first measured by a mount or first verified, by store (its real path, or its URL), tag and creation
-time: a model saved again under its old tag is a new one.
+The baseline is no cache: it cannot be measured again once a file has changed, so it lies in the user's state directory.
+SHA-256s are recorded when a model is imported, first measured by a mount, or first verified. The key is the store (its
+real path or its URL), the tag and the creation time: a model saved again under its old tag is a new one.
 
 Threading: all methods may be called from any thread, and by several processes at once.
 """
@@ -36,15 +36,16 @@ _WHERE = "store=? AND tag=? AND created=?"
 
 
 def default_path() -> Path:
-    """Where those of this user lie."""
+    """Return the path of this user's baseline."""
     return state_folder() / "digests.sqlite"
 
 
 class Baseline:
-    """One connection to the record."""
+    """One connection to the baseline's database."""
 
     def __init__(self, path: Path | None = None) -> None:
-        """`path`: where it lies or is made; None for the user's own. What cannot be used is told in the log."""
+        """`path`: the database, made if it is missing; None for the user's own. If it cannot be used, the log says
+        so."""
         self._lock = threading.Lock()
         self._database = Database(
             path or default_path,
@@ -57,10 +58,10 @@ class Baseline:
         )
 
     def of(self, store: str, tag: Tag, created: datetime.datetime) -> dict[bytes, str]:
-        """What is recorded for a model's files: SHA-256s, hexadecimal, by path. Empty if nothing is.
+        """Return the recorded SHA-256s of a model's files, hexadecimal, by path. Empty if nothing is recorded.
 
         Raises:
-            StoreUnreadableError: another process holds the record: nothing is known of what is in it.
+            StoreUnreadableError: another process holds the database, so it cannot be read.
         """
         key = _key(store, tag, created)
         with self._lock:
@@ -77,9 +78,10 @@ class Baseline:
     def record(
         self, store: str, tag: Tag, created: datetime.datetime, digests: Mapping[bytes, str], *, first: bool = False
     ) -> bool:
-        """Record the SHA-256s of all of a model's files, by path, in place of what there was for its tag.
+        """Record the SHA-256s of all of a model's files, by path. They replace the records of its tag.
 
-        `first`: only if nothing is recorded for this creation time. False if they could not be kept; the log says why.
+        `first`: record only if nothing is recorded for this creation time. Returns False if the SHA-256s could not be
+        written; the log says why.
         """
         key = _key(store, tag, created)
 
@@ -100,11 +102,11 @@ class Baseline:
             return bool(self._database.run(write)) and self._database.is_on_disk
 
     def close(self) -> None:
-        """Let go."""
+        """Close the connection."""
         with self._lock:
             self._database.close()
 
 
 def _key(store: str, tag: Tag, created: datetime.datetime) -> tuple[bytes, str, str]:
-    # A URL is none of this machine's paths, which would depend on the working directory.
+    # A URL is not a path: `realpath` would make it depend on the working directory.
     return os.fsencode(store if is_url(store) else os.path.realpath(store)), str(tag), created.isoformat()

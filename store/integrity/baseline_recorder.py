@@ -1,9 +1,9 @@
 """The recorder: a thread that records the SHA-256s of models whose files a mount has just measured.
 
-Then their bytes lie in the page cache, and a disk that damages them later is found out by `bentofs verify`. It works
-while nobody asks the mount for anything, at the lowest priority, and gives way between any two mebibytes.
+Their bytes are in the page cache then. If the disk damages them later, `bentofs verify` finds it. The recorder works at
+the lowest priority while the mount serves no request, and gives way to requests after each mebibyte.
 
-Threading: `consider` may be called from any thread; all else happens in one of its own.
+Threading: `consider` may be called from any thread; all else happens in the recorder's own thread.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from bentofs.store.util.aligned_buffer import page_buffer
 
 log = logging.getLogger(__name__)
 
-_STEP = 1 << 20  # bytes read between two looks at whether somebody waits
-_LOOK_SECONDS = 2.0  # between two looks at which models are measured by now
-_QUIET_SECONDS = 0.5  # how long nothing must have been asked before it begins, or goes on
+_STEP = 1 << 20  # bytes read between two checks for a request
+_LOOK_SECONDS = 2.0  # between two checks for measured models
+_QUIET_SECONDS = 0.5  # without a request, before the recorder begins or goes on
 _SAMPLE_SECONDS = 0.02
-_WAIT_SECONDS = 3600.0  # how long after it was opened a model may become measured
+_WAIT_SECONDS = 3600.0  # after a model was opened, in which it may become measured
 _KEPT = 4 << 20  # bytes of memory, over all models that may become measured
 
 
@@ -41,23 +41,23 @@ class _Opened:
 
     since: float  # monotonic
     model: Model
-    learnt: int = -1  # how much was known when it was looked at
+    learnt: int = -1  # the count of measured files when the model was last checked
 
 
 class Recorder:
-    """Records for one mount."""
+    """The recorder of one mount."""
 
     def __init__(self, storage: Storage, digests: Baseline) -> None:
         self._storage = storage
         self._digests = digests
-        # None stays open while the mount is busy: the model may be deleted meanwhile, to make room.
+        # No file stays open while the mount is busy: the model may be deleted then, to make room.
         self._open_files = OpenFiles()
-        # A larger model is not in the page cache any more when it has been read.
+        # A larger model is no longer in the page cache after it was read.
         self._size_limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
         self._lock = threading.Lock()
-        self._opened: dict[Tag, _Opened] = {}  # those that may become measured, the last one last
+        self._opened: dict[Tag, _Opened] = {}  # models that may become measured, the latest last
         self._size = 0  # bytes of memory, of all of them
-        self._learnt = 0  # how often something was measured
+        self._learnt = 0  # the count of measured files
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._is_measured: Callable[[Model], bool] = lambda _model: False
@@ -65,13 +65,14 @@ class Recorder:
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
 
     def start(self, is_measured: Callable[[Model], bool], is_busy: Callable[[], bool]) -> None:
-        """Begin. `is_measured`: whether all files of a model are; `is_busy`: whether a request is being served."""
+        """Start the thread. `is_measured`: tells whether all files of a model are measured; `is_busy`: tells whether a
+        request is being served."""
         self._is_measured = is_measured
         self._is_busy = is_busy
         self._thread.start()
 
     def consider(self, model: Model) -> None:
-        """A model is being read, and may be measured by that."""
+        """Note a model that is being read, and may become measured by that."""
         if model.size <= self._size_limit:
             with self._lock:
                 self._forget(model.tag)
@@ -82,18 +83,18 @@ class Recorder:
             self._wake.set()
 
     def look_again(self) -> None:
-        """A file was measured, maybe the last one of a model."""
+        """Note that a file was measured, maybe the last one of a model."""
         self._learnt += 1
         if self._opened:
             self._wake.set()
 
     def forget(self, tag: Tag) -> None:
-        """A model is no longer in the store."""
+        """Forget a model that is no longer in the store."""
         with self._lock:
             self._forget(tag)
 
     def stop(self) -> None:
-        """End, within the time that a step takes."""
+        """Stop the thread, within the time that a step takes."""
         self._stopping.set()
         self._wake.set()
         if self._thread.ident is not None:
@@ -153,7 +154,7 @@ class Recorder:
             log.info("recorded the SHA-256s of %s", model.tag)
 
     def _sha256(self, entry: Entry) -> str | None:
-        """Of one file; None when it is time to end."""
+        """Return the SHA-256 of one file; None if the thread must stop."""
         if entry.identity is None:
             raise ValueError(f"{entry.path} is a folder")
         file = PinnedFile(self._storage, self._open_files, entry.source, entry.identity)
@@ -169,7 +170,7 @@ class Recorder:
         return digest.hexdigest()
 
     def _may_go_on(self, *, begin: bool = False) -> bool:
-        """Wait while requests are served; False when it is time to end."""
+        """Wait while requests are served; False if the thread must stop."""
         if begin or self._is_busy():
             quiet_since = time.monotonic()
             while time.monotonic() - quiet_since < _QUIET_SECONDS:

@@ -1,8 +1,9 @@
-"""Files of SHA-256 sums: written as sha256sum writes them, read as any tool writes them.
+"""Files of SHA-256 sums: written like sha256sum's, read in every common tool's format.
 
-Read are the lines of sha256sum (`<digest>  <name>`), of the BSDs and `--tag` (`SHA256 (<name>) = <digest>`), tables,
-lists and CSV of PowerShell's Get-FileHash, certutil's report, and a digest alone; in hexadecimal or base64, as UTF-8 or
-UTF-16 with or without a byte order mark, lines ending as on Unix or Windows, names with folders by `/` or `\\`.
+The reader accepts lines of sha256sum (`<digest>  <name>`), lines of the BSDs and `--tag` (`SHA256 (<name>) =
+<digest>`), tables, lists and CSV of PowerShell's Get-FileHash, certutil's report, and a digest alone. Digests may be
+hexadecimal or base64. The text may be UTF-8 or UTF-16, with or without a byte order mark, with line ends of Unix or
+Windows. Names may have directories, separated by `/` or `\\`.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from typing import NamedTuple
 from bentofs.store.errors import DamagedArchiveError
 from bentofs.store.util.display import printable
 
-SUFFIX = ".sha256"  # of the file that lies beside the one it is of
-MAX_SUMS = 1 << 20  # bytes of such a file that are read
-NO_SUMS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)  # opening one that is not there
+SUFFIX = ".sha256"  # of a file of sums beside the file that it describes
+MAX_SUMS = 1 << 20  # bytes read of a file of sums
+NO_SUMS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)  # errors of opening a missing file of sums
 
 _HEX = r"[0-9a-fA-F]{64}"
 _DIGEST = rf"(?:{_HEX}(?![0-9a-zA-Z])|[0-9a-zA-Z+/]{{43}}=(?!=))"
@@ -32,45 +33,45 @@ _LISTED = re.compile(rf"Hash\s*:\s*({_HEX})\s*", re.IGNORECASE)
 _LISTED_NAME = re.compile(r"Path\s*:(.*)", re.IGNORECASE)
 _IN_PAIRS = re.compile(r"\s*(?:[0-9a-fA-F]{2} ){31}[0-9a-fA-F]{2}\s*")  # certutil before Windows 8
 _ANYWHERE = re.compile(rf"(?<![0-9a-zA-Z]){_HEX}(?![0-9a-zA-Z])")
-_PERHAPS = re.compile(r"(?<![0-9a-zA-Z])[0-9a-fA-F]{20,}(?![0-9a-zA-Z])")  # a digest of another kind, or a part of one
-_SHORTENED = ("...", "\u2026")  # how a table that is too wide ends a path
+_PERHAPS = re.compile(r"(?<![0-9a-zA-Z])[0-9a-fA-F]{20,}(?![0-9a-zA-Z])")  # another kind of digest, or a part of one
+_SHORTENED = ("...", "\u2026")  # the end of a path that was cut in a wide table
 _ESCAPE = re.compile(r"\\([\\nr])")
 _ESCAPES = {"\\": "\\", "n": "\n", "r": "\r"}
-_MARKS = (  # the longer ones first: one begins with another
+_MARKS = (  # the longer ones first: UTF-32-LE's begins with UTF-16-LE's
     (codecs.BOM_UTF32_LE, "utf-32-le"),
     (codecs.BOM_UTF32_BE, "utf-32-be"),
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
     (codecs.BOM_UTF8, "utf-8"),
 )
-_LOOKED_AT = 64  # bytes that tell UTF-16 without a mark
+_LOOKED_AT = 64  # bytes that show UTF-16 without a mark
 
 
 class Sums(NamedTuple):
-    """What a file of sums states. Digests are hexadecimal, in lower case."""
+    """The content of a file of sums. Digests are hexadecimal, in lower case."""
 
-    by_path: dict[str, str]  # also by name without folders, where that says which one is meant
-    nameless: frozenset[str]  # those with no name, or with a part of one
-    is_unreadable: bool  # it seems to name a digest, and none of SHA-256 can be read
+    by_path: dict[str, str]  # also by name without directories, if only one digest has that name
+    nameless: frozenset[str]  # digests without a name, or with a part of one
+    is_unreadable: bool  # it seems to hold a digest, but no SHA-256 can be read
 
     def beside(self, name: str) -> frozenset[str]:
-        """Return the digests that the file `name` may have, if this is `name.sha256`; none if it does not say."""
+        """Return the digests that the file `name` may have, if this is `name.sha256`; none if it states none."""
         if name in self.by_path:
             return frozenset([self.by_path[name]])
         if self.nameless:
             return self.nameless
         stated = frozenset(self.by_path.values())
-        return stated if len(stated) == 1 else frozenset()  # of one file, under another name; or of others
+        return stated if len(stated) == 1 else frozenset()  # one file under another name, or other files
 
 
 class _Line(NamedTuple):
     digest: str
     name: str
-    is_exact: bool  # nothing in the name stands for something else
+    is_exact: bool  # every character of the name stands for itself
 
 
 def write_sums(digest: str, name: str) -> bytes:
-    """Return the content of a file of sums of one file; `name`: as `store.util.names` has portable names.
+    """Return the content of a file of sums for one file; `name`: a portable name (`store.util.names`).
 
     A name with a backslash or a line break is escaped."""
     escaped = name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
@@ -79,7 +80,7 @@ def write_sums(digest: str, name: str) -> bytes:
 
 
 def read_sums(content: bytes) -> Sums:
-    """Read a file of sums. Lines that state none are left out."""
+    """Read a file of sums. Lines without a digest are ignored."""
     text = _decode(content)
     if text.lstrip().startswith("<"):  # a page that a server sends instead of "not found"
         return Sums({}, frozenset(), False)
@@ -96,16 +97,16 @@ def read_sums(content: bytes) -> Sums:
     by_name = {name: digests.pop() for name, digests in names.items() if len(digests) == 1}
     if not by_path and not nameless:
         nameless.update(digest.lower() for digest in _ANYWHERE.findall(text))
-    is_answer = text.lstrip().startswith(("{", "["))  # an API's, that there is no such file
+    is_answer = text.lstrip().startswith(("{", "["))  # of an API: there is no such file
     is_unreadable = not by_path and not nameless and not is_answer and _PERHAPS.search(text) is not None
     return Sums({**by_name, **by_path}, frozenset(nameless), is_unreadable)
 
 
 def read_sums_beside(content: bytes, name: str) -> frozenset[str]:
-    """Return the SHA-256s that `name.sha256` allows the file `name` to have; none if it does not say.
+    """Return the SHA-256s that `name.sha256` allows for the file `name`; none if it states none.
 
     Raises:
-        DamagedArchiveError: it names a checksum, and none of SHA-256 can be read.
+        DamagedArchiveError: it holds a checksum, but no SHA-256 can be read.
     """
     sums = read_sums(content)
     if sums.is_unreadable:
@@ -130,8 +131,8 @@ def _decode_as(content: bytes, encoding: str) -> str:
 
 
 def _read_lines(text: str) -> Iterator[_Line]:
-    waiting: str | None = None  # a digest in a list, whose next line has the name
-    is_zero = "\0" in text  # sha256sum --zero: names are as they are
+    waiting: str | None = None  # a digest in a list; the next line has its name
+    is_zero = "\0" in text  # sha256sum --zero: names are not escaped
     for line in text.split("\0" if is_zero else "\n"):
         if waiting is not None:
             name = _LISTED_NAME.fullmatch(line)
@@ -168,6 +169,6 @@ def _read_line(line: str) -> _Line | None:
 
 
 def _paths(line: _Line) -> list[str]:
-    """The paths that a line may mean: Windows has backslashes between names, and scripts put names in quotes."""
+    """Return the paths that a line may mean: Windows separates names by backslashes, and scripts quote names."""
     names = [line.name] if line.is_exact else [line.name, line.name.strip('"').replace("\\", "/")]
     return [os.path.normpath(name) for name in dict.fromkeys(names) if name]

@@ -1,4 +1,4 @@
-"""Verify: a model's files, read whole, against the SHA-256s recorded for them (store/integrity/baseline.py)."""
+"""Verify: read a model's files whole and compare them with their recorded SHA-256s (store/integrity/baseline.py)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class Outcome(enum.Enum):
-    """What became of a model, or of one of its files."""
+    """The outcome for a model, or for one of its files."""
 
     SAME = "same"
     RECORDED = "recorded"
@@ -34,13 +34,13 @@ class Outcome(enum.Enum):
 class Report(NamedTuple):
     """The outcome for one model."""
 
-    outcome: Outcome  # SAME, RECORDED, NOT_RECORDED, DIFFERS, or UNREADABLE where nothing that could be read differs
+    outcome: Outcome  # SAME, RECORDED, NOT_RECORDED, DIFFERS, or UNREADABLE if no readable file differs
     file_count: int
     size: int  # bytes
     problems: list[tuple[str, Outcome]]  # paths in the model
 
     def sentence(self) -> str:
-        """For a user."""
+        """Return a sentence for a user."""
         files = f"{self.file_count} files, {self.size:,} bytes"
         if self.outcome is Outcome.RECORDED:
             return f"recorded for the next time ({files})"
@@ -56,11 +56,11 @@ class Report(NamedTuple):
 
 
 def verify_model(store: ModelStore, digests: Baseline, tag: Tag, *, accept: bool = False) -> Report:
-    """Read a model whole and compare; `accept`: record what is there instead.
+    """Read a model whole and compare it with its baseline; `accept`: record the model's SHA-256s instead.
 
     Raises:
         NotFoundError, BadModelError: there is no such model to read.
-        StoreUnreadableError: the record of digests is in use.
+        StoreUnreadableError: the baseline is in use by another process.
     """
     model = store.model(tag, max_age=0)
     key = (store.storage.location, tag, model.info.creation_time)
@@ -92,7 +92,7 @@ def verify_model(store: ModelStore, digests: Baseline, tag: Tag, *, accept: bool
 def _without_new_extras(
     store: ModelStore, model: Model, recorded: dict[bytes, str], found: dict[bytes, str]
 ) -> dict[bytes, str]:
-    """Leave out what macOS added and no import records. Finder adds more of it at any time."""
+    """Leave out new files that macOS added: imports do not record them, and Finder adds more at any time."""
     if recorded.keys() >= found.keys():
         return found
     try:
