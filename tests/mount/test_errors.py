@@ -36,7 +36,7 @@ TABLE = {
     errors.RemoteError: errno.EIO,
     errors.RemoteDeniedError: errno.EACCES,
     errors.RemoteNotFoundError: errno.ENOENT,
-    errors.MissingStoreError: errno.EIO,  # models that were there are not gone for that
+    errors.MissingStoreError: errno.EIO,  # models that were there are not gone because of it
     errors.NoHomeError: errno.EIO,
     errors.TargetExistsError: errno.EEXIST,
 }
@@ -76,7 +76,7 @@ def all_errors(base: type[Exception] = StoreError) -> set[type[Exception]]:
 
 def test_every_error_of_the_store_has_an_errno(expect_log: Callable[[str], None]) -> None:
     assert set(TABLE) == all_errors()
-    expect_log("read: x")  # EIO and EACCES say in the log why
+    expect_log("read: x")  # EIO and EACCES log their reason
     assert {kind: errno_of(kind("x"), "read") for kind in TABLE} == TABLE
 
 
@@ -91,7 +91,7 @@ def test_every_error_of_the_store_has_an_exit_status() -> None:
     ("error", "number"),
     [
         (OSError(errno.EROFS, "x"), errno.EROFS),
-        (OSError("without errno"), errno.EIO),  # plain fusepy makes an early end of file of this one
+        (OSError("without errno"), errno.EIO),  # plain fusepy turns this into an early end of file
         (OSError(-5, "negative"), errno.EIO),
         (OSError(0, "zero"), errno.EIO),
         (KeyError("x"), errno.EIO),

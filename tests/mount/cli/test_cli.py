@@ -1,4 +1,4 @@
-"""The command line: what it does, and the one sentence when it cannot."""
+"""The command line: its effects, and the one sentence that it prints when it fails."""
 
 import contextlib
 import importlib.abc
@@ -27,7 +27,7 @@ from tests.store.users import NOBODY
 
 
 class Shell:
-    """Runs `bentofs` with a home of its own."""
+    """Run `bentofs` with its own home directory."""
 
     def __init__(self, base: Path) -> None:
         self.environment = {**os.environ, **home_of(base)}
@@ -47,7 +47,7 @@ class Shell:
         )
 
     def refuses(self, *arguments: str | Path, status: int = 1, **environment: str) -> str:
-        """Asserts that it fails with one sentence, and gives that."""
+        """Assert that the command fails with one sentence, and return the sentence."""
         done = self(*arguments, **environment)
         assert done.returncode == status, done
         assert done.stdout == ""
@@ -70,7 +70,7 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
 
 
 def daemons(mountpoint: Path) -> list[int]:
-    """Processes of ours on a mountpoint."""
+    """List the daemons of bentofs on a mountpoint."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -86,8 +86,8 @@ def daemons(mountpoint: Path) -> list[int]:
 def test_mount_and_unmount(shell: Shell) -> None:
     done = shell("mount", shell.mountpoint)
     assert done.returncode == 0, done.stderr
-    assert str(shell.store) in done.stdout  # $BENTOML_HOME/models, by default
-    assert (shell.mountpoint / "models/iris/latest.tar").stat().st_size > 0  # answers at once
+    assert str(shell.store) in done.stdout  # by default $BENTOML_HOME/models
+    assert (shell.mountpoint / "models/iris/latest.tar").stat().st_size > 0  # it answers at once
     assert len(daemons(shell.mountpoint)) == 1
     done = shell("unmount", shell.mountpoint)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -101,7 +101,7 @@ def test_mount_and_unmount(shell: Shell) -> None:
 
 
 def test_unmount_waits_for_a_daemon_that_another_session_started(shell: Shell, tmp_path: Path) -> None:
-    """Its state lies elsewhere, and its command line names the mountpoint in another way."""
+    """The daemon's state lies elsewhere, and its command line names the mountpoint in another way."""
     (tmp_path / "link").symlink_to(tmp_path)
     process = subprocess.Popen(
         [sys.executable, "-m", "bentofs.mount", "mount", "link/mnt", "--foreground"],
@@ -112,7 +112,7 @@ def test_unmount_waits_for_a_daemon_that_another_session_started(shell: Shell, t
     with ended(process):
         wait_until(lambda: mountpoints(shell.mountpoint), 20, "mounted")
         done = shell("unmount", shell.mountpoint)
-        # Nobody has waited for it, so that what has ended is still a process, but one that holds nothing.
+        # Nobody has waited for the ended process. It is a zombie, and holds nothing.
         assert (done.returncode, done.stderr) == (0, "")
         assert Path(f"/proc/{process.pid}/stat").read_text().rpartition(") ")[2].startswith("Z")
         assert process.wait(10) == 0
@@ -127,7 +127,8 @@ def test_default_store_without_bentoml_home(shell: Shell) -> None:
 
 @pytest.mark.parametrize("closed", [">&- 2>&-", "<&- >&-", "<&- >&- 2>&-", "2>&-"])
 def test_closed_standard_descriptors(shell: Shell, closed: str) -> None:
-    """As those who start daemons close them: what is opened later must not get their numbers."""
+    """Later opened files must not get the numbers of closed standard descriptors. Programs that start daemons close
+    them."""
     command = [sys.executable, "-m", "bentofs.mount", "mount", str(shell.mountpoint)]
     done = subprocess.run(
         ["sh", "-c", f'exec "$@" {closed}', "sh", *command], cwd=ROOT, env=shell.environment, timeout=60, check=False
@@ -148,7 +149,7 @@ def test_mountpoint_through_a_link(shell: Shell, tmp_path: Path) -> None:
 
 
 def test_a_working_directory_that_has_gone(shell: Shell, tmp_path: Path) -> None:
-    """It matters to what is relative to it only."""
+    """A deleted working directory matters only to relative paths."""
     gone = tmp_path / "gone"
     script = f'mkdir "{gone}"; cd "{gone}"; rmdir "{gone}"; exec "$@"'
     environment = {**shell.environment, "PYTHONPATH": str(ROOT)}
@@ -184,7 +185,8 @@ def test_numbers_that_make_no_sense(shell: Shell, arguments: tuple[str, ...]) ->
 
 
 def test_a_user_without_a_home(shell: Shell, tmp_path: Path) -> None:
-    """As in a container that runs as a number: nothing is made in the working directory, under the name of ~."""
+    """Without a home directory, no directory named ~ is made in the working directory. A container that runs as a
+    numeric user has no home."""
     (tmp_path / "work").mkdir()
     script = """
 import os, pwd, sys
@@ -216,14 +218,14 @@ main()
             check=False,
         )
         assert done.returncode == status, done
-        # What can be learnt again is not kept then; of what cannot, the status tells.
+        # Data that can be computed again is not kept then. For data that cannot, the command fails.
         assert arguments[0] == "list" or not status or "you have no home directory: " in done.stderr
         assert status or arguments[0] == "list" or "bentofs: no index is kept: you have no home" in done.stderr
     assert os.listdir(tmp_path / "work") == []
 
 
 def test_no_place_for_the_state(shell: Shell, tmp_path: Path) -> None:
-    """Said in a sentence, and nothing is left mounted."""
+    """One sentence says so, and nothing is left mounted."""
     (tmp_path / "file").touch()
     assert "file" in shell.refuses("mount", shell.mountpoint, XDG_STATE_HOME=str(tmp_path / "file"))
     assert not mountpoints(shell.mountpoint)
@@ -285,7 +287,7 @@ def test_reasons_not_to_mount(shell: Shell, tmp_path: Path) -> None:
 
 
 def test_no_device(shell: Shell) -> None:
-    """In a container that was not given it."""
+    """A container was not given /dev/fuse."""
     become_root = [] if os.geteuid() == 0 else ["--map-root-user"]
     done = subprocess.run(
         [
@@ -305,9 +307,9 @@ def test_no_device(shell: Shell) -> None:
 
 
 def test_interrupted_while_the_mount_comes_up(shell: Shell) -> None:
-    """Nothing comes up behind the user's back."""
+    """No mount comes up later, behind the user's back."""
     process = subprocess.Popen(
-        # Whoever runs the tests in the background has them ignore Ctrl-C.
+        # Tests that run in the background ignore Ctrl-C.
         ["env", "--default-signal=INT", sys.executable, "-m", "bentofs.mount", "mount", str(shell.mountpoint)],
         cwd=ROOT,
         env=shell.environment,
@@ -332,7 +334,7 @@ def test_interrupted_while_the_mount_comes_up(shell: Shell) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_ended_while_the_mount_comes_up(shell: Shell, number: signal.Signals) -> None:
-    """As by `timeout`, or with the terminal: nothing comes up behind the user's back then, either."""
+    """No mount comes up later, behind the user's back. `timeout` or a closed terminal ends the command."""
     command = ["env", "--default-signal=HUP", sys.executable, "-m", "bentofs.mount", "mount", str(shell.mountpoint)]
     process = subprocess.Popen(command, cwd=ROOT, env=shell.environment)
     with ended(process):
@@ -366,8 +368,8 @@ def test_mounted_already_and_stale(shell: Shell) -> None:
     assert shell("mount", shell.mountpoint).returncode == 0
     assert "mounted at" in shell.refuses("mount", shell.mountpoint)
     (daemon,) = daemons(shell.mountpoint)
-    os.kill(daemon, signal.SIGSTOP)  # whoever looks at the mount itself would wait for ever
-    time.sleep(1.1)  # until the kernel has forgotten what it was told
+    os.kill(daemon, signal.SIGSTOP)  # looking at the mount itself would block for ever
+    time.sleep(1.1)  # until the kernel's cached attributes expire
     assert "mounted at" in shell.refuses("mount", shell.mountpoint)
     os.kill(daemon, signal.SIGKILL)
     time.sleep(0.5)
@@ -386,10 +388,10 @@ def test_unmounting_what_is_in_use_or_not_mounted(shell: Shell) -> None:
     assert "in use" in shell.refuses("unmount", shell.mountpoint)
     assert os.read(held, 1)
     assert shell("unmount", "--lazy", shell.mountpoint).returncode == 0
-    os.posix_fadvise(held, 0, 0, os.POSIX_FADV_DONTNEED)  # what the kernel still has of it
+    os.posix_fadvise(held, 0, 0, os.POSIX_FADV_DONTNEED)  # drop the kernel's cached pages
     with pytest.raises(OSError, match="not connected"):
         os.pread(held, 1, 0)
-    with contextlib.suppress(OSError):  # with libfuse 2 the daemon is asked at every close
+    with contextlib.suppress(OSError):  # with libfuse 2, every close asks the daemon
         os.close(held)
     assert not daemons(shell.mountpoint)
 
@@ -466,7 +468,7 @@ def test_verify_goes_on_when_a_model_is_deleted_meanwhile(
 
 
 def test_measure_draws_what_it_is_at(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of thousands of models, bars for all took most of the time by far."""
+    """Only the current model has a progress bar. Bars for all of thousands of models took most of the time."""
     for name, value in home_of(tmp_path).items():
         monkeypatch.setenv(name, value)
     counts = []
@@ -484,13 +486,13 @@ def test_measure_draws_what_it_is_at(shell: Shell, tmp_path: Path, monkeypatch: 
 
 
 def test_imports_shows_names_as_they_are(shell: Shell) -> None:
-    """What stands between two colons is no picture."""
+    """Text between two colons is not replaced by an emoji."""
     assert shell("import", "/nowhere/iris:100:bug:.zip").returncode == 3
     assert "/nowhere/iris:100:bug:.zip " in shell("imports").stdout
 
 
 def test_imports_of_another_user(shell: Shell) -> None:
-    """That the record may not be read is not that nothing came in."""
+    """An unreadable record does not look like an empty one."""
     area = shell.store.parent / f".{shell.store.name}.bentofs"
     area.mkdir()
     (area / "receipts.sqlite").touch()

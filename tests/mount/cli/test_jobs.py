@@ -1,4 +1,4 @@
-"""Jobs: how many are held at a time, and what becomes of the others when nobody reads the reports."""
+"""Jobs: how many are held at a time, and what happens to the rest when nobody reads the reports."""
 
 import os
 import subprocess
@@ -35,7 +35,7 @@ def test_no_more_jobs_are_held_than_run(capsys: pytest.CaptureFixture[str]) -> N
 
     run_jobs(jobs(), lambda: None, 3, quiet=False, as_json=False, to_stderr=False)
     assert ended == 200
-    assert most <= 2 * 3  # as many again may have ended without having been taken note of
+    assert most <= 2 * 3  # as many again may have ended but not yet been counted
     assert capsys.readouterr().out.count("done") == 200
 
 
@@ -53,7 +53,7 @@ def test_one_that_fails_stops_no_other(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_nobody_reads_the_reports(tmp_path: Path) -> None:
-    """As when they are piped into `head -1`: then the rest is not done in silence."""
+    """The remaining jobs do not run in silence. Example: the reports are piped into `head -1`."""
     store = tmp_path / "bentoml" / "models"
     for number in range(40):
         make_model(store, f"m-{number}:v1", {"w": b"x"})

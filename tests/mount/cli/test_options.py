@@ -1,4 +1,4 @@
-"""The options that say which store is meant, as they are passed on."""
+"""The options that select the store, and how they are passed on."""
 
 from pathlib import Path
 

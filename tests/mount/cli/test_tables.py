@@ -1,4 +1,4 @@
-"""Columns: what `bentofs list` prints."""
+"""Columns: the output of `bentofs list`."""
 
 from bentofs.mount.cli.tables import in_columns
 

@@ -1,4 +1,4 @@
-"""`bentofs export` and `bentofs import`: what they print, how they exit, and that secrets stay secret."""
+"""`bentofs export` and `bentofs import`: their output, their exit status, and that secrets stay secret."""
 
 import json
 import os
@@ -22,7 +22,7 @@ _SECRET = "do-not-tell-9f8e7d"
 
 
 class Shell:
-    """Runs `bentofs` in a folder of its own, with homes that two tests of one command do not share."""
+    """Run `bentofs` in its own directory. Two tests of one command do not share homes."""
 
     def __init__(self, base: Path) -> None:
         self.base = base / "work"
@@ -47,7 +47,7 @@ class Shell:
         return done.stdout.decode()
 
     def fails(self, status: int, *arguments: str | Path, **options: object) -> str:
-        """One sentence, and a status that says of what kind it is."""
+        """Assert that the command fails with one sentence and this status; return its stderr."""
         done = self(*arguments, **options)
         errors = done.stderr.decode()
         assert done.returncode == status, done
@@ -119,14 +119,14 @@ def test_many_at_once(shell: Shell) -> None:
     said = shell.succeeds("export", "--all", "all/", "--format", "zip", "--jobs", "4")
     assert said.count(" -> ") == 4
     found = sorted(str(path.relative_to(shell.base)) for path in shell.base.rglob("*.zip"))
-    # Two tags that make one name get a folder each.
+    # Two tags with the same file name get a directory each.
     assert found == ["all/a-b/a-b-c.zip", "all/a/a-b-c.zip", "all/iris-v1.zip", "all/iris-v2.zip"]
     shell.succeeds("import", *found, "--store", shell.other)
     subprocess.run(["diff", "-r", str(shell.store), str(shell.other)], check=True)
     shell.succeeds("export", "iris:v1", "iris:v2", "two/", "--format", "folder")
     assert sorted(os.listdir(shell.base / "two")) == ["iris-v1", "iris-v2"]
     assert "several models" in shell.fails(2, "export", "iris:v1", "iris:v2", "file.zip")
-    # Of one model, --all makes what it makes of several.
+    # --all writes the same layout for one model as for several.
     one = shell.base / "one"
     make_model(one, "iris:v1", {"x": b"1"})
     for options in ([], ["--format", "folder"]):
@@ -152,7 +152,7 @@ def test_standard_input_and_output(shell: Shell) -> None:
         assert ": unchanged" in shell.succeeds("import", "-", "--store", shell.other, stdin=file)
     done = shell("export", "iris:v1", "-", "--format", "zip", "--quiet")
     assert done.stderr == b""
-    # A zip with a link, which only the directory at its end tells of, from a pipe.
+    # Import a zip with a link from a pipe. Only the zip's central directory, at the end, says that it is a link.
     (shell.store / "iris/v1/link").symlink_to("w")
     subprocess.run(["zip", "-qry", str(shell.base / "m.zip"), "."], cwd=shell.store / "iris/v1", check=True)
     (shell.other / "iris/v1").rename(shell.base / "old")
@@ -162,7 +162,7 @@ def test_standard_input_and_output(shell: Shell) -> None:
 
 
 def test_a_shells_targets(shell: Shell) -> None:
-    """They are written into as they are, and what is told of them is not mixed in."""
+    """Targets like /dev/stdout are written in place. Messages are not mixed into them."""
     shell.succeeds("export", "iris:v1", "expected.tar")
     script = """
         { printf head; $B export iris:v1 /dev/stdout --format tar; } > appended
@@ -176,9 +176,9 @@ def test_a_shells_targets(shell: Shell) -> None:
     assert (shell.base / "appended").read_bytes() == b"head" + expected
     for name in ("piped", "merged"):
         assert (shell.base / name).read_bytes() == expected, name
-    # bash lets go of it when it ends.
+    # bash does not wait for this process.
     wait_until(lambda: (shell.base / "substituted").read_bytes() == expected, 20, "the substituted process ends")
-    # The command itself opens files, of which one gets this number.
+    # The command itself opens files. One of them gets this number.
     assert "/dev/fd/9 cannot be written: it is not open" in shell.fails(1, "export", "iris:v1", "/dev/fd/9")
     assert "takes one archive" in shell.fails(2, "export", "iris:v1", "/dev/stdout", "--sha256")
     assert "takes one archive" in shell.fails(2, "export", "--all", "/dev/stdout")
@@ -295,7 +295,7 @@ def test_no_secret_among_the_arguments_that_others_see(
 
 
 def test_progress_on_a_terminal(shell: Shell) -> None:
-    """A bar with how much, how fast and how long still; nothing of it where there is no terminal."""
+    """The progress bar shows amount, rate and remaining time. Without a terminal there is no bar."""
     os.mkfifo(shell.base / "slow")
     ours, theirs = pty.openpty()
     try:

@@ -1,4 +1,4 @@
-"""What a mount has measured is recorded for `bentofs verify`."""
+"""A mount records its measurements for `bentofs verify`."""
 
 import os
 import sqlite3
@@ -36,7 +36,7 @@ def test_a_model_whose_zip_was_read_is_the_baseline_for_verify(store: Path, moun
     mount.wait_for_log("recorded the SHA-256s of m:v1", 20)
     assert _recorded(mount) == {"m:v1"}
     mount.stop()
-    with (folder / "w.bin").open("r+b") as file:  # as a disk does it
+    with (folder / "w.bin").open("r+b") as file:  # like a failing disk
         file.write(b"\0" * 8)
     done = _verify(mount)
     assert done.returncode == 5

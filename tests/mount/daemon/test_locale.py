@@ -1,4 +1,4 @@
-"""Names are bytes in any locale: for commands, mounts, the library in somebody's process, and what a terminal gets."""
+"""Names are bytes in any locale: for commands, mounts, the library in another program's process, and terminals."""
 
 import json
 import os
@@ -20,13 +20,13 @@ from tests.servers import SeaweedServer
 _TEXTS = [
     "\u00f6.txt",
     "e\u0301/\u6a21\u578b",
-    "\u6a21" * 40,  # too long for ustar's field
+    "\u6a21" * 40,  # too long for the ustar field
 ]
 _BYTES = [
-    b"\x9b\x8e",  # control characters of ISO 8859, which EUC-JP decodes and does not encode
-    b"\xf6",  # no UTF-8
+    b"\x9b\x8e",  # control characters of ISO 8859, which EUC-JP decodes but does not encode
+    b"\xf6",  # not UTF-8
 ]
-_LOCALES = {"en_US.ISO-8859-1": "iso8859-1", "ja_JP.EUC-JP": "euc_jp"}  # Python's names
+_LOCALES = {"en_US.ISO-8859-1": "iso8859-1", "ja_JP.EUC-JP": "euc_jp"}  # Python's names for them
 _one_is_enough = pytest.mark.parametrize("locale", [next(iter(_LOCALES))], indirect=True)
 _FORMATS = ("bentomodel", "tar", "tar.gz", "zip", "folder")
 
@@ -39,7 +39,7 @@ def locale(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     run("localedef", "-i", language, "-f", charset, folder / request.param)
     found = {"LOCPATH": str(folder), "LC_ALL": request.param, "PYTHONUTF8": "0"}
     seen = run(sys.executable, "-c", "import sys; print(sys.getfilesystemencoding())", env=os.environ | found)
-    assert seen.stdout.strip() == _LOCALES[request.param]  # else the tests here would show nothing
+    assert seen.stdout.strip() == _LOCALES[request.param]  # otherwise these tests would prove nothing
     return found
 
 
@@ -73,7 +73,7 @@ def test_commands(locale: Mapping[str, str], tmp_path: Path) -> None:
     bentofs = (sys.executable, "-m", "bentofs.mount")
     begin = os.fsencode(tmp_path)
     told = b""
-    for name in (b"\xc3\xb6\x9b\x8e.tar", b"\xf6.tar"):  # by arguments of any bytes
+    for name in (b"\xc3\xb6\x9b\x8e.tar", b"\xf6.tar"):  # arguments may be any bytes
         there = b"%s/%s" % (begin, name)
         told = _call(
             environment, *bentofs, "export", "demo:v1", there, "--store", tmp_path / "\u00f6" / "models"
@@ -86,7 +86,7 @@ def test_commands(locale: Mapping[str, str], tmp_path: Path) -> None:
         _same(model, tmp_path / "other" / "demo" / "v1")
         shutil.rmtree(tmp_path / "other")
     assert b"demo:v1 -> %s/\\udcf6.tar " % begin in told
-    # Of a command line that holds a secret, which the process hides.
+    # This command line holds a secret, which the process hides.
     (tmp_path / "other").mkdir()
     hidden = (*bentofs, "import", b"%s/\xf6.tar" % begin, "--store", tmp_path / "other", "--param", "a=b")
     _call(environment, *hidden)
@@ -111,7 +111,7 @@ def _library(locale: Mapping[str, str], home: Path, *calls: tuple[str, Mapping[s
 
 
 def test_library(locale: Mapping[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a process whose names of files are not UTF-8 (but which stays as it is, unlike a command)."""
+    """The library works in a process whose file names are not UTF-8. Unlike a command, it changes no setting."""
     store = tmp_path / "models"
     model = _make(store)
     for name, value in home_of(tmp_path / "here").items():
@@ -158,7 +158,7 @@ def test_mount(locale: Mapping[str, str], tmp_path: Path) -> None:
         shutil.rmtree(store / "demo")
         (mounted.path / "incoming" / "\u00f6.tar").write_bytes(archive)
         _same(model, store / "demo" / "v1")
-    # In the background, at a place that each locale reads differently.
+    # Mount in the background. Each locale reads this path differently.
     place = tmp_path / "\u6a21"
     place.mkdir()
     environment = {**locale, **home_of(tmp_path)}
@@ -170,7 +170,8 @@ def test_mount(locale: Mapping[str, str], tmp_path: Path) -> None:
 
 
 def test_a_terminal_gets_its_own_characters(locale: Mapping[str, str], tmp_path: Path) -> None:
-    """Else bytes of UTF-8 might be control characters to it. What goes to a file is the bytes of the name."""
+    """A terminal gets text in its own encoding: UTF-8 bytes might be control characters to it. A file gets the bytes of
+    the name."""
     _make(tmp_path / "bentoml" / "models")
     environment = {**os.environ, **locale, **home_of(tmp_path), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "bentofs.mount", "export", "demo:v1", "\u00f6\u0416\u6a21.tar"]

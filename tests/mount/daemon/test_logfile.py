@@ -1,4 +1,4 @@
-"""The log of a daemon does not grow without bound, and loses nothing that libfuse says."""
+"""A daemon's log does not grow without bound, and keeps all messages of libfuse."""
 
 import subprocess
 import sys

@@ -14,7 +14,7 @@ from tests.harness import wait_until
 
 @dataclass(eq=False)
 class Upload:
-    """One that is staged, as the memory sees it."""
+    """A staged upload, as the memory budget sees it."""
 
     memory: DecoderMemory
     is_whole: bool
@@ -30,7 +30,7 @@ class Upload:
             raise self.stopped
 
     def take(self, amount: int) -> threading.Thread:
-        """In a thread of its own, which has ended, or waits."""
+        """Take memory in a new thread. On return the thread has ended, or it waits."""
         thread = threading.Thread(target=self._take, args=(amount,))
         thread.start()
         thread.join(0.1)

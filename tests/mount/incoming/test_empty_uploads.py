@@ -1,5 +1,5 @@
-"""Files that come without a byte: their program cannot be told, since nothing shows before its end that none will come;
-so the note, the record and the log tell it."""
+"""Empty uploads. The program that wrote one gets no error: before its close, nothing shows that no bytes will come. The
+note, the record and the log tell it."""
 
 import os
 import re
@@ -20,7 +20,7 @@ _WHY = "the file is empty: no model came"
 
 
 def is_told(mount: Mounted, name: str) -> None:
-    """The kernel tells the end of a file without waiting for an answer."""
+    """Wait until the note and the record tell it. The kernel does not wait for an answer to the close."""
     note = mount.path / "incoming" / f"{name}.error"
     wait_until(note.exists, 10, "the note is there")
     assert note.read_text() == f"{name} was not imported: {_WHY}\n"
@@ -48,7 +48,7 @@ def test_empty_files(store: Path, mounted: Mount, tmp_path: Path) -> None:
     assert execute("rsync", tmp_path / "empty", incoming / "rsync.zip").returncode == 23
     count = len(record(mount))
     run("cat", *(incoming / name for name in commands))
-    run("touch", incoming / "touched.zip")  # on purpose, and only that
+    run("touch", incoming / "touched.zip")  # a deliberate touch is not an upload
     (incoming / "folder").mkdir()
     for name in ("empty.part", "SHA256SUMS", "folder/empty.zip"):
         run("cp", tmp_path / "empty", incoming / name)
@@ -60,7 +60,7 @@ def test_empty_files(store: Path, mounted: Mount, tmp_path: Path) -> None:
 
 
 def test_bytes_that_come_after_all(store: Path, mounted: Mount, tmp_path: Path) -> None:
-    """Programs make a file first, close it, and open it again to write it."""
+    """A program may create a file, close it, and open it again to write it."""
     mount = mounted(store)
     mount.expect_log(_WHY, times=1)
     (mount.path / "incoming/m.tar").write_bytes(b"")

@@ -1,5 +1,5 @@
-"""Uploads that are made longer before their bytes come: nothing is imported before all of these have come, in whatever
-order, over crashes as well. What leaves out zeros on purpose still comes in."""
+"""Uploads that are extended before their bytes come. Nothing is imported before all bytes have come, in any order and
+over crashes. Files whose zeros were left out on purpose still come in."""
 
 import contextlib
 import errno
@@ -26,7 +26,7 @@ _NEVER_CAME = "bytes never came, from byte"
 
 @dataclass(frozen=True)
 class Sent:
-    """A model that is to come in as a plain tar, which has no checksum over its content."""
+    """A model to upload as a plain tar, which has no checksum over its content."""
 
     mount: Mounted
     model: Path
@@ -87,19 +87,19 @@ def sent(shared: Mounted, tmp_path: Path) -> Sent:
 
 @pytest.fixture
 def sent_alone(store: Path, mounted: Mount, tmp_path: Path) -> Sent:
-    """To a mount of its own."""
+    """Return an upload to its own mount."""
     return sent_to(mounted(store), tmp_path)
 
 
 def parts_of(content: bytes, count: int) -> list[tuple[int, bytes]]:
-    """Offsets and bytes, of odd sizes."""
+    """Return offsets and bytes, of odd sizes."""
     step = len(content) // count + 1
     return [(at, content[at : at + step]) for at in range(0, len(content), step)]
 
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[int]:
-    """A descriptor, whose close fails as the file system says."""
+    """Yield a descriptor. Its close fails as the file system says."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         yield descriptor
@@ -108,7 +108,7 @@ def opened(path: Path) -> Iterator[int]:
 
 
 def write(path: Path, *parts: tuple[int, bytes], length: int | None = None) -> int:
-    """Set a file's length, if one is given, and write parts of it; 0, or the errno of its close."""
+    """Set a file's length, if one is given, and write parts of it. Return 0, or the errno of the close."""
     try:
         with opened(path) as descriptor:
             if length is not None:
@@ -148,7 +148,7 @@ def test_many_parts_in_any_order(sent: Sent) -> None:
 
 
 def test_grown_after_its_bytes_came(sent: Sent) -> None:
-    """By its name, and cut to where its bytes end, it can be gone on with as any other."""
+    """An upload extended by its name, then truncated to its last byte, can be resumed like any other."""
     sent.expect_refusals()
     sent.mount.expect_log(f"{sent.archive.name} was not imported: the archive is cut short")
     assert write(sent.target, (0, sent.content[:700_000])) == errno.EBADMSG
@@ -162,7 +162,7 @@ def test_grown_after_its_bytes_came(sent: Sent) -> None:
 
 @pytest.mark.parametrize("is_whole", [False, True])
 def test_zeros_first(sent: Sent, is_whole: bool) -> None:
-    """As downloaders allocate a file. The zeros are no content, however many."""
+    """Zeros written first are not content, however many. Downloaders allocate files this way."""
     parts = parts_of(sent.content, 20)
     with contextlib.suppress(OSError), opened(sent.target) as descriptor:
         for at in range(0, 20 << 20, 1 << 20):
@@ -191,7 +191,7 @@ def test_room_is_no_content(sent: Sent) -> None:
 
 
 def test_a_zip_has_checksums_that_tell(shared: Mounted, tmp_path: Path) -> None:
-    """Zeros that were left out are as good as written ones; anything else that is missing is said as such."""
+    """Zeros that were left out count as written. Any other missing bytes are reported as missing."""
     model = made(tmp_path, "zip:v1", {"a": b"a" * 100_000, "z": bytes(100_000)})
     run("zip", "-q", "-0", "-r", tmp_path / "m.zip", ".", cwd=model)
     content = (tmp_path / "m.zip").read_bytes()
@@ -236,7 +236,7 @@ def test_killed_and_gone_on_with(sent_alone: Sent, where: str) -> None:
 
 
 def test_after_the_machine_went_down(sent_alone: Sent) -> None:
-    """What was written then may not have reached the disk: all of it must come again."""
+    """Bytes written before a power loss may not be on disk. All must come again."""
     sent, mount = sent_alone, sent_alone.mount
     sent.expect_refusals()
     assert write(sent.target, (0, sent.content[:500_000]), length=len(sent.content)) == errno.EBADMSG
@@ -298,7 +298,7 @@ def test_zeros_left_out_on_purpose(sent: Sent, command: list[str]) -> None:
 
 
 def test_zeros_that_nobody_can_tell_from_a_gap(sent: Sent, tmp_path: Path) -> None:
-    """cp leaves out the holes of a file that has holes, and says nothing of it. The note says what to do."""
+    """The note says how to copy a sparse file. cp leaves out its holes and says nothing."""
     sent.expect_refusals()
     holes = tmp_path / "holes" / sent.archive.name
     holes.parent.mkdir()
@@ -312,7 +312,7 @@ def test_zeros_that_nobody_can_tell_from_a_gap(sent: Sent, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("tool", ["cp -r", "rsync -aS"])
 def test_holes_in_the_files_of_a_folder(sent: Sent, tool: str) -> None:
-    """As databases have them; what copies files of a model ends them when it ends."""
+    """A directory's files may have holes, like a database's. The copying tool sets their final length."""
     with (sent.model / "data.mdb").open("wb") as file:
         file.write(b"x" * 5000)
         file.seek(1 << 20)

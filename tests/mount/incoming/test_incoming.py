@@ -1,5 +1,5 @@
-"""What incoming/ promises: outcomes as errno and in words, tags that are taken, uploads beside each other and in any
-order, bounded memory, folders, checksums, and archives that mean harm."""
+"""The promises of incoming/: outcomes as errno and in words, taken tags, concurrent uploads, any order, bounded memory,
+directories, checksums, and malicious archives."""
 
 import contextlib
 import errno
@@ -50,7 +50,7 @@ def yaml_of(tag: str) -> bytes:
 
 
 def put(mount: Mounted, name: str, content: bytes) -> int:
-    """Writes a file into incoming/ as a program that heeds every error does; 0 or the first errno."""
+    """Write a file into incoming/ like a program that checks every error. Return 0 or the first errno."""
     try:
         descriptor = os.open(mount.path / "incoming" / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     except OSError as error:
@@ -79,8 +79,8 @@ def nothing_is_staged(mount: Mounted) -> None:
 
 @contextlib.contextmanager
 def slow_copy(target: Path, pipe: Path) -> Iterator[BinaryIO]:
-    """A file for what another program, to which nothing but this upload belongs, writes to `target`. A handle of ours
-    would be closed, too, in every child that we start, and each such close is an end of the upload."""
+    """Yield a file whose content another program writes to `target`. That program has no other upload. A descriptor of
+    this process would be inherited by every child, and each close in a child ends the upload."""
     os.mkfifo(pipe)
     with ended(subprocess.Popen(["bash", "-c", 'cat "$0" > "$1"', pipe, target])) as copier:
         with pipe.open("wb", 0) as feed:
@@ -100,7 +100,7 @@ def member(name: str, content: bytes = b"", **fields: object) -> tuple[tarfile.T
 
 
 def tar_with(*members: tuple[tarfile.TarInfo, bytes], tag: str = "bad:v1", form: int = tarfile.PAX_FORMAT) -> bytes:
-    """A tar of a model that has these members, too."""
+    """Return a tar of a model with these additional members."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w", format=form) as tar:
         for info, content in (member("model.yaml", yaml_of(tag)), member("w", b"w" * 1000), *members):
@@ -139,7 +139,7 @@ def stored_zip_with_wrong_crc() -> bytes:
 
 
 def overlapping_zip() -> bytes:
-    """Two entries whose bytes are the same bytes, as zip bombs do it."""
+    """Return a zip with two entries that share the same bytes, like a zip bomb."""
     content = bytearray(zip_with("a", "b", content=b"y" * 100_000))
     entries = [at for at in range(len(content)) if content[at : at + 4] == b"PK\x01\x02"]
     content[entries[2] + 42 : entries[2] + 46] = content[entries[1] + 42 : entries[1] + 46]
@@ -261,7 +261,7 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mounted]:
 
 @pytest.mark.parametrize("what", REFUSED)
 def test_refusals(strict: Mounted, what: str) -> None:
-    """The errno, the sentence beside the file, the record, and nothing left of it anywhere."""
+    """A refusal has an errno, a sentence beside the file, and a record. Nothing of the upload stays anywhere."""
     build, number, words = REFUSED[what]
     content = build()
     for left in in_incoming(strict):
@@ -280,7 +280,7 @@ def test_refusals(strict: Mounted, what: str) -> None:
     nothing_is_staged(strict)
     assert sorted(path.name for path in spooled(area_of(strict.store))) == [name, f"{name}.error"]
     assert not Path("/tmp/pwned").exists()
-    # The file can be removed, and takes its reason with it.
+    # The user can remove the file. Its note goes with it.
     with contextlib.suppress(FileNotFoundError):
         os.unlink(strict.path / "incoming" / name)
     assert in_incoming(strict) == []
@@ -326,7 +326,7 @@ def test_a_failed_close_is_not_final(store: Path, mounted: Mount, tmp_path: Path
 
 
 def test_what_is_known_to_be_bad_fails_the_next_write(store: Path, mounted: Mount) -> None:
-    """For the programs that ignore what close says."""
+    """The next write fails, for programs that ignore the error of close."""
     mount = mounted(store)
     mount.expect_log("was not imported", times=1)
     content = tar_with(member("../out", b"x")) + bytes(1_000_000)
@@ -367,7 +367,7 @@ def test_imports_table_and_follow(store: Path, mounted: Mount, tmp_path: Path) -
         content = made_tar(tmp_path, "m:v1", {"w": os.urandom(2_000_000)}).read_bytes()
         with slow_copy(mount.path / "incoming/slow.tar", tmp_path / "pipe") as file:
             file.write(content[:1_000_000])
-            # Running ones are listed, with their progress.
+            # Running imports are listed with their progress.
             wait_until(
                 lambda: [r for r in imports(mount) if r["received"] >= 900_000],
                 20,
@@ -403,7 +403,7 @@ def test_imports_table_and_follow(store: Path, mounted: Mount, tmp_path: Path) -
 
 
 def test_same_content_in_other_archives_is_unchanged(store: Path, mounted: Mount, tmp_path: Path) -> None:
-    """Compared by content: other archive bytes of the same model are no other model."""
+    """Models are compared by content: other archive bytes of the same model are no other model."""
     mount = mounted(store)
     model = made(tmp_path, "m:v1", {"w": os.urandom(100_000), "d/e": b"e", "empty/": b""})
     archives = [
@@ -457,7 +457,7 @@ def test_other_content_is_refused(store: Path, mounted: Mount, tmp_path: Path, c
 
 @pytest.mark.parametrize("suffix", [".tar", ".bentomodel", ".zip", "files"])
 def test_overwrite_replaces_under_readers(store: Path, mounted: Mount, tmp_path: Path, suffix: str) -> None:
-    """Who reads the old model goes on with its bytes or gets ESTALE; who opens it anew gets the new one."""
+    """A reader of the old model keeps its bytes or gets ESTALE. A new open gets the new model."""
     mount = mounted(store, options=["--overwrite"])
     old, new = (random.Random(seed).randbytes(6_000_000) for seed in (1, 2))
     make_model(store, "m:v1", {"w": old})
@@ -466,7 +466,7 @@ def test_overwrite_replaces_under_readers(store: Path, mounted: Mount, tmp_path:
     expected = path.read_bytes()
     with open(path, "rb", 0) as early, open(path, "rb", 0) as late:
         assert early.read(100_000) == expected[:100_000]
-        # Also a partly read one under another's reads, through the kernel's cache.
+        # One file is partly read, and shares the kernel's cache with another reader.
         run("cp", made_tar(tmp_path, "m:v1", {"w": new}), mount.path / "incoming")
         assert imports(mount)[-1]["state"] == "replaced"
         assert (store / "m/v1/w").read_bytes() == new
@@ -477,7 +477,7 @@ def test_overwrite_replaces_under_readers(store: Path, mounted: Mount, tmp_path:
                 got = read_or_stale(functools.partial(os.pread, file.fileno(), 50_000, offset))
                 if got is not None and len(got) < len(
                     wanted
-                ):  # what the kernel had; what follows is an error, not the end
+                ):  # from the kernel's cache; an error follows, not an early end
                     end = offset + len(got)
                     assert got
                     assert read_or_stale(functools.partial(os.pread, file.fileno(), 50_000, end)) is None
@@ -487,7 +487,7 @@ def test_overwrite_replaces_under_readers(store: Path, mounted: Mount, tmp_path:
 
 
 def read_or_stale(read: Callable[[], bytes]) -> bytes | None:
-    """What was read; None for ESTALE, and for nothing else."""
+    """Return the bytes read, or None on ESTALE. Raise any other error."""
     try:
         return read()
     except OSError as error:
@@ -502,7 +502,7 @@ def _reads(path: Path, new: bytes, suffix: str) -> bool:
 
 
 def test_overwrite_is_seen_by_a_mount_that_had_measured(store: Path, mounted: Mount, tmp_path: Path) -> None:
-    """What was learnt while staging is of the new files, not of the old ones."""
+    """Measurements made while staging are of the new files, not of the old ones."""
     mount = mounted(store, options=["--overwrite"])
     for number in range(3):
         shutil.rmtree(tmp_path / "made", ignore_errors=True)
@@ -520,7 +520,7 @@ def test_overwrite_is_seen_by_a_mount_that_had_measured(store: Path, mounted: Mo
         run("bash", "-c", "cd $0 && sha256sum -c SHA256SUMS", mount.path / "models/m/v1")
 
 
-# Uploads beside each other.
+# Concurrent uploads.
 
 
 def test_a_slow_upload_blocks_nobody(store: Path, mounted: Mount, tmp_path: Path) -> None:
@@ -539,7 +539,7 @@ def test_a_slow_upload_blocks_nobody(store: Path, mounted: Mount, tmp_path: Path
 
 
 def test_an_import_that_hangs_blocks_nobody(store: Path, mounted: Mount, tmp_path: Path) -> None:
-    """While one waits in close, for a lock that somebody else holds, the folder is listed and others write to it."""
+    """An import waits in close for a held lock. Meanwhile the directory is listed, and other programs write to it."""
     mount = mounted(store)
     with (area_of(store) / "latest.lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -556,7 +556,7 @@ def test_an_import_that_hangs_blocks_nobody(store: Path, mounted: Mount, tmp_pat
 
 
 def test_a_rename_that_hangs_blocks_nobody(store: Path, mounted: Mount, tmp_path: Path) -> None:
-    """Nor do those who want the file that is being renamed, and whom libfuse has wait."""
+    """A rename that waits does not block others, even if libfuse blocks those who want the renamed file."""
     make_model(store, "other:v1", {"w": b"w"})
     mount = mounted(store)
     temporary = mount.path / "incoming/m.tar.part"
@@ -576,7 +576,7 @@ def test_a_rename_that_hangs_blocks_nobody(store: Path, mounted: Mount, tmp_path
 
 
 def test_twelve_uploads_at_once(store: Path, mounted: Mount, tmp_path: Path) -> None:
-    """Interleaved, slowly, of several formats, each closed in its turn."""
+    """The uploads are interleaved, slow, and of several formats. Each is closed in its turn."""
     mount = mounted(store)
     uploads = []
     for number in range(12):
@@ -616,19 +616,19 @@ def test_what_an_imported_name_replaces_gives_its_room_back(store: Path, mounted
 
     def is_open() -> bool:
         opened = [each for each in Path(f"/proc/{mount.pid}/fd").iterdir() if "spool/" in os.path.realpath(each)]
-        return any(each.stat().st_size == 4000 for each in opened)  # what was imported is read back for a moment
+        return any(each.stat().st_size == 4000 for each in opened)  # an imported file is read back for a moment
 
     wait_until(lambda: not is_open(), 2, "what was replaced is open no more")
 
 
 def test_many_small_models_take_no_more_and_more_descriptors(store: Path, mounted: Mount, tmp_path: Path) -> None:
-    """Each file of each was measured, and stayed open for seconds."""
+    """Each file of each model was measured, and stayed open for seconds."""
     mount = mounted(store, prefix=["prlimit", "--nofile=500:500"])
     files: dict[str | bytes, bytes | int] = {f"{number}": os.urandom(3000) for number in range(40)}
     archives = [made_tar(tmp_path, f"m{number}:v1", files | {"large": b"text " * 20_000}) for number in range(30)]
     for archive in archives:
         run("cp", archive, mount.path / "incoming")
-    # What is measured in the store itself may stay open for a moment, 256 files at most (`OpenFiles`), of these 1,230.
+    # Files of the store stay open for a moment while they are measured: at most 256 (`OpenFiles`) of these 1,230.
     assert len(os.listdir(f"/proc/{mount.pid}/fd")) < 350
     assert len(os.listdir(store)) == 30
 
@@ -689,7 +689,7 @@ def test_dd_with_seek(store: Path, mounted: Mount, tmp_path: Path) -> None:
 
 
 def test_two_writers_of_one_name(store: Path, mounted: Mount, tmp_path: Path) -> None:
-    """What they make of the file is theirs; nothing of it stays in staging, and the next one alone gets its way."""
+    """Two writers may spoil each other's file. Nothing of it stays in staging, and a later single writer succeeds."""
     mount = mounted(store)
     mount.allow_log("m-v1.tar was not imported")
     archive = made_tar(tmp_path, "m:v1", {"w": os.urandom(2_000_000)})
@@ -701,7 +701,7 @@ def test_two_writers_of_one_name(store: Path, mounted: Mount, tmp_path: Path) ->
 
 
 def test_two_who_write_to_one_file_are_told_why(store: Path, mounted: Mount, tmp_path: Path) -> None:
-    """By EBUSY or ECANCELED, and in words: beside the file, in the log, and in the record."""
+    """Both get EBUSY or ECANCELED, and the reason in words: beside the file, in the log, and in the record."""
     mount = mounted(store)
     content = made_tar(tmp_path, "m:v1").read_bytes()
     target, note = mount.path / "incoming/m.tar", mount.path / "incoming/m.tar.error"
@@ -710,7 +710,7 @@ def test_two_who_write_to_one_file_are_told_why(store: Path, mounted: Mount, tmp
         receipt = imports(mount)[-1]
         return receipt["file"], receipt["state"], receipt["error"]
 
-    # Both into the same file.
+    # Both write to the same file.
     mount.expect_log("m.tar was not imported: two programs wrote to it at once", times=1)
     one, other = (os.open(target, os.O_WRONLY | os.O_CREAT) for _ in range(2))
     os.write(one, content)
@@ -721,7 +721,7 @@ def test_two_who_write_to_one_file_are_told_why(store: Path, mounted: Mount, tmp
     assert "two programs wrote to it at once" in note.read_text()
     assert last()[:2] == ("m.tar", "refused")
     assert not (store / "m").exists()
-    # One of them begins it anew, and is imported.
+    # One of them begins the file anew, and is imported.
     mount.expect_log("m.tar was not imported: another program began the file anew", times=1)
     one = os.open(target, os.O_WRONLY)
     os.write(one, content[:512])
@@ -735,7 +735,7 @@ def test_two_who_write_to_one_file_are_told_why(store: Path, mounted: Mount, tmp
         ("interrupted", "another program"),
         ("imported", None),
     ]
-    # Removed by hand: the program learns it, and nothing lies about.
+    # The file is removed by hand: its program gets an error, and nothing is left behind.
     note.unlink()
     one = os.open(target, os.O_WRONLY | os.O_CREAT)
     os.write(one, content[:512])
@@ -754,7 +754,7 @@ def test_a_folder_that_is_still_written_says_so(store: Path, mounted: Mount, tmp
     mount.expect_log("m was not imported: a file in it is still being written", times=1)
     with (folder / "more").open("wb", 0) as file:
         file.write(b"more")
-        # A handle of ours would be closed, too, by what we start.
+        # A descriptor of this process would be inherited, and closed, by its children.
         descriptor = os.open(folder, os.O_RDONLY)
         with pytest.raises(OSError, match="busy"):
             os.fsync(descriptor)
@@ -771,7 +771,7 @@ def staged_bytes(store: Path) -> int:
 
 
 def test_staging_overlaps_the_upload(store: Path, mounted: Mount, tmp_path: Path) -> None:
-    """close waits for the tail only: before it, what has arrived is staged."""
+    """close waits only for the tail. Earlier bytes are already staged."""
     mount = mounted(store)
     for kind in ("", "xz", "gz"):
         name = f"m{kind}"
@@ -798,7 +798,8 @@ def test_staging_overlaps_the_upload(store: Path, mounted: Mount, tmp_path: Path
     ids=["gzip", "xz -9", "zip"],
 )
 def test_memory_is_bounded(store: Path, mounted: Mount, tmp_path: Path, pack: str, zeros: int, noise: int) -> None:
-    """1.5 GiB; by what needs most memory to decode, too: xz -9 has a window of 64 MiB. Sizes in MiB."""
+    """Memory stays bounded for 1.5 GiB, even for the format that needs most memory to decode: xz -9 has a window of 64
+    MiB. Sizes in MiB."""
     mount = mounted(store)
     model = made(tmp_path, "m:v1", {"zeros": zeros << 20, "small/e": b"e"})
     with (model / "noise").open("wb") as file:
@@ -813,7 +814,7 @@ def test_memory_is_bounded(store: Path, mounted: Mount, tmp_path: Path, pack: st
 
 
 def test_a_program_that_goes_on_after_its_error_takes_no_memory(store: Path, mounted: Mount) -> None:
-    """It gets the same error again and again, which remembered each time."""
+    """The program gets the same error again and again. Each repeat used to be kept in memory."""
     mount = mounted(store)
     mount.expect_log("junk was not imported", times=1)
     descriptor = os.open(mount.path / "incoming/junk", os.O_WRONLY | os.O_CREAT)
@@ -833,13 +834,13 @@ def test_a_program_that_goes_on_after_its_error_takes_no_memory(store: Path, mou
 
 
 def test_archives_that_need_most_memory_take_turns(store: Path, mounted: Mount, tmp_path: Path) -> None:
-    """Each needs 64 MiB, as those of `xz -9` do. One that stalls keeps nobody waiting, and comes in later."""
+    """Each needs 64 MiB, like those of `xz -9`. A stalled one blocks nobody, and is imported later."""
     mount = mounted(store)
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 64 << 20}]
     uploads = {}
     for number in range(3):
         tag = f"m{number}:v1"
-        # More noise than a MiB, since what reads behind the writer wakes that often only.
+        # The noise is longer than a MiB: the reader behind the writer wakes only that often.
         content = tar_with(member("zeros", bytes(70 << 20)), member("noise", os.urandom(3 << 20)), tag=tag)
         uploads[tag] = lzma.compress(content, filters=filters)
     target, stalled = mount.path / "incoming/stalled", uploads.pop("m0:v1")
@@ -856,7 +857,8 @@ def test_archives_that_need_most_memory_take_turns(store: Path, mounted: Mount, 
 
 
 def test_files_on_their_way_take_no_more_and_more_descriptors(store: Path, mounted: Mount, tmp_path: Path) -> None:
-    """As when a folder of a program's own is copied along: .git, .venv. The first of them is a model all the same."""
+    """Open descriptors stay bounded when a directory with .git or .venv is copied. The first file is a model all the
+    same."""
     mount = mounted(store, prefix=["prlimit", "--nofile=900:900"])
     run("cp", made_tar(tmp_path, "m:v1"), mount.path / "incoming/.m.tar")
     run("mkdir", mount.path / "incoming/.git")
@@ -867,7 +869,7 @@ def test_files_on_their_way_take_no_more_and_more_descriptors(store: Path, mount
     same(tmp_path / "made/m/v1", store / "m/v1")
 
 
-# Folders.
+# Directories.
 
 
 def test_folder_is_imported_at_sync(store: Path, mounted: Mount, tmp_path: Path) -> None:
@@ -891,7 +893,7 @@ def test_folder_is_imported_at_sync(store: Path, mounted: Mount, tmp_path: Path)
     ids=["malformed", "bad tag", "none"],
 )
 def test_folder_that_is_no_model(store: Path, mounted: Mount, tmp_path: Path, text: str | None, number: int) -> None:
-    """sync gets the errno and the folder stays; one without model.yaml is simply not a model."""
+    """sync gets the errno, and the directory stays. A directory without model.yaml is simply not a model."""
     mount = mounted(store)
     folder = tmp_path / "folder"
     (folder / "d").mkdir(parents=True)
@@ -939,7 +941,7 @@ def test_several_folders_at_one_sync(store: Path, mounted: Mount, tmp_path: Path
 
 
 def test_settle(store: Path, mounted: Mount, tmp_path: Path) -> None:
-    """After the quiet time; not while a file is open, not without model.yaml."""
+    """A directory is imported after its quiet time. Not while a file is open, and not without model.yaml."""
     mount = mounted(store, options=["--settle", "1.5"])
     model = made(tmp_path, "m:v1", {"w": b"w" * 100_000, "d/e": b"e"})
     run("cp", "-r", made(tmp_path, "busy:v1"), mount.path / "incoming/busy")
@@ -976,7 +978,8 @@ def test_settle_is_off_by_default_and_waits_for_what_still_comes(store: Path, mo
 
 
 def test_settle_leaves_a_folder_on_its_way_alone(store: Path, mounted: Mount, tmp_path: Path) -> None:
-    """However long its copy has stalled: it is imported under its final name."""
+    """A directory with a temporary name is left alone, however long its copy stalls. It is imported under its final
+    name."""
     mount = mounted(store, options=["--settle", "1"])
     run("cp", "-r", made(tmp_path, "m:v1"), mount.path / "incoming/m.part")
     time.sleep(4)
@@ -988,7 +991,7 @@ def test_settle_leaves_a_folder_on_its_way_alone(store: Path, mounted: Mount, tm
 
 
 def test_settle_refuses_a_folder_once(store: Path, mounted: Mount, tmp_path: Path) -> None:
-    """Not every few seconds, reading all of it each time; again when something in it has changed."""
+    """A directory is refused once. It is not read again every few seconds; only after a change in it."""
     make_model(store, "m:v1", {"w": b"old"})
     mount = mounted(store, options=["--settle", "1"])
     mount.expect_log("m was not imported: m:v1 is in the store", times=2)
@@ -1030,7 +1033,7 @@ def test_checksums(store: Path, mounted: Mount, tmp_path: Path, note: str, first
     assert "SHA-256" in (mount.path / "incoming" / f"{order[1]}.error").read_text()
     assert (store / "m/v1").exists() == (not first)
     nothing_is_staged(mount)
-    # With the right sums, the reason has gone; by a new file of them, or by an old one that is written anew.
+    # With the right sums, the reason has gone: by a new sums file, or by an old one that is written anew.
     (tmp_path / note).write_text(sums(archive, wrong=False))
     for name in (note, archive.name):
         assert cp(tmp_path / name, mount.path / "incoming").returncode == 0
@@ -1039,7 +1042,7 @@ def test_checksums(store: Path, mounted: Mount, tmp_path: Path, note: str, first
 
 @pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
 def test_checksums_as_windows_writes_them(store: Path, mounted: Mount, tmp_path: Path, first: bool) -> None:
-    """Those that fit, those that do not, and a digest that cannot be read."""
+    """Right sums, wrong sums, and an unreadable digest."""
     mount = mounted(store)
     mount.expect_log("SHA-256", times=2)
     for number, outcome in enumerate(("fits", "does not", "is cut short")):
@@ -1057,7 +1060,7 @@ def test_checksums_as_windows_writes_them(store: Path, mounted: Mount, tmp_path:
 
 @pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
 def test_checksums_of_folders_below(store: Path, mounted: Mount, tmp_path: Path, first: bool) -> None:
-    """As `find -type f | xargs sha256sum` makes them for a whole backup."""
+    """`find -type f | xargs sha256sum` makes such sums for a whole backup."""
     mount = mounted(store)
     backup, sums_file = tmp_path / "backup", tmp_path / "backup/SHA256SUMS"
     for name in ("good", "bad"):
@@ -1073,7 +1076,8 @@ def test_checksums_of_folders_below(store: Path, mounted: Mount, tmp_path: Path,
 
 
 def test_checksums_that_get_their_name_by_a_rename(store: Path, mounted: Mount, tmp_path: Path) -> None:
-    """As WinSCP and browsers do: they are read where they lie, and when they are wrong the rename fails."""
+    """WinSCP and browsers rename checksums to their final name. They are read in place; if they are wrong, the rename
+    fails."""
     mount = mounted(store)
     archive = made_tar(tmp_path, "m:v1")
     run("cp", archive, mount.path / "incoming")
@@ -1090,7 +1094,7 @@ def test_checksums_that_get_their_name_by_a_rename(store: Path, mounted: Mount, 
 
 
 def test_checksums_as_the_mount_shows_them(store: Path, mounted: Mount, tmp_path: Path) -> None:
-    """What stands beside the archives in models/ is what incoming/ understands."""
+    """incoming/ understands the checksum files beside the archives in models/."""
     other = tmp_path / "other"
     make_model(other, "m:v1", {"w": os.urandom(100_000)})
     source, mount = mounted(other), mounted(store)
@@ -1105,7 +1109,7 @@ def test_checksums_as_the_mount_shows_them(store: Path, mounted: Mount, tmp_path
 
 
 def test_a_models_own_checksums_are_files_of_it(store: Path, mounted: Mount, tmp_path: Path) -> None:
-    """As in an archive, where nobody looks at them either: they may be older than the model."""
+    """Nobody checks a model's own checksum files, in archives neither: they may be older than the model."""
     mount = mounted(store)
     model = made(tmp_path, "m:v1", {"SHA256SUMS": b"0" * 64 + b"  w\n", "w": b"w", "w.sha256": b"1" * 64 + b"\n"})
     run("cp", "-r", model, mount.path / "incoming/m")
@@ -1113,7 +1117,7 @@ def test_a_models_own_checksums_are_files_of_it(store: Path, mounted: Mount, tmp
     same(model, store / "m/v1")
 
 
-# Archives in folders, and folders with archives in them.
+# Archives in directories, and directories with archives in them.
 
 
 def test_archives_in_folders_are_imported_each_by_itself(store: Path, mounted: Mount, tmp_path: Path) -> None:
@@ -1134,7 +1138,7 @@ def test_archives_in_folders_are_imported_each_by_itself(store: Path, mounted: M
 def test_an_archive_in_a_folder_whose_tag_is_taken_is_refused(
     store: Path, mounted: Mount, tmp_path: Path, change: str
 ) -> None:
-    """Only what is no model's archive is kept as it is; whoever copies a model in learns that it did not come in."""
+    """Only a file that is no archive of a model is kept unchanged. Copying a model's archive in reports its refusal."""
     time_of = {"creation_time": "2026-02-02T00:00:00+00:00"} if change == "model.yaml" else {}
     make_model(store, "m:v1", {"w": b"old"}, **time_of)
     mount = mounted(store)
@@ -1151,7 +1155,7 @@ def test_an_archive_in_a_folder_whose_tag_is_taken_is_refused(
 def test_a_damaged_archive_in_a_folder_is_refused_if_it_is_a_models(
     store: Path, mounted: Mount, tmp_path: Path, form: str
 ) -> None:
-    """Whoever copies a backup in learns what did not come in; what may be a model's own file is kept as it is."""
+    """Copying a backup in reports the refused archives. A file that may be a model's own is kept unchanged."""
     mount = mounted(store)
     mount.expect_log("in/m.tar.gz was not imported: the archive is", times=1)
     (tmp_path / "in").mkdir()
@@ -1175,7 +1179,7 @@ def test_a_damaged_archive_in_a_folder_is_refused_if_it_is_a_models(
 def test_a_folder_that_lost_an_archive_is_no_whole_model_under_another_name_either(
     store: Path, mounted: Mount, tmp_path: Path
 ) -> None:
-    """An archive that came before the model.yaml was imported by itself, and is missing in the folder."""
+    """An archive that came before the model.yaml was imported by itself, and is missing in the directory."""
     mount = mounted(store)
     incoming = mount.path / "incoming"
     (incoming / "m.new").mkdir()
@@ -1186,7 +1190,7 @@ def test_a_folder_that_lost_an_archive_is_no_whole_model_under_another_name_eith
     mount.expect_log("m was not imported: m/inner-v1.tar came before the model.yaml", times=1)
     assert subprocess.run(["sync", incoming / "m"], check=False, timeout=30).returncode == 1
     assert os.listdir(store) == ["inner"]
-    # It is another folder once that one has been removed.
+    # After its removal, the next directory of that name is another one.
     run("rm", "-r", incoming / "m")
     run("cp", "-r", tmp_path / "made/m/v1", incoming / "m")
     run("sync", incoming / "m")
@@ -1197,7 +1201,8 @@ def test_a_folder_that_lost_an_archive_is_no_whole_model_under_another_name_eith
 def test_a_model_that_holds_archives_comes_in_whole(
     store: Path, mounted: Mount, tmp_path: Path, yaml_first: bool
 ) -> None:
-    """Its own .zip, .tar.gz and .pt files are no models; and once it is known to be one, not even those that are."""
+    """A model's own .zip, .tar.gz and .pt files are not models. Once the outer model is known, archives of models
+    inside it are not imported, either."""
     mount = mounted(store)
     model = made(tmp_path, "m:v1", {"d/e": b"e"})
     with zipfile.ZipFile(model / "weights.pt", "w") as file:
@@ -1205,7 +1210,7 @@ def test_a_model_that_holds_archives_comes_in_whole(
     shutil.copy(model / "weights.pt", model / "tokenizer.zip")
     run("tar", "czf", model / "assets.tar.gz", "-C", model / "d", ".")
     (model / "broken.tar").write_bytes(b"not a tar at all")
-    if yaml_first:  # else it is an archive in a folder, and rightly imported by itself
+    if yaml_first:  # otherwise it is an archive in a directory, and is rightly imported by itself
         shutil.copy(made_tar(tmp_path, "inner:v1"), model / "d" / "inner.tar")
     files = sorted(path.relative_to(model) for path in model.rglob("*") if path.is_file() and path.name != "model.yaml")
     files = [Path("model.yaml"), *files] if yaml_first else [*files, Path("model.yaml")]

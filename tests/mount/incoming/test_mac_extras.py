@@ -1,4 +1,4 @@
-"""What macOS adds: a model from a Mac is the same as from Linux, and what was left out is said once."""
+"""Files that macOS adds: a model from a Mac equals the one from Linux, and the left-out files are reported once."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ _DOUBLE = b"\0\5\x16\7\0\2\0\0Mac OS X        "
 
 
 def _from_mac(model: Path, copy: Path) -> Path:
-    """The model as macOS hands it on."""
+    """Copy a model, with the files that macOS adds."""
     run("cp", "-r", model, copy)
     (copy / "._w").write_bytes(_DOUBLE)
     (copy / "d" / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
@@ -52,12 +52,12 @@ def test_a_model_from_a_mac(store: Path, mounted: Callable[..., Mounted], tmp_pa
 
 
 def test_a_model_of_which_bentoml_took_in_all(store: Path, mounted: Callable[..., Mounted], tmp_path: Path) -> None:
-    """It is the same model, and stays as it is."""
+    """The model counts as the same, and stays unchanged."""
     mount = mounted(store)
     model = made(tmp_path, "m:v1", {"w": os.urandom(1000), "d/e": b"e"})
     (store / "m").mkdir()
     folder = _from_mac(model, store / "m/v1")
-    os.utime(folder, (1, 1))  # as BentoML marks a finished save
+    os.utime(folder, (1, 1))  # the mtime with which BentoML marks a finished save
     packed = tar_of(folder, tmp_path / "mac.tar")
     run("cp", packed, mount.path / "incoming/mac.tar")
     run("cp", tar_of(model, tmp_path / "linux.tar"), mount.path / "incoming/linux.tar")

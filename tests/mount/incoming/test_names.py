@@ -1,4 +1,4 @@
-"""What names in incoming/ mean."""
+"""The meaning of names in incoming/."""
 
 import pytest
 
@@ -28,7 +28,7 @@ def test_what_is_imported() -> None:
     assert must_be_archive("m.zip")
     assert must_be_archive("a/m.bentomodel")
     assert may_be_archive("a/m.zip")
-    assert not must_be_archive("a/m.zip")  # a model's own file may be one
+    assert not must_be_archive("a/m.zip")  # it may be a model's own file
     assert not may_be_archive("a/weights.bin")
     assert not may_be_archive("a/.weights.bin.a1B2c3")
     assert may_be_archive("a/.m.tar.gz.a1B2c3")

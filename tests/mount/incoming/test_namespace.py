@@ -1,4 +1,4 @@
-"""DropBox: moments that a living mount meets too seldom to be tested there."""
+"""DropBox: races too rare to test in a real mount."""
 
 import os
 import threading
@@ -19,7 +19,7 @@ from bentofs.store.formats.read.growing_file import ArrivingFile
 def test_a_file_that_is_closed_just_when_it_is_renamed_is_imported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By whoever closes it: under the old name, the end of the writing would decide nothing, and the rename neither."""
+    """The close imports the file under its new name. Otherwise neither the close nor the rename would import it."""
     renamed = threading.Event()
 
     def staged(arriving: ArrivingFile) -> Mock:

@@ -1,4 +1,4 @@
-"""For how long the bytes of an import stay readable, and what ends that."""
+"""How long the bytes of an import stay readable, and what ends that time."""
 
 import os
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Which notes are removed once their file has gone: those of ours, a day later."""
+"""Notes whose file has gone: those of bentofs are removed a day later."""
 
 import os
 import time
@@ -46,7 +46,7 @@ def test_a_mount_removes_them(mounted: Callable[..., Mounted], tmp_path: Path) -
         assert cp(tmp_path / "junk", mount.path / "incoming" / name).returncode == 1
     lost, kept = (mount.path / f"incoming/{name}.zip.error" for name in ("lost", "kept"))
     spool = next((tmp_path / ".store.bentofs/sessions").glob("*/spool"))
-    (spool / "lost.zip").unlink()  # as one that a server has renamed
+    (spool / "lost.zip").unlink()  # like a file that a server renamed
     for path in (lost, kept):
         os.utime(path, (0, 0))
     mount.stop()

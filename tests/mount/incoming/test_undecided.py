@@ -1,4 +1,4 @@
-"""How files are shown that are no model: sizes, times, and where a program that appends goes on."""
+"""How files are shown that are no model: sizes, times, and the offset at which an appending program resumes."""
 
 import os
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ def test_shown_older_than_its_source(descriptor: int, mtime: int, shown: int) ->
 @pytest.mark.parametrize(
     ("offset", "sent", "belongs"),
     [
-        (1488, slice(1488, 4000), 1488),  # resumed by the size that was shown
+        (1488, slice(1488, 4000), 1488),  # resumed at the shown size
         (1488, slice(1488, 1500), 1488),  # the same, in small pieces
         (1488, slice(2000, 4000), 2000),  # appended without a look
         (1488, slice(2000, 2003), 2000),

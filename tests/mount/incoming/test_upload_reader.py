@@ -35,7 +35,7 @@ def test_what_is_read_is_what_was_written_in_any_order(descriptor: int) -> None:
     reader = threading.Thread(target=lambda: read.append(read_all(arriving, 7_000)))
     reader.start()
     starts = list(range(0, len(content), 10_000))
-    for pair in range(0, len(starts), 2):  # each second run before the first
+    for pair in range(0, len(starts), 2):  # of every two runs, the second first
         for start in reversed(starts[pair : pair + 2]):
             os.pwrite(descriptor, content[start : start + 10_000], start)
             assert arriving.wrote(start, start + 10_000)

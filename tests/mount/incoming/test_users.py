@@ -1,6 +1,7 @@
-"""Who may write to incoming/, whose an upload is, what is imported gets; and where models can be staged.
+"""Users of incoming/: the right to write, the owner of an upload, the owner of an imported model, and possible staging
+places.
 
-Run as root, as what other users may do can only be tried by being them.
+Run as root: only root can become other users and try their rights.
 """
 
 import os
@@ -23,7 +24,7 @@ ALLOWED = ["--allow-other", "--incoming-mode", "1777"]
 
 
 def as_user(uid: int, *command: str | Path) -> "subprocess.CompletedProcess[str]":
-    """Runs a tool as another user; it may fail."""
+    """Run a tool as another user; it may fail."""
     who = ["setpriv", "--reuid", str(uid), "--regid", str(uid), "--clear-groups"]
     return subprocess.run(
         [*who, *map(str, command)],
@@ -36,14 +37,14 @@ def as_user(uid: int, *command: str | Path) -> "subprocess.CompletedProcess[str]
 
 
 def size_for(uid: int, path: Path) -> int | None:
-    """The size of a file as another user sees it; None if there is no such file for that user."""
+    """Return a file's size as another user sees it, or None if that user sees no such file."""
     done = as_user(uid, "stat", "-c", "%s", path)
     return int(done.stdout) if done.returncode == 0 else None
 
 
 @pytest.fixture
 def shared() -> Iterator[Path]:
-    """A folder that every user may enter; pytest's own ones may not be."""
+    """A directory that every user may enter; pytest's own ones may not be."""
     assert os.geteuid() == 0, "these tests need root: they become other users, and mount file systems"
     path = Path(tempfile.mkdtemp(prefix="bentofs-test-"))
     path.chmod(0o755)
@@ -63,7 +64,7 @@ def shared_store(shared: Path) -> Path:
 
 @pytest.fixture
 def mount(shared: Path, shared_store: Path) -> Iterator[Callable[..., Mounted]]:
-    """Mounts the shared store."""
+    """Mount the shared store."""
     running: list[Mounted] = []
 
     def start(*options: str, umask: int | None = None) -> Mounted:
@@ -91,7 +92,7 @@ def readable(archive: Path) -> Path:
     return archive
 
 
-# The folder.
+# The directory.
 
 
 def test_read_only_has_no_incoming(mount: Callable[..., Mounted], shared_store: Path, shared: Path) -> None:
@@ -192,7 +193,7 @@ def test_others_may_write_with_a_mode(
     assert imports(mounted)[-1]["uid"] == NOBODY
     if mode != "1733":
         assert as_user(NOBODY, "stat", "-c", "%u", incoming / "m-v1.tar").stdout == f"{NOBODY}\n"
-        # A second time it is the same, and whoever else copies it, too.
+        # A second copy finds the model unchanged, by any user.
         assert as_user(NOBODY, "cp", archive, incoming).returncode == 0
     run("cp", "-r", shared / "made", shared / "folder")
     run("chmod", "-R", "a+rX", shared / "folder")
@@ -206,7 +207,7 @@ def test_others_may_write_with_a_mode(
 def test_a_model_that_came_as_a_folder_of_another_user(
     mount: Callable[..., Mounted], shared_store: Path, shared: Path
 ) -> None:
-    """It belongs to the mount's owner, with the umask's modes, whatever the uploader gave it."""
+    """The model belongs to the mount's owner, with the umask's modes, whatever the uploader gave it."""
     mounted = mount(*ALLOWED)
     folder = made(shared, "m:v1", {"w": b"w", "d/run": b"#!/bin/sh\n"}, executable=["d/run"])
     run("chmod", "-R", "a+rX", shared / "made")
@@ -241,7 +242,7 @@ def test_an_upload_belongs_to_its_uploader(mount: Callable[..., Mounted], shared
         assert done.returncode != 0, command
         assert "Permission denied" in done.stderr or "not permitted" in done.stderr, done.stderr
     assert len((incoming / "half.tar").read_bytes()) == 20_000
-    # After a crash, too.
+    # The same holds after a crash.
     mounted.process.send_signal(signal.SIGKILL)
     mounted.process.wait(20)
     mounted.kill()
@@ -253,7 +254,7 @@ def test_an_upload_belongs_to_its_uploader(mount: Callable[..., Mounted], shared
     )
     assert done.returncode == 0, done.stderr
     assert imports(mounted)[-1]["uid"] == NOBODY
-    # The name of what was imported answers its uploader: nobody else makes rsync send it again.
+    # An imported name still answers its uploader: no other user can make rsync send it again.
     as_user(ANOTHER, "rm", "-f", incoming / "half.tar")
     assert size_for(NOBODY, incoming / "half.tar") == archive.stat().st_size
     assert as_user(NOBODY, "rm", incoming / "half.tar").returncode == 0
@@ -268,7 +269,7 @@ def test_a_name_that_one_user_imported_is_free_for_others(
     target = mounted.path / "incoming/model.tar"
     archive, other = readable(made_tar(shared, "m:v1")), readable(made_tar(shared, "m2:v1", {"w": b"longer" * 1000}))
     assert as_user(NOBODY, "cp", "-p", archive, target).returncode == 0
-    # The kernel shows what one user saw to all, for a second.
+    # For one second, the kernel shows one user's attributes to all.
     wait_until(lambda: size_for(second, target) is None, 5, "the other user sees no such file")
     done = as_user(second, "cp", "-p", archive, target)
     assert done.returncode == 0, done.stderr
@@ -278,7 +279,7 @@ def test_a_name_that_one_user_imported_is_free_for_others(
     ]
     wait_until(lambda: size_for(NOBODY, target) == archive.stat().st_size, 5, "it answers the first user, too")
     wait_until(lambda: size_for(second, target) == archive.stat().st_size, 5, "and the second")
-    # What the second user does with the name concerns the second user alone.
+    # Changes by the second user do not affect the first user.
     assert as_user(second, "cp", other, target).returncode == 0
     assert (shared_store / "m2/v1/w").exists()
     wait_until(lambda: size_for(second, target) == other.stat().st_size, 5, "the second user sees the new size")
@@ -313,7 +314,7 @@ def test_what_another_user_sends_under_an_imported_name_is_refused_with_a_reason
 
 
 def test_a_new_folder_is_its_makers_whatever_was_there_before(mount: Callable[..., Mounted]) -> None:
-    """Also where the disk gives it the number of one that has gone and was another user's."""
+    """The owner is right even if the disk reuses the inode number of another user's removed directory."""
     mounted = mount(*ALLOWED)
     incoming = mounted.path / "incoming"
     for number in range(5):
@@ -364,7 +365,7 @@ def test_another_users_upload_does_not_move_latest(
     wait_until(lambda: mounted.shows("m:v2"), 10, "the model is shown all the same")
     assert os.readlink(mounted.path / "models/m/latest") == "v1"
     assert (shared_store / "own/latest").read_text() in ("v1", "v2")
-    # The owner's does.
+    # The owner's upload does.
     run("cp", made_tar(shared, "m:v3", creation_time="2026-03-01T00:00:00+00:00"), incoming)
     assert (shared_store / "m/latest").read_text() == "v3"
 
@@ -377,7 +378,7 @@ def test_checksums_of_another_user_refuse_nothing(mount: Callable[..., Mounted],
         (shared / note).write_text(f"{'0' * 64}  m-v1.tar\n")
         assert as_user(user, "cp", readable(shared / note), incoming).returncode == 0
     run("cp", archive, incoming)
-    # Its own user's, and the owner's, count.
+    # Checksums of the same user, and of the owner, count.
     (shared / "SHA256SUMS").write_text(f"{'0' * 64}  two.tar\n{'0' * 64}  three.tar\n")
     run("rm", incoming / "SHA256SUMS")
     run("cp", shared / "SHA256SUMS", incoming)
@@ -418,7 +419,7 @@ def test_modes_are_the_umasks(
     }
     run_mode = modes.pop("m/v1/d/e/run")
     assert run_mode in ((file | 0o111) & ~umask, file), oct(run_mode)
-    if form != "folder":  # cp tells the drop box no modes that it could keep
+    if form != "folder":  # cp gives the drop box no modes to keep
         assert run_mode == 0o777 & ~umask
     for path, mode in modes.items():
         expected = folder if (shared_store / path).is_dir() else file
@@ -427,7 +428,7 @@ def test_modes_are_the_umasks(
 
 @pytest.fixture
 def fuse_for_everyone() -> Iterator[None]:
-    """/dev/fuse as Debian has it; some containers keep it for root."""
+    """Open /dev/fuse to everyone, as Debian does. Some containers keep it for root."""
     mode = stat.S_IMODE(os.stat("/dev/fuse").st_mode)
     os.chmod("/dev/fuse", 0o666)
     try:
@@ -438,8 +439,8 @@ def fuse_for_everyone() -> Iterator[None]:
 
 @pytest.mark.usefixtures("fuse_for_everyone")
 def test_what_an_ordinary_user_mounts(shared_store: Path, shared: Path) -> None:
-    """Without root: the models are the user's, and so is all that lies in the staging area. Not by `Mounted`, which
-    looks at a mount as root; and a mount without --allow-other is for its user alone."""
+    """Without root, the models and the staging area belong to the user. Do not use `Mounted`: it looks at a mount as
+    root, and a mount without --allow-other is for its user alone."""
     base = shared / "base"
     environment = {**os.environ, **home_of(base)}
     mountpoint = base / "mnt"
@@ -477,13 +478,13 @@ def test_what_an_ordinary_user_mounts(shared_store: Path, shared: Path) -> None:
 
 @pytest.mark.usefixtures("fuse_for_everyone")
 def test_an_upload_belongs_to_its_uploader_in_an_ordinary_users_mount_too(shared_store: Path, shared: Path) -> None:
-    """Who cannot give files away on disk remembers whose they are: a copy that failed can be made again, or removed,
-    and somebody else's checksums refuse nothing."""
+    """A mount that cannot change owners on disk remembers them. A failed copy can be made again, or removed. Another
+    user's checksums refuse nothing."""
     base = shared / "base"
     home_of(base)
     archive = readable(made_tar(shared, "m:v1", {"w": b"w" * 50_000}))
     run("chown", "-R", f"{NOBODY}:{NOBODY}", base, shared / "bentoml")
-    # With the one capability that mounting takes, in place of user_allow_other in this machine's /etc/fuse.conf.
+    # Give the one capability that mounting takes. This replaces user_allow_other in this machine's /etc/fuse.conf.
     may_mount = ["--inh-caps=+sys_admin", "--ambient-caps=+sys_admin"]
     prefix = ["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups", *may_mount]
     with Mounted(shared_store, base, options=ALLOWED, prefix=prefix) as mounted:
@@ -517,7 +518,7 @@ def test_a_store_that_may_not_be_written_is_mounted_without_incoming(
         run("umount", "-l", shared_store)
 
 
-# Where models can be staged.
+# Possible staging places.
 
 
 @pytest.fixture
@@ -533,7 +534,7 @@ def disk(shared: Path) -> Iterator[Path]:
 
 
 def refused(shared: Path, store: Path, *options: str | Path) -> str:
-    """The sentence with which a mount is refused."""
+    """Return the sentence with which a mount is refused."""
     (shared / "refused").mkdir(exist_ok=True)
     process = subprocess.Popen(
         [
@@ -572,8 +573,8 @@ def test_staging_on_another_file_system_is_refused(shared: Path, shared_store: P
 
 
 def test_a_store_that_is_a_mount_of_its_own(shared: Path, disk: Path) -> None:
-    """There is no folder outside of it to stage in: said so, with what to do. Read-only it can be mounted; and a store
-    one level down has no such trouble."""
+    """A store that is its own mount has no staging directory outside of it. The error says so, and how to fix it. It
+    can be mounted read-only. A store one level down has no such problem."""
     make_model(disk, "m:v1", {"w": b"w"})
     for options in ([], ["--staging", shared / "staging"], ["--staging", disk / "staging"]):
         sentence = refused(shared, disk, *options)
@@ -616,7 +617,7 @@ def test_a_staging_area_of_another_user_is_refused(shared: Path, shared_store: P
 
 
 def test_two_mounts_of_one_store(shared: Path, shared_store: Path) -> None:
-    """Each with its own uploads; what one imports the other shows."""
+    """Each mount has its own uploads. Both show each other's imports."""
     with Mounted(shared_store, shared / "a") as one, Mounted(shared_store, shared / "b") as two:
         for number in range(6):
             mounted = (one, two)[number % 2]

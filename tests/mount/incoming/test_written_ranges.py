@@ -1,4 +1,4 @@
-"""The bytes of an upload that somebody wrote: against a plain list of bytes, over kills, in bounds."""
+"""The written bytes of an upload: against a plain list of bytes, over kills, in bounds."""
 
 import os
 import tempfile
@@ -77,7 +77,7 @@ def test_zeros_that_make_room_until_other_bytes_come(written: WrittenRanges) -> 
 
 
 def test_zeros_elsewhere_are_content(written: WrittenRanges) -> None:
-    """As the end of a tar that comes first."""
+    """Zeros written elsewhere are content. Example: the end of a tar that comes first."""
     write(written, 30, bytes(10))
     write(written, 0, b"x" * 30)
     assert written.gap() is None
@@ -122,7 +122,7 @@ def test_zeros_left_out_as_rsync_leaves_them_out_in_place(written: WrittenRanges
 
 
 def test_a_bound_on_ranges(written: WrittenRanges, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What fits in between is still taken, and then there is room again."""
+    """At the bound, a range that touches known ones is still taken. Then there is room again."""
     monkeypatch.setattr(written_ranges, "MOST_RANGES", 3)
     for start in (10, 30, 50):
         write(written, start, b"x" * 10)
@@ -146,7 +146,7 @@ def test_the_file_of_ranges_stays_small(written: WrittenRanges, tmp_path: Path) 
 
 
 def test_a_torn_file_of_ranges(written: WrittenRanges, tmp_path: Path) -> None:
-    """As a full disk leaves it, or a loss of power: what is not in it was not written."""
+    """A full disk or a power loss leaves a torn file. Ranges that are not in it count as not written."""
     write(written, 10, b"x" * 10)
     write(written, 30, b"x" * 10)
     written.close()

@@ -1,4 +1,4 @@
-"""Many readers, slow readers, stuck readers: nobody starves, and a mount ends when it is told to."""
+"""Many readers, slow readers, stuck readers: none starves, and a mount ends when told to."""
 
 import contextlib
 import os
@@ -40,21 +40,21 @@ def test_stuck_readers_stop_nobody(stuck_store: tuple[Path, Path], mounted: Call
     assert "fast" in run("ls", "-l", mount.path / "models", seconds=20).stdout
     assert len(fast.read_bytes()) == fast.stat().st_size
     assert run("cat", mount.path / "README.txt", seconds=20).stdout
-    # Far above what it takes; it hangs for ever where readers starve others.
+    # This is far above the usual time. Where readers starve others, it hangs for ever.
     assert time.monotonic() - begun < 10
     gate.unlink()
     for thread in threads:
         thread.join(30)
     assert len(results) == STUCK
     assert all(len(set(content)) == 1 and len(content) == 50_000 for content in results)
-    # The extra workers go once they are not needed; a few requests are what lets them notice.
+    # Unneeded extra workers end. They notice it only at a few requests.
     wait_until(lambda: list(os.scandir(mount.path / "models")) and _threads(mount.pid) < 20, 20, "extra threads end")
 
 
 def test_a_slow_measurement_keeps_up_its_own_folder_only(
     stuck_store: tuple[Path, Path], mounted: Callable[..., Mounted]
 ) -> None:
-    """`stat` of a compressed archive waits until its model was read once; listings never do."""
+    """`stat` of a compressed archive waits until its model was read once. Listings never wait."""
     store, gate = stuck_store
     mount = mounted(store)
     sizes: list[int] = []
@@ -137,7 +137,7 @@ def test_signals_under_load_end_cleanly(
 def test_unmounting_from_outside_ends_the_daemon(store: Path, mounted: Callable[..., Mounted]) -> None:
     make_model(store, "m:v1", {"w": b"w"})
     mount = mounted(store)
-    mount.wait_for_log("is mounted at")  # until then the daemon itself looks at its mount, which makes that busy
+    mount.wait_for_log("is mounted at")  # before that, the daemon looks at its own mount and makes it busy
     run("fusermount", "-u", mount.path)
     assert mount.process.wait(15) == 0
     mount.stop()

@@ -1,4 +1,4 @@
-"""Both engines serve the same mount: what programs see of it does not depend on who speaks to the kernel."""
+"""Both engines serve the same mount: programs see no difference."""
 
 import ctypes
 import errno
@@ -35,7 +35,7 @@ def test_the_same_tree(store: Path, mounted: Callable[..., Mounted]) -> None:
 
 
 def everything(root: Path) -> dict[str, tuple[object, ...]]:
-    """What stands at each path: its attributes, and its bytes or its target."""
+    """Map each path to its attributes, and its bytes or its link target."""
     found: dict[str, tuple[object, ...]] = {}
     for folder, folders, files in os.walk(root):
         for name in [*folders, *files]:
@@ -107,14 +107,14 @@ def test_rename_flags(mount: Mounted, tmp_path: Path) -> None:
 
 
 def rename(old: Path, new: Path, flags: int) -> int:
-    """renameat2(2); its errno, or 0."""
+    """Call renameat2(2). Return its errno, or 0."""
     libc = ctypes.CDLL(None, use_errno=True)
     failed = libc.renameat2(-100, os.fsencode(old), -100, os.fsencode(new), flags)
     return ctypes.get_errno() if failed else 0
 
 
 def test_locks(mount: Mounted) -> None:
-    """flock and POSIX locks are the kernel's, between processes of this machine."""
+    """The kernel handles flock and POSIX locks, between processes of this machine."""
     upload = mount.path / "incoming" / ".locked"
     upload.touch()
     with upload.open("rb+") as file:
@@ -167,7 +167,7 @@ def test_listing_goes_on_while_names_are_removed(mount: Mounted) -> None:
 
 
 def test_a_listing_that_is_begun_anew_is_a_new_one(mount: Mounted) -> None:
-    """rewinddir(3), as `os.scandir` cannot do it: by lseek of the folder."""
+    """rewinddir(3) starts a new listing. `os.scandir` cannot rewind; an lseek of the directory can."""
     incoming = mount.path / "incoming"
     descriptor = os.open(incoming, os.O_RDONLY)
     try:
@@ -208,14 +208,14 @@ def test_a_copy_within_the_mount(mount: Mounted, tmp_path: Path) -> None:
 
 
 def test_nothing_of_libfuse_is_needed(store: Path, mounted: Callable[..., Mounted]) -> None:
-    """fusepy, told of a library that is not there, fails as soon as it is imported."""
+    """fusepy fails at import if its library does not exist."""
     make_model(store, "m:v1", {"w": b"w"})
     mount = mounted(store, options=["--engine", "kernel"], environment={"FUSE_LIBRARY_PATH": "/nonexistent"})
     assert mount.archive("m:v1", ".tar").read_bytes()
 
 
 def test_root_needs_no_helper(store: Path, mounted: Callable[..., Mounted], tmp_path: Path) -> None:
-    """Where neither fusermount3 nor fusermount is installed, mount(2) does it."""
+    """Without fusermount3 and fusermount, mount(2) does it."""
     tools = tmp_path / "bin"
     tools.mkdir()
     for name in ("umount", "setpriv"):
@@ -234,7 +234,7 @@ def test_the_store_is_named_in_the_table_of_mounts(tmp_path: Path, mounted: Call
 
 
 def test_a_program_started_by_nobody_we_know(mount: Mounted) -> None:
-    """A reader in a process namespace of its own."""
+    """A reader in another process namespace works."""
     path = mount.archive("m:v1", ".tar")
     found = run("unshare", "--pid", "--fork", "sha256sum", path).stdout.split()[0]
     assert found == run("sha256sum", path).stdout.split()[0]

@@ -41,7 +41,7 @@ OLD, NEW, NEWEST = Stub(b"old", 1), Stub(b"newer", 2), Stub(b"newest", 3)
 
 
 class Detacher:
-    """What the daemon does to its own mount, and what may happen meanwhile."""
+    """A stub: it records the daemon's unlinks on its own mount, and does the lookups that may happen meanwhile."""
 
     def __init__(self) -> None:
         self.paths: list[str] = []
@@ -51,7 +51,7 @@ class Detacher:
 
     def detach(self, path: str) -> bool | None:
         self.paths.append(path)
-        # The unlinking looks the path up; other lookups go on, too, and must neither detach again nor pass on.
+        # The unlink looks the path up. Other lookups go on, too. They must neither detach again nor pass on.
         self.seen.append(self.generations.being_detached(path))
         self.seen.append(self.generations.tell(path, NEW, self.generations.ticket()))
         return self.answer
@@ -98,7 +98,7 @@ def test_a_path_is_detached_before_it_passes_on(detacher: Detacher) -> None:
 def test_what_passed_on_is_opened_only_once_the_kernel_surely_believes_it(detacher: Detacher) -> None:
     generations = detacher.generations
     tell(generations, OLD)
-    slow = generations.ticket()  # a lookup that began before the path passed on, and ends after
+    slow = generations.ticket()  # a lookup that began before the path passed on, and ends after it
     tell(generations, NEW)
     generations.tell(PATH, NEW, slow)
     with pytest.raises(SourceChangedError):
@@ -126,7 +126,7 @@ def test_old_attributes_are_told_while_readers_cannot_be_detached(detacher: Deta
     assert tell(generations, NEW) == OLD.attributes()
     with pytest.raises(SourceChangedError):
         generations.open(PATH, NEW)
-    if answer is None:  # it is tried later, and then the next lookup makes a new node
+    if answer is None:  # it is tried later; then the next lookup makes a new node
         assert generations.being_detached(PATH) == OLD.attributes()
         generations.tried_late(PATH, True)
     detacher.answer = True

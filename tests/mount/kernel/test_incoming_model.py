@@ -82,7 +82,7 @@ def files(letter: str) -> dict[str | bytes, bytes | int]:
 
 
 def write_in_pieces(archive: Archive, target: Path) -> int:
-    """As Python's `shutil` does it, in pieces of an odd size."""
+    """Write in pieces of an odd size, like Python's `shutil`."""
     return _errno_of(lambda: _write(target, archive.content, os.O_TRUNC))
 
 
@@ -99,7 +99,7 @@ def dd(archive: Archive, target: Path) -> int:
 
 
 def backwards(archive: Archive, target: Path) -> int:
-    """The second half first, as a download over several connections may do it."""
+    """Write the second half first, like a download over several connections."""
 
     def write() -> None:
         descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -117,21 +117,21 @@ TOOLS = [write_in_pieces, copy, rsync, dd, backwards]
 
 
 class Machine(RuleBasedStateMachine):
-    """What a mount shows, beside what it must show."""
+    """The real state of a mount, beside the expected one."""
 
     mount: Mounted
     archives: list[Archive]
     numbers: ClassVar[Iterator[int]] = itertools.count(1)
-    tars: ClassVar[dict[tuple[str, str], bytes]] = {}  # as the mount shows them, by tag and letter
+    tars: ClassVar[dict[tuple[str, str], bytes]] = {}  # the mount's tars, by tag and letter
 
     def __init__(self) -> None:
         super().__init__()
         self.kept: dict[str, bytes] = {}  # files in incoming/
-        self.imported: dict[str, Archive] = {}  # names that `stat` answers though nothing is listed
+        self.imported: dict[str, Archive] = {}  # names that `stat` answers although they are not listed
         self.unsure: set[str] = set()  # names whose model was deleted: they answer again if it comes back
         self.models: dict[str, str] = {}  # letters by tag
         self.readers: list[Reader] = []
-        # A folder of its own: the record of imports goes on to answer for names whose model comes back.
+        # Use a new directory: the record of imports still answers for names whose model comes back.
         self.incoming = self.mount.path / "incoming" / f"sequence-{next(self.numbers)}"
         (self.incoming / "folder").mkdir(parents=True)
 
@@ -272,7 +272,7 @@ class Machine(RuleBasedStateMachine):
         assert found == set(self.kept)
         for name, content in self.kept.items():
             assert (self.incoming / name).read_bytes() == content
-            # One that waits to be decided is shown up to 512 bytes shorter, so that every tool sends it again.
+            # A file that waits for its decision is shown up to 512 bytes shorter, so that every tool sends it again.
             assert len(content) - 512 <= (self.incoming / name).stat().st_size <= len(content)
         for name, archive in self.imported.items():
             if name not in self.kept:
@@ -287,7 +287,7 @@ class Machine(RuleBasedStateMachine):
             assert shown.read_bytes() == files(letter)["w.bin"]
 
     def _arrives(self, name: str, archive: Archive) -> bool:
-        """Whether an archive that is sent whole becomes a model; what is shown from then on."""
+        """Tell whether an archive sent whole becomes a model, and update the expected state."""
         if not self._fits(archive):
             self.kept[name] = archive.content
             return False
@@ -309,7 +309,7 @@ class Machine(RuleBasedStateMachine):
         return sorted(name for name in self.kept if name in HIDDEN)
 
     def _remove_model(self, tag: str) -> None:
-        """As BentoML's delete, which leaves the folder of the name."""
+        """Delete a model like BentoML does. The directory of its name stays."""
         name, version = tag.split(":")
         shutil.rmtree(Path(self.mount.store) / name / version)
         del self.models[tag]

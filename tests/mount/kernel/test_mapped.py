@@ -1,4 +1,4 @@
-"""A model is replaced while a program has its bytes mapped: old bytes or SIGBUS; never new bytes, never a mixture."""
+"""A model is replaced while a program maps its bytes: old bytes or SIGBUS; never new bytes, never a mixture."""
 
 import signal
 import subprocess
@@ -12,7 +12,7 @@ import pytest
 from tests.harness import Mounted, ended, make_model
 from tests.mount.view.test_replaced import REPLACEMENTS, SETTLED, SIZE, open_and_read, replace, weights
 
-# Writes what lies in the map, a page at a time: the first half before it is told to go on, all of it afterwards.
+# Write the mapped bytes, a page at a time: the first half before the go-ahead, all of it afterwards.
 _PROGRAM = """
 import mmap, os, sys
 with open(sys.argv[1], "rb") as file:

@@ -1,4 +1,4 @@
-"""A mount of an ordinary user, which a helper makes, and what is said where there is none that can."""
+"""A mount of an ordinary user, made by a helper, and the error where there is no usable helper."""
 
 import os
 import shutil
@@ -13,8 +13,8 @@ from tests.harness import ROOT, home_of, make_model
 from tests.incoming import made_tar
 from tests.store.users import NOBODY, folder_of_an_ordinary_user
 
-# Where everybody may open /dev/fuse, as on desktops and most servers. He may look into root's home, in which the tests'
-# Python may lie.
+# A system where everybody may open /dev/fuse, like desktops and most servers. The user may read root's home: the tests'
+# Python may lie there.
 _SHARE_DEVICE = (
     'mknod "$0/fuse" c 10 229 && chmod 666 "$0/fuse" && mount --bind "$0/fuse" /dev/fuse && '
     f"exec setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups "
@@ -37,7 +37,8 @@ def home() -> Iterator[Path]:
 
 
 def as_ordinary_user(home: Path, script: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    """Runs a script as nobody, or as whoever runs the tests; `$bentofs` is ours, and nothing stays mounted."""
+    """Run a script as nobody, or as the user who runs the tests. `$bentofs` is this project's command. Nothing stays
+    mounted."""
     command = ["sh", "-c", script]
     if os.geteuid() == 0:
         command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", _SHARE_DEVICE, str(home), *command]
@@ -94,7 +95,7 @@ def test_a_helper_without_its_setuid_bit(home: Path) -> None:
 
 
 def _path(home: Path) -> str:
-    """A PATH on which there is no helper."""
+    """Return a PATH without a helper."""
     for name in ("sh", "setpriv", "mknod", "chmod", "mount", "unshare"):
         (home / "bin" / name).symlink_to(str(shutil.which(name)))
     return str(home / "bin")

@@ -15,11 +15,11 @@ from tests.harness import Mounted
 
 STEPS = int(os.environ.get("BENTOFS_IO_STEPS", "1500"))
 SEED = int(os.environ.get("BENTOFS_IO_SEED", "1"))
-SIZE = 3 << 20  # bytes that the file has at most
+SIZE = 3 << 20  # the file's maximum length in bytes
 
 
 class RandomIO:
-    """A file in `incoming/`, on its way by its name, and what its bytes must be."""
+    """A file being uploaded to `incoming/`, and its expected bytes."""
 
     def __init__(self, path: Path, dice: random.Random) -> None:
         self.path = path
@@ -39,11 +39,11 @@ class RandomIO:
         ]
 
     def step(self) -> str:
-        """One operation; what it was."""
+        """Do one operation, and return its description."""
         return self.dice.choice(self.steps)()
 
     def size(self) -> int:
-        """Sizes around those of pages and requests, and any other."""
+        """Return a size near a page or request size, or any other."""
         border = self.dice.choice([1, 512, 4096, 131_072, 1 << 20])
         return max(1, self.dice.choice([border - 1, border, border + 1, self.dice.randrange(1, 300_000)]))
 
@@ -115,7 +115,7 @@ class RandomIO:
         return f"copy {source} {target} {done}"
 
     def check(self) -> None:
-        """Size by handle and by path."""
+        """Check the size by handle and by path."""
         assert os.fstat(self.descriptor).st_size == self.path.stat().st_size == len(self.content)
 
 

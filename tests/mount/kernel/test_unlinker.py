@@ -1,4 +1,4 @@
-"""Unlinking on the own mount, here in a folder: who has to wait for what."""
+"""Unlinking on the own mount, here in a directory: who must wait for what."""
 
 import os
 import threading
@@ -12,7 +12,8 @@ from tests.harness import wait_until
 
 
 def test_a_folder_that_is_locked_keeps_up_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As by a lookup in it that takes long: the kernel lets nobody unlink there meanwhile."""
+    """A locked directory blocks no other. A slow lookup locks its directory: the kernel allows no unlink there
+    meanwhile."""
     for path in ("slow/a", "slow/b", "fast/a", "fast/b"):
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).touch()

@@ -1,4 +1,4 @@
-"""Workers: more while all are stuck, fewer again later, and an end that is bounded."""
+"""Workers: more while all are stuck, fewer again later, and a bounded end."""
 
 import queue
 import threading
@@ -14,7 +14,7 @@ Task = Callable[[], int] | None
 
 
 class Server:
-    """Requests come from a queue, as libfuse's come from the device; None says that the mount has gone."""
+    """A server with requests from a queue, like libfuse's from the device. None means that the mount has gone."""
 
     def __init__(self) -> None:
         self.requests: queue.Queue[Task] = queue.Queue()
@@ -66,7 +66,7 @@ def test_stuck_tasks_stop_nobody() -> None:
 
 @pytest.mark.expect_log("all 2 workers are busy, and no more can begin: can't start new thread")
 def test_threads_that_cannot_be_started_are_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where a container may have so many only; and those that are there go on."""
+    """Failed thread starts are tried again, and existing workers go on. A container may limit the number of threads."""
     server = Server()
     gate = threading.Event()
     refused: list[str] = []
@@ -102,7 +102,7 @@ def test_errors_are_answered_and_serving_goes_on() -> None:
 
 
 def test_no_waiting_for_what_will_not_come() -> None:
-    """The device may stay open because somebody holds a file open: nothing goes on, and nothing ends."""
+    """The device may stay open because a program holds a file open: no request runs, and none ends."""
     server = Server()
     begun = time.monotonic()
     assert not server.workers.await_end(10)

@@ -1,4 +1,4 @@
-"""What `stat` tells of everything in a mount, so that `du`, `find` and `ls -li` make sense."""
+"""The `stat` attributes of everything in a mount, so that `du`, `find` and `ls -li` make sense."""
 
 import os
 import stat
@@ -31,7 +31,7 @@ def mount(store: Path, mounted: Callable[..., Mounted]) -> Mounted:
 
 ARCHIVES = ("bentomodel", "tar", "tar.gz", "zip")
 
-# Path: type and mode, links. Every other field is checked for all alike.
+# Path: type and mode, links. All other fields are checked for all paths alike.
 GOLDEN = {
     "": ("drwxr-xr-x", 5),
     "incoming": ("drwxr-xr-x", 2),
@@ -74,7 +74,7 @@ def test_golden_modes_and_links(mount: Mounted) -> None:
 
 
 def test_every_node(mount: Mounted) -> None:
-    """Walks the whole mount: what listings say agrees with `lstat`, and each number is what it must be."""
+    """Walk the whole mount: listings agree with `lstat`, and each inode number is right."""
     inodes: dict[int, str] = {}
     seen = 0
     for folder, folders, files in os.walk(mount.path):
@@ -99,7 +99,7 @@ def test_every_node(mount: Mounted) -> None:
 
 
 def test_a_folder_lists_itself_and_the_one_above(mount: Mounted) -> None:
-    """Under their numbers: the C library hides what has none."""
+    """A directory lists . and .. under their inode numbers. The C library hides entries without one."""
     (mount.path / "incoming/some/sub").mkdir(parents=True)
     for path in ("models", "models/iris/v2/files/nested/deep", "by-format/zip", "incoming", "incoming/some/sub"):
         folder = mount.path / path
@@ -136,7 +136,7 @@ def test_du_find_and_ls(mount: Mounted) -> None:
 def test_statfs_is_the_stores(mount: Mounted, store: Path) -> None:
     shown, real = os.statvfs(mount.path), os.statvfs(store)
     assert (shown.f_bsize, shown.f_frsize, shown.f_blocks) == (real.f_bsize, real.f_frsize, real.f_blocks)
-    assert abs(shown.f_bavail - real.f_bavail) * real.f_frsize < 1 << 30  # others write meanwhile
+    assert abs(shown.f_bavail - real.f_bavail) * real.f_frsize < 1 << 30  # other programs write meanwhile
     assert shown.f_files == real.f_files
     assert shown.f_namemax == real.f_namemax
 
@@ -158,10 +158,11 @@ def test_names_that_are_legal_tags_but_look_like_something_else(store: Path, mou
 
 
 def test_the_kernel_reads_ahead(mount: Mounted) -> None:
-    """As root only, where it lets us say so; what an ordinary user mounts (`test_incoming_users.py`) does without."""
+    """The kernel's read-ahead is set where it can be: as root only. An ordinary user's mount (`test_incoming_users.py`)
+    does without."""
     device = os.stat(mount.path).st_dev
     setting = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
-    # It is said once the mount answers, before the daemon tells that it is ready.
+    # The daemon sets it once the mount answers, before it reports that it is ready.
     wait_until(lambda: setting.read_text() == "1024\n", 10, "the kernel is told")
 
 
@@ -170,7 +171,7 @@ def test_small_files_are_read_once_for_the_sizes_of_both_formats(
     store: Path, mounted: Callable[..., Mounted], first: str, second: str
 ) -> None:
     make_model(store, "small:v1", {f"{number}.json": b'{"number": 42}' * 2000 for number in range(100)})
-    time.sleep(0.03)  # so that what is measured is kept
+    time.sleep(0.03)  # so that the measurement is kept
     mount = mounted(store)
 
     def read_by(suffix: str) -> int:

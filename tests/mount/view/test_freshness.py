@@ -14,7 +14,7 @@ def test_added_and_deleted(store: Path, mounted: Callable[..., Mounted]) -> None
     make_model(store, "first:v1", {"w": b"1"})
     mount = mounted(store)
     for folder in ("models", "models/first", "by-format/zip/first", "by-format/folder/first"):
-        os.listdir(mount.path / folder)  # so that whatever may be cached is
+        os.listdir(mount.path / folder)  # so that everything cacheable is cached
     assert not (mount.path / "models/second").exists()
     make_model(store, "first:v2", {"w": b"2"})
     make_model(store, "second:v1", {"w": b"2"})
@@ -35,7 +35,7 @@ def test_added_and_deleted(store: Path, mounted: Callable[..., Mounted]) -> None
 
 
 def test_latest_rewritten_in_place(store: Path, mounted: Callable[..., Mounted]) -> None:
-    """BentoML writes it in place, and an equally long version leaves its size as it was."""
+    """BentoML rewrites it in place, and an equally long version leaves its size unchanged."""
     make_model(store, "m:v1", {"w": b"1"}, creation_time="2026-01-01T00:00:00+00:00")
     make_model(store, "m:v2", {"w": b"22"}, creation_time="2026-01-02T00:00:00+00:00")
     mount = mounted(store)
@@ -50,12 +50,12 @@ def test_latest_rewritten_in_place(store: Path, mounted: Callable[..., Mounted])
     assert (mount.path / "by-format/folder/m/latest").read_text() == "v1"
     (store / "m/latest").write_text("gone")
     time.sleep(WITHIN)
-    assert os.readlink(name / "latest") == "v2"  # what BentoML then answers: the youngest
+    assert os.readlink(name / "latest") == "v2"  # BentoML's answer in this case: the youngest
 
 
 def test_edited_in_place_with_equal_size(store: Path, mounted: Callable[..., Mounted]) -> None:
     folder = make_model(store, "m:v1", {"weights.bin": b"old " * 500_000, "config.json": b'{"a": 1}'})
-    mount = mounted(store, options=["--compression", "never"])  # so that the new bytes are to be seen
+    mount = mounted(store, options=["--compression", "never"])  # so that the new bytes can be seen
     version = mount.path / "models/m/v1"
     shown = ["m-v1.tar", "m-v1.bentomodel", "m-v1.tar.gz", "m-v1.zip", "files/weights.bin", "SHA256SUMS"]
     before = {name: (version / name).read_bytes() for name in shown}
@@ -94,7 +94,7 @@ def test_files_added_to_and_taken_from_a_model(store: Path, mounted: Callable[..
 
 
 def test_a_file_added_by_hand_does_not_hide_the_model(store: Path, mounted: Callable[..., Mounted]) -> None:
-    """It takes away the mark that BentoML leaves when it has finished."""
+    """An added file removes the mark that BentoML leaves after a finished save."""
     folder = make_model(store, "m:v1", {"a": b"a"})
     make_model(store, "m:v2", {"a": b"a"})
     mount = mounted(store)

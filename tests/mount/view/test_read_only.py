@@ -1,4 +1,4 @@
-"""Everything answers writes with EROFS."""
+"""All writes are answered with EROFS."""
 
 import errno
 import os

@@ -24,13 +24,13 @@ SETTLED = 2.0  # seconds within which a change must be seen
 
 @dataclass
 class Bytes:
-    """What a reader got, up to the end of the file or an error."""
+    """The bytes that a reader got, up to the end of the file or an error."""
 
     content: bytes
     error: str | None
 
     def only(self, fill: bytes) -> bool:
-        """Whether every byte of weights is of one generation; headers and checksums are in between."""
+        """Tell whether all bytes of weights are of one generation; headers and checksums are in between."""
         other = b"B" if fill == b"A" else b"A"
         return self.content.count(other) < 1000
 
@@ -63,7 +63,7 @@ def weights(fill: bytes, size: int) -> dict[str | bytes, bytes | int]:
 
 
 def replace(store: Path, tag: str, fill: bytes, size: int) -> None:
-    """As `bentoml models delete` and a new save would, with the same creation time and the same mtimes."""
+    """Replace a model like `bentoml models delete` and a new save, with the same creation time and mtimes."""
     name, version = tag.split(":")
     folder = store / name / version
     times = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
@@ -75,8 +75,8 @@ def replace(store: Path, tag: str, fill: bytes, size: int) -> None:
     shutil.rmtree(aside)
 
 
-# So that fills can be counted, and so that the daemon reads the files: of those that the kernel reads itself, a reader
-# gets all old bytes.
+# The options make fills countable, and make the daemon read the files. Readers of files that the kernel reads itself
+# get all old bytes.
 STORED = ("--compression", "never", "--no-passthrough")
 SHOWN = ("m-v1.bentomodel", "m-v1.tar", "m-v1.tar.gz", "m-v1.zip", "files/weights.bin")
 
@@ -109,7 +109,7 @@ def test_replaced_under_readers(store: Path, mounted: Callable[..., Mounted], sh
 
         rest = read_on(halfway[name])
         assert rest.only(b"A")
-        # Pages that the other reader left in the cache are old bytes; the whole file may be there.
+        # Pages that the other reader left in the cache are old bytes. The whole file may be cached.
         assert rest.error == "ESTALE" or (1 << 20) + len(rest.content) == old_sizes[name]
         os.lseek(whole[name], 0, os.SEEK_SET)
         again = read_on(whole[name])
@@ -125,7 +125,7 @@ def test_replaced_under_readers(store: Path, mounted: Callable[..., Mounted], sh
 
 @pytest.mark.parametrize("shown", SHOWN)
 def test_opened_right_after_a_replacement(store: Path, mounted: Callable[..., Mounted], shown: str) -> None:
-    """While the kernel still believes what it was told of the old model: never a mixture, whatever is answered."""
+    """The kernel still trusts its cached attributes of the old model: whatever the answer, never a mixture."""
     names = ("read", "closed")
     for name in names:
         make_model(store, f"{name}:v1", weights(b"A", SIZE))
@@ -150,9 +150,9 @@ def test_opened_right_after_a_replacement(store: Path, mounted: Callable[..., Mo
 
 @pytest.mark.parametrize("shown", ["models/m/v1/m-v1.tar", "by-format/tar/m/m-v1.tar", "models/m/v1/files/weights.bin"])
 def test_model_deleted_and_made_again_under_a_reader(store: Path, mounted: Callable[..., Mounted], shown: str) -> None:
-    """The name was gone in between, so that nothing but the reader held the old node."""
+    """The name was gone in between: only the reader held the old node."""
     make_model(store, "m:v1", weights(b"A", SIZE))
-    make_model(store, "m:v0", {}, latest=False)  # so that the folder around it stays
+    make_model(store, "m:v0", {}, latest=False)  # so that the directory around it stays
     mount = mounted(store, options=["--no-passthrough"])
     path = mount.path / shown
     old = os.open(path, os.O_RDONLY)
@@ -173,7 +173,7 @@ def test_model_deleted_and_made_again_under_a_reader(store: Path, mounted: Calla
 
 
 def test_a_slow_lookup_that_ends_after_the_replacement(store: Path, mounted: Callable[..., Mounted]) -> None:
-    """Two lookups under way at once, the first having begun before the change: the size told is that of the bytes."""
+    """Two lookups run at once, and the first began before the change. The reported size fits the bytes."""
     many: dict[str | bytes, bytes | int] = {f"{number:05}": b"x" for number in range(20_000)}
     make_model(store, "m:v1", many)
     make_model(store.parent / "other", "m:v1", many | {"more.bin": 5_000_000})
@@ -203,7 +203,7 @@ def test_a_slow_lookup_that_ends_after_the_replacement(store: Path, mounted: Cal
 
 
 def test_nothing_outside_of_the_mount_is_ever_unlinked(store: Path, mounted: Callable[..., Mounted]) -> None:
-    """The mount is taken away under a process that goes on in it; where it was, there are somebody's files now."""
+    """The mount is taken away under a process that goes on in it. Its path now holds another program's files."""
     make_model(store, "m:v1", weights(b"A", SIZE))
     mount = mounted(store, options=["--engine", "libfuse2"])
     folder = os.open(mount.path / "models/m/v1", os.O_RDONLY)
@@ -226,7 +226,7 @@ def test_nothing_outside_of_the_mount_is_ever_unlinked(store: Path, mounted: Cal
 
 @pytest.mark.parametrize("attempt", range(5))
 def test_sigterm_while_paths_are_being_detached(store: Path, mounted: Callable[..., Mounted], attempt: int) -> None:
-    """Readers hold old models, lookups of the new ones have the old ones detached, and the signal comes in between."""
+    """Readers hold old models, lookups of the new ones detach the old ones, and the signal comes in between."""
     tags = [f"m{number}:v1" for number in range(20)]
     for tag in tags:
         make_model(store, tag, weights(b"A", 200_000))
@@ -257,7 +257,7 @@ def test_sigterm_while_paths_are_being_detached(store: Path, mounted: Callable[.
     for looker in lookers:
         looker.join(15)
         assert not looker.is_alive()
-    mount.stop()  # nothing stays mounted, and nothing serious is in the log
+    mount.stop()  # nothing stays mounted, and the log holds nothing serious
 
 
 def test_same_bytes_over_remounts(store: Path, mounted: Callable[..., Mounted]) -> None:
@@ -277,7 +277,7 @@ def test_same_bytes_over_remounts(store: Path, mounted: Callable[..., Mounted]) 
 def test_replaced_under_a_reader_of_what_is_compressed(
     store: Path, mounted: Callable[..., Mounted], suffix: str
 ) -> None:
-    """Its size changes with what replaces it."""
+    """A compressed archive's size changes with its replacement."""
 
     def words(seed: int) -> dict[str | bytes, bytes | int]:
         dice = random.Random(seed)

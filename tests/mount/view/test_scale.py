@@ -1,4 +1,4 @@
-"""Large models and many files through a real mount: exact, in bounded memory, any offset as good as the first."""
+"""Large models and many files through a real mount: exact, in bounded memory, at any offset as fast as at the first."""
 
 import os
 import re
@@ -25,7 +25,7 @@ def peak_memory(pid: int) -> int:
 
 @pytest.fixture
 def hundred_gib(store: Path) -> Path:
-    """Four sparse files of 25 GiB, with something in them near their ends."""
+    """Return four sparse files of 25 GiB, with some data near their ends."""
     folder = make_model(store, "big:v1", {f"part{number}.bin": 25 * GIB for number in range(4)})
     for number in range(4):
         with (folder / f"part{number}.bin").open("r+b") as file:
@@ -49,7 +49,7 @@ def test_hundred_gib(hundred_gib: Path, mounted: Callable[..., Mounted]) -> None
         assert last.read().rstrip(b"\0") == b"end of 3"
     blocks = run("xz", "--robot", "-l", "--format=xz", mount.archive("big:v1", ".bentomodel")).stdout
     assert int(re.findall(r"^totals\t(?:\d+)\t(\d+)", blocks, re.MULTILINE)[0]) == -(-sizes[".tar"] // 4_194_076)
-    # From the middle and from the end, in every format, as `dd skip=` and `tail -c` read.
+    # Read from the middle and from the end, in every format, like `dd skip=` and `tail -c`.
     for suffix, size in sizes.items():
         with mount.archive("big:v1", suffix).open("rb", buffering=0) as file:
             for offset in (0, size // 2, size - 9_000_000):
@@ -69,7 +69,7 @@ def test_hundred_gib(hundred_gib: Path, mounted: Callable[..., Mounted]) -> None
 
 
 def test_zip64(store: Path, mounted: Callable[..., Mounted]) -> None:
-    """Sizes and offsets past 4 GiB, by three readers; the CRC is of zeros, computed by none of our code."""
+    """Sizes and offsets past 4 GiB, by three readers. The CRC is of zeros, and computed by other code than bentofs."""
     make_model(store, "big:v1", {"a.bin": 4 * GIB + 5, "b.bin": b"after it"})
     mount = mounted(store)
     path = mount.archive("big:v1", ".zip")
@@ -167,7 +167,7 @@ def test_names_through_tar(store: Path, mounted: Callable[..., Mounted], tmp_pat
 
 
 def _decoded(path: Path) -> int:
-    """What `xz -dc` makes of it, to read from."""
+    """Return a descriptor from which to read the output of `xz -dc`."""
     target = os.memfd_create("decoded")
     with path.open("rb") as file:
         subprocess.run(["xz", "-dc"], stdin=file, stdout=target, check=True, timeout=60)

@@ -1,4 +1,4 @@
-"""INIT: what is agreed on with kernels of all ages."""
+"""INIT: the protocol features agreed on with old and new kernels."""
 
 import struct
 
@@ -13,7 +13,7 @@ ALL = (1 << 64) - 1
 
 
 def test_structures_are_as_long_as_the_kernels() -> None:
-    """The lengths of include/uapi/linux/fuse.h, which a wrong field would change."""
+    """The lengths of include/uapi/linux/fuse.h. A wrong field would change them."""
     lengths = {
         "IN_HEADER": 40,
         "OUT_HEADER": 16,
@@ -63,5 +63,5 @@ def test_an_offer_of_any_length_is_read() -> None:
     assert Offer.parse(struct.pack("=IIII", *words)) == Offer(*words)
     longer = struct.pack("=IIIII44x", 7, 45, 131072, InitFlag.INIT_EXT, 1 << 5)
     assert Offer.parse(longer).flags == InitFlag.INIT_EXT | InitFlag.PASSTHROUGH
-    lying = struct.pack("=IIIII44x", 7, 45, 131072, 0, 1 << 5)  # no INIT_EXT: the field means nothing
+    lying = struct.pack("=IIIII44x", 7, 45, 131072, 0, 1 << 5)  # without INIT_EXT the field means nothing
     assert Offer.parse(lying).flags == 0

@@ -1,4 +1,4 @@
-"""A program that waits for a slow answer ends at once by a signal that is to end it, and by no other."""
+"""A fatal signal ends at once a program that waits for a slow answer. No other signal does."""
 
 import signal
 import subprocess
@@ -11,7 +11,7 @@ import pytest
 
 from tests.harness import Mounted, ended, run
 
-# Looks at a file whose size must be measured first, on a disk that is stuck. Says what it caught meanwhile.
+# The program stats a file whose size must be measured first, on a stuck disk. It prints the signals caught meanwhile.
 _PROGRAM = """
 import os, signal, sys, threading
 def handler(number, frame):
@@ -27,12 +27,12 @@ try:
 except KeyboardInterrupt:
     print("interrupted", flush=True)
 """
-_SOON = 10  # seconds; it would wait until the gate opens otherwise
+_SOON = 10  # seconds; otherwise it would wait until the gate opens
 
 
 @pytest.fixture
 def slow(stuck_store: tuple[Path, Path], mounted: Callable[..., Mounted]) -> tuple[Mounted, Path, Path]:
-    """A mount, an archive of it that takes for ever to be measured, and the gate that holds it up."""
+    """A mount, an archive of it whose measurement never ends, and the gate that holds it up."""
     store, gate = stuck_store
     mount = mounted(store, options=["--engine", "kernel"])
     return mount, mount.archive("stuck07:v1", ".tar.gz"), gate
@@ -60,7 +60,7 @@ def test_a_handler_runs_and_other_signals_change_nothing(slow: tuple[Mounted, Pa
             assert program.stdout is not None
             assert program.stdout.readline() == "begun\n"
             time.sleep(0.3)
-            program.send_signal(signal.SIGURG)  # as Go's scheduler does all the time
+            program.send_signal(signal.SIGURG)  # like Go's scheduler, all the time
             time.sleep(0.3)
             assert program.poll() is None
             if ending:

@@ -1,4 +1,4 @@
-"""The nodes that the kernel knows: one a generation, counted, bounded."""
+"""The nodes that the kernel knows: one per generation, counted, bounded."""
 
 import stat
 

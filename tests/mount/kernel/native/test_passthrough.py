@@ -40,7 +40,7 @@ def test_reading(mount: Mounted, tmp_path: Path) -> None:
 
 
 def test_opened_by_many_at_once(mount: Mounted) -> None:
-    """Opens of one file share what the kernel was given; a mixture would be EIO."""
+    """All opens of one file share one backing file. A mixture would be EIO."""
     path = mount.path / "models/m/v1/files/w.bin"
 
     def read(number: int) -> None:
@@ -54,7 +54,7 @@ def test_opened_by_many_at_once(mount: Mounted) -> None:
 
 
 def test_the_daemon_is_not_asked(mount: Mounted, option: str) -> None:
-    """While it is stopped, what was opened can be read if the kernel reads it itself."""
+    """If the kernel reads an open file itself, it can be read while the daemon is stopped."""
     descriptor = os.open(mount.path / "models/m/v1/files/w.bin", os.O_RDONLY)
     os.kill(mount.pid, signal.SIGSTOP)
     try:
@@ -85,7 +85,8 @@ def test_replaced_while_it_is_open(mount: Mounted, store: Path) -> None:
 
 
 def test_edited_in_place(mount: Mounted, store: Path, option: str) -> None:
-    """A reader sees it, as on the store's own disk, if the kernel reads the file itself; else ESTALE."""
+    """If the kernel reads the file itself, a reader sees the edit, like on the store's own disk. Otherwise it gets
+    ESTALE."""
     path = mount.path / "models/m/v1/files/w.bin"
     with path.open("rb", buffering=0) as file, (store / "m/v1/w.bin").open("rb+") as original:
         original.seek(2_000_000)
