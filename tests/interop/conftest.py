@@ -1,4 +1,4 @@
-"""Releases of real BentoML as judges, stores that they made, mounts to copy into, a web server and an sshd; each
+"""Releases of real BentoML as judges, stores that they made, mounts to copy into, a web server and an sshd. Each is
 made once for many tests."""
 
 import json
@@ -17,7 +17,7 @@ from tests.harness import ROOT, Mounted, ended, home_of, run, wait_until
 from tests.interop.uploads import Drop, WebServer, serving
 
 JUDGES = ("1.4", "1.2")  # the newest of 1.4, and 1.2.20, which saves and reads archives by other code
-RELEASES = ("1.4", "1.4.39", "1.3.22", "1.2")  # all that read our archives otherwise than their neighbours, or may
+RELEASES = ("1.4", "1.4.39", "1.3.22", "1.2")  # all that read our archives differently from their neighbours, or may
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Judge:
         return {**os.environ, **home_of(base), "BENTOML_DO_NOT_TRACK": "True"}
 
     def run(self, base: Path, *arguments: str) -> str:
-        """Runs a command of judge.py with the home below `base`; what it printed."""
+        """Run a command of judge.py with the home below `base`. Return its output."""
         return run(*self._command(arguments), env=self._environment(base), seconds=120).stdout
 
     def start(self, base: Path, *arguments: str) -> "subprocess.Popen[bytes]":
@@ -50,12 +50,12 @@ class Judge:
         return run(self.python.with_name("bentoml"), *arguments, env=self._environment(base), seconds=120).stdout
 
     def imported(self, base: Path, *items: str) -> dict[str, dict[str, Any]]:
-        """What it says of every model of a home after it has imported these: paths, or `path::format`."""
+        """Import paths, or `path::format`, into a home. Return the judge's description of every model in it."""
         found: dict[str, dict[str, Any]] = json.loads(self.run(base, "imported", *items))
         return found
 
     def describe(self, base: Path, *tags: str) -> dict[str, dict[str, Any]]:
-        """What it says of every model of a home, or of those that it gets by these tags."""
+        """Return the judge's description of every model of a home, or of the models that it gets by these tags."""
         found: dict[str, dict[str, Any]] = json.loads(self.run(base, "describe", *tags))
         return found
 
@@ -73,7 +73,7 @@ def release(request: pytest.FixtureRequest) -> Judge:
 
 @pytest.fixture(scope="session", params=JUDGES, ids=lambda release: f"made-by-{release}")
 def made_by_bentoml(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home whose store (bentoml/models) holds models that this release of BentoML made itself."""
+    """A home whose store (bentoml/models) holds models that this release of BentoML made."""
     base = tmp_path_factory.mktemp(f"made-by-{request.param}")
     Judge(request.param).run(base, "save")
     return base
@@ -96,7 +96,7 @@ def web() -> Iterator[WebServer]:
 
 @dataclass(frozen=True)
 class SshServer:
-    """A real sshd on loopback that lets the user of this process in, by a key of its own."""
+    """A real sshd on loopback. The user of this process can log in with a key made for it."""
 
     port: int
     options: tuple[str, ...]
@@ -130,7 +130,7 @@ Subsystem sftp internal-sftp
     )
     sshd = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
     assert sshd, "sshd is missing: run ./scripts/test, it installs openssh-server"
-    separation = Path("/run/sshd")  # sshd insists on it when root starts it; Debian makes it with the service.
+    separation = Path("/run/sshd")  # needed by sshd when root starts it; Debian makes it with the service
     made_here = os.geteuid() == 0 and not separation.exists()
     if made_here:
         separation.mkdir(mode=0o755)
@@ -165,7 +165,8 @@ Subsystem sftp internal-sftp
 
 
 def _account_is_locked() -> bool:
-    """sshd without PAM refuses an account whose password is locked, as root's is on many machines."""
+    """Tell whether the account's password is locked, as root's is on many machines. sshd without PAM refuses such an
+    account."""
     try:
         lines = Path("/etc/shadow").read_text().splitlines()
     except PermissionError:

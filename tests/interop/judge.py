@@ -5,10 +5,10 @@ export TAG PATH [FORMAT]  exports a model
 export-each TAG [PATH=FORMAT]...  exports a model to each path
 import ITEM...    imports each `path` or `path::format` with BentoML's default arguments
 imported ITEM...  the same, and describes all models
-imported-each FOLDER ITEM...  imports the items FORM=ITEM form by form, describes what each gave, and moves the store to
-                  FOLDER/FORM; before all, the same with what is in the store, to FOLDER/original
-describe [TAG]... prints, as JSON, what BentoML says of every model in $BENTOML_HOME, or of those it gets by these tags
-read FILE         prints, as JSON, what BentoML makes of each model.yaml in a JSON list of texts; null where it fails
+imported-each FOLDER ITEM...  imports the items FORM=ITEM form by form, describes the models of each, and moves the
+                  store to FOLDER/FORM; before all, does the same with the store's present models, to FOLDER/original
+describe [TAG]... prints, as JSON, BentoML's data of every model in $BENTOML_HOME, or of those it gets by these tags
+read FILE         prints, as JSON, BentoML's reading of each model.yaml in a JSON list of texts; null where it fails
 find TEXT...      prints, as JSON, the tag of the model that BentoML gets by each text, or the name of its exception
 slow-save TAG     saves a model so slowly that others can look at it half-way
 delete TAG        deletes a model
@@ -24,8 +24,9 @@ import time
 
 import bentoml
 
-# What `metadata` may hold (bentoml._internal.utils.validate_metadata), as far as BentoML can save it: the validator
-# lets complex, time and timedelta through too, but then the YAML writer raises RepresenterError, in both releases.
+# Everything that `metadata` may hold (bentoml._internal.utils.validate_metadata) and that BentoML can save. The
+# validator also lets complex, time and timedelta through, but then the YAML writer raises RepresenterError, in both
+# releases.
 METADATA = {
     "str": 'as it is: ümläut, "quotes", \x1b[31m, # no comment',
     "lines": "one\ntwo\n",
@@ -76,9 +77,9 @@ def save():
         for path, content in FILES.items():
             write(model, path, content)
         os.makedirs(model.path_of("an empty folder/within"))
-    with bentoml.models.create("bare") as model:  # Nothing but model.yaml, and a version that BentoML makes up.
+    with bentoml.models.create("bare") as model:  # nothing but model.yaml, and a version that BentoML makes up
         pass
-    # A framework's own save_model; this one needs nothing installed. A name that ends like an archive is legal.
+    # A framework's own save_model. This one needs nothing installed. A name that ends like an archive is legal.
     bentoml.picklable_model.save_model("pickled.tar.gz:v1.zip", {"weights": [0.5, 0.25]}, labels=dict(LABELS))
 
 
@@ -156,7 +157,7 @@ def find(texts):
 
 
 def slow_save(tag):
-    """Waits before each file that BentoML opens for writing in the store, once model.yaml is there."""
+    """Wait before each file that BentoML opens for writing in the store, once model.yaml is there."""
     from_store = os.path.join(os.path.realpath(os.environ["BENTOML_HOME"]), "models", *tag.split(":"))
 
     def hook(event, arguments):
@@ -173,8 +174,8 @@ def slow_save(tag):
 
 
 def fill_so_that_model_yaml_is_copied_early(model):
-    """BentoML copies in the order in which the folder lists its entries, which hangs on their names and on the file
-    system. Else the save might be as good as over when model.yaml appears."""
+    """Fill a model so that its model.yaml is copied early. BentoML copies in the order of the folder's listing. That
+    order depends on the names and the file system. Else the save might be nearly over when model.yaml appears."""
     for prefix in ("folder", "layer", "block", "part", "shard"):
         for number in range(20):
             write(model, f"{prefix}-{number}/weights.bin", bytes([number]) * 100_000)

@@ -1,4 +1,4 @@
-"""What an archive holds, as people's tools and Python unpack it, against the model's folder in the store."""
+"""Compare an archive's content, unpacked by people's tools and Python, with the model's folder in the store."""
 
 import tarfile
 import zipfile
@@ -8,12 +8,12 @@ from tests.harness import run
 
 
 def check_same_tree(original: Path, extracted: Path) -> None:
-    """Names, empty folders and every byte agree."""
+    """Check that names, empty folders and every byte agree."""
     assert run("diff", "-r", original, extracted).stdout == ""
 
 
 def check_tarfile(archive: Path, original: Path) -> None:
-    """All files, by Python's tarfile."""
+    """Check all files with Python's tarfile."""
     with tarfile.open(archive) as tar:
         files = [member for member in tar if member.isfile()]
         assert len(files) == _count(original)
@@ -24,7 +24,7 @@ def check_tarfile(archive: Path, original: Path) -> None:
 
 
 def check_zipfile(archive: Path, original: Path) -> None:
-    """All files, by Python's zipfile."""
+    """Check all files with Python's zipfile."""
     with zipfile.ZipFile(archive) as file:
         assert file.testzip() is None
         files = [info for info in file.infolist() if not info.is_dir()]

@@ -1,4 +1,5 @@
-"""BentoML itself as the judge: whatever it made, copied out of a mount, it imports again as the same model."""
+"""BentoML itself is the judge: every model that it made and that is copied out of a mount imports again as the same
+model."""
 
 import functools
 import json
@@ -35,7 +36,7 @@ def described(judge: Judge, base: Path) -> dict[str, dict[str, Any]]:
 
 
 def copied_out(mount: Mounted, tag: str, form: str, target: Path) -> str:
-    """Copies one model out with cp; gives what to tell BentoML's import."""
+    """Copy one model out with cp. Return the argument for BentoML's import."""
     name, version = tag.split(":")
     if form == "folder":
         copy = target / f"{name}-{version}"
@@ -47,7 +48,7 @@ def copied_out(mount: Mounted, tag: str, form: str, target: Path) -> str:
 
 @pytest.fixture
 def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing in this process reads or writes the user's own files."""
+    """Keep this process from reading or writing the user's own files."""
     for variable, folder in home_of(tmp_path).items():
         monkeypatch.setenv(variable, folder)
 
@@ -56,7 +57,8 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_release_imports_every_archive(
     mount: Mounted, made_by_bentoml: Path, release: Judge, tmp_path: Path
 ) -> None:
-    """Of a model whose files are named like Windows drives, too: 1.4.40 refuses such names in archives of others."""
+    """Every release imports every archive, also of a model whose files are named like Windows drives: 1.4.40 refuses
+    such names in other programs' archives."""
     store, target = tmp_path / "bentoml" / "models", tmp_path / "copied"
     shutil.copytree(made_by_bentoml / "bentoml" / "models", store)
     make_model(store, "drives:v1", {"c:like a drive.txt": b"c", "D:/in a folder": b"d", "e:/": b"", "f/g:h": b"h"})
@@ -66,7 +68,7 @@ def test_every_release_imports_every_archive(
     items = []
     for form in FORMATS:
         items += [f"{form}={copied_out(mount, tag, form, target)}" for tag in tags[:-1]]
-        # Releases before 1.4.20 look in a zip for names as they would write them.
+        # Releases before 1.4.20 look in a zip for names in the form in which they write them.
         if form != "folder" and not (form == ".zip" and release.release in ("1.3.22", "1.2")):
             items.append(f"{form}={export_model('drives:v1', str(target / f'drives{form}'), store=str(store))}")
     described = json.loads(release.run(tmp_path, "imported-each", str(tmp_path), *items))
@@ -92,13 +94,14 @@ def test_what_every_release_exports_is_imported(release: Judge, tmp_path: Path) 
 
 
 def test_by_format_folder_is_a_store_to_bentofs_as_well(mount: Mounted, made_by_bentoml: Path, judge: Judge) -> None:
-    """BentoML's mark of a finished save is there, too."""
+    """`by-format/folder` is a store to bentofs too, BentoML's mark of a finished save included."""
     models = ModelStore(LocalStorage(str(mount.path / "by-format" / "folder")))
     assert [str(tag) for tag in models.tags()] == sorted(described(judge, made_by_bentoml))
 
 
 def test_models_under_test_hold_what_bentoml_allows(made_by_bentoml: Path, judge: Judge) -> None:
-    """Else the comparison above might compare nothing with nothing."""
+    """The models under test hold all that BentoML allows. Else the comparison above might compare nothing with
+    nothing."""
     rich = described(judge, made_by_bentoml)["rich:v1.0-rc.1"]
     assert rich["labels"]["owner"] == "Zoë"
     assert (
@@ -120,7 +123,7 @@ def test_models_under_test_hold_what_bentoml_allows(made_by_bentoml: Path, judge
 
 
 def test_command_line_import(mount: Mounted, judge: Judge, tmp_path: Path) -> None:
-    """`bentoml models import`, straight from the mount."""
+    """`bentoml models import` works straight from the mount."""
     archive = mount.archive("rich:v1.0-rc.1", ".bentomodel")
     judge.cli(tmp_path, "models", "import", str(archive))
     assert "rich:v1.0-rc.1" in judge.describe(tmp_path)

@@ -1,4 +1,4 @@
-"""Living beside BentoML: what it has finished is shown soon, what it still writes never, and rubbish harms nothing."""
+"""bentofs beside BentoML: a finished model is shown soon, an unfinished one never, and rubbish harms nothing."""
 
 import os
 import re
@@ -27,7 +27,7 @@ def mount(store: Path, mounted: MountStore) -> Mounted:
 
 
 def listed(mount: Mounted, tag: str) -> bool:
-    """Whether any view shows the model. All are asked each time: their caches are different ones."""
+    """Tell whether any view shows the model. All are asked each time: they have different caches."""
     name, version = tag.split(":")
     paths = [
         mount.path / "models" / name / version,
@@ -59,7 +59,7 @@ def check_appears(mount: Mounted, tag: str, within: float = SEEN_WITHIN) -> None
 
 
 def test_appears_and_disappears(mount: Mounted, judge: Judge, tmp_path: Path) -> None:
-    # Asked for before, so that what the kernel remembers of the names' absence must be forgotten in time, too.
+    # Ask once before, so that the kernel's cached absence of the names must expire in time too.
     assert not listed(mount, "fresh:v1")
     judge.run(tmp_path, "quick-save", "fresh:v1")
     check_appears(mount, "fresh:v1")
@@ -86,7 +86,7 @@ def test_appears_after_command_line_import(mount: Mounted, judge: Judge, tmp_pat
 
 
 def test_older_model_appears_after_import(mount: Mounted, store: Path, tmp_path: Path) -> None:
-    """1.4 marks what it has finished, so that age does not matter. (For 1.2 see what_takes_a_minute.)"""
+    """A model that 1.4 has finished is shown at any age, since 1.4 marks it. (For 1.2 see what_takes_a_minute.)"""
     make_model(store, "aged:v2", creation_time="2026-06-01T00:00:00+00:00")
     archive = bentomodel_of("aged:v1", tmp_path)
     Judge("1.4").run(tmp_path, "import", str(archive))
@@ -95,7 +95,7 @@ def test_older_model_appears_after_import(mount: Mounted, store: Path, tmp_path:
 
 
 def bentomodel_of(tag: str, tmp_path: Path) -> Path:
-    """An archive to import, made by other means than ours."""
+    """Make an archive to import, without bentofs."""
     folder = make_model(tmp_path / "elsewhere", tag, {"weights.bin": b"\1" * 100_000})
     archive = tmp_path / f"{tag.replace(':', '-')}.bentomodel"
     with tarfile.open(archive, "w:xz") as tar:
@@ -110,7 +110,7 @@ def _files_below(folder: Path) -> int:
 def stopped_half_way(judge: Judge, base: Path, store: Path, tag: str) -> "subprocess.Popen[bytes]":
     """Stop a save when model.yaml and some, but not all, of the other files are in the store.
 
-    A file must have come after model.yaml: until then a killed save cannot be told from one that is over.
+    A file must have come after model.yaml. Until then a killed save looks like a finished one.
     """
     folder = store.joinpath(*tag.split(":"))
     process = judge.start(base, "slow-save", tag)
@@ -130,7 +130,7 @@ def stopped_half_way(judge: Judge, base: Path, store: Path, tag: str) -> "subpro
 
 
 def test_unfinished_save_is_not_shown(mount: Mounted, store: Path, judge: Judge, tmp_path: Path) -> None:
-    mount.allow_log("slow:v1 is not shown")  # when the log tells of it depends on when exactly the last byte came
+    mount.allow_log("slow:v1 is not shown")  # logged or not, depending on the exact time of the last byte
     with ended(stopped_half_way(judge, tmp_path, store, "slow:v1")) as process:
         end = time.monotonic() + 10
         while time.monotonic() < end:
@@ -148,9 +148,9 @@ def test_unfinished_save_is_not_shown(mount: Mounted, store: Path, judge: Judge,
 
 
 def test_what_takes_a_minute(mount: Mounted, store: Path, tmp_path: Path) -> None:
-    """A save killed under 1.4 is never shown; an older model that 1.2.20 imported is, after a minute.
+    """A save killed under 1.4 is never shown. An older model that 1.2.20 imported is shown after a minute.
 
-    In one test, since both have to wait.
+    Both are in one test, since both have to wait.
     """
     mount.expect_log("killed:v1", times=1)
     with ended(stopped_half_way(Judge("1.4"), tmp_path, store, "killed:v1")) as process:
@@ -174,10 +174,10 @@ def test_what_takes_a_minute(mount: Mounted, store: Path, tmp_path: Path) -> Non
 
 
 def unreadable_folder(store: Path, tag: str) -> list[str]:
-    """A version folder that the daemon may not read; gives the command prefix under which that is so.
+    """Make a version folder that the daemon may not read. Return the command prefix under which this holds.
 
-    For root: another user's folder with mode 0700, and a daemon that runs as root without the two capabilities that
-    let root into it, which needs no second user who could read this source tree and open /dev/fuse. For other users: a
+    For root: another user's folder with mode 0700, and a daemon that runs as root without the two capabilities that let
+    root into it. This needs no second user who could read this source tree and open /dev/fuse. For other users: a
     folder of mode 0.
     """
     folder = make_model(store, tag, creation_time="2025-01-01T00:00:00+00:00")  # not the latest
@@ -206,7 +206,7 @@ def test_rubbish_is_left_out(mounted: MountStore, store: Path) -> None:
         file = store / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
-        # The times of a finished save, lest the daemon wait whether something is still coming.
+        # Set the times of a finished save, so that the daemon does not wait for more files.
         os.utime(file.parent, ns=(1, 1))
     (store / "good" / "model-yaml-is-a-folder" / "model.yaml").mkdir(parents=True)
     prefix = unreadable_folder(store, "good:v2")
@@ -220,7 +220,7 @@ def test_rubbish_is_left_out(mounted: MountStore, store: Path) -> None:
         mount.expect_log(name, times=1)
 
     def all_named() -> bool:
-        """Looks at everything, as someone who uses the mount does; a daemon need not search for rubbish unasked."""
+        """Look at everything, like a user of the mount. A daemon need not search for rubbish unasked."""
         run("ls", "-R", mount.path / "models")
         return all(re.search(name, mount.log()) for name in named)
 
@@ -236,7 +236,7 @@ def test_rubbish_is_left_out(mounted: MountStore, store: Path) -> None:
         run("unzip", "-t", mount.archive(tag, ".zip"))
     assert os.listdir(mount.path / "by-format" / "folder") == ["good"]
 
-    # What appears later is found all the same.
+    # A model that appears later is found all the same.
     make_model(store, "good:v4")
     check_appears(mount, "good:v4")
 

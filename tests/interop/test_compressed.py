@@ -1,4 +1,4 @@
-"""Compressed archives through a real mount, judged by the tools people have and by BentoML."""
+"""Compressed archives through a real mount, judged by common tools and by BentoML."""
 
 import os
 import random
@@ -114,7 +114,7 @@ def test_any_range_is_that_slice(mount: Mounted, suffix: str, tmp_path: Path) ->
     run("cp", mount.archive(TAG, suffix), tmp_path / "whole")
     whole = (tmp_path / "whole").read_bytes()
     chance = random.Random(2)
-    # Not from the kernel's pages, which the copy has filled.
+    # Do not read the kernel's pages, which the copy has filled.
     run("dd", f"if={mount.archive(TAG, suffix)}", "iflag=nocache", "count=0")
     with mount.archive(TAG, suffix).open("rb") as file:
         assert os.fstat(file.fileno()).st_size == len(whole)
@@ -126,7 +126,7 @@ def test_any_range_is_that_slice(mount: Mounted, suffix: str, tmp_path: Path) ->
 
 def test_the_same_bytes_after_a_remount_and_sums_that_hold(original: Path, tmp_path: Path) -> None:
     store = original.parent.parent
-    for base in ("one", "two"):  # the second without the first one's index
+    for base in ("one", "two"):  # the second has no index of the first
         with _mounted(store, tmp_path / base, "auto") as mount:
             folder = mount.archive(TAG, "").parent
             checked = run("sha256sum", "--check", "--strict", "SHA256SUMS", cwd=folder).stdout
@@ -144,7 +144,7 @@ def test_bentoml_imports_it(mount: Mounted, original: Path, judge: Judge, suffix
 
 
 def test_measuring_ahead(original: Path, tmp_path: Path) -> None:
-    """By the command, whose progress goes to standard error; the mount then reads nothing of the model."""
+    """A command measures ahead, with its progress on standard error. The mount then reads nothing of the model."""
     mount = _mounted(original.parent.parent, tmp_path, "auto")
     command = [
         sys.executable,

@@ -1,5 +1,5 @@
-"""Whatever BentoML exports, and whatever other programs pack, becomes the same model through incoming/; BentoML itself
-is the judge of that, and may look at the store at any time."""
+"""Every export of BentoML, and every pack of other programs, becomes the same model through incoming/. BentoML itself
+is the judge, and may look at the store at any time."""
 
 import functools
 import itertools
@@ -56,12 +56,12 @@ while not os.path.exists(stop):
 
 
 def script(judge: Judge, base: Path, text: str, *arguments: str | Path) -> str:
-    """Runs a script in a judge's environment, its home below `base`; what it printed."""
+    """Run a script in a judge's environment, with its home below `base`. Return its output."""
     return run(judge.python, "-W", "ignore", "-c", text, *arguments, env=judge._environment(base), seconds=180).stdout
 
 
 def told_of(judge: Judge, base: Path, tags: list[str]) -> dict[str, dict[str, Any]]:
-    """What a judge says of models, wherever they lie."""
+    """Return a judge's description of models, without the paths where they lie."""
     found = judge.describe(base, *tags)
     for told in found.values():
         del told["path"]
@@ -70,19 +70,19 @@ def told_of(judge: Judge, base: Path, tags: list[str]) -> dict[str, dict[str, An
 
 @functools.cache
 def told_of_originals(judge: Judge, base: Path) -> dict[str, dict[str, Any]]:
-    """What a judge says of the models under test where they were made."""
+    """Return a judge's description of the models under test in the home where they were made."""
     return told_of(judge, base, list(folders_of(base)))
 
 
 def folders_of(base: Path) -> dict[str, Path]:
-    """The models' folders in the store of a home, by tag."""
+    """Return the models' folders in the store of a home, by tag."""
     store = base / "bentoml" / "models"
     return {f"{path.parent.name}:{path.name}": path for path in store.glob("*/*") if path.is_dir()}
 
 
 @pytest.fixture(scope="module")
 def exported(made_by_bentoml: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for each format, with what the release that made the models exports of them."""
+    """A folder for each format, with the exports of the models by the release that made them."""
     release = next(release for release in JUDGES if release in made_by_bentoml.name)
     target = tmp_path_factory.mktemp("exported")
     script(Judge(release), made_by_bentoml, EXPORT, target, *EXPORTS)
@@ -99,7 +99,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def target(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mounted]:
-    """A mount of it."""
+    """A mount of the home's store."""
     with Mounted(home / "bentoml" / "models", tmp_path_factory.mktemp("target")) as mounted:
         yield mounted
 
@@ -145,7 +145,8 @@ def source(made_by_bentoml: Path, tmp_path_factory: pytest.TempPathFactory) -> I
 
 @pytest.mark.parametrize("form", [*OURS, "folder"])
 def test_round_trip(made_by_bentoml: Path, source: Mounted, target: Mounted, emptied: Path, form: str) -> None:
-    """Store A, mount, cp, incoming/ of store B: nothing is lost, and BentoML of both releases gets the same models."""
+    """Nothing is lost from store A through the mount, cp, and incoming/ of store B. BentoML of both releases gets the
+    same models."""
     originals = folders_of(made_by_bentoml)
     for tag in originals:
         name, version = tag.split(":")
@@ -165,7 +166,7 @@ def test_round_trip(made_by_bentoml: Path, source: Mounted, target: Mounted, emp
 def test_bentoml_gets_the_same_models(
     made_by_bentoml: Path, source: Mounted, target: Mounted, emptied: Path, judge: Judge, form: str
 ) -> None:
-    """Labels, metadata, context, signatures, custom objects and creation times, by bentoml.models.get."""
+    """`bentoml.models.get` gives the same labels, metadata, context, signatures, custom objects and creation times."""
     tags = list(folders_of(made_by_bentoml))
     for tag in tags:
         name, version = tag.split(":")
@@ -184,7 +185,8 @@ def test_bentoml_gets_the_same_models(
 def test_latest_moves_as_bentomls_own_import_moves_it(
     target: Mounted, emptied: Path, judge: Judge, tmp_path: Path
 ) -> None:
-    """In every order in which an old, a young and the youngest model, and one of the same age, can come in."""
+    """`latest` is the same in every order in which an old, a young and the youngest model, and one of the same age, can
+    come in."""
     times = {
         "zz-old": "2024-05-01T00:00:00+00:00",
         "young": "2025-05-01T00:00:00+00:00",
@@ -215,7 +217,7 @@ def test_a_model_from_the_future_does_not_become_latest(target: Mounted, emptied
 
 
 def test_bentoml_lists_models_while_imports_run(target: Mounted, emptied: Path, judge: Judge, tmp_path: Path) -> None:
-    """Never half a model, never a folder that it does not know."""
+    """BentoML never lists half a model, and never a folder that it does not know."""
     count = 30
     items = [
         tar_of(
@@ -240,20 +242,20 @@ def test_bentoml_lists_models_while_imports_run(target: Mounted, emptied: Path, 
         wait_until(lambda: listed(0), 60, "the first list")
         for number, item in enumerate(items):
             run("cp", item, target.path / "incoming")
-            if number % 5 == 4:  # so that they overlap, whatever the speed of the two
+            if number % 5 == 4:  # so that they overlap, whatever the speed of both
                 wait_until(lambda least=number - 4: listed(least), 60, f"{number} models are listed")
         wait_until(lambda: listed(count), 60, "all are listed")
         stop.touch()
         assert lister.wait(60) == 0
 
 
-# What others make of a model's folder.
+# Packs of a model's folder by other programs.
 
 Pack = Callable[[Path, Path], None]
 
 
 def shell(command: str) -> Pack:
-    """Packs by a shell's command line: $m is the model's folder, $n its name, $a the archive."""
+    """Pack by a shell's command line: $m is the model's folder, $n its name, $a the archive."""
 
     def pack(model: Path, archive: Path) -> None:
         variables = {"m": str(model), "n": model.name, "a": str(archive), "up": str(model.parent)}
@@ -374,7 +376,8 @@ def test_what_others_pack_comes_in(target: Mounted, home: Path, tmp_path: Path, 
 
 
 def test_back_into_the_same_mount(store: Path, mounted: Callable[..., Mounted]) -> None:
-    """The daemon reads from itself what it stages: a success that changes nothing, and never a deadlock."""
+    """An import into the mount that the file is read from succeeds and changes nothing. The daemon reads from itself
+    while it stages, and never deadlocks."""
     tags = [f"m{number}:v{number}" for number in range(5)]
     for tag in tags:
         make_model(store, tag, {"w": os.urandom(1_500_000), "d/e": b"e"})

@@ -1,5 +1,5 @@
-"""Programs that download with several connections, straight into `incoming/`: they make room first, write in any order,
-and keep a control file beside the file until it is whole."""
+"""Programs that download with several connections, straight into `incoming/`. They reserve room first, write in any
+order, and keep a control file beside the file until it is whole."""
 
 import contextlib
 import functools
@@ -69,7 +69,7 @@ def started(command: list[str | Path]) -> Iterator["subprocess.Popen[bytes]"]:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        # Where the tests run in the background, SIGINT is ignored, and so it would be by what they start.
+        # Where the tests run in the background, SIGINT is ignored, also by the programs that they start.
         preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     try:
@@ -90,7 +90,7 @@ def test_a_download_is_imported(drop: Drop, web: WebServer, name: str, suffix: s
 
 @pytest.mark.parametrize("name", ["aria2c", "axel", "lftp"])
 def test_a_download_that_is_no_model(drop: Drop, web: WebServer, name: str) -> None:
-    """None of them looks at what closing the file tells, or removing the control file."""
+    """No program looks at the result of closing the file or of removing the control file."""
     upload = drop.upload(Outcome.TAKEN, suffix=".tar", size=SIZE)
     drop.expect_refusal(upload)
     execute(*command_of(name, upload, drop, web))
@@ -101,7 +101,7 @@ def test_a_download_that_is_no_model(drop: Drop, web: WebServer, name: str) -> N
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL], ids=["interrupted", "killed"])
 @pytest.mark.parametrize("name", ["aria2c", "aria2c that writes zeros", "axel", "lftp"])
 def test_a_download_that_is_gone_on_with(drop: Drop, web: WebServer, name: str, end: signal.Signals) -> None:
-    """Until then nothing is imported, nor said to be wrong."""
+    """Until a download is resumed and done, nothing is imported, and no mistake is reported."""
     upload = drop.upload(Outcome.IMPORTED, suffix=".tar", size=SIZE)
     control = f"{upload.name}{DOWNLOADERS[name].control}"
     command = command_of(name, upload, drop, web, slowly=True)
@@ -120,7 +120,7 @@ def test_a_download_that_is_gone_on_with(drop: Drop, web: WebServer, name: str, 
 
 
 def test_a_control_file_that_a_user_removes(drop: Drop, web: WebServer) -> None:
-    """The file is judged then, by what was written of it."""
+    """A file whose control file a user removes is judged then, by the bytes that were written of it."""
     upload = drop.upload(Outcome.IMPORTED, suffix=".tar", size=SIZE)
     drop.expect_refusal(upload)
     command = command_of("aria2c that writes zeros", upload, drop, web, slowly=True)
@@ -140,7 +140,7 @@ def test_an_archive_whose_name_looks_like_a_control_file(drop: Drop) -> None:
 
 
 def test_a_file_of_weights_whose_name_looks_like_a_control_file(drop: Drop, tmp_path: Path) -> None:
-    """It is no archive, and its user is told."""
+    """A file of weights with the name of a control file is no archive, and its user is told."""
     drop.mount.expect_log("weights.st was not imported: this is nothing that is known here")
     (tmp_path / "weights.st").write_bytes(b"\x01weights" * 1000)
     assert execute("cp", tmp_path / "weights.st", drop.incoming).returncode == 1

@@ -1,4 +1,4 @@
-"""Names of every kind in `incoming/`, with the tools that people have."""
+"""Names of every kind in `incoming/`, with common tools."""
 
 import os
 import re
@@ -56,7 +56,7 @@ def test_name_that_is_refused(drop: Drop, kind: str) -> None:
     note = target.with_name(f"{target.name}.error")
     drop.mount.expect_log(f"{re.escape(printable(upload.name))} was not imported: ")
     if len(os.fsencode(note.name)) > 255:
-        # There is no room for the suffix; the log and the record have the reason.
+        # There is no room for the suffix. The log and the record have the reason.
         drop.mount.expect_log("no note of it could be left")
     else:
         assert b"was not imported: " in note.read_bytes()
@@ -66,7 +66,7 @@ def test_name_that_is_refused(drop: Drop, kind: str) -> None:
 
 
 def test_imports_tells_every_name(drop: Drop) -> None:
-    """One line of JSON each, whatever is in it."""
+    """`bentofs imports` prints one line of JSON for each name, with any characters."""
     names = {f"listed {name}" for name in NAMES.values() if len(os.fsencode(name)) < 200}
     for name in names:
         upload = drop.upload(Outcome.IMPORTED, name, suffix=".tar.gz", size=1000)

@@ -1,4 +1,4 @@
-"""What was imported is read back: rclone with several streams hashes the file once it has closed it."""
+"""An imported file is read back: rclone with several streams hashes the file after closing it."""
 
 import os
 from collections.abc import Callable
@@ -31,7 +31,7 @@ def test_rclone_hashes_what_it_wrote(drop: Drop, options: list[str], said: str) 
     assert done.returncode == 0, done
     assert f"{upload.name}: {said}" in done.stderr
     drop.check(upload)
-    # With --no-traverse rclone asks for each name and finds it; else it lists, and sends it again.
+    # With --no-traverse rclone asks for each name and finds it. Else it lists, and sends the file again.
     assert execute(*command, "--no-traverse").returncode == 0
     assert len(drop.receipts(upload.name)) == 1
     assert execute(*command).returncode == 0
@@ -41,7 +41,7 @@ def test_rclone_hashes_what_it_wrote(drop: Drop, options: list[str], said: str) 
 @pytest.mark.parametrize("outcome", [Outcome.IMPORTED, Outcome.TRUNCATED])
 @pytest.mark.parametrize("options", [[], ["--inplace"]])
 def test_rclone_over_sftp(drop: Drop, ssh_server: SshServer, options: list[str], outcome: Outcome) -> None:
-    """It has md5sum run at the other end."""
+    """rclone has md5sum run at the other end."""
     upload = drop.upload(outcome)
     user = run("id", "-un").stdout.strip()
     login = f"host=127.0.0.1,port={ssh_server.port},user={user},key_file={ssh_server.key}"
@@ -60,7 +60,7 @@ def test_the_bytes_that_came_in(drop: Drop) -> None:
     run("cp", upload.source, target)
     with target.open("rb") as file:
         assert file.read() == upload.source.read_bytes()
-        # Another import gets the name: it is read from now on, and the open file stays what it is.
+        # Another import gets the name. It is read from now on, and the open file stays the same.
         run("cp", other.source, target)
         file.seek(1000)
         assert file.read() == upload.source.read_bytes()[1000:]
@@ -72,7 +72,7 @@ def test_the_bytes_that_came_in(drop: Drop) -> None:
 
 
 def test_gone_after_a_remount(mounted: Callable[..., Mounted], tmp_path: Path) -> None:
-    """The name answers all the same."""
+    """After a remount the bytes are gone, but the name still answers."""
     (tmp_path / "store").mkdir()
     drop = Drop(mounted(tmp_path / "store"), tmp_path / "scratch")
     upload = drop.upload(Outcome.IMPORTED)

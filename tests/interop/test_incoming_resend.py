@@ -1,5 +1,5 @@
-"""A refused archive that is sent again: no tool takes what stands there for up to date. Each run fails like the first,
-or imports it once the reason is gone. The real tools, by whatever they tell files apart."""
+"""A refused archive that is sent again: no tool takes the file in incoming/ for up to date. Each run fails like the
+first, or imports it once the reason is gone. The tests use the real tools, with each tool's way to compare files."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ RCLONE = ROOT / ".venv" / "bin" / "rclone"
 
 @dataclass(frozen=True)
 class Bench:
-    """Where the tools work: each has a folder with the one file that it sends."""
+    """The folders of the tools: each has one with the file that it sends."""
 
     drop: Drop
     web: WebServer
@@ -63,7 +63,7 @@ TOOLS: dict[str, Callable[[Bench, Upload], "CompletedProcess[str]"]] = {
     "rclone --update": lambda bench, upload: bench.rclone(upload, "--inplace", "--update"),
     "rclone streams": lambda bench, upload: bench.rclone(upload, "--inplace", *STREAMS),
 }
-STALE_SECONDS = 1.1  # the kernel believes that long what it was told before the file was closed
+STALE_SECONDS = 1.1  # the kernel believes for so long the attributes it got before the file was closed
 
 
 @pytest.mark.parametrize("outcome", [Outcome.TAKEN, Outcome.TRUNCATED])
@@ -121,7 +121,7 @@ def test_a_refused_file_is_shown_shorter_and_old_and_gives_all_its_bytes(
 
 
 def test_source_times_that_lie_at_the_epoch_or_before(drop: Drop) -> None:
-    """As Nix and OSTree give all of their files."""
+    """Nix and OSTree give all of their files such times."""
     for seconds in (1, 0, -5):
         upload = drop.upload(Outcome.TAKEN)
         drop.expect_refusal(upload)
@@ -132,7 +132,7 @@ def test_source_times_that_lie_at_the_epoch_or_before(drop: Drop) -> None:
 
 @pytest.mark.parametrize("suffix", [".tar", ".zip"])
 def test_parts_are_appended_blindly(drop: Drop, suffix: str) -> None:
-    """`cat part >> file` goes on behind the last byte, without a look at the size that is shown."""
+    """`cat part >> file` appends behind the last byte, without looking at the size that is shown."""
     upload = drop.upload(Outcome.IMPORTED, suffix=suffix)
     drop.expect_refusal(upload)
     parts = drop.folder()
@@ -158,7 +158,7 @@ def test_checksums_that_do_not_fit_are_refused_each_time(drop: Drop) -> None:
 
 
 def test_a_zip_that_is_no_model_stays_as_it_came(drop: Drop) -> None:
-    """In a folder it is no mistake: nothing is sent twice."""
+    """In a folder a zip that is no model is no mistake: nothing is sent twice."""
     source = drop.folder()
     (source / "below").mkdir()
     (source / "data").write_text("data")

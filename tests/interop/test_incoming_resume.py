@@ -1,5 +1,5 @@
-"""Uploads that were interrupted: rsync, curl and wget stopped by SIGINT, or the daemon killed. What had come is shown
-in `incoming/` again, and is resumed or removed."""
+"""Uploads that were interrupted: rsync, curl and wget stopped by SIGINT, or the daemon killed. The bytes that had come
+are shown in `incoming/` again, and are resumed or removed."""
 
 import contextlib
 import functools
@@ -21,9 +21,9 @@ SIZE = 3_000_000  # bytes: two seconds at the speed below
 RSYNC_BLOCK = 262_144  # bytes that it writes at a time
 ENOUGH = 300_000  # bytes after which an upload is interrupted; rsync writes 256 KiB at a time
 SLOWLY = "--bwlimit=1500"
-VERY_SLOWLY = "--bwlimit=400"  # so that none of many ends before the last of them has begun
+VERY_SLOWLY = "--bwlimit=400"  # so that no upload ends before the last one has begun
 
-# Where the bytes of an interrupted upload stand, below incoming/; {} is the file's name.
+# Paths of an interrupted upload's bytes, below incoming/; {} is the file's name.
 RSYNC = {
     "--append-verify": (["--append-verify"], "{}"),
     "--partial": (["--partial"], "{}"),
@@ -35,7 +35,7 @@ TIMES = {"with times": ["-t"], "without times": []}
 
 
 def shown(incoming: Path, name: str) -> list[Path]:
-    """The files of an upload, under whatever names they have meanwhile."""
+    """Return the files of an upload, under any of their temporary names."""
     found = []
     for folder, _, files in os.walk(incoming):
         found += [Path(folder) / file for file in files if name in file and not file.endswith(".error")]
@@ -50,14 +50,14 @@ def has_enough(incoming: Path, name: str) -> bool:
 
 @contextlib.contextmanager
 def started(command: list[str | Path]) -> Iterator["subprocess.Popen[bytes]"]:
-    """A program in a process group of its own, as a shell would start it; none of the group is left at the end."""
+    """Start a program in a process group of its own, like a shell. No process of the group is left at the end."""
     process = subprocess.Popen(
         [str(part) for part in command],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
-        # Where the tests run in the background, SIGINT is ignored, and so it would be by what they start.
+        # Where the tests run in the background, SIGINT is ignored, also by the programs that they start.
         preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     try:
@@ -69,8 +69,8 @@ def started(command: list[str | Path]) -> Iterator["subprocess.Popen[bytes]"]:
 
 
 def stop(process: "subprocess.Popen[bytes]") -> int:
-    """Does what Ctrl-C does, and waits for the whole group: rsync's receiver puts what it has where it belongs after
-    the process that was started has ended. The exit code of that one."""
+    """Do what Ctrl-C does, and wait for the whole group. rsync's receiver moves its bytes to their place after the
+    started process has ended. Return the exit code of the started process."""
     os.killpg(process.pid, signal.SIGINT)
     code = process.wait(30)
     wait_until(lambda: not _is_alive(process.pid), 30, "all of its processes end")
@@ -78,7 +78,7 @@ def stop(process: "subprocess.Popen[bytes]") -> int:
 
 
 def _is_alive(group: int) -> bool:
-    """Whether a process of a group is more than a zombie."""
+    """True if a process of a group is more than a zombie."""
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             state, _, of_group = path.read_text(errors="replace").rpartition(")")[2].split()[:3]
@@ -88,7 +88,7 @@ def _is_alive(group: int) -> bool:
 
 
 def interrupt(drop: Drop, upload: Upload, command: list[str | Path]) -> int:
-    """Starts an upload and interrupts it when enough has come; its exit code."""
+    """Start an upload and interrupt it when enough has come. Return its exit code."""
     drop.mount.allow_log(f"{re.escape(upload.name)} was not imported: ")
     with started(command) as process:
         wait_until(lambda: has_enough(drop.incoming, upload.name), 30, f"{upload.name} is on its way")
@@ -96,8 +96,8 @@ def interrupt(drop: Drop, upload: Upload, command: list[str | Path]) -> int:
 
 
 def check_kept(upload: Upload, path: Path) -> int:
-    """What is there is the beginning of the upload, and not all of it; how many bytes. rsync 3.5.0 now and then writes
-    its last block twice when it is interrupted, on any disk."""
+    """Check that the file is the beginning of the upload and not all of it. Return its size in bytes. When interrupted,
+    rsync 3.5.0 sometimes writes its last block twice, on any disk."""
     kept, whole = path.read_bytes(), upload.source.read_bytes()
     if kept[-RSYNC_BLOCK:] == kept[-2 * RSYNC_BLOCK : -RSYNC_BLOCK]:
         kept = kept[:-RSYNC_BLOCK]
@@ -107,7 +107,7 @@ def check_kept(upload: Upload, path: Path) -> int:
 
 
 def resume_by_rsync(drop: Drop, upload: Upload, options: list[str]) -> None:
-    """The rest is sent, the model imported, and nothing lies about."""
+    """Send the rest. Check that the model is imported and no file is left."""
     stats = run("rsync", "--stats", "--no-W", *options, upload.source, f"{drop.incoming}/").stdout
     found = re.search(r"Literal data: ([\d,]+)", stats)
     assert found, stats
@@ -168,7 +168,7 @@ def test_rsync_without_partial_leaves_nothing(drop: Drop) -> None:
 
 
 def test_resumed_to_something_else_is_refused(drop: Drop) -> None:
-    """--append trusts what is there; the bytes are checked all the same."""
+    """--append trusts the existing bytes; the daemon still checks them."""
     upload = drop.upload(Outcome.IMPORTED, size=SIZE)
     target = drop.incoming / upload.name
     assert interrupt(drop, upload, ["rsync", SLOWLY, "-a", "--inplace", upload.source, target]) == 20
@@ -179,7 +179,7 @@ def test_resumed_to_something_else_is_refused(drop: Drop) -> None:
     assert done.returncode in (11, 23), done
     assert "Bad message" in done.stderr
     assert not drop.in_store(upload.tag).exists()
-    # By its checksums rsync finds what is wrong, and sends it.
+    # rsync finds the wrong bytes by its checksums, and sends them.
     run("rsync", "-a", "--inplace", "--no-W", "-I", upload.source, target)
     drop.check(upload)
 
@@ -203,7 +203,7 @@ def test_download_is_interrupted(drop: Drop, web: WebServer, tool: str) -> None:
 
 
 def test_killed_cp(drop: Drop) -> None:
-    """The kernel closes the file for it: half an archive is no model."""
+    """The kernel closes the file of a killed cp: half an archive is no model."""
     upload = drop.upload(Outcome.IMPORTED, size=SIZE)
     target = drop.incoming / upload.name
     script = '(head -c "$1" "$2"; sleep 60) | cp /dev/stdin "$3"'
@@ -222,13 +222,13 @@ def test_killed_cp(drop: Drop) -> None:
 
 @dataclass
 class Crash:
-    """A mount again, after its daemon was killed in the middle of many uploads."""
+    """A new mount, after its daemon was killed in the middle of many uploads."""
 
     drop: Drop
     web: WebServer
-    options: list[str]  # that every rsync had
+    options: list[str]  # common to every rsync
     uploads: dict[str, Upload]
-    seen: dict[str, int]  # bytes that stood in incoming/ before
+    seen: dict[str, int]  # bytes that were in incoming/ before
     commands: dict[str, list[str | Path]] = field(default_factory=dict)
 
 
@@ -306,7 +306,7 @@ def test_daemon_is_killed(crash: Crash, name: str) -> None:
     elif name in ("--append-verify", "--inplace"):
         resume_by_rsync(drop, upload, [*crash.options, *RSYNC[name][0]])
     else:
-        # rsync could not give what it had its other name: it stands under the temporary one, and is of use by hand.
+        # rsync could not rename its temporary file. It stands under the temporary name, and is useful only by hand.
         assert re.fullmatch(rf"\.{re.escape(upload.name)}\.\w{{6}}", path.name)
         if name == "--partial":
             run("mv", path, drop.incoming / f"{upload.name}.part")
@@ -320,7 +320,7 @@ def test_daemon_is_killed(crash: Crash, name: str) -> None:
 
 
 def test_killed_with_partial_files_in_place(mounted: Callable[..., Mounted], tmp_path: Path) -> None:
-    """What --partial-dir and --delay-updates had kept after an interruption survives the daemon's death too."""
+    """The files that --partial-dir and --delay-updates keep after an interruption survive the daemon's death too."""
     (tmp_path / "store").mkdir()
     drop = Drop(mounted(tmp_path / "store"), tmp_path / "scratch")
     uploads = {}
@@ -338,7 +338,8 @@ def test_killed_with_partial_files_in_place(mounted: Callable[..., Mounted], tmp
 
 
 def test_times_and_notes_survive(mounted: Callable[..., Mounted], tmp_path: Path) -> None:
-    """A kill changes neither what a spooled file is like, nor why it was refused, nor what answers for an import."""
+    """A kill changes neither the attributes of a spooled file, nor the reason of its refusal, nor the answer for an
+    import."""
     (tmp_path / "store").mkdir()
     drop = Drop(mounted(tmp_path / "store"), tmp_path / "scratch")
     bad, good = drop.upload(Outcome.TRUNCATED), drop.upload(Outcome.IMPORTED)

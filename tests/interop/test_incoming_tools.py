@@ -1,5 +1,5 @@
-"""Every tool that copies a model into `incoming/` learns what became of it: the design's table of tools, each row with
-the real tool, once with success and once with every kind of refusal."""
+"""Every tool that copies a model into `incoming/` learns the outcome. The rows are the design's table of tools, each
+with the real tool, once with success and once with every kind of refusal."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ from tests.interop.uploads import Drop, Outcome, Upload, WebServer, execute, she
 
 @dataclass(frozen=True)
 class Bench:
-    """Where the tools work."""
+    """The folders where the tools work."""
 
     drop: Drop
     web: WebServer
@@ -49,17 +49,17 @@ _NODE_COPY = "require('fs').copyFileSync(process.argv[1], process.argv[2])"
 
 
 def _copy(*command: str) -> Sends:
-    """A command that takes a source and the folder to copy to."""
+    """Make a command that takes a source and the folder to copy to."""
     return lambda bench, upload: execute(*command, upload.source, bench.incoming)
 
 
 def _to_file(*command: str) -> Sends:
-    """A command that takes a source and the file to write."""
+    """Make a command that takes a source and the file to write."""
     return lambda bench, upload: execute(*command, upload.source, bench.incoming / upload.name)
 
 
 def _in_shell(script: str) -> Sends:
-    """A script that reads $1 and writes $2."""
+    """Make a script that reads $1 and writes $2."""
     return lambda bench, upload: shell(script, upload.source, bench.incoming / upload.name)
 
 
@@ -119,12 +119,12 @@ def _rsync_by_ssh(bench: Bench, upload: Upload) -> "CompletedProcess[str]":
 
 @dataclass(frozen=True)
 class Tool:
-    """A tool that heeds what closing or renaming its output tells."""
+    """A tool that obeys the result of closing or renaming its output."""
 
     sends: Sends
-    code: int = 1  # its exit code when that failed
-    says: bool = True  # whether it prints the error
-    stays: bool = True  # whether it leaves in incoming/ what was refused
+    code: int = 1  # its exit code after a failure
+    says: bool = True  # true if it prints the error
+    stays: bool = True  # true if it leaves the refused file in incoming/
 
 
 HEEDING = {
@@ -158,7 +158,7 @@ HEEDING = {
     "node writeFileSync": Tool(_to_file("node", "-e", _NODE_WRITE), says=False),
     "rsync": Tool(_copy("rsync", "-a"), code=23),
     "rsync without -t": Tool(_copy("rsync"), code=23),
-    # Where nothing is renamed it is close that fails, which for rsync is an error in file IO.
+    # Without a rename, close fails, which rsync reports as an error in file IO.
     "rsync --inplace": Tool(_copy("rsync", "-a", "--inplace"), code=11),
     "rsync over ssh": Tool(_rsync_by_ssh, code=23),
 }
@@ -168,7 +168,7 @@ HEEDING = {
 @pytest.mark.parametrize("name", HEEDING)
 def test_tool_learns_the_outcome(bench: Bench, name: str, outcome: Outcome) -> None:
     tool, upload = HEEDING[name], bench.drop.upload(outcome)
-    # What a tool takes away, as mv does, is still to be compared.
+    # Keep a copy to compare: some tools, such as mv, remove the source.
     sent = Upload(bench.drop.folder() / upload.name, upload.model, upload.tag, outcome)
     shutil.copy2(upload.source, sent.source)
     done = tool.sends(bench, sent)
@@ -179,7 +179,7 @@ def test_tool_learns_the_outcome(bench: Bench, name: str, outcome: Outcome) -> N
     assert sent.source.exists() == (name != "mv" or bool(outcome.value)), "mv keeps its source on an error"
 
 
-# These close their output without a look at what that tells: the reason is in the note, the log and the record.
+# These tools close their output without checking the result. The reason is in the note, the log and the record.
 IGNORING = {
     "bsdtar": _bsdtar,
     "unzip": _unzip,
@@ -195,7 +195,7 @@ IGNORING = {
 def test_programs_that_ignore_close(bench: Bench, name: str, outcome: Outcome) -> None:
     upload = bench.drop.upload(outcome)
     done = IGNORING[name](bench, upload)
-    if outcome is not Outcome.NO_ARCHIVE:  # which a write may tell already
+    if outcome is not Outcome.NO_ARCHIVE:  # a write may already report that
         assert done.returncode == 0, done
     bench.drop.check(upload)
     if outcome.value:
@@ -204,7 +204,7 @@ def test_programs_that_ignore_close(bench: Bench, name: str, outcome: Outcome) -
 
 @pytest.mark.parametrize("name", ["curl > f", "python > f", "cat > f"])
 def test_error_known_early_fails_a_write(bench: Bench, name: str) -> None:
-    """A program that ignores close does not ignore write; and gigabytes are not sent in vain."""
+    """A program that ignores close does not ignore write, and does not send gigabytes in vain."""
     upload = bench.drop.upload(Outcome.NO_ARCHIVE)
     junk = b"This is no archive.\n" * 500_000
     target = bench.incoming / upload.name
@@ -224,7 +224,7 @@ def test_error_known_early_fails_a_write(bench: Bench, name: str) -> None:
 
 
 def test_mv_from_another_file_system(drop: Drop) -> None:
-    """Both are: but one of them is a disk, and the other memory."""
+    """mv also works from memory. The other tests use a disk, which is another file system too."""
     for outcome in (Outcome.IMPORTED, Outcome.TRUNCATED):
         upload = drop.upload(outcome)
         source = Path("/dev/shm") / f"bentofs-test-{os.getpid()}" / upload.name
@@ -262,6 +262,6 @@ def test_compressors_into_a_redirection(drop: Drop, program: str, outcome: Outco
     packed = Upload(drop.folder() / upload.name, upload.model, upload.tag, outcome)
     assert shell(f'{program} -c "$1" >"$2"', upload.source, packed.source).returncode == 0
     done = shell(f'{program} -c "$1" >"$2"', upload.source, drop.incoming / packed.name)
-    if program in ("gzip", "xz -0"):  # the others ignore what close tells
+    if program in ("gzip", "xz -0"):  # the others ignore the result of close
         assert (done.returncode != 0) == bool(outcome.value), done
     drop.check(packed)

@@ -1,5 +1,5 @@
 """Programs that write an archive into `incoming/` in ways of their own: they flush early or twice, seek back, hand
-their descriptor on, or give the file its name at the end. What decides is the whole."""
+their descriptor on, or give the file its name at the end. Only the whole file counts."""
 
 import os
 import shutil
@@ -45,7 +45,8 @@ def test_refused_once(drop: Drop) -> None:
 
 @pytest.mark.parametrize("suffix", [".bentomodel", ".tar", ".tar.gz", ".zip"])
 def test_written_by_two_programs(drop: Drop, suffix: str) -> None:
-    """The first closes the file in the middle, which is told that this is no whole archive; the rest makes it one."""
+    """The first program closes the file in the middle, and learns that it is no whole archive. The second adds the
+    rest."""
     upload = drop.upload(Outcome.IMPORTED, suffix=suffix)
     half = str(upload.source.stat().st_size // 2)
     script = '(head -c "$3" "$1"; tail -c +"$(($3 + 1))" "$1") >"$2"'
@@ -73,7 +74,8 @@ def _file(drop: Drop, content: bytes) -> Path:
 
 
 def test_child_inherits_the_descriptor(drop: Drop) -> None:
-    """A child that closes its copy in the middle, as a program that starts another does unwittingly."""
+    """A child that closes its copy in the middle does no harm. Programs that start others pass on a copy
+    unwittingly."""
     upload = drop.upload(Outcome.IMPORTED)
     content = upload.source.read_bytes()
     drop.mount.allow_log(f"{upload.name} was not imported: ")
@@ -86,7 +88,7 @@ def test_child_inherits_the_descriptor(drop: Drop) -> None:
 
 
 def test_child_outlives_the_writer(drop: Drop) -> None:
-    """What is closed last holds nothing back: the outcome is that of the writer's close."""
+    """A child that closes the file last delays nothing: the outcome is known at the writer's close."""
     upload = drop.upload(Outcome.IMPORTED)
     with (drop.incoming / upload.name).open("wb", buffering=0) as file:
         file.write(upload.source.read_bytes())
@@ -100,7 +102,7 @@ def test_child_outlives_the_writer(drop: Drop) -> None:
 
 
 def test_opened_for_writing_and_left_alone(drop: Drop) -> None:
-    """touch, and a browser's placeholder: neither a model nor a mistake."""
+    """A file that touch or a browser's placeholder makes is neither a model nor a mistake."""
     target = drop.incoming / "placeholder.zip"
     run("touch", target)
     assert target.name in os.listdir(drop.incoming)
@@ -152,7 +154,7 @@ ARCHIVERS = {
     "make_archive zip": (".zip", f'{_PYTHON} \'{_BY_SHUTIL}\' "$1" "$2" .zip zip'),
     "make_archive gztar": (".tar.gz", f'{_PYTHON} \'{_BY_SHUTIL}\' "$1" "$2" .tar.gz gztar'),
 }
-# That these close their output without a look is known; what became of it is in the note beside it.
+# These programs are known to close their output without checking. The outcome is in the note beside it.
 _HEED_NOTHING = {"bsdtar", "7z", "tar cjf"}
 
 
@@ -171,7 +173,7 @@ def test_archive_made_right_there(drop: Drop, program: str, outcome: Outcome) ->
         assert target.name not in os.listdir(drop.incoming)
         assert target.stat().st_size > 0
         return
-    # Under whatever name: zip writes under another one first.
+    # Any name may be logged: zip first writes under another one.
     drop.mount.expect_log(rf"was not imported: {tag} is in the store with other content")
     if program not in _HEED_NOTHING:
         assert done.returncode != 0, done
@@ -190,7 +192,7 @@ def test_out_of_order(drop: Drop) -> None:
     drop.check(upload)
 
 
-# Names that files have while they are on their way.
+# Names that files have while they arrive.
 
 ON_THE_WAY = {
     "firefox": "{}.part",
@@ -211,7 +213,7 @@ def test_imported_when_it_gets_its_name(drop: Drop, habit: str, outcome: Outcome
     upload = drop.upload(outcome, suffix=".zip")
     temporary, target = drop.incoming / ON_THE_WAY[habit].format(upload.name), drop.incoming / upload.name
     if habit == "firefox":
-        run("touch", target)  # it keeps the name free so
+        run("touch", target)  # it reserves the name this way
     copied = execute("cp", upload.source, temporary)
     assert copied.returncode == 0 or outcome is Outcome.NO_ARCHIVE, copied
     assert outcome is Outcome.TAKEN or not drop.in_store(upload.tag).exists()
@@ -222,7 +224,7 @@ def test_imported_when_it_gets_its_name(drop: Drop, habit: str, outcome: Outcome
     assert moved.returncode == (1 if outcome.value else 0), moved
     drop.check(upload, stays=False)
     if outcome.value:
-        if outcome is Outcome.TRUNCATED:  # for EINVAL and EEXIST mv has sentences of its own
+        if outcome is Outcome.TRUNCATED:  # mv has sentences of its own for EINVAL and EEXIST
             assert os.strerror(outcome.value) in moved.stderr
         left = [path for path in (temporary, target) if path.exists() and path.stat().st_size]
         assert len(left) == 1, "its bytes are under one of the names"
@@ -234,7 +236,7 @@ def test_imported_when_it_gets_its_name(drop: Drop, habit: str, outcome: Outcome
 
 
 def test_renamed_while_it_is_written(drop: Drop) -> None:
-    """What decides is the end of the writing, under the new name."""
+    """The outcome is decided when writing ends, under the new name."""
     upload = drop.upload(Outcome.IMPORTED)
     content, temporary = upload.source.read_bytes(), drop.incoming / f"{upload.name}.part"
     with temporary.open("wb", buffering=0) as file:
@@ -247,7 +249,8 @@ def test_renamed_while_it_is_written(drop: Drop) -> None:
 
 
 def test_from_a_folder_of_downloads(drop: Drop) -> None:
-    """rsync's --delay-updates and --partial-dir write below folders that begin with a dot, and move out of them."""
+    """rsync's --delay-updates and --partial-dir write below folders that begin with a dot, and move the files out of
+    them."""
     upload = drop.upload(Outcome.IMPORTED)
     folder = drop.incoming / ".downloads"
     folder.mkdir()
@@ -259,7 +262,7 @@ def test_from_a_folder_of_downloads(drop: Drop) -> None:
 
 
 def test_refused_and_then_whole(drop: Drop) -> None:
-    """The reason goes when it holds no longer."""
+    """The reason is removed when it no longer holds."""
     bad = drop.upload(Outcome.TRUNCATED)
     assert execute("cp", bad.source, drop.incoming).returncode == 1
     drop.check(bad)
@@ -277,7 +280,7 @@ def test_refused_and_removed(drop: Drop) -> None:
     assert [name for name in os.listdir(drop.incoming) if name.startswith(bad.name)] == []
 
 
-# What is to be seen meanwhile and afterwards.
+# Views while an import runs and afterwards.
 
 
 def test_running_upload_is_listed(drop: Drop) -> None:
@@ -290,7 +293,7 @@ def test_running_upload_is_listed(drop: Drop) -> None:
             assert os.fstat(file.fileno()).st_size == end
             wait_until(lambda end=end: target.stat().st_size == end, 5, "the size that stat tells grows")
         assert target.read_bytes() == content[:200_001], "what is here can be read back"
-        # Read in this process: a program that is started closes the descriptor that it inherits, which is a flush.
+        # Read in this process: a program that is started closes the descriptor that it inherits, which flushes it.
         running = wait_until(lambda: [r for r in drop.receipts(upload.name) if r.received], 10, "its progress")
         assert (running[-1].state, running[-1].received) == (ReceiptState.RECEIVING, 200_001)
         file.write(content[200_001:])
@@ -299,7 +302,7 @@ def test_running_upload_is_listed(drop: Drop) -> None:
 
 
 def test_imported_name(drop: Drop) -> None:
-    """It answers to stat, and to nothing else."""
+    """An imported name answers stat, and nothing else."""
     upload = drop.upload(Outcome.IMPORTED)
     target = drop.incoming / upload.name
     run("cp", "-p", upload.source, target)
@@ -309,7 +312,7 @@ def test_imported_name(drop: Drop) -> None:
     done = execute("cat", target)
     assert done.returncode == 1
     assert "No such file" in done.stderr
-    run("cp", "-u", upload.source, target)  # is not newer, so not sent
+    run("cp", "-u", upload.source, target)  # not newer, so not sent
     check_one_import(drop, upload.name)
     run("cp", upload.source, target)
     run("cp", "-p", upload.source, target)
@@ -331,7 +334,7 @@ def test_removing_an_imported_name(drop: Drop) -> None:
 
 
 def test_renaming_an_imported_name(drop: Drop) -> None:
-    """As zip does, which writes under a name of its own first."""
+    """zip does so: it first writes under a name of its own."""
     upload = drop.upload(Outcome.IMPORTED)
     old, new = drop.incoming / upload.name, drop.incoming / f"renamed-{upload.name}"
     run("cp", upload.source, old)
@@ -388,7 +391,7 @@ def test_copy2_sets_times_afterwards(drop: Drop) -> None:
 
 
 def test_zip_and_tar_written_by_python_in_this_process(drop: Drop) -> None:
-    """Members by open(..., "w"), whose headers are patched afterwards."""
+    """Members are written with open(..., "w"), whose headers are patched afterwards."""
     tag, model = drop.model()
     with zipfile.ZipFile(drop.incoming / "patched.zip", "w") as archive:
         for path in sorted(model.rglob("*")):

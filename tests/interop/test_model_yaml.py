@@ -1,6 +1,7 @@
-"""`model.yaml` as BentoML reads it: what it reads is imported and shown alike, what it fails on is not imported.
+"""`model.yaml` as BentoML reads it: a file that BentoML reads is imported and shown the same, one that fails is not
+imported.
 
-One model that BentoML cannot read fails `bentoml models list` for the whole store.
+One model that BentoML cannot read makes `bentoml models list` fail for the whole store.
 """
 
 import json
@@ -29,7 +30,7 @@ _FIELDS = {
     "api_version": "v1",
     "creation_time": "'2026-01-01T12:00:00+00:00'",
 }
-# Values that a field may be given, each in the place of the one above.
+# Values of a field, each in the place of the one above.
 _VALUES: dict[str, list[str]] = {
     "name": ["text", "1", "1.5", "true", "[a]", "{a: b}"],
     "version": ["1.10", "10", "0x10", "010", "1_0", "1:30", "true", "2026-01-02", "'10'", "1e3", "0.1.0", "[]"],
@@ -112,7 +113,7 @@ _WHOLE = {
     "a tab": "labels:\t{{}}\n{}",
     "labels that stand elsewhere": "spare: &labels {{a: [b]}}\n{}labels: *labels\n",
 }
-# What BentoML reads, and what is refused all the same: no tag of its own, or a time that it cannot sort by.
+# Files that BentoML reads, but which are refused: no tag of its own, or a time that it cannot sort by.
 _REFUSED = {
     "version: null": "reads as nothing",
     "version: V1": "is not a tag",
@@ -143,7 +144,7 @@ def _read(text: str) -> list[object] | None:
         refuse_what_bentoml_cannot_read(info.tag, content)
     except BadModelError:
         return None
-    # As JSON, since that is how the judge tells.
+    # JSON, since the judge answers in JSON.
     read = [str(info.tag), info.module, info.labels, info.creation_time.isoformat()]
     return json.loads(json.dumps(read))  # type: ignore[no-any-return]
 

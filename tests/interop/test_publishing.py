@@ -1,4 +1,4 @@
-"""BentoML itself as the judge of what was published into its store: it finds it whole, and the same one latest."""
+"""BentoML itself is the judge of models published into its store: it finds them whole, and the same one is latest."""
 
 import datetime
 import itertools
@@ -59,13 +59,14 @@ def test_what_bentoml_saved_is_the_same_or_refused(made_by_bentoml: Path, tmp_pa
 
 
 def test_latest_is_the_one_that_bentoml_would_choose(judge: Judge, tmp_path: Path) -> None:
-    """Models of one name, brought in by BentoML and by us in every order of their creation times, ties included."""
+    """BentoML and bentofs add models of one name in every order of their creation times, ties included. Both choose the
+    same latest."""
     store = _store(tmp_path / "ours")
     session = StagingArea(str(store)).open_session()
     items = []
     for number, order in enumerate(itertools.permutations(enumerate(_YEARS))):
         for count in range(1, len(order) + 1):
-            for version, year in order[:count]:  # a name for each prefix, since only the end is looked at
+            for version, year in order[:count]:  # one name for each prefix, since only the end is checked
                 tag, created = f"name{number}-{count}:v{version}", f"{year}-01-01T00:00:00+00:00"
                 items.append(f"{make_model(tmp_path / 'originals', tag, {}, creation_time=created)}::folder")
                 publish_files(session, tag, {}, created)

@@ -28,7 +28,7 @@ class Shell:
         return [sys.executable, "-m", "bentofs.mount", *map(str, arguments)]
 
     def __call__(self, *arguments: str | Path, status: int = 0, store: str | None = None) -> str:
-        """What it prints: on standard output, or when it fails on standard error. `store`: another one."""
+        """Return its standard output, or on failure its standard error. `store`: another store."""
         done = subprocess.run(
             self.command(*arguments, "--store", store or self.bucket.url),
             cwd=self.base, env=self.environment, capture_output=True, text=True, timeout=90, check=False,
@@ -82,7 +82,7 @@ def test_from_bucket_to_bucket_in_little_memory(shell: Shell, store: Path) -> No
     url = f"s3://{shell.bucket.name}/{shell.bucket.prefix}-other"
 
     def peak(*arguments: str) -> int:
-        """Bytes."""
+        """Return a command's peak memory in bytes."""
         command = shell.command(*arguments, "--store", shell.bucket.url, "--quiet")
         with ended(subprocess.Popen(command, env=shell.environment, cwd=shell.base)) as process:
             found = 0
@@ -157,7 +157,7 @@ def test_many_small_transfers_share_connections(shell: Shell, store: Path, proxi
 
 
 def test_a_model_yaml_that_is_executable(shell: Shell, store: Path) -> None:
-    """As all files are that come from a memory stick."""
+    """A model.yaml is executable when it comes from a memory stick, like all files there."""
     folder = make_model(store, "iris:v1", {"run.sh": b"#!"}, executable=["run.sh", "model.yaml"])
     assert "iris:v1: imported" in shell("import", folder)
     assert "iris:v1: unchanged" in shell("import", folder)

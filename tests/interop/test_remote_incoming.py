@@ -1,5 +1,5 @@
-"""`incoming/` of stores in buckets: what is copied in, by one host or by several at once, and what lies in the bucket
-then. Two hosts are two daemons with homes of their own."""
+"""`incoming/` of stores in buckets: copies by one host or by several at once, and the bucket's content afterwards. Two
+hosts are two daemons with homes of their own."""
 
 import errno
 import json
@@ -31,7 +31,7 @@ def bucket(seaweed: SeaweedServer) -> Bucket:
 
 
 def archive_of(base: Path, tag: str, files: dict[str, bytes], **arguments: object) -> Path:
-    """A tar of a model, and the model's own folder beside it."""
+    """Make a tar of a model, and the model's own folder beside it."""
     folder = make_model(base, tag, files, **arguments)  # type: ignore[arg-type]
     path = base / f"{tag.replace(':', '-')}.tar"
     run("tar", "cf", path, "-C", folder, ".")
@@ -85,7 +85,7 @@ def test_a_copy_of_the_bucket_is_a_store_for_bentoml(tmp_path: Path, bucket: Buc
     one = mounted(bucket.url, environment=bucket.environment(), options=OPTIONS)
     assert cp(archive_of(tmp_path / "other", "m:v1", {"x": b"x"}), one).returncode == 0
     copy = tmp_path / "copy/bentoml/models"
-    # `latest` last: else the mount waits for a minute of quiet, as it would for an older BentoML that still saves.
+    # `latest` goes last. Else the mount waits for a minute of quiet, as it does for an older BentoML that still saves.
     for path in sorted(bucket.paths(), key=lambda path: path.endswith("/latest")):
         (copy / path).parent.mkdir(parents=True, exist_ok=True)
         (copy / path).write_bytes(bucket.get(path))
@@ -95,7 +95,7 @@ def test_a_copy_of_the_bucket_is_a_store_for_bentoml(tmp_path: Path, bucket: Buc
 
 
 def test_many_hosts_at_the_same_and_at_different_tags(tmp_path: Path, bucket: Bucket, mounted: Mount) -> None:
-    """Exactly one winner a tag; nobody ever sees a mixture; nothing of a loser stays."""
+    """Each tag has exactly one winner. Nobody ever sees a mixture, and nothing of a loser stays."""
     mounts = [mounted(bucket.url, environment=bucket.environment(), options=OPTIONS) for _ in range(2)]
     for mount in mounts:
         mount.allow_log("was not imported")
@@ -157,7 +157,7 @@ def test_the_same_content_from_two_hosts_at_once_is_no_error(tmp_path: Path, buc
 
 
 def _states(mount: Mounted, bucket: Bucket) -> list[str]:
-    """What `bentofs imports` says on a mount's host."""
+    """Return the states that `bentofs imports` prints on a mount's host."""
     command = [sys.executable, "-m", "bentofs.mount", "imports", "--json", "--store", bucket.url]
     done = run(*command, cwd=ROOT, env={**os.environ, **home_of(mount.base), **bucket.environment()})
     return [json.loads(line)["state"] for line in done.stdout.splitlines()]
@@ -174,7 +174,7 @@ def test_overwriting(tmp_path: Path, bucket: Bucket, mounted: Mount) -> None:
 def killed_in_the_middle(
     archive: Path, after: int, bucket: Bucket, mounted: Mount, proxies: Callable[[int], Proxy]
 ) -> None:
-    """Copies an archive in by a daemon that is killed when so many bytes have been uploaded."""
+    """Copy an archive in by a daemon that is killed when so many bytes have been uploaded."""
     proxy = proxies(bucket.server.port)
     one = mounted(bucket.url, environment=bucket.environment(proxy.endpoint), options=OPTIONS)
     proxy.trouble_when = lambda proxy: "hang" if proxy.sent > after else None
@@ -188,14 +188,14 @@ def killed_in_the_middle(
 def test_what_a_crash_left_is_cleaned_up(
     tmp_path: Path, bucket: Bucket, mounted: Mount, proxies: Callable[[int], Proxy]
 ) -> None:
-    """A daemon that is killed in the middle of an upload: no model, and the next one to import takes over."""
+    """A daemon killed in the middle of an upload leaves no model. The next importer takes over."""
     archive = archive_of(tmp_path / "other", "m:v1", {f"part-{number}": bytes(3_000_000) for number in range(10)})
     killed_in_the_middle(archive, 10_000_000, bucket, mounted, proxies)
     assert "m/.v1.bentofs-claim" in bucket.paths()
     bucket.put("m/v1/left-behind", b"x")
     two = mounted(bucket.url, environment=bucket.environment(), options=OPTIONS)
     assert not two.shows("m:v1")
-    bucket.delete("m/.v1.bentofs-claim")  # as if it had expired, see tests/store/publishing/test_lease.py
+    bucket.delete("m/.v1.bentofs-claim")  # a removed claim counts like an expired one, see tests/store/publishing/test_lease.py
     assert cp(archive, two).returncode == 0
     assert sorted(bucket.paths("m/v1/")) == ["m/v1/model.yaml", *(f"m/v1/part-{number}" for number in range(10))]
     assert two.shows("m:v1")
@@ -204,7 +204,7 @@ def test_what_a_crash_left_is_cleaned_up(
 def test_parts_that_a_crash_left_are_ended_by_whoever_is_next(
     tmp_path: Path, bucket: Bucket, mounted: Mount, proxies: Callable[[int], Proxy]
 ) -> None:
-    """On another host, too, where nobody took note of them."""
+    """The next importer ends the parts, also on another host where nobody noted them."""
     archive = archive_of(tmp_path / "other", "m:v1", {"large": bytes(60_000_000)})
     killed_in_the_middle(archive, 30_000_000, bucket, mounted, proxies)
 
@@ -213,7 +213,7 @@ def test_parts_that_a_crash_left_are_ended_by_whoever_is_next(
 
     assert unfinished() == [f"{bucket.prefix}/m/v1/large"]
     two = mounted(bucket.url, environment=bucket.environment(), options=OPTIONS)
-    bucket.delete("m/.v1.bentofs-claim")  # as if it had expired
+    bucket.delete("m/.v1.bentofs-claim")  # a removed claim counts like an expired one
     assert cp(archive, two).returncode == 0
     assert unfinished() == []
 

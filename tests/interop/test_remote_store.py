@@ -1,4 +1,4 @@
-"""Mounts of stores in buckets, on real S3 servers: what they show, what they move, what they keep to themselves."""
+"""Mounts of stores in buckets, on real S3 servers: content, traffic and secrets."""
 
 import contextlib
 import errno
@@ -27,7 +27,7 @@ READ_ONLY = ("--read-only", "--ttl", str(TTL))
 
 
 class StaleError(Exception):
-    """A read was answered ESTALE."""
+    """A read got ESTALE."""
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_archives_are_the_same_as_from_a_local_store(
 
 
 def test_a_model_without_manifest(store: Path, bucket: Bucket, mounted: Mount) -> None:
-    """Its files are not executable; its CRC-32s are learnt by reading it."""
+    """A model without a manifest has no executable files. Its CRC-32s are measured by reading it."""
     some_models(store)
     bucket.upload(store)
     bucket.client.put_object(Bucket=bucket.name, Key=f"{bucket.prefix}/iris/v1/marked/", Body=b"")
@@ -249,7 +249,7 @@ def test_other_file_systems(store: Path, ftp_server: FtpServer, mounted: Mount) 
 
 
 def test_a_store_on_an_ssh_server(store: Path, ssh_server: SshServer, mounted: Mount, tmp_path: Path) -> None:
-    """Only if its key is known."""
+    """A store on an ssh server is mounted only if the server's key is known."""
     some_models(store)
     url = f"sftp://{getpass.getuser()}@127.0.0.1:{ssh_server.port}{store}?identity={quote(str(ssh_server.key))}"
     refused = command(tmp_path, "list", "--store", url, environment={})

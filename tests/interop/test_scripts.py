@@ -1,4 +1,4 @@
-"""`scripts/start` as a newcomer runs it, with a home of their own. The environments it needs exist already."""
+"""`scripts/start` as a newcomer runs it, with a home of their own. The environments that it needs exist already."""
 
 import contextlib
 import os
@@ -25,7 +25,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def mountpoint(tmp_path: Path) -> Iterator[Path]:
-    """With a space, which has to be quoted in what the script prints."""
+    """A mountpoint with a space, which the script must quote in its output."""
     path = tmp_path / "my models"
     yield path
     if mountpoints(path):
@@ -58,7 +58,7 @@ def test_sample_store(start: Start, mountpoint: Path, environment: dict[str, str
     assert sorted(os.listdir(mountpoint / "models")) == ["iris-species", "language-id"]
 
     for command in commands_in(printed):
-        # As it stands, in the shell, as someone pastes it.
+        # Run it unchanged in the shell, like someone who pastes it.
         done = subprocess.run(
             ["bash", "-c", command],
             env=environment,
@@ -92,7 +92,7 @@ def test_own_store(start: Start, mountpoint: Path, environment: dict[str, str], 
 
 
 def test_own_store_behind_a_link(start: Start, mountpoint: Path, environment: dict[str, str], tmp_path: Path) -> None:
-    """As where the models lie on another disk."""
+    """The models may lie on another disk, behind a link."""
     make_model(tmp_path / "disk", "mine:v1")
     (tmp_path / "home" / "bentoml").mkdir(parents=True)
     (tmp_path / "home" / "bentoml" / "models").symlink_to(tmp_path / "disk")
@@ -130,7 +130,7 @@ def test_default_mountpoint(start: Start, environment: dict[str, str], tmp_path:
 
 
 def test_default_mountpoint_where_the_project_was_cloned(environment: dict[str, str], tmp_path: Path) -> None:
-    """`git clone` in one's home makes ~/bentofs, which is not empty then."""
+    """`git clone` in the home makes ~/bentofs, which is not empty then."""
     home = tmp_path / "home"
     (home / "bentofs").symlink_to(ROOT)
     mountpoint = home / "bentofs-mount"
@@ -145,7 +145,7 @@ def test_default_mountpoint_where_the_project_was_cloned(environment: dict[str, 
 
 
 def daemon_of(mountpoint: Path) -> int:
-    """The process that serves a mount, found by its command line."""
+    """Return the process that serves a mount, found by its command line."""
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             words = (folder / "cmdline").read_bytes().split(b"\0")

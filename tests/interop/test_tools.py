@@ -1,4 +1,4 @@
-"""The tools people have, as judges of archives that are read through a real mount."""
+"""Common tools as judges of archives that are read through a real mount."""
 
 import mmap
 import os
@@ -53,7 +53,7 @@ def mount(
 
 @pytest.fixture(scope="module")
 def whole(mount: Mounted, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """Each archive's bytes, read from first to last; what they hold is judged by the tools below."""
+    """Each archive's bytes, read from first to last. The tests below judge their content with the tools."""
     target = tmp_path_factory.mktemp("whole")
     contents = {}
     for suffix in SUFFIXES:
@@ -184,7 +184,7 @@ def test_rsync_resumes(mount: Mounted, whole: dict[str, bytes], suffix: str, tmp
 
 
 def test_scp(mount: Mounted, whole: dict[str, bytes], ssh_server: SshServer, tmp_path: Path) -> None:
-    """Both ways: the local scp reads the mount, and the server's side does."""
+    """scp works both ways: the local scp reads the mount, and the server's side does."""
     archive = mount.archive(TAG, ".bentomodel")
     user = run("id", "-un").stdout.strip()
     run("scp", *ssh_server.options, archive, f"{user}@127.0.0.1:{tmp_path}/sent")
@@ -235,7 +235,7 @@ def test_tail(mount: Mounted, whole: dict[str, bytes], suffix: str, tmp_path: Pa
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_parallel_readers(mount: Mounted, original: Path, whole: dict[str, bytes], suffix: str, tmp_path: Path) -> None:
-    """On a mount of its own, whose pages the kernel has not cached yet."""
+    """Parallel readers agree on a mount of their own, whose pages the kernel has not cached yet."""
     readers = 16
     together = threading.Barrier(readers, timeout=30)
     with Mounted(original.parent.parent, tmp_path / "mount", options=mount.options) as fresh:

@@ -134,7 +134,7 @@ def test_what_a_killed_export_left_goes_with_the_next_one(place: Place) -> None:
         assert process.stdout.readline() == b"begun\n"
         export_model("demo:v1", place.url("m.tar"))
         part, name = sorted(os.listdir(place.root))
-        assert (part[:6], part[-5:], name) == (".slow.", ".part", "m.tar")  # of one that lives
+        assert (part[:6], part[-5:], name) == (".slow.", ".part", "m.tar")  # of a part of a running export
         process.kill()
         process.wait(10)
     export_model("demo:v1", place.url("m.tar"))
@@ -154,7 +154,7 @@ def test_folder_there_and_back(place: Place, model: Path, other: Path) -> None:
 def test_an_sftp_server_that_renames_over_nothing(
     ssh_server: SshServer, tmp_path: Path, other: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As all are that have no more than the protocol says."""
+    """A server that knows no more than the protocol does not rename over a file."""
 
     def unsupported(*_arguments: object) -> None:
         raise OSError("Operation unsupported")
@@ -196,7 +196,7 @@ def test_a_folder_of_files_only(place: Place, store: Path) -> None:
 
 @pytest.mark.usefixtures("model")
 def test_into_a_folder_that_is_not_there(place: Place, other: Path) -> None:
-    """Two at once, since both want to make it."""
+    """Two exports at once make the missing folder: both want to."""
     with ThreadPoolExecutor() as pool:
         list(pool.map(lambda name: export_model("demo:v1", place.url(f"new/deep er/{name}")), ("m.tar", "m.zip")))
     assert sorted(os.listdir(place.root / "new/deep er")) == ["m.tar", "m.zip"]
@@ -204,7 +204,7 @@ def test_into_a_folder_that_is_not_there(place: Place, other: Path) -> None:
 
 
 def test_a_folder_with_links(ssh_server: SshServer, tmp_path: Path, model: Path, other: Path) -> None:
-    """Nothing of it is left out without a word."""
+    """Nothing in a folder with links is left out without a word."""
     url = sftp_url(ssh_server, model)
     (model / "nested" / "link").symlink_to("../weights.bin")
     import_model(url, "folder", store=str(other))
@@ -217,7 +217,7 @@ def test_a_folder_with_links(ssh_server: SshServer, tmp_path: Path, model: Path,
 
 
 def test_a_zip_that_leads_back(place: Place, model: Path, other: Path) -> None:
-    """Where the source cannot seek, what has passed is kept, and nothing stays of that."""
+    """If the source cannot seek, the passed bytes are kept, and removed at the end."""
     (model / "link").symlink_to("weights.bin")
     subprocess.run(["zip", "-q", "-r", "-y", str(place.root / "m.zip"), "."], cwd=model, check=True)
     import_model(place.url("m.zip"), store=str(other))
@@ -276,7 +276,7 @@ def test_an_unknown_host_key_is_refused(ssh_server: SshServer, tmp_path: Path) -
 
 @pytest.mark.usefixtures("model")
 def test_a_disk_that_is_full_for_a_moment(ssh_server: SshServer, tmp_path: Path) -> None:
-    """Writes that fail among others that do not leave a file of the right length, with a hole in it."""
+    """Failed writes between successful ones do not leave a file of the right length with a hole in it."""
     disk = tmp_path / "disk"
     disk.mkdir()
     run("mount", "-t", "tmpfs", "-o", "size=4m,mode=777", "bentofs-test", disk)
@@ -290,7 +290,7 @@ def test_a_disk_that_is_full_for_a_moment(ssh_server: SshServer, tmp_path: Path)
                 nonlocal sent
                 sent += count
                 if sent > 2_000_000 and (disk / "filler").exists():
-                    time.sleep(0.5)  # until the server has failed to write that
+                    time.sleep(0.5)  # until the server has failed to write the bytes
                     (disk / "filler").unlink()
 
             make_model(Path(models.storage.location), "small:v1", {"weights.bin": os.urandom(3_000_000)})
@@ -318,7 +318,7 @@ def web(tmp_path: Path) -> Iterator[str]:
 
 @pytest.mark.usefixtures("model")
 def test_a_web_server(web: str, tmp_path: Path, other: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Python's own, which knows no ranges."""
+    """Python's own web server knows no ranges."""
     for name in ("m.bentomodel", "m.zip"):
         export_model("demo:v1", str(tmp_path / "web" / name), sha256=True)
         import_model(f"{web}/{name}?signature=secret", store=str(other))
@@ -336,7 +336,7 @@ def test_a_web_server(web: str, tmp_path: Path, other: Path, monkeypatch: pytest
 
 
 class _BreaksOff(http.server.BaseHTTPRequestHandler):
-    """Gives ranges, and of the first that is larger than a megabyte a part only."""
+    """Gives ranges. Gives only a part of the first one that is larger than a megabyte."""
 
     content: bytes
     broken: list[str]
@@ -403,7 +403,7 @@ def test_the_password_of_a_web_server_is_not_shown(web: str, other: Path, passwo
 
 
 class _NotOver(FTPHandler):
-    """Renames over nothing."""
+    """Does not rename over a file."""
 
     def ftp_RNTO(self, path: str) -> str | None:  # noqa: N802 - their name
         if os.path.exists(path):
@@ -439,7 +439,7 @@ def test_an_ftp_server_that_renames_over_nothing(tmp_path: Path, other: Path) ->
 
 @pytest.mark.usefixtures("model")
 def test_an_ftp_server_that_does_not_rename(tmp_path: Path) -> None:
-    """What was there is worth more than an export that cannot succeed."""
+    """The old file is worth more than an export that cannot succeed."""
     with _ftp_of_a_kind(tmp_path / "root", FTPHandler, "elradmwMT") as url:
         (tmp_path / "root/m.tar").write_bytes(b"old")
         with pytest.raises(StoreError):
@@ -454,7 +454,7 @@ class _TellsLinks(AbstractedFS):
 
 
 def test_an_ftp_server_that_tells_links(tmp_path: Path, model: Path, other: Path) -> None:
-    """Of which nobody knows what they lead to: they are not left out without a word."""
+    """Links whose targets are unknown are not left out without a word."""
     kind = type("_Handler", (FTPHandler,), {"abstracted_fs": _TellsLinks})
     with _ftp_of_a_kind(tmp_path / "root", kind, "elradfmwMT") as url:
         subprocess.run(["cp", "-r", model, tmp_path / "root/folder"], check=True)

@@ -197,7 +197,8 @@ def test_neither_disk_nor_much_memory(seaweed: S3Server, tmp_path: Path, store: 
         resource.setrlimit(resource.RLIMIT_FSIZE, (4 << 20, 4 << 20))  # bytes of any file: the index is smaller
 
     def peak(*arguments: str, limited: bool) -> int:
-        """Peak memory in bytes. Not as wait4 tells it: that counts this process's, from before the exec."""
+        """Return the peak memory in bytes. wait4 is not used: its figure includes this process's, from before the
+        exec."""
         with ended(
             subprocess.Popen(
                 [sys.executable, "-m", "bentofs.mount", *arguments],
@@ -227,7 +228,7 @@ def _made(path: Path) -> Path:
 
 
 class _Sparing(http.server.BaseHTTPRequestHandler):
-    """S3 as it is to those who may read, or write, single objects, and not list them: what is not there is denied."""
+    """S3 for users who may read, or write, single objects but not list them: a missing object is denied."""
 
     protocol_version = "HTTP/1.1"
     objects: dict[str, bytes]
@@ -267,7 +268,7 @@ class _Sparing(http.server.BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def _sparing(may_read: bool) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """The parameters of a URL for it, and what it holds."""
+    """Give the parameters of its URL, and its objects."""
     objects: dict[str, bytes] = {}
     handler = type("_Handler", (_Sparing,), {"objects": objects, "may_read": may_read})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
@@ -277,7 +278,7 @@ def _sparing(may_read: bool) -> Iterator[tuple[str, dict[str, bytes]]]:
 
 
 def test_credentials_that_may_only_read_one_object(model: Path, other: Path) -> None:
-    """Whether a `.sha256` lies beside it cannot be told with them, and is no condition."""
+    """A reader of one object cannot tell whether a `.sha256` lies beside it, and does not need one."""
     export_model("demo:v1", str(other / "m.tar"), store=str(model.parent.parent))
     with _sparing(may_read=True) as (params, objects):
         objects["/bucket/m.tar"] = (other / "m.tar").read_bytes()

@@ -27,7 +27,7 @@ for name in ("mount", "store"):
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A virtual environment with nothing but the wheel and what it asks for."""
+    """A virtual environment with only the wheel and its requirements."""
     base = tmp_path_factory.mktemp("wheel")
     run("git", "-c", f"safe.directory={ROOT}", "clone", "-q", ROOT, base / "clone")
     run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", base, base / "clone", seconds=300)
@@ -41,7 +41,7 @@ def test_python_api_and_commands(environment: Path, tmp_path: Path) -> None:
     store = Path(homes["BENTOML_HOME"], "models")
     store.mkdir(parents=True)
     make_model(store, "iris:v1", {"w": b"weights"})
-    for name in ("mount.py", "store.py", "click.py"):  # in the working directory: none of ours
+    for name in ("mount.py", "store.py", "click.py"):  # in the working directory, and not ours
         (tmp_path / name).write_text("raise SystemExit('imported from the working directory')\n")
     (tmp_path / "program").mkdir()
     program = tmp_path / "program/api.py"

@@ -1,5 +1,5 @@
-"""What tests of `incoming/` with real tools share: uploads whose outcome is known beforehand, the check that it came
-about, and a web server to fetch them from."""
+"""Shared tools of the tests of `incoming/` with real tools: uploads with a known outcome, the check of the outcome, and
+a web server to fetch from."""
 
 import contextlib
 import enum
@@ -33,7 +33,7 @@ _numbers = itertools.count(1)
 
 
 class Outcome(enum.Enum):
-    """What must become of an upload, and by which error a tool must learn it."""
+    """The expected outcome of an upload, and the error that a tool must get."""
 
     IMPORTED = 0
     TRUNCATED = errno.EBADMSG
@@ -46,7 +46,7 @@ class Upload:
     """A file that a test sends into `incoming/`."""
 
     source: Path
-    model: Path  # the folder that it holds
+    model: Path  # the folder in it
     tag: str
     outcome: Outcome
 
@@ -56,7 +56,7 @@ class Upload:
 
 
 def pack(model: Path, archive: Path) -> Path:
-    """Makes an archive of a model's folder, by the suffix of its name."""
+    """Make an archive of a model's folder, in the format of its name's suffix."""
     if archive.suffix == ".zip":
         shutil.make_archive(str(archive.with_suffix("")), "zip", model)
         return archive
@@ -69,7 +69,7 @@ def pack(model: Path, archive: Path) -> Path:
 
 
 def execute(*command: str | Path | bytes, seconds: float = 60.0, **options: Any) -> "subprocess.CompletedProcess[str]":
-    """Runs a tool, bounded; its exit code is the caller's to judge. Errors in English."""
+    """Run a tool with a time limit. The caller judges its exit code. Errors are in English."""
     return subprocess.run(
         [part if isinstance(part, bytes) else str(part) for part in command],
         capture_output=True,
@@ -82,7 +82,7 @@ def execute(*command: str | Path | bytes, seconds: float = 60.0, **options: Any)
 
 
 def shell(script: str, *arguments: str | Path, **options: Any) -> "subprocess.CompletedProcess[str]":
-    """As `execute`, of a script whose $1, $2... are the arguments."""
+    """Do what `execute` does, for a script with the arguments $1, $2..."""
     return execute("bash", "-c", script, "bash", *arguments, **options)
 
 
@@ -99,13 +99,13 @@ class Drop:
         return self.mount.path / "incoming"
 
     def folder(self) -> Path:
-        """An empty folder outside of the mount."""
+        """Return an empty folder outside of the mount."""
         folder = self._scratch / f"folder-{next(_numbers)}"
         folder.mkdir(parents=True)
         return folder
 
     def model(self, size: int = SIZE) -> tuple[str, Path]:
-        """A model that the store has not: its tag and its folder."""
+        """Make a model that the store does not have. Return its tag and its folder."""
         number = next(_numbers)
         tag = f"model{number}:v1"
         chance = random.Random(number)
@@ -116,11 +116,11 @@ class Drop:
         return tag, make_model(self._scratch / "models", tag, files)
 
     def take(self, tag: str) -> None:
-        """Puts other content into the store under a tag."""
+        """Put other content into the store under a tag."""
         make_model(self.store, tag, {"other.bin": b"not what the upload holds"})
 
     def upload(self, outcome: Outcome, name: str = "", suffix: str = ".bentomodel", size: int = SIZE) -> Upload:
-        """`name`: of the file; else one with the suffix."""
+        """Make an upload with this outcome. `name`: of the file; without one, it has the suffix."""
         tag, model = self.model(size)
         source = self.folder() / (name or f"{tag.replace(':', '-')}{suffix}")
         packed = pack(model, source.parent / f"packed{suffix}")
@@ -134,7 +134,7 @@ class Drop:
         return Upload(source, model, tag, outcome)
 
     def expect_refusal(self, upload: Upload, times: int | None = None) -> None:
-        """The log will say why an upload was refused."""
+        """Expect a log line with the reason of a refused upload."""
         self.mount.expect_log(rf"{re.escape(upload.name)} was not imported: .", times)
 
     def in_store(self, tag: str) -> Path:
@@ -142,13 +142,13 @@ class Drop:
         return self.store / name / version
 
     def check_imported(self, tag: str, model: Path) -> None:
-        """The store holds the model, the whole of it, and the mount shows it."""
+        """Check that the store holds the whole model, and that the mount shows it."""
         assert run("diff", "-r", model, self.in_store(tag)).stdout == ""
         wait_until(lambda: self.mount.shows(tag), 10, f"the mount shows {tag}")
 
     def check(self, upload: Upload, target: Path | None = None, *, stays: bool = True) -> None:
-        """What became of an upload is what had to. `target`: where it was copied to, `stays`: whether the tool leaves
-        there what was refused."""
+        """Check that an upload had its outcome. `target`: the path of the copy; `stays`: true if the tool leaves the
+        refused file there."""
         target = target or self.incoming / upload.name
         note = target.with_name(f"{target.name}.error")
         here = os.listdir(target.parent)
@@ -165,25 +165,25 @@ class Drop:
             assert not self.in_store(upload.tag).exists()
         if stays:
             assert target.name in here
-            if upload.outcome is not Outcome.NO_ARCHIVE:  # which is known, and told, before all of it is here
+            if upload.outcome is not Outcome.NO_ARCHIVE:  # the error is known, and reported, before all of it is here
                 assert target.read_bytes() == upload.source.read_bytes()
             assert re.fullmatch(rf"{re.escape(upload.name)} was not imported: .+\n", note.read_text())
         else:
             self.check_recorded(upload)
 
     def check_recorded(self, upload: Upload) -> None:
-        """`bentofs imports` tells the refusal."""
+        """Check that `bentofs imports` reports the refusal."""
         last = self.imports(upload.name)[-1]
         assert (last["state"], last["errno"]) == ("refused", errno.errorcode[upload.outcome.value])
         assert last["error"]
         assert last["ended"]
 
     def imports(self, name: str | None = None) -> list[dict[str, Any]]:
-        """What `bentofs imports --json` tells, of one file or of all; the newest last."""
+        """Return the output of `bentofs imports --json`, of one file or of all, newest last."""
         return imports_of(self.mount, name)
 
     def receipts(self, name: str) -> list[Receipt]:
-        """As `imports`, without a program being started."""
+        """Do what `imports` does, without starting a program."""
         record = ImportLog(StagingArea(os.path.realpath(self.store), None).receipts)
         try:
             return [receipt for receipt in reversed(record.recent(1000)) if receipt.path.rpartition("/")[2] == name]
@@ -210,15 +210,15 @@ def imports_of(mount: Mounted, name: str | None = None) -> list[dict[str, Any]]:
 
 @dataclass
 class WebServer:
-    """Serves files over HTTP on loopback, with ranges; a file may be served slowly."""
+    """Serves files over HTTP on loopback, with ranges. A file may be served slowly."""
 
     port: int = 0
     files: dict[str, bytes] = field(default_factory=dict)
     slow: set[str] = field(default_factory=set)
-    ranges: list[str] = field(default_factory=list)  # the Range headers that came
+    ranges: list[str] = field(default_factory=list)  # the Range headers of the requests
 
     def offer(self, name: str, content: bytes, *, slowly: bool = False) -> str:
-        """The URL under which it is served; `slowly`: 64 KiB at a time, so that there is time to interrupt."""
+        """Offer a file. Return its URL. `slowly`: 64 KiB at a time, so that there is time to interrupt."""
         self.files[f"/{quote(name)}"] = content
         if slowly:
             self.slow.add(f"/{quote(name)}")
@@ -229,7 +229,7 @@ class WebServer:
 
 @contextlib.contextmanager
 def serving() -> Iterator[WebServer]:
-    """A web server for the length of a block."""
+    """Run a web server for the time of the context."""
     web = WebServer()
 
     class Handler(BaseHTTPRequestHandler):
@@ -264,7 +264,7 @@ def serving() -> Iterator[WebServer]:
                 time.sleep(0.15)
 
         def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002
-            """Nothing on stderr."""
+            """Log nothing to stderr."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
