@@ -195,7 +195,7 @@ def test_what_a_crash_left_is_cleaned_up(
     bucket.put("m/v1/left-behind", b"x")
     two = mounted(bucket.url, environment=bucket.environment(), options=OPTIONS)
     assert not two.shows("m:v1")
-    bucket.delete("m/.v1.bentofs-claim")  # a removed claim counts like an expired one, see tests/store/publishing/test_lease.py
+    bucket.delete("m/.v1.bentofs-claim")  # like an expired claim, see tests/store/publishing/test_lease.py
     assert cp(archive, two).returncode == 0
     assert sorted(bucket.paths("m/v1/")) == ["m/v1/model.yaml", *(f"m/v1/part-{number}" for number in range(10))]
     assert two.shows("m:v1")
@@ -213,7 +213,7 @@ def test_parts_that_a_crash_left_are_ended_by_whoever_is_next(
 
     assert unfinished() == [f"{bucket.prefix}/m/v1/large"]
     two = mounted(bucket.url, environment=bucket.environment(), options=OPTIONS)
-    bucket.delete("m/.v1.bentofs-claim")  # a removed claim counts like an expired one
+    bucket.delete("m/.v1.bentofs-claim")  # like an expired claim
     assert cp(archive, two).returncode == 0
     assert unfinished() == []
 
