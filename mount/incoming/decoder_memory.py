@@ -1,10 +1,10 @@
-"""DecoderMemory: what the decoders of all uploads take together, so that the daemon stays small whatever comes in.
+"""DecoderMemory: a limit on the memory of all decoders together, so that the daemon stays small whatever is uploaded.
 
-Most archives need little, and there is little for as many as are staged at once. One that needs the most that is
-allowed, as those of `xz -9` do, has it while no other has any.
+Most archives need little, and there is enough for as many as are staged at once. An archive may need the most that is
+allowed, like those of `xz -9`. It gets that only while no other upload has any.
 
-An upload that is staged while it arrives may take as long as it likes, so nobody waits for one. It takes what is left,
-or is postponed until all of it is here; and it is postponed, too, when one that is all here needs what it has.
+An upload that is staged while it arrives may take any time, so nobody waits for one. It takes memory that is left, or
+it is postponed until it is whole. It is also postponed when a whole upload needs its memory.
 
 Knows no FUSE. Threading: any thread.
 """
@@ -23,17 +23,17 @@ class Sharing(Protocol):
 
     @property
     def is_whole(self) -> bool:
-        """Whether all of it is here, so that it goes on without waiting for anybody."""
+        """True if the upload is whole, so that it goes on and waits for nobody."""
 
     def postpone(self) -> None:
-        """Have it end by PostponedError, unless it is whole."""
+        """End it with PostponedError, unless it is whole."""
 
     def check(self) -> None:
-        """Raises CancelledError: it is to end."""
+        """Raise CancelledError if it is to end."""
 
 
 class DecoderMemory:
-    """What decoders may take, together. The caches of the process give way to them."""
+    """The memory that decoders may take together. The caches of the process make room for them."""
 
     def __init__(self, budget: MemoryBudget, total: int = MOST_MEMORY) -> None:
         """`total`: bytes."""
@@ -44,11 +44,11 @@ class DecoderMemory:
         self._waiting = 0
 
     def take(self, upload: Sharing, amount: int) -> None:
-        """Have so many bytes for an upload instead of those that it had.
+        """Take so many bytes for an upload, in place of those that it had.
 
         Raises:
-            PostponedError: it is still arriving, and others have them.
-            CancelledError: as `Sharing.check`.
+            PostponedError: it is still arriving, and others have the memory.
+            CancelledError: see `Sharing.check`.
         """
         with self._condition:
             self._taken.pop(upload, None)
@@ -69,14 +69,14 @@ class DecoderMemory:
         self._reserve()
 
     def give_back(self, upload: Sharing) -> None:
-        """An upload is staged, or will not be."""
+        """Give back an upload's memory: it is staged, or will not be."""
         with self._condition:
             self._taken.pop(upload, None)
             self._condition.notify_all()
         self._reserve()
 
     def look_again(self) -> None:
-        """An upload is to end, maybe one that waits."""
+        """Wake the waiting uploads: one of them may be the one that is to end."""
         with self._condition:
             self._condition.notify_all()
 

@@ -1,4 +1,4 @@
-"""Delivery: what becomes of an upload that is whole: a model of the store, or a refusal with its reason.
+"""Delivery: makes a whole upload a model of the store, or refuses it with a reason.
 
 Keeps the record of imports (`store.transfer.import_log`) and the notes beside refused uploads.
 Knows no FUSE. Threading: any thread.
@@ -38,7 +38,7 @@ _STATES = {
 
 
 class Delivery:
-    """Imports for one `incoming/`."""
+    """The imports of one `incoming/`."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Delivery:
         imported: Callable[[StagedImport], None],
         owners: Owners,
     ) -> None:
-        """`imported` is told of each model that is new in the store."""
+        """`imported`: called with each model that is new in the store."""
         self.owners = owners
         self._imported = imported
         self._ends = False
@@ -60,11 +60,11 @@ class Delivery:
         self.read_back = ReadBack(session.spool)
 
     def stage(self, arriving: ArrivingFile) -> StagedImport:
-        """As `Importer.stage`."""
+        """Do what `Importer.stage` does."""
         return self._importer.stage(arriving, digest_later=True)
 
     def check_room(self, wanted: int) -> None:
-        """Raises NoSpaceError: there is no room for so many bytes, the staged ones counted."""
+        """Raise NoSpaceError if there is no room for so many bytes, the staged ones counted."""
         if free_room(self._session.spool) >= wanted:
             return
         self.read_back.drop()
@@ -72,8 +72,9 @@ class Delivery:
             raise NoSpaceError("there is no room left in the store's file system for the upload and the model in it")
 
     def begin(self, upload: Upload) -> None:
-        """The first bytes of an upload come: what was said of an earlier one of its name is no longer true. Nor is what
-        was said of itself, when whoever has it open goes on: a child of his that closed it only seemed to end it."""
+        """Record that the first bytes of an upload come. The note of an earlier upload of its name is no longer true.
+        Its own refusal is withdrawn, too, if its program goes on: a child process that closed the file only seemed to
+        end the upload."""
         self.remove_note(upload.path)
         if upload.refused_as and self._receipts.resume(upload.refused_as):
             upload.receipt, upload.refused_as = upload.refused_as, None
@@ -83,12 +84,12 @@ class Delivery:
     def report(self, upload: Upload) -> None:
         """Record how far an upload has come."""
         if upload.receipt is not None:
-            with suppress(OSError):  # closed just now
+            with suppress(OSError):  # just closed
                 self._receipts.progress(upload.receipt, upload.status().st_size)
 
     def report_whole(self, upload: Upload, *, is_final: bool) -> None:
-        """Record that an upload is whole, and, if its name is final, where it lies: if this process dies before it is
-        decided, the next mount decides it (`mount.incoming.recovery`)."""
+        """Record that an upload is whole. If its name is final, also record its path: if this process dies before the
+        upload is decided, the next mount decides it (`mount.incoming.recovery`)."""
         if upload.receipt is not None:
             size, path = upload.status().st_size, upload.path
             if is_final:
@@ -97,14 +98,15 @@ class Delivery:
                 self._receipts.importing(upload.receipt, size)
 
     def end(self) -> None:
-        """The mount ends. What fails by that is not refused: it stays in the record as whole, for the next mount."""
+        """End all deliveries, because the mount ends. An upload that fails because of this is not refused. It stays in
+        the record as whole, for the next mount."""
         self._ends = True
 
     def deliver(self, upload: Upload, path: str, ready: StagedImport) -> None:
-        """Make an upload a model of the store; `path`: the name that it was copied in under.
+        """Make an upload a model of the store; `path`: the name under which it was copied in.
 
         Raises:
-            StoreError: why it could not be. What was staged is discarded.
+            StoreError: why it was not imported. The staged model is discarded.
         """
         try:
             self._sums.check(path, ready, upload.uid)
@@ -123,11 +125,12 @@ class Delivery:
         _log_outcome(path, outcome, ready)
 
     def prepare(self, ready: StagedImport) -> None:
-        """As `Importer.compare`."""
+        """Do what `Importer.compare` does."""
         self._importer.compare(ready)
 
     def take_folder(self, path: str) -> str:
-        """Take a folder out of the spool, to be staged where it is; its new place, which nobody reaches by a name."""
+        """Take a folder out of the spool, to stage it in its new place. Return that place, which has no name in
+        `incoming/`."""
         inode = os.lstat(self._at(path)).st_ino
         taken = os.path.join(self._session.new_importing_folder(inode), path)
         os.makedirs(os.path.dirname(taken), 0o700, exist_ok=True)
@@ -135,10 +138,10 @@ class Delivery:
         return taken
 
     def deliver_folder(self, path: str, taken: str, uid: int) -> None:
-        """Make a folder that was taken a model of the store, or put it back.
+        """Make a taken folder a model of the store, or put it back.
 
         Raises:
-            StoreError: why it could not be.
+            StoreError: why it was not imported.
         """
         try:
             ready = self._importer.stage_folder(taken)
@@ -164,14 +167,15 @@ class Delivery:
         _log_outcome(path, outcome, ready)
 
     def refuse_path(self, path: str, uid: int, error: StoreError) -> None:
-        """Tell, wherever a user may look, why what came under a path is no model: a folder, or what a program wrote to
-        an upload that became one without it."""
+        """Report in the note, the log and the record why the file or folder of a path was not imported. That may be a
+        folder, or bytes that came after their upload had become a model."""
         self.say_why(path, error, uid)
         receipt = self._receipts.begin(self._session.name, path, uid)
         self._receipts.finish(receipt, ReceiptState.REFUSED, error=str(error), errno=_errno_name(error))
 
     def refuse(self, upload: Upload, path: str, error: StoreError) -> None:
-        """Tell, wherever a user may look, why an upload is no model now; once, if it is asked for again and again."""
+        """Report in the note, the log and the record why an upload was not imported. The same error is reported only
+        once."""
         if upload.refusal is error or (self._ends and isinstance(error, CancelledError)):
             return
         upload.refusal = error
@@ -191,18 +195,18 @@ class Delivery:
         upload.refused_as, upload.receipt = upload.receipt, None
 
     def withdraw(self, upload: Upload) -> None:
-        """An upload is not to be imported any more."""
+        """Record that an upload is not to be imported any more."""
         if upload.receipt is not None and not upload.imported and not self._ends:
             why = str(upload.gone or "it was not finished, or is a file of a folder")
             self._receipts.finish(upload.receipt, ReceiptState.INTERRUPTED, error=why)
             upload.receipt = None
 
     def check_note(self, path: str, uid: int, place: str) -> None:
-        """A file of checksums was copied in: compare it with what was imported before it. `place`: where it lies, if
-        `path` is the name that it is about to get.
+        """Compare a copied file of checksums with earlier imports. `place`: where it lies, if `path` is the name that
+        it is about to get.
 
         Raises:
-            DamagedArchiveError: something else was imported than what they are of.
+            DamagedArchiveError: an imported file has another sum.
         """
         self.remove_note(path)
         try:
@@ -212,7 +216,8 @@ class Delivery:
             raise
 
     def answer(self, path: str, uid: int) -> tuple[int, int, int] | None:
-        """Size, mtime (ns) and receipt of a user's upload that was imported under this path, while its model exists."""
+        """Return size, mtime (ns) and receipt of a user's upload that was imported under this path, while its model
+        exists."""
         receipt = self._receipts.answer(path, uid)
         if receipt is None or receipt.tag is None or receipt.size is None or receipt.mtime_ns is None:
             return None
@@ -221,22 +226,22 @@ class Delivery:
         return receipt.size, receipt.mtime_ns, receipt.id
 
     def open_imported(self, path: str, uid: int) -> int | None:
-        """Begin to read back what a user imported under this path. Return its receipt; None if its bytes are gone."""
+        """Begin to read back a user's import under this path. Return its receipt, or None if its bytes are gone."""
         answer = self.answer(path, uid)
         return answer[2] if answer is not None and self.read_back.open(answer[2]) else None
 
     def rename(self, old: str, new: str, uid: int) -> None:
-        """Answer a user for another name."""
+        """Give a user's import another name."""
         receipt = self._receipts.answer(old, uid)
         if receipt is not None:
             self._receipts.finish(receipt.id, receipt.state, path=new)
 
     def forget(self, path: str, uid: int) -> None:
-        """Answer a user no more for what was imported under this path."""
+        """Forget a user's import under this path: `answer` returns it no more."""
         self._receipts.forget(path, uid)
 
     def set_mtime(self, path: str, uid: int, mtime_ns: int) -> None:
-        """What `stat` is to tell a user of what was imported under this path."""
+        """Set the mtime that `stat` tells a user for the import under this path."""
         self._receipts.set_mtime(path, uid, mtime_ns)
 
     def remove_note(self, path: str) -> None:
@@ -245,7 +250,7 @@ class Delivery:
             os.unlink(self._at(final_path(path) + ERROR_SUFFIX))
 
     def _put_back(self, taken: str, path: str, uid: int) -> None:
-        if uid != self.owners.user == 0:  # staging has made it ours
+        if uid != self.owners.user == 0:  # staging made root the owner
             for folder, _, files in os.walk(taken):
                 for name in ("", *files):
                     os.chown(os.path.join(folder, name), uid, -1, follow_symlinks=False)
@@ -279,11 +284,11 @@ class Delivery:
         )
 
     def _may_move_latest(self, uid: int, tag: Tag) -> bool:
-        """One user's upload does not move the `latest` of a name that others brought in."""
+        """Return True if a user's upload may move `latest`. It may not if others brought in models of that name."""
         return uid == self.owners.user or not self._importer.has_name(tag.name)
 
     def say_why(self, path: str, error: StoreError, uid: int) -> None:
-        """Say in the log, and in a note beside it, why what a user copied in is no model."""
+        """Report in the log, and in a note beside it, why a user's file or folder was not imported."""
         log.warning("%s was not imported: %s", printable(path), error)
         try:
             descriptor = os.open(
@@ -305,10 +310,10 @@ def _log_outcome(path: str, outcome: Outcome, ready: StagedImport) -> None:
 
 
 def _remove_around(taken: str, path: str) -> None:
-    """Remove the folders around a folder that was taken from a path."""
+    """Remove the parent folders of a folder that was taken from a path."""
     for _ in path.split("/"):
         taken = os.path.dirname(taken)
-        with suppress(OSError):  # they are empty, and go when the mount ends
+        with suppress(OSError):  # they are empty, and are removed when the mount ends
             os.rmdir(taken)
 
 

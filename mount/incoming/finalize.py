@@ -1,4 +1,5 @@
-"""Settling: an upload is whole, as far as its program can tell, and becomes a model of the store, or is told why not.
+"""Settling: decides an upload once its program has finished it. It becomes a model of the store, or is refused with a
+reason.
 
 Knows no FUSE. Threading: any thread; one at a time for each upload. The spool's lock is not held meanwhile.
 """
@@ -17,23 +18,23 @@ from bentofs.store.util.display import printable
 
 log = logging.getLogger(__name__)
 
-# What says that a file of a folder is no model's archive, if it comes before a `model.yaml`; anything else, that there
-# was no importing one.
+# If a file of a folder comes before a `model.yaml`, these errors say that it is no model's archive. Any other error
+# says that an archive could not be imported.
 _NO_MODELS_ARCHIVE = (BadModelError, DamagedArchiveError, TooBigError)
 
 
 class Settling:
-    """What decides the uploads of one spool."""
+    """The decisions on the uploads of one spool."""
 
     def __init__(self, spool: Spool, delivery: Delivery) -> None:
         self._spool = spool
         self._delivery = delivery
 
     def settle(self, upload: Upload, path: str | None = None) -> None:
-        """Import a complete upload; `path`: the name that it has, or is about to get.
+        """Import a complete upload; `path`: its current name, or the one that it is about to get.
 
         Raises:
-            StoreError: why this is no model of the store now.
+            StoreError: why it was not imported.
         """
         with upload.deciding:
             if upload.gone is not None:
@@ -65,12 +66,12 @@ class Settling:
                 raise upload.failure
             prepared = upload.settle()
             if self._spool.is_on_its_way(path):
-                self._delivery.prepare(prepared)  # a slow rename would hold up all of incoming/
+                self._delivery.prepare(prepared)  # done early: a slow rename would block all of incoming/
                 return
             ready = upload.take()
         except StoreError as error:
             if self._spool.is_on_its_way(path):
-                return  # said when it gets its final name
+                return  # reported when it gets its final name
             if upload.is_strict or error.of_model or not isinstance(error, _NO_MODELS_ARCHIVE):
                 self._delivery.refuse(upload, path, error)
                 raise

@@ -1,8 +1,8 @@
-"""OpenUploads: the open files of `incoming/`: bytes that are written and read back, and what closing a file means.
+"""OpenUploads: the open files of `incoming/`. They write bytes and read them back, and closing one decides the upload.
 
-Programs that write to one file at the same time are told so, since nobody knows whose bytes it has then.
+Programs that write to one file at the same time get an error, because nobody knows whose bytes the file has then.
 
-Knows no FUSE. Threading: any thread; the spool's lock guards the handles, and is not held while bytes are written.
+Knows no FUSE. Threading: any thread. The spool's lock guards the handles, and is not held while bytes are written.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ _MIXED = "two programs wrote to it at once, and nobody knows whose bytes it has:
 
 @dataclass
 class _Handle:
-    """One open file; of a name that was imported, without an upload until something is written."""
+    """One open file. A handle on an imported name has no upload until something is written."""
 
     path: str
     uid: int
     upload: Upload | None
     appends: bool = False  # opened with O_APPEND
     may_write: bool = True
-    reads_back: int | None = None  # the receipt of what was imported under the name, if its bytes are still there
+    reads_back: int | None = None  # receipt of the import under this name, if its bytes are still there
     wrote: bool = False
-    is_dirty: bool = False  # wrote since it was last closed by anybody
+    is_dirty: bool = False  # has written since anybody last closed it
     last_change: int = -1  # the number of its last change to the upload
     mixed: InUseError | None = None  # somebody else wrote to the same file meanwhile
 
     def attach(self, upload: Upload) -> None:
-        """Open an upload by this handle; under the spool's lock."""
+        """Open an upload through this handle; under the spool's lock."""
         self.upload = upload
         upload.handles += 1
 
 
 class OpenUploads:
-    """The handles on one spool's files, by number."""
+    """The handles on the files of one spool, by number."""
 
     def __init__(self, spool: Spool, delivery: Delivery, settling: Settling) -> None:
         self._spool = spool
@@ -63,13 +63,14 @@ class OpenUploads:
         self._numbers = itertools.count(1)
 
     def create(self, path: str, flags: int, mode: int, uid: int) -> int:
-        """A handle on a new file that belongs to a user; of its mode, whether it may be executed is kept."""
+        """Create a file that belongs to a user, and return a handle on it. Of its mode, only the executable bit is
+        kept."""
         with self._lock:
             return self._handle(path, flags, uid, self._spool.create(path, uid, mode))
 
     def open(self, path: str, flags: int, uid: int) -> int:
-        """A handle on a file that is here; on a name that was imported, by whomever, to write anew,
-        or for a moment to read back."""
+        """Open a file that is here, and return a handle. A name that anybody imported can be opened to write it anew.
+        For a moment, it can also be read back."""
         with self._lock:
             upload = self._spool.find(path)
             is_writing = flags & (os.O_WRONLY | os.O_RDWR)
@@ -87,14 +88,14 @@ class OpenUploads:
         return number
 
     def attributes(self, number: int) -> Attributes:
-        """What `fstat` tells."""
+        """Return what `fstat` tells."""
         handle = self._handles[number]
         if handle.upload is None:
             return self._spool.answer(handle.path, handle.uid)
         return self._spool.file_attributes(handle.path, handle.upload.status(), handle.upload)
 
     def read_into(self, number: int, view: memoryview, offset: int) -> int:
-        """Read back what was written; fewer bytes than asked for only at the end."""
+        """Read back written bytes. It is fewer than asked for only at the end."""
         handle = self._handles[number]
         if handle.upload is not None:
             return handle.upload.read_into(view, offset)
@@ -106,7 +107,7 @@ class OpenUploads:
         """Write all of the view.
 
         Raises:
-            StoreError: it is known already that nothing can become of this upload, or there is no room.
+            StoreError: it is already known that this upload cannot be imported, or there is no room.
         """
         handle = self._handles[number]
         goes_on = handle.wrote
@@ -125,7 +126,7 @@ class OpenUploads:
         except StoreError as error:
             if isinstance(error, NoSpaceError):
                 upload.fail(error, offset)
-            if upload.taken is None and upload.is_archive:  # a note beside a file of a model would come in with it
+            if upload.taken is None and upload.is_archive:  # a note beside a model's file would be imported with it
                 self._delivery.refuse(upload, upload.path, error)
             raise
 
@@ -150,13 +151,14 @@ class OpenUploads:
             self.release(number)
 
     def allocate(self, number: int, offset: int, length: int, mode: int) -> None:
-        """fallocate: make room, by which a file may grow but has no bytes yet, or say that a range is zeros.
+        """Do fallocate: make room, or declare a range to be zeros. Making room may make the file longer, but gives it
+        no bytes.
 
         Raises:
             NoSpaceError: there is no room.
             OSError: this mode is not supported here.
         """
-        if mode == _PUNCH_HOLE | _KEEP_SIZE:  # as by `cp --sparse=always` of what it goes on behind
+        if mode == _PUNCH_HOLE | _KEEP_SIZE:  # `cp --sparse=always` does so, and goes on behind the range
             self._written(number).skip(offset, length)
             return
         if mode & ~_KEEP_SIZE:
@@ -168,10 +170,11 @@ class OpenUploads:
             self.truncate(number, offset + length)
 
     def flush(self, number: int) -> None:
-        """A program closes a file: its outcome, unless it wrote nothing, or will rename what it wrote.
+        """Settle the upload when a program closes a file, and report the outcome. Do nothing if the program wrote
+        nothing. If the file will be renamed, the outcome comes then.
 
         Raises:
-            StoreError: why this is no model of the store now.
+            StoreError: why it was not imported.
             InUseError: another program wrote to the same file at the same time.
         """
         handle = self._handles[number]
@@ -197,7 +200,7 @@ class OpenUploads:
             raise late
 
     def sync(self, number: int) -> None:
-        """Have what was written survive a loss of power."""
+        """Sync the written bytes to disk."""
         upload = self._handles[number].upload
         if upload is None:
             return
@@ -206,7 +209,7 @@ class OpenUploads:
             sync_path(os.path.dirname(self._spool.at(upload.path)))
 
     def release(self, number: int) -> None:
-        """Let go of an open file."""
+        """Release an open file."""
         with self._lock:
             handle = self._handles.pop(number)
             upload = handle.upload
@@ -223,12 +226,12 @@ class OpenUploads:
         self._spool.end_gone()
 
     def is_being_written(self, upload: Upload) -> bool:
-        """Whether a program has written to a file and not closed it yet; under the spool's lock."""
+        """Return True if a program has written to a file and not closed it yet; under the spool's lock."""
         return any(handle.is_dirty for handle in self._handles.values() if handle.upload is upload)
 
     def _stays_empty(self, upload: Upload) -> bool:
-        """Whether the last program that could write to an upload closes it, and no byte has come. Only here is that
-        known: shells and dd close a copy of their descriptor before the first byte. Under the spool's lock."""
+        """Return True if the last program that could write to an upload closes it, and no byte has come. Only release
+        knows that: shells and dd close a copy of their descriptor before the first byte. Under the spool's lock."""
         return (
             upload.handles == 1
             and upload.is_strict
@@ -248,14 +251,15 @@ class OpenUploads:
         return number
 
     def _say_gone(self, handle: _Handle, upload: Upload, error: CancelledError) -> None:
-        """Whoever removed a file needs no note beside it; who lost it to another program does."""
+        """Report an upload that lost its name. A program that removed its file needs no note beside it. A program that
+        lost it to another program does."""
         if upload.is_replaced and not self._spool.is_on_its_way(handle.path):
             self._delivery.say_why(handle.path, error, handle.uid)
         else:
             log.info("%s was not imported: %s", printable(handle.path), error)
 
     def _written(self, number: int) -> Upload:
-        """The upload that a handle writes to."""
+        """Return the upload that a handle writes to."""
         handle = self._handles[number]
         with self._lock:
             upload = handle.upload
@@ -273,8 +277,8 @@ class OpenUploads:
             return upload
 
     def _empty(self, number: int) -> None:
-        """Begin a file anew. What another program has open, or what is being published, stays that: the name gets a new
-        file."""
+        """Empty a file to begin it anew. If another program has it open, or it is being published, leave it, and give
+        the name a new file."""
         handle = self._handles[number]
         with self._lock:
             upload = handle.upload

@@ -1,11 +1,11 @@
-"""DropBox: `incoming/`. What is copied in lies in the spool until it is a model; this is what its names show, and how
-they change.
+"""DropBox: the names in `incoming/`, and how they change. A file that is copied in lies in the spool until it is a
+model.
 
-The outcome of an import is the outcome of the operation that ends the upload: flush for most programs
-(`mount.incoming.handles`), rename for those that write under another name first (here), fsync of the folder for a model
-that comes as a folder (`mount.incoming.folders`). Names that were imported are no longer listed.
+The operation that ends an upload returns the outcome of the import. For most programs that is flush
+(`mount.incoming.handles`). For programs that write under another name first, it is rename (here). For a model that
+comes as a folder, it is fsync of the folder (`mount.incoming.folders`). Imported names are no longer listed.
 
-Paths are relative to `incoming/`, which itself is the empty path. Knows no FUSE. Threading: any thread; the spool's
+Paths are relative to `incoming/`, which itself is the empty path. Knows no FUSE. Threading: any thread. The spool's
 lock guards names, and is not held while an upload is settled.
 """
 
@@ -35,7 +35,7 @@ from bentofs.store.util.display import printable
 
 log = logging.getLogger(__name__)
 
-_NOW_NS = 100_000_000  # ns that may pass until a time that is to be now is set
+_NOW_NS = 100_000_000  # ns; a time this close to the clock counts as now
 _FOLDER_MODE = stat.S_IFDIR | 0o755
 
 
@@ -45,7 +45,7 @@ class DropBox:
     def __init__(
         self, spool: Spool, delivery: Delivery, settling: Settling, make_again: Callable[[], None], mode: int = 0o755
     ) -> None:
-        """`make_again`: make what somebody removed of the spool; `mode`: the permissions of `incoming/`."""
+        """`make_again`: creates removed parts of the spool again; `mode`: the permissions of `incoming/`."""
         self._make_again = make_again
         self._spool = spool
         self._delivery = delivery
@@ -55,10 +55,10 @@ class DropBox:
         self.folders = CopiedFolders(spool, delivery)
 
     def attributes(self, path: str) -> Attributes:
-        """What `stat` tells.
+        """Return what `stat` tells.
 
         Raises:
-            NotFoundError: nothing of that name is here, nor was imported.
+            NotFoundError: there is no such name, and nothing was imported under it.
         """
         try:
             look = os.lstat(self._spool.at(path))
@@ -78,7 +78,7 @@ class DropBox:
         return self._spool.file_attributes(path, look)
 
     def items(self, path: str) -> list[Item]:
-        """What lies in a folder."""
+        """Return the entries of a folder."""
         items = []
         with os.scandir(self._spool.at(path)) as found:
             for entry in found:
@@ -92,11 +92,11 @@ class DropBox:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
 
     def rename(self, old: str, new: str) -> None:
-        """Rename; a file that gets its final name by this is imported.
+        """Rename a file. If that gives the file its final name, import it.
 
         Raises:
-            StoreError: why this is no model of the store now. It keeps its old name, unless that is one of rsync's:
-                rsync removes what it cannot rename, and the bytes are to be resumed.
+            StoreError: why it was not imported. It keeps its old name, unless that is one of rsync's: rsync removes a
+                file that it cannot rename, and the bytes must stay for a resume.
         """
         with self._spool.lock:
             upload = self._spool.find(old)
@@ -108,7 +108,7 @@ class DropBox:
             self._spool.end_gone()
             return
         try:
-            with self._spool.lock:  # who closes it from now on finds it under its new name
+            with self._spool.lock:  # whichever handle is closed from now on, the file has its new name
                 is_written = self.files.is_being_written(upload) and not upload.is_settled
                 moves_anyway = is_rsyncs(old) or self._spool.is_on_its_way(new) or is_written
                 if moves_anyway:
@@ -121,7 +121,7 @@ class DropBox:
                     self._spool.judge(upload, old)
                 if not upload.imported:
                     self._move(upload, old, new)
-            elif not is_written:  # else what decides is the end of that
+            elif not is_written:  # else the end of the writing decides
                 self._settling.settle(upload)
         finally:
             with self._spool.lock:
@@ -131,7 +131,7 @@ class DropBox:
             self._decide_controlled(old)
 
     def unlink(self, path: str) -> None:
-        """Remove a file; what was imported from it stays in the store."""
+        """Remove a file. A model imported from it stays in the store."""
         with self._spool.lock:
             upload = self._spool.find(path)
             if upload is None:
@@ -145,7 +145,7 @@ class DropBox:
             self._decide_controlled(path)
 
     def set_mode(self, path: str, mode: int) -> None:
-        """chmod: whether a file may be executed is kept; all else is as the model will have it."""
+        """Do chmod: keep the executable bit of a file. The model decides all other bits."""
         try:
             look = os.lstat(self._spool.at(path))
         except (FileNotFoundError, NotADirectoryError):
@@ -155,7 +155,7 @@ class DropBox:
             os.chmod(self._spool.at(path), 0o600 | mode & stat.S_IXUSR | look.st_mode & MARK)
 
     def set_times(self, path: str, atime_ns: int | None, mtime_ns: int | None) -> None:
-        """utimens; None leaves a time as it is."""
+        """Do utimens. None leaves a time unchanged."""
         at = self._spool.at(path)
         try:
             look = os.lstat(at)
@@ -170,8 +170,8 @@ class DropBox:
         os.utime(at, ns=times)
 
     def _decide_controlled(self, control: str) -> None:
-        """Decide the file that a control file was of, which has gone, unless whoever writes it will close it. A failure
-        is told as any other, but is none of removing the control file."""
+        """Decide the file that belongs to a removed control file, unless its writer will still close it. A failure is
+        reported as usual, but removing the control file succeeds."""
         path = controlled_path(control)
         if path is None:
             return
@@ -199,7 +199,7 @@ class DropBox:
             self._spool.judge(upload, new)
 
     def _rename_other(self, old: str, new: str) -> None:
-        """Rename a folder, or a name that was imported; under the spool's lock."""
+        """Rename a folder or an imported name; under the spool's lock."""
         at = self._spool.at(old)
         if not os.path.lexists(at):
             self._spool.answer(old)
@@ -209,7 +209,7 @@ class DropBox:
             self._delivery.rename(old, new, self._spool.calling_user())
             return
         if is_on_its_way(old) and not is_on_its_way(new) and _holds_archives(at, new):
-            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))  # mv copies: each is imported, with its own outcome
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))  # so mv copies each file, with its own outcome
         os.rename(at, self._spool.at(new))
         for upload in self._spool.find_below(old):
             upload.path = new + upload.path[len(old) :]
@@ -217,7 +217,7 @@ class DropBox:
 
 
 def _holds_archives(root: str, new: str) -> bool:
-    """Whether the folder `root` holds files that would be imported if it had the path `new`."""
+    """Return True if the folder `root` holds files that would be imported if its path were `new`."""
     for folder, folders, files in os.walk(root):
         if MODEL_YAML in files:
             folders.clear()

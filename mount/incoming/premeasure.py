@@ -1,7 +1,7 @@
-"""Measurer: measures what is imported, so that its archives are ready when looked at.
+"""Measurer: measures imported models, so that their archives are ready at the first look.
 
-A model is measured for `--compression auto` while it comes in (`store.staging.import_sizes`). What takes longer is
-measured by a thread once the model is there: its bytes have just been written, and lie in the page cache.
+A model is measured for `--compression auto` while it comes in (`store.staging.import_sizes`). A thread does the slower
+measurements once the model is there: its bytes were just written, and are in the page cache.
 
 Threading: `measure` may be called from any thread.
 """
@@ -28,13 +28,13 @@ log = logging.getLogger(__name__)
 
 
 class Measurer:
-    """Measures for one mount."""
+    """The measurer of one mount."""
 
     def __init__(self, store: ModelStore, archives: Archives, formats: Sequence[Format], index: Index) -> None:
         self._store = store
         self._archives = archives
         self._formats = formats
-        self.staged = staged_sizes(index, archives, formats)  # as `store.transfer.importer.Importer` takes it
+        self.staged = staged_sizes(index, archives, formats)  # for `store.transfer.importer.Importer`
         # Formats that are not measured while a model is staged.
         self._others = [
             kind for kind in formats if is_compressed(kind, archives.compression) and not kind.needs_checksums
@@ -43,12 +43,12 @@ class Measurer:
         threading.Thread(target=self._run, name="measurer", daemon=True).start()
 
     def measure(self, tag: Tag, *, is_staged: bool) -> None:
-        """Measure a model, some time soon. `is_staged`: whether `staged` has measured all it could."""
+        """Measure a model soon, in the background. `is_staged`: True if `staged` has measured all it could."""
         if self._others or not is_staged:
             self._imported.put(tag)
 
     def stop(self) -> None:
-        """End after the model that is being measured; closing the archives ends that, too."""
+        """Stop after the current model. Closing the archives ends that one, too."""
         self._imported.put(None)
 
     def _run(self) -> None:
@@ -57,7 +57,7 @@ class Measurer:
         while (tag := self._imported.get()) is not None:
             try:
                 self._archives.measure(self._store.model(tag), self._formats, lambda _bytes: None)
-            except StoreError as error:  # replaced just now, or the mount ends: the first look will measure it
+            except StoreError as error:  # just replaced, or the mount ends: the first look will measure it
                 log.info("%s is not measured: %s", tag, error)
             except Exception:
                 log.exception("%s could not be measured", tag)

@@ -1,5 +1,5 @@
-"""RangeFile: ranges of bytes on disk, as pairs whose union counts. A process that is killed at any moment leaves a file
-that misses ranges at most.
+"""RangeFile: ranges of bytes on disk, as pairs. The union of the pairs counts. If a process is killed at any moment,
+the file can only miss ranges.
 
 Threading: one thread at a time.
 """
@@ -18,16 +18,16 @@ _NEW = ".new"
 
 
 class RangeFile:
-    """The ranges of one file; nothing is on disk before `start`."""
+    """The ranges of one file. Nothing is on disk before `start`."""
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._descriptor: int | None = None
-        self.pairs = 0  # on disk, those that overlap others included
+        self.pairs = 0  # on disk, overlapping ones included
 
     @property
     def is_started(self) -> bool:
-        """Return whether the ranges are kept on disk."""
+        """True if the ranges are kept on disk."""
         return self._descriptor is not None
 
     def load(self) -> list[tuple[int, int]] | None:
@@ -46,7 +46,7 @@ class RangeFile:
         return [(start, end) for start, end in _PAIR.iter_unpack(content[:whole]) if start < end < 1 << 63]
 
     def start(self, pairs: Iterable[tuple[int, int]]) -> None:
-        """Make the file, safe from a loss of power. Raises OSError."""
+        """Create the file, and sync it to disk. Raises OSError."""
         self.rewrite(pairs)
         self.sync()
         sync_path(os.path.dirname(self._path))
@@ -57,7 +57,7 @@ class RangeFile:
             raise RuntimeError("the file of ranges was not started")
         if os.write(self._descriptor, _PAIR.pack(start, end)) < _PAIR.size:
             os.ftruncate(self._descriptor, self.pairs * _PAIR.size)
-            os.write(self._descriptor, _PAIR.pack(start, end))  # says why it cannot be written
+            os.write(self._descriptor, _PAIR.pack(start, end))  # raises the reason of the short write
         self.pairs += 1
 
     def rewrite(self, pairs: Iterable[tuple[int, int]]) -> None:
@@ -80,12 +80,12 @@ class RangeFile:
         self._descriptor, self.pairs = descriptor, len(content) // _PAIR.size
 
     def sync(self) -> None:
-        """Have the ranges survive a loss of power."""
+        """Sync the ranges to disk."""
         if self._descriptor is not None:
             os.fsync(self._descriptor)
 
     def close(self) -> None:
-        """Close the file, which stays on disk."""
+        """Close the file. It stays on disk."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None

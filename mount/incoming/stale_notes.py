@@ -1,5 +1,5 @@
-"""Stale notes: `.error` notes whose file has gone for long, as where servers remove what was refused, or write under
-names of their own. Nobody else would remove them.
+"""Stale notes: `.error` notes whose file has been gone for long. That happens where servers remove refused files, or
+write under their own names. Nobody else would remove these notes.
 
 Knows no FUSE. Threading: any thread.
 """
@@ -13,13 +13,13 @@ from contextlib import suppress
 
 from bentofs.mount.incoming.names import ERROR_SUFFIX
 
-_SECONDS = 24 * 3600  # that a note stays to be read
-_SAYS = b" was not imported: "  # in each note that is ours
+_SECONDS = 24 * 3600  # for which a note can be read
+_SAYS = b" was not imported: "  # in each of our notes
 _LOOKS_AT = 8192  # bytes: more than the longest path
 
 
 def remove_stale_notes(spool: str) -> list[str]:
-    """Remove the notes of ours that are older than a day and stand beside no file. Return their paths in the spool."""
+    """Remove our notes that are older than a day and stand beside no file. Return their paths in the spool."""
     removed = []
     for folder, _, files in os.walk(spool):
         names = set(files)
