@@ -16,6 +16,25 @@ hypothesis.settings.register_profile("bentofs", deadline=None)
 hypothesis.settings.load_profile("bentofs")
 
 
+# Fixtures that start servers, and folders whose tests mount or start programs.
+_SERVERS = {"seaweed", "bucket", "rclone", "ftp_server", "proxies"}
+_MOUNTING = ("interop", "faults", "mount/kernel", "mount/view", "mount/incoming", "mount/daemon", "mount/cli")
+_AS_ROOT = {"open_device"}  # changes the mode of /dev/fuse, and restores it
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what takes long, what starts servers, and what changes the host (`.github/CONTRIBUTING.md`)."""
+    for item in items:
+        folder = item.path.parent.relative_to(harness.ROOT / "tests").as_posix()
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if folder.startswith(_MOUNTING):
+            item.add_marker(pytest.mark.slow)
+        if fixtures & _SERVERS:
+            item.add_marker(pytest.mark.network)
+        if fixtures & _AS_ROOT:
+            item.add_marker(pytest.mark.root)
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     """An empty model store."""

@@ -1,4 +1,4 @@
-"""rsync into `incoming/`: nothing is sent twice, with any options, and one refused file stops no other."""
+"""rsync into `incoming/`: nothing is sent twice, whatever the options, and one refused file stops no other."""
 
 import os
 import re
@@ -31,14 +31,14 @@ OPTIONS = {
 
 
 def sent(output: str) -> int:
-    """Return how many files a run of rsync with --stats sent."""
+    """How many files a run of rsync with --stats sent."""
     found = re.search(r"Number of regular files transferred: ([\d,]+)", output)
     assert found, output
     return int(found[1].replace(",", ""))
 
 
 def nest(drop: Drop) -> tuple[Path, list[Upload]]:
-    """Make a folder of three archives, two of them further down."""
+    """A folder of three archives, two of them further down."""
     folder = drop.folder()
     uploads = []
     for below, suffix in ((".", ".bentomodel"), ("one", ".zip"), ("one/two", ".tar.gz")):
@@ -84,13 +84,16 @@ def test_temporary_folder(drop: Drop) -> None:
 
 
 def test_by_checksum(drop: Drop) -> None:
-    """-c reads the file, but the bytes of an imported file are gone. It is sent again, and is unchanged."""
+    """Import by -c, which reads what is there: for half a minute the bytes that came in, so that nothing is sent.
+
+    Later they are gone, all is sent again, and is unchanged. A busy machine may take that long here.
+    """
     source, uploads = nest(drop)
     target = drop.incoming / source.name
-    for state in (ReceiptState.IMPORTED, ReceiptState.UNCHANGED):
+    for states in ({ReceiptState.IMPORTED}, {ReceiptState.IMPORTED, ReceiptState.UNCHANGED}):
         run("rsync", "-ac", f"{source}/", f"{target}/")
         check_all(drop, source, target, uploads)
-        assert [drop.receipts(upload.name)[-1].state for upload in uploads] == [state] * 3
+        assert {drop.receipts(upload.name)[-1].state for upload in uploads} <= states
 
 
 def test_over_ssh(drop: Drop, ssh_server: SshServer) -> None:
@@ -119,7 +122,7 @@ def test_a_changed_archive_is_sent_alone(drop: Drop) -> None:
 
 
 def test_delete_removes_no_model(drop: Drop) -> None:
-    """An imported file is not listed, so --delete has nothing to delete."""
+    """What was imported is not listed, so that --delete has nothing to delete."""
     source, uploads = nest(drop)
     target = drop.incoming / source.name
     run("rsync", "-a", f"{source}/", f"{target}/")
@@ -160,14 +163,14 @@ def test_a_refused_file_does_not_stop_the_others(drop: Drop, outcome: Outcome) -
     for upload in (bad, *good):
         drop.check(upload)
     again = execute("rsync", "-a", "--stats", f"{source}/", f"{drop.incoming}/")
-    # The refused bytes stand under their name, with the size and time of the source.
+    # The refused bytes stand under their name, with the size and time that they were sent with.
     assert (again.returncode, sent(again.stdout)) in ((0, 0), (23, 1)), again
     for upload in good:
         drop.check(upload)
 
 
 def test_a_whole_mount_into_another(mounted: Callable[..., Mounted], tmp_path: Path) -> None:
-    """`rsync -a by-format/bentomodel/ incoming/` works every night, over restarts of both mounts."""
+    """`rsync -a by-format/bentomodel/ incoming/`, every night, over restarts of both."""
     origin, store = tmp_path / "origin", tmp_path / "store"
     store.mkdir()
     tags = ["iris:v1", "iris:v2", "a.b:v1.zip", "language:20240101"]
@@ -208,7 +211,7 @@ def test_a_whole_mount_into_another(mounted: Callable[..., Mounted], tmp_path: P
 
 
 def test_folders_of_a_mount_into_another(mounted: Callable[..., Mounted], tmp_path: Path) -> None:
-    """A folder of by-format/folder is imported at sync. Until then it is kept unchanged."""
+    """by-format/folder: imported at sync, and until then kept as it came."""
     origin, store = tmp_path / "origin", tmp_path / "store"
     store.mkdir()
     for tag in ("iris:v1", "iris:v2"):
@@ -223,8 +226,7 @@ def test_folders_of_a_mount_into_another(mounted: Callable[..., Mounted], tmp_pa
 
 
 def test_all_formats_of_a_mount_into_another(mounted: Callable[..., Mounted], tmp_path: Path) -> None:
-    """`rsync -a by-format/ incoming/` sends each model in every format and as a folder. The first to come is
-    imported."""
+    """`rsync -a by-format/ incoming/`: each model in every format and as a folder; the first to come is imported."""
     origin, store = tmp_path / "origin", tmp_path / "store"
     store.mkdir()
     for tag in ("iris:v1", "language:v1"):
