@@ -1,4 +1,4 @@
-"""rsync into `incoming/`: nothing is sent twice, whatever the options, and one refused file stops no other."""
+"""rsync into `incoming/`: nothing is sent twice, with any options, and one refused file stops no other."""
 
 import os
 import re
@@ -31,14 +31,14 @@ OPTIONS = {
 
 
 def sent(output: str) -> int:
-    """How many files a run of rsync with --stats sent."""
+    """Return how many files a run of rsync with --stats sent."""
     found = re.search(r"Number of regular files transferred: ([\d,]+)", output)
     assert found, output
     return int(found[1].replace(",", ""))
 
 
 def nest(drop: Drop) -> tuple[Path, list[Upload]]:
-    """A folder of three archives, two of them further down."""
+    """Make a folder of three archives, two of them further down."""
     folder = drop.folder()
     uploads = []
     for below, suffix in ((".", ".bentomodel"), ("one", ".zip"), ("one/two", ".tar.gz")):
@@ -122,7 +122,7 @@ def test_a_changed_archive_is_sent_alone(drop: Drop) -> None:
 
 
 def test_delete_removes_no_model(drop: Drop) -> None:
-    """What was imported is not listed, so that --delete has nothing to delete."""
+    """An imported file is not listed, so --delete has nothing to delete."""
     source, uploads = nest(drop)
     target = drop.incoming / source.name
     run("rsync", "-a", f"{source}/", f"{target}/")
@@ -163,14 +163,14 @@ def test_a_refused_file_does_not_stop_the_others(drop: Drop, outcome: Outcome) -
     for upload in (bad, *good):
         drop.check(upload)
     again = execute("rsync", "-a", "--stats", f"{source}/", f"{drop.incoming}/")
-    # The refused bytes stand under their name, with the size and time that they were sent with.
+    # The refused bytes stand under their name, with the size and time of the source.
     assert (again.returncode, sent(again.stdout)) in ((0, 0), (23, 1)), again
     for upload in good:
         drop.check(upload)
 
 
 def test_a_whole_mount_into_another(mounted: Callable[..., Mounted], tmp_path: Path) -> None:
-    """`rsync -a by-format/bentomodel/ incoming/`, every night, over restarts of both."""
+    """`rsync -a by-format/bentomodel/ incoming/` works every night, over restarts of both mounts."""
     origin, store = tmp_path / "origin", tmp_path / "store"
     store.mkdir()
     tags = ["iris:v1", "iris:v2", "a.b:v1.zip", "language:20240101"]
@@ -211,7 +211,7 @@ def test_a_whole_mount_into_another(mounted: Callable[..., Mounted], tmp_path: P
 
 
 def test_folders_of_a_mount_into_another(mounted: Callable[..., Mounted], tmp_path: Path) -> None:
-    """by-format/folder: imported at sync, and until then kept as it came."""
+    """A folder of by-format/folder is imported at sync. Until then it is kept unchanged."""
     origin, store = tmp_path / "origin", tmp_path / "store"
     store.mkdir()
     for tag in ("iris:v1", "iris:v2"):
@@ -226,7 +226,8 @@ def test_folders_of_a_mount_into_another(mounted: Callable[..., Mounted], tmp_pa
 
 
 def test_all_formats_of_a_mount_into_another(mounted: Callable[..., Mounted], tmp_path: Path) -> None:
-    """`rsync -a by-format/ incoming/`: each model in every format and as a folder; the first to come is imported."""
+    """`rsync -a by-format/ incoming/` sends each model in every format and as a folder. The first to come is
+    imported."""
     origin, store = tmp_path / "origin", tmp_path / "store"
     store.mkdir()
     for tag in ("iris:v1", "language:v1"):
