@@ -1,4 +1,4 @@
-"""What breaks under a mount: the daemon, the store, the index. What was promised still holds after."""
+"""Faults under a mount: the daemon, the store, the index fail. All promises still hold afterwards."""
 
 import errno
 import os
@@ -25,18 +25,18 @@ def test_killed_daemon_gives_errors_never_an_early_end(store: Path, mounted: Cal
     mount.process.wait(10)
     with pytest.raises(OSError, match=r"endpoint|abort|Input/output"):
         os.pread(file, 100_000, 15_000_000)
-    with suppress(OSError):  # close, too, finds nobody
+    with suppress(OSError):  # close fails too
         os.close(file)
     with pytest.raises(OSError, match="endpoint"):
         path.stat()
     unmount_lazily(mount.path)
     mount.kill()
-    mount.start()  # nothing is left that would hinder it
+    mount.start()  # nothing is left that hinders it
     assert path.stat().st_size > 20_000_000
 
 
 def test_truncated_source(store: Path, mounted: Callable[..., Mounted]) -> None:
-    """A file is cut short under an open archive: ESTALE at once, whatever is still in the file."""
+    """A file that is cut short under an open archive gives ESTALE at once, whatever is still in the file."""
     folder = make_model(store, "m:v1", {"w.bin": os.urandom(8_000_000)})
     mount = mounted(store)
     for suffix in (".bentomodel", ".tar", ".tar.gz", ".zip"):
@@ -65,7 +65,7 @@ def test_store_vanishes_and_comes_back(store: Path, mounted: Callable[..., Mount
     time.sleep(2)
     with pytest.raises(OSError, match="Input/output"):
         os.listdir(mount.path / "models")
-    assert os.listdir(mount.path)  # the rest goes on
+    assert os.listdir(mount.path)  # everything else works on
     aside.rename(store)
     time.sleep(2)
     assert (mount.path / "models/m/v1/files/w").read_bytes() == b"w"
@@ -110,12 +110,12 @@ def test_index_damaged_between_mounts(store: Path, mounted: Callable[..., Mounte
     assert (mount.path / "models/m/v1/SHA256SUMS").read_bytes() == sums
     mount.stop()
     mount._expectations.clear()
-    mount.start()  # the new index is a good one
+    mount.start()  # the new index is good
     assert mount.archive("m:v1", ".zip").read_bytes() == archive
 
 
 def test_wrong_checksums_in_the_index_of_another_content(store: Path, mounted: Callable[..., Mounted]) -> None:
-    """A file restored with its old mtime and size is told apart by its ctime: the index is not asked for it."""
+    """A file restored with its old mtime and size is known by its ctime: the index is not used for it."""
     folder = make_model(store, "m:v1", {"w": b"a" * 100_000})
     time.sleep(0.1)
     mount = mounted(store)
@@ -162,7 +162,7 @@ def test_a_deleted_model_gives_its_room_back(store: Path, mounted: Callable[...,
 
 
 def test_index_held_by_another_process(store: Path, mounted: Callable[..., Mounted]) -> None:
-    """Readers go on, and the mount ends when it is told to, while somebody else holds the index for good."""
+    """Readers go on, and the mount ends on request, while another process holds the index for ever."""
     make_model(store, "m:v1", {f"{number}": os.urandom(1000) for number in range(2000)})
     time.sleep(0.1)
     mount = mounted(store)

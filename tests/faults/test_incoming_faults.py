@@ -1,5 +1,5 @@
-"""What breaks while models come in: the daemon, the disk, the store, the mount. The store has the whole model or none,
-`bentoml models list` works, what was acknowledged is there, and nothing stays in staging."""
+"""Faults while models come in: the daemon, the disk, the store, the mount fail. The store has the whole model or none,
+`bentoml models list` works, acknowledged models are there, and nothing stays in staging."""
 
 import errno
 import fcntl
@@ -22,18 +22,18 @@ from tests.incoming import area_of, cp, imports, made, made_tar, record, same, s
 from tests.interop.conftest import Judge
 from tests.store.staged import contents
 
-ROUNDS = int(os.environ.get("BENTOFS_ROUNDS", "16"))  # of kills at random moments; more for a long campaign
+ROUNDS = int(os.environ.get("BENTOFS_ROUNDS", "16"))  # kills at random moments; more for a long campaign
 CREATED = ("2026-01-01T00:00:00+00:00", "2026-01-02T00:00:00+00:00")
 
 
 def bentoml_lists(store: Path) -> None:
-    """Both releases read the store, whose home is two folders up."""
+    """Check that both releases read the store. Its home is two folders up."""
     for release in ("1.4", "1.2"):
         Judge(release).cli(store.parent.parent, "models", "list")
 
 
 def models_of(base: Path, count: int, round_number: int) -> dict[str, Path]:
-    """Archives of several formats, by tag; their models lie in `base`/made."""
+    """Make archives of several formats, by tag. Their models lie in `base`/made."""
     archives = {}
     for number in range(count):
         tag = f"m{round_number}:v{number}"
@@ -44,7 +44,7 @@ def models_of(base: Path, count: int, round_number: int) -> dict[str, Path]:
 
 
 class Copies:
-    """cp after cp in two threads; what was acknowledged."""
+    """Runs cp after cp in two threads, and records the acknowledged tags."""
 
     def __init__(self, mount: Mounted, archives: dict[str, Path]) -> None:
         self.acknowledged: list[str] = []
@@ -68,7 +68,8 @@ class Copies:
 
 
 def whole_or_none(base: Path, store: Path, tags: list[str], acknowledged: list[str]) -> int:
-    """How many of the models are in the store, each of them whole; those that were acknowledged must be."""
+    """Check that every model in the store is whole, and that acknowledged ones are there. Return how many models are
+    there."""
     contents(store)
     there = 0
     for tag in tags:
@@ -82,7 +83,7 @@ def whole_or_none(base: Path, store: Path, tags: list[str], acknowledged: list[s
 
 
 def clean_area(mount: Mounted) -> None:
-    """After a start: what was whole before is decided, and nothing else is left."""
+    """Check the staging area after a start: whole uploads are decided, and nothing else is left."""
     area = area_of(mount.store)
     wait_until(lambda: all(receipt.state.ended for receipt in record(mount)), 30, "what was whole is decided")
     assert staged(area) == []
@@ -90,7 +91,7 @@ def clean_area(mount: Mounted) -> None:
 
 
 def remove_leftovers(mount: Mounted) -> None:
-    """What was spooled is shown again, and can be removed."""
+    """Check that spooled uploads are shown again and can be removed."""
     for name in os.listdir(mount.path / "incoming"):
         (mount.path / "incoming" / name).unlink(missing_ok=True)  # a note goes with its file
     assert os.listdir(mount.path / "incoming") == []
@@ -117,15 +118,15 @@ def test_killed_at_any_moment(store: Path, mounted: Callable[..., Mounted], tmp_
         for entry in store.glob("*/latest"):
             assert (entry.parent / entry.read_text()).is_dir()
         remove_leftovers(mount)
-        # Nothing hinders those that did not get there.
+        # The models that did not get in can still be imported.
         for tag in [tag for tag in archives if not store.joinpath(*tag.split(":")).exists()][:2]:
             run("cp", archives[tag], mount.path / "incoming")
-    assert 0 < seen < ROUNDS * 8  # else no moment was in the middle
+    assert 0 < seen < ROUNDS * 8  # else no kill was in the middle
     bentoml_lists(store)
 
 
 def test_killed_while_overwriting(store: Path, mounted: Callable[..., Mounted], tmp_path: Path) -> None:
-    """The old model or the new one, never a mixture, never none."""
+    """After a kill, the store has the old model or the new one, never a mixture, never none."""
     chance = random.Random(3)
     archives = {}
     for kind in (0, 1):
@@ -162,7 +163,7 @@ def test_killed_while_overwriting(store: Path, mounted: Callable[..., Mounted], 
         assert os.listdir(store / "m/v1"), "neither the old nor the new one"
         kind = int(CREATED[1] in (store / "m/v1/model.yaml").read_text())
         same(archives[kind][0], store / "m/v1")
-        if acknowledged:  # it is the last one, or the one after it
+        if acknowledged:  # the last one, or the one after it
             outcomes.add(kind == acknowledged[-1])
         contents(store)
         assert (store / "m/latest").read_text() == "v1"
@@ -180,8 +181,8 @@ def killed(mount: Mounted) -> None:
 def test_killed_right_after_a_folder_has_replaced_a_model(
     store: Path, mounted: Callable[..., Mounted], tmp_path: Path
 ) -> None:
-    """What lies in its place in staging then is the old model: it must not become an upload, which would replace the
-    new one in its turn."""
+    """The old model lies in its place in staging then. It must not become an upload, which would replace the new one in
+    its turn."""
     make_model(store, "m:v1", {"w": b"old"})
     new = made(tmp_path, "m:v1", {"w": b"new"})
     mount = mounted(store, options=["--overwrite", "--settle", "1"])
@@ -200,11 +201,11 @@ def test_killed_right_after_a_folder_has_replaced_a_model(
 def test_killed_while_a_folder_that_is_there_already_is_removed(
     store: Path, mounted: Callable[..., Mounted], tmp_path: Path
 ) -> None:
-    """Half of it must not become an upload, which would replace the whole one."""
+    """Half a folder must not become an upload, which would replace the whole one."""
     files: dict[str | bytes, bytes | int] = {f"{number}": b"w" for number in range(3000)}
     shutil.copytree(made(tmp_path, "m:v1", files), store / "m/v1")
     run("cp", tmp_path / "made/m/latest", store / "m")
-    run("touch", "-d", "yesterday", store / "m/v1")  # as BentoML marks what is whole
+    run("touch", "-d", "yesterday", store / "m/v1")  # BentoML marks a finished model this way
     mount = mounted(store, options=["--overwrite", "--settle", "1"])
     run("cp", "-r", tmp_path / "made/m/v1", mount.path / "incoming/m")
 
@@ -224,7 +225,7 @@ def test_killed_while_a_folder_that_is_there_already_is_removed(
 
 
 def test_terminated_at_any_moment(store: Path, mounted: Callable[..., Mounted], tmp_path: Path) -> None:
-    """It ends cleanly, and soon, whatever comes in."""
+    """The daemon ends cleanly and soon, whatever comes in."""
     chance = random.Random(4)
     mount = mounted(store)
     mount.allow_log("was not imported")
@@ -245,13 +246,13 @@ def test_terminated_at_any_moment(store: Path, mounted: Callable[..., Mounted], 
 def test_terminated_with_an_upload_that_has_stopped(
     store: Path, mounted: Callable[..., Mounted], tmp_path: Path
 ) -> None:
-    """What came so far is kept, and the upload can be finished after the next mount."""
+    """The bytes so far are kept, and the upload can be finished after the next mount."""
     mount = mounted(store)
     mount.allow_log("was not imported")
     content = made_tar(tmp_path, "m:v1", {"w": os.urandom(2_000_000)}).read_bytes()
     with (mount.path / "incoming/m.tar").open("wb", 0) as file:
         file.write(content[:1_000_000])
-        with suppress(AssertionError):  # the handle of ours keeps the mount alive for a while
+        with suppress(AssertionError):  # our handle keeps the mount alive for a while
             mount.stop()
         mount.kill()
         with suppress(OSError):
@@ -267,7 +268,7 @@ def test_terminated_with_an_upload_that_has_stopped(
 
 
 def test_unmounted_lazily_in_the_middle(store: Path, mounted: Callable[..., Mounted], tmp_path: Path) -> None:
-    """The upload that is running ends as it would have; the daemon then ends, too."""
+    """A running upload ends normally; then the daemon ends too."""
     mount = mounted(store)
     archive = made_tar(tmp_path, "m:v1", {"w": os.urandom(3_000_000)})
     os.mkfifo(tmp_path / "pipe")
@@ -294,7 +295,7 @@ def test_unmounted_lazily_in_the_middle(store: Path, mounted: Callable[..., Moun
 
 @pytest.mark.parametrize("how", ["removed", "truncated", "replaced by a rename", "copied over"])
 def test_removed_while_it_is_published(store: Path, mounted: Callable[..., Mounted], tmp_path: Path, how: str) -> None:
-    """What happens to the name in incoming/ at that moment does nothing to the model."""
+    """Removing the name in incoming/ at that moment does nothing to the model."""
     chance = random.Random(how)
     mount = mounted(store)
     mount.allow_log("was not imported")
@@ -332,7 +333,7 @@ def test_removed_while_it_is_published(store: Path, mounted: Callable[..., Mount
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 80 MiB, with a store in it."""
+    """Make a file system of 80 MiB with a store in it."""
     disk = tmp_path / "disk"
     disk.mkdir()
     run("mount", "-t", "tmpfs", "-o", "size=80m,nr_inodes=3000,mode=755", "bentofs-test", disk)
@@ -349,7 +350,7 @@ def free(disk: Path) -> int:
 
 
 def fill(disk: Path, leave: int) -> None:
-    """Leaves so many bytes."""
+    """Fill the disk until so many bytes are left."""
     with (disk / "filler").open("wb") as file, suppress(OSError):
         while (rest := free(disk) - leave) > 0:
             file.write(bytes(min(rest, 1 << 20)))
@@ -383,7 +384,7 @@ def test_full_disk(small_disk: Path, mounted: Callable[..., Mounted], tmp_path: 
     if where != "nothing left":
         assert re.search("no room|no space", (mount.path / "incoming/m.tar.error").read_text())
         assert imports(mount)[-1]["errno"] == "ENOSPC"
-    # It goes on when there is room again.
+    # The import works again when there is room.
     (small_disk / "filler").unlink(missing_ok=True)
     with suppress(FileNotFoundError):
         (mount.path / "incoming/m.tar").unlink()
@@ -398,7 +399,7 @@ def test_full_disk(small_disk: Path, mounted: Callable[..., Mounted], tmp_path: 
 def test_full_disk_and_a_model_that_comes_as_a_folder(
     small_disk: Path, mounted: Callable[..., Mounted], tmp_path: Path
 ) -> None:
-    """What was cut short is no model, although nothing more comes, until the file is written anew."""
+    """A folder that was cut short is no model, although nothing more comes, until the file is written anew."""
     store = small_disk / "bentoml" / "models"
     mount = mounted(store, options=["--settle", "1"])
     mount.expect_log("m was not imported: .*w could not be written", times=1)
@@ -416,7 +417,7 @@ def test_full_disk_and_a_model_that_comes_as_a_folder(
 def test_full_disk_and_an_archive_in_a_folder(
     small_disk: Path, mounted: Callable[..., Mounted], tmp_path: Path
 ) -> None:
-    """It may be a file of its folder, but nobody knows that who could not look into it."""
+    """The archive may be a file of its folder. Nobody can know that without looking into it."""
     store = small_disk / "bentoml" / "models"
     mount = mounted(store)
     mount.expect_log("in/m.tar.gz was not imported: .*(room|space)", times=1)
@@ -433,7 +434,7 @@ def test_full_disk_and_an_archive_in_a_folder(
 def test_a_program_that_goes_on_after_a_failed_write(
     small_disk: Path, mounted: Callable[..., Mounted], tmp_path: Path
 ) -> None:
-    """It would leave a hole of zeros, which in a plain tar nothing tells from content."""
+    """A program that goes on would leave a hole of zeros. In a plain tar nothing tells it from content."""
     store = small_disk / "bentoml" / "models"
     mount = mounted(store)
     mount.expect_log("m.tar was not imported: .*room", times=1)
@@ -449,7 +450,7 @@ def test_a_program_that_goes_on_after_a_failed_write(
         for _ in range(2):
             with pytest.raises(OSError, match="No space left"):
                 os.pwrite(file, content[384 << 10 :], 384 << 10)
-            os.pwrite(file, content[:1000], 0)  # which makes good nothing
+            os.pwrite(file, content[:1000], 0)  # this repairs nothing
         with pytest.raises(OSError, match="No space left"):
             os.close(os.dup(file))
         assert contents(store) == {}
@@ -461,7 +462,7 @@ def test_a_program_that_goes_on_after_a_failed_write(
 
 
 def test_disk_that_fills_up_at_any_moment(small_disk: Path, mounted: Callable[..., Mounted], tmp_path: Path) -> None:
-    """Whatever system call it is that fails."""
+    """Any system call may fail."""
     store = small_disk / "bentoml" / "models"
     mount = mounted(store)
     mount.allow_log("was not imported|no note of it|record of imports|No space left|room|is in the store, but|undone")
@@ -518,7 +519,7 @@ def test_store_vanishes_and_comes_back(store: Path, mounted: Callable[..., Mount
 def test_store_that_may_not_be_written_any_more(
     small_disk: Path, mounted: Callable[..., Mounted], tmp_path: Path
 ) -> None:
-    """As when a disk has errors and is mounted read-only again."""
+    """A disk with errors is mounted read-only again."""
     store = small_disk / "bentoml" / "models"
     make_model(store, "old:v1", {"w": b"old"})
     mount = mounted(store)
@@ -542,7 +543,7 @@ def test_store_that_may_not_be_written_any_more(
 
 
 def test_record_of_imports_is_lost_or_damaged(store: Path, mounted: Callable[..., Mounted], tmp_path: Path) -> None:
-    """It is only a record: imports go on."""
+    """Imports go on without the record: it is only a record."""
     mount = mounted(store)
     mount.allow_log("record of imports")
     run("cp", made_tar(tmp_path, "m0:v1"), mount.path / "incoming")
@@ -556,7 +557,7 @@ def test_record_of_imports_is_lost_or_damaged(store: Path, mounted: Callable[...
         mount.start()
         run("cp", made_tar(tmp_path, f"m{number}:v1"), mount.path / "incoming")
         assert imports(mount)[-1]["tag"] == f"m{number}:v1"
-    for path in record.parent.glob("receipts.sqlite*"):  # while it is in use
+    for path in record.parent.glob("receipts.sqlite*"):  # while the daemon uses it
         path.unlink()
     run("cp", made_tar(tmp_path, "m9:v1"), mount.path / "incoming")
     assert sorted(contents(store)) == ["m0:v1", "m1:v1", "m2:v1", "m9:v1"]
@@ -566,7 +567,7 @@ def test_record_of_imports_is_lost_or_damaged(store: Path, mounted: Callable[...
 
 
 def traced(mount: Mounted, base: Path, work: Callable[[], object]) -> list[tuple[float, str, str]]:
-    """What the daemon calls while the work is done: time, system call, arguments; paths for descriptors."""
+    """Trace the daemon while the work is done: time, system call, arguments. Descriptors are shown as paths."""
     log = base / "strace"
     calls = (
         "fsync,fdatasync,syncfs,sync_file_range,rename,renameat,renameat2,mkdir,mkdirat,openat,pwrite64,copy_file_range"
@@ -622,7 +623,7 @@ def test_durable_before_it_is_acknowledged(
     origin = re.match(r'[^"]*"([^"]*)"', calls[place][2])
     assert origin, calls[place]
     root = origin[1]
-    # By the call's end: those that had ended before the rename began.
+    # Calls are ordered by their end: these syncs had ended before the rename began.
     synced = {
         path
         for _, call, text in calls[:place]
@@ -655,7 +656,7 @@ def test_durable_before_it_is_acknowledged(
         times = [when for when, call, paths in after if call == "fsync" and paths[:1] == [str(folder)]]
         assert times, f"{folder} is not synced after the rename"
         assert min(times) < ended_at[0]
-    # And `latest`, the same way.
+    # `latest` is made the same way.
     latest = [index for index, (_, call, text) in enumerate(calls) if call.startswith("rename") and '"latest"' in text]
     assert len(latest) == 1
     assert place < latest[0]
@@ -664,7 +665,7 @@ def test_durable_before_it_is_acknowledged(
 
 
 def test_unchanged_is_durable_too(store: Path, mounted: Callable[..., Mounted], tmp_path: Path) -> None:
-    """BentoML does not sync what it saves; whoever is told that an import succeeded relies on it."""
+    """BentoML does not sync the models that it saves, but users rely on a success that an import reports."""
     archive = made_tar(tmp_path, "m:v1", {"w": os.urandom(100_000), "d/e": b"e"})
     run("cp", "-rT", tmp_path / "made", store)
     mount = mounted(store)
@@ -678,7 +679,7 @@ def test_unchanged_is_durable_too(store: Path, mounted: Callable[..., Mounted], 
 
 
 def test_power_is_lost_for_the_spool(store: Path, mounted: Callable[..., Mounted], tmp_path: Path) -> None:
-    """A spooled upload that lost its tail is not taken for whole: cut short, or holes of zeros."""
+    """A spooled upload that lost its tail is not taken for a whole one: it is cut short, or has holes of zeros."""
     mount = mounted(store)
     mount.allow_log("was not imported")
     archive = made_tar(tmp_path, "m:v1", {"w": os.urandom(1_000_000)})

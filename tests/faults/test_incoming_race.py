@@ -1,5 +1,5 @@
-"""Programs that write, rename, remove and truncate the same names at once: every success means that this very model is
-in the store, whole."""
+"""Programs write, rename, remove and truncate the same names at once. Every success means that this very model is in
+the store, whole."""
 
 import contextlib
 import io
@@ -103,7 +103,7 @@ def test_a_success_is_always_true(store: Path, mounted: Callable[..., Mounted], 
         content = (folder / "w").read_bytes()
         assert content == weights(f"{folder.parent.name}:{folder.name}", len(content)), "a mixture of two"
     for left in incoming.iterdir():
-        left.unlink(missing_ok=True)  # a note goes with the name that it is about
+        left.unlink(missing_ok=True)  # a note goes with its name
     wait_until(lambda: not staged(area_of(store)), 10, "nothing is left in staging")
 
 

@@ -1,4 +1,4 @@
-"""A mount that imports, deletes, lists and reads for long takes no more and more of anything.
+"""A mount that imports, deletes, lists and reads for long does not use more and more of any resource.
 
 A long campaign: BENTOFS_MODELS=1000 BENTOFS_SECONDS=1200 scripts/test tests/faults/test_memory_campaign.py
 """
@@ -16,22 +16,22 @@ from typing import NamedTuple
 from tests.harness import Mounted, home_of, remove_model, run, wait_until
 from tests.incoming import area_of
 
-MODELS = int(os.environ.get("BENTOFS_MODELS", "40"))  # that are imported, all but the last ones deleted again
-SECONDS = float(os.environ.get("BENTOFS_SECONDS", "2"))  # of listing and reading those that are left
+MODELS = int(os.environ.get("BENTOFS_MODELS", "40"))  # models imported; all but the last ones are deleted again
+SECONDS = float(os.environ.get("BENTOFS_SECONDS", "2"))  # seconds of listing and reading the rest
 _KEPT = 8  # models that are in the store at a time
-_FILES = 400  # in each of them
-_MEMORY = 120_000_000  # bytes: the promise
-_GROWTH = 8_000_000  # bytes, from the half of the campaign to its end
+_FILES = 400  # in each model
+_MEMORY = 120_000_000  # bytes: the promised limit
+_GROWTH = 8_000_000  # bytes, from the middle of the campaign to its end
 _FORMATS = (".tar", ".bentomodel", ".tar.gz", ".zip")
 
 
 class Footprint(NamedTuple):
-    """What a daemon takes."""
+    """The resources of a daemon."""
 
     memory: int  # bytes
     descriptors: int
     threads: int
-    files: int  # of its own: staged, spooled, and its records
+    files: int  # the daemon's own: staged, spooled, and its records
 
 
 def test_nothing_grows(store: Path, mounted: Callable[..., Mounted]) -> None:
@@ -67,7 +67,7 @@ def _did_not_grow(before: Footprint, after: Footprint) -> None:
 
 
 def _at_rest(mount: Mounted) -> Footprint:
-    """Once the files that were read are let go."""
+    """Measure the daemon once the read files are closed."""
     wait_until(lambda: _footprint(mount).descriptors < 60, 60, "files are let go")
     return _footprint(mount)
 
@@ -103,7 +103,7 @@ def _read(mount: Mounted, number: int, suffix: str) -> None:
 
 
 def _archive(number: int) -> bytes:
-    """A tar of a model of many small files of text."""
+    """Make a tar of a model of many small text files."""
     chance = random.Random(number)
     words = [chance.randbytes(4).hex().encode() for _ in range(2000)]
     made = io.BytesIO()

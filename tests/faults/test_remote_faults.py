@@ -1,5 +1,5 @@
 """Stores in buckets whose server is in trouble: errors within bounded time, one clear line in the log, and nothing that
-stays wedged."""
+stays stuck."""
 
 import errno
 import os
@@ -47,7 +47,7 @@ def file_of(mount: Mounted) -> Path:
 
 
 def test_connections_that_are_reset_in_the_middle(bucket: Bucket, proxy: Proxy, mounted: Mount) -> None:
-    """The reader notices nothing."""
+    """Readers notice nothing when connections are reset in the middle."""
     mount = mounted(bucket.url, environment=bucket.environment(proxy.endpoint), options=OPTIONS)
     resets = []
 
@@ -71,12 +71,12 @@ def test_a_server_that_is_busy_for_a_while(bucket: Bucket, proxy: Proxy, mounted
 
 
 def test_a_server_that_is_slow(bucket: Bucket, proxy: Proxy, mounted: Mount) -> None:
-    """Requests that take longer than a silent server may are waited for while their bytes come."""
+    """A request may take longer than a silent server is waited for, while its bytes come."""
     options = [*OPTIONS, "--cache-size", "256M"]
     mount = mounted(bucket.url, environment=bucket.environment(proxy.endpoint), options=options)
     with file_of(mount).open("rb") as file:
         content = file.read(10 << 20)
-        proxy.bytes_per_second = 200_000  # of each connection
+        proxy.bytes_per_second = 200_000  # for each connection
         content += file.read(10 << 20)
     assert content == CONTENT[: len(content)]
     assert "asked again" not in mount.log()
@@ -111,7 +111,7 @@ def test_a_server_that_stays_in_trouble(trouble: str, bucket: Bucket, proxy: Pro
 def test_no_model_is_missing_from_a_listing_because_the_server_is_in_trouble(
     bucket: Bucket, proxy: Proxy, store: Path, mounted: Mount
 ) -> None:
-    """It would be taken for deleted, as by `rsync --delete`."""
+    """A missing model would be taken for deleted, for example by `rsync --delete`."""
     make_model(store, "m:v2", {"w": b"2"})
     make_model(store, "n:v1", {"w": b"3"})
     bucket.upload(store)
@@ -119,7 +119,7 @@ def test_no_model_is_missing_from_a_listing_because_the_server_is_in_trouble(
     mount = mounted(bucket.url, environment=bucket.environment(proxy.endpoint), options=options)
     mount.expect_log("cannot be reached")
     for name in ("m", "n"):
-        (mount.path / "models" / name).stat()  # lists, and looks into no model
+        (mount.path / "models" / name).stat()  # this lists, and looks into no model
     proxy.trouble = "503"
     proxy.reset()
     for folder in ("models/m", "by-format/folder/m"):
@@ -158,7 +158,7 @@ def test_a_mount_whose_server_hangs_can_be_ended(bucket: Bucket, proxy: Proxy, m
     waiting = threading.Thread(target=look)
     waiting.start()
     time.sleep(0.5)
-    mount.allow_log(".")  # that a request is cut off may be told
+    mount.allow_log(".")  # a request that is cut off may be logged
     started = time.monotonic()
     mount.stop()
     assert time.monotonic() - started < 10
@@ -213,7 +213,7 @@ def test_credentials_that_are_rejected_from_now_on(rclone: RcloneServer, store: 
             os.listdir(mount.path / "models")
         except PermissionError:
             return True
-        except OSError as error:  # it was asked while the server was away
+        except OSError as error:  # asked while the server was away
             mount.allow_log("cannot be reached")
             _must_be_eio(error)
         return False

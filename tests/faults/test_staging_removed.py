@@ -1,4 +1,4 @@
-"""Somebody removes the staging folder, which is hidden and looks like a left-over, under a mount. It is made again."""
+"""Somebody removes the staging folder, which is hidden and looks abandoned, under a mount. It is made again."""
 
 import contextlib
 import errno
@@ -34,7 +34,7 @@ def test_made_again(store: Path, mounted: Mount, tmp_path: Path, what: str) -> N
     for form in ("tar", "folder"):
         send(made(tmp_path, f"after-{form}:v1"), form, mount, tmp_path)
         same(tmp_path / f"made/after-{form}/v1", store / f"after-{form}/v1")
-    # The record is whole again, too.
+    # The record is whole again too.
     assert [receipt["tag"] for receipt in imports(mount)] == ["before:v1", "after-tar:v1", "after-folder:v1"]
     assert (incoming / before.name).stat().st_size == before.stat().st_size
     for path in (area_of(store), *area_of(store).glob("sessions/*"), *area_of(store).glob("sessions/*/*/")):
@@ -46,7 +46,7 @@ def test_made_again(store: Path, mounted: Mount, tmp_path: Path, what: str) -> N
 
 
 def test_removed_under_an_upload(store: Path, mounted: Mount, tmp_path: Path) -> None:
-    """Its program is told, or its model is in the store."""
+    """The upload's program gets an error, or its model is in the store."""
     mount = mounted(store)
     mount.expect_log(_AGAIN, times=1)
     mount.allow_log("m-v1.tar was not imported")
@@ -79,7 +79,8 @@ def test_two_mounts_on_one_store(store: Path, mounted: Mount, tmp_path: Path) ->
 
 
 def test_a_file_in_its_place(store: Path, mounted: Mount, tmp_path: Path) -> None:
-    """Nothing is written through what others put there; it is said once, and works again when that is gone."""
+    """Nothing is written through a foreign file in its place. The error is logged once, and all works when the file is
+    gone."""
     mount = mounted(store)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()

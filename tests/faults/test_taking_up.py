@@ -1,5 +1,5 @@
-"""A mount ends between the end of an upload and its import. Its program is told so; the next mount imports it, since
-the whole file looks to the next program like one that came in."""
+"""A mount ends between the end of an upload and its import. Its program gets an error. The next mount imports the
+upload: to the next program the whole file looks like one that came in."""
 
 import bz2
 import contextlib
@@ -21,7 +21,7 @@ Mount = Callable[..., Mounted]
 
 
 def slow_archive(base: Path, megabytes: int = 12) -> Path:
-    """Of m:v1; decoding it takes a tenth of a second for each of these, after the end of the upload."""
+    """Make an archive of m:v1. Decoding it takes a tenth of a second for each megabyte, after the end of the upload."""
     noise = os.urandom(1 << 20)
     model = made(base, "m:v1", {"w": noise * megabytes})
     tar = tar_of(model, base / "m.tar").read_bytes()
@@ -39,7 +39,7 @@ def kill(mount: Mounted) -> None:
 
 
 def end_before_import(mount: Mounted, command: list[str | Path], end: Callable[[Mounted], None] = kill) -> None:
-    """The mount ends when all was uploaded and nothing imported; the program is told."""
+    """End the mount when all is uploaded and nothing imported. The program gets an error."""
     with ended(subprocess.Popen([*map(str, command)], stderr=subprocess.DEVNULL)) as program:
         wait_until(
             lambda: bool(found := record(mount)) and found[0].state is ReceiptState.IMPORTING,
@@ -71,19 +71,19 @@ def test_the_next_mount_imports_it(store: Path, mounted: Mount, tmp_path: Path) 
 
 
 def test_a_tool_that_comes_first_decides_it(store: Path, mounted: Mount, tmp_path: Path) -> None:
-    """rsync finds the file shorter than its own, sends the end of it again, and learns the outcome."""
+    """rsync finds the file shorter than its own, sends its end again, and learns the outcome."""
     archive = slow_archive(tmp_path)
     mount = mounted(store)
     end_before_import(mount, ["cp", archive, mount.path / "incoming"])
     mount.start()
-    mount.allow_log("was changed while it was checked")  # the file that the mount had begun to decide
+    mount.allow_log("was changed while it was checked")  # the mount had begun to decide the file
     run("rsync", "--append-verify", archive, f"{mount.path}/incoming/")
     same(tmp_path / "made/m/v1", store / "m/v1")
     assert os.listdir(mount.path / "incoming") == []
 
 
 def test_after_an_unmount_too(store: Path, mounted: Mount, tmp_path: Path) -> None:
-    """It does not wait for what takes long, and says nothing of it beside the file."""
+    """An unmount does not wait for long work, and leaves no note beside the file."""
     archive = slow_archive(tmp_path, megabytes=100)
     mount = mounted(store)
     end_before_import(mount, ["cp", archive, mount.path / "incoming"], Mounted.stop)
@@ -144,7 +144,7 @@ def test_killed_when_the_model_is_in_its_place(store: Path, mounted: Mount, tmp_
 def test_another_model_has_come_meanwhile(
     store: Path, mounted: Mount, tmp_path: Path, options: list[str], advice: str
 ) -> None:
-    """It is not replaced, whatever the mount does with others: it is newer. The upload is refused, once."""
+    """The newer model is not replaced, whatever the mount does with others. The upload is refused, once."""
     archive = slow_archive(tmp_path)
     mount = mounted(store, options=options)
     end_before_import(mount, ["cp", archive, mount.path / "incoming"])
@@ -159,13 +159,13 @@ def test_another_model_has_come_meanwhile(
     mount._expectations.clear()
     mount.start()
     assert len(record(mount)) == count
-    if options:  # whoever copies it again wants that
+    if options:  # a user who copies it again wants it replaced
         run("cp", archive, mount.path / "incoming")
         same(tmp_path / "made/m/v1", store / "m/v1")
 
 
 def test_what_was_not_closed_is_not_imported(store: Path, mounted: Mount, tmp_path: Path) -> None:
-    """It may have its length, and not yet its bytes: without its end a plain tar can look whole."""
+    """The upload may have its length but not yet its bytes: without its end a plain tar can look whole."""
     model = made(tmp_path, "m:v1", {"a": b"a" * 1000, "z": b"z" * 1000})
     content = tar_of(model, tmp_path / "m.tar").read_bytes()
     mount = mounted(store)
@@ -182,7 +182,7 @@ def test_what_was_not_closed_is_not_imported(store: Path, mounted: Mount, tmp_pa
 
 
 def test_not_after_the_machine_has_started_anew(store: Path, mounted: Mount, tmp_path: Path) -> None:
-    """What was not synced then may be lost."""
+    """Bytes that were not synced before the restart may be lost."""
     archive = slow_archive(tmp_path)
     mount = mounted(store)
     end_before_import(mount, ["cp", archive, mount.path / "incoming"])

@@ -1,4 +1,4 @@
-"""Transfers while servers die, hang, are busy, cut connections, and while the process itself is ended."""
+"""Transfers while servers die, hang, are busy, cut connections, and while the process itself ends."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ _QUICK = "?connect_timeout=1&read_timeout=1"
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many tries as ever, with shorter pauses between them."""
+    """Shorten the pauses between tries; their number stays."""
     monkeypatch.setattr(trouble, "_FIRST_PAUSE", 0.05)
 
 
@@ -47,7 +47,7 @@ def proxy(seaweed: S3Server, proxies: Callable[[int], Proxy]) -> Proxy:
 
 @pytest.fixture
 def bucket(seaweed: S3Server, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Reached by way of the proxy."""
+    """A bucket that is reached through the proxy."""
     for name, value in {**home_of(tmp_path), **seaweed.environment(proxy.endpoint)}.items():
         monkeypatch.setenv(name, value)
     return seaweed.new_bucket()
@@ -58,7 +58,7 @@ def when_sent(trouble: str, count: int) -> Callable[[Proxy], str | None]:
 
 
 def once(trouble: str, count: int) -> Callable[[Proxy], str | None]:
-    """Trouble once so many bytes have passed, and then no more."""
+    """Return a trigger that makes trouble once, when so many bytes have passed."""
     done = False
 
     def when(proxy: Proxy) -> str | None:
@@ -75,7 +75,7 @@ def once(trouble: str, count: int) -> Callable[[Proxy], str | None]:
 @pytest.mark.parametrize("kind", ["reset", "hang"])
 @pytest.mark.usefixtures("model")
 def test_a_server_that_is_gone(seaweed: S3Server, proxy: Proxy, bucket: str, kind: str, tmp_path: Path) -> None:
-    """Its parts stay with it, since nobody can tell it; the next export to the bucket does."""
+    """The parts stay on the server, since nobody can reach it. The next export to the bucket removes them."""
     proxy.trouble_when = when_sent(kind, 20 << 20)
     begun = time.monotonic()
     with pytest.raises(RemoteError, match=r"could not be reached|broke off") as raised:
