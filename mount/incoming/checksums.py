@@ -30,7 +30,7 @@ class UploadedSums:
     """The checksums of one `incoming/`."""
 
     def __init__(self, spool: str, receipts: ImportLog, owners: Owners) -> None:
-        """`spool`: the folder in which uploads lie."""
+        """`spool`: the directory in which uploads lie."""
         self._spool = spool
         self._receipts = receipts
         self._owners = owners
@@ -62,7 +62,7 @@ class UploadedSums:
         folders, name = path.split("/")[:-1], path.rpartition("/")[2]
         beside = f"{path}{CHECKSUM_SUFFIX}"
         notes = [(beside, read_sums_beside(self._read(beside, uid), name))]
-        for depth in range(len(folders), -1, -1):  # a file further up also names the folders below it
+        for depth in range(len(folders), -1, -1):  # a file further up also names the directories below it
             note = "/".join([*folders[:depth], CHECKSUMS])
             stated = read_sums(self._read(note, uid)).by_path.get("/".join([*folders[depth:], name]))
             notes.append((note, frozenset() if stated is None else frozenset([stated])))

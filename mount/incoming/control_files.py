@@ -35,8 +35,8 @@ def is_control_file(path_on_disk: str, descriptor: int) -> bool:
 
 
 def find_control_file(folder_on_disk: str) -> str | None:
-    """Return the path on disk of a control file that lies beside its file, at or below a folder. Return None if there
-    is none. Those of axel do not count: a model's file may have their suffix."""
+    """Return the path on disk of a control file that lies beside its file, at or below a directory. Return None if
+    there is none. Those of axel do not count: a model's file may have their suffix."""
     for folder, _, files in os.walk(folder_on_disk):
         for name in files:
             controlled = controlled_path(name)

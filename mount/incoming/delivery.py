@@ -129,7 +129,7 @@ class Delivery:
         self._importer.compare(ready)
 
     def take_folder(self, path: str) -> str:
-        """Take a folder out of the spool, to stage it in its new place. Return that place, which has no name in
+        """Take a directory out of the spool, to stage it in its new place. Return that place, which has no name in
         `incoming/`."""
         inode = os.lstat(self._at(path)).st_ino
         taken = os.path.join(self._session.new_importing_folder(inode), path)
@@ -138,7 +138,7 @@ class Delivery:
         return taken
 
     def deliver_folder(self, path: str, taken: str, uid: int) -> None:
-        """Make a taken folder a model of the store, or put it back.
+        """Make a taken directory a model of the store, or put it back.
 
         Raises:
             StoreError: why it was not imported.
@@ -167,8 +167,8 @@ class Delivery:
         _log_outcome(path, outcome, ready)
 
     def refuse_path(self, path: str, uid: int, error: StoreError) -> None:
-        """Report in the note, the log and the record why the file or folder of a path was not imported. That may be a
-        folder, or bytes that came after their upload had become a model."""
+        """Report in the note, the log and the record why the file or directory of a path was not imported. That may be
+        a directory, or bytes that came after their upload had become a model."""
         self.say_why(path, error, uid)
         receipt = self._receipts.begin(self._session.name, path, uid)
         self._receipts.finish(receipt, ReceiptState.REFUSED, error=str(error), errno=_errno_name(error))
@@ -288,7 +288,7 @@ class Delivery:
         return uid == self.owners.user or not self._importer.has_name(tag.name)
 
     def say_why(self, path: str, error: StoreError, uid: int) -> None:
-        """Report in the log, and in a note beside it, why a user's file or folder was not imported."""
+        """Report in the log, and in a note beside it, why a user's file or directory was not imported."""
         log.warning("%s was not imported: %s", printable(path), error)
         try:
             descriptor = os.open(
@@ -310,7 +310,7 @@ def _log_outcome(path: str, outcome: Outcome, ready: StagedImport) -> None:
 
 
 def _remove_around(taken: str, path: str) -> None:
-    """Remove the parent folders of a folder that was taken from a path."""
+    """Remove the parent directories of a directory that was taken from a path."""
     for _ in path.split("/"):
         taken = os.path.dirname(taken)
         with suppress(OSError):  # they are empty, and are removed when the mount ends

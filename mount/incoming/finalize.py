@@ -18,7 +18,7 @@ from bentofs.store.util.display import printable
 
 log = logging.getLogger(__name__)
 
-# If a file of a folder comes before a `model.yaml`, these errors say that it is no model's archive. Any other error
+# If a file of a directory comes before a `model.yaml`, these errors say that it is no model's archive. Any other error
 # says that an archive could not be imported.
 _NO_MODELS_ARCHIVE = (BadModelError, DamagedArchiveError, TooBigError)
 

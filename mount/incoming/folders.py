@@ -1,8 +1,8 @@
-"""CopiedFolders: the folders that are copied into `incoming/`, and their owners. A folder that is a model is imported
-when a program syncs it.
+"""CopiedFolders: the directories that are copied into `incoming/`, and their owners. A directory that is a model is
+imported when a program syncs it.
 
-Knows no FUSE. Threading: any thread. A folder is taken out of the spool under the spool's lock, and published without
-it.
+Knows no FUSE. Threading: any thread. A directory is taken out of the spool under the spool's lock, and published
+without it.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ log = logging.getLogger(__name__)
 
 
 class CopiedFolders:
-    """The folders of one spool."""
+    """The directories of one spool."""
 
     def __init__(self, spool: Spool, delivery: Delivery) -> None:
         self._spool = spool
         self._delivery = delivery
 
     def make(self, path: str, uid: int) -> None:
-        """Make a folder that belongs to a user."""
+        """Make a directory that belongs to a user."""
         at = self._spool.at(path)
         with self._spool.lock:
             os.mkdir(at, 0o700)
             self._spool.owners.give(at, uid)
 
     def remove(self, path: str) -> None:
-        """Remove an empty folder."""
+        """Remove an empty directory."""
         if not path:
             raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
         with self._spool.lock:
@@ -47,9 +47,9 @@ class CopiedFolders:
             self._spool.forget_imported_below(path)
 
     def sync(self, path: str, uid: int) -> None:
-        """Sync a folder to disk, and import the models that came as folders at or below it. Only models of this user
-        are imported, or all of them if root asks. Nothing is imported if the folder is `incoming/` itself: programs
-        sync the folder above a file that they renamed.
+        """Sync a directory to disk, and import the models that came as directories at or below it. Only models of this
+        user are imported, or all of them if root asks. Nothing is imported if the directory is `incoming/` itself:
+        programs sync the directory above a file that they renamed.
 
         Raises:
             StoreError: of the first model that could not be imported.
@@ -68,7 +68,7 @@ class CopiedFolders:
             raise failed
 
     def models(self, path: str) -> Iterator[str]:
-        """Yield the folders at or below a path that hold a `model.yaml`, except `incoming/` itself."""
+        """Yield the directories at or below a path that hold a `model.yaml`, except `incoming/` itself."""
         for folder, folders, files in os.walk(self._spool.at(path)):
             below = os.path.relpath(folder, self._spool.root)
             if below != "." and MODEL_YAML in files:
@@ -78,10 +78,10 @@ class CopiedFolders:
                 folders[:] = [name for name in folders if not name.startswith(".")]
 
     def import_model(self, path: str) -> None:
-        """Import a folder that was copied in.
+        """Import a directory that was copied in.
 
         Raises:
-            StoreError: why it is no model; the folder is as before.
+            StoreError: why it is no model; the directory is as before.
         """
         with self._spool.lock:
             uid = self._spool.owners.of(os.lstat(self._spool.at(path)))
@@ -124,7 +124,7 @@ class CopiedFolders:
         self._delivery.deliver_folder(path, taken, uid)
 
     def newest_change(self, path: str) -> int:
-        """Return the time of the newest change at or below a folder (ns, wall clock)."""
+        """Return the time of the newest change at or below a directory (ns, wall clock)."""
         newest = 0
         for folder, _, files in os.walk(self._spool.at(path)):
             for name in ("", *files):
@@ -133,6 +133,6 @@ class CopiedFolders:
         return newest
 
     def is_busy(self, path: str) -> bool:
-        """Return True if a file below a folder is open."""
+        """Return True if a file below a directory is open."""
         with self._spool.lock:
             return any(upload.handles for upload in self._spool.find_below(path))

@@ -1,5 +1,5 @@
-"""Housekeeping of `incoming/`: one thread that reports progress. If the user asked for it, it also imports folders that
-have been quiet for a while."""
+"""Housekeeping of `incoming/`: one thread that reports progress. If the user asked for it, it also imports directories
+that have been quiet for a while."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class Housekeeping:
         settle_seconds: float | None,
         make_again: Callable[[], None],
     ) -> None:
-        """`settle_seconds`: how long a folder must be quiet before it is imported; None for never. `make_again`:
+        """`settle_seconds`: how long a directory must be quiet before it is imported; None for never. `make_again`:
         creates the parts of the staging area that somebody removed."""
         self._make_again = make_again
         self._spool = spool
         self._folders = folders
         self._delivery = delivery
         self._settle_seconds = settle_seconds
-        self._refused: dict[str, int] = {}  # folder -> its newest change when it was refused (ns)
+        self._refused: dict[str, int] = {}  # directory -> its newest change when it was refused (ns)
         self._notes_at = 0.0  # when to look for stale notes (monotonic)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="housekeeping", daemon=True)

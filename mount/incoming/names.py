@@ -24,7 +24,7 @@ _ARCHIVES = (
 
 def is_on_its_way(path: str) -> bool:
     """Return True if a file of this name is not imported before it is renamed. rsync's --delay-updates and
-    --partial-dir use folders that begin with a dot."""
+    --partial-dir use directories that begin with a dot."""
     return any(part.startswith(".") for part in path.split("/")) or path.lower().endswith(_UNFINISHED)
 
 
@@ -41,7 +41,7 @@ def is_note(path: str) -> bool:
 
 def may_be_archive(path: str) -> bool:
     """Return True if a file may be a model's archive. At the top, any name will do. Further down the name must say so,
-    because files of a folder that is a model may lie there."""
+    because files of a directory that is a model may lie there."""
     final = final_path(path)
     return not is_note(final) and ("/" not in final or final.lower().endswith(_ARCHIVES))
 

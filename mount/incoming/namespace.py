@@ -3,7 +3,7 @@ model.
 
 The operation that ends an upload returns the outcome of the import. For most programs that is flush
 (`mount.incoming.handles`). For programs that write under another name first, it is rename (here). For a model that
-comes as a folder, it is fsync of the folder (`mount.incoming.folders`). Imported names are no longer listed.
+comes as a directory, it is fsync of the directory (`mount.incoming.folders`). Imported names are no longer listed.
 
 Paths are relative to `incoming/`, which itself is the empty path. Knows no FUSE. Threading: any thread. The spool's
 lock guards names, and is not held while an upload is settled.
@@ -78,7 +78,7 @@ class DropBox:
         return self._spool.file_attributes(path, look)
 
     def items(self, path: str) -> list[Item]:
-        """Return the entries of a folder."""
+        """Return the entries of a directory."""
         items = []
         with os.scandir(self._spool.at(path)) as found:
             for entry in found:
@@ -87,7 +87,7 @@ class DropBox:
         return items
 
     def check_folder(self, path: str) -> None:
-        """Raises NotFoundError, NotADirectoryError: no folder is there."""
+        """Raise NotFoundError or NotADirectoryError if no directory is there."""
         if not stat.S_ISDIR(self.attributes(path).mode):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
 
@@ -199,7 +199,7 @@ class DropBox:
             self._spool.judge(upload, new)
 
     def _rename_other(self, old: str, new: str) -> None:
-        """Rename a folder or an imported name; under the spool's lock."""
+        """Rename a directory or an imported name; under the spool's lock."""
         at = self._spool.at(old)
         if not os.path.lexists(at):
             self._spool.answer(old)
@@ -217,7 +217,7 @@ class DropBox:
 
 
 def _holds_archives(root: str, new: str) -> bool:
-    """Return True if the folder `root` holds files that would be imported if its path were `new`."""
+    """Return True if the directory `root` holds files that would be imported if its path were `new`."""
     for folder, folders, files in os.walk(root):
         if MODEL_YAML in files:
             folders.clear()

@@ -1,4 +1,4 @@
-"""Owners: the owners of the files and folders in a spool. Only root may change the owner of a file on disk. For any
+"""Owners: the owners of the files and directories in a spool. Only root may change the owner of a file on disk. For any
 other user who mounts with --allow-other, the owners are kept in memory, for as long as the mount lives.
 
 Knows no FUSE. Threading: any thread. The thread that makes a file must set its owner before others look at it.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 
-_KEPT = 50_000  # most files and folders of others to remember; beyond this the mount's owner gets the oldest
+_KEPT = 50_000  # most files and directories of others to remember; beyond this the mount's owner gets the oldest
 
 
 class Owners:
@@ -21,7 +21,7 @@ class Owners:
         self._others: dict[int, int] = {}  # inode -> uid
 
     def give(self, target: int | str, uid: int) -> None:
-        """Set the owner of a new file or folder, given by its descriptor or path."""
+        """Set the owner of a new file or directory, given by its descriptor or path."""
         if self.user == 0:
             if uid:
                 os.chown(target, uid, -1)  # so the owner survives a crash
@@ -35,5 +35,5 @@ class Owners:
                 del self._others[next(iter(self._others))]
 
     def of(self, look: os.stat_result) -> int:
-        """Return the uid of the owner of a file or folder."""
+        """Return the uid of the owner of a file or directory."""
         return self._others.get(look.st_ino, look.st_uid)

@@ -23,7 +23,7 @@ _SHARE = 4  # the files may take one part in so many of the free room
 
 
 def free_room(path: str) -> int:
-    """Return the free bytes of the file system that holds a folder."""
+    """Return the free bytes of the file system that holds a directory."""
     figures = os.statvfs(path)
     return figures.f_bavail * figures.f_frsize
 
@@ -41,7 +41,7 @@ class ReadBack:
     """The kept files of one spool."""
 
     def __init__(self, spool: str) -> None:
-        """`spool`: the folder on whose disk the files lie."""
+        """`spool`: the directory on whose disk the files lie."""
         self._spool = spool
         self._lock = threading.Lock()
         self._files: dict[int, _File] = {}  # by receipt; the oldest first

@@ -40,8 +40,8 @@ class IncomingSettings:
 
     staging: str | None = None  # where models are staged; None for beside the store
     overwrite: bool = False
-    settle_seconds: float | None = None  # import a folder that is quiet for so long; None for never
-    mode: int = 0o755  # permissions of the folder
+    settle_seconds: float | None = None  # import a directory that is quiet for so long; None for never
+    mode: int = 0o755  # permissions of the directory
     limits: Limits = field(default_factory=Limits)
 
 

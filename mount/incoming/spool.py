@@ -1,4 +1,4 @@
-"""Spool: the folder that holds the files copied into `incoming/`, in the same layout, until they are models.
+"""Spool: the directory that holds the files copied into `incoming/`, in the same layout, until they are models.
 
 It knows the upload of each of its files, and the names that were imported. Those files are gone, but `stat` answers for
 them while their models exist, so that rsync sends nothing twice.
@@ -50,8 +50,8 @@ class Spool:
         calling_user: Callable[[], int],
         budget: MemoryBudget | None = None,
     ) -> None:
-        """`root`, `ranges`: private folders for uploads and for their written ranges; `calling_user`: returns the uid
-        whose request this thread serves; `budget`: None for a budget of its own."""
+        """`root`, `ranges`: private directories for uploads and for their written ranges; `calling_user`: returns the
+        uid whose request this thread serves; `budget`: None for a budget of its own."""
         self.root = root
         self._ranges = ranges
         self.calling_user = calling_user
@@ -59,12 +59,12 @@ class Spool:
         self.owners = delivery.owners
         self._delivery = delivery
         self._uploads: dict[int, Upload] = {}  # by the inode of the spooled file
-        self._imported_below: LRUCache[str, bool] = LRUCache(_IMPORTED_KEPT)  # archives that lay in folders
+        self._imported_below: LRUCache[str, bool] = LRUCache(_IMPORTED_KEPT)  # archives that lay in directories
         self._gone: deque[Upload] = deque()  # forgotten, to be ended outside the lock
         self._slots = Slots(budget or MemoryBudget())
 
     def at(self, path: str) -> str:
-        """Return the path on disk of a file or folder."""
+        """Return the path on disk of a file or directory."""
         return f"{self.root}/{path}" if path else self.root
 
     def answer(self, path: str, uid: int | None = None) -> Attributes:
@@ -90,8 +90,8 @@ class Spool:
         return self._register(path, descriptor, uid, is_new=True)
 
     def find(self, path: str) -> Upload | None:
-        """Return the upload of the file with this name. Return None if there is none, or if it is a folder. Under the
-        lock."""
+        """Return the upload of the file with this name. Return None if there is none, or if it is a directory. Under
+        the lock."""
         try:
             look = os.lstat(self.at(path))
         except (FileNotFoundError, NotADirectoryError):
@@ -105,7 +105,7 @@ class Spool:
         return self._register(path, descriptor, self.owners.of(look))
 
     def find_unwritten_below(self, path: str) -> str | None:
-        """Return the path of a file below a folder that has unwritten bytes; under the lock."""
+        """Return the path of a file below a directory that has unwritten bytes; under the lock."""
         unwritten = os.listdir(self._ranges)
         if not unwritten:
             return None
@@ -118,7 +118,7 @@ class Spool:
         return None
 
     def find_below(self, path: str) -> Iterator[Upload]:
-        """Yield the files below a folder that are uploads now; under the lock."""
+        """Yield the files below a directory that are uploads now; under the lock."""
         return (upload for upload in list(self._uploads.values()) if upload.path.startswith(f"{path}/"))
 
     def file_attributes(self, path: str, look: os.stat_result, upload: Upload | None = None) -> Attributes:
@@ -149,7 +149,7 @@ class Spool:
                 upload.is_touched = True
 
     def judge(self, upload: Upload, path: str) -> None:
-        """Decide the kind of an upload by its path. In a folder that is a model, it is a file of that model. A
+        """Decide the kind of an upload by its path. In a directory that is a model, it is a file of that model. A
         downloader's control file is never imported."""
         if upload.is_control_file(self.at(path)):
             upload.is_archive = upload.is_strict = upload.fails_early = False
@@ -187,16 +187,17 @@ class Spool:
             self._imported_below[path] = True
 
     def imported_below(self, path: str) -> str | None:
-        """Return the path of an archive that lay in a folder and was imported as a model of its own; under the lock."""
+        """Return the path of an archive that lay in a directory and was imported as a model of its own; under the
+        lock."""
         return next((known for known in self._imported_below if known.startswith(f"{path}/")), None)
 
     def forget_imported_below(self, path: str) -> None:
-        """Forget the imported archives of a folder that is gone; under the lock."""
+        """Forget the imported archives of a directory that is gone; under the lock."""
         for alone in [known for known in self._imported_below if known.startswith(f"{path}/")]:
             del self._imported_below[alone]
 
     def move_imported_below(self, old: str, new: str) -> None:
-        """Move the imported archives of a folder that was renamed; under the lock."""
+        """Move the imported archives of a directory that was renamed; under the lock."""
         self.forget_imported_below(new)
         for alone in [known for known in self._imported_below if known.startswith(f"{old}/")]:
             del self._imported_below[alone]
@@ -205,7 +206,7 @@ class Spool:
     def let_go(self, upload: Upload) -> None:
         """Drop one handle of an upload; under the lock. If it was the last one, forget the upload.
 
-        Two kinds are kept: a settled upload that waits for its final name, and one with a failed write, whose folder
+        Two kinds are kept: a settled upload that waits for its final name, and one with a failed write, whose directory
         must not be imported. Of too many kept uploads, the oldest is forgotten, and may have to be staged again.
         """
         upload.handles -= 1

@@ -37,7 +37,7 @@ def _is_stale(path: str) -> bool:
         look = os.lstat(path)
         if not stat.S_ISREG(look.st_mode) or time.time() - look.st_mtime < _SECONDS:
             return False
-        if os.path.lexists(path.removesuffix(ERROR_SUFFIX)):  # a folder
+        if os.path.lexists(path.removesuffix(ERROR_SUFFIX)):  # a directory
             return False
         with open(path, "rb") as note:
             return _SAYS in note.read(_LOOKS_AT)

@@ -334,7 +334,7 @@ class Upload:
             f"{count:,} of its {size:,} bytes never came, from byte {first:,} on: finish the upload, or copy it again, "
             "zeros included (cp --sparse=never)"
         )
-        error.of_model = True  # the user is told, in any folder
+        error.of_model = True  # the user is told, in any directory
         return error
 
     def _refuse_if_imported(self) -> None:
