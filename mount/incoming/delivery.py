@@ -167,8 +167,8 @@ class Delivery:
         _log_outcome(path, outcome, ready)
 
     def refuse_path(self, path: str, uid: int, error: StoreError) -> None:
-        """Report in the note, the log and the record why the file or directory of a path was not imported. That may be
-        a directory, or bytes that came after their upload had become a model."""
+        """Report in the note, the log and the record why a path was not imported: a directory, or bytes that came after
+        their upload had become a model."""
         self.say_why(path, error, uid)
         receipt = self._receipts.begin(self._session.name, path, uid)
         self._receipts.finish(receipt, ReceiptState.REFUSED, error=str(error), errno=_errno_name(error))

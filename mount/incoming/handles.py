@@ -70,7 +70,7 @@ class OpenUploads:
 
     def open(self, path: str, flags: int, uid: int) -> int:
         """Open a file that is here, and return a handle. A name that anybody imported can be opened to write it anew.
-        For a moment, it can also be read back."""
+        For a moment, the user who imported it can also read it back."""
         with self._lock:
             upload = self._spool.find(path)
             is_writing = flags & (os.O_WRONLY | os.O_RDWR)

@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from bentofs.mount.incoming.names import ERROR_SUFFIX
 
-_SECONDS = 24 * 3600  # for which a note can be read
+_SECONDS = 24 * 3600  # for which a note stays
 _SAYS = b" was not imported: "  # in each of our notes
 _LOOKS_AT = 8192  # bytes: more than the longest path
 
