@@ -1,7 +1,8 @@
-"""Archives: the models of a store in every format: their sizes first, their bytes on demand.
+"""Archives: the models of a store in every format. Their sizes come first, their bytes on demand.
 
-An archive is laid out from one generation of a model (`store.model.model.Model`) and gives that generation's bytes or
-SourceChangedError, never another's. A compressed archive's size must be measured once (`store.archives.chunk_sizes`).
+An archive is laid out from one generation of a model (`store.model.model.Model`). It gives that generation's bytes or
+SourceChangedError, never another generation's bytes. A compressed archive's size must be measured once
+(`store.archives.chunk_sizes`).
 """
 
 from __future__ import annotations
@@ -31,15 +32,15 @@ from bentofs.store.util.budgeted_cache import BudgetedCache
 from bentofs.store.util.keyed_lock import KeyedLock
 from bentofs.store.util.memory_budget import MemoryBudget
 
-_KEPT = 8 << 20  # bytes, over all archives kept laid out for the next reader;
-_ARCHIVE, _MEMBER, _MEASURED_MEMBER = 4000, 600, 1600  # which one takes about, and each member in it
-_LENGTHS_KEPT = 2 << 20  # bytes, over all archives whose length is known;
-_LENGTH = 400  # which one takes
+_KEPT = 8 << 20  # bytes, over all archives kept laid out for the next reader
+_ARCHIVE, _MEMBER, _MEASURED_MEMBER = 4000, 600, 1600  # bytes, about, of one such archive and of each member in it
+_LENGTHS_KEPT = 2 << 20  # bytes, over all archives whose length is known
+_LENGTH = 400  # bytes of one known length
 _READ = 1 << 20  # bytes at a time when a whole archive is digested
 
 
 class _Key(NamedTuple):
-    """What one archive is made of; the model itself need not be kept for it."""
+    """The key of one archive. It makes keeping the model itself unnecessary."""
 
     tag: Tag
     generation: tuple[int, int, int]
@@ -63,9 +64,9 @@ class Archives:
         open_files: OpenFiles | None = None,
         budget: MemoryBudget | None = None,
     ) -> None:
-        """`opened` is told of each model whose archive is about to be read; `formats`: what is measured for one of them
-        is measured for the others by the way; `sizes` and `measurements`: None for those of the index; `open_files` and
-        `budget`: None for its own."""
+        """`opened`: called with each model whose archive is about to be read. `formats`: measuring for one of them
+        measures for the others, too. `sizes`, `measurements`: None to make them from the index. `open_files`, `budget`:
+        None to make new ones."""
         budget = budget or MemoryBudget()
         self._opened = opened
         self._storage = storage
@@ -81,20 +82,20 @@ class Archives:
 
     @property
     def revision(self) -> int:
-        """Changes when an archive turned out to have another size than was told."""
+        """The revision of sizes. It changes when an archive's reported size turned out wrong."""
         return self._sizes.revision
 
     @property
     def maker(self) -> ChunkMaker:
-        """Makes the chunks of what is compressed."""
+        """The maker of compressed chunks."""
         return self._sizes.maker
 
     def close(self) -> None:
-        """Give up what is being compressed: whoever waits for it gets CancelledError."""
+        """Cancel compression: threads that wait for it get CancelledError."""
         self._sizes.close()
 
     def length(self, model: Model, kind: Format) -> int:
-        """The exact length of an archive in bytes: by arithmetic, or measured if it is compressed.
+        """Return the exact length of an archive in bytes: by arithmetic, or measured if it is compressed.
 
         Raises:
             SourceChangedError, StoreUnreadableError, CancelledError: while measuring.
@@ -111,10 +112,10 @@ class Archives:
         return length
 
     def is_length_known(self, model: Model, kind: Format) -> bool:
-        """Tell whether `length` answers without measuring: by arithmetic, by the index, or since it was asked before.
+        """Tell whether `length` returns without measuring: by arithmetic, by the index, or because it is cached.
 
         Raises:
-            SourceChangedError, StoreUnreadableError: it cannot be known now.
+            SourceChangedError, StoreUnreadableError: this cannot be found out now.
         """
         if kind.length is not None and not is_compressed(kind, self.compression):
             return True
@@ -131,29 +132,29 @@ class Archives:
         return True
 
     def open(self, model: Model, kind: Format, progress: Progress | None = None) -> Piece:
-        """The archive of one generation of a model; readers of the same one share it.
+        """Return the archive of one generation of a model; its readers share it.
 
         Raises:
-            SourceChangedError, StoreUnreadableError, CancelledError: while measuring what is compressed.
+            SourceChangedError, StoreUnreadableError, CancelledError: while measuring a compressed archive.
         """
         self._opened(model)
         return self._laid_out_now(model, kind, progress)
 
     def forget(self, tag: Tag) -> None:
-        """Drop what is kept of a model that is no longer in the store."""
+        """Drop the cached archives of a model that is no longer in the store."""
         self._laid_out.drop_where(lambda key: key.tag == tag)
 
     def _key(self, model: Model, kind: Format) -> _Key:
         return _Key(model.tag, model.generation, kind.name, self.revision)
 
     def _laid_out_now(self, model: Model, kind: Format, progress: Progress | None = None) -> PieceList:
-        """The errors are those of `open`."""
+        """Return the laid-out archive. It raises the same errors as `open`."""
         key = self._key(model, kind)
         kept = self._laid_out.get(key)
         if kept is not None:
             return kept
         if kind.lay_out is None or is_compressed(kind, self.compression):
-            # Another thread may measure this very model, perhaps for another format.
+            # Another thread may measure the same model, perhaps for another format.
             with self._turns.at((model.tag, model.generation)):
                 pieces = self._laid_out.get(key) or self._compressed(model, kind, progress)
         else:
@@ -164,9 +165,9 @@ class Archives:
         return self._laid_out.put_first(key, pieces, weight)
 
     def measure(self, model: Model, kinds: Sequence[Format], progress: Progress) -> None:
-        """Learn all that `stat` and the first reader of these archives would have to wait for.
+        """Measure all that `stat` and the first reader of these archives would have to wait for.
 
-        `progress` is told of all of a model's bytes, many at a time where they are known already.
+        `progress`: told of all of a model's bytes, many at a time if they were measured before.
 
         Raises:
             SourceChangedError, StoreUnreadableError: while measuring.
@@ -195,7 +196,7 @@ class Archives:
     def _compressed(
         self, model: Model, kind: Format, progress: Progress | None, *, only_known: bool = False
     ) -> PieceList:
-        """Lay out. `only_known`: raise NotMeasuredError instead of measuring."""
+        """Lay out a compressed archive. `only_known`: raise NotMeasuredError instead of measuring."""
         if kind.compress is None:
             raise ValueError(f"{kind.name} has no compressed form")
         as_a_whole = not kind.needs_checksums
@@ -221,10 +222,10 @@ class Archives:
         return [member._replace(packing=packing) for member, packing in zip(members, packings, strict=True)]
 
     def open_file(self, entry: Entry) -> Piece:
-        """One file of a model.
+        """Open one file of a model.
 
         Raises:
-            SourceChangedError: it is no longer what the model was when it was looked at.
+            SourceChangedError: the file has changed since the model was read.
             StoreUnreadableError: it may not be read.
         """
         if entry.identity is None:
@@ -234,12 +235,12 @@ class Archives:
         return file
 
     def is_measured(self, model: Model) -> bool:
-        """Whether the CRC-32 of each of a model's files is known."""
+        """Tell whether the CRC-32 of each of a model's files is known."""
         known = self._known(model)
         return all(entry.identity in known for entry in model.entries if entry.size)
 
     def sha256(self, model: Model, kind: Format) -> str:
-        """The SHA-256 of an archive, hexadecimal. Reads all of it unless it is known for this generation."""
+        """Return an archive's SHA-256, hexadecimal. Read the whole archive unless it is known for this generation."""
         name = f"{model.fingerprint()}/{kind.name}/{LAYOUT_VERSION}"
         if kind.codec is not None and is_compressed(kind, self.compression):
             name += f"/{self.compression.value}/{kind.codec()}"
@@ -267,7 +268,7 @@ class Archives:
         )
 
     def _known(self, model: Model) -> dict[Identity, int]:
-        """The CRC-32s that are known, of files that are not empty."""
+        """Return the known CRC-32s of files that are not empty."""
         told, unknown = {}, []
         for entry in model.entries:
             if entry.identity is not None and entry.crc32 is not None:
@@ -279,7 +280,7 @@ class Archives:
 
 @dataclass(frozen=True)
 class _Compressor:
-    """What it takes to compress one archive of a model (`store.formats.write.registry.Compressor`)."""
+    """The compressor of one archive of a model (`store.formats.write.registry.Compressor`)."""
 
     sizes: Sizes
     compression: Compression
@@ -294,13 +295,13 @@ class _Compressor:
 
     def measure(self, part: str, codecs: Mapping[str, Codec], contents: Contents) -> Measured:
         wanted = {each: codec for each, codec in codecs.items() if each in self.parts}
-        # What belongs to a part is for the layout and the compression to say.
+        # The layout and the compression decide the content of a part.
         how = f"{self.compression.value}/{LAYOUT_VERSION}"
         return self.sizes.of_part(self.model, part, how, wanted, contents, self.progress, only_known=self.only_known)
 
 
 def sha256_of(piece: Piece) -> str:
-    """The SHA-256 of all of a piece, hexadecimal."""
+    """Return the SHA-256 of a whole piece, hexadecimal."""
     digest = hashlib.sha256()
     buffer = page_buffer(min(_READ, piece.length))
     offset = 0
@@ -313,7 +314,7 @@ def sha256_of(piece: Piece) -> str:
 
 
 class _Members(Sequence[Member]):
-    """The members of an archive, each made when it is asked for."""
+    """The members of an archive, each made on demand."""
 
     def __init__(self, entries: Entries, content: Callable[[Entry], Piece]) -> None:
         self._entries = entries

@@ -1,7 +1,8 @@
-"""Sizes: what must be learnt of compressed chunks once, before an archive's size is known, and is kept in the index.
+"""Sizes of compressed chunks. They are measured once, before an archive's size is known, and kept in the index.
 
-A large file's are keyed by its identity and shared by formats, models and mounts; those of an archive's other parts by
-the model's fingerprint. All are keyed by the codec, too: what another ISA-L made is measured anew.
+A large file's sizes are keyed by its identity, and shared by formats, models and mounts. The sizes of an archive's
+other parts are keyed by the model's fingerprint. All are keyed by the codec, too: for another ISA-L they are measured
+anew.
 
 Threading: all methods may be called from any thread. Measuring runs on all cores.
 """
@@ -30,19 +31,19 @@ from bentofs.store.util.memory_budget import MemoryBudget
 
 log = logging.getLogger(__name__)
 
-_WINDOW = 2 * CORES  # tasks that are under way, or done and not yet taken
-_TASK = 1 << 20  # bytes of content in a task,
-_TASK_UNITS = 64  # and small files
+_WINDOW = 2 * CORES  # tasks that are running, or done and not yet taken
+_TASK = 1 << 20  # bytes of content in a task
+_TASK_UNITS = 64  # small files in a task
 _SHORT = 16 << 10  # bytes: threads that compress less at a time wait for Python's lock longer than they work
-_MAX_SIZE = 1 << 22  # no chunk comes out larger; an index that says so is wrong
-_KEEP_EVERY = 64  # large files, after which what was measured is written
+_MAX_SIZE = 1 << 22  # bytes: no compressed chunk is larger; an index that says so is wrong
+_KEEP_EVERY = 64  # large files, after which their sizes are written
 
 _R = TypeVar("_R")
 Progress = Callable[[int], None]  # told how many more bytes of content were measured
 
 
 class _Group(NamedTuple):
-    """What is measured under one name."""
+    """The content that is measured under one name."""
 
     name: Name
     codec: Codec
@@ -63,12 +64,12 @@ class _Task(NamedTuple):
 
     @property
     def is_short(self) -> bool:
-        """Whether to hand it to another thread would take longer than it takes."""
+        """True if handing it to another thread would take longer than the task itself."""
         return len(self.contents) * _SHORT > self.length
 
 
 class SizesKept(Protocol):
-    """Where sizes are kept; as `store.archives.index.Index`."""
+    """A place that keeps sizes, such as `store.archives.index.Index`."""
 
     def chunk_sizes(self, content: str, codec: str) -> ChunkSizes | None: ...
 
@@ -78,7 +79,7 @@ class SizesKept(Protocol):
 
 
 class NotMeasuredError(Exception):
-    """Sizes are not known, and were not to be measured."""
+    """Sizes are unknown, and measuring was not allowed."""
 
 
 class Sizes:
@@ -93,8 +94,9 @@ class Sizes:
         budget: MemoryBudget | None = None,
         has_reader: bool = True,
     ) -> None:
-        """`maker`: that of other sizes, to be closed by them; `is_settled`: as the function, whether what was measured
-        of a file is kept; `budget`: None for its own; `has_reader`: whether somebody waits for what is measured."""
+        """`maker`: the maker of another `Sizes`, which closes it; None to make a new one. `is_settled`: decides like
+        the function `is_settled` whether a file's sizes are kept. `budget`: None to make a new one. `has_reader`: True
+        if a reader waits for the measured chunks."""
         self._index = index
         self._is_settled = is_settled
         self._has_reader = has_reader
@@ -109,13 +111,13 @@ class Sizes:
         progress: Progress | None = None,
         only_known: bool = False,
     ) -> list[Packing | Deflated]:
-        """How each of some large files goes into a compressed archive; measured now unless it is known.
+        """Return how each of these large files goes into a compressed archive. Measure unless it is known.
 
-        `forced`: whatever a sample says; `only_known`: measure nothing.
+        `forced`: compress all, regardless of samples; `only_known`: measure nothing.
 
         Raises:
-            NotMeasuredError: only what is known was wanted.
-            SourceChangedError, StoreUnreadableError: as reading does.
+            NotMeasuredError: `only_known`, and sizes are unknown.
+            SourceChangedError, StoreUnreadableError: while reading a file.
             CancelledError: the process ends.
         """
         started_ns = time.time_ns()
@@ -162,9 +164,10 @@ class Sizes:
         *,
         only_known: bool = False,
     ) -> Measured:
-        """The sizes of one part of a model's archive; the errors are those of `of_files`. If it must be measured, so
-        are the other parts in `codecs`, unless `only_known`.
-        `how`: what sizes depend on beside the model and the codec."""
+        """Return the sizes of one part of a model's archive. If it must be measured, measure the other parts in
+        `codecs`, too. It raises the same errors as `of_files`.
+
+        `how`: names all else that sizes depend on, beside the model and the codec. `only_known`: measure nothing."""
         fingerprint = model.fingerprint()
         names = {each: (f"{fingerprint}/{each}/{how}", codec.name) for each, codec in codecs.items()}
         sizes = self._known_part(names[part])
@@ -188,7 +191,7 @@ class Sizes:
         return Measured(names[part], sizes, str(model.tag))
 
     def close(self) -> None:
-        """Give up what is being measured or made."""
+        """Cancel measuring and compression."""
         self.maker.close()
 
     def _on_wrong(self, name: Name) -> None:
@@ -212,7 +215,7 @@ class Sizes:
     def _keep(
         self, files: Sequence[MeasuredFile], found: dict[int, ChunkSizes], numbers: set[int], started_ns: int
     ) -> None:
-        """Write what was learnt of some files, unless they are so young that a change would not show."""
+        """Write the sizes of some files. Skip files so young that a change might not show in their identity."""
         rows = [
             (*_name(files[number]), found[number])
             for number in numbers
@@ -225,7 +228,7 @@ class Sizes:
     def _measure(
         self, groups: Sequence[_Group], contents: Iterable[tuple[int, Unit | memoryview]], progress: Progress | None
     ) -> Iterator[tuple[int, array[int]]]:
-        """Again and again, which group, and the sizes of its next chunks. `contents`: of each chunk, with its group."""
+        """Yield pairs of a group and the sizes of its next chunks. `contents`: each chunk's group and content."""
         reader = object()
 
         def measure(task: _Task) -> tuple[_Task, array[int]]:
@@ -247,7 +250,8 @@ class Sizes:
 
 
 def _tasks(contents: Iterable[tuple[int, Unit | memoryview]]) -> Iterator[_Task]:
-    """Of a chunk that is still to be read, one by itself; of what is at hand, as much as is worth another thread."""
+    """Yield tasks. A chunk that is still to be read is a task of its own; chunks in memory are gathered until they are
+    worth another thread."""
     counts: Counter[int] = Counter()
     gathered: dict[int, list[Unit | memoryview]] = {}
     sizes: Counter[int] = Counter()
@@ -275,7 +279,7 @@ def _length(content: Unit | memoryview) -> int:
 
 
 def _in_parallel(work: Callable[[_Task], _R], items: Iterable[_Task]) -> Iterator[_R]:
-    """The results of `work` on each item, in order; a few items ahead, on all cores."""
+    """Yield the results of `work` on each item, in order. Work a few items ahead, on all cores."""
     rest = iter(items)
     first = list(islice(rest, 2))
     if len(first) < 2:
@@ -305,7 +309,7 @@ def _units(file: MeasuredFile) -> Iterator[Unit]:
 
 
 def _count(file: MeasuredFile) -> int:
-    """Of a large file's chunks."""
+    """Return the number of a large file's chunks."""
     return -(-file.length // CHUNK)
 
 

@@ -1,5 +1,5 @@
-"""Compression: which files of a model are compressed in its archives. A rule on sizes; what a sample says comes on top
-(`store.formats.write.deflate.judge`)."""
+"""Compression: which files of a model are compressed in its archives. The rule here looks at sizes only; samples decide
+further (`store.formats.write.deflate.judge`)."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from bentofs.store.storage.base import Entry
 
 MAX_FILE = 256 << 20  # bytes; larger files are stored by AUTO
 MAX_MODEL = 1 << 30  # bytes of files that AUTO compresses in one model
-_FILE = 48 << 10  # bytes that a file counts beside its content: opening it takes as long as compressing so many
+_FILE = 48 << 10  # bytes that a file counts beside its content: opening it takes as long as compressing this many
 
 
 class Compression(enum.Enum):
     """`--compression`."""
 
-    AUTO = "auto"  # what is worth it, as far as `stat` does not have to wait long for its size
+    AUTO = "auto"  # files that are worth it, unless `stat` would wait long for the archive's size
     ALWAYS = "always"  # everything, `.bentomodel` included
     NEVER = "never"  # all sizes are arithmetic
 
     @classmethod
     def default(cls, *, is_remote: bool) -> Compression:
-        """What is right for a store if nobody chooses: of a remote one, sizes would cost fetching all files."""
+        """Return the default for a store. It is NEVER for a remote one, where sizes would cost fetching all files."""
         return cls.NEVER if is_remote else cls.AUTO
 
 
 def is_compressed(kind: Format, compression: Compression) -> bool:
-    """Whether archives of this kind have sizes that must be measured."""
+    """Tell whether archives of this kind have sizes that must be measured."""
     if compression is Compression.NEVER or kind.compress is None:
         return False
     return kind is not BENTOMODEL or compression is Compression.ALWAYS
 
 
 class Share(enum.Enum):
-    """What becomes of a file."""
+    """How a file is packed."""
 
     STORED = "stored"
     SMALL = "small"  # compressed without a sample
@@ -44,10 +44,10 @@ class Share(enum.Enum):
 
 
 def shares(entries: Sequence[Entry], compression: Compression) -> list[Share]:
-    """What becomes of each of a model's files, as far as sizes decide it.
+    """Return how each of a model's files is packed, as far as sizes decide it.
 
-    AUTO takes the smallest files first (those of one size in the order of the archive) until `MAX_MODEL` is reached:
-    a slow lookup blocks its folder for everybody, so it must not have to compress more.
+    AUTO takes the smallest files first (files of equal size in the order of the archive) until `MAX_MODEL` is reached.
+    A slow lookup blocks its directory for everybody, so it must not have to compress more.
     """
     sizes = [entry.size for entry in entries]
     found = [Share.SMALL if size < SMALL else Share.LARGE for size in sizes]

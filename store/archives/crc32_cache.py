@@ -1,6 +1,6 @@
-"""Measurements: what must be learnt from a file's bytes once, and is kept in the index: its CRC-32.
+"""Measurements: the CRC-32s of files, computed once from their bytes and kept in the index.
 
-Keyed by the file's identity (`store.storage.base.Identity`), so that a changed file is measured anew.
+The key is the file's identity (`store.storage.base.Identity`), so a changed file is measured anew.
 """
 
 from __future__ import annotations
@@ -25,22 +25,23 @@ _FILE = 480  # bytes that one takes
 
 
 class Measurements:
-    """The measurements of one process, shared by all archives. Threads that want the same file wait for one measure."""
+    """The measurements of one process, shared by all archives. Threads that want the same file wait for one
+    computation."""
 
     def __init__(
         self, index: Index, learnt: Callable[[], None] = lambda: None, budget: MemoryBudget | None = None
     ) -> None:
-        """`learnt` is told each time a file was measured; `budget`: None for its own."""
+        """`learnt`: called each time a file was measured; `budget`: None for a new one."""
         self._index = index
         self._learnt = learnt
         self._known: BudgetedCache[Identity, int] = BudgetedCache(budget or MemoryBudget(), _KEPT, least=_KEPT // 4)
         self._turns = KeyedLock()
 
     def crc32(self, file: PinnedFile) -> int:
-        """The CRC-32 of a file's content; reads the whole file unless it is known.
+        """Return the CRC-32 of a file's content. Read the whole file unless it is known.
 
         Raises:
-            SourceChangedError, StoreUnreadableError: as reading does.
+            SourceChangedError, StoreUnreadableError: while reading the file.
         """
         known = self._known.get(file.identity)
         if known is not None:
@@ -54,7 +55,7 @@ class Measurements:
         return known
 
     def known_crc32(self, identity: Identity) -> int | None:
-        """The CRC-32 of a file, if it has been measured."""
+        """Return the CRC-32 of a file; None if it has not been measured."""
         known = self._known.get(identity)
         if known is None:
             known = self._index.checksum(identity)
@@ -63,14 +64,14 @@ class Measurements:
         return known
 
     def known(self, identities: Sequence[Identity]) -> dict[Identity, int]:
-        """The CRC-32s of those of these files that have been measured; faster than one by one."""
+        """Return the known CRC-32s of these files; faster than one by one."""
         found = self._known.get_all(identities)
         asked = self._index.checksums([identity for identity in identities if identity not in found])
         return found | asked
 
     def keep_crc32(self, identity: Identity, crc: int, started_ns: int) -> None:
-        """Keep a CRC-32 of bytes read from `started_ns` (wall clock) on, unless the file was so young then that a
-        change since might not show in its identity."""
+        """Keep the CRC-32 of bytes read since `started_ns` (wall clock). Skip a file that was so young then that a
+        later change might not show in its identity."""
         if is_settled(identity.ctime_ns, started_ns):
             self._known.put(identity, crc, _FILE)
             self._index.keep_checksum(identity, crc)
@@ -78,7 +79,7 @@ class Measurements:
 
 
 class _Learning:
-    """A CRC-32 that is taken from the bytes as they are served."""
+    """A CRC-32 that is computed from the bytes as they are served."""
 
     __slots__ = ("lock", "running", "started_ns")
 
@@ -88,40 +89,40 @@ class _Learning:
         self.started_ns = 0  # when the first read began
 
     def start(self) -> None:
-        """A read begins."""
+        """Note that a read begins."""
         if not self.started_ns:
             with self.lock:
                 self.started_ns = self.started_ns or time.time_ns()
 
 
 class MeasuredFile:
-    """A piece that knows its CRC-32: from the measurements or, while that is unknown, from its bytes as it serves them,
-    so that they need not be read once more."""
+    """A piece that knows its CRC-32: from the measurements, or else from the bytes that it serves, so that they need
+    not be read twice."""
 
     __slots__ = ("_crc32", "_file", "_learning", "_measurements", "identity", "length")
 
     def __init__(
         self, measurements: Measurements, file: PinnedFile, *, crc32: int | None = None, learns: bool = True
     ) -> None:
-        """`crc32`: if it is known; `learns`: whether to take it from the bytes that are served, if it is not."""
+        """`crc32`: None if it is unknown; `learns`: compute an unknown CRC-32 from the bytes that are served."""
         self._measurements = measurements
         self._file = file
         self._crc32 = crc32
-        self._learning = _Learning() if learns and crc32 is None else None  # None once it is known or given up
+        self._learning = _Learning() if learns and crc32 is None else None  # None once the CRC-32 is known or given up
         self.identity = file.identity
         self.length = file.length
 
     @property
     def source(self) -> str:
-        """Where the bytes are, to show to a user."""
+        """The place of the bytes, to show to a user."""
         return self._file.source
 
     def read_sample(self, offset: int, size: int) -> bytes:
-        """Some bytes, out of the order in which all will be read: nothing is learnt from them."""
+        """Read a sample, out of order. The CRC-32 is not computed from it."""
         return read_bytes(self._file, offset, size)
 
     def read_into(self, views: Views, offset: int) -> None:
-        """As `Piece.read_into`."""
+        """Do what `Piece.read_into` does."""
         learning = self._learning
         if learning is None:
             self._file.read_into(views, offset)
@@ -131,8 +132,8 @@ class MeasuredFile:
         self._learn(learning, views, offset)
 
     def learn_ahead(self, count: int) -> bool:
-        """Read up to `count` more bytes of what `crc32` will need; False if that is of no use any more. What goes wrong
-        will go wrong once more for whoever asks for that."""
+        """Read up to `count` more bytes that `crc32` will need; False if that is no longer useful. Ignore errors:
+        `crc32` will meet them again."""
         learning = self._learning
         if learning is None:
             return False
@@ -143,10 +144,10 @@ class MeasuredFile:
             return False
 
     def crc32(self) -> int:
-        """The CRC-32 of the whole; reads what has not been served.
+        """Return the CRC-32 of the whole file. Read the bytes that have not been served.
 
         Raises:
-            SourceChangedError, StoreUnreadableError: as reading does.
+            SourceChangedError, StoreUnreadableError: while reading the file.
         """
         if self._crc32 is not None:
             return self._crc32

@@ -1,9 +1,9 @@
-"""The index: what was learnt from files' bytes, kept on disk in SQLite under the user's cache directory.
+"""The index: all measurements of files' bytes, kept on disk in SQLite under the user's cache directory.
 
-Losing or corrupting it costs only the time to learn it again (`store.util.sqlite`). Several processes may use one
-index at once.
+Losing or corrupting it costs only the time to measure again (`store.util.sqlite`). Several processes may use one index
+at once.
 
-Threading: all methods may be called from any thread; one lock around one connection.
+Threading: all methods may be called from any thread; one lock protects the one connection.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ CREATE TABLE IF NOT EXISTS archive_digests (
 _VERSION = 1
 _FLUSH_COUNT = 512  # checksums kept in memory before they are written
 _FLUSH_SECONDS = 1.0
-_BUSY_SECONDS = 0.2  # how long a reader waits while another process writes
+_BUSY_SECONDS = 0.2  # for which a reader waits while another process writes
 _CLOSE_SECONDS = 0.5
 _RETRY_SECONDS = 5.0
 _PENDING_KEPT = 100_000  # checksums kept for an index that is in use
@@ -47,18 +47,18 @@ _ASKED = 500  # in one query: SQLite takes 999 at least
 
 
 class ChunkSizes(NamedTuple):
-    """What is known of some content's compressed chunks."""
+    """The known facts about some content's compressed chunks."""
 
     effort: int  # of the codec
     worth_it: bool  # by a sample
-    sizes: array[int] = array("I")  # never changed; empty: not measured
+    sizes: array[int] = array("I")  # never changed; empty if not measured
 
 
-SizesRow = tuple[str, str, ChunkSizes]  # content, codec, and what is known
+SizesRow = tuple[str, str, ChunkSizes]  # content, codec, and sizes
 
 
 def default_path() -> Path:
-    """Where the index of this user lies."""
+    """Return the path of this user's index."""
     return cache_folder() / "index.sqlite"
 
 
@@ -66,10 +66,10 @@ class Index:
     """One connection to an index."""
 
     def __init__(self, path: Path | None = None) -> None:
-        """`path`: where it lies or is made; None for the user's own."""
+        """`path`: the index, made if it is missing; None for the user's own."""
         self._lock = threading.Lock()
         self._pending: dict[Identity, int] = {}
-        self._timer: threading.Timer | None = None  # that will write what is pending
+        self._timer: threading.Timer | None = None  # which will flush pending checksums
         self._flush_count = _FLUSH_COUNT
         self._database = Database(
             path or default_path,
@@ -81,7 +81,7 @@ class Index:
         )
 
     def checksum(self, identity: Identity) -> int | None:
-        """The CRC-32 of the file that had this identity."""
+        """Return the CRC-32 of the file with this identity; None if it is unknown."""
         with self._lock:
             pending = self._pending.get(identity)
             if pending is not None:
@@ -94,7 +94,7 @@ class Index:
         return row[0] if row and _is_crc32(row[0]) else None
 
     def checksums(self, identities: Sequence[Identity]) -> dict[Identity, int]:
-        """As `checksum`, of many files at once: those that are known."""
+        """Do what `checksum` does, but for many files at once. Return the known ones."""
         found: dict[Identity, int] = {}
         for start in range(0, len(identities), _ASKED):
             keys = {_key(identity): identity for identity in identities[start : start + _ASKED]}
@@ -107,7 +107,7 @@ class Index:
         return found
 
     def keep_checksum(self, identity: Identity, crc32: int) -> None:
-        """Keep a CRC-32. Written to disk in batches; a crash loses at most the last second's."""
+        """Keep a CRC-32. They are flushed to disk in batches; a crash loses at most the last second's."""
         with self._lock:
             self._pending[identity] = crc32
             if len(self._pending) >= self._flush_count:
@@ -116,7 +116,7 @@ class Index:
                 self._flush_in(_FLUSH_SECONDS)
 
     def chunk_sizes(self, content: str, codec: str) -> ChunkSizes | None:
-        """What was learnt of some content's chunks under a codec."""
+        """Return the known sizes of some content's chunks under a codec; None if there are none."""
         query = "SELECT effort, worth_it, sizes FROM chunk_sizes WHERE content=? AND codec=?"
         with self._lock:
             row = self._database.run(lambda connection: connection.execute(query, (content, codec)).fetchone())
@@ -128,18 +128,20 @@ class Index:
         return ChunkSizes(row[0], bool(row[1]), sizes)
 
     def keep_chunk_sizes(self, rows: Iterable[SizesRow]) -> None:
-        """Keep what was learnt: of content, under a codec."""
+        """Keep sizes of chunks, by content and codec."""
         self._write(
             "INSERT OR REPLACE INTO chunk_sizes VALUES (?, ?, ?, ?, ?)",
             [(content, codec, effort, worth_it, _as_blob(sizes)) for content, codec, (effort, worth_it, sizes) in rows],
         )
 
     def forget_chunk_sizes(self, content: str, codec: str) -> None:
-        """Drop what turned out wrong."""
+        """Drop sizes that turned out wrong."""
         self._write("DELETE FROM chunk_sizes WHERE content=? AND codec=?", [(content, codec)])
 
     def archive_digest(self, archive: str) -> str | None:
-        """The SHA-256 (hexadecimal) of an archive, named by its model's fingerprint and its format."""
+        """Return the SHA-256 (hexadecimal) of an archive; None if it is unknown.
+
+        `archive`: its name, made of the model's fingerprint and the format."""
         return self._digest("SELECT sha256 FROM archive_digests WHERE archive=?", (archive,))
 
     def keep_archive_digest(self, archive: str, sha256: str) -> None:
@@ -147,13 +149,13 @@ class Index:
         self._write("INSERT OR REPLACE INTO archive_digests VALUES (?, ?)", [(archive, sha256)])
 
     def flush(self) -> None:
-        """Write what is pending."""
+        """Flush pending checksums to disk."""
         with self._lock:
             self._timer = None
             self._flush()
 
     def close(self) -> None:
-        """Write what is pending and let go."""
+        """Flush pending checksums and close the connection."""
         # A thread that is stuck in the index must not keep the process from ending.
         if self._lock.acquire(timeout=_CLOSE_SECONDS):
             try:
@@ -195,7 +197,7 @@ class Index:
             if self._database.run(write):
                 self._pending.clear()
                 self._flush_count = _FLUSH_COUNT
-            else:  # in use by another process: not again soon, since each try keeps a reader waiting
+            else:  # in use by another process: do not retry soon, since each try keeps a reader waiting
                 self._flush_count = len(self._pending) + _PENDING_KEPT
                 if len(self._pending) > _PENDING_KEPT:
                     self._pending.clear()
@@ -212,7 +214,7 @@ def _is_crc32(value: object) -> bool:
 
 
 def _as_blob(sizes: array[int]) -> bytes:
-    """Little-endian, four bytes each."""
+    """Encode sizes: little-endian, four bytes each."""
     if sys.byteorder == "big":
         sizes = array("I", sizes)
         sizes.byteswap()
@@ -220,5 +222,5 @@ def _as_blob(sizes: array[int]) -> bytes:
 
 
 def _key(identity: Identity) -> str:
-    """An identity as text: devices, inodes and times of distant years do not fit SQLite's integers."""
+    """Return an identity as text: devices, inodes and times of distant years do not fit SQLite's integers."""
     return ":".join(map(str, identity))
