@@ -1,19 +1,20 @@
-"""The staging area: where uploads wait and models are made ready, beside the store and on its file system.
+"""The staging area: the place for uploads and for models being staged, beside the store and on its file system.
 
     <area>/                     0700; by default .<store's name>.bentofs beside the store
         receipts.sqlite         the record of imports
         *.lock                  held for moments
-        sessions/<unique>/      one for each process that is at work
+        sessions/<unique>/      one for each running process
             lock                locked for as long as the process lives
             spool/              uploads
-            ranges/             which bytes of an upload were written, by its inode, for those that have gaps
-            staged/             models being made ready, and what is about to be removed
-            intents/            what is being done to the store (store/staging/journal.py)
+            ranges/             the written bytes of uploads that have gaps, by inode
+            staged/             models being staged, and files about to be removed
+            intents/            the journal of changes to the store (store/staging/journal.py)
 
-A session whose lock can be taken is dead; the next one that opens finishes or undoes what it was about, takes over its
-uploads and removes the rest. Who looks for dead sessions, or makes or removes a session's folder, holds `area.lock`.
+A session whose lock can be taken is dead. The next session that opens finishes or undoes its intents, takes over its
+uploads and removes the rest. A process holds `area.lock` while it looks for dead sessions, or makes or removes a
+session's directory.
 
-Threading: any thread may call anything. A process must not fork while it has a session and go on in both.
+Threading: any thread may call anything. A process with a session must not fork and go on in both processes.
 """
 
 from __future__ import annotations
@@ -40,19 +41,19 @@ from bentofs.store.util.fs import remove_tree, sync_path
 
 log = logging.getLogger(__name__)
 
-_LOCK_SECONDS = 60.0  # how long another process may hold a lock that is for moments
+_LOCK_SECONDS = 60.0  # for which another process may hold a lock that is meant for moments
 _LOCK_POLL_SECONDS = 0.01
 
 
 class StagingArea:
     """The staging area of one store, shared by all mounts and command lines on it.
 
-    `store`: the store's real path; `path`: the area's folder; `receipts`: where the record of imports lies.
+    `store`: the store's real path; `path`: the area's directory; `receipts`: the path of the record of imports.
     """
 
     def __init__(self, store: str, staging: str | None = None) -> None:
-        """`staging`: a folder in which the area is made, for a store beside which there is no room for it. Nothing is
-        made on disk before `open_session`."""
+        """`staging`: a directory for the area, if it cannot be beside the store. Nothing is made on disk before
+        `open_session`."""
         self.store = os.path.realpath(store)
         parent, name = os.path.split(self.store)
         if staging is None:
@@ -64,10 +65,10 @@ class StagingArea:
         self._sessions = os.path.join(self.path, "sessions")
 
     def open_session(self) -> Session:
-        """A place for this process, after what dead processes left was cleaned up.
+        """Open a session for this process, and clean up dead sessions.
 
         Raises:
-            StagingError: the area cannot be made or written, or renames do not lead from it into the store.
+            StagingError: the area cannot be made or written, or a rename from it into the store is impossible.
             NoSpaceError: there is no room for it.
         """
         self._check_place()
@@ -95,7 +96,7 @@ class StagingArea:
         return session
 
     def is_alive(self, session: str) -> bool:
-        """Whether the process that opened the session with this name still has it open."""
+        """Tell whether the process that opened this session still has it open."""
         with self.locked("area"):
             lock = self._claim(session)
             if lock is not None:
@@ -103,13 +104,13 @@ class StagingArea:
             return lock is None and os.path.lexists(os.path.join(self._sessions, session))
 
     def is_of_this_boot(self, session: str) -> bool:
-        """Whether the session with this name was opened since this machine started: all that was written in it is still
-        there, synced or not."""
+        """Tell whether this session was opened since this machine started. Then all its data is still there, synced or
+        not."""
         return session.startswith(f"{_this_boot()}-")
 
     @contextmanager
     def locked(self, what: str) -> Iterator[None]:
-        """Within this, no other thread or process of this area is within the same.
+        """Lock `what` in this area against all other threads and processes.
 
         Raises:
             OSError, StagingError
@@ -124,11 +125,11 @@ class StagingArea:
             yield
 
     def make_again(self, session: Session) -> bool:
-        """Make what somebody removed of the area and of a session that is in use, at the same place, with the same
-        owner and permissions. False if nothing is missing.
+        """Make missing directories of the area and of a session in use again, at the same place, with the same owner
+        and permissions. False if nothing is missing.
 
         Raises:
-            StagingError: there is no place for it any more, or renames do not lead from it into the store.
+            StagingError: the area has no place any more, or a rename from it into the store is impossible.
             OSError
         """
         if session.is_complete():
@@ -159,7 +160,7 @@ class StagingArea:
     def _make(self) -> None:
         parent = os.path.dirname(self.path)
         try:
-            os.makedirs(parent, mode=0o700, exist_ok=True)  # it may be the user's state folder
+            os.makedirs(parent, mode=0o700, exist_ok=True)  # it may be the user's state directory
         except FileExistsError:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), parent) from None
         made = False
@@ -182,7 +183,8 @@ class StagingArea:
             sync_path(parent)
 
     def _check_renames(self, session: Session) -> None:
-        """That a rename leads into the store: not from another file system, nor through another mount of the same."""
+        """Make sure that a rename into the store is possible. It is not from another file system, and not through
+        another mount of the same one."""
         leads = os.lstat(self.path).st_dev == os.lstat(self.store).st_dev  # subvolumes of btrfs differ in this
         nothing = f".bentofs-{secrets.token_hex(8)}"
         try:
@@ -209,7 +211,8 @@ class StagingArea:
         )
 
     def _claim_dead(self) -> list[tuple[str, BinaryIO]]:
-        """The sessions whose process has ended, and their locks, which are ours now. Under the area's lock."""
+        """Return the sessions whose process has ended, and their locks, which are ours now. Call it under the area's
+        lock."""
         found = []
         for name in os.listdir(self._sessions):
             lock = self._claim(name)
@@ -218,7 +221,7 @@ class StagingArea:
         return found
 
     def _claim(self, session: str) -> BinaryIO | None:
-        """The lock of a session, if its process has ended. Under the area's lock."""
+        """Take a session's lock if its process has ended; else return None. Call it under the area's lock."""
         try:
             lock = open_lock(os.path.join(self._sessions, session, "lock"))
         except (FileNotFoundError, NotADirectoryError):
@@ -229,13 +232,14 @@ class StagingArea:
         return None
 
     def _clean(self, session: Session, name: str, lock: BinaryIO) -> None:
-        """Finish, take over and remove what a dead session left; what fails is tried again by the next."""
+        """Clean up a dead session: settle its intents, take over its uploads, remove the rest. After a failure, the
+        next session tries again."""
         path = os.path.join(self._sessions, name)
         with lock:
             try:
                 importing = Path(path, "importing")
                 for intent in left_behind(self.store, os.path.join(path, "intents")):
-                    if intent.is_published():  # what a folder of an upload holds now is the model that it replaced
+                    if intent.is_published():  # the upload's directory holds the replaced model now
                         for taken in importing.glob(f"{intent.inode}-*"):
                             remove_tree(str(taken))
                     intent.settle(lambda: self.locked("latest"), session.new_staged_path())
@@ -244,23 +248,23 @@ class StagingArea:
                 with suppress(FileNotFoundError):
                     for taken in importing.iterdir():
                         put_back(str(taken), session.spool)
-                # Of before the machine went down, ranges may say more than is on the disk.
+                # Ranges from before a reboot may state more bytes than are on the disk.
                 adopt_ranges(
                     os.path.join(path, "ranges"), session.ranges, session.spool, hold=self.is_of_this_boot(name)
                 )
                 remove_tree(os.path.join(path, "staged"))
                 with self.locked("area"):
-                    lock.close()  # first: NFS and FUSE keep an open file in its folder
+                    lock.close()  # first: NFS and FUSE keep an open file in its directory
                     remove_tree(path)
             except (OSError, StoreError) as error:
                 log.warning("what a process that died left in %s could not be cleaned up: %s", printable(path), error)
 
 
 class RemoteStagingArea(StagingArea):
-    """The staging area, on this machine, of a store that is not: what is staged is uploaded, not renamed."""
+    """The local staging area of a remote store: staged models are uploaded, not renamed."""
 
     def __init__(self, location: str, staging: str | None = None) -> None:
-        """`location`: the store's; `staging`: a folder in which the area is made, else the user's own state folder."""
+        """`location`: the store's URL; `staging`: a directory for the area, else the user's own state directory."""
         self.store = location
         folder = os.path.realpath(staging) if staging is not None else state_folder()
         digest = hashlib.sha256(location.encode(errors="surrogateescape")).hexdigest()[:16]
@@ -269,18 +273,18 @@ class RemoteStagingArea(StagingArea):
         self._sessions = os.path.join(self.path, "sessions")
 
     def _check_place(self) -> None:
-        """Any place will do."""
+        """Do nothing: any place is suitable."""
 
     def _check_renames(self, session: Session) -> None:
-        """None lead into the store."""
+        """Do nothing: nothing is renamed into the store."""
 
 
 def staging_area(location: str, staging: str | None, *, is_remote: bool) -> StagingArea:
-    """Where models for a store are made ready; `location`: the store's path, or its URL; `staging`: the folder that a
-    user named for it."""
+    """Return the staging area of a store; `location`: the store's path or URL; `staging`: the directory that a user
+    named for it."""
     return RemoteStagingArea(location, staging) if is_remote else StagingArea(os.path.realpath(location), staging)
 
 
 def _this_boot() -> str:
-    """A name for the time since this machine started."""
+    """Return a name that is unique to this boot of the machine."""
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").partition("-")[0]

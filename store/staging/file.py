@@ -1,6 +1,6 @@
-"""One file of a model that is being staged: written, digested, and handed on to be synced.
+"""One file of a model that is being staged: written, digested, and passed on to be synced.
 
-Threading: one thread writes a file; `has_written` may be called in the digester's.
+Threading: one thread writes a file; `has_written` may be called in the digester's thread.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from bentofs.store.storage.base import Identity
 from bentofs.store.util.display import printable
 from bentofs.store.util.fs import writing
 
-_MEMORY = 12 << 20  # bytes, about, for what is known of a model's files: of 17,000
+_MEMORY = 12 << 20  # bytes, about, for the known files of one model: 17,000 files
 _MEMORY_EACH = 600  # bytes, about, beside a file's path
 _COPIED = 1 << 20  # bytes copied at a time
 _ZEROS = memoryview(bytes(256 << 10))
-_CHECKED = 64 << 20  # bytes of zeros between two looks at whether the file is still wanted
+_CHECKED = 64 << 20  # bytes of zeros between two checks that the file is still wanted
 _CANNOT_COPY = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
 
 
 class StagedFile(NamedTuple):
-    """What is known of a complete file."""
+    """The size, digests and identity of a complete file."""
 
     size: int  # bytes
     sha256: str  # hexadecimal
@@ -37,7 +37,7 @@ class StagedFile(NamedTuple):
 
 
 class KnownFiles:
-    """What is known of a model's files, by path: of all of them, or, where that would take too much memory, of none."""
+    """The known files of a model, by path. It holds all of them, or none if all would take too much memory."""
 
     def __init__(self) -> None:
         self._files: dict[str, StagedFile] = {}
@@ -51,16 +51,16 @@ class KnownFiles:
                 self._files = {}
 
     def renew(self, path: str, identity: Identity) -> None:
-        """A file that is known was changed in another way than its content."""
+        """Renew the identity of a known file whose content has not changed."""
         if path in self._files:
             self._files[path] = self._files[path]._replace(identity=identity)
 
     def forget(self, path: str) -> None:
-        """A file was removed."""
+        """Forget a file that was removed."""
         self._files.pop(path, None)
 
     def below(self, folder: str) -> Mapping[str, StagedFile]:
-        """The files of a folder, by path below it; "" for the top."""
+        """Return the known files of a directory, by path below it; `folder`: "" for the top."""
         if not folder:
             return self._files
         prefix = f"{folder}/"
@@ -68,7 +68,7 @@ class KnownFiles:
 
 
 class StagedFileWriter:
-    """A new file within its context. Leaving it by an exception leaves a part of the file there."""
+    """The writer of a new file, used as a context manager. After an exception, a part of the file stays there."""
 
     def __init__(
         self,
@@ -79,8 +79,9 @@ class StagedFileWriter:
         grow: Callable[[int], None],
         has_written: Callable[[str, StagedFile], None],
     ) -> None:
-        """`descriptor`: open for reading and writing, closed here. `grow`: told of bytes before they are written."""
-        self.expected_crc32: int | None = None  # what the content must have; may be set until the context ends
+        """`descriptor`: open for reading and writing, closed here. `grow`: called with the number of bytes before they
+        are written. `has_written`: called with the complete file."""
+        self.expected_crc32: int | None = None  # of the content; may be set until the context ends
         self._limit: int | None = None  # bytes
         self._on_complete: Callable[[bytes], object] | None = None
         self._path = path
@@ -93,7 +94,7 @@ class StagedFileWriter:
         self._size = 0
 
     def write(self, view: memoryview | bytes) -> None:
-        """Append bytes, which must stay as they are: they are digested later."""
+        """Append bytes. They must not change afterwards, because they are digested later."""
         view = memoryview(view)
         self._before(len(view))
         self._digest.update(view)
@@ -104,12 +105,12 @@ class StagedFileWriter:
         self._after(len(view))
 
     def copy_range(self, descriptor: int, offset: int, count: int) -> None:
-        """Append bytes of another file, which stays open and as it is until the model is finished or discarded.
+        """Append bytes of another file. It must stay open and unchanged until the model is finished or discarded.
 
-        Where the file system can, the two share them.
+        The two files share the bytes if the file system can.
 
         Raises:
-            DamagedArchiveError: the file ends before.
+            DamagedArchiveError: the file is too short.
         """
         while count:
             part = min(count, _COPIED)
@@ -124,9 +125,9 @@ class StagedFileWriter:
             count -= part
 
     def write_zeros(self, count: int, check: Callable[[], object]) -> None:
-        """Append so many zeros; where the file system can, they take no room on the disk. `check`: called now and then;
-        what it raises ends the work."""
-        self._before(count)  # all of it: refused before any work is done
+        """Append `count` zeros. They take no room on the disk if the file system can do that. `check`: called now and
+        then; an exception of it ends the work."""
+        self._before(count)  # the whole count, to refuse it before any work is done
         with writing(self._path):
             os.ftruncate(self._descriptor, self._size + count)
         self._size += count
@@ -137,7 +138,7 @@ class StagedFileWriter:
                 check()
 
     def expect_small(self, limit: int, on_complete: Callable[[bytes], object]) -> None:
-        """Refuse more than `limit` bytes by BadModelError, and call `on_complete` with all of them at the end."""
+        """Refuse more than `limit` bytes with BadModelError. Call `on_complete` with the whole content at the end."""
         self._limit = limit
         self._on_complete = on_complete
 
@@ -191,5 +192,5 @@ class StagedFileWriter:
             if error.errno not in _CANNOT_COPY:
                 raise
             copied = 0
-        # Some file systems copy nothing where they should say that they cannot.
+        # Some file systems copy nothing instead of failing.
         return copied or os.pwrite(self._descriptor, os.pread(descriptor, count, offset), self._size)

@@ -1,6 +1,6 @@
-"""A folder that was copied in, made ready where it lies: checked, given a model's modes, made durable.
+"""Staging of an uploaded directory in place: it is checked, given a model's modes, and synced.
 
-Nothing is copied. Threading: one thread stages a folder that nobody else changes.
+Nothing is copied. Threading: one thread stages a directory that nobody else changes.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ OnModelYaml = Callable[[ModelInfo, bytes], None]
 
 
 def stage_folder(path: str, limits: Limits, umask: int, on_model_yaml: OnModelYaml) -> Staged:
-    """Make a folder that holds a model ready to be published.
+    """Make a directory that holds a model ready to be published.
 
-    `on_model_yaml`: called with the model.yaml before anything is changed; what it raises ends the work.
+    `on_model_yaml`: called with the model.yaml before anything is changed; an exception of it ends the work.
 
     Raises:
-        NotAModelError, BadModelError: its model.yaml is not there, or malformed.
-        UnsafeMemberError: something in it is neither a file nor a folder.
+        NotAModelError, BadModelError: its model.yaml is missing or malformed.
+        UnsafeMemberError: something in it is neither a file nor a directory.
         TooBigError: it is beyond the limits.
         NoSpaceError, StoreUnwritableError: the file system refuses.
     """
@@ -43,7 +43,7 @@ def stage_folder(path: str, limits: Limits, umask: int, on_model_yaml: OnModelYa
 
 
 class _StagedFolder:
-    """The work of `stage_folder`."""
+    """One call of `stage_folder`."""
 
     def __init__(self, path: str, limits: Limits, umask: int, on_model_yaml: OnModelYaml) -> None:
         self._path = path
@@ -116,7 +116,7 @@ class _StagedFolder:
                 raise UnsafeMemberError(f"{printable(below)} in the folder is neither a file nor a folder")
 
     def _own(self, descriptor: int) -> os.stat_result:
-        """Make ours what belongs to another user, who could go on to change it."""
+        """Make a file or directory of another user ours, so that the other user cannot change it. Return its stat."""
         look = os.fstat(descriptor)
         if look.st_uid != os.geteuid():
             os.fchown(descriptor, os.geteuid(), os.getegid())

@@ -1,8 +1,8 @@
-"""Having many new files survive a loss of power, most of it done while further ones are still being written.
+"""Sync many new files to disk, mostly while further files are still being written.
 
-Large files, and the first small ones, are fsynced by a few threads as soon as each is complete. Thousands of small ones
-are synced at once at the end by syncfs(2), on file systems that are known to make a file system's data durable by it,
-and to report write errors through it (Linux 5.8).
+A few threads fsync large files, and the first small ones, as soon as each is complete. Thousands of small files are
+synced at once at the end by syncfs(2). This is done only on file systems that are known to make all data durable by
+syncfs, and to report write errors through it (Linux 5.8).
 
 Threading: one thread uses a `Syncer`.
 """
@@ -16,8 +16,8 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 _THREADS = 4
-_WAITING = 32  # complete files that wait for their fsync, each with a descriptor
-_FSYNCED = 200  # small files that get an fsync each; the others wait for the end
+_WAITING = 32  # complete files that wait for their fsync, each with an open descriptor
+_FSYNCED = 200  # small files that get an fsync each; the others are synced at the end
 _SMALL = 1 << 20  # bytes
 _WRITTEN_BACK = 16 << 20  # bytes of one file after which the kernel is asked to begin writing them to the disk
 _KNOWN = {0xEF53: "ext4", 0x58465342: "xfs", 0x9123683E: "btrfs", 0xF2F52010: "f2fs", 0x01021994: "tmpfs"}
@@ -29,20 +29,21 @@ class Syncer:
     """Syncs the files below one folder."""
 
     def __init__(self, folder: int) -> None:
-        """`folder`: its descriptor, opened before the first file is written, so that syncfs reports their errors."""
+        """`folder`: the directory's descriptor, opened before the first file is written, so that syncfs reports write
+        errors."""
         self._folder = folder
         self._pool = ThreadPoolExecutor(_THREADS, "sync")
         self._room = threading.BoundedSemaphore(_WAITING)
         self._error: OSError | None = None
         self._small = 0
-        self._left = False  # files that only syncfs will sync
+        self._left = False  # True if some files are left to syncfs
         self._has_syncfs = _file_system(folder) in _KNOWN and hasattr(_libc, "syncfs")
 
     def file(self, descriptor: int, size: int) -> None:
-        """Sync a complete file of `size` bytes, soon; its descriptor is closed then.
+        """Sync a complete file of `size` bytes, soon, and close its descriptor.
 
         Raises:
-            OSError: an earlier one could not be synced.
+            OSError: an earlier file could not be synced.
         """
         self._small += size < _SMALL
         if size < _SMALL and self._small > _FSYNCED and self._has_syncfs:
@@ -54,10 +55,10 @@ class Syncer:
         self.check()
 
     def written(self, descriptor: int, before: int, size: int) -> None:
-        """A file that is not complete has grown from `before` to `size` bytes: begin to bring it to the disk."""
+        """Begin to write back an incomplete file that has grown from `before` to `size` bytes."""
         start = before // _WRITTEN_BACK * _WRITTEN_BACK
         length = size // _WRITTEN_BACK * _WRITTEN_BACK - start
-        if length:  # only advice: an error will show when the file is synced
+        if length:  # only advice: the later fsync reports any error
             _libc.sync_file_range(descriptor, ctypes.c_int64(start), ctypes.c_int64(length), _WRITE)
 
     def check(self) -> None:
@@ -66,7 +67,7 @@ class Syncer:
             raise self._error
 
     def finish(self) -> None:
-        """Wait until all is on the disk: the files, the folders, and the folder itself.
+        """Wait until all is on the disk: the files, the directories, and the top directory itself.
 
         Raises:
             OSError: something could not be synced.
@@ -80,7 +81,7 @@ class Syncer:
             raise OSError(number, os.strerror(number))
 
     def abandon(self) -> None:
-        """Wait for what is under way, and close all."""
+        """Wait for running fsyncs, and close all descriptors."""
         self._pool.shutdown()
 
     def _sync(self, descriptor: int) -> None:
@@ -94,7 +95,7 @@ class Syncer:
 
 
 def _sync_folders(folder: int) -> None:
-    """fsync a folder and those below it."""
+    """Sync a directory and all directories below it."""
     with os.scandir(folder) as entries:
         names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
     for name in names:
@@ -107,6 +108,6 @@ def _sync_folders(folder: int) -> None:
 
 
 def _file_system(descriptor: int) -> int:
-    """The magic number of a descriptor's file system: the first field of struct statfs."""
+    """Return the magic number of a descriptor's file system: the first field of struct statfs; 0 if it is unknown."""
     fields = (ctypes.c_long * 32)()
     return fields[0] & 0xFFFFFFFF if _libc.fstatfs(descriptor, ctypes.byref(fields)) == 0 else 0

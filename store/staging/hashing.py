@@ -1,8 +1,8 @@
-"""SHA-256 and CRC-32 of files, made at once or in a thread of their own while whoever writes them goes on.
+"""SHA-256 and CRC-32 of files, computed at once or in a helper thread while the writer goes on.
 
-A SHA-256 takes longer than the write itself; small files are done at once, since handing them over would cost more.
+A SHA-256 takes longer than the write itself. Small files are digested at once, since the helper would cost more.
 
-Threading: one thread feeds a `Digester`; the callbacks run in its helper or in that thread.
+Threading: one thread feeds a `Digester`; the callbacks run in its helper thread or in the feeding thread.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from collections.abc import Callable
 from bentofs.store.formats.crc32 import crc32
 
 _WAITING = 8  # runs of bytes that wait for the helper; each keeps its buffer
-_SMALL = 64 << 10  # bytes digested at once, before anything of the file was handed over
+_SMALL = 64 << 10  # bytes digested at once, if no part of the file was handed over before
 _READ = 128 << 10  # bytes read at a time
 
 _Job = Callable[[], None]
 
 
 class Digester:
-    """The helper."""
+    """The helper thread and its queue of jobs."""
 
     def __init__(self) -> None:
         self._jobs: queue.Queue[_Job | None] = queue.Queue(_WAITING)
@@ -31,22 +31,22 @@ class Digester:
         self._error: Exception | None = None
 
     def drain(self) -> None:
-        """Wait until all that was handed over is digested.
+        """Wait until all jobs are done.
 
         Raises:
             OSError: bytes could not be read back.
-            StoreError: what a callback raised.
+            StoreError: a callback raised it.
         """
         self._jobs.join()
         self.check()
 
     def check(self) -> None:
-        """Raise what went wrong so far; the same errors as `drain`."""
+        """Raise the first error so far; the same errors as `drain`."""
         if self._error is not None:
             raise self._error
 
     def close(self) -> None:
-        """End the helper; what waits is dropped."""
+        """End the helper; waiting jobs are dropped."""
         if self._thread is not None:
             self._error = self._error or RuntimeError("the digester is closed")
             self._jobs.put(None)
@@ -54,7 +54,7 @@ class Digester:
             self._thread = None
 
     def hand_over(self, job: _Job) -> None:
-        """Have the helper do something after all that was handed over before."""
+        """Queue a job for the helper. It runs after all earlier jobs."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="digester", daemon=True)
             self._thread.start()
@@ -71,22 +71,22 @@ class Digester:
 
 
 class RunningDigest:
-    """The digests of bytes that come in order, made at once, in the caller's thread."""
+    """The digests of bytes in order, computed at once in the caller's thread."""
 
     def __init__(self) -> None:
         self._sha256 = hashlib.sha256()
         self._crc32 = 0
 
     def update(self, view: memoryview) -> None:
-        """Take bytes."""
+        """Digest bytes."""
         self._sha256.update(view)
         self._crc32 = crc32(view, self._crc32)
 
     def update_from(self, descriptor: int, offset: int, count: int) -> None:
-        """Take a range of a file.
+        """Digest a range of a file.
 
         Raises:
-            OSError: it cannot be read, or ends before.
+            OSError: it cannot be read, or is too short.
         """
         buffer = memoryview(bytearray(min(_READ, count)))
         while count:
@@ -98,12 +98,12 @@ class RunningDigest:
             count -= got
 
     def result(self) -> tuple[str, int]:
-        """The SHA-256 (hexadecimal) and the CRC-32."""
+        """Return the SHA-256 (hexadecimal) and the CRC-32."""
         return self._sha256.hexdigest(), self._crc32
 
 
 class FileDigest:
-    """The digests of one file, from its bytes in order."""
+    """The digests of one file, computed from its bytes in order."""
 
     def __init__(self, digester: Digester) -> None:
         self._digester = digester
@@ -111,18 +111,18 @@ class FileDigest:
         self._handed_over = False
 
     def update(self, view: memoryview) -> None:
-        """Take bytes, which must stay as they are."""
+        """Digest bytes, which must not change afterwards."""
         if len(view) <= _SMALL and not self._handed_over:
             self._digest.update(view)
         else:
             self._hand_over(lambda: self._digest.update(view))
 
     def update_from(self, descriptor: int, offset: int, count: int) -> None:
-        """Take a range of a file, which stays open and as it is until the digester is drained or closed."""
+        """Digest a range of a file. It must stay open and unchanged until the digester is drained or closed."""
         self._hand_over(lambda: self._digest.update_from(descriptor, offset, count))
 
     def finish(self, done: Callable[[str, int], None]) -> None:
-        """Give the SHA-256 (hexadecimal) and the CRC-32 to `done` once they are known."""
+        """Call `done` with the SHA-256 (hexadecimal) and the CRC-32 once they are known."""
         if self._handed_over:
             self._hand_over(lambda: done(*self._digest.result()))
         else:

@@ -1,13 +1,14 @@
-"""Measuring a model while it is imported, so that its compressed archives are ready as soon as it is shown.
+"""Measuring a model while it is imported, so that its compressed archives are ready as soon as it is visible.
 
-Its large files are sampled, and compressed where that is worth it, as soon as each is written and while the next ones
-come; the small ones when all is there. What was learnt is kept once the model is in the store: renaming it there does
-not change its files' identities.
+Each large file is sampled as soon as it is written, and compressed if that is worth it, while the next ones are being
+written. Small files follow at the end. The sizes are kept once the model is in the store: the rename into the store
+does not change its files' identities.
 
-Only what `stat` would wait for with `--compression auto`, which bounds it (`store.archives.compression`).
+Only those sizes are measured for which `stat` would wait with `--compression auto`, which limits them
+(`store.archives.compression`).
 
-Threading: one thread stages a model and calls all of this, but `file`, which may be called from any; files are measured
-in a thread of their own.
+Threading: one thread stages a model and calls all methods, but any thread may call `file`; files are measured in a
+separate thread.
 """
 
 from __future__ import annotations
@@ -41,11 +42,11 @@ log = logging.getLogger(__name__)
 
 
 class StagedSizes:
-    """What is learnt of one model that is being staged."""
+    """The sizes of one model that is being staged."""
 
     def __init__(self, index: Index, maker: ChunkMaker, kinds: Sequence[Format], path: str) -> None:
-        """`maker`: the one that will make the archives' chunks; `kinds`: of archives, to be ready; `path`: the folder
-        that the model is staged in."""
+        """`maker`: the maker of the archives' chunks; `kinds`: the formats to measure for; `path`: the directory in
+        which the model is staged."""
         self._index = index
         self._kinds = kinds
         self._path = path
@@ -54,14 +55,14 @@ class StagedSizes:
         self._measurements = Measurements(index)
         self._storage = LocalStorage(path)
         self._open_files = OpenFiles()
-        self._room = MAX_MODEL  # bytes that may still be compressed before it is known what else comes
+        self._room = MAX_MODEL  # bytes that may still be compressed before all files are known
         self._written: queue.SimpleQueue[tuple[str, Identity] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._given_up = False
         self._newest_ns: int | None = None  # ctime of a file, once all is measured
 
     def file(self, path: str, file: StagedFile) -> None:
-        """A file is written, at this path below the folder."""
+        """Measure a file that is written, at this path below the directory."""
         if self._given_up or not SMALL <= file.size <= min(MAX_FILE, self._room):
             return
         self._room -= file.size
@@ -71,12 +72,13 @@ class StagedSizes:
             self._thread.start()
 
     def finish(self, staged: Staged) -> None:
-        """All is written: wait until it is measured. What cannot be is left to whoever looks at it in the store."""
+        """Wait until all files are measured; call it when all are written. After a failure, the model is measured when
+        it is first used in the store."""
         if self._thread is not None:
             self._written.put(None)
             self._thread.join()
         try:
-            if not self._given_up and staged.files:  # else there are very many: laying them all out would take too long
+            if not self._given_up and staged.files:  # else there are too many files: laying them out takes too long
                 self._measure(staged)
         except StoreError as error:
             log.info("%s is not measured while it is imported: %s", staged.info.tag, error)
@@ -86,15 +88,16 @@ class StagedSizes:
             self._open_files.let_go()  # many models may come in a second
 
     def give_up(self) -> None:
-        """Nobody will want to know: it is in the store already, or refused."""
+        """Stop measuring: the model is in the store already, or was refused."""
         self._given_up = True
         self._written.put(None)
 
     def keep(self) -> bool:
-        """The model is in the store: write what was learnt, unless files are so young that a change would not show.
+        """Write the sizes to the index; call it when the model is in the store. Do not write them if files are so young
+        that a change might not show in their identity.
 
         Returns:
-            Whether all is known that its archives need.
+            True if all sizes that the model's archives need are in the index.
         """
         if self._newest_ns is None or not is_settled(self._newest_ns, time.time_ns()):
             return False
@@ -109,7 +112,7 @@ class StagedSizes:
                 self._sizes.of_files([MeasuredFile(self._measurements, file, learns=False)], forced=False)
             except CancelledError:
                 return
-            except StoreError as error:  # changed since, by what else is in the archive
+            except StoreError as error:  # changed since, by a later member of the archive
                 log.info("a file is not measured while its model is imported: %s", error)
             except Exception:
                 log.exception("a file could not be measured while its model was imported")
@@ -156,9 +159,10 @@ class _Kept:
 
 
 def staged_sizes(index: Index, archives: Archives, formats: Sequence[Format]) -> Callable[[str], StagedSizes] | None:
-    """What measures a model that is staged in a folder, for these archives; None where nothing is to be measured.
+    """Return a function from a staging directory to its `StagedSizes`, for these archives; None if nothing is to be
+    measured.
 
-    Nothing is with `--compression always`, which compresses for minutes: imports do not wait for that.
+    Nothing is measured with `--compression always`, which compresses for minutes: imports do not wait for that.
     """
     kinds = [kind for kind in formats if kind.needs_checksums and is_compressed(kind, archives.compression)]
     if archives.compression is not Compression.AUTO or not kinds:

@@ -1,13 +1,14 @@
-"""Intents: what a process was about to do to a store, so that another one can finish or undo it after a crash.
+"""The journal of intents: changes to a store that are about to be made. Another process can finish or undo them after a
+crash.
 
-An intent is a folder, made before the store is touched and gone when all is done:
+An intent is a directory. It is made before the store is changed, and removed when all is done:
 
-    <intents>/<inode of the staged folder>-<unique>/<name>/<version>/
-        keep-latest     a `latest` that is there is to be left as it is
-        claimed         an empty version folder in the store may be ours (file systems without renameat2 only)
-        old/            the version that was taken out of the store to make room (likewise)
+    <intents>/<inode of the staged directory>-<unique>/<name>/<version>/
+        keep-latest     an existing `latest` is left as it is
+        claimed         an empty version directory in the store may be ours (file systems without renameat2 only)
+        old/            the version that was moved out of the store to make room (file systems without renameat2 only)
 
-Only names are used, no contents: they are whole or not there after a crash.
+Only names are used, no contents: after a crash, a name is either there or not.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class JournalEntry:
     """One model that is about to be published."""
 
     def __init__(self, store: str, tag: Tag, path: str, inode: int) -> None:
-        """`path`: the version's folder in the intent; `inode`: of the folder that is to be published."""
+        """`path`: the version's directory in the intent; `inode`: the inode of the directory to be published."""
         self.tag = tag
         self.inode = inode
         self.old = os.path.join(path, "old")
@@ -46,7 +47,7 @@ class JournalEntry:
 
     @classmethod
     def begin(cls, store: str, intents: str, tag: Tag, staged: str, *, move_latest: bool) -> JournalEntry:
-        """A new one in the folder `intents`; `staged`: the folder that is to be published.
+        """Make a new intent in the directory `intents`; `staged`: the directory to be published.
 
         Raises:
             OSError
@@ -60,10 +61,10 @@ class JournalEntry:
         return intent
 
     def place(self, source: str, folder: int) -> None:
-        """Rename a folder to the version's, in the open folder of its name, where nothing may stand.
+        """Rename a directory to the version's name. `folder`: the open directory of the model's name.
 
         Raises:
-            FileExistsError: something does, be it an empty folder: BentoML has just made it.
+            FileExistsError: the version is there. It may be an empty directory that BentoML has just made.
             OSError
         """
         version = self.tag.version
@@ -78,7 +79,7 @@ class JournalEntry:
             sync_path(self._path)
         os.mkdir(version, dir_fd=folder)
         try:
-            os.rename(source, version, dst_dir_fd=folder)  # only over an empty folder
+            os.rename(source, version, dst_dir_fd=folder)  # works over an empty directory only
         except OSError as error:
             with suppress(OSError):
                 os.rmdir(version, dir_fd=folder)
@@ -87,24 +88,25 @@ class JournalEntry:
             raise
 
     def end(self, discarded: str) -> None:
-        """All is done. `discarded`: a path in the staging area at which nothing stands.
+        """Remove the intent when all is done. `discarded`: an unused path in the staging area.
 
         Raises:
             OSError
         """
         with suppress(FileNotFoundError):
-            os.rename(self.old, discarded)  # so that it is never put back when half of it is removed
+            os.rename(self.old, discarded)  # so that a half-removed version is never put back
             remove_tree(discarded)
         remove_tree(os.path.dirname(os.path.dirname(self._path)))
 
     def settle(self, lock: Callable[[], AbstractContextManager[None]], temporary: str) -> None:
-        """Finish or undo what a crash or an error cut short, and end. `lock`, `temporary`: for `update_latest`.
+        """Finish or undo a change that a crash or an error interrupted, and end it. `lock`, `temporary`: for
+        `update_latest`.
 
         Raises:
-            OSError, StoreError: it is still to be done.
+            OSError, StoreError: this failed and must be done again.
         """
         if self._has(_CLAIMED):
-            with suppress(OSError):  # it is no longer there, or no longer empty
+            with suppress(OSError):  # it is gone, or no longer empty
                 os.rmdir(os.path.join(self._store, self.tag.path))
         if os.path.lexists(self.old):
             self._put_back()
@@ -113,7 +115,7 @@ class JournalEntry:
         self.end(temporary)
 
     def is_published(self) -> bool:
-        """Whether the folder that is to be published stands in the store."""
+        """Tell whether the directory to be published is in the store."""
         with suppress(FileNotFoundError):
             return os.lstat(os.path.join(self._store, self.tag.path)).st_ino == self.inode
         return False
@@ -134,7 +136,7 @@ class JournalEntry:
             update_latest(self._store, self.tag, creation_time, move=not self._has(_KEEP_LATEST), temporary=temporary)
 
     def _put_back(self) -> None:
-        """The version that was taken out, unless another one stands in its place."""
+        """Put the moved-out version back, unless another one is in its place."""
         with suppress(FileExistsError):
             os.mkdir(os.path.join(self._store, self.tag.name))
         folder = os.open(os.path.join(self._store, self.tag.name), FOLDER)
@@ -155,7 +157,7 @@ class JournalEntry:
 
 
 def left_behind(store: str, intents: str) -> list[JournalEntry]:
-    """The intents in a folder that may not be there."""
+    """Return the intents in a directory, which may be missing."""
     return [
         JournalEntry(
             store, Tag(name, version), os.path.join(intents, unique, name, version), int(unique.partition("-")[0])
@@ -163,7 +165,7 @@ def left_behind(store: str, intents: str) -> list[JournalEntry]:
         for unique in _names(intents)
         for name in _names(os.path.join(intents, unique))
         for version in _names(os.path.join(intents, unique, name))
-        if is_tag_part(name) and is_tag_part(version)  # so that nothing leads out of the store
+        if is_tag_part(name) and is_tag_part(version)  # so that no path leads out of the store
     ]
 
 

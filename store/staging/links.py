@@ -1,7 +1,7 @@
-"""Links of a model that is being staged: kept as words until all is there, then replaced by what they lead to.
+"""Links of a model that is being staged: kept as text until all files are there, then replaced by their targets.
 
-Symbolic and hard links are followed as the system would follow them, but in the archive's own names: a step out of it,
-to nowhere, or into a circle is refused. BentoML's readers restore no links, and archives of ours hold none.
+Symbolic and hard links are followed like the system does, but within the archive's own names. A link out of the
+archive, to nowhere, or into a circle is refused. BentoML's readers restore no links, and our archives hold none.
 
 Threading: one thread.
 """
@@ -19,21 +19,21 @@ from bentofs.store.util.display import printable
 
 _MAX_TARGET = 4096  # characters, as for any path
 _MAX_MEMORY = 8 << 20  # bytes of paths and targets: 10,000 links with names of a few hundred characters
-_MAX_HOPS = 40  # links followed on one path: as many as Linux follows
-_MAX_STEPS = 2_000_000  # names on the paths of all links, with those they lead over: some seconds
+_MAX_HOPS = 40  # links followed on one path: Linux's limit
+_MAX_STEPS = 2_000_000  # names on all paths that are followed: some seconds of work
 
 
 class Tree(Protocol):
-    """What links are replaced in."""
+    """The file tree in which links are replaced."""
 
     def look(self, path: str) -> os.stat_result | None:
-        """What stands at a path, no link taken into account; None if nothing does."""
+        """Return the stat at a path, links not followed; None if nothing is there."""
 
     def names(self, path: str) -> list[str]:
-        """What lies in a folder."""
+        """List a directory."""
 
     def make_folder(self, path: str) -> None:
-        """Make a folder."""
+        """Make a directory."""
 
     def copy_file(self, path: str, target: str) -> None:
         """Copy a file."""
@@ -61,11 +61,11 @@ class Links:
         return path in self._links
 
     def has(self, path: str, target: str, *, is_hard: bool) -> bool:
-        """Tell whether this very link is known."""
+        """Tell whether the same link is known."""
         return self._links.get(path) == _Link(target, is_hard)
 
     def add(self, path: str, target: str, *, is_hard: bool) -> None:
-        """A link at `path`. A symbolic one's target is relative to its folder, a hard one's to the top."""
+        """Add a link at `path`. A symbolic link's target is relative to its directory, a hard link's to the top."""
         if len(self._links) >= MAX_LINKED:
             raise TooBigError(f"the archive holds more than {MAX_LINKED:,} links")
         self._memory += sys.getsizeof(path) + sys.getsizeof(target)
@@ -78,14 +78,15 @@ class Links:
             self._to.setdefault(target, set()).add(path)
 
     def take_hard_links_to(self, path: str) -> set[str]:
-        """Forget the hard links to a file. The caller makes files of them, since another file takes its place."""
+        """Forget and return the hard links to a file. The caller copies the file to them, since a new file replaces
+        it."""
         found = self._to.pop(path, set())
         for link in found:
             del self._links[link]
         return found
 
     def give_way(self, path: str) -> bool:
-        """Forget a hard link in whose place a file comes; False if it is none. Others that led to it lead on."""
+        """Forget a hard link that a file replaces; False if it is none. Other links to it get its target."""
         link = self._links.get(path)
         if link is None or not link.is_hard:
             return False
@@ -97,21 +98,21 @@ class Links:
         return True
 
     def count_copy(self) -> None:
-        """Take note of a file or folder that is about to be made in place of a link.
+        """Count a file or directory that is about to be made in place of a link.
 
         Raises:
-            TooBigError: they are too many.
+            TooBigError: there are too many.
         """
         self._copied += 1
         if self._copied > MAX_LINKED:
             raise TooBigError(f"the archive holds more than {MAX_LINKED:,} files and folders behind links")
 
     def replace(self, tree: Tree) -> None:
-        """Put copies in place of all links.
+        """Replace all links by copies of their targets.
 
         Raises:
             UnsafeMemberError: a link leads out of the model, nowhere, or into a circle.
-            TooBigError: the copies are too many.
+            TooBigError: there are too many copies.
         """
         below: dict[str, list[str]] = {}
         for path in self._links:
@@ -122,7 +123,7 @@ class Links:
         self._links.clear()
 
     def _copy(self, tree: Tree, below: dict[str, list[str]], source: str, target: str, above: list[str]) -> None:
-        """Copy what stands at `source`, where no link is, to `target`. `above`: the folders being copied."""
+        """Copy the file or directory `source`, which is no link, to `target`. `above`: the directories being copied."""
         self.count_copy()
         look = tree.look(source)
         if look is None:
@@ -138,7 +139,7 @@ class Links:
             self._copy(tree, below, self._resolve(tree, child), f"{target}/{name}", [*above, source])
 
     def _resolve(self, tree: Tree, path: str) -> str:
-        """Where a path leads when all links are followed."""
+        """Return the path with all links followed."""
         done: list[str] = []
         todo = path.split("/")[::-1]
         hops = 0

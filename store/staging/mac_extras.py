@@ -1,10 +1,10 @@
-"""Files that macOS adds to what it packs and copies. They are no part of a model: the same model from Linux has none.
+"""Files that macOS adds when it packs and copies. They are no part of a model: the same model from Linux has none.
 
-`._x` beside `x` holds the extended attributes of `x` in the format AppleDouble; Finder puts these files into a folder
-`__MACOSX` of a zip. `.DS_Store` holds how Finder shows a folder. A `._x` that does not begin as AppleDouble does, or
-has no `x` beside it, is a file like any other.
+`._x` beside `x` holds the extended attributes of `x` in the AppleDouble format. Finder puts these files into a
+directory `__MACOSX` of a zip. `.DS_Store` holds Finder's view settings of a directory. A `._x` that does not begin with
+AppleDouble's magic number, or has no `x` beside it, is an ordinary file.
 
-Threading: one thread a folder that nobody else changes.
+Threading: one thread for each directory, which nobody else changes.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def without_extras(storage: Storage, entries: Sequence[Entry]) -> Sequence[Entry]:
-    """List what a model in a store holds, but for what macOS added: BentoML, and bentofs until now, took that in.
+    """Return the entries of a model in a store without the files that macOS added. BentoML imports them, and so did
+    older releases of bentofs.
 
     Raises:
-        SourceChangedError, StoreUnreadableError: as `Storage.open_file`, and reading from what it gives.
+        SourceChangedError, StoreUnreadableError: while opening or reading a file.
     """
     if not any(may_be_extra(entry.path.split("/")) for entry in entries):
         return entries
@@ -40,12 +41,12 @@ def without_extras(storage: Storage, entries: Sequence[Entry]) -> Sequence[Entry
 
 
 def may_be_extra(names: Iterable[str]) -> bool:
-    """Tell whether a file by these names, from the top down, may be one that macOS added."""
+    """Tell whether macOS may have added the file with these names on its path, from the top down."""
     return any(name.startswith(_PREFIX) or name in (_FINDERS, _FOLDER_IN_ZIPS) for name in names)
 
 
 class MacExtras:
-    """What was removed from one model."""
+    """The files of macOS that were removed from one model."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -53,7 +54,7 @@ class MacExtras:
 
     @property
     def sentence(self) -> str | None:
-        """What a user is told; None if nothing was removed."""
+        """Return a sentence for the user; None if nothing was removed."""
         if not self._count:
             return None
         names = ", ".join(map(printable, self._shown)) + (", ..." if self._count > len(self._shown) else "")
@@ -61,7 +62,7 @@ class MacExtras:
         return f"left out {files} that macOS adds: {names}"
 
     def remove_below(self, folder: int) -> list[str]:
-        """Remove them from a folder and those below it. Give their paths.
+        """Remove the files from a directory and all directories below it. Return their paths.
 
         Raises:
             OSError: the file system refuses.
@@ -71,7 +72,8 @@ class MacExtras:
         return removed
 
     def remove_from(self, folder: int, path: str, names: Iterable[str]) -> list[str]:
-        """Remove them from one folder, which has this path in the model and holds these names. Give their names.
+        """Remove the files from one directory, which has this path in the model and holds these names. Return their
+        names.
 
         Raises:
             OSError: the file system refuses.
@@ -103,7 +105,7 @@ class MacExtras:
 
 
 def is_of_zips(path: str) -> bool:
-    """Tell whether a folder is Finder's own in a zip, or lies in it: it goes with what was in it."""
+    """Tell whether a directory is Finder's own in a zip, or lies in it. It is removed when it is empty."""
     return _FOLDER_IN_ZIPS in path.split("/")
 
 
@@ -134,11 +136,12 @@ def _is_stored_extra(storage: Storage, entry: Entry, paths: set[str]) -> bool:
 
 
 def _may_be(name: str, is_there: Callable[[str], bool], is_in_zips: bool) -> bool:
-    """Tell whether a file by this name is an extra, if it begins as one. `is_there`: tells of names beside it."""
+    """Tell whether a file with this name is an extra, if its content begins like one. `is_there`: tells whether a name
+    is beside it."""
     beside = name.removeprefix(_PREFIX)
     if beside == name:
         return name == _FINDERS
-    return is_in_zips or beside == "." or is_there(beside)  # `._.` is that of the folder itself
+    return is_in_zips or beside == "." or is_there(beside)  # `._.` belongs to the directory itself
 
 
 def _folders_above(path: str) -> Iterator[str]:

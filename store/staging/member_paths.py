@@ -1,4 +1,4 @@
-"""Paths of members as archives state them: taken apart, and refused where they could lead out of the model."""
+"""Paths of members in archives: split into names, and refused if they could lead out of the model."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from bentofs.store.util.display import printable
 from bentofs.store.util.names import local_name
 
 _MAX_NAME = 255  # bytes, on every file system of Linux
-_MAX_PATH = 3584  # bytes: with the path of a store before it, what system calls take (4096)
+_MAX_PATH = 3584  # bytes: with the store's path before it, within the limit of system calls (4096)
 
 
 def local_path(path: str) -> str:
-    """Return a member's path, or a link's target, as this process names files (`store.util.names`).
+    """Return a member's path, or a link's target, in this process's form of file names (`store.util.names`).
 
     Raises:
         UnsafeMemberError: no file can have that name.
@@ -26,10 +26,10 @@ def local_path(path: str) -> str:
 
 
 def member_parts(path: str) -> list[str]:
-    """The names on a path, none for the top itself.
+    """Return the names on a path, none for the top itself.
 
     Raises:
-        UnsafeMemberError: it leads out of the model, or is none that a file can have.
+        UnsafeMemberError: the path leads out of the model, or no file can have it.
     """
     parts = [name for name in path.split("/") if name not in ("", ".")]
     if path.startswith("/") or ".." in parts:

@@ -1,10 +1,10 @@
-"""A model that is being staged: files and folders written below one new folder, checked and made durable.
+"""A model that is being staged: files and directories written below one new directory, checked and synced.
 
-Whoever unpacks an archive tells what is in it, in any order; nothing it says can reach outside the folder, where
-everything is made anew (openat, O_EXCL, O_NOFOLLOW) and no link is ever made: links are replaced at the end by copies
-of what they lead to (`store.staging.links`).
+The unpacker passes the members of an archive in any order. No member can reach outside the directory: every file is
+made anew there (openat, O_EXCL, O_NOFOLLOW), and no link is ever made. Links are replaced at the end by copies of their
+targets (`store.staging.links`).
 
-Threading: one thread stages a model. Digests and fsyncs are made behind it by others.
+Threading: one thread stages a model. Other threads digest and fsync its files.
 """
 
 from __future__ import annotations
@@ -31,35 +31,35 @@ from bentofs.store.util.fs import FOLDER, remove_tree, writing
 _BENTO_YAML = "bento.yaml"
 _FREE_EXPANSION = 1 << 30  # bytes that any archive may expand to
 _MAX_RATIO = 1000  # beyond that, bytes for each byte of the archive; deflate at its best comes to 1032
-_MACS_OWN = ("__MACOSX", "._")  # how what a Mac packs beside the folder that was meant begins: zip's way, and tar's
+_MACS_OWN = ("__MACOSX", "._")  # prefixes of names that a Mac packs beside the chosen directory: in zips, and in tars
 _COMPARED = 1 << 20  # bytes compared at a time
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Limits(NamedTuple):
-    """What one model may hold."""
+    """The limits of one model."""
 
-    members: int = 1_000_000  # files and folders
+    members: int = 1_000_000  # files and directories
     expanded: int = 1 << 40  # bytes of all files
 
 
 class Staged(NamedTuple):
-    """A model that is ready to be published: all checked, all durable."""
+    """A model that is ready to be published: checked and synced."""
 
-    path: str  # the folder that holds model.yaml
+    path: str  # the directory that holds model.yaml
     info: ModelInfo
     files: Mapping[str, StagedFile]  # by path below `path`; empty if there are too many to keep
-    left_out: str | None = None  # a sentence on what came with the model and is no part of it
+    left_out: str | None = None  # a sentence about files that came with the model but are no part of it
 
 
 class StagedModel:
-    """A folder that is being filled. Every method may raise, of the store's errors:
+    """A directory that is being filled. Every method may raise these errors:
 
-    UnsafeMemberError: a path leads out of the model, or something is there already, or it cannot be a file's name.
-    TooBigError: more than the limits allow, or so much more than the archive's bytes that it is a bomb.
+    UnsafeMemberError: a path leads out of the model, or is in use already, or cannot be a file's name.
+    TooBigError: the model exceeds the limits, or is so much larger than the archive that it is a bomb.
     NoSpaceError, StoreUnwritableError: the file system refuses.
-    DamagedArchiveError: a file written before has not the CRC-32 that was expected.
+    DamagedArchiveError: an earlier file does not have the expected CRC-32.
     """
 
     def __init__(
@@ -71,11 +71,11 @@ class StagedModel:
         on_model_yaml: Callable[[ModelInfo, bytes], None] | None = None,
         on_file: Callable[[str, StagedFile], None] = lambda _path, _file: None,
     ) -> None:
-        """Make the folder `path`, where nothing may be yet.
+        """Make the directory `path`, which must not exist yet.
 
-        `on_file`: told of each file, by its path, as soon as it is complete; from any thread.
-        `umask`: permissions that files and folders do not get. `on_model_yaml`: called as soon as it is known which
-        model this is, with its model.yaml; what it raises ends the staging. For a model in a top folder that is at the
+        `on_file`: called with each file and its path, as soon as it is complete; from any thread.
+        `umask`: permissions that files and directories do not get. `on_model_yaml`: called with the model.yaml as soon
+        as the model is known; an exception of it ends the staging. For a model in a top directory, it is called at the
         end only, since the archive may still bring a model.yaml above it.
         """
         self._path = path
@@ -85,7 +85,7 @@ class StagedModel:
         self._program_mode = 0o777 & ~umask | 0o600
         self._on_model_yaml = on_model_yaml
         self._on_file = on_file
-        self.archive_read: Callable[[], int] | None = None  # bytes of the archive that were read so far
+        self.archive_read: Callable[[], int] | None = None  # bytes of the archive read so far
         self._begin()
 
     def _begin(self) -> None:
@@ -105,24 +105,24 @@ class StagedModel:
 
     @property
     def is_known(self) -> bool:
-        """Whether a `model.yaml` was read: at the top, or wherever it lies once all is there."""
+        """True if the `model.yaml` was read: at the top, or, after `finish`, in a top directory."""
         return self._info is not None
 
     @property
     def max_members(self) -> int:
-        """How many files and folders may come."""
+        """The maximum number of files and directories."""
         return self._limits.members
 
     def folder(self, path: str) -> None:
-        """Make a folder and those above it, unless they are there."""
+        """Make a directory and the directories above it, unless they exist."""
         path = local_path(path)
         parts = member_parts(path)
         self._refuse_links(parts, path)
         self._tree.enter(parts, path)
 
     def file(self, path: str, executable: bool = False, *, replaces: bool = False) -> StagedFileWriter:
-        """A new file, to be written within its context; the folders above it are made. `replaces`: a file that is there
-        goes, as tars have it, to which a newer one was appended. A model.yaml only gives way to the same one."""
+        """Return the writer of a new file; the directories above it are made. `replaces`: the new file replaces an
+        existing one, because newer files may be appended to tars. A model.yaml is only replaced by an equal one."""
         path = local_path(path)
         parts = member_parts(path)
         if not parts:
@@ -133,20 +133,21 @@ class StagedModel:
         return self._new_file(parts, executable, replaces=replaces)
 
     def symlink(self, path: str, target: str) -> None:
-        """A symbolic link, to be replaced by a copy of what it leads to, which may come later."""
+        """Add a symbolic link. A copy of its target replaces it at the end; the target may come later."""
         self._link(local_path(path), local_path(target), is_hard=False)
 
     def hard_link(self, path: str, target: str) -> None:
-        """A second name for the file whose path in the archive is `target`, which may come later. It is copied."""
+        """Add a hard link to the file whose path in the archive is `target`. A copy of the file replaces the link at
+        the end; the file may come later."""
         self._link(local_path(path), "/".join(member_parts(local_path(target))), is_hard=True)
 
     def pass_over(self, count: int) -> None:
-        """Take note of bytes that came out of the archive and are no part of the model."""
+        """Count bytes that came out of the archive but are no part of the model."""
         self._passed_over += count
         self._refuse_bombs()
 
     def make_executable(self, path: str) -> bool:
-        """Have a file that was written be executable; False if there is no such file."""
+        """Make a written file executable; False if there is no such file."""
         path = "/".join(member_parts(local_path(path)))
         try:
             descriptor = os.open(path, _FILE, dir_fd=self._tree.root)
@@ -164,17 +165,17 @@ class StagedModel:
         return True
 
     def restart(self) -> None:
-        """Remove all that was staged, and begin anew."""
+        """Remove all staged files, and begin anew."""
         self.discard()
         self._begin()
 
     def finish(self) -> Staged:
-        """Replace the links, find the model, and wait until all of it is on the disk.
+        """Replace the links, find the model, and wait until all of it is synced to disk.
 
         Raises:
             NotAModelError: there is no model.yaml where one belongs, or it holds no tag.
             BadModelError: the model.yaml is malformed.
-            StoreError: as for all methods, and what `on_model_yaml` raises.
+            StoreError: the errors of all methods, and the errors of `on_model_yaml`.
         """
         self._links.replace(self)
         self._digester.drain()
@@ -195,22 +196,22 @@ class StagedModel:
         return Staged(path, info, files, self._extras.sentence)
 
     def discard(self) -> None:
-        """Remove everything, however far it is. May be called again, and after `finish`."""
+        """Remove everything, at any stage. It may be called again, and after `finish`."""
         self._close()
         remove_tree(self._path)
 
     # The tree in which links are replaced (`store.staging.links.Tree`).
 
     def look(self, path: str) -> os.stat_result | None:
-        """Tell what stands at a path."""
+        """Return the stat at a path; None if nothing is there."""
         return self._tree.look(path)
 
     def names(self, path: str) -> list[str]:
-        """List a folder."""
+        """List a directory."""
         return self._tree.names(path)
 
     def make_folder(self, path: str) -> None:
-        """Make a folder."""
+        """Make a directory."""
         self._tree.enter(member_parts(path), path)
 
     def copy_file(self, path: str, target: str) -> None:
@@ -241,13 +242,13 @@ class StagedModel:
         self._links.add(path, target, is_hard=is_hard)
 
     def _is_known_link(self, path: str, target: str, *, is_hard: bool) -> bool:
-        """Tell whether a link is there already, or leads to itself as tar writes what it is given twice."""
+        """Tell whether a link is there already, or leads to itself: tar writes such a link for a file given twice."""
         if is_hard and path == target:
             return path in self._links or self._tree.has_file(path)
         return self._links.has(path, target, is_hard=is_hard) or (is_hard and self._are_same(path, target))
 
     def _are_same(self, path: str, target: str) -> bool:
-        """Tell whether two files are there and have the same content."""
+        """Tell whether two files exist and have the same content."""
         if not (self._tree.has_file(path) and self._tree.has_file(target)):
             return False
         files = [os.open(each, _FILE, dir_fd=self._tree.root) for each in (path, target)]
@@ -263,7 +264,7 @@ class StagedModel:
                 os.close(file)
 
     def _refuse_links(self, parts: list[str], path: str) -> None:
-        """Nothing is written through a link, or over one."""
+        """Refuse to write through a link, or over one."""
         if self._links:
             for length in range(1, len(parts) + 1):
                 if "/".join(parts[:length]) in self._links:
@@ -299,11 +300,12 @@ class StagedModel:
         return file
 
     def _remove_old(self, parts: list[str], path: str) -> bytes | None:
-        """Remove the file that one of the same name replaces. Give its content if it may say which model this is."""
+        """Remove a file that a new one of the same name replaces. Return its content if it may be the model's
+        model.yaml."""
         folder = self._tree.enter(parts[:-1], path)
         if not self._tree.has_file(path) or not self._tree.has_name(folder, parts[-1]):
             raise twice(path)
-        self._digester.drain()  # it must not tell of the old file after the new one
+        self._digester.drain()  # so that it does not report the old file after the new one
         for link in sorted(self._links.take_hard_links_to(path)):
             self._links.count_copy()
             self.copy_file(path, link)
@@ -312,7 +314,7 @@ class StagedModel:
         return content
 
     def _grow(self, count: int) -> None:
-        """Take note of bytes that a file is about to get."""
+        """Count bytes that are about to be written to a file."""
         self._expanded += count
         if self._expanded > self._limits.expanded:
             raise TooBigError(
@@ -334,18 +336,18 @@ class StagedModel:
             )
 
     def _keep(self, path: str, file: StagedFile) -> None:
-        """A file is complete; in the digester's thread, or while that has nothing to do with this file."""
+        """Keep a complete file. It is called in the digester's thread, or while that has no job of this file."""
         self._files[path] = file
         self._on_file(path, file)
 
     def _leave_out_extras(self) -> None:
-        """Remove what macOS added. Now only, since an `._x` may come before its `x`."""
+        """Remove the files that macOS added. This is done at the end, since a `._x` may come before its `x`."""
         if self._may_have_extras:
             for path in self._extras.remove_below(self._tree.root):
                 self._files.forget(path)
 
     def _find_top(self) -> str:
-        """The folder that is the model: "" or the one top folder."""
+        """Return the model's directory: "" or the only top directory."""
         if self._tree.has_file(MODEL_YAML):
             return ""
         if self._tree.has_file(_BENTO_YAML):

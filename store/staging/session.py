@@ -1,6 +1,6 @@
-"""Session: what one process has of a staging area (`store.staging.area`), until it closes it or ends.
+"""Session: one process's part of a staging area (`store.staging.area`), until it is closed or the process ends.
 
-Threading: any thread may call anything. A process must not fork while it has a session and go on in both.
+Threading: any thread may call anything. A process with a session must not fork and go on in both processes.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ log = logging.getLogger(__name__)
 
 
 class Session:
-    """What one process has of a staging area, until it closes it or ends.
+    """One process's part of a staging area, until it is closed or the process ends.
 
-    `spool`: folder for uploads, kept when the process ends; `ranges`: for what was written of those that have gaps;
-    `importing`: for uploaded folders that are being imported where they are, and go back to the spool when that is cut
-    short; `staged`: folder for models being staged; `intents`: of publishing; `name`: unique.
+    `spool`: directory for uploads, kept when the process ends; `ranges`: directory for the written ranges of uploads
+    with gaps; `importing`: directory for uploaded directories that are being imported in place, and go back to the
+    spool if that is interrupted; `staged`: directory for models being staged; `intents`: directory for the journal of
+    publishing; `name`: unique.
     """
 
     def __init__(self, area: StagingArea, name: str) -> None:
-        """Made by `StagingArea.open_session` alone."""
+        """Make the session on disk. Only `StagingArea.open_session` calls it."""
         self.area = area
         self.name = name
         self.path = os.path.join(area.path, "sessions", name)
@@ -61,14 +62,14 @@ class Session:
         return os.path.join(self.path, "lock")
 
     def is_complete(self) -> bool:
-        """Return whether all that makes up the session is on disk."""
+        """Tell whether all directories and the lock of the session are on disk."""
         return all(map(os.path.isdir, self._folders)) and self._has_lock()
 
     def make_again(self) -> bool:
-        """Make what somebody removed of the session; under the area's lock. False if nothing is missing.
+        """Make missing parts of the session again; False if nothing is missing. Call it under the area's lock.
 
         Raises:
-            StagingError: another process took the session for one that died.
+            StagingError: another process took the session for a dead one.
             OSError
         """
         if self.is_complete():
@@ -95,27 +96,28 @@ class Session:
         return False
 
     def new_staged_path(self) -> str:
-        """A path in `staged` that nothing stands at and that is given out once."""
+        """Return a new, unused path in `staged`."""
         return os.path.join(self.staged, str(next(self._numbers)))
 
     def new_importing_folder(self, inode: int) -> str:
-        """A new, empty folder in `importing`, for the uploaded folder with this inode, at its path below the spool."""
+        """Make a new directory in `importing`, for the uploaded directory with this inode at its path below the
+        spool."""
         path = os.path.join(self.importing, f"{inode}-{next(self._numbers)}")
         os.mkdir(path, 0o700)
         return path
 
     def put_aside(self, path: str) -> str:
-        """Move what is to be removed to where nobody takes it for an upload, not even half of it after a crash; its new
-        path."""
+        """Move a file or directory to `staged` before its removal, and return its new path. Then a crash during the
+        removal leaves nothing that looks like an upload."""
         aside = self.new_staged_path()
         try:
             os.rename(path, aside)
-        except OSError:  # it has gone, or there is no room for one more name
+        except OSError:  # it is gone, or there is no room for one more name
             return path
         return aside
 
     def close(self) -> None:
-        """Remove all but the spooled uploads, which the next session takes over. Nothing may be going on any more."""
+        """Remove all but the spooled uploads, which the next session takes over. No work may be running any more."""
         if self._lock.closed:
             return
         with self._lock:
@@ -124,7 +126,7 @@ class Session:
                 remove_empty(self.spool)
                 remove_empty(self.importing)
                 with self.area.locked("area"):
-                    self._lock.close()  # first: NFS and FUSE keep an open file in its folder
+                    self._lock.close()  # first: NFS and FUSE keep an open file in its directory
                     if not any(os.listdir(kept) for kept in (self.spool, self.importing, self.intents)):
                         remove_tree(self.path)
             except (OSError, StoreError) as error:
@@ -132,12 +134,12 @@ class Session:
 
 
 def open_lock(path: str) -> BinaryIO:
-    """Open a lock's file, which is made if it is not there."""
+    """Open a lock file; make it if it is missing."""
     return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "r+b")
 
 
 def try_lock(lock: BinaryIO) -> bool:
-    """Take a lock; return False if another process has it."""
+    """Take a lock; False if another process has it."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

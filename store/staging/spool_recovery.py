@@ -1,4 +1,5 @@
-"""What a process left in its spool, which another takes over: nothing that was uploaded is lost, or named otherwise."""
+"""Recovery of a dead process's spool: another process takes over its uploads. No upload is lost, and each keeps its
+name; a number is added only if that name is in use."""
 
 from __future__ import annotations
 
@@ -12,8 +13,8 @@ from bentofs.store.util.fs import sync_path
 
 
 def adopt(dead: str, spool: str) -> None:
-    """Move the uploads of a dead session into the spool of a living one. What is in a folder is an upload, too, empty
-    files included."""
+    """Move the uploads of a dead session into the spool of a living one. Files in a directory are uploads, too, even
+    empty ones."""
     remove_empty(dead)
     for name in os.listdir(dead):
         os.rename(os.path.join(dead, name), os.path.join(spool, _free_name(spool, name)))
@@ -21,14 +22,14 @@ def adopt(dead: str, spool: str) -> None:
 
 
 def adopt_ranges(dead: str, ranges: str, spool: str, *, hold: bool) -> None:
-    """Move what a dead session knew of the written bytes of its uploads, once these are in `spool`.
+    """Move a dead session's records of written bytes, once its uploads are in `spool`.
 
-    `hold`: whether it still holds; else nothing counts as written of the uploads concerned.
+    `hold`: True if the records are still valid; otherwise no byte of these uploads counts as written.
     """
     try:
         names = os.listdir(dead)
     except FileNotFoundError:
-        return  # a release of bentofs that kept none
+        return  # left by a release of bentofs that kept no records
     if not names:
         return
     uploads = {
@@ -42,7 +43,8 @@ def adopt_ranges(dead: str, ranges: str, spool: str, *, hold: bool) -> None:
 
 
 def put_back(taken: str, spool: str) -> None:
-    """Move an uploaded folder to where it was in a spool: the folders around it are there already, or come with it."""
+    """Move an uploaded directory back to its place in a spool. The directories around it are there, or are moved
+    too."""
     for name in os.listdir(taken):
         path, there = os.path.join(taken, name), os.path.join(spool, name)
         is_around = not os.path.lexists(os.path.join(path, MODEL_YAML)) and os.path.isdir(path)
@@ -54,7 +56,7 @@ def put_back(taken: str, spool: str) -> None:
 
 
 def remove_empty(spool: str) -> None:
-    """Remove empty files, folders, and what is neither, of the top level of a spool."""
+    """Remove empty files, empty directories, links and special files at the top level of a spool."""
     for name in os.listdir(spool):
         path = os.path.join(spool, name)
         look = os.lstat(path)
@@ -66,7 +68,7 @@ def remove_empty(spool: str) -> None:
 
 
 def _free_name(folder: str, name: str) -> str:
-    """The name, or one with a number before its first dot: what the name says of the file stays at its ends."""
+    """Return the name, or one with a number before its first dot: so the name keeps its beginning and its suffixes."""
     free = name
     stem, dot, rest = name[1:].partition(".")
     for number in itertools.count(2):

@@ -1,4 +1,4 @@
-"""Folders of a model that is being staged: made and opened one below the other, never through a link.
+"""Directories of a model that is being staged: made and opened one below the other, never through a link.
 
 Threading: one thread.
 """
@@ -17,15 +17,15 @@ from bentofs.store.util.names import local_name
 
 
 class StagedTree:
-    """The folders below one new folder. Keeps those around the last member open."""
+    """The directories below one new directory. It keeps the directories around the last member open."""
 
     def __init__(self, path: str, folder_mode: int, count_member: Callable[[], None]) -> None:
-        """Make the folder `path`. `count_member`: told of each folder that is made."""
+        """Make the directory `path`. `count_member`: called for each directory that is made below it."""
         os.mkdir(path, 0o700)
         self.root = os.open(path, FOLDER)
         self._folder_mode = folder_mode
         self._count_member = count_member
-        self._above: list[tuple[str, int]] = []  # name and descriptor of each folder around the last member
+        self._above: list[tuple[str, int]] = []  # name and descriptor of each directory around the last member
         self._folds = self._file_system_folds_names()
 
     def close(self) -> None:
@@ -34,8 +34,8 @@ class StagedTree:
         os.close(self.root)
 
     def enter(self, parts: list[str], path: str) -> int:
-        """Give the descriptor of a folder, which is made unless it is there; open until the next call. `path`: of the
-        member, for errors."""
+        """Return the descriptor of a directory, which is made unless it exists. The descriptor stays open until the
+        next call. `path`: the member's, for errors."""
         same = 0
         while same < min(len(parts), len(self._above)) and self._above[same][0] == parts[same]:
             same += 1
@@ -45,19 +45,19 @@ class StagedTree:
         return self._above[-1][1] if self._above else self.root
 
     def look(self, path: str) -> os.stat_result | None:
-        """Tell what stands at a path, no link taken into account; None if nothing does."""
+        """Return the stat at a path, links not followed; None if nothing is there."""
         try:
             return os.stat(path or ".", dir_fd=self.root, follow_symlinks=False)
         except OSError:
             return None
 
     def has_file(self, path: str) -> bool:
-        """Tell whether a file stands at a path."""
+        """Tell whether a file is at a path."""
         look = self.look(path)
         return look is not None and stat.S_ISREG(look.st_mode)
 
     def names(self, path: str) -> list[str]:
-        """List a folder."""
+        """List a directory."""
         with writing(path):
             descriptor = os.open(path, FOLDER, dir_fd=self.root)
             try:
@@ -66,7 +66,7 @@ class StagedTree:
                 os.close(descriptor)
 
     def has_name(self, folder: int, name: str) -> bool:
-        """Tell whether what stands by a name has that very name, not one that the file system takes for the same."""
+        """Tell whether a directory holds exactly this name, not another name that the file system treats as equal."""
         return not self._folds or name in os.listdir(folder)
 
     def _leave_to(self, depth: int) -> None:
@@ -97,7 +97,7 @@ class StagedTree:
         return descriptor
 
     def _file_system_folds_names(self) -> bool:
-        """Tell whether names that differ by case or by Unicode form are one name here."""
+        """Tell whether the file system treats names that differ by case or by Unicode form as equal."""
         name, *others = map(local_name, ("case-\u00e9", "CASE-\u00c9", "case-e\u0301"))
         os.mkdir(name, dir_fd=self.root)
         try:
@@ -107,14 +107,14 @@ class StagedTree:
 
 
 def twice(path: str) -> UnsafeMemberError:
-    """Say that there is something by this path already."""
+    """Return the error for a path that exists already."""
     return UnsafeMemberError(
         f"the archive holds {printable(path)!r} twice, or a second name that this file system takes for the same"
     )
 
 
 def bad_name(path: str, error: OSError) -> Exception:
-    """Tell what an error means that making a file or folder by this name met."""
+    """Translate an error of making a file or directory with this name."""
     if error.errno in (errno.EINVAL, errno.EILSEQ, errno.ENAMETOOLONG):
         return UnsafeMemberError(f"the archive holds {printable(path)!r}, a name that this file system does not take")
     return error
