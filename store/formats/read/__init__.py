@@ -1,1 +1,1 @@
-"""Archives of any kind, checked and unpacked while their bytes arrive."""
+"""Archives of every kind, checked and unpacked while their bytes arrive."""

@@ -1,7 +1,8 @@
-"""The SHA-256 of an archive that arrives, made in a thread of its own behind whoever reads it; and after that, where
-nobody waits for it yet.
+"""The SHA-256 of an arriving archive, computed in its own thread behind the archive's reader.
 
-Threading: one thread reads the archive; any may ask for the digest.
+If nobody waits for the digest yet, the thread goes on after the archive was read.
+
+Threading: one thread reads the archive. Any thread may ask for the digest.
 """
 
 from __future__ import annotations
@@ -16,24 +17,24 @@ from bentofs.store.formats.read.growing_file import ArrivingFile
 from bentofs.store.util.aligned_buffer import page_buffer
 
 _READ = 1 << 20  # bytes digested at a time
-_LAG = 1 << 30  # bytes that a digest for later is behind: what is deleted meanwhile keeps its room on the disk so long
-_LATE = threading.BoundedSemaphore(4)  # digests in this process that go on after their archive has been read
+_LAG = 1 << 30  # bytes that a `later` digest lags behind; a file deleted meanwhile keeps its disk space until it ends
+_LATE = threading.BoundedSemaphore(4)  # digests in this process that go on after their archive was read
 
 
 class ArchiveDigest:
-    """Reads as the archive that it is the digest of (`ArrivingFile`)."""
+    """The digest of an archive. Reads like that archive (`ArrivingFile`)."""
 
     def __init__(self, arriving: ArrivingFile, *, later: bool = False) -> None:
-        """`later`: it is not needed as soon as the archive has been read, which then has the processor for itself."""
+        """`later`: nobody needs the digest right after the read. So the reader gets the processor first."""
         self._arriving = arriving
         descriptor = arriving.fileno()
         if descriptor is None:
             raise ValueError("its bytes are in no file: it must make its digest itself")
         self._source = descriptor
-        self._descriptor = os.dup(descriptor)  # as the other may be closed before this has read all
+        self._descriptor = os.dup(descriptor)  # the other one may be closed before this thread has read everything
         self._lag = _LAG if later else 0
         self._condition = threading.Condition()
-        self._seen = 0  # bytes that a reader has had, so that they are there
+        self._seen = 0  # bytes that the reader has read, so they have arrived
         self._done = 0  # bytes that are digested
         self._all_seen = False
         self._is_late = False
@@ -47,7 +48,7 @@ class ArchiveDigest:
         self._thread.start()
 
     def read_into(self, view: memoryview, offset: int) -> int:
-        """As `ArrivingFile.read_into`."""
+        """Implement `ArrivingFile.read_into`."""
         count = self._arriving.read_into(view, offset)
         if offset + count > self._seen:
             with self._condition:
@@ -57,19 +58,19 @@ class ArchiveDigest:
         return count
 
     def length(self) -> int:
-        """As `ArrivingFile.length`."""
+        """Implement `ArrivingFile.length`."""
         return self._arriving.length()
 
     def fileno(self) -> int | None:
-        """As `ArrivingFile.fileno`."""
+        """Implement `ArrivingFile.fileno`."""
         return self._source
 
     def take_memory(self, amount: int) -> int:
-        """As `ArrivingFile.take_memory`."""
+        """Implement `ArrivingFile.take_memory`."""
         return self._arriving.take_memory(amount)
 
     def end(self) -> None:
-        """All has arrived and been read. Where too many digests go on already, waits for this one."""
+        """Note that the whole archive was read. If too many digests go on already, wait for this one."""
         length = self._arriving.length()
         may_be_late = self._lag > 0 and _LATE.acquire(blocking=False)
         with self._condition:
@@ -79,11 +80,11 @@ class ArchiveDigest:
             self._thread.join()
 
     def value(self) -> str:
-        """The digest of the whole, hexadecimal. Only after `end`; waits until it is made.
+        """Wait for the digest of the whole archive and return it in hexadecimal. Call it only after `end`.
 
         Raises:
             OSError: the bytes could not be read again.
-            CancelledError: it was given up.
+            CancelledError: the digest was cancelled.
         """
         self._thread.join()
         if self._error is not None:
@@ -93,8 +94,8 @@ class ArchiveDigest:
         return self._value
 
     def when_ended(self, tell: Callable[[str | None], None]) -> None:
-        """Have `tell` called, from some thread, with the digest before `value` gives it; with None if it cannot be made
-        or was given up."""
+        """Call `tell` with the digest, from some thread and before `value` returns it. Call it with None if the digest
+        failed or was cancelled."""
         with self._condition:
             if not self._ended:
                 self._told.append(tell)
@@ -102,12 +103,12 @@ class ArchiveDigest:
         tell(self._value)
 
     def wait(self, seconds: float) -> bool:
-        """Whether the digest's thread has ended, at last after so many seconds."""
+        """Wait up to `seconds` for the digest's thread. Return True if it has ended."""
         self._thread.join(seconds)
         return not self._thread.is_alive()
 
     def stop(self) -> None:
-        """Give it up, unless it is made."""
+        """Cancel the digest, unless it is complete."""
         with self._condition:
             self._stopped = self._all_seen = True
             self._condition.notify()
@@ -130,7 +131,7 @@ class ArchiveDigest:
                 _LATE.release()
 
     def _follow(self) -> bool:
-        """Whether all was digested."""
+        """Digest the archive. Return True if all of it was digested."""
         buffer = page_buffer(_READ)
         while not self._stopped:
             with self._condition:

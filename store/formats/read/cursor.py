@@ -1,6 +1,6 @@
-"""Source: a place in an arriving file, from which decoders take bytes.
+"""Source: a place in an arriving file from which decoders take bytes.
 
-Threading: one thread a source.
+Threading: one thread per source.
 """
 
 from __future__ import annotations
@@ -8,20 +8,20 @@ from __future__ import annotations
 from bentofs.store.errors import DamagedArchiveError
 from bentofs.store.formats.read.growing_file import ArrivingFile
 
-_MAX_POSITION = 1 << 62  # bytes: no file is longer, whatever an archive says
+_MAX_POSITION = 1 << 62  # bytes: no file is longer, even if an archive says so
 
 
 class Source:
     """A place in an arriving file from which bytes are taken."""
 
     def __init__(self, arriving: ArrivingFile, position: int = 0, end: int | None = None) -> None:
-        """`end`: where to act as if the file ended."""
+        """`end`: the offset at which the file appears to end."""
         self.arriving = arriving
         self.position = position
         self._end = end
 
     def some(self, limit: int) -> bytearray:
-        """The next bytes, one at least and `limit` at most; none at the end."""
+        """Return the next bytes: at least one and at most `limit`, none at the end."""
         if self._end is not None:
             limit = max(0, min(limit, self._end - self.position))
         buffer = bytearray(limit if self.position <= _MAX_POSITION else 0)
@@ -30,7 +30,7 @@ class Source:
         return buffer if count == len(buffer) else buffer[:count]
 
     def exactly(self, count: int) -> bytes:
-        """The next `count` bytes, less only at the end."""
+        """Return the next `count` bytes, fewer only at the end."""
         taken = bytearray()
         while len(taken) < count and (more := self.some(count - len(taken))):
             taken += more
@@ -40,7 +40,7 @@ class Source:
         """Fill the view with the next bytes.
 
         Raises:
-            DamagedArchiveError: there are less.
+            DamagedArchiveError: there are fewer.
         """
         done = 0
         while done < len(view):
@@ -51,5 +51,5 @@ class Source:
             self.position += count
 
     def has_all(self, count: int) -> bool:
-        """Wait until the next `count` bytes are there; False if the file ends before."""
+        """Wait for the next `count` bytes. Return False if the file ends before."""
         return self.arriving.read_into(memoryview(bytearray(1)), self.position + count - 1) == 1

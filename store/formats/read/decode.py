@@ -1,10 +1,10 @@
-"""What kind of archive some bytes are, and what they hold decompressed: a stream that goes forward in bounded memory.
+"""Detection of an archive's kind, and decompression to a forward-only stream in bounded memory.
 
-Magic bytes: The .xz File Format 1.1.0 (2.1.1.1), RFC 1952, RFC 8878, bzip2's source, PKWARE APPNOTE 4.3; a tar is told
-by its first header's checksum. Several streams one after another are one, as their own tools have it. Bytes that belong
-to no stream, and an end in the middle of one, are damage.
+Magic bytes: The .xz File Format 1.1.0 (2.1.1.1), RFC 1952, RFC 8878, bzip2's source, PKWARE APPNOTE 4.3. A tar is
+recognized by its first header's checksum. Consecutive streams count as one, like in their own tools. Bytes outside any
+stream, and an end in the middle of a stream, are damage.
 
-Threading: one thread a stream. Decoders release the interpreter lock and work on less than 1 MiB at a time.
+Threading: one thread per stream. Decoders release the interpreter lock and work on less than 1 MiB at a time.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from bentofs.store.formats.read.gzip_header import PLAIN, pass_header
 from bentofs.store.formats.read.tar_header import BLOCK, is_header
 from bentofs.store.formats.read.xz import is_laid_out_here, stored_content
 
-_LITTLE_WINDOW, _MAX_WINDOW = 8 << 20, 64 << 20  # bytes of zstd's window
-_INPUT = 128 << 10  # bytes given to a decoder at once: larger blocks of memory would come from the system each time
-_FIRST_INPUT = 4 << 10  # to one that has just begun: it may end at once and leave the rest to the next
+_LITTLE_WINDOW, _MAX_WINDOW = 8 << 20, 64 << 20  # bytes of the zstd window
+_INPUT = 128 << 10  # bytes given to a decoder at once: larger buffers would be allocated by the system each time
+_FIRST_INPUT = 4 << 10  # bytes given to a new decoder: it may end at once and leave the rest to the next one
 _OUTPUT = 128 << 10  # bytes taken from a decoder at once
 _XZ_MAGIC = b"\xfd7zXZ\x00"
 _GZIP_MAGIC = b"\x1f\x8b"
-_SPLIT_ZIP, _ONE_PART_ZIP = b"PK\x07\x08", b"PK00"  # before the first member of one that is, or was to be, in parts
+_SPLIT_ZIP, _ONE_PART_ZIP = b"PK\x07\x08", b"PK00"  # before the first member of a zip that is, or was planned, in parts
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-_ZSTD_SKIPPABLE = b"\x2a\x4d\x18"  # after a byte of 0x50 to 0x5f
-_ZSTD_BLOCK = 128 << 10  # the most that a block may hold or expand to
+_ZSTD_SKIPPABLE = b"\x2a\x4d\x18"  # after a byte from 0x50 to 0x5f
+_ZSTD_BLOCK = 128 << 10  # bytes that a block may hold or expand to at most
 _IsalError: type[Exception] = igzip_lib.IsalError  # type: ignore[assignment]
-_ERRORS = (lzma.LZMAError, _IsalError, OSError, EOFError, ValueError)  # what decoders raise for what they cannot read
+_ERRORS = (lzma.LZMAError, _IsalError, OSError, EOFError, ValueError)  # raised by decoders for data they cannot read
 
 
 class Kind(enum.Enum):
-    """What the first bytes of a file say."""
+    """The kind of a file, by its first bytes."""
 
     XZ = "xz"
     GZIP = "gzip"
@@ -52,7 +52,7 @@ class Kind(enum.Enum):
 
 
 def kind_of(head: bytes) -> Kind:
-    """The kind of a file that begins with `head`, its first 512 bytes or all there are."""
+    """Return the kind of a file that begins with `head`: its first 512 bytes, or all of a shorter file."""
     if head.startswith(_XZ_MAGIC):
         return Kind.XZ
     if head.startswith(_GZIP_MAGIC):
@@ -69,7 +69,7 @@ def kind_of(head: bytes) -> Kind:
 
 
 class Decoder(Protocol):
-    """What lzma, bz2 and isal have in common."""
+    """The common interface of the decoders of lzma, bz2 and isal."""
 
     @property
     def eof(self) -> bool: ...
@@ -81,17 +81,17 @@ class Decoder(Protocol):
 
 
 class Stream:
-    """Bytes that come one after another."""
+    """A forward-only stream of bytes."""
 
     def __init__(self, source: Source, chunks: Iterator[bytes | bytearray | memoryview]) -> None:
-        """`source`: where the chunks come from, so that it tells how much of the file they took."""
+        """`source`: the source of the chunks. Its position tells how much of the file was read."""
         self.source = source
         self._chunks = chunks
         self._rest = memoryview(b"")
         self.position = 0  # bytes taken so far
 
     def take(self, limit: int) -> memoryview:
-        """The next bytes, one at least and `limit` at most, none at the end. They stay as they are."""
+        """Return the next bytes: at least one and at most `limit`, none at the end. They do not change later."""
         while not self._rest:
             chunk = next(self._chunks, None)
             if chunk is None:
@@ -102,14 +102,14 @@ class Stream:
         return taken
 
     def exactly(self, count: int) -> bytes:
-        """The next `count` bytes, less only at the end."""
+        """Return the next `count` bytes, fewer only at the end."""
         taken = bytes(self.take(count))
         while len(taken) < count and (more := self.take(count - len(taken))):
             taken += more
         return taken
 
     def peek(self, count: int) -> bytes:
-        """The next `count` bytes, less only at the end; they will come again."""
+        """Return the next `count` bytes, fewer only at the end, without taking them."""
         start = self.position
         content = self.exactly(count)
         self._rest = memoryview(content + self._rest)
@@ -117,13 +117,13 @@ class Stream:
         return content
 
     def skip(self, count: int) -> None:
-        """Leave out bytes; at the end, as many as there are."""
+        """Skip `count` bytes, fewer only at the end."""
         while count and (skipped := self.take(count)):
             count -= len(skipped)
 
 
 class PlainStream(Stream):
-    """The bytes of an arriving file as they are; those that are skipped are not read."""
+    """The unchanged bytes of an arriving file. Skipped bytes are not read."""
 
     def __init__(self, source: Source) -> None:
         super().__init__(source, iter(lambda: source.some(_INPUT), bytearray()))
@@ -138,12 +138,12 @@ class PlainStream(Stream):
 
 
 def open_stream(arriving: ArrivingFile, kind: Kind) -> Stream:
-    """What a file of a kind other than zip holds, decompressed.
+    """Return the decompressed content of a file of any kind except zip.
 
-    Taking from it raises:
-        DamagedArchiveError: the bytes do not agree with their checksums, go on after their end, or end too early.
-        TooBigError: it takes too much memory.
-        CancelledError: as `ArrivingFile.read_into`.
+    Reading the stream raises:
+        DamagedArchiveError: the bytes do not match their checksums, go on after their end, or end too early.
+        TooBigError: the decoder needs too much memory.
+        CancelledError: see `ArrivingFile.read_into`.
     """
     source = Source(arriving)
     if kind is Kind.XZ:
@@ -158,10 +158,10 @@ def open_stream(arriving: ArrivingFile, kind: Kind) -> Stream:
 
 
 def decoded(source: Source, decoder: Decoder, what: str) -> Iterator[bytes]:
-    """What one stream holds that begins at the source's place; then the source is at its end.
+    """Yield the content of the stream that begins at the source's place. Leave the source at the stream's end.
 
     Raises, while iterated:
-        DamagedArchiveError, TooBigError, CancelledError: as `open_stream`.
+        DamagedArchiveError, TooBigError, CancelledError: see `open_stream`.
     """
     size = _FIRST_INPUT
     while not decoder.eof:
@@ -177,7 +177,7 @@ def decoded(source: Source, decoder: Decoder, what: str) -> Iterator[bytes]:
 
 
 def decode(decoder: Decoder, data: bytes, what: str) -> bytes:
-    """What a decoder gives for some bytes: not more than a part of it at once; the same errors as `decoded`."""
+    """Give bytes to a decoder and return a limited part of its output. Raises the same errors as `decoded`."""
     try:
         return decoder.decompress(data, _OUTPUT)
     except MemoryError:
@@ -201,7 +201,7 @@ def _xz(source: Source) -> Iterator[bytes | memoryview]:
 
 
 def _xz_stream(source: Source) -> Iterator[bytes]:
-    """What one stream holds: with little memory, and where that does not do, once more with the most."""
+    """Yield the content of one stream. Try with little memory; if that is not enough, decode again with the most."""
     start, given = source.position, 0
     limit = source.arriving.take_memory(LITTLE_MEMORY)
     try:
@@ -240,7 +240,7 @@ def _bzip2(source: Source) -> Iterator[bytes]:
 
 
 def _goes_on(source: Source, magic: bytes, what: str) -> bool:
-    """Tell whether another stream begins at the source's place. Zeros may follow the last one: tapes pad files so."""
+    """Tell whether another stream begins at the source's place. Zeros may follow the last one: tapes pad files."""
     head = source.exactly(len(magic))
     source.position -= len(head)
     if head == magic:
@@ -252,7 +252,7 @@ def _goes_on(source: Source, magic: bytes, what: str) -> bool:
 
 
 def _skip_zeros(source: Source) -> int:
-    """Go on to the next byte that is not zero; how many were."""
+    """Skip to the next byte that is not zero. Return the number of zeros."""
     start = source.position
     while some := source.some(_INPUT):
         rest = bytes(some).lstrip(b"\0")
@@ -263,7 +263,7 @@ def _skip_zeros(source: Source) -> int:
 
 
 def _zstd(source: Source) -> Iterator[bytes]:
-    """Frame by frame and block by block: the library neither tells an end from a cut nor bounds what comes out."""
+    """Decode block by block: the library cannot tell an end from a cut, and does not bound its output."""
     while head := source.exactly(4):
         if _is_skippable(head):
             length = int.from_bytes(_zstd_part(source, 4), "little")
@@ -279,7 +279,7 @@ def _zstd(source: Source) -> Iterator[bytes]:
 def _zstd_frame(source: Source, magic: bytes) -> Iterator[bytes]:
     head = magic + _zstd_part(source, 1)
     try:
-        # What may still belong to the header; the frame's first block has three bytes at least.
+        # Read all bytes that may belong to the header; the frame's first block has at least three bytes.
         source.position -= len(head)
         head = source.exactly(18)
         length = zstandard.frame_header_size(head)

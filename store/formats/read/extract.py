@@ -1,8 +1,8 @@
-"""Extracting: any archive that a model may come in is unpacked while it still arrives.
+"""Extraction: unpacks every supported archive of a model while it still arrives.
 
-The first bytes decide what it is, never a name. Within xz, gzip, bzip2 and zstd a tar is expected.
+The first bytes decide the kind of archive, never the file's name. Inside xz, gzip, bzip2 and zstd a tar is expected.
 
-Threading: one thread an archive.
+Threading: one thread per archive.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from bentofs.store.formats.read.zip import unzip
 
 
 def extract(arriving: ArrivingFile, target: Target) -> None:
-    """Unpack an archive into a model that is being staged; all of it is read and checked, to its last byte.
+    """Unpack an archive into a staged model. Read and check all of it, to its last byte.
 
     Raises:
-        NotAModelError: it is no archive that is known, or it is encrypted or compressed in a way that is not.
-        DamagedArchiveError: it is cut short, or does not agree with its own checksums and structure.
-        UnsafeMemberError: it holds what no model may hold, or a path that leads out of it.
+        NotAModelError: it is no known archive, or is encrypted, or is compressed by an unknown method.
+        DamagedArchiveError: it is cut short, or does not match its own checksums and structure.
+        UnsafeMemberError: it holds a member that no model may hold, or a path that leads outside.
         TooBigError: it holds too much, or takes too much memory.
         CancelledError: it will not arrive.
-        StoreError: what the target raises.
+        StoreError: raised by the target.
     """
     source = Source(arriving)
     head = source.exactly(BLOCK)

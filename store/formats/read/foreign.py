@@ -1,4 +1,4 @@
-"""Foreign: files that are told by their first bytes, and that no model can come in. Named, so that a user knows.
+"""Foreign: kinds of files that cannot hold a model, recognized by their first bytes and named for the user.
 
 Magic bytes: 7-Zip's 7zFormat.txt, RAR 4 and 5, LZ4's and lzip's frames, xz-utils' .lzma, compress(1), cpio(5), ar(5),
 ECMA-119 (ISO 9660), HDF5, GGUF, safetensors, pickle protocols 2 to 5.
@@ -36,14 +36,14 @@ _ISO, _ISO_AT = b"CD001", 32 * 1024 + 1
 
 
 def foreign_kind(head: bytes) -> str | None:
-    """Return what a file is that begins so, as a part of a sentence; None if that is not known."""
+    """Return the kind of a file that begins with `head`, as a part of a sentence; None if it is unknown."""
     if head[8:10] == b'{"' and int.from_bytes(head[:8], "little") < 1 << 32:
         return "a safetensors file"
     return next((kind for magic, kind in _MAGIC if head.startswith(magic)), None)
 
 
 def is_disk_image(source: Source) -> bool:
-    """Return whether a file that begins with zeros, as an empty tar does, is an ISO image."""
+    """Tell whether a file that begins with zeros, like an empty tar, is an ISO image."""
     start = source.position
     source.position = _ISO_AT
     found = source.exactly(len(_ISO))

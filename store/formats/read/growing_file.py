@@ -1,4 +1,4 @@
-"""Files that are read while they still arrive: what uploads, and files that are there whole, have in common.
+"""Files that are read while they still arrive: the common interface of uploads and of complete files.
 
 Threading: one reader, any number of writers elsewhere.
 """
@@ -13,50 +13,53 @@ MOST_MEMORY = 68 << 20  # bytes: enough for `xz -9`, whose dictionary is 64 MiB
 
 
 class ArrivingFile(Protocol):
-    """A file whose bytes come in from the start on, and whose end is not known yet."""
+    """A file whose bytes arrive in order, and whose end is not known yet."""
 
     def read_into(self, view: memoryview, offset: int) -> int:
-        """Fill as much of `view` as is there from `offset` on; wait until that is one byte at least.
+        """Fill `view` with the bytes that are there from `offset` on. Wait for at least one byte.
 
         Returns:
-            How many bytes were filled in: 0 only for an empty view, or at or behind the true end.
+            The number of bytes filled in: 0 only for an empty view, or at or after the true end.
 
         Raises:
-            CancelledError: no more will come, and what came is not wanted.
+            CancelledError: no more bytes will arrive, and the bytes so far are not wanted.
         """
 
     def length(self) -> int:
-        """Wait until all is there. Bytes; the same errors as `read_into`."""
+        """Wait for the whole file and return its length in bytes. Raises the same errors as `read_into`."""
 
     def fileno(self) -> int | None:
-        """The descriptor that holds the bytes, at the same offsets; open as long as the file is read. None if no file
-        holds them."""
+        """Return the descriptor that holds the bytes, at the same offsets; None if no file holds them.
+
+        It stays open while the file is read.
+        """
 
     def take_memory(self, amount: int) -> int:
-        """Wait until a decoder of the file may take so many bytes of memory, LITTLE_MEMORY or MOST_MEMORY, instead of
-        what was taken before.
+        """Wait until a decoder of the file may take `amount` bytes of memory, LITTLE_MEMORY or MOST_MEMORY.
+
+        This replaces the amount taken before.
 
         Returns:
-            How many it may take: `amount` at least.
+            The bytes it may take: at least `amount`.
 
         Raises:
-            CancelledError: as `read_into`.
+            CancelledError: see `read_into`.
         """
 
 
 @runtime_checkable
 class DigestedFile(ArrivingFile, Protocol):
-    """One that makes its own digest as its bytes pass."""
+    """A file that computes its own digest while its bytes pass."""
 
     def sha256(self) -> str:
-        """The SHA-256 of all, hexadecimal, once all has come; the same errors as `read_into`."""
+        """Return the SHA-256 in hexadecimal, once all bytes have arrived. Raises the same errors as `read_into`."""
 
 
 class WholeFile:
-    """A file that is all there."""
+    """A complete file."""
 
     def __init__(self, descriptor: int) -> None:
-        """`descriptor`: of a regular file, open for reading; it stays the caller's to close."""
+        """`descriptor`: of a regular file, open for reading. The caller must close it."""
         self._descriptor = descriptor
 
     def read_into(self, view: memoryview, offset: int) -> int:

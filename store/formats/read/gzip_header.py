@@ -1,7 +1,8 @@
-"""The header of a gzip member as it is read (RFC 1952, 2.3): ISA-L takes a valid one for damage when it has several
-fields, or a checksum, and comes in parts.
+"""Reading of the header of a gzip member (RFC 1952, 2.3).
 
-Threading: one thread a source.
+ISA-L takes a valid header for damaged if it arrives in parts and has several fields or a checksum.
+
+Threading: one thread per source.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from bentofs.store.errors import DamagedArchiveError
 from bentofs.store.formats.crc32 import crc32
 from bentofs.store.formats.read.cursor import Source
 
-PLAIN = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"  # one without fields, to be given to ISA-L instead
+PLAIN = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"  # a header without fields, given to ISA-L instead
 _FIXED = 10  # bytes that every header has
 _DEFLATE = 8
 _CHECKSUM, _EXTRA, _NAME, _COMMENT, _RESERVED = 0x02, 0x04, 0x08, 0x10, 0xE0
@@ -19,11 +20,11 @@ _MAX_TEXT = 64 << 10  # bytes of a name or comment
 
 
 def pass_header(source: Source) -> None:
-    """Go on to the deflate data of the member that begins at the source's place.
+    """Skip to the deflate data of the member that begins at the source's place.
 
     Raises:
-        DamagedArchiveError: it is no header, or cut short, or does not have the checksum that it says.
-        CancelledError: as `ArrivingFile.read_into`.
+        DamagedArchiveError: it is no header, or is cut short, or its checksum is wrong.
+        CancelledError: see `ArrivingFile.read_into`.
     """
     header = _part(source, _FIXED)
     method, flags = header[2], header[3]
@@ -40,7 +41,7 @@ def pass_header(source: Source) -> None:
 
 
 def _text(source: Source) -> bytes:
-    """A text with the zero that ends it."""
+    """Read a text including the zero that ends it."""
     taken = bytearray()
     while (end := taken.find(0)) < 0:
         some = source.some(_READ)

@@ -1,4 +1,4 @@
-"""Target: what an archive is unpacked to (`store.staging.model.StagedModel`), as far as those who unpack need it."""
+"""Target: the destination of an unpacked archive (`store.staging.model.StagedModel`), as the unpackers see it."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Protocol
 
 
 class Writer(Protocol):
-    """A new file, within its context."""
+    """A new file, written within its context."""
 
-    expected_crc32: int | None  # what its content must have; may be set until the context ends
+    expected_crc32: int | None  # the CRC-32 that its content must have; may be set until the context ends
 
     def write(self, view: memoryview) -> None:
-        """Append bytes, which must stay as they are."""
+        """Append bytes. They must not change later."""
 
     def copy_range(self, descriptor: int, offset: int, count: int) -> None:
-        """Append bytes of another file, which stays open and as it is until all is unpacked."""
+        """Append bytes of another file. That file stays open and unchanged until all is unpacked."""
 
     def write_zeros(self, count: int, check: Callable[[], object]) -> None:
-        """Append so many zeros; they take no room on the disk. `check`: called now and then; what it raises ends it."""
+        """Append `count` zeros without using disk space. `check` is called regularly; its exception ends the write."""
 
     def __enter__(self) -> Writer: ...
 
@@ -29,31 +29,31 @@ class Writer(Protocol):
 
 
 class Target(Protocol):
-    """A folder that is being filled. Paths are those of the archive, `/` between names; they are checked here."""
+    """A directory that is being filled. Paths come from the archive, with `/` between names, and are checked here."""
 
-    archive_read: Callable[[], int] | None  # tells how many bytes of the archive were read so far
+    archive_read: Callable[[], int] | None  # returns how many bytes of the archive were read so far
 
     @property
     def max_members(self) -> int:
-        """How many files and folders may come."""
+        """Return the maximum number of files and directories."""
 
     def folder(self, path: str) -> None:
-        """Make a folder and those above it, unless they are there."""
+        """Make a directory and its parents, unless they exist."""
 
     def file(self, path: str, executable: bool = False, *, replaces: bool = False) -> Writer:
-        """A new file; the folders above it are made. `replaces`: a file that is there goes."""
+        """Make a new file and its parent directories. `replaces`: replace an existing file."""
 
     def symlink(self, path: str, target: str) -> None:
-        """A symbolic link."""
+        """Make a symbolic link."""
 
     def hard_link(self, path: str, target: str) -> None:
-        """A second name for the file that has the path `target` in the archive."""
+        """Make a second name for the file at the path `target` in the archive."""
 
     def pass_over(self, count: int) -> None:
-        """Take note of bytes that came out of the archive and are no part of the model."""
+        """Count bytes that come from the archive and are no part of the model."""
 
     def make_executable(self, path: str) -> bool:
-        """Have a file that was written be executable; False if there is no such file."""
+        """Make a written file executable. Return False if there is no such file."""
 
     def restart(self) -> None:
-        """Forget all that came so far, and begin anew."""
+        """Drop everything written so far and start again."""

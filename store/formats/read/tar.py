@@ -1,11 +1,11 @@
-"""tar archives as they arrive: each member is told to whoever stages the model.
+"""Unpacking of tar archives while they arrive. Each member is passed to the target.
 
-All is read as GNU tar and bsdtar read it (`tar_members` beside this), to the last byte of a compressed stream, whose
-own checks tell whether it is whole. The end mark is a block of zeros: all behind it is ignored, as POSIX leaves it
-undefined. A plain tar has no checks of its own, so it must have that mark, and what follows must look like the rest of
-a record.
+Members are read like GNU tar and bsdtar read them (see `tar_members`). A compressed stream is read to its last byte:
+its own checks tell whether it is complete. The end mark is a block of zeros. Everything after it is ignored, since
+POSIX leaves it undefined. A plain tar has no checks of its own. So it must have that mark, and the bytes after it must
+look like the rest of a record.
 
-Threading: one thread an archive.
+Threading: one thread per archive.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from bentofs.store.formats.read.sink import Target, Writer
 from bentofs.store.formats.read.tar_members import Member, TarMembers, cut_short, skip_padding
 
 _COPIED = 1 << 20  # bytes copied at a time
-_SHARED = 1 << 20  # bytes from which on content is not read here, but copied from file to file
-# Bytes behind the end mark of a plain tar that may be anything: the rest of a record, in which some writers leave what
-# it held before. What comes later belongs to a file that has lost a part between.
+_SHARED = 1 << 20  # bytes; content of this size or more is copied from file to file, not read here
+# Bytes after the end mark of a plain tar that may be anything: the rest of a record, where some writers leave old
+# content. Bytes after that belong to a file that has lost a part in between.
 _LAST_RECORD = 1 << 20
 
 
 def untar(stream: Stream, target: Target) -> None:
-    """Unpack the tar archive that a stream holds, to its end.
+    """Unpack the tar archive in a stream, to its end.
 
     Raises:
-        DamagedArchiveError: it is cut short, or does not hold together.
-        UnsafeMemberError: it holds something that is no file, folder or link.
-        StoreError: what the stream and the target raise.
+        DamagedArchiveError: it is cut short or inconsistent.
+        UnsafeMemberError: it holds a member that is no file, directory or link.
+        StoreError: raised by the stream or the target.
     """
     members = TarMembers(stream)
     while (member := members.next()) is not None:
@@ -62,7 +62,7 @@ def _copy_content(stream: Stream, member: Member, file: Writer) -> None:
     source, byte = stream.source, memoryview(bytearray(1))
 
     def still_comes() -> None:
-        source.arriving.read_into(byte, source.position)  # raises if the archive is not wanted any more
+        source.arriving.read_into(byte, source.position)  # raises if the archive is no longer wanted
 
     end = 0
     for offset, length in member.sparse.regions():
@@ -76,7 +76,7 @@ def copy(stream: Stream, count: int, file: Writer) -> None:
     """Append the next `count` bytes of a stream to a file.
 
     Raises:
-        DamagedArchiveError: there are less.
+        DamagedArchiveError: there are fewer.
     """
     descriptor = None
     if isinstance(stream, PlainStream) and count >= _SHARED:
@@ -99,7 +99,7 @@ def copy(stream: Stream, count: int, file: Writer) -> None:
 
 
 def _ignore(stream: Stream, count: int, target: Target) -> None:
-    """Pass over bytes that are no part of the model."""
+    """Skip bytes that are no part of the model."""
     while count:
         view = stream.take(min(count, _COPIED))
         if not view:
@@ -109,7 +109,7 @@ def _ignore(stream: Stream, count: int, target: Target) -> None:
 
 
 def _ignore_rest(stream: Stream, target: Target) -> None:
-    """Go on to the end of the stream, where it is checked."""
+    """Read to the end of the stream, where it is checked."""
     passed = 0
     while view := stream.take(_COPIED):
         if isinstance(stream, PlainStream) and passed >= _LAST_RECORD and bytes(view).strip(b"\0"):

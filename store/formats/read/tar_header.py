@@ -1,7 +1,7 @@
-"""One block of a tar archive that is a header: v7, ustar (POSIX.1-1988), GNU.
+"""Reading of a header block of a tar archive: v7, ustar (POSIX.1-1988), GNU.
 
-Reads only what a model needs: name, type, size, mode, link. Follows GNU tar and bsdtar where they agree. Takes for
-damage what they read in two ways.
+Reads only the fields that a model needs: name, type, size, mode, link. Follows GNU tar and bsdtar where they agree.
+Where they disagree, the block counts as damaged.
 
 Threading: functions without state.
 """
@@ -15,19 +15,19 @@ from bentofs.store.errors import DamagedArchiveError
 
 BLOCK = 512  # bytes
 ZEROS = bytes(BLOCK)  # the block that ends an archive
-MAX_SIZE = 1 << 62  # bytes: no file is longer, whatever a header says
+MAX_SIZE = 1 << 62  # bytes: no file is longer, even if a header says so
 _USTAR, _GNU = b"ustar\0", b"ustar  \0"  # the magic at byte 257
 _OCTAL = re.compile(rb"[ \t]*(-?[0-7]*)[ \t]*")
-_CHECKED = ((100, 108), (108, 116), (116, 124), (136, 148))  # mode, owner, group, mtime: numbers, whoever needs them
+_CHECKED = ((100, 108), (108, 116), (116, 124), (136, 148))  # mode, owner, group, mtime: numbers, even if unused
 
 
 class Header(NamedTuple):
-    """One header."""
+    """A header."""
 
     type: bytes  # one byte
     name: bytes  # with a ustar header's prefix
     link: bytes
-    size: int  # bytes of content that follow, where the type has any
+    size: int  # bytes of content that follow, if the type has content
     mode: int
     is_gnu: bool
     block: bytes  # all of it
@@ -37,7 +37,7 @@ def read_header(block: bytes) -> Header:
     """Read a block that is not all zeros.
 
     Raises:
-        DamagedArchiveError: its checksum is wrong, or a field holds no number.
+        DamagedArchiveError: the checksum is wrong, or a numeric field holds no number.
     """
     checksum = read_number(block[148:156])
     unsigned = sum(block) - sum(block[148:156]) + 8 * ord(" ")
@@ -67,27 +67,27 @@ def is_header(block: bytes) -> bool:
 
 
 def read_number(field: bytes) -> int:
-    """Read a field as octal digits, or as base 256 by GNU tar and star. An empty one is 0.
+    """Read a field as octal digits, or as base 256 (GNU tar, star). An empty field is 0.
 
     Raises:
-        DamagedArchiveError: it holds something else.
+        DamagedArchiveError: the field holds something else.
     """
     if field[:1] in (b"\x80", b"\xff"):
         number = int.from_bytes(field[1:], "big")
         return number if field[0] == 0x80 else number - (1 << 8 * (len(field) - 1))
     digits = field.partition(b"\0")[0]
     found = _OCTAL.fullmatch(digits)
-    # GNU tar reads on behind one zero at the start, bsdtar does not.
+    # After one zero at the start, GNU tar reads on and bsdtar does not.
     if found is None or (not digits and field[1:2].strip(b"\0")) or found[1] == b"-":
         raise DamagedArchiveError("the archive is damaged: a field of a tar header holds no number")
     return int(found[1] or b"0", 8)
 
 
 def read_size(field: bytes) -> int:
-    """Read a field that holds a number of bytes, or an offset.
+    """Read a field that holds a size in bytes or an offset.
 
     Raises:
-        DamagedArchiveError: it holds no number, or none that a file can have.
+        DamagedArchiveError: it holds no number, or a size that no file can have.
     """
     size = read_number(field)
     if not 0 <= size <= MAX_SIZE:
@@ -96,7 +96,7 @@ def read_size(field: bytes) -> int:
 
 
 def text(field: bytes) -> bytes:
-    """Give a field up to its first zero."""
+    """Return a field up to its first zero."""
     return field.partition(b"\0")[0]
 
 
@@ -104,7 +104,7 @@ def _name(block: bytes, magic: bytes) -> bytes:
     name = text(block[:100])
     prefix = text(block[345:500])
     if not prefix or magic == _GNU or not magic.startswith(b"ustar"):
-        return name  # GNU tar keeps times, an offset and a map of sparse files there; v7 knows no prefix
+        return name  # GNU tar keeps times, an offset and a sparse map there; v7 has no prefix
     if not magic.startswith(_USTAR):
         raise DamagedArchiveError(
             "the archive is damaged: a tar header has a prefix, and is neither of the ustar format nor of GNU tar's"

@@ -1,9 +1,9 @@
-"""Members of a tar archive: each header together with the extended headers in front of it.
+"""Members of a tar archive: each header together with the extended headers before it.
 
-Reads v7, ustar, pax, GNU and Solaris headers as GNU tar and bsdtar do. Where those two read one archive in two ways, it
-is refused: one of them would see another model.
+Reads v7, ustar, pax, GNU and Solaris headers like GNU tar and bsdtar do. An archive that those two read differently is
+refused: one of them would see another model.
 
-Threading: one thread an archive.
+Threading: one thread per archive.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from bentofs.store.formats.read.tar_sparse import SparseMap, damaged, read_map_b
 from bentofs.store.util.display import printable
 
 _MAX_GLOBALS = 100  # keywords of global headers
-_MAX_NAME = 128 << 10  # bytes of a long name, and of what else stands before a member
+_MAX_NAME = 128 << 10  # bytes of a long name and of other extended headers before a member
 _LONG_NAME, _LONG_LINK = b"L", b"K"
 _PAX, _PAX_SOLARIS, _PAX_GLOBAL = b"x", b"X", b"g"
-_LABEL, _ACL = b"V", b"A"  # of GNU tar's archives; of Solaris, before the member that has it
+_LABEL, _ACL = b"V", b"A"  # the label of a GNU tar archive; a Solaris ACL, before its member
 _FILES = (b"0", b"\0", b"7")
 _HARD_LINK, _SYMLINK, _FOLDER, _DUMPED_FOLDER, _SPARSE = b"1", b"2", b"5", b"D", b"S"
 _DEVICES = (b"3", b"4", b"6")
@@ -37,10 +37,10 @@ _ANOTHER_VOLUME = b"M"
 
 
 class Member(NamedTuple):
-    """A file, folder or link. Exactly one of the flags and the target says what it is; else it is a file."""
+    """A file, directory or link. At most one of `is_folder`, `symlink` and `hard_link` is set; else it is a file."""
 
     name: str
-    size: int  # bytes of content in the archive, from where the stream is
+    size: int  # bytes of content in the archive, from the stream's place on
     is_executable: bool = False
     is_folder: bool = False
     symlink: str | None = None
@@ -50,7 +50,7 @@ class Member(NamedTuple):
 
 @dataclass
 class _Before:
-    """What stands before a member's own header."""
+    """The extended headers before a member's own header."""
 
     name: bytes | None = None
     link: bytes | None = None
@@ -61,22 +61,22 @@ class _Before:
 
 
 class TarMembers:
-    """The members of the archive that a stream holds."""
+    """The members of the archive in a stream."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
-        self._left = _MAX_NAME  # bytes that may still come before the next member's header
+        self._left = _MAX_NAME  # bytes still allowed before the next member's header
         self._globals: set[bytes] = set()
-        self.has_end = False  # whether a block of zeros came
+        self.has_end = False  # true once a block of zeros was read
 
     def next(self) -> Member | None:
-        """Read on to the next member's content; None at the end mark, and where the stream ends without one.
+        """Read up to the next member's content. Return None at the end mark, or if the stream ends without one.
 
         Raises:
-            DamagedArchiveError: a header does not hold, or what belongs to it is missing.
-            UnsafeMemberError: the member is no file, folder or link.
-            TooBigError: too much stands before the member.
-            StoreError: as the stream.
+            DamagedArchiveError: a header is invalid, or a part of it is missing.
+            UnsafeMemberError: the member is no file, directory or link.
+            TooBigError: the headers before the member are too large.
+            StoreError: raised by the stream.
         """
         before = _Before()
         self._left = _MAX_NAME
@@ -94,13 +94,13 @@ class TarMembers:
                 return self._member(header, before)
 
     def _goes_before(self, header: Header, before: _Before) -> bool:
-        """Take a header that only says something of what follows."""
+        """Read an extended header, which describes the following member or archive. Return False for other headers."""
         if header.type == _LONG_NAME:
-            before.name = text(self._content(header))  # of several, GNU tar and bsdtar take the last
+            before.name = text(self._content(header))  # of several, GNU tar and bsdtar use the last
         elif header.type == _LONG_LINK:
             before.link = text(self._content(header))
         elif header.type in (_PAX, _PAX_SOLARIS):
-            if before.records is not None:  # of several, GNU tar takes the last, bsdtar none
+            if before.records is not None:  # of several, GNU tar uses the last, bsdtar none
                 raise DamagedArchiveError("the archive is damaged: two extended headers stand before one member")
             before.records = read_records(self._content(header, MAX_CONTENT))
         elif header.type == _PAX_GLOBAL:
@@ -114,7 +114,7 @@ class TarMembers:
         return True
 
     def _content(self, header: Header, at_most: int = 0) -> bytes:
-        """Read the content of a header. All of what stands before one member has one limit; `at_most`: another one."""
+        """Read a header's content. All headers before one member share one limit; `at_most` sets a separate limit."""
         self._left -= BLOCK if at_most else BLOCK + header.size
         if self._left < 0 or (at_most and header.size > at_most):
             raise TooBigError("the archive holds a tar header that is too large")
@@ -128,17 +128,17 @@ class TarMembers:
         name = _one_of(before.name, records.path, header.name)
         is_folder = header.type in (_FOLDER, _DUMPED_FOLDER) or records.is_folder
         if header.type in _FILES or (header.type == _SPARSE and header.is_gnu):
-            is_folder = is_folder or (records.sparse_name or name).endswith(b"/")  # as old writers tell a folder
+            is_folder = is_folder or (records.sparse_name or name).endswith(b"/")  # old writers mark a directory so
             if not is_folder:
                 return self._file(header, records, name)
             size = header.size if records.is_folder else 0
             if header.type == _SPARSE or records.sparse_version is not None:
                 raise damaged()
-            return Member(_decoded(name.rstrip(b"/")), size, is_folder=True)  # "/" is what tarfile makes of the top
+            return Member(_decoded(name.rstrip(b"/")), size, is_folder=True)  # tarfile turns the top directory into "/"
         if records.sparse_version is not None:
             raise damaged()
         shown = _decoded(name)
-        if is_folder:  # the content of GNU tar's own tells what it held; others have none, whatever the size
+        if is_folder:  # a GNU tar dumped directory has content: its listing; others have none, whatever the size
             size = header.size if header.type == _DUMPED_FOLDER else 0
             return Member(shown.rstrip("/"), size, is_folder=True)
         target = _decoded(_one_of(before.link, records.link, header.link))
@@ -182,18 +182,18 @@ class TarMembers:
 
 
 def skip_padding(stream: Stream, size: int) -> bool:
-    """Go on from the end of `size` bytes of content to the next block; False if the stream ends before."""
+    """Skip from the end of `size` bytes of content to the next block. Return False if the stream ends before."""
     padding = -size % BLOCK
     return len(stream.exactly(padding)) == padding
 
 
 def cut_short() -> DamagedArchiveError:
-    """Say that the archive ends too early."""
+    """Return the error for an archive that ends too early."""
     return DamagedArchiveError("the archive is cut short: it ends before its end mark")
 
 
 def _one_of(long: bytes | None, record: bytes | None, own: bytes) -> bytes:
-    """Choose between a member's own name, GNU tar's long one and that of a pax record."""
+    """Choose between a member's own name, GNU tar's long name and the name in a pax record."""
     if long is not None and record is not None and long != record:
         raise DamagedArchiveError("the archive is damaged: two extended headers give one member two names")
     if record is not None:

@@ -1,6 +1,7 @@
-"""Extended headers of pax (POSIX.1-2001): records that replace fields of the header behind them, and GNU tar's own.
+"""pax extended headers (POSIX.1-2001): records that replace fields of the next header, and GNU tar's own records.
 
-A record is `LENGTH KEYWORD=VALUE` and a newline; its length counts all of it. Solaris writes the same under type 'X'.
+A record is `LENGTH KEYWORD=VALUE` and a newline. The length counts the whole record. Solaris writes the same under type
+'X'.
 
 Threading: functions without state.
 """
@@ -15,18 +16,18 @@ from bentofs.store.errors import DamagedArchiveError, TooBigError, UnsafeMemberE
 from bentofs.store.formats.read.tar_header import MAX_SIZE, text
 from bentofs.store.formats.read.tar_sparse import MAX_REGIONS
 
-MAX_RECORDS = 256 << 10  # bytes of a header's records, but for large ones
+MAX_RECORDS = 256 << 10  # bytes of a header's records, without the large ones
 MAX_CONTENT = 4 << 20  # bytes of one extended header
-_MAX_DIGITS = 20  # of a number: more than any size has
-_LONG_NUMBER = re.compile(rb"\d{300}")  # which no writer has, and over which some readers take very long
+_MAX_DIGITS = 20  # of a number: more digits than any size has
+_LONG_NUMBER = re.compile(rb"\d{300}")  # no writer has it, and some readers take very long for it
 _MAP = (b"GNU.sparse.map", b"GNU.sparse.offset", b"GNU.sparse.numbytes")
-_LARGE = (*_MAP, b"GNU.dumpdir")  # what may fill a header: maps, and what lies in a folder
-_OF_ONE_MEMBER = (b"path", b"linkpath", b"size")  # which no global header can have
+_LARGE = (*_MAP, b"GNU.dumpdir")  # values that may fill a header: maps and directory listings
+_OF_ONE_MEMBER = (b"path", b"linkpath", b"size")  # not allowed in a global header
 
 
 @dataclass
 class Records:
-    """What one extended header says of the member behind it. None where it says nothing."""
+    """The content of one extended header, for the member after it. A field is None if the header does not set it."""
 
     path: bytes | None = None
     link: bytes | None = None
@@ -35,14 +36,14 @@ class Records:
     sparse_name: bytes | None = None
     sparse_size: int | None = None  # bytes of the whole file
     sparse_version: tuple[int, int] | None = None
-    sparse_map: list[int] = field(default_factory=list)  # offset and length of each region, by turns
+    sparse_map: list[int] = field(default_factory=list)  # offset and length of each region, alternating
 
 
 def read_records(content: bytes) -> Records:
     """Read the content of an extended header.
 
     Raises:
-        DamagedArchiveError: it does not consist of records, or a record holds what its keyword does not have.
+        DamagedArchiveError: it does not consist of records, or a record's value does not fit its keyword.
         TooBigError: it holds more than a member needs.
     """
     records = Records()
@@ -83,8 +84,7 @@ def read_records(content: bytes) -> Records:
 
 
 def check_global(content: bytes) -> set[bytes]:
-    """Check the content of a global header, which holds for all members; nothing in it concerns a model. Give its
-    keywords.
+    """Check the content of a global header, which applies to all members. No model needs it. Return the keywords.
 
     Raises:
         DamagedArchiveError: it does not consist of records, or gives all members one name or size.
@@ -101,7 +101,7 @@ def check_global(content: bytes) -> set[bytes]:
 
 
 def another_volume() -> UnsafeMemberError:
-    """Say that a member began on another volume."""
+    """Return the error for a member that began on another volume."""
     return UnsafeMemberError("the archive is one of several volumes: join them, or make it without --multi-volume")
 
 
@@ -119,7 +119,7 @@ def _split(content: bytes) -> Iterator[tuple[bytes, bytes]]:
         if end > len(content) or equal <= space + 1 or content[end - 1 : end] != b"\n":
             raise _damaged("a record")
         keyword = content[space + 1 : equal]
-        if keyword[:1] in b" \t":  # which GNU tar skips, and bsdtar takes for a part of it
+        if keyword[:1] in b" \t":  # GNU tar skips it, bsdtar takes it as a part of the keyword
             raise _damaged("a record")
         value = content[equal + 1 : end - 1]
         if keyword not in _LARGE and _LONG_NUMBER.search(value):

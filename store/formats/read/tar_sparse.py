@@ -1,7 +1,7 @@
-"""Maps of sparse files in tar archives: which regions of a file the archive holds. All between them is zeros.
+"""Maps of sparse files in tar archives: the regions of a file that the archive holds. The gaps are zeros.
 
-Four kinds: GNU tar's old one, in the header and in blocks behind it; and three with pax headers, 0.0 and 0.1 in
-records, 1.0 in front of the content. bsdtar writes the last unasked.
+There are four kinds. GNU tar's old map is in the header and in blocks after it. The other three use pax headers: 0.0
+and 0.1 are in records, 1.0 is before the content. bsdtar writes the last kind by default.
 
 Threading: functions without state.
 """
@@ -16,15 +16,15 @@ from bentofs.store.errors import DamagedArchiveError, TooBigError
 from bentofs.store.formats.read.decode import Stream
 from bentofs.store.formats.read.tar_header import BLOCK, MAX_SIZE, read_size
 
-MAX_REGIONS = 100_000  # of one file
-_IN_HEADER, _IN_BLOCK = (386, 4, 482), (0, 21, 504)  # GNU tar's: where, how many, and the byte that tells of more
-_PAIR = 24  # bytes of an offset and a length there
+MAX_REGIONS = 100_000  # regions of one file
+_IN_HEADER, _IN_BLOCK = (386, 4, 482), (0, 21, 504)  # GNU tar's: offset, pairs, and the byte that announces more
+_PAIR = 24  # bytes of an offset and a length in it
 _REAL_SIZE = slice(483, 495)
 _MAX_DIGITS = 20
 
 
 class SparseMap(NamedTuple):
-    """What of a file lies in the archive."""
+    """The regions of a file that the archive holds."""
 
     size: int  # bytes of the file
     offsets: array[int]
@@ -32,11 +32,11 @@ class SparseMap(NamedTuple):
 
     @classmethod
     def of(cls, size: int, numbers: Iterable[int]) -> SparseMap:
-        """Check a map; `numbers`: offset and length of each region, by turns.
+        """Check a map. `numbers`: offset and length of each region, alternating.
 
         Raises:
-            DamagedArchiveError: regions overlap, are out of order, lie behind the end, or fill no whole blocks.
-            TooBigError: they are too many.
+            DamagedArchiveError: regions overlap, are out of order, lie after the end, or do not fill whole blocks.
+            TooBigError: there are too many.
         """
         found = cls(size, array("Q"), array("Q"))
         end, is_last = 0, False
@@ -47,7 +47,7 @@ class SparseMap(NamedTuple):
             if offset < end or offset + length > size or (length and is_last):
                 raise damaged()
             end = offset + length
-            # GNU tar takes each region for whole blocks, bsdtar does not: the same for the last one only.
+            # GNU tar rounds each region to whole blocks, bsdtar does not. They agree only for the last region.
             is_last = is_last or length % BLOCK != 0
             found.offsets.append(offset)
             found.lengths.append(length)
@@ -55,19 +55,19 @@ class SparseMap(NamedTuple):
 
     @property
     def stored(self) -> int:
-        """Bytes of all regions."""
+        """Return the bytes of all regions."""
         return sum(self.lengths)
 
     def regions(self) -> Iterator[tuple[int, int]]:
-        """Offset and length of each region, in order."""
+        """Yield offset and length of each region, in order."""
         return zip(self.offsets, self.lengths, strict=True)
 
 
 def read_old_map(header: bytes, stream: Stream) -> SparseMap:
-    """Read the map in a header of GNU tar, and in the blocks behind it, to which the stream then has come.
+    """Read the map in a GNU tar header and in the blocks after it. Leave the stream after those blocks.
 
     Raises:
-        DamagedArchiveError, TooBigError: as `SparseMap.of`; or blocks are missing.
+        DamagedArchiveError, TooBigError: see `SparseMap.of`; or blocks are missing.
     """
     numbers = array("Q")
     block, (start, count, more) = header, _IN_HEADER
@@ -88,11 +88,11 @@ def read_old_map(header: bytes, stream: Stream) -> SparseMap:
 
 
 def read_map_before_content(stream: Stream, size: int, stored: int) -> tuple[SparseMap, int]:
-    """Read the map in front of the content of a file of `size` bytes, of which the archive holds `stored`, the map
-    among them. Give the map, and how many bytes it took: whole blocks.
+    """Read the map before the content of a file of `size` bytes. The archive holds `stored` bytes, including the map.
+    Return the map and its length in bytes: whole blocks.
 
     Raises:
-        DamagedArchiveError, TooBigError: as `SparseMap.of`.
+        DamagedArchiveError, TooBigError: see `SparseMap.of`.
     """
     numbers = _Numbers(stream, stored)
     count = next(numbers)
@@ -103,7 +103,7 @@ def read_map_before_content(stream: Stream, size: int, stored: int) -> tuple[Spa
 
 
 class _Numbers:
-    """Decimal numbers, each ended by a newline."""
+    """Reader of decimal numbers that each end with a newline."""
 
     def __init__(self, stream: Stream, limit: int) -> None:
         self._stream = stream
@@ -125,5 +125,5 @@ class _Numbers:
 
 
 def damaged() -> DamagedArchiveError:
-    """Say that a map does not hold together."""
+    """Return the error for an inconsistent map."""
     return DamagedArchiveError("the archive is damaged: the map of a sparse file in it is wrong")

@@ -1,9 +1,9 @@
-"""Reads back the xz streams that `xz.py` lays out, whose data is not compressed: four times as fast as liblzma does.
+"""Reading of the uncompressed xz streams that `xz.py` lays out: four times as fast as liblzma.
 
-Only streams that begin with one of our own whole blocks are read here; of those, everything is compared: headers,
+Only streams that begin with one of our own whole blocks are read here. Everything in them is compared: headers,
 checksums, index and footer.
 
-Threading: one thread a stream.
+Threading: one thread per stream.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from bentofs.store.formats.write.xz import (
     full_block_header,
 )
 
-_RUN = 2 * CHUNK  # bytes of content read at once: small enough that the memory comes from where it was just freed
+_RUN = 2 * CHUNK  # bytes of content read at once: small enough that just-freed memory is reused
 _COMPARED = 64 << 10  # bytes of the index compared at once
 
 
 def is_laid_out_here(source: Source) -> bool:
-    """Whether a stream begins at the source's place that `stored_content` can read; the place stays."""
+    """Tell whether `stored_content` can read the stream at the source's place. The place does not change."""
     wanted = STREAM_HEADER + full_block_header()
     head = source.exactly(len(wanted))
     source.position -= len(head)
@@ -40,15 +40,15 @@ def is_laid_out_here(source: Source) -> bool:
 
 
 def stored_content(source: Source) -> Iterator[memoryview]:
-    """What the stream holds that begins at the source's place; then the source is at its end.
+    """Yield the content of the stream at the source's place. Leave the source at the stream's end.
 
     Raises, while iterated:
-        DamagedArchiveError: it is not, to the last byte, what `xz.py` makes of the content, or it ends too early.
-        CancelledError: as `ArrivingFile.read_into`.
+        DamagedArchiveError: the stream differs from the output of `xz.py` for the content, or ends too early.
+        CancelledError: see `ArrivingFile.read_into`.
     """
     source.position += len(STREAM_HEADER)
     total = 0
-    while (size := _exactly(source, 1)) != b"\0":  # which begins the index
+    while (size := _exactly(source, 1)) != b"\0":  # b"\0" begins the index
         length = _content_length(size + _exactly(source, 4 * size[0] + 3))
         yield from _block(source, length)
         total += length
@@ -72,7 +72,7 @@ def _block(source: Source, length: int) -> Iterator[memoryview]:
 
 
 def _chunks(source: Source, length: int, *, first: bool) -> memoryview:
-    """The next `length` bytes of content, which are all of one or two chunks."""
+    """Read the next `length` bytes of content: one or two whole chunks."""
     lengths = [min(CHUNK, length - at) for at in range(0, length, CHUNK)]
     run = memoryview(bytearray(length + 3 * len(lengths)))
     source.fill(run)
@@ -88,7 +88,7 @@ def _chunks(source: Source, length: int, *, first: bool) -> memoryview:
 
 
 def _content_length(header: bytes) -> int:
-    """What a block's header says of its content, in bytes."""
+    """Return the content length in a block's header, in bytes."""
     _, rest = _number(header[2:])
     length, _ = _number(rest)
     if header != block_header(compressed_length(length), length):
@@ -97,7 +97,7 @@ def _content_length(header: bytes) -> int:
 
 
 def _number(encoded: bytes) -> tuple[int, bytes]:
-    """A multibyte integer (`xz.number`), and what follows it."""
+    """Decode a multibyte integer (`xz.number`). Return it and the bytes after it."""
     value = 0
     for at, byte in enumerate(encoded[:9]):
         value |= (byte & 0x7F) << 7 * at

@@ -1,15 +1,15 @@
-"""zip archives as they arrive: members are unpacked one after another, and the directory at the end has the last word.
+"""Unpacking of zip archives while they arrive, member by member. The central directory at the end decides.
 
-While all goes as writers of zips have it (each member right behind the one before, sizes in its header or found by
-decompressing) nothing waits for the end. A running digest of what the local headers said is then compared with the same
-digest of the directory: equal digests mean that every member is in it, as it was unpacked, in the same order, and no
-other. If they differ (links, which only the directory tells; members that were deleted; another order), everything is
-unpacked again as the directory has it.
+Usually a member directly follows the one before, and its size is in its header or is found by decompression. Then
+nothing waits for the end. A running digest of the local headers is compared with the same digest of the directory.
+Equal digests mean that the directory lists exactly the unpacked members, in the same order. If they differ,
+everything is unpacked again by the directory. Reasons are links (only the directory marks them), deleted members and
+another order.
 
-Refused: encryption, methods that `zipfile` does not know either, members that overlap (the zip bombs of David Fifield),
-sizes and checksums that are not those of the content.
+Refused: encryption, methods that `zipfile` does not support either, overlapping members (the zip bombs of David
+Fifield), and sizes and checksums that do not match the content.
 
-Threading: one thread an archive.
+Threading: one thread per archive.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def unzip(arriving: ArrivingFile, target: Target) -> None:
 
     Raises:
         NotAModelError: it is encrypted, or compressed by an unknown method.
-        DamagedArchiveError: it is cut short, or does not hold together, or is one part of several.
-        UnsafeMemberError, TooBigError, CancelledError, StoreError: as `store.formats.read.extract.extract`.
+        DamagedArchiveError: it is cut short or inconsistent, or is one part of several.
+        UnsafeMemberError, TooBigError, CancelledError, StoreError: see `store.formats.read.extract.extract`.
     """
     source = Source(arriving)
     target.archive_read = lambda: source.position
@@ -62,7 +62,7 @@ def unzip(arriving: ArrivingFile, target: Target) -> None:
     try:
         try:
             is_done = _unpack_as_it_comes(source, target)
-        except UnsafeMemberError:  # perhaps a member that was replaced or deleted, and only left there
+        except UnsafeMemberError:  # perhaps only the leftover of a replaced or deleted member
             pass
         except _PartialError as error:
             partial = error.entry
@@ -78,9 +78,9 @@ def unzip(arriving: ArrivingFile, target: Target) -> None:
 
 
 def _unpack_as_it_comes(source: Source, target: Target) -> bool:
-    """Unpack members one after another; False if only the directory can tell what the archive holds."""
+    """Unpack members in the order of arrival. Return False if only the directory can tell the archive's content."""
     unpacked, count = hashlib.sha256(), 0
-    large: dict[int, Entry] = {}  # by number: those whose sizes 32 bits do not hold
+    large: dict[int, Entry] = {}  # by number: members whose sizes do not fit in 32 bits
     while (signature := _peek(source)) == LOCAL:
         entry = read_local(source)
         _refuse_unknown(entry)
@@ -113,7 +113,7 @@ def _unpack_as_it_comes(source: Source, target: Target) -> bool:
 
 
 def _whole(entry: Entry, unpacked: Entry | None, behind: int) -> Entry:
-    """A directory's entry with the numbers that it may have cut off at 32 bits; `behind`: where the one before ends."""
+    """Restore the numbers in a directory entry that may be cut off at 32 bits. `behind`: the end of the one before."""
     if entry.is_zip64:
         return entry
     if (
@@ -126,15 +126,18 @@ def _whole(entry: Entry, unpacked: Entry | None, behind: int) -> Entry:
 
 
 def _note(digest: hashlib._Hash, entry: Entry) -> None:
-    """Add to a digest what the local header and the directory must agree on."""
+    """Add to a digest the fields on which the local header and the directory must agree."""
     name = entry.name.encode("utf-8", "surrogateescape")
     numbers = struct.pack("<QHLQQL", entry.offset, entry.method, entry.crc32, entry.compressed, entry.size, len(name))
     digest.update(numbers + name)
 
 
 def _unpack(source: Source, entry: Entry, target: Target, end: int | None, *, is_listed: bool) -> Entry:
-    """Unpack the member whose content begins at the source's place and goes up to `end`, None if it tells its end
-    itself; `is_listed`: the directory says so. Gives what is known of it then."""
+    """Unpack the member whose content begins at the source's place. Return its entry, completed from the content.
+
+    `end`: the end of the content; None if the content itself marks its end.
+    `is_listed`: the numbers come from the directory.
+    """
     if entry.is_folder:
         _, checked = _read_small(source, entry, 0, end)
         target.folder(entry.name)
@@ -159,7 +162,7 @@ def _unpack(source: Source, entry: Entry, target: Target, end: int | None, *, is
 
 
 def _read_small(source: Source, entry: Entry, limit: int, end: int | None) -> tuple[bytes, Entry]:
-    """The content of a member that is no file."""
+    """Read the content of a member that is no file."""
     start = source.position
     content = bytearray()
     for chunk in content_of(source, entry, end):
@@ -173,7 +176,7 @@ def _read_small(source: Source, entry: Entry, limit: int, end: int | None) -> tu
 
 
 def _checked(source: Source, entry: Entry, start: int, size: int) -> Entry:
-    """A member as it is known once its content has been read, which began at `start` and came to `size` bytes."""
+    """Return a member's entry, checked after its content was read: it began at `start` and has `size` bytes."""
     compressed = source.position - start
     if entry.has_descriptor:
         checksum = read_descriptor(source, entry, compressed, size)
@@ -184,7 +187,7 @@ def _checked(source: Source, entry: Entry, start: int, size: int) -> Entry:
 
 
 def _unpack_by_directory(arriving: ArrivingFile, target: Target, partial: Entry | None) -> None:
-    """Unpack what the directory lists, once all is there; `partial`: a local header on whose numbers it must agree."""
+    """Unpack the listed members, once all has arrived. The directory must agree with the numbers in `partial`."""
     source = Source(arriving)
     length = arriving.length()
     members = ZipMembers(arriving, target.max_members)
@@ -195,10 +198,10 @@ def _unpack_by_directory(arriving: ArrivingFile, target: Target, partial: Entry 
             raise wrong_size(entry)
         source.position = entry.offset
         read_local(source)
-        # The directory's sizes hold, so nothing needs to be looked for behind the content.
+        # The directory's sizes are used, so no data descriptor is needed after the content.
         entry = entry._replace(flags=entry.flags & ~0x8)
         end = source.position + entry.compressed
-        if not entry.is_zip64 and room - end >= WRAP32:  # its size may have been cut off
+        if not entry.is_zip64 and room - end >= WRAP32:  # its size may be cut off
             if entry.method == STORED:
                 size = stored_length(arriving, entry, source.position, room)
                 entry = entry._replace(compressed=size, size=size)
@@ -225,7 +228,7 @@ def _refuse_unknown(entry: Entry) -> None:
 
 
 class _PartialError(Exception):
-    """What is stored goes on behind the size that its local header states: that may be cut off at 32 bits."""
+    """Stored content goes on after the size in its local header. That size may be cut off at 32 bits."""
 
     def __init__(self, entry: Entry) -> None:
         super().__init__(entry.name)

@@ -1,6 +1,6 @@
 """The content of zip members: stored, or compressed by deflate, bzip2 or LZMA.
 
-Threading: one thread an archive.
+Threading: one thread per archive.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from bentofs.store.util.display import printable
 STORED = 0
 _DEFLATED, _BZIP2, _LZMA = 8, 12, 14
 METHODS = (STORED, _DEFLATED, _BZIP2, _LZMA)
-_LZMA_HAS_END = 0x2  # flag: the data ends with a mark
+_LZMA_HAS_END = 0x2  # flag: the data ends with an end mark
 _COPIED = 1 << 20  # bytes copied at a time
-_SHARED = 1 << 20  # bytes from which on stored content is not read here, but copied from file to file
+_SHARED = 1 << 20  # bytes; stored content of this size or more is copied from file to file, not read here
 _LITTLE_DICTIONARY = 8 << 20  # bytes
 
 
@@ -51,7 +51,7 @@ def copy_stored(source: Source, entry: Entry, file: Writer) -> None:
 
 
 def content_of(source: Source, entry: Entry, end: int | None) -> Iterator[bytes | bytearray]:
-    """The content of a member, decompressed; the source then stands behind it."""
+    """Yield the decompressed content of a member. Leave the source after it."""
     limited = Source(source.arriving, source.position, end)
     try:
         if entry.method == STORED:
@@ -77,7 +77,7 @@ def _decoder(source: Source, entry: Entry) -> Decoder:
     properties = source.exactly(int.from_bytes(head[2:], "little"))
     if len(properties) != 5:
         raise DamagedArchiveError(f"the archive is damaged: LZMA's properties of {printable(entry.name)!r} are wrong")
-    # The header of an .lzma file before the same data, so that the size, or else the mark at the end, ends it.
+    # Put the header of an .lzma file before the same data. Then the size or the end mark ends it.
     size = (1 << 64) - 1 if _lzma_ends(entry) else entry.size
     dictionary = int.from_bytes(properties[1:], "little")
     source.arriving.take_memory(LITTLE_MEMORY if dictionary <= _LITTLE_DICTIONARY else MOST_MEMORY)
@@ -87,7 +87,7 @@ def _decoder(source: Source, entry: Entry) -> Decoder:
 
 
 def ends_itself(entry: Entry) -> bool:
-    """Whether the content's end is found by decompressing it: its size may be missing, or cut off at 32 bits."""
+    """Tell whether decompression finds the content's end. Its size may be missing or cut off at 32 bits."""
     if entry.has_descriptor:
         return entry.method != STORED and (entry.method != _LZMA or _lzma_ends(entry))
     return not entry.is_zip64 and entry.method in (_DEFLATED, _BZIP2)

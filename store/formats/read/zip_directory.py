@@ -1,9 +1,9 @@
-"""The central directory of a zip, read from its end: where it is, what it lists, and where its members lie.
+"""The central directory of a zip, read from its end: its place, its entries and the places of the members.
 
-Numbers that a writer without zip64 cut off at 32 bits are made whole: a local header with the same name tells an
-offset, and the room up to the next member how long content can be.
+A writer without zip64 cuts numbers off at 32 bits. They are restored: a local header with the same name confirms an
+offset, and the space up to the next member limits the content's length.
 
-Threading: one thread an archive.
+Threading: one thread per archive.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ from bentofs.store.formats.read.zip_records import (
 from bentofs.store.util.display import printable
 
 _READ = 1 << 20  # bytes read at a time
-_MAX_GUESSES = 256  # places where a member is looked for that is not behind the one before: enough for 1 TiB
+_MAX_GUESSES = 256  # places to search for a member that is not after the one before: enough for 1 TiB
 
 
 class ZipMembers:
     """The members that the directory lists, in its order."""
 
     def __init__(self, arriving: ArrivingFile, max_members: int) -> None:
-        """Find the directory and read all of it; waits until all of the archive is there.
+        """Wait for the whole archive, then find the directory and read all of it.
 
         Raises:
-            DamagedArchiveError: it is not there, or does not hold together, or members overlap.
+            DamagedArchiveError: it is missing or inconsistent, or members overlap.
             TooBigError: there are more than `max_members`.
         """
         self._arriving = arriving
@@ -60,7 +60,7 @@ class ZipMembers:
         self._in_order = self._starts if self._is_in_order() else array("Q", sorted(self._starts))
 
     def __iter__(self) -> Iterator[tuple[Entry, int]]:
-        """Give each member, and how far its content can go."""
+        """Yield each member and the farthest end of its content."""
         for entry, start in zip(self._records(len(self._starts)), self._starts, strict=True):
             after = bisect_right(self._in_order, start)
             room = self._in_order[after] if after < len(self._in_order) else self._directory.offset
@@ -79,7 +79,7 @@ class ZipMembers:
             raise DamagedArchiveError("the archive is damaged: the zip's directory is not as long as it says")
 
     def _place(self, entry: Entry, behind: int) -> tuple[int, int]:
-        """Return where a member begins and, at least, ends; `behind`: the end of the one before."""
+        """Return the start of a member and its least end. `behind`: the end of the one before."""
         last = self._directory.offset
         if entry.is_zip64 or last <= WRAP32:
             return self._try(entry, entry.offset)
@@ -105,7 +105,7 @@ class ZipMembers:
         return all(self._starts[at] <= self._starts[at + 1] for at in range(len(self._starts) - 1))
 
     def _refuse_overlaps(self, ends: array[int]) -> None:
-        """No two members may share bytes, nor lie in the directory."""
+        """Refuse members that share bytes with each other or with the directory."""
         order: range | list[int] = range(len(ends))
         if not self._is_in_order():
             order = sorted(order, key=self._starts.__getitem__)
@@ -119,13 +119,15 @@ class ZipMembers:
 
 
 def at_or_behind(stated: int, least: int) -> int:
-    """Return the least number from `least` on that is `stated` when cut off at 32 bits."""
+    """Return the smallest number from `least` on that equals `stated` when cut off at 32 bits."""
     return least + (stated - least) % WRAP32
 
 
 def stored_length(arriving: ArrivingFile, entry: Entry, start: int, room: int) -> int:
-    """Return how long stored content is that begins at `start` and can go up to `room`, in bytes: if its size may have
-    been cut off, its CRC-32 tells."""
+    """Return the length in bytes of stored content that begins at `start` and ends by `room`.
+
+    If the stated size may be cut off, the CRC-32 decides.
+    """
     length, crc = 0, 0
     source = Source(arriving, start)
     for whole in range(entry.size, room - start + 1, WRAP32):
@@ -138,7 +140,7 @@ def stored_length(arriving: ArrivingFile, entry: Entry, start: int, room: int) -
 
 
 def has_end(arriving: ArrivingFile) -> bool:
-    """Whether there is an end record; waits until all of the archive is there."""
+    """Wait for the whole archive and tell whether it has an end record."""
     try:
         _find_end(arriving)
     except DamagedArchiveError:
@@ -157,7 +159,7 @@ def _find_directory(arriving: ArrivingFile) -> Directory:
 
 
 def _find_end(arriving: ArrivingFile) -> Source:
-    """Return the place of the records at the end."""
+    """Return the place of the end records."""
     length = arriving.length()
     start = max(0, length - MAX_COMMENT - END_LENGTH - MAX_TRAILING)
     tail = Source(arriving, start).exactly(length - start)

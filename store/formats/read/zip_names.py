@@ -1,7 +1,7 @@
 """Names of zip members: the bytes in a record become a path with `/` between names.
 
-UTF-8 where the archive says so (flag bit 11, or Info-ZIP's Unicode path field) or where the bytes are; else the bytes
-as they are on Unix, and code page 437 elsewhere, as Python's zipfile has it.
+A name is UTF-8 if the archive says so (flag bit 11, or Info-ZIP's Unicode path field) or if its bytes are valid UTF-8.
+Else the bytes are kept on Unix, and read as code page 437 elsewhere, like in Python's zipfile.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from bentofs.store.formats.crc32 import crc32
 
 _UTF8_NAME = 0x800
 _UNICODE_PATH = 0x7075  # ID of the extra field
-_DOUBLE_BYTE = ("cp932", "gbk", "big5", "cp950")  # in which a backslash may be the second byte of a character
+_DOUBLE_BYTE = ("cp932", "gbk", "big5", "cp950")  # a backslash may be the second byte of a character in these
 
 
 def path_of(name: bytes, flags: int, extra: dict[int, bytes], *, is_unix: bool) -> str:
-    """Return a member's name as a path; `is_unix`: the writer's system can have a backslash in a name.
+    """Return a member's name as a path. `is_unix`: the writer's system allows a backslash in a name.
 
-    Elsewhere a backslash stands between names, as Windows PowerShell writes it, if there is no slash in the name, and
-    if it is not the second byte of a character. So UnZip reads such names, too.
+    On other systems a backslash separates names (Windows PowerShell writes it so) if the name has no slash, and if the
+    backslash is not the second byte of a character. UnZip reads such names in the same way.
     """
     path = _utf8_path(name, flags, extra)
     if path is not None:
@@ -45,7 +45,7 @@ def _utf8_path(name: bytes, flags: int, extra: dict[int, bytes]) -> str | None:
 
 
 def _with_slashes(name: bytes) -> bytes:
-    """Replace the backslashes that are characters of their own, whichever code page the name is in."""
+    """Replace the backslashes that are whole characters, in every possible code page of the name."""
     changed = bytearray(name)
     places = {at for at, byte in enumerate(name) if byte == ord("\\")}
     for encoding in _DOUBLE_BYTE:
@@ -56,7 +56,7 @@ def _with_slashes(name: bytes) -> bytes:
 
 
 def _second_bytes(name: bytes, encoding: str) -> set[int]:
-    """Return where the second bytes of characters are; none if the name is not in this encoding."""
+    """Return the offsets of the second bytes of characters; none if the name is not in this encoding."""
     try:
         characters = name.decode(encoding)
     except UnicodeDecodeError:

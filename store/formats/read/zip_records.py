@@ -1,9 +1,9 @@
-"""The records of a zip archive as they are read (PKWARE APPNOTE 6.3.10, 4.3 and 4.5).
+"""Reading of the records of a zip archive (PKWARE APPNOTE 6.3.10, 4.3 and 4.5).
 
-Python's `zipfile` keeps an object of about a kilobyte for every member, and reads nothing before the end is there; here
-each record is read by itself. Numbers are checked to be there, not to be true: that is left to `zip` beside this.
+Python's `zipfile` keeps about a kilobyte for every member, and reads nothing before the end has arrived. Here each
+record is read separately. Numbers are only checked to be present; `zip` in this package checks that they are true.
 
-Writers that know no zip64 (macOS's Archive Utility) cut numbers off at 16 or 32 bits: `congruent` numbers may be equal.
+Writers without zip64 (macOS's Archive Utility) cut numbers off at 16 or 32 bits: `congruent` numbers may be equal.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _END = struct.Struct("<4s4H2LH")
 _END64 = struct.Struct("<4sQ2H2L4Q")
 _LOCATOR64 = struct.Struct("<4sLQL")
 END_LENGTH, LOCATOR64_LENGTH = _END.size, _LOCATOR64.size
-# Before the first member: of an archive in parts, and of one that was to come in parts and needed but one.
+# Before the first member: the mark of a split archive, and the mark of one planned as split that needed one part.
 SPLIT_MARK, ONE_PART_MARK = DESCRIPTOR, b"PK00"
 MAX_COMMENT = 0xFFFF
-# Bytes after the end. bsdtar fills up a record of 10 KiB with zeros when it writes to a pipe; editors, servers and web
-# forms leave line ends, boundaries and pages. All readers look for the end in the last 64 KiB.
+# Bytes allowed after the end. bsdtar pads a record of 10 KiB with zeros when it writes to a pipe. Editors, servers and
+# web forms leave line ends, boundaries and pages. All readers search for the end in the last 64 KiB.
 MAX_TRAILING = 64 << 10
 WRAP16, WRAP32 = 1 << 16, 1 << 32
 _MARK32, _MARK16 = 0xFFFFFFFF, 0xFFFF
@@ -36,22 +36,22 @@ _ENCRYPTED, _HAS_DESCRIPTOR = 0x1, 0x8
 _STRONGLY_ENCRYPTED, _MASKED = 0x40, 0x2000
 _EXTRA_ZIP64 = 0x0001
 _KINDS = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK)
-_UNIX = (3, 19)  # Unix, OS X: what makes names bytes and attributes modes
+_UNIX = (3, 19)  # Unix, OS X: names are bytes and attributes are modes
 
 
 class Entry(NamedTuple):
-    """What a local header, or a record of the central directory, says of a member."""
+    """A member's local header or its record in the central directory."""
 
     raw_name: bytes
-    name: str  # as a path; a folder's ends in `/`
+    name: str  # as a path; ends in `/` for a folder
     flags: int
     method: int
     crc32: int
     compressed: int  # bytes
     size: int  # bytes
     offset: int  # of the local header
-    mode: int  # as st_mode; 0 where it is not known
-    is_zip64: bool  # whether sizes are of 64 bits; else they may be cut off
+    mode: int  # as st_mode; 0 if it is unknown
+    is_zip64: bool  # true if sizes have 64 bits; else they may be cut off
     length: int  # of the record itself, in bytes
 
     @property
@@ -64,7 +64,7 @@ class Entry(NamedTuple):
 
     @property
     def has_descriptor(self) -> bool:
-        """Whether sizes and CRC-32 follow the content."""
+        """True if sizes and CRC-32 follow the content."""
         return bool(self.flags & _HAS_DESCRIPTOR)
 
     @property
@@ -73,32 +73,32 @@ class Entry(NamedTuple):
 
 
 class Directory(NamedTuple):
-    """What the records at the end say of the central directory."""
+    """The numbers of the central directory in the end records."""
 
     offset: int
     length: int  # bytes
     members: int
-    is_zip64: bool = False  # whether these are numbers of 64 bits; else they may be cut off
+    is_zip64: bool = False  # true if these numbers have 64 bits; else they may be cut off
 
     def is_of(self, offset: int, length: int, members: int) -> bool:
-        """Whether these may be its numbers."""
+        """Tell whether these can be the directory's numbers."""
         if self.is_zip64:
             return (offset, length, members) == self[:3]
         return (offset % WRAP32, length % WRAP32, members % WRAP16) == self[:3]
 
 
 def congruent(true: int, stated: int, entry: Entry) -> bool:
-    """Whether a number of 32 bits that an entry states may stand for another one."""
+    """Tell whether the number `stated` in an entry can be `true`, perhaps cut off at 32 bits."""
     return true == stated or (not entry.is_zip64 and true % WRAP32 == stated)
 
 
 def may_follow(content: bytes) -> bool:
-    """Whether these bytes may follow the end: not many, and nothing of a zip."""
+    """Tell whether these bytes may follow the end: not too many, and no records of a zip."""
     return len(content) <= MAX_TRAILING and not any(mark in content for mark in (LOCAL, CENTRAL, END))
 
 
 def read_local(source: Source) -> Entry:
-    """The local header at the source's place."""
+    """Read the local header at the source's place."""
     offset = source.position
     fields = _LOCAL.unpack(_exactly(source, _LOCAL.size))
     signature, _, flags, method, _, _, crc, compressed, size, name_length, extra_length = fields
@@ -124,7 +124,7 @@ def read_local(source: Source) -> Entry:
 
 
 def read_central(source: Source) -> Entry:
-    """The directory's record at the source's place."""
+    """Read the directory's record at the source's place."""
     start = source.position
     fields = _CENTRAL.unpack(_exactly(source, _CENTRAL.size))
     signature, made_by, _, flags, method, _, _, crc, compressed, size, *rest = fields
@@ -157,7 +157,7 @@ def read_central(source: Source) -> Entry:
 
 
 def read_end(source: Source) -> Directory:
-    """The records from the end of the directory to the end of the archive, at the source's place."""
+    """Read the records at the source's place, from the end of the directory to the end of the archive."""
     start = source.position
     directory: Directory | None = None
     if _peek(source) == END64:
@@ -191,9 +191,9 @@ def read_end(source: Source) -> Directory:
 
 
 def read_descriptor(source: Source, entry: Entry, compressed: int, size: int) -> int:
-    """Go on behind the data descriptor of a member whose content had these lengths. Gives its CRC-32.
+    """Skip the data descriptor of a member whose content had these lengths. Return its CRC-32.
 
-    Whether it has a signature, and numbers of 64 bits, is told by what agrees with the lengths.
+    The signature is optional, and numbers have 32 or 64 bits: the variant that matches the lengths is taken.
     """
     start = source.position
     found = source.exactly(24)
@@ -212,7 +212,7 @@ def read_descriptor(source: Source, entry: Entry, compressed: int, size: int) ->
 
 
 def _mode(mode: int, size: int) -> int:
-    """What `zip` was given through a pipe has a pipe's mode, and is a file; other writers leave what is no mode."""
+    """Correct a mode. `zip` gives a file from a pipe a pipe's mode. Other writers leave values that are no mode."""
     kind = stat.S_IFMT(mode)
     if kind == stat.S_IFIFO and size:
         return stat.S_IFREG | stat.S_IMODE(mode)
@@ -242,7 +242,7 @@ def _refuse_parts(*disks: int) -> None:
 
 
 def _extra(content: bytes) -> dict[int, bytes]:
-    """The extra fields by their IDs, the first of each. Some writers leave padding that is no field: it is left out."""
+    """Return the extra fields by ID, the first of each. Padding that is no field, from some writers, is ignored."""
     fields: dict[int, bytes] = {}
     while len(content) >= 4:
         kind, length = struct.unpack_from("<HH", content)
@@ -252,7 +252,7 @@ def _extra(content: bytes) -> dict[int, bytes]:
 
 
 def _large(content: bytes, values: tuple[int, ...]) -> tuple[list[int], bytes]:
-    """Values of 32 bits, those that are marked replaced by what a zip64 field holds, and the rest of the field."""
+    """Replace the marked values of 32 bits with values from a zip64 field. Return all values and the field's rest."""
     found = []
     for value in values:
         if value == _MARK32:
