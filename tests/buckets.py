@@ -9,7 +9,7 @@ from tests.servers import S3Server
 
 
 class Bucket:
-    """A store at a prefix of its own. They share a bucket: SeaweedFS sets room aside for each."""
+    """A store at its own prefix. All share a bucket, since SeaweedFS reserves room for each bucket."""
 
     name = "stores"
 
@@ -41,13 +41,13 @@ class Bucket:
         return [key[begin:] for key in self.server.keys(self.name, f"{self.prefix}/{below}")]
 
     def upload(self, store: Path) -> None:
-        """Everything in a local store; `model.yaml`s after what belongs to them."""
+        """Upload everything in a local store; each model.yaml after the model's other files."""
         files = [path for path in store.rglob("*") if path.is_file()]
         for path in sorted(files, key=lambda path: (path.name == "model.yaml", path)):
             self.put(str(path.relative_to(store)), path.read_bytes())
 
     def add_manifest(self, tag: str, folder: Path) -> None:
-        """What bentofs leaves beside a model that it imports."""
+        """Add the file that bentofs leaves beside a model that it imports."""
         name, version = tag.split(":")
         begin = f"{self.prefix}/{name}/{version}/"
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=begin)

@@ -1,4 +1,4 @@
-"""Fixtures for every test: mounts that end with the test, and the checks that a test leaves nothing behind."""
+"""Fixtures for every test: mounts that end with the test, and checks that a test leaves nothing behind."""
 
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -11,7 +11,7 @@ from tests.harness import Mounted
 
 pytest_plugins = ["tests.logcheck", "tests.servers"]
 
-# No deadline on a single example: the machine may be busy, and what must be fast is measured by scripts/bench.
+# No deadline on a single example: the machine may be busy. scripts/bench measures the things that must be fast.
 hypothesis.settings.register_profile("bentofs", deadline=None)
 hypothesis.settings.load_profile("bentofs")
 
@@ -23,7 +23,7 @@ _AS_ROOT = {"open_device"}  # changes the mode of /dev/fuse, and restores it
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what takes long, what starts servers, and what changes the host (`.github/CONTRIBUTING.md`)."""
+    """Mark tests that take long, start servers, or change the host (`.github/CONTRIBUTING.md`)."""
     for item in items:
         folder = item.path.parent.relative_to(harness.ROOT / "tests").as_posix()
         fixtures = set(getattr(item, "fixturenames", ()))
@@ -45,7 +45,7 @@ def store(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def mounted(tmp_path: Path) -> Iterator[Callable[..., Mounted]]:
-    """Mounts a store for the length of the test: `mounted(store, **arguments of Mounted)`."""
+    """Mount a store for the length of the test: `mounted(store, **arguments of Mounted)`."""
     running: list[Mounted] = []
 
     def mount(store: Path, **arguments: object) -> Mounted:
@@ -60,7 +60,7 @@ def mounted(tmp_path: Path) -> Iterator[Callable[..., Mounted]]:
 
 
 def _stop(daemon: Mounted) -> str:
-    """Ends a daemon that the test has not ended itself, and says what was wrong, so that the others are ended too."""
+    """End a daemon that the test has not ended. Return its error, so that the others are ended too."""
     if not daemon.running:
         return ""
     try:
@@ -72,7 +72,7 @@ def _stop(daemon: Mounted) -> str:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
-    """No mount outlives its test, except those that a fixture of wider scope still holds."""
+    """Check that no mount outlives its test, except mounts that a fixture of wider scope still holds."""
     result = yield
     base: Path = item.config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
     forgotten = harness.forgotten_mounts(base)
@@ -82,7 +82,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Also after an interrupted run: no daemon goes on."""
+    """Check that no daemon goes on, also after an interrupted run."""
     for daemon in harness.living():
         daemon.kill()
     harness.forgotten_mounts(session.config._tmp_path_factory.getbasetemp())  # type: ignore[attr-defined]

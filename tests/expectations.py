@@ -1,4 +1,5 @@
-"""What a test expects of a log: used for this process by `tests.logcheck`, for a daemon's log by `tests.harness`."""
+"""The log lines that a test expects: used for this process by `tests.logcheck`, for a daemon's log by
+`tests.harness`."""
 
 import re
 from collections.abc import Iterable
@@ -7,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass
 class Expectation:
-    """Records that a test wants to see: a regex, and how many of them exactly (None: one or more, or any number)."""
+    """Records that a test wants to see: a regex, and their exact number (None: one or more, or any number)."""
 
     pattern: str
     times: int | None = None
@@ -29,7 +30,7 @@ class Expectation:
 
 
 def complaints(lines: Iterable[str], expectations: list[Expectation]) -> list[str]:
-    """What is wrong with the log: lines that nothing expected, and expectations that no line met."""
+    """Return the errors of a log: lines that nothing expected, and expectations without a line."""
     unexpected = []
     for expectation in expectations:
         expectation.seen = 0

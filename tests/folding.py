@@ -1,5 +1,5 @@
-"""A file system that takes names for one that differ by case or Unicode form, as ext4's casefold and vfat do:
-`folding.py FOLDER MOUNTPOINT` shows a folder so, in the foreground."""
+"""A file system that takes two names for the same one if they differ only by case or Unicode form, like ext4's casefold
+and vfat. `folding.py FOLDER MOUNTPOINT` shows a folder so, in the foreground."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""What tests of a living mount share: a daemon with a home of its own, and model stores made without BentoML."""
+"""Shared tools of the tests of a running mount: a daemon with its own home, and model stores made without BentoML."""
 
 import contextlib
 import os
@@ -29,7 +29,7 @@ _living: set["Mounted"] = set()
 
 
 def wait_until(answer: Callable[[], Answer], seconds: float, what: str, interval: float = 0.05) -> Answer:
-    """The first true answer, or a failed assertion that says what did not come about."""
+    """Return the first true answer. Else fail with an assertion that names the event that did not come."""
     end = time.monotonic() + seconds
     while not (found := answer()):
         assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
@@ -38,7 +38,7 @@ def wait_until(answer: Callable[[], Answer], seconds: float, what: str, interval
 
 
 def mountpoints(below: Path) -> list[Path]:
-    """What is mounted at or below a folder. Read from the kernel's table: a stale or stuck mount cannot block that."""
+    """Return the mount points at or below a folder. Read the kernel's table: a stale or stuck mount cannot block it."""
     found = []
     for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
         escaped = line.split(" ")[4]
@@ -57,7 +57,7 @@ def unmount_lazily(mountpoint: Path) -> None:
 
 
 def forgotten_mounts(below: Path) -> list[Path]:
-    """Mounts that belong to no `Mounted` that still runs. They are unmounted here; the test that left them fails."""
+    """Return the mounts that belong to no running `Mounted`. They are unmounted here; the test that left them fails."""
     owned = {mounted.path for mounted in _living}
     forgotten = [path for path in mountpoints(below) if path not in owned]
     for path in forgotten:
@@ -70,8 +70,8 @@ def living() -> list["Mounted"]:
 
 
 def serious_lines(log: str) -> list[str]:
-    """The records at WARNING or above, and whatever stands on stderr outside of any record: tracebacks of threads,
-    sentences of libfuse. The lines that follow a serious record belong to it."""
+    """Return the records at WARNING or above, and all lines on stderr outside of any record: tracebacks of threads,
+    sentences of libfuse. The lines after a serious record belong to it."""
     lines: list[str] = []
     in_serious = False
     for line in log.splitlines():
@@ -90,9 +90,9 @@ def serious_lines(log: str) -> list[str]:
 class Mounted:
     """`bentofs mount --foreground` on a store, as a subprocess whose cache, state and BENTOML_HOME lie below `base`.
 
-    Leaving the context ends it by SIGTERM and asserts that it exited with 0, that nothing stays mounted, and that its
-    log holds nothing at WARNING or above except what was expected. Entering again mounts again, with the same index.
-    No wait is unbounded: when `limit` seconds have passed the daemon is killed, so that whoever reads gets an error.
+    Leaving the context ends it by SIGTERM. It asserts that the exit code is 0, that nothing stays mounted, and that the
+    log holds nothing at WARNING or above except expected lines. Entering again mounts again, with the same index. Every
+    wait is bounded: after `limit` seconds the daemon is killed, so that all readers get an error.
     """
 
     def __init__(
@@ -113,8 +113,8 @@ class Mounted:
         self._prefix = list(prefix)
         self._environment = {**os.environ, "PYTHONUNBUFFERED": "1", **home_of(base), **(environment or {})}
         self._limit = limit
-        # libfuse's words for a connection that the kernel ended just while a request was fetched from it, as when a
-        # mount is unmounted under its last readers. The daemon takes it for the end, which it is.
+        # libfuse writes this for a connection that the kernel ended just while a request was fetched from it, for
+        # example when a mount is unmounted under its last readers. The daemon takes it for the end, which it is.
         self._expectations = [Expectation("fuse: reading device: Software caused connection abort", optional=True)]
         self._process: subprocess.Popen[bytes] | None = None
         self._watchdog: threading.Timer | None = None
@@ -137,15 +137,15 @@ class Mounted:
         return self._log.read_text(errors="backslashreplace")
 
     def expect_log(self, pattern: str, times: int | None = None) -> None:
-        """A record at WARNING or above that fits is wanted: `times` times, or at least once."""
+        """Expect a matching record at WARNING or above: `times` times, or at least once."""
         self._expectations.append(Expectation(pattern, times))
 
     def allow_log(self, pattern: str) -> None:
-        """Such a record may come or not, as when it depends on how fast the machine is."""
+        """Allow such a record, for example if it depends on the machine's speed."""
         self._expectations.append(Expectation(pattern, optional=True))
 
     def wait_for_log(self, pattern: str, seconds: float = 5.0) -> str:
-        """Waits for a line of the log, of any level, and gives it back."""
+        """Wait for a line of the log, of any level, and return it."""
         line = re.compile(f"^.*{pattern}.*$", re.MULTILINE)
         found = wait_until(lambda: list(line.finditer(self.log())), seconds, f"{pattern} in the log")
         return found[0][0]
@@ -166,7 +166,7 @@ class Mounted:
     def start(self) -> None:
         assert self._process is None, "already started"
         self.path.mkdir(parents=True, exist_ok=True)
-        # setpriv so that the daemon ends, and unmounts, even when pytest itself is killed.
+        # setpriv, so that the daemon ends and unmounts even when pytest itself is killed.
         command = ["setpriv", "--pdeathsig", "TERM", *self._prefix, sys.executable, "-m", "bentofs.mount", "mount"]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -201,7 +201,7 @@ class Mounted:
         unmount_lazily(self.path)
 
     def stop(self) -> None:
-        """Ends the daemon by SIGTERM and asserts everything that must hold then."""
+        """End the daemon by SIGTERM, and assert everything that must hold then."""
         process = self.process
         process.send_signal(signal.SIGTERM)
         try:
@@ -217,7 +217,7 @@ class Mounted:
         assert not found, "\n".join(found)
 
     def kill(self) -> None:
-        """Ends the daemon the hard way, and cleans up; asserts nothing. Harmless when it has ended already."""
+        """Kill the daemon and clean up. Assert nothing. Harmless when it has ended already."""
         if self._watchdog:
             self._watchdog.cancel()
         if self._process:
@@ -230,7 +230,7 @@ class Mounted:
         _living.discard(self)
 
     def archive(self, tag: str, suffix: str) -> Path:
-        """Where an archive stands: `archive("iris:v1", ".zip")`."""
+        """Return the path of an archive: `archive("iris:v1", ".zip")`."""
         name, version = tag.split(":")
         return self.path / "models" / name / version / f"{name}-{version}{suffix}"
 
@@ -242,7 +242,7 @@ class Mounted:
 
 
 def home_of(base: Path) -> dict[str, str]:
-    """An environment in which nothing reads or writes the user's own files."""
+    """Return an environment in which nothing reads or writes the user's own files."""
     names = {
         "HOME": "home",
         "XDG_CACHE_HOME": "cache",
@@ -268,10 +268,11 @@ def make_model(
     latest: bool | None = None,
     executable: Sequence[str] = (),
 ) -> Path:
-    """A model as BentoML >= 1.4.20 leaves it in a store, in microseconds instead of seconds; gives its folder back.
+    """Make a model that looks like one that BentoML >= 1.4.20 left in a store, in microseconds instead of seconds.
+    Return its folder.
 
-    `files` maps paths to their bytes, or to the size of a sparse file of zeros; a path that ends with a slash is an
-    empty folder. `complete=False` leaves out the end of the save, `latest` says whether to become the latest (None: by
+    `files` maps paths to their bytes, or to the size of a sparse file of zeros. A path that ends with a slash is an
+    empty folder. `complete=False` leaves out the end of the save. `latest` tells if it becomes the latest (None: by
     BentoML's rule).
     """
     folder = write_model(
@@ -283,13 +284,13 @@ def make_model(
 
 
 def remove_model(store: Path, tag: str) -> None:
-    """What BentoML's `delete` does, except that `latest` is left to name a version that is gone."""
+    """Do what BentoML's `delete` does, but leave `latest` with the name of a version that is gone."""
     name, version = tag.split(":")
     shutil.rmtree(store / name / version)
 
 
 def run(*command: str | Path, seconds: float = 60.0, **options: object) -> "subprocess.CompletedProcess[str]":
-    """Runs a tool, bounded, and asserts that it succeeded; what it wrote is in the failure's text."""
+    """Run a tool with a time limit, and assert that it succeeded. The failure's text holds its output."""
     options.setdefault("env", {**os.environ, "LC_ALL": "C.UTF-8"})  # English, and names in any script
     arguments = [str(part) for part in command]
     done = subprocess.run(  # type: ignore[call-overload]
@@ -301,7 +302,7 @@ def run(*command: str | Path, seconds: float = 60.0, **options: object) -> "subp
 
 @contextlib.contextmanager
 def ended(process: "subprocess.Popen[bytes]") -> Iterator["subprocess.Popen[bytes]"]:
-    """A subprocess that is gone at the end of the block, whatever happens in it; also when it is stopped."""
+    """Give a subprocess that is ended at the end of the context, whatever happens, also if it is stopped."""
     try:
         yield process
     finally:

@@ -1,4 +1,4 @@
-"""What tests of incoming/ share: copies that may fail, the record of imports, and looks behind the mount."""
+"""Shared tools of the tests of incoming/: copies that may fail, the record of imports, and looks behind the mount."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from tests.harness import ROOT, Mounted, make_model, run
 
 
 def cp(*arguments: str | Path, seconds: float = 60.0) -> "subprocess.CompletedProcess[str]":
-    """A copy by cp, which may fail: its exit code and what it wrote are the outcome that a user gets."""
+    """Copy with cp, which may fail. Its exit code and its output are the outcome that a user gets."""
     return subprocess.run(
         ["cp", *map(str, arguments)],
         capture_output=True,
@@ -27,7 +27,7 @@ def cp(*arguments: str | Path, seconds: float = 60.0) -> "subprocess.CompletedPr
 
 
 def tar_of(model: Path, archive: Path, mode: str = "w") -> Path:
-    """A model's folder as a tar by Python, without a top folder."""
+    """Make a tar of a model's folder by Python, without a top folder."""
     with tarfile.open(archive, mode) as tar:
         for entry in sorted(model.iterdir()):
             tar.add(entry, entry.name)
@@ -35,17 +35,17 @@ def tar_of(model: Path, archive: Path, mode: str = "w") -> Path:
 
 
 def made(base: Path, tag: str, files: Mapping[str | bytes, bytes | int] | None = None, **options: Any) -> Path:
-    """The folder of a model that lies in a store of its own below `base`."""
+    """Make a model in a store of its own below `base`. Return its folder."""
     return make_model(base / "made", tag, files if files is not None else {"w": b"w" * 1000}, **options)
 
 
 def made_tar(base: Path, tag: str, files: Mapping[str | bytes, bytes | int] | None = None, **options: Any) -> Path:
-    """The same, as a tar that is named after it."""
+    """Make the same as a tar that is named after it."""
     return tar_of(made(base, tag, files, **options), base / f"{tag.replace(':', '-')}.tar")
 
 
 def send(model: Path, form: str, mount: Mounted, scratch: Path) -> None:
-    """Copies a model in as `m`: a "folder" that is synced then, a "tar" or a "zip", which is made in `scratch`."""
+    """Copy a model in as `m`: a "folder" that is then synced, or a "tar" or "zip" that is made in `scratch`."""
     if form == "folder":
         run("cp", "-r", model, mount.path / "incoming/m")
         run("sync", mount.path / "incoming/m")
@@ -59,18 +59,18 @@ def send(model: Path, form: str, mount: Mounted, scratch: Path) -> None:
 
 
 def same(one: Path, other: Path) -> None:
-    """Names, empty folders and every byte agree."""
+    """Check that names, empty folders and every byte agree."""
     assert run("diff", "-r", one, other).stdout == ""
 
 
 def imports(mount: Mounted, *options: str) -> list[dict[str, Any]]:
-    """What `bentofs imports --json` tells of the mount's store, the newest last."""
+    """Return the output of `bentofs imports --json` for the mount's store, newest last."""
     told = run(*imports_command(mount), "--json", *options, cwd=ROOT).stdout
     return [json.loads(line) for line in told.splitlines()]
 
 
 def record(mount: Mounted) -> list[Receipt]:
-    """The record of imports itself, the newest first."""
+    """Return the record of imports itself, newest first."""
     receipts = ImportLog(area_of(mount.store) / "receipts.sqlite")
     try:
         return receipts.recent()
@@ -83,22 +83,22 @@ def imports_command(mount: Mounted) -> list[str | Path]:
 
 
 def area_of(store: Path) -> Path:
-    """Where models are staged, unless --staging says otherwise."""
+    """Return the folder where models are staged, unless --staging names another."""
     return store.parent / f".{store.name}.bentofs"
 
 
 def staged(area: Path) -> list[Path]:
-    """What lies in staging: nothing may, unless an import is running."""
+    """Return the paths in staging: there may be none, unless an import is running."""
     places = ("staged/*", "intents/*", "importing/*/*")
     return sorted(path for place in places for path in area.glob(f"sessions/*/{place}"))
 
 
 def spooled(area: Path) -> list[Path]:
-    """The files in all spools."""
+    """Return the files in all spools."""
     return sorted(path for path in area.glob("sessions/*/spool/**/*") if path.is_file())
 
 
 def peak_memory(pid: int) -> int:
-    """The most physical memory that a process has had, in bytes."""
+    """Return the peak physical memory of a process in bytes."""
     status = Path(f"/proc/{pid}/status").read_text()
     return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))

@@ -1,8 +1,8 @@
 """A pytest plugin: a test fails when anything at WARNING or above was logged that it did not expect.
 
-It looks at what is logged in this process. What a daemon under test logs is checked, by the same rule, by
-`tests.harness.Mounted`. A test expects records with the marker `@pytest.mark.expect_log("regex")` or with the
-fixture `expect_log("regex")`; an expectation that nothing met fails the test as well, else it would go stale unseen.
+It checks the log of this process. `tests.harness.Mounted` checks the log of a daemon under test by the same rule. A
+test expects records with the marker `@pytest.mark.expect_log("regex")` or with the fixture `expect_log("regex")`. An
+expectation without a record fails the test as well, else it would become outdated unseen.
 """
 
 import logging
@@ -26,7 +26,8 @@ class _Collector(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         self.lines.append(self.format(record))
 
-    # A dataclass compares by value and so has no hash, but logging keeps its handlers in a set of weak references.
+    # A dataclass compares by value and so has no hash. logging keeps its handlers in a set of weak references, which
+    # needs one.
     __hash__ = logging.Handler.__hash__
 
 
@@ -52,7 +53,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
-    result = yield  # After the fixtures' own teardown, which may log too.
+    result = yield  # after the fixtures' own teardown, which may log too
     found = complaints(item.stash[_collector].lines, item.stash[_collector].expectations)
     if found:
         pytest.fail("\n".join(found), pytrace=False)
@@ -61,7 +62,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
 
 @pytest.fixture
 def expect_log(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Call with a regex: the test logs, in this process, one or more records that fit it."""
+    """Give a function to call with a regex: the test then logs, in this process, one or more records that match it."""
     collector: _Collector = request.node.stash[_collector]
 
     def expect(pattern: str, times: int | None = None) -> None:

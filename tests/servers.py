@@ -1,8 +1,8 @@
-"""A pytest plugin: real servers on loopback for tests of what lies beyond this machine, each started when it is first
-asked for: SeaweedFS and rclone for S3, pyftpdlib for FTP; and a proxy between us and them that makes trouble.
+"""A pytest plugin: real servers on loopback for tests of transfers and remote stores. Each starts when it is first
+requested: SeaweedFS and rclone for S3, pyftpdlib for FTP. A proxy before them makes trouble.
 
-Servers keep what they hold on disk, so that one that was killed and started again still has it. They end with the
-test process, also when that is killed.
+Servers keep their data on disk, so that one that was killed and started again still has it. They end with the test
+process, also if it is killed.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ _BESIDE_PYTHON = Path(sys.executable).parent
 
 
 def free_port() -> int:
-    """A port that nobody listens on, and none of those that the system gives to outgoing connections: a server that is
+    """Return a port that nobody listens on, and that the system gives to no outgoing connection. A server that is
     started a little later, or again, must still find it free."""
     while True:
         port = random.SystemRandom().randrange(10_240, 32_768)
@@ -89,7 +89,7 @@ class _Server:
             process.wait(10)
 
     def pause(self) -> None:
-        """Have it answer nothing, while its connections stay."""
+        """Stop its answers, while its connections stay."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 
@@ -99,9 +99,9 @@ class _Server:
 
 
 class S3Server(_Server):
-    """An S3 server that lets in who has its keys."""
+    """An S3 server that takes only its own keys."""
 
-    honours_conditions = True  # whether it heeds If-None-Match
+    honours_conditions = True  # true if it obeys If-None-Match
 
     def __init__(self, base: Path) -> None:
         super().__init__(base)
@@ -114,20 +114,20 @@ class S3Server(_Server):
         return f"http://127.0.0.1:{self.port}"
 
     def environment(self, endpoint: str | None = None) -> dict[str, str]:
-        """What AWS's own tools take from the environment."""
+        """Return the environment variables for AWS's own tools."""
         return {
             "AWS_ENDPOINT_URL": endpoint or self.endpoint,
             "AWS_ACCESS_KEY_ID": self.access_key,
             "AWS_SECRET_ACCESS_KEY": self.secret_key,
             "AWS_DEFAULT_REGION": "us-east-1",
-            # Nothing of whoever runs the tests, and no look for credentials on a machine in the cloud.
+            # Use nothing of the user who runs the tests, and look for no credentials on a machine in the cloud.
             "AWS_CONFIG_FILE": str(self.base / "no-config"),
             "AWS_SHARED_CREDENTIALS_FILE": str(self.base / "no-credentials"),
             "AWS_EC2_METADATA_DISABLED": "true",
         }
 
     def client(self) -> Any:
-        """botocore's client, an independent look at what the server holds."""
+        """Return botocore's client, for an independent look at the server's objects."""
         return botocore.session.Session().create_client(
             "s3",
             endpoint_url=self.endpoint,
@@ -145,13 +145,13 @@ class S3Server(_Server):
         )
 
     def new_bucket(self) -> str:
-        """The name of a bucket that nobody else has."""
+        """Return the name of a bucket that nobody else has."""
         name = f"test-{secrets.token_hex(6)}"
         self.client().create_bucket(Bucket=name)
         return name
 
     def keys(self, bucket: str, prefix: str = "") -> dict[str, int]:
-        """All objects of a bucket, and their sizes."""
+        """Return all objects of a bucket, with their sizes."""
         pages = self.client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
         return {item["Key"]: item["Size"] for page in pages for item in page.get("Contents", [])}
 
@@ -163,12 +163,12 @@ class S3Server(_Server):
         self.client().put_object(Bucket=bucket, Key=key, Body=content)
 
     def unfinished_uploads(self, bucket: str) -> list[str]:
-        """The keys of multipart uploads that were neither completed nor aborted."""
+        """Return the keys of multipart uploads that were neither completed nor aborted."""
         found = self.client().list_multipart_uploads(Bucket=bucket)
         return [upload["Key"] for upload in found.get("Uploads", [])]
 
     def _answers(self) -> bool:
-        with contextlib.suppress(Exception):  # not there yet, in any of many ways
+        with contextlib.suppress(Exception):  # it is not there yet; this shows in many ways
             self.client().list_buckets()
             return True
         return False
@@ -190,7 +190,7 @@ class SeaweedServer(S3Server):
         config.write_text(
             json.dumps({"identities": [{"name": "test", "credentials": credentials, "actions": actions}]})
         )
-        # A bucket takes one volume, not seven, and there may be many: each test has a bucket.
+        # A bucket takes one volume, not seven. There may be many: each test has a bucket.
         (self.base / "master.toml").write_text("[master.volume_growth]\ncopy_1 = 1\n")
         data = self.base / "data"
         data.mkdir(exist_ok=True)
@@ -238,7 +238,7 @@ class SeaweedServer(S3Server):
 
 
 class RcloneServer(S3Server):
-    """`rclone serve s3` of a folder: another implementation, quick to start; it ignores If-None-Match."""
+    """`rclone serve s3` of a folder: another implementation that starts fast. It ignores If-None-Match."""
 
     honours_conditions = False
 
@@ -264,7 +264,7 @@ class RcloneServer(S3Server):
 
 
 class FtpServer(_Server):
-    """pyftpdlib with one user, whose password needs quoting in a URL, in a folder of its own."""
+    """pyftpdlib with one user in its own folder. The password needs quoting in a URL."""
 
     user = "some@one"
     password = "p@ss/w:rd%"
@@ -297,11 +297,11 @@ class FtpServer(_Server):
 
 
 class Proxy:
-    """A TCP proxy on loopback in front of a server; `received` and `sent` count the bytes that clients got and gave.
+    """A TCP proxy on loopback in front of a server. `received` and `sent` count the bytes that clients got and gave.
 
-    `trouble` says what happens: None, or "reset" (connections are reset), "hang" (nothing passes any more),
-    "503" (requests of new connections are answered by that), or "refuse" (connections are closed at once).
-    It may be called with the number of bytes that passed so far by `trouble_when`.
+    `trouble` is the fault: None, or "reset" (connections are reset), "hang" (nothing passes any more), "503" (requests
+    of new connections are answered with it), or "refuse" (connections are closed at once). `trouble_when`, if set, is
+    called with the proxy while bytes pass, and returns the fault.
     """
 
     def __init__(self, port: int) -> None:
@@ -329,7 +329,7 @@ class Proxy:
         self.reset()
 
     def reset(self) -> None:
-        """Reset all connections that are open."""
+        """Reset all open connections."""
         with self._lock:
             connections, self._open = self._open, set()
         for connection in connections:
@@ -407,13 +407,13 @@ def _running(server: _Server) -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedServer]:
-    """One SeaweedFS for all tests; each takes a bucket of its own. Do not stop it: start one of your own for that."""
+    """One SeaweedFS for all tests. Each test has a bucket of its own. Do not stop it: start another one for that."""
     yield from _running(SeaweedServer(tmp_path_factory.mktemp("seaweed")))
 
 
 @pytest.fixture
 def rclone(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[RcloneServer]:
-    """A `rclone serve s3` for one test, which may kill it and start it again; its parameter: further options."""
+    """A `rclone serve s3` for one test, which may kill it and start it again. Its parameter: further options."""
     yield from _running(RcloneServer(tmp_path / "rclone", *getattr(request, "param", ())))
 
 
@@ -425,7 +425,7 @@ def ftp_server(tmp_path: Path) -> Iterator[FtpServer]:
 
 @pytest.fixture
 def proxies() -> Iterator[Callable[[int], Proxy]]:
-    """Makes proxies to ports, closed with the test."""
+    """Give a maker of proxies to ports. They are closed with the test."""
     made: list[Proxy] = []
 
     def make(port: int) -> Proxy:

@@ -1,5 +1,5 @@
-"""A disk that gets stuck: `slow_disk.py FOLDER MOUNTPOINT GATE` shows FOLDER at MOUNTPOINT, and whatever reads a file
-with `stuck` in its name waits while the file GATE exists. For tests; a plain fusepy pass-through otherwise."""
+"""A disk that gets stuck: `slow_disk.py FOLDER MOUNTPOINT GATE` shows FOLDER at MOUNTPOINT. A read of a file with
+`stuck` in its name waits while the file GATE exists. For tests; a plain fusepy pass-through otherwise."""
 
 import os
 import sys
@@ -7,7 +7,7 @@ import time
 
 import fuse
 
-STUCK = 64  # files that get stuck in the stores of tests
+STUCK = 64  # stuck files in the stores of tests
 
 
 class SlowDisk(fuse.Operations):  # type: ignore[misc]  # fusepy has no types

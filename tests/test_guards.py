@@ -1,4 +1,4 @@
-"""The guards that other tests rely on must be able to fail: the log check, a mount's end, forgotten mounts."""
+"""The guards of other tests must be able to fail: the log check, a mount's end, forgotten mounts."""
 
 import errno
 import os
@@ -144,7 +144,7 @@ def test_wedged_daemon_is_killed(store: Path, tmp_path: Path) -> None:
     daemon.process.send_signal(signal.SIGSTOP)
     with pytest.raises(OSError) as caught:  # noqa: PT011 - see below
         os.listdir(daemon.path / "models" / "not-asked-before")
-    # The last if we asked so late that it was unmounted already.
+    # ENOENT, if the question came so late that it was already unmounted.
     assert caught.value.errno in (errno.ENOTCONN, errno.ECONNABORTED, errno.ENOENT)
     daemon.kill()
     assert harness.mountpoints(tmp_path) == []
