@@ -1,7 +1,7 @@
-"""Makes a model store with two real models in it, for whoever has none yet: `sample_store.py FOLDER`.
+"""Make a model store with two real models in it, for users who have none yet: `sample_store.py FOLDER`.
 
-The store is written as BentoML writes one (the same keys in the same order, `latest`, the mark of a finished save) but
-without BentoML. The models need nothing but Python: one tells the three species of Fisher's irises apart, the other
+The store is written like BentoML writes one (the same keys in the same order, `latest`, the mark of a finished save)
+but without BentoML. The models need nothing but Python: one tells the three species of Fisher's irises apart, the other
 says which language a sentence is in. Both are the same, byte for byte, wherever and whenever they are made.
 """
 
@@ -95,7 +95,7 @@ def model_yaml(
     metadata: Mapping[str, Any] | None = None,
     signatures: Mapping[str, Any] | None = None,
 ) -> str:
-    """A model.yaml as BentoML writes it."""
+    """Return the text of a model.yaml in BentoML's form."""
     name, version = tag.split(":")
     info = {
         "name": name,
@@ -130,12 +130,12 @@ def write_model(
     complete: bool = True,
     latest: bool | None = None,
 ) -> Path:
-    """Writes one model in the steps of BentoML >= 1.4.20, which makes the final folder first and fills it in place.
+    """Write one model in the steps of BentoML >= 1.4.20, which makes the final folder first and fills it in place.
 
-    `files` maps a path to its bytes, or to the size of a sparse file; a path ending in a slash is an empty folder.
+    `files` maps a path to its bytes, or to the size of a sparse file. A path ending in a slash is an empty folder.
     """
-    # BentoML copies a temporary folder, and each file and at last the folder get the times of the ones they are copied
-    # from. A folder whose mtime differs from its ctime is a finished one; it must differ however coarse the clock.
+    # BentoML copies a temporary folder. Each file, and at last the folder, gets the times of its source. A folder whose
+    # mtime differs from its ctime is a finished one. They must differ however coarse the clock is.
     written = time.time_ns() - 1_000_000_000
     name, version = tag.split(":")
     folder = store / name / version
@@ -165,9 +165,9 @@ def _write_file(path: bytes, content: bytes | int, written: int) -> None:
 
 
 def _point_latest(name_folder: Path, version: str, creation_time: str, *, always: bool) -> None:
-    """By BentoML's rule: when there is none, or when this model is not older than the one it names."""
+    """Write `latest` by BentoML's rule: if there is none, or if this model is not older than the one it names."""
     pointer = name_folder / "latest"
-    if pointer.is_dir():  # A version of that name: BentoML cannot write its pointer either.
+    if pointer.is_dir():  # a version has that name: BentoML cannot write its pointer either
         return
     if not always and pointer.exists():
         current = name_folder / pointer.read_text().strip() / "model.yaml"
@@ -189,7 +189,7 @@ def _iris_files() -> dict[str | bytes, bytes | int]:
 
 
 def _language_files() -> dict[str | bytes, bytes | int]:
-    """Log-probabilities of the trigrams of one text in each language, with one added to every count."""
+    """Return the log-probabilities of the trigrams of one text in each language, with one added to every count."""
     counts = {}
     for language, articles in _ARTICLES.items():
         text = f" {articles.lower()} "

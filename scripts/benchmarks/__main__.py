@@ -51,7 +51,7 @@ def options() -> argparse.Namespace:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Find out what is missing before anything is measured."""
+    """Check for missing tools before anything is measured."""
     exports = (
         compressing.needs_bentoml(args.rows)
         or exporting.needs_bentoml(args.rows, args.export_size * MB)
@@ -69,9 +69,9 @@ def check(args: argparse.Namespace) -> None:
 
 
 def end(number: int, _frame: FrameType | None) -> None:
-    """A signal ends the run by an exception, so that everything is unmounted and removed on the way out."""
+    """End the run on a signal by an exception, so that everything is unmounted and removed on the way out."""
     for ending in ENDING:
-        signal.signal(ending, signal.SIG_IGN)  # the way out is bounded; a second Ctrl-C would only leave mounts behind
+        signal.signal(ending, signal.SIG_IGN)  # the clean-up is bounded; a second Ctrl-C would only leave mounts behind
     say("ending: unmounting and removing what was made")
     raise SystemExit(128 + number)
 
@@ -99,7 +99,7 @@ def measure(args: argparse.Namespace) -> list[Row]:
 
 
 def _remove_empty(folder: str) -> None:
-    with suppress(OSError):  # a mount that could not be ended is left as it is
+    with suppress(OSError):  # a mount that cannot be ended is left alone
         os.rmdir(folder)
 
 
@@ -111,7 +111,7 @@ def fail(sentence: str) -> int:
 def main() -> int:
     args = options()
     for ending in ENDING:
-        if signal.getsignal(ending) != signal.SIG_IGN:  # nohup, or a job in the background
+        if signal.getsignal(ending) != signal.SIG_IGN:  # ignored under nohup and in the background
             signal.signal(ending, end)
     try:
         check(args)

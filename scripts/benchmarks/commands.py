@@ -1,4 +1,4 @@
-"""Running other programs: always with a limit of time, always with their own words when they fail."""
+"""Run other programs: always with a time limit, and with their own output when they fail."""
 
 import os
 import subprocess
@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 
 
 class BenchError(Exception):
-    """The benchmark itself cannot go on; the sentence is for the reader of the terminal."""
+    """The benchmark itself cannot go on. The sentence is for the reader at the terminal."""
 
 
 def run(argv: Sequence[str], limit: float, *, env: Mapping[str, str] | None = None, stdout: str | None = None) -> str:
-    """Run a program to its end. Its output is returned, or goes to the file `stdout` where one is named."""
+    """Run a program to its end. Return its output, or write it to the file `stdout` if one is named."""
     command = " ".join(argv)
     sink = os.open(stdout, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644) if stdout else subprocess.PIPE
     try:
@@ -32,13 +32,14 @@ def run(argv: Sequence[str], limit: float, *, env: Mapping[str, str] | None = No
 
 
 def seconds(argv: Sequence[str], limit: float, *, env: Mapping[str, str] | None = None, stdout: str = "") -> float:
-    """Run a program and say how long it took, its start included."""
+    """Run a program and return its time in seconds, start included."""
     start = time.perf_counter()
     run(argv, limit, env=env, stdout=stdout or os.devnull)
     return time.perf_counter() - start
 
 
-# Times itself, so that its own start does not count; a program of its own, so that a stuck mount cannot stop the bench.
+# The script times itself, so that its own start does not count. It is a program of its own, so that a stuck mount
+# cannot stop the bench.
 FIRST_BYTES = """
 import os, sys, time
 start = time.perf_counter()
@@ -50,15 +51,15 @@ sys.exit(len(data) != int(sys.argv[2]))
 
 
 def first_bytes(path: str, count: int, limit: float) -> float:
-    """The seconds from opening a file to holding its first `count` bytes."""
+    """Return the seconds from opening a file to having its first `count` bytes."""
     return float(run([sys.executable, "-S", "-c", FIRST_BYTES, path, str(count)], limit))
 
 
 def drop_pages(path: str) -> None:
-    """Make the kernel forget this one file's pages, and no other's (dd's documented way)."""
+    """Drop this one file's pages from the kernel's cache, and no other's (dd's documented way)."""
     run(["dd", f"if={path}", "iflag=nocache", "count=0", "status=none"], 60)
 
 
 def say(text: str) -> None:
-    """Progress, on stderr: stdout holds the table."""
+    """Report progress on stderr: stdout holds the table."""
     print(text, file=sys.stderr, flush=True)

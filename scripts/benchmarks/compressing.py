@@ -10,7 +10,7 @@ from .session import Session
 
 MB = 1_000_000
 SIZES = {"f32": 300 * MB, "forest": 190 * MB, "text": 150 * MB, "f32 1 GiB": 1 << 30, "forest 560 MB": 560 * MB}
-LARGE = ("f32 1 GiB", "forest 560 MB")  # larger than what is kept of compressed chunks
+LARGE = ("f32 1 GiB", "forest 560 MB")  # larger than the cache of compressed chunks
 EXPORTED = "text"
 OPTIONS = ("--compression", "always")
 RANDOM_READS = """
@@ -26,7 +26,7 @@ READS = 200
 
 
 def _rows(kind: str) -> dict[str, str]:
-    """What is measured of a kind of model -> the row's name."""
+    """Return measurement -> row name, for a kind of model."""
     rows = {
         "first": f"first cp .tar.gz, {kind} vs tar c | pigz -1",
         "size": f"size of .tar.gz, {kind} vs tar c | pigz -1",
@@ -41,7 +41,7 @@ def _rows(kind: str) -> dict[str, str]:
 
 
 def needs_bentoml(rows: str) -> bool:
-    """Whether one of the rows asked for runs BentoML or scikit-learn, which is in its environment."""
+    """Tell whether one of the requested rows runs BentoML or scikit-learn, which is in its environment."""
     return any(
         rows.lower() in name.lower()
         for kind in SIZES
@@ -51,7 +51,7 @@ def needs_bentoml(rows: str) -> bool:
 
 
 def measure(session: Session) -> list[Row]:
-    """Each copy by a new daemon with an empty index. All to the same disk; nobody calls fsync."""
+    """Measure copies, each by a new daemon with an empty index. All go to the same disk; nothing calls fsync."""
     rows = []
     for kind, size in SIZES.items():
         names = {what: name for what, name in _rows(kind).items() if session.wanted(name)}
@@ -124,7 +124,7 @@ def _measure_kind(session: Session, kind: str, size: int, names: dict[str, str])
 
 
 def _random_reads(session: Session, store: str, home: str, model: str, found: dict[str, list[float]]) -> None:
-    """Single reads at random places, of a measured archive and of the same bytes behind the pass-through."""
+    """Measure single reads at random places, of a measured archive and of the same bytes behind the pass-through."""
     cache = os.path.join(home, "cache")
     os.mkdir(cache)
     ready = os.path.join(home, "ready")

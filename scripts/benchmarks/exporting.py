@@ -24,15 +24,16 @@ def tar_row_name(size: int) -> str:
 
 
 def needs_bentoml(rows: str, size: int) -> bool:
-    """Whether one of the rows asked for runs BentoML."""
+    """Tell whether one of the requested rows runs BentoML."""
     return any(rows.lower() in name(size).lower() for name in (row_name, import_row_name))
 
 
 def measure(session: Session) -> list[Row]:
-    """Several cp's, each by a new daemon with an empty index; one export and one import, since they take minutes.
+    """Measure several cp's, each by a new daemon with an empty index, and one export and one import, since they take
+    minutes.
 
-    Both write to the same disk; neither calls fsync. The export's time has Python's and BentoML's start in it, since
-    that is what a person waits for; they are seconds in minutes.
+    Both write to the same disk; neither calls fsync. The export's time includes the start of Python and BentoML, since
+    a person waits for it too: it is seconds in minutes.
     """
     size = session.export_size
     if not needs_bentoml(session.rows, size):
@@ -77,7 +78,8 @@ def measure(session: Session) -> list[Row]:
 
 
 def measure_against_tar(session: Session) -> list[Row]:
-    """`cp` into `incoming/`, which returns when the model is durable, against unpacking the same file durably."""
+    """Measure `cp` into `incoming/`, which returns when the model is durable, against unpacking the same file
+    durably."""
     size = session.size
     if not session.wanted(tar_row_name(size)):
         return []
@@ -101,7 +103,7 @@ def measure_against_tar(session: Session) -> list[Row]:
 
 
 def _import(session: Session, archive: str, size: int) -> float:
-    """The time of one `cp` into the `incoming/` of an empty store."""
+    """Return the time of one `cp` into the `incoming/` of an empty store."""
     store = os.path.join(session.folder("importing-home"), "models")
     os.mkdir(store)
     try:

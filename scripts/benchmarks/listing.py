@@ -1,4 +1,4 @@
-"""Listing: many models, by `ls`, and the time until a mount of very many answers."""
+"""Listing: many models with `ls`, and the time until a mount of very many answers."""
 
 import os
 import random
@@ -23,8 +23,8 @@ def measure(session: Session) -> list[Row]:
 
 
 def _recursive(session: Session) -> list[Row]:
-    """`ls -lR` against the pass-through of an equal tree: the same names, every file empty. The sizes of compressed
-    archives are measured by the first that an index sees."""
+    """Measure `ls -lR` against the pass-through of an equal tree: the same names, every file empty. The first `ls` with
+    an index measures the sizes of compressed archives."""
     what = f"ls -lR models/, {session.models:,} models"
     ways = {
         f"{what}, --compression never, vs pass-through": RATIO,
@@ -95,7 +95,7 @@ def _ready(session: Session) -> list[Row]:
 
 
 def _write(store: str, name: str, version: str, files: int) -> None:
-    """A model with so many small files beside its model.yaml, in folders of 20."""
+    """Write a model with so many small files beside its model.yaml, in folders of 20."""
     folder = os.path.join(store, name, version)
     os.makedirs(folder)
     with open(os.path.join(folder, "model.yaml"), "w") as file:
@@ -109,7 +109,7 @@ def _write(store: str, name: str, version: str, files: int) -> None:
 
 
 def _copy_names(source: str, target: str) -> None:
-    """The same tree with empty files."""
+    """Copy a tree with empty files."""
     found = run(["find", source, "-printf", r"%y %P\t%l\0"], LIMIT)
     for entry in found.split("\0")[:-1]:
         kind, _, rest = entry.partition(" ")

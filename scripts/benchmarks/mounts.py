@@ -1,4 +1,4 @@
-"""The daemons under test: started on a new mountpoint, asked what they did, and always unmounted and ended."""
+"""The daemons under test: started on a new mountpoint, asked for their counters, and always unmounted and ended."""
 
 import glob
 import os
@@ -31,7 +31,7 @@ class Daemon:
                 stderr=sink,
                 env=env,
                 cwd=cwd,
-                start_new_session=True,  # a Ctrl-C at the terminal is the bench's to handle
+                start_new_session=True,  # the bench handles a Ctrl-C at the terminal
             )
 
     def wait_mounted(self) -> None:
@@ -45,12 +45,12 @@ class Daemon:
         run(["stat", self.mountpoint], START_LIMIT)
 
     def sent(self) -> int:
-        """Bytes this process has written so far, its replies to the kernel included."""
+        """Return the bytes that this process has written so far, its replies to the kernel included."""
         with open(f"/proc/{self.process.pid}/io") as counters:
             return next(int(line.split()[1]) for line in counters if line.startswith("wchar:"))
 
     def peak_memory(self) -> int:
-        """The largest resident size so far in bytes, of the process and of any children it has."""
+        """Return the peak resident size so far in bytes, of the process and its children."""
         pids = [str(self.process.pid)]
         for children in glob.glob(f"/proc/{self.process.pid}/task/*/children"):
             with suppress(OSError), open(children) as found:
@@ -62,7 +62,7 @@ class Daemon:
         return total
 
     def stop(self) -> None:
-        """Unmount and wait for the end of the process; after a while, with force."""
+        """Unmount and wait for the end of the process. After a while use force."""
         endings = (None, signal.SIGTERM, signal.SIGKILL)[0 if is_mounted(self.mountpoint) else 1 :]
         self._unmount()
         for ending in endings:
@@ -71,7 +71,7 @@ class Daemon:
             with suppress(subprocess.TimeoutExpired):
                 self.process.wait(STOP_LIMIT)
                 break
-        self._unmount()  # a process that was killed leaves its mount behind
+        self._unmount()  # a killed process leaves its mount behind
         with suppress(OSError):
             os.rmdir(self.mountpoint)
 
@@ -89,7 +89,7 @@ class Daemon:
 
 
 def is_mounted(path: str) -> bool:
-    """Whether something is mounted there, without touching it: a stat of a stuck mount would never return."""
+    """Tell whether something is mounted there, without touching it: a stat of a stuck mount would never return."""
     escaped = path.replace("\\", "\\134").replace(" ", "\\040")
     with open("/proc/self/mountinfo") as mounts:
         return any(line.split(" ", 5)[4] == escaped for line in mounts)
@@ -97,7 +97,7 @@ def is_mounted(path: str) -> bool:
 
 @contextmanager
 def signals_held_back() -> Iterator[None]:
-    """A signal that comes meanwhile takes effect at the end: a daemon must not be started and then forgotten."""
+    """Hold back signals until the end of the context. So no daemon is started and then forgotten."""
     arrived: list[int] = []
     usual = {number: signal.getsignal(number) for number in ENDING if signal.getsignal(number) != signal.SIG_IGN}
     for number in usual:
@@ -112,8 +112,8 @@ def signals_held_back() -> Iterator[None]:
 
 
 class Launcher:
-    """Knows how each kind of daemon is started. Mountpoints live in a folder of their own: what is deleted at the end,
-    the work folder, never has a mount below it."""
+    """Starts each kind of daemon. Mountpoints live in a folder of their own: the work folder, which is deleted at the
+    end, never has a mount below it."""
 
     def __init__(self, root: str, python: str, work: str, mountpoints: str) -> None:
         self.root = root
@@ -123,11 +123,12 @@ class Launcher:
         self.here = os.path.dirname(os.path.abspath(__file__))
 
     def bentofs(self, *arguments: str) -> list[str]:
-        """What runs a command of ours, in an environment of `environment` or `empty_environment`."""
+        """Return the command line of a bentofs command, to run in an environment of `environment` or
+        `empty_environment`."""
         return [self.python, "-m", "bentofs.mount", *arguments]
 
     def environment(self, cache: str) -> dict[str, str]:
-        """The variables that a program of ours needs, its index and its state in a folder."""
+        """Return the environment variables for our programs, with their index and state in a folder."""
         return {
             "PYTHONPATH": self.root,
             "XDG_CACHE_HOME": os.path.join(cache, "cache"),
@@ -136,7 +137,7 @@ class Launcher:
 
     @contextmanager
     def empty_environment(self) -> Iterator[dict[str, str]]:
-        """The same, with an index that begins empty and is thrown away."""
+        """Give the same with an index that begins empty and is thrown away."""
         with tempfile.TemporaryDirectory(dir=self.work) as empty:
             yield self.environment(empty)
 
@@ -162,7 +163,8 @@ class Launcher:
         options: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
     ) -> Iterator[Daemon]:
-        """Our mount of a store. Without `cache` its index begins empty and is thrown away. `env`: what goes before."""
+        """Give our mount of a store. Without `cache` its index begins empty and is thrown away. `env`: overrides the
+        environment."""
         argv = self.bentofs("mount", "{mountpoint}", "--store", store, "--foreground", *options)
         with self.empty_environment() as empty:
             own = self.environment(cache) if cache else empty
@@ -171,19 +173,19 @@ class Launcher:
 
     @contextmanager
     def pass_through(self, folder: str) -> Iterator[Daemon]:
-        """A bare fusepy file system over a folder."""
+        """Give a bare fusepy file system over a folder."""
         argv = [self.python, os.path.join(self.here, "pass_through.py"), folder, "{mountpoint}"]
         with self._mounted(argv, {}) as daemon:
             yield daemon
 
     @contextmanager
     def bindfs(self, folder: str) -> Iterator[Daemon]:
-        """bindfs over a folder, with its defaults."""
+        """Give bindfs over a folder, with its defaults."""
         with self._mounted(["bindfs", "-f", "-r", "--no-allow-other", folder, "{mountpoint}"], {}) as daemon:
             yield daemon
 
     @contextmanager
     def rclone(self, rclone: str, remote: str, env: Mapping[str, str]) -> Iterator[Daemon]:
-        """rclone's mount of a remote that the variables in `env` describe, with its defaults."""
+        """Give rclone's mount, with its defaults, of a remote that the variables in `env` describe."""
         with self._mounted([rclone, "mount", "--read-only", remote, "{mountpoint}"], env) as daemon:
             yield daemon

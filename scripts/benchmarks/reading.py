@@ -14,7 +14,7 @@ FORMATS = ("bentomodel", "tar", "zip", "tar.gz")
 READS = ("first", "second")
 PEERS = ("pass-through", "bindfs")
 MEMBERS = 200
-# A first read of a zip has to take every file's CRC-32 before it can send the file's header.
+# A first read of a zip must compute every file's CRC-32 before it can send the file's header.
 TARGETS = {
     ("bentomodel", "first"): 1.1,
     ("bentomodel", "second"): 1.1,
@@ -87,7 +87,7 @@ def measure(session: Session) -> list[Row]:
 
 
 def _lay_ready(session: Session, store: str, ready: str, suffix: str) -> None:
-    """Copy an archive out of our mount for the peers, and see that a second daemon makes the same bytes."""
+    """Copy an archive out of our mount for the peers, and check that a second daemon makes the same bytes."""
     copy = os.path.join(ready, f"random-{samples.VERSION}.{suffix}")
     with session.launch.ours(store) as daemon:
         run(["cp", samples.archive_path(daemon.mountpoint, "random", suffix), copy], session.read_limit(session.size))
@@ -97,14 +97,14 @@ def _lay_ready(session: Session, store: str, ready: str, suffix: str) -> None:
 
 
 def _warm(session: Session, store: str, ready: str) -> None:
-    """Have what both sides read in the page cache."""
+    """Put the files that both sides read in the page cache."""
     limit = session.read_limit(session.size)
     run(["cat", ready], limit, stdout=os.devnull)
     run(["find", store, "-type", "f", "-exec", "cat", "{}", "+"], limit, stdout=os.devnull)
 
 
 def throughput(session: Session, daemon: Daemon, size: int, argv: list[str]) -> float:
-    """MB/s of one read of a file of this size, of which every byte must have come from the daemon."""
+    """Return the MB/s of one read of a file of this size. Every byte must have come from the daemon."""
     before = daemon.sent()
     took = seconds(argv, session.read_limit(session.size))
     sent = daemon.sent() - before

@@ -18,7 +18,8 @@ EXPORT_SIZE = 20_000_000  # bytes; BentoML exports one to three megabytes a seco
 MOST_RECEIVED = 20  # MiB
 LIMIT = 600.0
 COPY_PEERS = ("rclone mount", "s3fs get")
-# Times itself: neither Python's start nor the loading of s3fs counts, as the mounts are ready before `cp` starts.
+# The script times itself: neither Python's start nor the loading of s3fs counts, since the mounts are ready before `cp`
+# starts.
 S3FS_GET = """
 import sys, time
 import s3fs
@@ -39,7 +40,7 @@ def export_row_name() -> str:
 
 
 def listing_row_names(models: int) -> dict[str, str]:
-    """What is run -> the row's name."""
+    """Return command -> row name."""
     return {
         "list": f"bentofs list, {models:,} models in S3, vs rclone lsf -R",
         "ls": f"ls models/, {models:,} models in S3, vs rclone mount",
@@ -52,12 +53,12 @@ def member_row_name(quick: bool) -> str:
 
 
 def needs_bentoml(rows: str) -> bool:
-    """Whether one of the rows asked for runs BentoML, with s3fs in its environment."""
+    """Tell whether one of the requested rows runs BentoML, with s3fs in its environment."""
     return rows.lower() in export_row_name().lower()
 
 
 def check(rows: str, python: str, bentoml_python: str, models: int, quick: bool) -> None:
-    """Find out what is missing for the rows asked for."""
+    """Check for missing tools of the requested rows."""
     names = [*map(copy_row_name, COPY_PEERS), export_row_name(), *listing_row_names(models).values()]
     if any(rows.lower() in name.lower() for name in [*names, member_row_name(quick)]):
         for name in ("weed", "rclone"):
@@ -76,7 +77,7 @@ def measure(session: Session) -> list[Row]:
 
 
 def _server(session: Session) -> S3Server:
-    """The session's one server, started when it is first asked for."""
+    """Return the session's one server. It starts at the first request."""
     if session.server is None:
         say("S3: starting SeaweedFS")
         server = S3Server(session.launch.python, session.folder("s3"))
@@ -86,13 +87,14 @@ def _server(session: Session) -> S3Server:
 
 
 def _copying(session: Session) -> list[Row]:
-    """`cp` of a .tar by a new daemon, of a model of many objects; the peers read the same archive from one object."""
+    """Measure `cp` of a .tar by a new daemon, of a model of many objects. The peers read the same archive from one
+    object."""
     wanted = [peer for peer in COPY_PEERS if session.wanted(copy_row_name(peer))]
     if not wanted:
         return []
     size = session.size
     session.need_disk(size * 4)
-    session.need_memory(size * 4)  # what the server holds, the pages of a mount, the copy
+    session.need_memory(size * 4)  # the server's data, the pages of a mount, the copy
     server = _server(session)
     say(f"S3: making a model of {size >> 20} MiB in {MEMBERS} members")
     store = session.folder("s3-copying-store")
@@ -143,7 +145,7 @@ def _copying(session: Session) -> list[Row]:
 
 
 def _exporting(session: Session) -> list[Row]:
-    """Both from one local store to one bucket, the start of the programs in it."""
+    """Measure both from one local store to one bucket, program start included."""
     name = export_row_name()
     if not session.wanted(name):
         return []
@@ -174,7 +176,7 @@ def _exporting(session: Session) -> list[Row]:
 
 
 def _listing(session: Session) -> list[Row]:
-    """Models of two small files and a `latest`. `bentofs list` reads each model.yaml; rclone reads nothing but names,
+    """List models of two small files and a `latest`. `bentofs list` reads each model.yaml; rclone reads only names,
     sizes and times."""
     wanted = {what: name for what, name in listing_row_names(session.models).items() if session.wanted(name)}
     if not wanted:
@@ -217,13 +219,14 @@ def _listing(session: Session) -> list[Row]:
 
 
 def _member(session: Session) -> list[Row]:
-    """What a new daemon with an empty index receives from the server from its start to the end of `unzip`: listings,
-    the model's manifest, the zip's directory, one file. The model's files are sparse: only their size counts."""
+    """Count the bytes that a new daemon with an empty index receives from the server, from its start to the end of
+    `unzip`: listings, the model's manifest, the zip's directory, one file. The model's files are sparse: only their
+    size counts."""
     name = member_row_name(session.quick)
     if not session.wanted(name):
         return []
     size = GIB if session.quick else 10 * GIB
-    session.need_disk(size * 2)  # at the server and, while it is imported, in the staging area
+    session.need_disk(size * 2)  # on the server and, while it is imported, in the staging area
     server = _server(session)
     say(f"S3: importing a model of {size >> 30} GiB into the bucket")
     store, staging = session.folder("s3-member-store"), session.folder("s3-staging")

@@ -11,10 +11,10 @@ from .commands import BenchError
 
 @dataclass
 class Row:
-    """One comparison: our samples and the peer's, in one unit, and the ratio that is asked for.
+    """One comparison: our samples and the peer's, in one unit, and the requested ratio.
 
-    `ratio` is "ours/peer" (throughputs, and times that must not grow) or "peer/ours" (how many times faster).
-    A row without a peer is compared with its target directly.
+    `ratio` is "ours/peer" (throughputs, and times that must not grow) or "peer/ours" (how many times faster). A row
+    without a peer is compared with its target directly.
     """
 
     name: str
@@ -26,12 +26,13 @@ class Row:
     at_most: bool = False
 
     def value(self) -> float:
-        """What is held against the target: a ratio of medians, or our own median where there is no peer."""
+        """Return the figure that is compared with the target: a ratio of medians, or our own median if there is no
+        peer."""
         ours = statistics.median(self.ours)
         return self._divide(ours, statistics.median(self.peer)) if self.peer else ours
 
     def spread(self) -> str:
-        """The lowest and the highest ratio of a single round: how far the value can be trusted."""
+        """Return the lowest and the highest ratio of a single round. They tell how far the value can be trusted."""
         if len(self.ours) != len(self.peer):
             return ""
         ratios = [self._divide(ours, peer) for ours, peer in zip(self.ours, self.peer, strict=True)]
@@ -78,7 +79,7 @@ def table(rows: list[Row]) -> str:
 
 
 def machine() -> str:
-    """The computer, in one line."""
+    """Return a description of the computer in one line."""
     cpu = platform.processor() or platform.machine()
     with open("/proc/cpuinfo") as info:
         cpu = next((line.split(":", 1)[1].strip() for line in info if line.startswith("model name")), cpu)
@@ -97,7 +98,7 @@ def save_json(path: str, rows: list[Row], about: dict[str, str]) -> None:
 
 
 def require_plot() -> None:
-    """Say at the start, not after an hour, that the picture cannot be drawn."""
+    """Report at the start, not after an hour, that the picture cannot be drawn."""
     try:
         import matplotlib  # noqa: F401
     except ImportError:
@@ -105,7 +106,7 @@ def require_plot() -> None:
 
 
 def save_plot(path: str, rows: list[Row], title: str) -> None:
-    """Bars of how far each row is from its target: 1 is the target, longer is better."""
+    """Draw bars of how far each row is from its target: 1 is the target, longer is better."""
     import matplotlib as mpl
 
     mpl.use("Agg")

@@ -1,4 +1,4 @@
-"""The models that are measured, written as BentoML lays out its store: NAME/VERSION/model.yaml and files."""
+"""The models that are measured, written in the layout of BentoML's store: NAME/VERSION/model.yaml and files."""
 
 import glob
 import json
@@ -32,7 +32,7 @@ creation_time: '{created}'
 
 
 def begin(store: str, name: str) -> str:
-    """A model's folder, with its model.yaml in it."""
+    """Make a model's folder with its model.yaml. Return the folder."""
     folder = os.path.join(store, name, VERSION)
     os.makedirs(folder)
     with open(os.path.join(folder, "model.yaml"), "w") as file:
@@ -41,7 +41,7 @@ def begin(store: str, name: str) -> str:
 
 
 def finish(store: str, name: str) -> None:
-    """What BentoML does last: the version folder's times (the mark of a complete model) and `latest`."""
+    """Do BentoML's last step: set the version folder's times (the mark of a complete model) and write `latest`."""
     os.utime(os.path.join(store, name, VERSION), (1_700_000_000, 1_700_000_000))
     with open(os.path.join(store, name, "latest"), "w") as file:
         file.write(VERSION)
@@ -54,7 +54,7 @@ def _write(path: str, parts: Iterable[bytes]) -> None:
 
 
 def incompressible(store: str, name: str, size: int, members: int) -> None:
-    """Random bytes in `members` files (model.yaml is one of them) of uneven sizes, in folders of 20."""
+    """Write random bytes in `members` files (model.yaml is one of them) of uneven sizes, in folders of 20."""
     folder = begin(store, name)
     dice = random.Random(members)
     weights = [dice.uniform(0.2, 1.8) for _ in range(members - 1)]
@@ -66,7 +66,7 @@ def incompressible(store: str, name: str, size: int, members: int) -> None:
 
 
 def float_weights(store: str, name: str, size: int, members: int) -> None:
-    """Like trained f32 weights: random mantissas, signs and exponents spread as in N(0, 0.02)."""
+    """Write data like trained f32 weights: random mantissas, signs and exponents spread as in N(0, 0.02)."""
     folder = begin(store, name)
     spread = statistics.NormalDist(0, 0.02)
     top_bytes = bytes(struct.pack("<f", spread.inv_cdf((i + 0.5) / 256))[3] for i in range(256))
@@ -97,14 +97,15 @@ _TREE = 620_000  # bytes, about
 
 
 def forest(store: str, name: str, size: int, python: str) -> None:
-    """A random forest of scikit-learn, fitted and pickled."""
+    """Write a random forest of scikit-learn, fitted and pickled."""
     folder = begin(store, name)
     run([python, "-c", _FOREST, os.path.join(folder, "model.pkl"), str(max(1, size // _TREE))], 1800)
     finish(store, name)
 
 
 def text(store: str, name: str, size: int) -> None:
-    """JSON and text: Python's own library as a corpus, a vocabulary and a table made from it, and 200 small files."""
+    """Write JSON and text: Python's own library as a corpus, a vocabulary and a table made from it, and 200 small
+    files."""
     folder = begin(store, name)
     paths = sorted(glob.glob(os.path.join(os.path.dirname(os.__file__), "**", "*.py"), recursive=True))
     sources = [content for path in paths if (content := _content(path))]
@@ -128,7 +129,7 @@ def _content(path: str) -> bytes:
 
 
 def sparse(store: str, name: str, size: int, members: int) -> None:
-    """Files that are all hole: any size, no disk."""
+    """Write files that are all hole: any size, no disk."""
     folder = begin(store, name)
     for number in range(members):
         with open(os.path.join(folder, f"weights-{number}.bin"), "wb") as file:
@@ -137,5 +138,5 @@ def sparse(store: str, name: str, size: int, members: int) -> None:
 
 
 def archive_path(top: str, name: str, suffix: str) -> str:
-    """Where a mount shows a model's archive."""
+    """Return the path of a model's archive in a mount."""
     return os.path.join(top, "models", name, VERSION, f"{name}-{VERSION}.{suffix}")

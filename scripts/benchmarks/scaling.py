@@ -1,4 +1,5 @@
-"""Rows 3 and 4: what must not grow with a model's size: the time to a first byte or a listing, and memory."""
+"""Rows 3 and 4: the figures that must not grow with a model's size: the time to a first byte or a listing, and
+memory."""
 
 import os
 from collections.abc import Callable
@@ -18,7 +19,7 @@ MEASURE_LIMIT = 3600.0
 
 
 def _probes() -> dict[str, tuple[str, Callable[[str], float]]]:
-    """Row -> (format, the seconds it takes on one archive)."""
+    """Return row -> (format, the function that returns its seconds on one archive)."""
     probes: dict[str, tuple[str, Callable[[str], float]]] = {}
     for suffix in ("bentomodel", "tar", "zip", "tar.gz"):
         probes[f".{suffix} first byte"] = (suffix, lambda path: first_bytes(path, 1, LIMIT))
@@ -29,7 +30,7 @@ def _probes() -> dict[str, tuple[str, Callable[[str], float]]]:
 
 
 def measure_times(session: Session) -> list[Row]:
-    """Each probe by a new daemon, large and small model in turn; measurements are in the index beforehand."""
+    """Measure each probe by a new daemon, large and small model in turn. Measurements are in the index beforehand."""
     wanted = {name: probe for name, probe in _probes().items() if session.wanted(name)}
     if not wanted:
         return []
@@ -54,7 +55,8 @@ def measure_times(session: Session) -> list[Row]:
 
 
 def measure_memory(session: Session) -> list[Row]:
-    """The daemon's peak resident size after an archive of 100 GiB went through it, the index empty at the start."""
+    """Measure the daemon's peak resident size after an archive of 100 GiB went through it, with an index that is empty
+    at the start."""
     streamed = 4 * GIB if session.quick else HUGE
     names = {
         suffix: f"peak memory, {streamed // GIB} GiB of a 100 GiB .{suffix}"
@@ -78,7 +80,8 @@ def measure_memory(session: Session) -> list[Row]:
 
 
 def _sparse_store(session: Session, name: str) -> str:
-    """A huge and a small model of equally many files; in memory where possible, so that reading holes costs nothing."""
+    """Make a huge and a small model with the same number of files; in memory where possible, so that reading holes
+    costs nothing."""
     store = session.memory_folder(SMALL) or session.folder(name)
     samples.sparse(store, "huge", HUGE, MEMBERS)
     samples.sparse(store, "small", SMALL, MEMBERS)

@@ -1,4 +1,4 @@
-"""An S3 server of the bench's own (SeaweedFS, one process, on loopback), rclone to fill it, and a proxy that counts."""
+"""The bench's own S3 server (SeaweedFS, one process, on loopback), rclone to fill it, and a proxy that counts."""
 
 import contextlib
 import glob
@@ -22,7 +22,8 @@ BUCKET = "bench"
 
 
 def tool(python: str, name: str) -> str:
-    """A program beside the Python that runs bentofs, where `./scripts/test` installs them, or on the path."""
+    """Return the path of a program beside the Python that runs bentofs, where `./scripts/test` installs them, or on the
+    path."""
     beside = os.path.join(os.path.dirname(python), name)
     found = beside if os.access(beside, os.X_OK) else shutil.which(name)
     if not found:
@@ -44,14 +45,14 @@ class S3Server:
         self._secret_key = secrets.token_hex(20)
 
     def environment(self, port: int | None = None) -> dict[str, str]:
-        """What AWS's tools and rclone take from the environment. `port`: of a proxy to go through."""
+        """Return the environment variables for AWS's tools and rclone. `port`: of a proxy to go through."""
         endpoint = f"http://127.0.0.1:{port or self.port}"
         return {
             "AWS_ENDPOINT_URL": endpoint,
             "AWS_ACCESS_KEY_ID": self._access_key,
             "AWS_SECRET_ACCESS_KEY": self._secret_key,
             "AWS_DEFAULT_REGION": "us-east-1",
-            # Nothing of whoever runs the bench, and no look for credentials on a machine in the cloud.
+            # Use nothing of the user who runs the bench, and look for no credentials on a machine in the cloud.
             "AWS_CONFIG_FILE": os.path.join(self.folder, "no-config"),
             "AWS_SHARED_CREDENTIALS_FILE": os.path.join(self.folder, "no-credentials"),
             "AWS_EC2_METADATA_DISABLED": "true",
@@ -65,12 +66,12 @@ class S3Server:
         }
 
     def rclone(self, *arguments: str, limit: float) -> str:
-        """What one rclone command says. It knows the bucket's content as `s3:bench/...`."""
+        """Return the output of one rclone command. It knows the bucket's content as `s3:bench/...`."""
         return run([self.rclone_path, *arguments], limit, env={**os.environ, **self.environment()})
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """The server, until the end of the block; also when the bench is killed."""
+        """Run the server until the end of the context. It also ends when the bench is killed."""
         with open(os.path.join(self.folder, "server.log"), "wb") as log, signals_held_back():
             process = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "KILL", *self._command()],
@@ -85,7 +86,7 @@ class S3Server:
             self._make_bucket(process)
             yield
         finally:
-            process.kill()  # it takes many seconds to end by itself, and nothing of it is kept
+            process.kill()  # it takes many seconds to end by itself, and none of its data is kept
             process.wait(10)
             for port in self._ports:
                 for left in glob.glob(f"/tmp/seaweedfs-*-{port}.sock"):  # wherever TMPDIR is
@@ -134,7 +135,7 @@ _PORTS = ("port", "port.grpc")
 
 
 def _free_port() -> int:
-    """A port that nobody listens on, and none of those that the system gives to outgoing connections."""
+    """Return a port that nobody listens on, and that the system gives to no outgoing connection."""
     while True:
         port = random.SystemRandom().randrange(10_240, 32_768)
         with socket.socket() as probe, contextlib.suppress(OSError):
@@ -143,7 +144,7 @@ def _free_port() -> int:
 
 
 class CountingProxy:
-    """A TCP proxy on loopback; `received` counts the bytes that the server sent: answers, their heads included."""
+    """A TCP proxy on loopback. `received` counts the bytes that the server sent: answers, their heads included."""
 
     def __init__(self, port: int) -> None:
         self._to = port
@@ -154,7 +155,7 @@ class CountingProxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
-        """Take no more connections; those that are open end with their clients."""
+        """Take no more connections. Open connections end with their clients."""
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
