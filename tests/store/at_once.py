@@ -1,4 +1,4 @@
-"""What tests of many users of one thing share: threads, and processes, that are at it at once."""
+"""Helpers to test concurrent users of one thing: threads and processes."""
 
 import contextlib
 import subprocess
@@ -11,13 +11,13 @@ from typing import TypeVar
 
 from tests.harness import ROOT, ended
 
-_SECONDS = 60.0  # that all may take together
+_SECONDS = 60.0  # time limit for all together
 
 Argument = TypeVar("Argument")
 
 
 def in_threads(work: Callable[[Argument], object], arguments: Iterable[Argument]) -> None:
-    """Does the work in a thread for each argument; none may raise anything, or never end."""
+    """Do the work in a thread for each argument. None may raise an exception or hang."""
     failures: list[BaseException] = []
 
     def run(argument: Argument) -> None:
@@ -37,8 +37,8 @@ def in_threads(work: Callable[[Argument], object], arguments: Iterable[Argument]
 
 
 def in_processes(script: str, path: Path, count: int) -> None:
-    """Runs a script of this project in so many processes, which get the path, a number each, and the time (seconds) at
-    which to begin; none may fail or write to stderr."""
+    """Run a script of this project in this many processes. Each gets the path, a number, and the time (seconds) at
+    which to begin. None may fail or write to stderr."""
     start = str(time.time() + 1.0)
     with contextlib.ExitStack() as stack:
         workers = [

@@ -1,4 +1,4 @@
-"""A clock that tests can put forward, instead of sleeping."""
+"""A clock that tests can advance, instead of sleeping."""
 
 import time
 
@@ -6,7 +6,7 @@ import pytest
 
 
 class Clock:
-    """Real time, plus what was added; for code that calls `time.time_ns` and `time.monotonic`."""
+    """Real time, plus the advance; for code that calls `time.time_ns` and `time.monotonic`."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._ahead = 0.0

@@ -27,7 +27,8 @@ def index(tmp_path: Path) -> Iterator[Index]:
 
 @pytest.fixture
 def models(store: Path, clock: Clock) -> Looks:
-    """The catalogue of the store, one and the same; at each call two seconds later, which is when changes are seen."""
+    """Return the store's catalogue, the same at each call. Each call advances the clock by two seconds: then changes
+    are seen."""
     catalogue = ModelStore(LocalStorage(str(store)))
 
     def look() -> ModelStore:

@@ -9,7 +9,7 @@ from bentofs.store.formats.pieces import Piece, read_bytes
 
 
 class Memory:
-    """A piece of bytes at hand, which counts what is read of it."""
+    """A piece of bytes in memory, which counts the bytes read."""
 
     def __init__(self, content: bytes) -> None:
         self.content = content
@@ -32,7 +32,8 @@ class Memory:
 
 
 class Numbered:
-    """A piece of any length, without the bytes: each eight bytes hold, little-endian, how many eights lie before."""
+    """A piece of any length, without stored bytes. Each eight bytes hold, little-endian, the number of eights before
+    them."""
 
     def __init__(self, length: int, crc: int = 0x12345678) -> None:
         self.length = length
@@ -47,7 +48,7 @@ class Numbered:
             self.bytes_read += len(view)
 
     def crc32(self) -> int:
-        """Not the true one: nobody can read 100 GiB in a test."""
+        """Return a wrong CRC-32: no test can read 100 GiB."""
         return self.crc
 
     def learn_ahead(self, _count: int) -> bool:
@@ -55,7 +56,7 @@ class Numbered:
 
 
 class Unfilled:
-    """A piece of any length whose bytes nobody looks at: it leaves the buffers as they are."""
+    """A piece of any length whose bytes are never used: it leaves the buffers unchanged."""
 
     def __init__(self, length: int) -> None:
         self.length = length
@@ -71,14 +72,14 @@ class Unfilled:
 
 
 def numbers(offset: int, size: int) -> bytes:
-    """What a `Numbered` holds at [offset, offset + size)."""
+    """Return the bytes of a `Numbered` at [offset, offset + size)."""
     first = offset // 8
     eights = array.array("Q", range(first, (offset + size + 7) // 8)).tobytes()
     return eights[offset - 8 * first : offset - 8 * first + size]
 
 
 class PieceFile(io.RawIOBase):
-    """A piece as a seekable file, for readers such as tarfile and zipfile. Keeps count of the bytes it gave."""
+    """A piece as a seekable file, for readers such as tarfile and zipfile. It counts the bytes it returned."""
 
     def __init__(self, piece: Piece) -> None:
         self._piece = piece

@@ -1,4 +1,4 @@
-"""A storage that counts what is read of each file."""
+"""A storage that counts the bytes read of each file."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +8,7 @@ from bentofs.store.storage.local import LocalFile, LocalStorage
 
 
 class CountingStorage(LocalStorage):
-    """The real storage; counts what is read of each file, and calls back before each read."""
+    """The real storage; it counts the bytes read of each file, and calls back before each read."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(str(root))

@@ -1,4 +1,4 @@
-"""What can happen to a database of ours between two processes that use it."""
+"""Damage that a database may suffer between two processes that use it."""
 
 import os
 import sqlite3

@@ -1,4 +1,4 @@
-"""What tests of staging and publishing share: staged models, looks at a store, and processes killed at any moment."""
+"""Helpers for tests of staging and publishing: staged models, views of a store, and processes killed at any moment."""
 
 import contextlib
 import datetime
@@ -29,7 +29,7 @@ def stage(
     created: str = CREATED,
     executable: Sequence[str] = (),
 ) -> str:
-    """A model as an import leaves it for publishing; where it is."""
+    """Stage a model like an import before publishing. Return its path."""
     place = Path(session.new_staged_path())
     place.mkdir()
     return str(
@@ -58,12 +58,12 @@ def publish_files(
 
 
 def shown(store: Path) -> list[str]:
-    """The tags that a mount would show at once."""
+    """List the tags that a mount would show at once."""
     return [str(tag) for tag in ModelStore(LocalStorage(str(store))).tags()]
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    """All files below a folder, `model.yaml` and empty folders left out."""
+    """Return all files below a directory, without `model.yaml` and empty directories."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
@@ -72,7 +72,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def contents(store: Path) -> dict[str, dict[str, bytes]]:
-    """All models of a store. Fails for what breaks `bentoml models list`: a folder that is no model."""
+    """Return all models of a store. Fail for a directory that is no model: it breaks `bentoml models list`."""
     found = {}
     for name in store.iterdir():
         for version in name.iterdir():
@@ -93,7 +93,7 @@ def latest(store: Path, name: str) -> str | None:
 
 @contextlib.contextmanager
 def without_exchanging_renames(base: Path) -> Iterator[Path]:
-    """A folder on a file system that has only the plain rename: bindfs, on FUSE 2."""
+    """Yield a directory on a file system that has only the plain rename: bindfs, on FUSE 2."""
     (base / "bound").mkdir()
     (base / "behind").mkdir()
     run("bindfs", base / "behind", base / "bound")
@@ -104,8 +104,8 @@ def without_exchanging_renames(base: Path) -> Iterator[Path]:
 
 
 def killed_at_every_step(prepare: Callable[[], Session], work: Callable[[Session], object]) -> Iterator[int]:
-    """Does the work in a child process that is killed before its first system call, in the next round before its second
-    one, and so on, until a child gets to the end. Looks can be taken after each child."""
+    """Do the work in a child process that is killed before its first system call. In the next round, kill it before the
+    second, and so on, until a child finishes. The caller can look at the result after each child."""
     for step in range(1, 1000):
         if not _killed_at(step, prepare, work):
             return
@@ -139,7 +139,7 @@ def _ended(child: int) -> bool:
 
 
 class _Killer:
-    """A profile function that kills its process at a step. It sees no calls that ctypes makes, but the function that
+    """A profile function that kills its process at a step. It does not see calls made by ctypes, only the function that
     makes them."""
 
     def __init__(self, step: int) -> None:
@@ -156,7 +156,7 @@ class _Killer:
 
 @contextlib.contextmanager
 def other_process(script: str, *arguments: str | Path) -> "Iterator[subprocess.Popen[str]]":
-    """A process of this project, which is gone at the end of the block."""
+    """Yield a process of this project, and end it at the end of the block."""
     process = subprocess.Popen(
         [sys.executable, "-c", script, *map(str, arguments)],
         cwd=ROOT,
@@ -173,7 +173,7 @@ def other_process(script: str, *arguments: str | Path) -> "Iterator[subprocess.P
 
 
 def said(process: "subprocess.Popen[str]", word: str, seconds: float = 20.0) -> None:
-    """Waits for a process to print a line."""
+    """Wait for a process to print a line."""
     assert process.stdout is not None
     end = time.monotonic() + seconds
     os.set_blocking(process.stdout.fileno(), True)
@@ -183,6 +183,6 @@ def said(process: "subprocess.Popen[str]", word: str, seconds: float = 20.0) -> 
 
 
 def in_a_namespace_of_its_own(script: str, *arguments: str | Path) -> None:
-    """Runs a script where it may mount what it likes, root or not; the mounts end with it. It fails if anything was
-    logged that it did not print itself."""
+    """Run a script that may mount anything, as root or not. The mounts end with it. It fails on any log line that it
+    did not print itself."""
     run("unshare", "--map-root-user", "--mount", sys.executable, "-c", script, *map(str, arguments), cwd=ROOT)

@@ -1,4 +1,4 @@
-"""The public Python API: what `import bentofs` gives."""
+"""The public Python API: the names of `import bentofs`."""
 
 import io
 import re

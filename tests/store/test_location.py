@@ -1,4 +1,4 @@
-"""What BentoML's arguments mean, and that nothing secret is ever shown."""
+"""The meaning of BentoML's arguments. No secret is ever shown."""
 
 import os
 from pathlib import Path
@@ -27,7 +27,7 @@ def test_a_path_is_relative_to_the_working_directory(tmp_path: Path, monkeypatch
 def test_an_unknown_protocol_is_refused_with_those_that_are_known(path: str) -> None:
     with pytest.raises(BadLocationError, match=r"no protocol.* file, .*ftp, .*s3, ") as raised:
         Location.parse(path)
-    assert isinstance(raised.value, ValueError)  # what BentoML raises
+    assert isinstance(raised.value, ValueError)  # the error that BentoML raises
     with pytest.raises(BadLocationError, match="no protocol"):
         Location.parse("x", protocol="nope")
 
@@ -123,6 +123,6 @@ def test_names_on_servers_are_text(path: str, parts: dict[str, str]) -> None:
 
 
 def test_short_texts_are_struck_out_where_they_stand_alone() -> None:
-    """Else a parameter of one digit takes all ports and addresses from a sentence."""
+    """Otherwise a parameter of one digit would remove all ports and addresses from a sentence."""
     error = ValueError("port 1 of 127.0.0.1 refuses a:1@b, not abcdefg")
     assert reason_of(error, ["1", "bcde"]) == "port *** of 127.0.0.*** refuses a:***@b, not a***fg"

@@ -1,4 +1,4 @@
-"""Being another user for a moment: root may read and write everything, so permissions mean nothing to it."""
+"""Acting as another user for a moment: permissions mean nothing to root, who may read and write everything."""
 
 import contextlib
 import os
@@ -12,7 +12,7 @@ NOBODY = 65_534
 
 @contextlib.contextmanager
 def an_ordinary_user() -> Iterator[None]:
-    """As nobody, if the tests are run by root; else as who runs them."""
+    """Act as nobody if root runs the tests, else as the current user."""
     if os.geteuid() != 0:
         yield
         return
@@ -27,7 +27,7 @@ def an_ordinary_user() -> Iterator[None]:
 
 @contextlib.contextmanager
 def folder_of_an_ordinary_user() -> Iterator[Path]:
-    """pytest's own folders cannot be entered by anyone else."""
+    """Yield a directory that other users can enter. They cannot enter pytest's own."""
     path = Path(tempfile.mkdtemp(prefix="bentofs-test-"))
     try:
         if os.geteuid() == 0:

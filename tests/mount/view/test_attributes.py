@@ -158,7 +158,7 @@ def test_names_that_are_legal_tags_but_look_like_something_else(store: Path, mou
 
 
 def test_the_kernel_reads_ahead(mount: Mounted) -> None:
-    """The kernel's read-ahead is set where it can be: as root only. An ordinary user's mount (`test_incoming_users.py`)
+    """The kernel's read-ahead is set where it can be: as root only. An ordinary user's mount (`incoming/test_users.py`)
     does without."""
     device = os.stat(mount.path).st_dev
     setting = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")

@@ -56,7 +56,7 @@ def folder(store: Path) -> Path:
 
 @pytest.fixture
 def compression() -> Compression:
-    """Unless a test has its own."""
+    """The default, for tests that do not set their own."""
     return Compression.NEVER
 
 
@@ -73,7 +73,8 @@ def _model(store: Path) -> Model:
 
 @pytest.mark.usefixtures("folder")
 def test_to_ask_for_a_length_is_no_read(store: Path, index: Index) -> None:
-    """Even where it has to be measured: what was only listed is not read once more for its SHA-256."""
+    """Asking for a length is no read, even if it must be measured. A model that is only listed is not read again for
+    its SHA-256."""
     opened: list[Model] = []
     archives = Archives(LocalStorage(str(store)), index, Compression.AUTO, opened.append)
     model = _model(store)
@@ -100,7 +101,7 @@ def test_the_length_is_known_without_a_read(store: Path, folder: Path, archives:
 def test_what_was_measured_is_known_to_the_next_process_without_a_read(
     store: Path, folder: Path, index: Index, kind: Format, compression: Compression
 ) -> None:
-    """So that a listing can tell its size; what was never measured is not measured for a listing."""
+    """A listing can tell a measured size. It does not measure a size that was never measured."""
     model = _model(store)
     one, another = (
         Archives(
@@ -235,7 +236,7 @@ def test_old_bytes_or_an_error(
             assert read_bytes(held, offset, size) == old[offset : offset + size]
         except SourceChangedError:
             errors += 1
-    if compression is Compression.NEVER:  # compressed, all of it may be at hand
+    if compression is Compression.NEVER:  # a compressed archive may be cached whole
         assert errors >= 50, "the contents of both weights are gone"
     if folder.exists():
         new = whole(archives.open(_model(store), kind))

@@ -1,4 +1,4 @@
-"""Compressed archives of a real store: what is compressed, measured once, kept, and never told wrong."""
+"""Compressed archives of a real store: compressed parts, one measurement, cached sizes, and no wrong size."""
 
 import gzip
 import io
@@ -46,7 +46,7 @@ _FILES: dict[str | bytes, bytes | int] = {
 @pytest.fixture
 def storage(store: Path) -> CountingStorage:
     make_model(store, "mixed:v1", _FILES)
-    time.sleep(0.03)  # so that its files have not changed for long, as far as their ctimes can tell
+    time.sleep(0.03)  # so that its ctimes show that its files have not changed for long
     return CountingStorage(store)
 
 
@@ -125,7 +125,7 @@ def test_what_was_measured_just_now_is_not_compressed_again(storage: CountingSto
 def test_ten_thousand_small_files_come_out_no_larger_than_pigz_makes_them(
     store: Path, index: Index, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And nothing is asked of the index for each of them."""
+    """The index is not asked for each file."""
     files = {
         f"{number % 40}/{number}.json": b'{"number": %d}' % number + _WORDS[number:][:40] for number in range(10_000)
     }
@@ -139,7 +139,7 @@ def test_ten_thousand_small_files_come_out_no_larger_than_pigz_makes_them(
 
 
 def test_auto_and_always_decide_each_for_itself(storage: CountingStorage, index: Index, tmp_path: Path) -> None:
-    """Whoever measured first, in one index."""
+    """The result does not depend on the mode that measured first, in one index."""
     wanted = {}
     for compression in (Compression.AUTO, Compression.ALWAYS):
         alone = Archives(storage, Index(tmp_path / compression.value / "index.sqlite"), compression)
@@ -178,7 +178,7 @@ def test_wrong_sizes_in_the_index_are_an_error_once_and_never_wrong_bytes(
         )
     other = Archives(storage, index, Compression.AUTO)
     caplog.set_level(logging.INFO)
-    for _ in range(4):  # every part that is wrong is found by itself
+    for _ in range(4):  # each wrong part is found by itself
         revision = other.revision
         try:
             assert whole(other.open(_model(storage), kind)) == right
@@ -308,6 +308,6 @@ def test_measuring_ahead_tells_its_progress_and_leaves_nothing_to_wait_for(
     other = Archives(storage, index, Compression.AUTO)
     archive = other.open(_model(storage), ZIP)
     directory = memoryview(bytearray(300))
-    archive.read_into([directory], archive.length - 300)  # where the checksums stand
+    archive.read_into([directory], archive.length - 300)  # the place of the checksums
     assert storage.count() == 0
     other.close()

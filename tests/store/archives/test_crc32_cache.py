@@ -23,7 +23,7 @@ _CONTENT = random.Random(1).randbytes(1_000_000)
 
 
 class CountingStorage(LocalStorage):
-    """The real storage; counts opens and the bytes that are read, and calls back before each."""
+    """The real storage; it counts opens and bytes read, and calls back before each."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(str(root))
@@ -109,7 +109,7 @@ def test_a_file_just_written_is_not_trusted_beyond_this_process(
 
 
 def test_a_coarse_clock_is_trusted_later(storage: CountingStorage, weights: Path, index: Index) -> None:
-    """ext3, FAT and some servers count in seconds: all their stamps end in nine zeros."""
+    """ext3, FAT and some servers count in seconds: all their timestamps end in nine zeros."""
     identity = storage.status("weights").identity
     whole_second = identity.ctime_ns // 10**9 * 10**9
     coarse = identity._replace(ctime_ns=whole_second)
@@ -171,7 +171,7 @@ def test_many_threads_wait_for_one_measure(storage: CountingStorage, weights: Pa
 
 
 class TestWhileServing:
-    """A file that is served learns its CRC from what it serves."""
+    """A file that is served learns its CRC from the served bytes."""
 
     @pytest.mark.parametrize("order", ["forwards", "backwards", "shuffled", "twice"])
     def test_nothing_is_read_again(self, storage: CountingStorage, weights: Path, index: Index, order: str) -> None:
@@ -204,7 +204,7 @@ class TestWhileServing:
     def test_what_was_read_ahead_is_not_read_again(
         self, storage: CountingStorage, weights: Path, index: Index, order: str
     ) -> None:
-        """Nor what was served, whichever came first."""
+        """Served bytes are not read again, either. The order does not matter."""
         served = MeasuredFile(Measurements(index), _pinned(storage))
         if order == "behind":
             read_bytes(served, 0, 300_000)
@@ -300,7 +300,7 @@ def test_few_files_stay_open_however_many_are_read(store: Path, storage: Countin
 
 
 def test_readers_that_come_together_open_a_file_once(storage: CountingStorage, weights: Path) -> None:
-    """An open may take long, and a second one may wait for what the first reads."""
+    """An open may take long, and a second one may wait for the bytes that the first reads."""
     assert weights.exists()
     storage.before_open = lambda: time.sleep(0.1)
     file = _pinned(storage)

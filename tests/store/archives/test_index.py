@@ -1,4 +1,4 @@
-"""The index: kept, shared, and never more than a loss of time when it is broken."""
+"""The index: kept, shared, and when broken, only a loss of time."""
 
 import os
 import sqlite3
@@ -29,7 +29,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def _works(index: Index) -> None:
-    """All that an index is for, on one whose past is unknown."""
+    """Check all uses of an index whose past is unknown."""
     index.keep_checksum(_identity(77), 1234)
     index.flush()
     assert index.checksum(_identity(77)) == 1234
@@ -96,7 +96,7 @@ def test_the_users_own_lies_in_the_cache_directory(tmp_path: Path, monkeypatch: 
     assert default_path() == tmp_path / "bentofs" / "index.sqlite"
 
 
-_times = st.integers(-(1 << 64), 1 << 65)  # ns: tmpfs, XFS and btrfs keep years that 64 bits of ns do not hold
+_times = st.integers(-(1 << 64), 1 << 65)  # ns: tmpfs, XFS and btrfs store years that do not fit in 64 bits of ns
 
 
 def test_any_identity_a_file_system_may_give(path: Path) -> None:
@@ -106,7 +106,7 @@ def test_any_identity_a_file_system_may_give(path: Path) -> None:
     def kept(identity: Identity) -> None:
         index.keep_checksum(identity, 2**32 - 1)
         index.flush()
-        index._pending.clear()  # as in the next process
+        index._pending.clear()  # like the next process
         assert index.checksum(identity) == 2**32 - 1
         assert index.checksum(identity._replace(size=10)) is None
 

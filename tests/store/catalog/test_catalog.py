@@ -1,4 +1,4 @@
-"""Which models there are, and which is the latest, as BentoML answers."""
+"""The catalogue: the models that exist, and the latest one, as BentoML answers."""
 
 import errno
 import gc
@@ -34,7 +34,7 @@ _YOUNG, _OLD = "2026-06-01T00:00:00+00:00", "2025-01-01T00:00:00+00:00"
 
 
 class _WalksCounted(LocalStorage):
-    """The real storage; notes which models are walked."""
+    """The real storage; it records which models are walked."""
 
     def __init__(self, root: str) -> None:
         super().__init__(root)
@@ -102,7 +102,7 @@ def test_a_look_now_sees_what_an_earlier_look_could_not(store: Path, models: Loo
     make_model(store, "iris:v1")
     catalogue = models()
     assert catalogue.versions("iris") == ["v1"]
-    make_model(store, "iris:v2")  # within the time for which a finding is believed
+    make_model(store, "iris:v2")  # within the time for which the catalogue trusts its cache
     assert catalogue.model(Tag("iris", "v2"), max_age=0).tag == Tag("iris", "v2")
 
 
@@ -166,7 +166,7 @@ class TestLatest:
         assert models().find("iris") == models().find("iris:latest") == Tag("iris", "v2")
 
     def test_no_other_version_is_walked(self, store: Path, clock: Clock) -> None:
-        """A mount asks at each lookup of a link: walking every version made `ls -l` of a new mount 7 times slower."""
+        """A mount asks at each lookup of a link. Walking every version made `ls -l` of a new mount 7 times slower."""
         for version in ("v1", "v2", "v3"):
             make_model(store, f"iris:{version}")
         (store / "iris" / "latest").write_text("v2")
@@ -271,7 +271,7 @@ class _SlowStorage(LocalStorage):
 
 
 def test_names_just_listed_are_not_looked_at_again(store: Path, clock: Clock) -> None:
-    """As `ls -l` asks; what happens meanwhile is seen in time."""
+    """`ls -l` asks like this. Changes meanwhile are seen in time."""
     for number in range(42):
         make_model(store, f"m{number:02}:v1")
     storage = _SlowStorage(str(store), clock)
@@ -282,7 +282,7 @@ def test_names_just_listed_are_not_looked_at_again(store: Path, clock: Clock) ->
     for name in names:
         assert catalogue.version_count(name) == 1
     assert storage.looks == looks
-    clock.advance(0.8 - 0.42)  # what is believed longest leaves the kernel its second
+    clock.advance(0.8 - 0.42)  # the longest cache lifetime leaves the kernel its second
     with pytest.raises(NotFoundError):
         catalogue.version_count("m00")
 
@@ -302,8 +302,8 @@ class _SlowWalks(LocalStorage):
 
 
 def test_a_huge_model_is_not_looked_at_all_the_time(store: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is done to its files is seen some seconds later, what is done to the model at once, and so is all by who
-    looks now."""
+    """A change of the model's files is seen some seconds later. A change of the model itself is seen at once. A caller
+    that asks for a look now sees all changes."""
     monkeypatch.setattr("bentofs.store.catalog.catalog._HUGE", 3)
     tag = Tag("huge", "v1")
     folder = make_model(store, "huge:v1", {"a": b"1", "b": b"2", "c": b"3"})
@@ -328,7 +328,7 @@ def test_a_huge_model_is_not_looked_at_all_the_time(store: Path, clock: Clock, m
 
 
 class _FailingStorage(LocalStorage):
-    """A disk or network on which folders below `below` cannot be opened for now."""
+    """A disk or network on which directories below `below` cannot be opened for now."""
 
     below: str | None = None
     error: Exception = OSError(errno.EIO, "Input/output error")
@@ -371,7 +371,7 @@ def test_what_may_not_be_read_is_left_out(store: Path, expect_log: Callable[...,
 
 
 class _CoarseStorage(LocalStorage):
-    """A file system whose stamps count in seconds; all that a test does happens within one of them."""
+    """A file system whose timestamps count in seconds. All changes of a test happen within one of them."""
 
     second = 0
 
@@ -382,7 +382,8 @@ class _CoarseStorage(LocalStorage):
         return _CoarseFolder(self, path)
 
     def _coarse(self, path: str, look: Status) -> Status:
-        """Only what the catalogue keeps by its stamps: the folders of the store and of names, and `latest`."""
+        """Coarsen only the timestamps that the catalogue uses: those of the store's and names' directories, and of
+        `latest`."""
         if path not in ("", "iris", "rose") and not path.endswith("latest"):
             return look
         is_recent = look.identity.mtime_ns > 10**18
@@ -407,7 +408,7 @@ class _CoarseFolder(LocalFolder):
 
 
 class TestWithinOneTick:
-    """Two changes within one tick of the clock leave equal stamps; the second must be seen all the same."""
+    """Two changes within one tick of the clock have equal timestamps. The second must be seen all the same."""
 
     @pytest.fixture
     def coarse(self, store: Path, monkeypatch: pytest.MonkeyPatch) -> ModelStore:
@@ -427,7 +428,7 @@ class TestWithinOneTick:
         latest = store / "iris" / "latest"
         for version in ("v1", "v2", "v1"):
             latest.write_text(version)
-            if restored:  # as rsync -t and cp -p do
+            if restored:  # like rsync -t and cp -p
                 os.utime(latest, (7, 7))
             self._ahead += 500_000_000
             assert coarse.latest("iris") == version
@@ -441,7 +442,7 @@ class TestWithinOneTick:
     def test_folders(self, store: Path, coarse: ModelStore, restored: bool) -> None:
         def restore() -> None:
             for folder in (store, store / "iris"):
-                if restored:  # as rsync -t and cp -a do
+                if restored:  # like rsync -t and cp -a
                     os.utime(folder, (7, 7))
 
         later = store.parent / "later"
@@ -480,7 +481,7 @@ def test_a_prefix_of_a_version(store: Path, models: Looks, expect_log: ExpectLog
         models().find("iris:v1")
     with pytest.raises(NotFoundError, match="iris:w"):
         models().model(models().find("iris:w"))
-    # One that is being saved is meant when it is named, not a longer one that is there.
+    # A full version means the version being saved, not a longer one that exists.
     make_model(store, "iris:v2", complete=False)
     expect_log("iris:v2 is not shown", 1)
     with pytest.raises(NotFoundError, match="iris:v2 "):

@@ -21,7 +21,7 @@ _TAG = Tag("iris", "v1")
 
 
 def _old_release(store: Path, tag: str, *, latest: bool = False) -> Path:
-    """A model as releases before 1.4.20 leave it: no times are copied, so each is that of the last change."""
+    """Make a model like releases before 1.4.20. They copy no times, so each time is that of the last change."""
     folder = make_model(store, tag, {"sub/weights": b"w"}, latest=False)
     for path in [*folder.rglob("*"), folder]:
         _touch(path)
@@ -31,7 +31,7 @@ def _old_release(store: Path, tag: str, *, latest: bool = False) -> Path:
 
 
 def _touch(path: Path) -> None:
-    """Make mtime and ctime the same, as a change does and `os.utime` with a time cannot."""
+    """Make mtime and ctime equal, as a change does. `os.utime` with a given time cannot."""
     os.utime(path)
     look = path.stat()
     assert look.st_mtime_ns == look.st_ctime_ns
@@ -58,7 +58,7 @@ def test_a_save_under_way_is_not_shown_and_then_is(store: Path, models: Looks) -
     assert not _shown(models)
     (folder / "weights").write_bytes(b"more")
     assert not _shown(models)
-    os.utime(folder, (1, 1))  # as `shutil.copytree` ends
+    os.utime(folder, (1, 1))  # like the end of `shutil.copytree`
     assert _shown(models)
 
 
@@ -79,7 +79,8 @@ def test_a_save_that_was_killed_is_never_shown_and_named(
 
 
 def test_why_a_model_that_is_asked_for_is_left_out(store: Path, models: Looks, expect_log: ExpectLog) -> None:
-    """One that was edited or copied by hand is there for all who look into the store."""
+    """A model that was edited or copied by hand is there for everybody who looks into the store. The error says why it
+    is left out."""
     folder = make_model(store, "iris:v1", {"a": b"a"})
     (folder / "model.yaml").rename(folder / "old")
     (folder / "model.yaml").write_bytes((folder / "old").read_bytes())
@@ -118,7 +119,7 @@ def test_a_dead_save_is_named_ten_seconds_after_its_last_change_wherever_that_wa
 
 
 def _advance_to(clock: Clock, folder: Path, seconds: float) -> None:
-    """Until so many seconds have passed since the last change in a folder."""
+    """Advance the clock to this many seconds after the last change in a directory."""
     newest = max(path.stat().st_ctime_ns for path in [folder, *folder.rglob("*")])
     clock.advance(seconds - (time.time_ns() - newest) / 1e9)
 
@@ -132,8 +133,8 @@ def test_an_old_release_when_latest_names_it(store: Path, models: Looks) -> None
 
 @pytest.mark.parametrize("before", ["another model of this version", "a copy of the store", "somebody asked for it"])
 def test_an_old_release_that_latest_named_too_early(store: Path, models: Looks, before: str) -> None:
-    """A version that was removed by hand and is saved again; a copy in which `latest` comes first; BentoML's own `get`,
-    which writes `latest` anew when that names nothing, whatever is being saved."""
+    """Three cases: a version removed by hand and saved again; a copy in which `latest` comes first; BentoML's own
+    `get`, which rewrites a `latest` that names nothing, even during a save."""
     if before == "somebody asked for it":
         folder = _old_release(store, "iris:v1", latest=True)
         time.sleep(0.03)

@@ -42,7 +42,7 @@ def test_what_a_model_is(models: Looks, folder: Path) -> None:
 def test_the_same_object_while_nothing_changes(store: Path, models: Looks, folder: Path) -> None:
     first = models().model(_TAG)
     assert folder.exists()
-    make_model(store, "iris:v2")  # in the same folder of the name
+    make_model(store, "iris:v2")  # in the same name's directory
     for _ in range(3):
         assert models().model(_TAG) is first
         assert models().model(_TAG, max_age=0) is first
@@ -96,7 +96,8 @@ def _edit_model_yaml(folder: Path) -> None:
 
 
 def _top_level(change: Callable[[Path], object]) -> Callable[[Path], None]:
-    """A change in the version's folder itself takes the mark of a finished save away: whoever copies sets it again."""
+    """Wrap a change in the version's directory itself. It removes the mark of a finished save; the copying tool sets it
+    again."""
 
     def changed(folder: Path) -> None:
         change(folder)

@@ -1,4 +1,4 @@
-"""What is not a finished, well-formed model is left out, with one warning that names it, and harms nothing else."""
+"""An unfinished or malformed model is left out, with one warning that names it, and harms nothing else."""
 
 import os
 from collections.abc import Callable
@@ -31,7 +31,7 @@ def _others_are_fine(models: Looks) -> None:
 
 
 def _make(store: Path) -> Path:
-    """Two good models, and the folder of one to be spoilt."""
+    """Make two good models and one to be spoilt; return the directory of the latter."""
     make_model(store, "rose:v1")
     folder = make_model(store, "iris:bad")
     make_model(store, "iris:good", latest=True)
@@ -147,7 +147,7 @@ def test_a_folder_without_model_yaml_is_named_when_it_is_old(
     store: Path, models: Looks, clock: Clock, expect_log: ExpectLog
 ) -> None:
     (_make(store) / "model.yaml").unlink()
-    _others_are_fine(models)  # six seconds: BentoML may be at work
+    _others_are_fine(models)  # six seconds: BentoML may still be writing
     clock.advance(10)
     expect_log("iris:bad holds no model.yaml", 1)
     _others_are_fine(models)
@@ -213,7 +213,7 @@ def test_versions_and_names_that_are_links(
 def test_a_bad_model_is_not_looked_into_more_often_than_a_good_one(
     store: Path, models: Looks, expect_log: ExpectLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may be a large one, so that each look takes long: what was found is believed as long as of a good one."""
+    """A bad model may be large and slow to look into. Its result is cached as long as a good model's."""
     (_make(store) / "link").symlink_to("nowhere")
     os.utime(store / "iris" / "bad", (1, 1))
     expect_log("iris/bad/link", 1)

@@ -1,4 +1,4 @@
-"""Ranges of objects in S3, asked for past the library: as the library asks, and only for bytes."""
+"""Ranges of S3 objects, fetched without the library: with the library's requests, and only for bytes."""
 
 import contextlib
 import http.server
@@ -63,7 +63,7 @@ def client(bucket: Bucket) -> Iterator[S3Client]:
 
 
 def without_library(client: S3Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From now on, whoever asks the library fails."""
+    """Make every later use of the library fail."""
 
     async def refused(*_: object, **__: object) -> None:
         raise AssertionError("the library was asked")
@@ -105,7 +105,7 @@ def test_errors_are_the_librarys(bucket: Bucket, client: S3Client, monkeypatch: 
 def test_who_is_told_something_else_learns_anew(
     bucket: Bucket, client: S3Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when credentials were exchanged since they were asked for."""
+    """A client with outdated credentials asks for new ones. Example: they were replaced after the client asked."""
     bucket.put("a", b"a" * 100)
     key = f"{bucket.prefix}/a"
     client.fetch(key, 0, 10)
@@ -119,7 +119,7 @@ def test_who_is_told_something_else_learns_anew(
 
 
 def test_a_server_that_was_started_anew_meanwhile(rclone: RcloneServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The connection that was kept is of no use, and that is no error."""
+    """A kept connection is useless after a restart of the server. That is no error."""
     bucket = Bucket(rclone)
     for name, value in bucket.environment().items():
         monkeypatch.setenv(name, value)
@@ -148,7 +148,7 @@ def serving(answer: Answer, context: ssl.SSLContext | None = None) -> Iterator[i
             answer(self)
 
         def log_message(self, *_: object) -> None:
-            """Nobody wants to know."""
+            """Suppress the log."""
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
@@ -230,10 +230,10 @@ def test_answers_that_are_short_or_to_be_understood() -> None:
     ("status", "of_range", "is_taken"),
     [
         (206, "bytes 5-9/10", True),
-        (200, "bytes 5-9/10", True),  # as rclone has it
+        (200, "bytes 5-9/10", True),  # like rclone
         (206, "bytes 0-4/10", False),
         (206, "", False),
-        (200, "", False),  # a server that knows no ranges
+        (200, "", False),  # a server without support for ranges
     ],
 )
 def test_bytes_of_another_place_are_not_taken(status: int, of_range: str, is_taken: bool) -> None:

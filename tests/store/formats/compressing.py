@@ -1,4 +1,4 @@
-"""What it takes to compress archives without a store: measurements made on the spot, and readers of the results."""
+"""Helpers to compress archives without a store: immediate measurements, and readers of the results."""
 
 import bz2
 import gzip
@@ -21,7 +21,7 @@ def fail_on_wrong(name: Name) -> None:
 
 
 class OnTheSpot:
-    """Measures when it is first asked for a part."""
+    """Measurements made when a part is first asked for."""
 
     def __init__(self, on_wrong: Callable[[Name], None] = fail_on_wrong) -> None:
         self.maker = ChunkMaker(on_wrong)
@@ -46,7 +46,10 @@ class OnTheSpot:
         return Deflated(Measured((name, codec.name), sizes, name), effort)
 
     def packed(self, member: Member, packing: Packing | int) -> Member:
-        """`packing`: one of those, or the effort of chunks of its own."""
+        """Return a member with a packing.
+
+        `packing`: a `Packing`, or the effort for chunks of its own.
+        """
         if isinstance(packing, int):
             if member.content is None:
                 return member

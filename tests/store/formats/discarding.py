@@ -1,4 +1,4 @@
-"""A target that keeps nothing of what is unpacked into it but checksums: for more than a test should write."""
+"""A target that discards all unpacked data but checksums: for more data than a test should write."""
 
 import os
 from collections.abc import Callable
@@ -10,7 +10,7 @@ _READ = 1 << 20
 
 
 class Discarding:
-    """Checks sizes and CRC-32s as a staged model does."""
+    """Check sizes and CRC-32s like a staged model."""
 
     def __init__(self) -> None:
         self.archive_read: Callable[[], int] | None = None

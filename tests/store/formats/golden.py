@@ -1,4 +1,4 @@
-"""One fixed model, and the SHA-256 of its archive in every format. Also run as a script, by other Pythons."""
+"""One fixed model, and the SHA-256 of its archive in every format. Other Pythons run this file as a script."""
 
 import glob
 import hashlib
@@ -16,7 +16,7 @@ from bentofs.store.formats.write.registry import FORMATS
 from tests.store.content import Memory, whole
 
 MTIME = 1_767_323_045
-LAYOUT_VERSION = 2  # of the bytes that give these SHA-256s
+LAYOUT_VERSION = 2  # of the bytes with these SHA-256s
 SHA256 = {
     "bentomodel": "62cd19b386277f4dacdad0c5e9e4fd2aab2de1ba17ab5c65e8685fd1247b0e16",
     "tar": "c4354df5d4ad4cd86b19549ad1db32a36ab6ab022cc23abb5cc440a63d7823d5",
@@ -27,7 +27,8 @@ SHA256 = {
 
 
 def members() -> list[Member]:
-    """Names of all kinds, sizes around every boundary that is cheap, more than one block of each format."""
+    """Return members with names of all kinds, sizes around every cheap boundary, and more than one block of each
+    format."""
     weights = b"".join(hashlib.sha256(b"%d" % number).digest() for number in range(140_000))  # 4.5 MB
     files: dict[str, bytes] = {
         "model.yaml": b"name: golden\nversion: v1\n",
@@ -50,13 +51,13 @@ def members() -> list[Member]:
 
 
 def digests() -> dict[str, str]:
-    """Of what is not compressed."""
+    """Return the SHA-256s of the uncompressed formats."""
     stored = {name: kind.lay_out for name, kind in FORMATS.items() if kind.lay_out}
     return {name: hashlib.sha256(whole(lay_out(members(), MTIME))).hexdigest() for name, lay_out in stored.items()}
 
 
 def digests_under(command: Sequence[str], environment: Mapping[str, str]) -> dict[str, str]:
-    """The same, computed by another process."""
+    """Do what `digests` does, in another process."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "LC_", "LANG"))}
     script = os.path.abspath(__file__)
     done = subprocess.run(
@@ -68,7 +69,7 @@ def digests_under(command: Sequence[str], environment: Mapping[str, str]) -> dic
 
 
 def other_pythons() -> list[tuple[tuple[int, int], str]]:
-    """Pythons on this machine, 3.10 or newer, one of each version besides the one that runs the tests."""
+    """List the Pythons on this machine, 3.10 or newer: one of each version, without the one that runs the tests."""
     found: dict[tuple[int, int], str] = {}
     for minor in range(10, 20):
         version = (3, minor)

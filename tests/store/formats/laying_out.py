@@ -1,4 +1,4 @@
-"""What must hold of an archive that is laid out, whatever its format: any range is a slice, and costs no memory."""
+"""Checks for a laid-out archive of any format: any range is a slice, and costs no memory."""
 
 import random
 import sys
@@ -13,7 +13,7 @@ _GIB = 1 << 30
 
 
 def check_ranges(laid_out: Piece, expected: bytes, data: st.DataObject) -> None:
-    """A few ranges of it are those of what another writer made of the same content."""
+    """Check that a few ranges equal another writer's bytes of the same content."""
     for _ in range(5):
         offset = data.draw(st.integers(0, len(expected)))
         size = data.draw(st.integers(0, len(expected) - offset))
@@ -21,8 +21,8 @@ def check_ranges(laid_out: Piece, expected: bytes, data: st.DataObject) -> None:
 
 
 def check_memory(lay_out: Callable[[int], Piece], most: int, spread: int) -> None:
-    """Laying out content of a length, and 300 reads anywhere, take no more for 100 GiB than for one: at most `most`
-    bytes at a time, and about as many objects, give or take `spread`."""
+    """Check that 100 GiB cost no more memory than one GiB: to lay out content of that length, and to read 300 ranges
+    anywhere. The peak is at most `most` bytes. The number of objects is about the same, give or take `spread`."""
     chance = random.Random(7)
 
     def cost(length: int) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Tars byte by byte, from the specifications: for headers that no tool at hand writes."""
+"""Tars byte by byte, from the specifications: for headers that no available tool writes."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ def header(
     mode: int = 0o644,
     fields: dict[int, bytes] | None = None,
 ) -> bytes:
-    """One header; `fields`: bytes by their offset, written over the rest."""
+    """Return one header. `fields`: bytes by their offset, written over the rest."""
     block = bytearray(512)
     numbers = {100: b"%07o" % mode, 108: b"0000000", 116: b"0000000", 124: b"%011o" % size, 136: b"14524770542"}
     texts = {0: name, 156: kind, 157: link, 257: magic, 345: prefix}
@@ -37,29 +37,29 @@ def padded(content: bytes) -> bytes:
 
 
 def member(name: bytes, content: bytes = b"", kind: bytes = b"0", *, magic: bytes = USTAR, **more: object) -> bytes:
-    """A header and its content; `more`: as `header`."""
+    """Return a header and its content. `more`: passed to `header`."""
     return header(name, len(content), kind, magic=magic, **more) + padded(content)  # type: ignore[arg-type]
 
 
 def record(keyword: bytes, value: bytes) -> bytes:
-    """A record of pax."""
+    """Return a pax record."""
     rest = len(keyword) + len(value) + 3
     length = rest + len(str(rest))
     return b"%d %s=%s\n" % (rest + len(str(length)), keyword, value)
 
 
 def extended(*records: tuple[bytes, bytes], kind: bytes = b"x") -> bytes:
-    """An extended header of pax."""
+    """Return a pax extended header."""
     return member(b"PaxHeaders/x", b"".join(record(*each) for each in records), kind)
 
 
 def long_name(name: bytes, kind: bytes = b"L") -> bytes:
-    """A long name as GNU tar has it, or with 'K' the target of a link."""
+    """Return a long name in GNU tar's form, or with 'K' the target of a link."""
     return member(b"././@LongLink", name + b"\0", kind, magic=GNU)
 
 
 def _number(number: int) -> bytes:
-    """Twelve bytes: octal digits, or base 256 for what needs it."""
+    """Return twelve bytes: octal digits, or base 256 where needed."""
     return b"%011o\0" % number if number < 1 << 33 else b"\x80" + number.to_bytes(11, "big")
 
 
@@ -67,7 +67,7 @@ SPARSE_KINDS = ("old", "0.0", "0.1", "1.0")
 
 
 def sparse(kind: str, name: bytes, size: int, regions: Sequence[tuple[int, bytes]]) -> bytes:
-    """A sparse file; regions: their offsets and contents."""
+    """Return a sparse file. `regions`: their offsets and contents."""
     content = b"".join(content for _, content in regions)
     pairs = [(offset, len(content)) for offset, content in regions]
     if kind == "old":
@@ -95,12 +95,12 @@ def sparse(kind: str, name: bytes, size: int, regions: Sequence[tuple[int, bytes
     return extended(*((b"GNU.sparse." + key, value) for key, value in records)) + member(own, content)
 
 
-Contents = dict[str, bytes | None]  # by path; None: a folder
+Contents = dict[str, bytes | None]  # by path; None: a directory
 
 
 def judged(tool: Sequence[str], archive: bytes) -> tuple[bool, Contents]:
-    """Unpack with a tool: whether nothing is wrong, and what comes out. Links count as what they lead to; none may lead
-    nowhere."""
+    """Unpack with a tool. Return (True if nothing is wrong, contents by path). Links count as their targets; each must
+    have one."""
     with tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as base:
         folder = Path(base) / "unpacked"
         folder.mkdir()

@@ -1,4 +1,4 @@
-"""zips put together byte by byte, as writers do that Python's zipfile does not imitate."""
+"""zips put together byte by byte, like those of writers that Python's zipfile does not imitate."""
 
 import struct
 import zlib
@@ -9,11 +9,11 @@ WRAP16, WRAP32 = 1 << 16, 1 << 32
 
 
 class RawMember(NamedTuple):
-    """A member as it is written."""
+    """A member in its written form."""
 
     name: bytes
-    content: bytes = b""  # what is in the file, compressed
-    size: int | None = None  # of the content decompressed, if that is another
+    content: bytes = b""  # the bytes in the file, compressed
+    size: int | None = None  # decompressed size, if different
     crc32: int | None = None
     method: int = 0
     flags: int = 0
@@ -29,7 +29,7 @@ def stored(name: str | bytes, content: bytes = b"", **fields: object) -> RawMemb
 
 
 def deflated(name: str | bytes, content: bytes, **fields: object) -> RawMember:
-    """Return a member that is compressed, its sizes in a descriptor, as macOS's Archive Utility writes it."""
+    """Return a compressed member with its sizes in a descriptor, like macOS's Archive Utility writes it."""
     raw = name.encode() if isinstance(name, str) else name
     packer = zlib.compressobj(1, zlib.DEFLATED, -15)
     packed = packer.compress(content) + packer.flush()
@@ -58,7 +58,7 @@ def local_part(member: RawMember, size: int, packed: int, crc: int, wrap: int = 
 
 
 def central_part(member: RawMember, size: int, packed: int, crc: int, offset: int, wrap: int = WRAP32) -> bytes:
-    """Return the record of a member in the directory."""
+    """Return a member's record in the central directory."""
     fixed = struct.pack(
         "<4s6H3L5H2L",
         b"PK\1\2",
@@ -89,8 +89,8 @@ def end_part(count: int, length: int, offset: int, wrap: int = WRAP32) -> bytes:
 
 
 def raw_zip(members: Iterable[RawMember], before: bytes = b"", behind: bytes = b"", wrap: int = WRAP32) -> bytes:
-    """Return a zip of these members, between other bytes; offsets count from its very start, and all numbers are cut
-    off at `wrap`, as by a writer that knows no zip64."""
+    """Return a zip of these members, between other bytes. Offsets count from its very start. All numbers are cut off at
+    `wrap`, like those of a writer without zip64."""
     archive, directory, count = bytearray(before), bytearray(), 0
     for member in members:
         size = len(member.content) if member.size is None else member.size

@@ -1,4 +1,4 @@
-"""What hypothesis draws: names in any script, members, ranges."""
+"""Strategies for hypothesis: names in any script, members, ranges."""
 
 from hypothesis import strategies as st
 
@@ -35,7 +35,7 @@ _AWKWARD = [
 ]
 _characters = st.characters(blacklist_categories=["Cs"], blacklist_characters="/\0")
 _texts = st.text(_characters, min_size=1, max_size=30)
-# Bytes that are no UTF-8, as os.fsdecode gives them; long enough for `writers.write_zip`.
+# Bytes that are not UTF-8, decoded by os.fsdecode; long enough for `writers.write_zip`.
 _undecodable = st.binary(min_size=1, max_size=20).map(
     lambda raw: (b"undecodable bytes: \xff\xfe" + raw.replace(b"/", b"_").replace(b"\0", b"_")).decode(
         "utf-8", "surrogateescape"
@@ -59,7 +59,7 @@ contents = st.one_of(
 
 @st.composite
 def member_lists(draw: st.DrawFn, max_size: int = 8) -> list[Member]:
-    """Members in archive order: `model.yaml` first, folders before what lies in them."""
+    """Draw members in archive order: `model.yaml` first, directories before their content."""
     members = {"model.yaml": draw(contents)}
     folders: set[str] = set()
     for _ in range(draw(st.integers(0, max_size))):
@@ -90,7 +90,7 @@ def _member(path: str, is_folder: bool, content: bytes, executable: bool) -> Mem
 
 @st.composite
 def ranges(draw: st.DrawFn, length: int, count: int = 6) -> list[tuple[int, int]]:
-    """(offset, size) of reads within a piece, its ends among them."""
+    """Draw (offset, size) of reads within a piece, its ends among them."""
     found = [(0, min(512, length)), (max(0, length - 1024), min(1024, length))]
     for _ in range(count):
         offset = draw(st.integers(0, length))

@@ -1,4 +1,4 @@
-"""CRC-32s of parts in any order, against zlib."""
+"""CRC-32s of parts in any order, compared with zlib."""
 
 import itertools
 import random
@@ -15,12 +15,12 @@ from bentofs.store.formats.crc32 import BlockChecksums, RunningChecksum, crc32_c
 from tests.store.at_once import in_threads
 from tests.store.content import Memory
 
-Part = tuple[int, int]  # from, to
+Part = tuple[int, int]  # start, end
 
 
 @st.composite
 def _cut(draw: st.DrawFn) -> tuple[bytes, list[Part]]:
-    """Content, and the parts it is cut into, none empty."""
+    """Draw content, and the parts it is cut into, none empty."""
     content = draw(st.binary(min_size=1, max_size=200))
     cuts = sorted({0, len(content), *draw(st.lists(st.integers(0, len(content)), max_size=12))})
     return content, list(itertools.pairwise(cuts))
@@ -54,7 +54,7 @@ def test_what_arrives_while_the_part_before_it_is_taken_is_not_forgotten() -> No
     class Meanwhile(list[memoryview]):
         def __iter__(self) -> Iterator[memoryview]:
             yield from super().__iter__()
-            running.add(5, [memoryview(content)[5:]])  # as another thread does
+            running.add(5, [memoryview(content)[5:]])  # like another thread
 
     assert running.extend(0, Meanwhile([memoryview(content)[:5]]))
     assert running.is_waiting
@@ -158,7 +158,7 @@ def test_a_file_on_a_dead_disk_keeps_no_other_from_being_summed() -> None:
 
 
 def test_pieces_that_compute_such_sums_themselves() -> None:
-    """More ranges within ranges than there are threads."""
+    """There are more nested ranges than threads."""
 
     class Nested(Memory):
         def read_into(self, views: Sequence[memoryview], offset: int) -> None:

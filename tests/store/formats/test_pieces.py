@@ -1,4 +1,4 @@
-"""Pieces: whatever range is asked for, into however many buffers, it is that range of the whole."""
+"""Pieces: a read of any range, into any number of buffers, returns that range of the whole."""
 
 from collections.abc import Sequence
 
@@ -23,7 +23,7 @@ from tests.store.content import Memory, whole
 
 @st.composite
 def _pieces(draw: st.DrawFn, depth: int = 2) -> tuple[Piece, bytes]:
-    """A piece of any kind, and the bytes it must hold."""
+    """Draw a piece of any kind, and its expected bytes."""
     content = draw(st.binary(max_size=40))
     kind = draw(st.sampled_from(["literal", "zeros", "generated", "repeated", "slice", "list"][: 6 if depth else 4]))
     if kind == "literal":
@@ -68,7 +68,7 @@ def test_scattered_buffers_are_filled_in_order_and_nothing_beside_them(
     sizes = data.draw(st.lists(st.integers(0, 9), max_size=6))
     while sum(sizes) > len(expected) - offset:
         sizes.pop()
-    gap = data.draw(st.integers(1, 3))  # the buffers do not touch: what lies between them must stay
+    gap = data.draw(st.integers(1, 3))  # the buffers do not touch: the bytes between them must not change
     buffer = bytearray(b"\xaa" * (sum(sizes) + gap * (len(sizes) + 1)))
     views, at, wanted = [], gap, bytearray(buffer)
     for size in sizes:

@@ -1,4 +1,4 @@
-"""What tests of unpacking share: a model to pack, archives of it by every writer, and what came out."""
+"""Helpers for tests of unpacking: a model to pack, archives of it by every writer, and the unpacked result."""
 
 import io
 import os
@@ -45,14 +45,14 @@ LONG = {
     "nested/" + "d" * 90 + "/" + "e" * 90 + "/f" * 40: b"a path longer than ustar's name and prefix",
 }
 
-# Where hundreds of models can be staged in a test without waiting for a disk.
+# A directory in memory: staging hundreds of models in a test must not wait for a disk.
 _FAST = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
-Tree = dict[str, tuple[bytes | None, bool]]  # path: content (None: a folder), executable
+Tree = dict[str, tuple[bytes | None, bool]]  # path: content (None: a directory), executable
 
 
 def tree_of(files: dict[str, bytes | None]) -> Tree:
-    """What a folder holds that was made of these files."""
+    """Return the expected content of a directory made of these files."""
     tree: Tree = {}
     for path, content in files.items():
         above = path.rstrip("/").split("/")
@@ -63,7 +63,7 @@ def tree_of(files: dict[str, bytes | None]) -> Tree:
 
 
 def look(folder: str | Path) -> Tree:
-    """What a folder holds; links are not followed."""
+    """Return the content of a directory. Links are not followed."""
     tree: Tree = {}
     for above, folders, files in os.walk(folder):
         for name in folders:
@@ -80,7 +80,7 @@ def look(folder: str | Path) -> Tree:
 
 
 def write_files(folder: Path, files: dict[str, bytes | None]) -> Path:
-    """A folder of these files; `.sh` may be executed."""
+    """Make a directory of these files; `.sh` may be executed."""
     for path, content in files.items():
         target = folder / path
         if content is None:
@@ -93,7 +93,7 @@ def write_files(folder: Path, files: dict[str, bytes | None]) -> Path:
 
 
 def members_of(files: dict[str, bytes | None]) -> list[Member]:
-    """These files as members of an archive of ours."""
+    """Return these files as members of an archive."""
     return [
         Member(path, content is None, executable, Memory(content) if content else None)
         for path, (content, executable) in sorted(tree_of(files).items())
@@ -101,13 +101,13 @@ def members_of(files: dict[str, bytes | None]) -> list[Member]:
 
 
 def ours(form: str, files: dict[str, bytes | None]) -> bytes:
-    """The archive that a mount shows."""
+    """Return the archive that a mount shows."""
     return whole(FORMATS[form].lay_out(members_of(files), 1_700_000_000))
 
 
 @contextmanager
 def whole_file(archive: bytes | Path) -> Iterator[WholeFile]:
-    """An archive that has arrived."""
+    """Yield an archive that has arrived."""
     with tempfile.TemporaryFile() as file:
         if isinstance(archive, Path):
             with archive.open("rb") as source:
@@ -136,13 +136,13 @@ def unpack(archive: bytes | Path | ArrivingFile, folder: Path, limits: Limits | 
 
 
 def unpacked(archive: bytes | Path | ArrivingFile) -> Tree:
-    """What an archive holds."""
+    """Return the content of an archive."""
     with tempfile.TemporaryDirectory(dir=_FAST) as base:
         return look(unpack(archive, Path(base) / "staged").path)
 
 
 class Trickling:
-    """An archive that arrives in random pieces, with pauses, from a thread of its own."""
+    """An archive that arrives in random pieces, with pauses, from its own thread."""
 
     def __init__(self, content: bytes, seed: int, longest: int = 40_000) -> None:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by the context
@@ -150,7 +150,7 @@ class Trickling:
         self._there = 0
         self._ended = False
         self.asked_for_length = False
-        self.memory: list[int] = []  # what was taken, one amount after another
+        self.memory: list[int] = []  # the amounts taken, in order
         self._thread = threading.Thread(target=self._arrive, args=(content, random.Random(seed), longest))
 
     def __enter__(self) -> "Trickling":
@@ -197,7 +197,7 @@ class Trickling:
 
 
 class Unseekable(io.RawIOBase):
-    """A file that zipfile can only stream into."""
+    """A file to which zipfile can only stream."""
 
     def __init__(self) -> None:
         self.content = bytearray()

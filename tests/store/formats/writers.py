@@ -1,6 +1,6 @@
-"""Straightforward writers of every format, to compare with: whole archives in memory, in one pass, from the specs.
+"""Simple writers of every format, for comparison: whole archives in memory, in one pass, from the specs.
 
-They import nothing of the library but `Member`, and hold what the layout chose freely (chunk lengths) as plain numbers.
+They import nothing of the library but `Member`, and hold the layout's free choices (chunk lengths) as plain numbers.
 """
 
 import datetime
@@ -20,7 +20,7 @@ _END_OF_2107 = (2107, 12, 31, 23, 59, 58)
 
 
 def name_of(member: Member) -> str:
-    """The path, but for one that begins like a Windows drive, which BentoML refuses."""
+    """Return the path, changed only if it begins like a Windows drive: BentoML refuses such a path."""
     return f"./{member.path}" if re.match("[A-Za-z]:", member.path) else member.path
 
 
@@ -47,7 +47,7 @@ def write_tar(members: Sequence[Member], mtime: int) -> bytes:
 
 
 def zip_info(member: Member, mtime: int, name: str) -> zipfile.ZipInfo:
-    """What zipfile needs to know to write a member as we do."""
+    """Return zipfile's information to write a member like bentofs."""
     moment = datetime.datetime(1970, 1, 1) + datetime.timedelta(seconds=min(mtime, 2**33))
     date = moment.timetuple()[:6]
     date_time = (1980, 1, 1, 0, 0, 0) if date[0] < 1980 else _END_OF_2107 if date[0] > 2107 else date
@@ -64,7 +64,7 @@ def zip_info(member: Member, mtime: int, name: str) -> zipfile.ZipInfo:
 
 @contextmanager
 def zip64_where_needed() -> Iterator[None]:
-    """Have zipfile write zip64 fields only where a number needs them; by itself it begins at 2 GiB."""
+    """Make zipfile write zip64 fields only where a number needs them. By default it begins at 2 GiB."""
     limits = {"ZIP64_LIMIT": 0xFFFFFFFE, "ZIP_FILECOUNT_LIMIT": 0xFFFE}
     before = {name: getattr(zipfile, name) for name in limits}
     try:
@@ -77,7 +77,8 @@ def zip64_where_needed() -> Iterator[None]:
 
 
 def write_zip(members: Sequence[Member], mtime: int) -> bytes:
-    """By `zipfile`. It cannot write a name that is not UTF-8: an ASCII name of equal length stands in for it."""
+    """Write a zip with `zipfile`. It cannot write a name that is not UTF-8: an ASCII name of equal length stands in for
+    it."""
     stand_ins: dict[bytes, bytes] = {}
     buffer = io.BytesIO()
     with zip64_where_needed(), zipfile.ZipFile(buffer, "w") as archive:
@@ -97,7 +98,8 @@ def write_zip(members: Sequence[Member], mtime: int) -> bytes:
 
 
 def write_gzip(content: bytes) -> bytes:
-    """RFC 1952 around stored blocks of RFC 1951; 65,531 bytes a block, and at least one block behind every 64th."""
+    """Write RFC 1952 around stored blocks of RFC 1951: 65,531 bytes a block, and at least one block behind every
+    64th."""
     parts = [content[start : start + 65531] for start in range(0, len(content), 65531)]
     if len(content) % (64 * 65531) == 0:
         parts.append(b"")
@@ -109,7 +111,7 @@ def write_gzip(content: bytes) -> bytes:
 
 
 def multibyte(value: int) -> bytes:
-    """The .xz File Format, section 1.2."""
+    """Encode a multibyte integer: The .xz File Format, section 1.2."""
     digits = [value >> shift & 0x7F for shift in range(0, max(1, value.bit_length()), 7)]
     return bytes(digit | 0x80 for digit in digits[:-1]) + bytes(digits[-1:])
 
@@ -119,7 +121,7 @@ def _with_crc(fields: bytes) -> bytes:
 
 
 def write_xz(content: bytes) -> bytes:
-    """The .xz File Format, in blocks of 4,194,087 bytes of content, each in LZMA2 chunks of 65,533 bytes."""
+    """Write The .xz File Format: blocks of 4,194,087 bytes of content, each in LZMA2 chunks of 65,533 bytes."""
     out = bytearray(b"\xfd7zXZ\0" + _with_crc(b"\0\1"))
     index = bytearray()
     count = 0

@@ -1,4 +1,4 @@
-"""The record of digests: kept, private, and never replaced by what was not asked for."""
+"""The record of digests: kept, private, and replaced only on request."""
 
 import datetime
 import os
@@ -24,7 +24,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def _found(path: Path, store: str, tag: Tag = _TAG, created: datetime.datetime = _CREATED) -> dict[bytes, str]:
-    """By a new process."""
+    """Read the record like a new process."""
     digests = Baseline(path)
     try:
         return digests.of(store, tag, created)
@@ -72,7 +72,7 @@ def test_a_store_is_known_by_its_real_path(path: Path, tmp_path: Path) -> None:
 def test_a_store_in_a_bucket_is_the_same_from_everywhere(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A mount's working directory is another one than that of who calls `verify`."""
+    """The working directory does not matter. A mount has another one than the caller of `verify`."""
     monkeypatch.chdir("/")
     digests = Baseline(path)
     digests.record("s3://bucket/models", _TAG, _CREATED, _FILES)
@@ -132,7 +132,7 @@ def test_one_held_by_another_process_is_not_set_aside(
 
 
 def test_a_full_disk_costs_no_record(tmp_path: Path) -> None:
-    """Opening one takes room on its disk; where there is none, what was recorded must not be taken for damaged."""
+    """Opening a record needs room on its disk. On a full disk, the record must not be taken for damaged."""
     script = """
 import datetime, logging, subprocess, sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the recorder holds while it waits."""
+"""The memory and files that the recorder holds while it waits."""
 
 import datetime
 import functools
@@ -22,7 +22,7 @@ from tests.harness import make_model, wait_until
 
 
 def test_memory_is_bounded_however_many_models_are_opened(store: Path, tmp_path: Path) -> None:
-    """Of those that are never measured, as when all `.tar`s are copied."""
+    """The models are never measured. Example: all `.tar`s are copied."""
     digests = Baseline(tmp_path / "digests.sqlite")
     recorder = Recorder(LocalStorage(str(store)), digests)
     entries = Entries.of(Entry(f"{n}", False, False, Identity(1, n, 1, 1, 1), f"m/{n}") for n in range(10_000))
@@ -44,7 +44,7 @@ def test_memory_is_bounded_however_many_models_are_opened(store: Path, tmp_path:
 def test_no_file_stays_open_while_the_mount_is_busy(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A model that is deleted meanwhile gives its room back."""
+    """A deleted model's disk space is freed."""
     weights = make_model(store, "m:v1", {"w": os.urandom(3_000_000)}) / "w"
     monkeypatch.setattr(
         "bentofs.store.integrity.baseline_recorder.OpenFiles", functools.partial(OpenFiles, seconds=0.1)
@@ -53,7 +53,7 @@ def test_no_file_stays_open_while_the_mount_is_busy(
     storage = LocalStorage(str(store))
     model = ModelStore(storage).model(Tag("m", "v1"))
     recorder = Recorder(storage, digests)
-    recorder.start(lambda _model: True, lambda: _is_open(weights))  # busy until it lets go
+    recorder.start(lambda _model: True, lambda: _is_open(weights))  # busy until it closes the file
     recorder.consider(model)
     wait_until(
         lambda: digests.of(str(store), model.tag, model.info.creation_time), 30, "the file is closed, and all recorded"

@@ -59,7 +59,7 @@ def test_other_tools(tmp_path: Path, command: str) -> None:
 
 
 def _table(path: str, *more: str) -> str:
-    """What `Get-FileHash x.zip | Out-File x.zip.sha256` writes; `>` does the same."""
+    """Return the output of `Get-FileHash x.zip | Out-File x.zip.sha256`; `>` writes the same."""
     lines = [
         "",
         "Algorithm       Hash                                                                   Path",
@@ -121,7 +121,7 @@ def test_folders() -> None:
 
 
 def test_other_names() -> None:
-    """One digest beside an archive is the archive's, whatever it was called when it was made; several are of others."""
+    """A single digest beside an archive is the archive's, whatever its name was. Several digests are of other files."""
     one, two = f"{_DIGEST}  x.zip\n", f"{_OTHER}  y.zip\n"
     assert read_sums_beside(one.encode(), "renamed.zip") == {_DIGEST}
     assert read_sums_beside((one + two).encode(), "y.zip") == {_OTHER}
@@ -170,7 +170,7 @@ def test_what_names_no_checksum_states_nothing(content: bytes) -> None:
 )
 @pytest.mark.parametrize("filling", [" ", "a", "\\n", ") = ", "\t\r"])
 def test_long_lines_take_no_long_time(start: str, filling: str) -> None:
-    """Anybody may send one. In a time that grows with the square of the length, this would take hours."""
+    """Any user may send such a line. In time that grows with the square of the length, this would take hours."""
     read_sums((start + filling * (MAX_SUMS // len(filling)) + "x").encode())
 
 

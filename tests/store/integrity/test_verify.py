@@ -1,4 +1,4 @@
-"""Verify: what was recorded the first time is what must be found later."""
+"""Verify: later digests must equal the first recorded ones."""
 
 import os
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ def digests(tmp_path: Path) -> Iterator[Baseline]:
 
 
 def _verify(store: Path, digests: Baseline, *, accept: bool = False) -> Report:
-    """By a new process, as the command line does."""
+    """Verify like a new process, as the command line does."""
     return verify_model(ModelStore(LocalStorage(str(store))), digests, _TAG, accept=accept)
 
 
@@ -55,7 +55,7 @@ def test_a_copy_with_other_times_is_the_same(store: Path, folder: Path, digests:
 
 
 def _flip_a_bit(path: Path) -> None:
-    """As a disk does it: neither size nor mtime tells."""
+    """Flip a bit like a failing disk: neither size nor mtime shows it."""
     look = path.stat()
     content = bytearray(path.read_bytes())
     content[0] ^= 1

@@ -1,4 +1,4 @@
-"""`model.yaml` of every kind, and what a generation of a model is."""
+"""`model.yaml` of every kind, and the generations of a model."""
 
 import datetime
 import subprocess
@@ -50,7 +50,7 @@ def test_what_bentoml_writes() -> None:
         ("'2026-01-02T03:04:05Z'", 1_767_323_045),
         ("'2026-01-02T03:04:05'", 1_767_323_045),  # naive: UTC
         ("'2026-01-02T08:34:05.900000+05:30'", 1_767_323_045),
-        ("2026-01-02 03:04:05", 1_767_323_045),  # a YAML timestamp, as before 1.0
+        ("2026-01-02 03:04:05", 1_767_323_045),  # a YAML timestamp, as before BentoML 1.0
         ("2026-01-02T03:04:05.5Z", 1_767_323_045),
         ("2026-01-02T08:34:05+05:30", 1_767_323_045),
         ("'1969-12-31T23:59:59+00:00'", 0),
@@ -156,7 +156,8 @@ def test_labels_as_bentoml_shows_them(labels: str, shown: dict[str, str], paddin
 
 
 def test_metadata_of_any_size_takes_little_memory(tmp_path: Path) -> None:
-    """Of a million numbers and more, of a number of thousands of digits, of what libyaml alone refuses."""
+    """The metadata holds more than a million numbers, numbers of thousands of digits, and text that libyaml alone
+    refuses."""
     path = tmp_path / "model.yaml"
     path.write_text(
         f'metadata: {{a: [{"1," * 1_000_001}], b: "\\udce9", c: 0x{"f" * 5000}, d: {"1" * 4300}, e: 1{":10" * 5000}}}\n'
@@ -222,7 +223,8 @@ _MERGES = "a0: &a0 {k: v}\n" + "".join(
     ],
 )
 def test_a_few_bytes_cannot_cost_the_machine(text: str, tmp_path: Path) -> None:
-    """Parsed or refused, in a process with 1 GiB, in seconds: it must neither crash, nor hang, nor eat the memory."""
+    """The text is parsed or refused, in a process with 1 GiB, in seconds. It must neither crash, nor hang, nor use up
+    the memory."""
     path = tmp_path / "model.yaml"
     path.write_text(text)
     code = (
@@ -235,7 +237,7 @@ def test_a_few_bytes_cannot_cost_the_machine(text: str, tmp_path: Path) -> None:
         "    except BadModelError as error:\n"
         "        assert len(str(error)) < 10_000\n"
         "    print('fine')\n"
-        "thread = threading.Thread(target=work); thread.start(); thread.join()\n"  # as in the mount: not the main one
+        "thread = threading.Thread(target=work); thread.start(); thread.join()\n"  # like the mount: not the main thread
     )
     try:
         done = subprocess.run(

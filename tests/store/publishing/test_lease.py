@@ -1,4 +1,4 @@
-"""Claims on versions of a remote store, on a real S3 server: one holder at a time, whoever crashes."""
+"""Leases on versions of a remote store, on a real S3 server: one holder at a time, even after a crash."""
 
 import threading
 import time
@@ -69,7 +69,7 @@ def test_waiting_in_vain(objects: WritableObjects, monkeypatch: pytest.MonkeyPat
 
 
 def test_one_that_was_left_behind(bucket: Bucket, objects: WritableObjects, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of several that want it, one takes it over, and not before it has expired."""
+    """Several processes want an abandoned lease. One takes it over, and not before it has expired."""
     monkeypatch.setattr(claims, "EXPIRY_SECONDS", 3.0)
     bucket.put(KEY, b'{"by": "somebody who crashed"}')
     begun = time.monotonic()

@@ -41,7 +41,7 @@ _NEW = {"w": b"new", "other": b"2"}
 
 @pytest.fixture(params=["renameat2", "plain rename"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
-    """An empty store, on a file system with and on one without the renames that publishing is best made of."""
+    """An empty store, on a file system with the renames that publishing works best with, and on one without."""
     with ExitStack() as stack:
         base = tmp_path
         if request.param == "plain rename":
@@ -148,7 +148,7 @@ def test_other_content_is_refused_and_replaced_on_demand(
     files = {**OLD, "big": bytes(3_000_000)}
     folder = make_model(store, "iris:v1", files)
     change(folder)
-    os.utime(folder, (1, 1))  # as finished
+    os.utime(folder, (1, 1))  # like a finished save
     before = content(folder)
     with pytest.raises(ModelExistsError, match=rf"iris:v1.*{path}.*--overwrite"):
         publish_files(session, "iris:v1", files)
@@ -157,7 +157,7 @@ def test_other_content_is_refused_and_replaced_on_demand(
     assert contents(store) == {"iris:v1": {**_OLD, "big": bytes(3_000_000)}}
     assert shown(store) == ["iris:v1"]
     assert publish_files(session, "iris:v1", files) is Outcome.UNCHANGED
-    # What was there is removed, what was refused is still staged.
+    # The replaced model is removed. The refused one is still staged.
     assert sum("w" in files for _, _, files in os.walk(session.staged)) == 1
 
 
@@ -165,7 +165,7 @@ def test_other_content_is_refused_and_replaced_on_demand(
 def test_an_exec_bit_is_no_content_but_taken_over_on_demand(
     store: Path, session: Session, there: list[str], comes: list[str]
 ) -> None:
-    """BentoML drops it whenever it imports."""
+    """BentoML drops the exec bit at every import."""
     make_model(store, "iris:v1", OLD, executable=there)
     before = (store / "iris/v1/w").stat()
     assert publish_files(session, "iris:v1", OLD, executable=comes) is Outcome.UNCHANGED
@@ -191,7 +191,7 @@ def test_readers_of_a_replaced_model_keep_its_bytes(store: Path, session: Sessio
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_save_that_has_just_begun_is_never_disturbed(store: Path, session: Session, overwrite: bool) -> None:
-    (store / "iris" / "v1").mkdir(parents=True)  # as BentoML's register() does
+    (store / "iris" / "v1").mkdir(parents=True)  # like BentoML's register()
     inode = (store / "iris" / "v1").stat().st_ino
     with pytest.raises(ModelExistsError, match="being saved by BentoML"):
         publish_files(session, "iris:v1", NEW, overwrite=overwrite)
@@ -248,7 +248,7 @@ def _save(store: Path, created: dict[str, str], latest: str | None) -> None:
         ({"a": _2026}, "a", _2025, "a"),
         ({"a": _2024}, "a\n", _2025, "new"),
         ({"a": _2026}, "a\n", _2025, "a\n"),
-        ({"a": _2024, "b": _2026}, "a", _2025, "new"),  # somebody's choice counts, as for BentoML
+        ({"a": _2024, "b": _2026}, "a", _2025, "new"),  # the user's choice counts, as in BentoML
         ({"a": _2026}, None, _2025, "new"),  # BentoML does so, too
         ({"a": _2024, "b": _2026}, "gone", _2025, "b"),
         ({"a": _2024}, "gone", _2025, "new"),
@@ -290,7 +290,7 @@ def test_latest_that_cannot_be_read_is_told_but_the_model_is_there(store: Path, 
     assert publish_files(session, "iris:v1", NEW) is Outcome.IMPORTED
     (store / "iris" / "latest").write_text("a")
     session.close()
-    _recovered(store)  # the next session sees to it
+    _recovered(store)  # the next session repairs it
     assert latest(store, "iris") == "v1"
 
 
@@ -505,7 +505,7 @@ def test_killed_at_random_while_overwriting(store: Path) -> None:
             process.send_signal(signal.SIGKILL)
             process.wait(10)
         before = contents(store) if "bound" not in str(store) else None
-        run(sys.executable, "-c", _RECOVERING, store, cwd=ROOT)  # which may or may not tell that it put something back
+        run(sys.executable, "-c", _RECOVERING, store, cwd=ROOT)  # it may or may not log that it put something back
         found = contents(store)
         assert found.keys() <= {"iris:v1"}
         for model in found.values():

@@ -22,7 +22,7 @@ from tests.store.users import NOBODY, an_ordinary_user, folder_of_an_ordinary_us
 
 ExpectLog = Callable[..., None]
 
-# Opens a session, does what it is told, says so, and waits to be killed.
+# The process opens a session, runs the given code, reports it, and waits to be killed.
 _SESSION = """
 import os, sys
 from bentofs.store.staging.area import StagingArea
@@ -39,7 +39,7 @@ def area(store: Path) -> StagingArea:
 
 
 def _die(store: Path, doing: str) -> str:
-    """A process opens a session, does something, and is killed; the name of its session."""
+    """Run a process that opens a session, does something, and is killed. Return the name of its session."""
     with other_process(_SESSION, store, doing) as process:
         assert process.stdout is not None
         name = process.stdout.readline().strip()
@@ -112,7 +112,7 @@ except StagingError as error:
 
 
 def test_the_state_folder_is_private_whoever_makes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Logs lie in it."""
+    """The state directory is private, because logs lie in it."""
     before = os.umask(0o022)
     try:
         monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "one"))
@@ -167,7 +167,7 @@ def test_a_parent_that_may_not_be_written() -> None:
 
 
 def test_an_area_of_another_user_is_not_used() -> None:
-    """In a folder that anyone may write, someone may have been there first."""
+    """Another user may have made the area first, in a directory that anyone may write."""
     assert os.geteuid() == 0, "only root can make another user's folder: run the tests as root"
     with folder_of_an_ordinary_user() as folder:
         (folder / "models").mkdir()
@@ -255,7 +255,8 @@ open(f"{place}/iris/model.yaml", "w").write("x")
 
 
 def test_a_folder_below_others_is_put_back_there(store: Path, area: StagingArea) -> None:
-    """Beside what is still there of the folders around it; one whose name has been taken since gets a number."""
+    """The directory returns beside the remaining content of its parent directories. If its name has been taken since,
+    it gets a number."""
     _die(
         store,
         """

@@ -1,4 +1,4 @@
-"""What is measured of a model while it is imported: its archives are ready at once, and nothing else is kept."""
+"""Measurements during an import: the model's archives are ready at once, and nothing else is kept."""
 
 import random
 import subprocess
@@ -71,13 +71,13 @@ def folder(tmp_path: Path) -> Path:
 def _import(importer: Importer, archive: Path) -> Outcome:
     with archive.open("rb") as file:
         ready = importer.stage(WholeFile(file.fileno()))
-    time.sleep(0.03)  # a change within a tick of the clock would not show, so what is younger is not believed
+    time.sleep(0.03)  # a change within a tick of the clock would not show, so younger files are not trusted
     return importer.publish(ready)
 
 
 def _packed(folder: Path) -> Path:
     archive = folder.parent / "packed.tar"
-    subprocess.run(["tar", "-cf", archive, "-C", folder.parent, folder.name], check=True)  # in a top folder
+    subprocess.run(["tar", "-cf", archive, "-C", folder.parent, folder.name], check=True)  # in a top directory
     return archive
 
 
@@ -87,7 +87,7 @@ def _rows(index: Index) -> list[tuple[str, str]]:
 
 
 class _UnreadStorage(LocalStorage):
-    """The real storage, of which no file may be read."""
+    """The real storage, but no file may be read."""
 
     def open_file(self, source: str, identity: Identity) -> LocalFile:  # noqa: ARG002 - as the real one
         pytest.fail(f"{source} was read")
@@ -176,7 +176,7 @@ def test_of_what_does_not_become_a_model_nothing_is_kept(
 def test_what_cannot_be_measured_is_imported(
     store: Path, index: Index, importer: Importer, archives: Archives, folder: Path
 ) -> None:
-    archives.close()  # as when the mount ends
+    archives.close()  # like the end of the mount
     assert _import(importer, _packed(folder)) is Outcome.IMPORTED
     assert ModelStore(LocalStorage(str(store))).model(TAG).file_count == len(_FILES) + 1
     assert _rows(index) == []

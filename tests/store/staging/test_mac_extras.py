@@ -1,4 +1,4 @@
-"""What macOS adds to archives and folders is no part of a model, however it comes."""
+"""Files that macOS adds to archives and directories are not part of a model, whatever way it comes."""
 
 import io
 import subprocess
@@ -13,7 +13,7 @@ from bentofs.store.staging.folder import stage_folder
 from bentofs.store.staging.model import Limits, Staged
 from tests.store.formats.unpacking import MODEL_YAML, unpack
 
-_DOUBLE = b"\0\5\x16\7\0\2\0\0Mac OS X        "  # how AppleDouble begins
+_DOUBLE = b"\0\5\x16\7\0\2\0\0Mac OS X        "  # the begin of AppleDouble
 _EXTRAS = {
     "._.": _DOUBLE,
     "._model.yaml": _DOUBLE,
@@ -41,7 +41,7 @@ _MODEL = {
 
 
 def _tar(files: dict[str, bytes], top: str) -> bytes:
-    """Extras first, as macOS has them."""
+    """Return a tar with the extras first, like macOS."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for path, content in files.items():
@@ -98,7 +98,7 @@ def test_what_macos_adds_beside_the_top_folder(tmp_path: Path) -> None:
 
 
 def test_links_to_extras_and_extras_that_are_links(tmp_path: Path) -> None:
-    """A link is what it leads to by then."""
+    """A link counts as its target at the end."""
     folder = tmp_path / "iris"
     folder.mkdir()
     for path, content in {"model.yaml": MODEL_YAML, "x": b"x", "._x": _DOUBLE, "y": b"y"}.items():

@@ -1,4 +1,4 @@
-"""Staging a model: where it lies, what is known of it, and that nothing is left when it fails."""
+"""Staging a model: its place, the known facts of its files, and nothing left when it fails."""
 
 import errno
 import hashlib
@@ -104,7 +104,7 @@ def test_identities_after_a_late_change_of_mode(model: StagedModel) -> None:
     (0o777, 0o600, 0o600, 0o700),
 ])  # fmt: skip
 def test_modes(tmp_path: Path, umask: int, file: int, program: int, folder: int) -> None:
-    """By the umask that is passed in; never a model that its owner cannot read."""
+    """Modes follow the given umask. The owner can always read the model."""
     model = StagedModel(str(tmp_path / "staged"), umask=umask)
     _write(model, "top/model.yaml", MODEL_YAML)
     _write(model, "top/program", executable=True)
@@ -164,7 +164,7 @@ def test_the_tag_is_known_as_soon_as_model_yaml_is_there(tmp_path: Path) -> None
 
 
 def test_model_yaml_that_is_a_link(model: StagedModel) -> None:
-    """As in a cache of blobs."""
+    """`model.yaml` may be a link, like in a cache of blobs."""
     model.symlink("model.yaml", "blobs/1234")
     _write(model, "blobs/1234", MODEL_YAML)
     staged = model.finish()
@@ -234,7 +234,7 @@ def test_discard_half_way_and_twice(tmp_path: Path) -> None:
     file.__enter__()
     file.write(_CONTENT)
     file.__exit__(RuntimeError, RuntimeError(), None)
-    # Somebody's link in our folder is removed, not followed.
+    # A foreign link in the staging directory is removed, not followed.
     (tmp_path / "staged" / "a" / "link").symlink_to(outside)
     model.discard()
     model.discard()
@@ -256,7 +256,7 @@ def test_descriptors_are_closed(tmp_path: Path) -> None:
             with pytest.raises(UnsafeMemberError):
                 _write(model, "0/0/file/below")
         model.discard()
-    assert set(os.listdir("/proc/self/fd")) <= before  # what earlier tests left may be closed meanwhile
+    assert set(os.listdir("/proc/self/fd")) <= before  # descriptors of earlier tests may be closed meanwhile
 
 
 def test_files_of_a_large_model_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,7 +271,7 @@ def test_files_of_a_large_model_are_not_kept(tmp_path: Path, monkeypatch: pytest
 
 
 def test_what_is_known_of_files_is_bounded_in_bytes() -> None:
-    """Ten thousand files of ordinary names are kept; the longer the names, the fewer."""
+    """Facts of ten thousand files with ordinary names are kept. The longer the names, the fewer."""
     file = StagedFile(1, "0" * 64, 1, Identity.of(os.stat("/")))
     for length, count, kept in ((40, 10_000, 10_000), (3000, 2_000, 2_000), (3000, 10_000, 0)):
         known = KnownFiles()
@@ -294,7 +294,7 @@ def test_model_yaml_too_large_is_refused_while_it_is_written(model: StagedModel)
 
 
 def test_fsync_of_everything(tmp_path: Path) -> None:
-    """Each file and folder, or the file system as a whole after them: what strace saw."""
+    """strace shows an fsync of each file and directory, or a syncfs of the file system after them."""
     code = (
         "import sys; from bentofs.store.staging.model import StagedModel; m = StagedModel(sys.argv[1])\n"
         "def write(path, content):\n    with m.file(path) as f: f.write(content)\n"
@@ -317,7 +317,7 @@ def test_fsync_of_everything(tmp_path: Path) -> None:
 
 
 def _fd(calls: str, path: Path) -> str:
-    """How strace shows a descriptor of a path."""
+    """Return strace's text for a descriptor of a path."""
     at = calls.find(f"<{path}>")
     start = calls.rfind("(", 0, at)
     return calls[start + 1 : at] + f"<{path}>" if at >= 0 else "none"
@@ -325,7 +325,7 @@ def _fd(calls: str, path: Path) -> str:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system with room for 2 MiB and 64 files. Needs root, as mounting does."""
+    """A file system with room for 2 MiB and 64 files. It needs root, like every mount."""
     disk = tmp_path / "disk"
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m,nr_inodes=64", "none", disk], check=True)
@@ -355,7 +355,7 @@ def test_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
 
 
 def test_an_fsync_that_fails(model: StagedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody may be told that a model is durable which is not."""
+    """A model that is not durable must not be reported as durable."""
     real = os.fsync
 
     def fail(descriptor: int) -> None:
@@ -372,7 +372,7 @@ def test_an_fsync_that_fails(model: StagedModel, monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture
 def folding(tmp_path: Path) -> Iterator[Path]:
-    """A file system on which `a` and `A` are one name, and of which nothing else is known."""
+    """A file system on which `a` and `A` are one name, and about which nothing else is known."""
     mountpoint = tmp_path / "folding"
     for folder in (mountpoint, tmp_path / "behind"):
         folder.mkdir()
@@ -406,7 +406,7 @@ def _make(model: StagedModel, path: str) -> None:
 
 
 def test_a_file_system_of_which_nothing_is_known(folding: Path, tmp_path: Path) -> None:
-    """Where syncfs is not trusted, and nothing can be shared."""
+    """On an unknown file system, syncfs is not trusted, and no blocks can be shared."""
     model = StagedModel(str(folding / "staged"))
     _write(model, "model.yaml", MODEL_YAML)
     for number in range(300):

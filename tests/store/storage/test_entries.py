@@ -1,4 +1,4 @@
-"""Entries in columns are the entries that were put in, in the order of archives, and found by their paths."""
+"""Entries in columns equal the original entries, in the order of archives, and are found by their paths."""
 
 import os
 import random
@@ -11,14 +11,14 @@ from bentofs.store.storage.base import Entry, Identity
 from bentofs.store.storage.entries import Entries, EntriesBuilder
 
 _NUMBER = st.integers(0, 2**64 - 1)
-_TIME = st.integers(-(2**62), 2**70)  # years that no 64 bits of nanoseconds hold
+_TIME = st.integers(-(2**62), 2**70)  # years that do not fit in 64 bits of nanoseconds
 _IDENTITY = st.builds(Identity, _NUMBER, _NUMBER, st.integers(0, 2**50), _TIME, _TIME)
 _NAME = st.sampled_from(["a", "a-", "a.b", "a0", "b", "model.yaml", "ü", "\udcff", "x" * 50])
 
 
 @st.composite
 def _entry_lists(draw: st.DrawFn) -> list[Entry]:
-    """Files at some paths, and all folders around them; most sources lie in the model's folder."""
+    """Draw files at some paths, and all directories around them. Most sources lie in the model's directory."""
     files = {"/".join(path) for path in draw(st.lists(st.lists(_NAME, min_size=1, max_size=4), max_size=12))}
     folders = {file.rsplit("/", depth)[0] for file in files for depth in range(1, file.count("/") + 1)}
     found = []
@@ -82,7 +82,7 @@ def test_equal_ones_have_one_hash_and_others_differ(entries: list[Entry], chance
 
 
 def test_they_take_what_they_say() -> None:
-    """A model of 200,000 files took 108 MB when each was an object."""
+    """A model of 200,000 files took 108 MB when each file was an object."""
     tracemalloc.start()
     builder = EntriesBuilder("m/v")
     for number in range(50_000):

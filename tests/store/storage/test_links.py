@@ -1,4 +1,4 @@
-"""Links inside a model, in all forms: replaced by what they lead to, or refused with their name."""
+"""Links inside a model, in all forms: replaced by their targets, or refused with their name."""
 
 import os
 import time
@@ -16,7 +16,7 @@ _MODEL = "iris/v1"
 
 @pytest.fixture
 def model(store: Path) -> Path:
-    """A model's folder with a file and a nested one."""
+    """A model's directory with a file and a nested one."""
     folder = store / _MODEL
     (folder / "sub" / "deep").mkdir(parents=True)
     (folder / "model.yaml").write_bytes(b"yaml")
@@ -221,7 +221,7 @@ def test_as_deep_as_may_be(store: Path, model: Path) -> None:
 
 
 def test_links_that_multiply_what_is_there(store: Path, model: Path) -> None:
-    """Twenty folders with two links each to the next stand for a million."""
+    """Twenty directories with two links each to the next stand for a million."""
     for level in range(20):
         (model / f"f{level:02}").mkdir()
         for link in ("a", "b"):

@@ -1,4 +1,4 @@
-"""A store in a folder: what is told of it, and bytes only of the file that was pinned."""
+"""A store in a directory: its listings and statuses, and bytes only of the pinned file."""
 
 import contextlib
 import os
@@ -49,7 +49,7 @@ def _read(file: LocalFile, size: int, offset: int = 0) -> bytes:
 
 @contextlib.contextmanager
 def _special(path: Path, kind: str) -> Iterator[None]:
-    """Something that is no regular file, for the length of a block."""
+    """Make something that is not a regular file, for the length of a block."""
     if kind == "socket":
         bound = socket.socket(socket.AF_UNIX)
         with bound, _inside(path.parent):
@@ -111,7 +111,7 @@ class TestLooking:
                 look()
 
     def test_nothing_is_missing_from_a_store_that_is_not_there(self, store: Path, model: Path) -> None:
-        """Programs that mirror a mount take what is missing for deleted."""
+        """Programs that mirror a mount take missing files for deleted."""
         storage = LocalStorage(str(store))
         weights = next(entry for entry in storage.walk("iris/v1")[0] if entry.identity)
         file = weights.source, weights.identity
@@ -271,7 +271,7 @@ class TestPinned:
     def test_a_file_replaced_under_an_open_handle_gives_old_bytes_or_an_error(self, store: Path, weights: Path) -> None:
         file = _open(store)
         _replace(weights)
-        with pytest.raises(SourceChangedError):  # its ctime tells that its link is gone
+        with pytest.raises(SourceChangedError):  # its ctime shows that its link is gone
             _read(file, 100)
 
     def test_beyond_the_end_is_never_short(self, store: Path) -> None:

@@ -1,4 +1,4 @@
-"""Reading ahead: the right bytes for any readers, little for who reads here and there, bounded memory for all."""
+"""Readahead: the right bytes for any readers, little for scattered reads, and bounded memory for all."""
 
 import random
 import threading
@@ -16,7 +16,7 @@ from bentofs.store.storage.readahead import Pin, ReadAhead
 
 
 class Remote:
-    """Objects of known bytes, and a record of what was fetched of them."""
+    """Objects of known bytes, and a record of the fetched ranges."""
 
     def __init__(self, sizes: list[int], seconds: float = 0.0) -> None:
         self.contents = [random.Random(number).randbytes(size) for number, size in enumerate(sizes)]

@@ -80,7 +80,7 @@ def test_folders_are_what_keys_have_in_common(bucket: Bucket) -> None:
 
 
 def test_many_names_at_once(bucket: Bucket) -> None:
-    """Names that sort otherwise than their keys do, listed together, are what they are one by one."""
+    """Names whose order differs from their keys' order get the same result, listed together or one by one."""
     names = [f"m{end}" for end in ("", "-a", ".b", "0", "_", "-a.c", "a", "-", ".")] + [f"n{n}" for n in range(8)]
     for number, name in enumerate(names):
         for version in range(number % 3 + 1):
@@ -92,7 +92,7 @@ def test_many_names_at_once(bucket: Bucket) -> None:
 
 
 def test_a_walk_that_takes_longer_than_a_listing_is_believed(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It does not take a round trip for each name from then on."""
+    """The rest of the walk does not take one round trip for each name."""
     names = [f"m-{number:02}" for number in range(60)]
     for name in names:
         bucket.put(f"{name}/v1/model.yaml", b"")
@@ -125,7 +125,7 @@ def test_a_walk_that_takes_longer_than_a_listing_is_believed(bucket: Bucket, mon
 
 @pytest.mark.parametrize("path", ["a/../../x", "./x", "a//b", "../x", "a\0b"])
 def test_keys_that_are_no_paths(bucket: Bucket, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
-    """S3 has them; the server of these tests, whose objects are files, does not, so they are put into its answer."""
+    """S3 allows such keys. The server of these tests stores objects as files and does not, so its answer is changed."""
     bucket.put("m/v1/model.yaml", b"y")
     storage = opened(bucket)
     answer = storage.objects.list_objects("m/")
@@ -151,7 +151,7 @@ def test_an_identity_is_the_same_in_every_process_and_changes_with_the_bytes(buc
 
 
 def test_the_same_bytes_written_again(bucket: Bucket) -> None:
-    """Their ETag is the same, and yet they are listed as another object. Who reads the old one goes on."""
+    """Their ETag is the same, but they are listed as another object. A reader of the old one goes on."""
     content = random.Random(3).randbytes(300_000)
     bucket.put("m/v1/w", content)
     storage = opened(bucket, ttl=0.1)
@@ -160,7 +160,7 @@ def test_the_same_bytes_written_again(bucket: Bucket) -> None:
     part = bytearray(1000)
     storage.open_file(first.source, first.identity).read_into([memoryview(part)], 0)
     assert part == content[:1000]
-    time.sleep(1.1)  # that is how exactly servers tell times
+    time.sleep(1.1)  # the precision of servers' times
     bucket.put("m/v1/w", content)
     (second,) = storage.walk("m/v1")[0]
     assert second.identity != first.identity
@@ -221,7 +221,7 @@ def test_a_catalogue_in_memory(memory: fsspec.AbstractFileSystem, tmp_path: Path
 
 @pytest.mark.expect_log("m-7")
 def test_all_models_are_fetched_together(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A listing of very many must not take a round trip after the other."""
+    """A listing of very many models must not take one round trip after the other."""
     for number in range(20):
         make_model(tmp_path, f"m-{number}:v1", {"w": b"1"})
         bucket.put(f"m-{number}/.v1.bentofs.json", Manifest().encode())
@@ -272,7 +272,7 @@ def test_places(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_credentials_in_the_url(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As for transfers, so for stores."""
+    """Stores take credentials in the URL, like transfers."""
     bucket.put("m/v1/model.yaml", b"y")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)

@@ -1,4 +1,4 @@
-"""Objects in S3: whether they still are what a listing told of, and what is taken of answers."""
+"""Objects in S3: the check that they still equal their listing, and the parts used of answers."""
 
 import http.server
 import random
@@ -20,8 +20,8 @@ from tests.servers import RcloneServer
 def test_an_object_that_is_listed_with_another_time_than_it_is_sent_with(
     rclone: RcloneServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It has not changed. `rclone serve s3` does so with all that `rclone copy` brings there, which sends along when a
-    file was modified, and now and then with what is written while a second passes."""
+    """The object has not changed. `rclone serve s3` answers so for all objects of `rclone copy`, which sends along the
+    file's modification time. It sometimes does so for an object that is written while a second passes."""
     bucket = Bucket(rclone)
     for name, value in bucket.environment().items():
         monkeypatch.setenv(name, value)
@@ -30,7 +30,7 @@ def test_an_object_that_is_listed_with_another_time_than_it_is_sent_with(
 
     def put(content: bytes, modified: int) -> Entry:
         bucket.client.put_object(**object_, Body=content, Metadata={"mtime": str(modified)})
-        time.sleep(0.2)  # the listing is believed no longer
+        time.sleep(0.2)  # the listing has expired
         (entry,) = storage.walk("m/v1")[0]
         assert entry.identity is not None
         assert entry.identity.mtime_ns // 10**9 == modified
@@ -46,7 +46,7 @@ def test_an_object_that_is_listed_with_another_time_than_it_is_sent_with(
     old, new = random.Random(1).randbytes(300_000), random.Random(2).randbytes(300_000)
     first = put(old, 1_600_000_000)
     assert read(first, 0, 1000) == old[:1000]  # by the library,
-    assert read(first, 1000, 2000) == old[1000:2000]  # past it
+    assert read(first, 1000, 2000) == old[1000:2000]  # without it
     second = put(new, 1_600_000_001)
     assert read(second, 0, 3000) == new[:3000], "what is kept of the old one does not stand for the new one"
     with pytest.raises(SourceChangedError):
@@ -54,7 +54,7 @@ def test_an_object_that_is_listed_with_another_time_than_it_is_sent_with(
 
 
 def test_a_server_that_knows_no_ranges() -> None:
-    """Its answer is not taken into memory whole, and none of it is taken for what was asked for."""
+    """The answer is not read into memory whole, and none of it is taken for the requested range."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -65,7 +65,7 @@ def test_a_server_that_knows_no_ranges() -> None:
             self.send_header("Content-Length", str(len(listing) or 1 << 40))
             self.end_headers()
             self.wfile.write(listing)
-            with suppress(OSError):  # the client has had enough
+            with suppress(OSError):  # the client closed the connection
                 while not listing:
                     self.wfile.write(bytes(1 << 20))
 

@@ -1,4 +1,4 @@
-"""ImportLog: kept, shared, bounded, and never more than a lost record when they are broken."""
+"""ImportLog: kept, shared, bounded, and when broken, only a lost record."""
 
 import datetime
 import os
@@ -34,7 +34,7 @@ def _import(receipts: ImportLog, name: str, state: ReceiptState = IMPORTED, **sa
 
 
 def _works(receipts: ImportLog) -> None:
-    """All that a record is for, on one whose past is unknown."""
+    """Check all uses of a record whose past is unknown."""
     number = _import(receipts, "iris.zip", size=9, mtime_ns=7, tag="iris:v1", creation_time="2026")
     answer = receipts.answer("iris.zip", None)
     assert answer is not None

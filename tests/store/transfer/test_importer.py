@@ -1,4 +1,4 @@
-"""Importing: what is learnt on the way is kept, and a mount that ends publishes nothing more."""
+"""Importing: facts found on the way are kept, and a mount that ends publishes nothing more."""
 
 import os
 import subprocess
@@ -62,7 +62,7 @@ def test_an_imported_model_is_measured_and_can_be_verified(
 ) -> None:
     folder = make_model(tmp_path / "elsewhere", str(TAG), {"a": b"a" * 100_000, "sub/b": b"b"})
     ready = staged(importer, packed(folder))
-    time.sleep(0.05)  # a change within a tick of the clock would not show, so what is younger is not believed
+    time.sleep(0.05)  # a change within a tick of the clock would not show, so younger files are not trusted
     assert importer.publish(ready) is Outcome.IMPORTED
     fresh = ModelStore(LocalStorage(str(store)))
     assert verify_model(fresh, digests, TAG).outcome is Verified.SAME
@@ -76,7 +76,7 @@ def test_a_taken_tag_is_refused_before_the_end(tmp_path: Path, store: Path, impo
     make_model(store, str(TAG), {"a": b"here"})
     other = make_model(tmp_path / "elsewhere", str(TAG), {"a": b"there"}, creation_time="2026-03-03T00:00:00+00:00")
     archive = packed(other)
-    subprocess.run(["truncate", "-s", "4096", archive], check=True)  # what comes first is the model.yaml
+    subprocess.run(["truncate", "-s", "4096", archive], check=True)  # the model.yaml comes first
     with pytest.raises(ModelExistsError, match="another model"):
         staged(importer, archive)
 

@@ -1,4 +1,4 @@
-"""A file that arrives over a wire gives the same bytes as one that is all there, in whatever order it is read."""
+"""A file that arrives over a network gives the same bytes as a complete one, in whatever order it is read."""
 
 import hashlib
 import os

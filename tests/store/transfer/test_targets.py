@@ -1,4 +1,4 @@
-"""Targets of exports that are no plain new file, and what killed exports have left beside a target."""
+"""Targets of exports that are not plain new files, and the remains of killed exports beside a target."""
 
 import itertools
 import os
@@ -32,7 +32,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def archive(tmp_path: Path) -> bytes:
-    """What all exports here are to write."""
+    """The expected bytes of all exports here."""
     (tmp_path / "expected").mkdir()
     return Path(export_model("demo:v1", "expected/m.tar")).read_bytes()
 
@@ -52,7 +52,7 @@ def test_open_files_are_written_where_they_are(tmp_path: Path, archive: bytes) -
         for refused in ({"output_format": "folder"}, {"sha256": True}):
             with pytest.raises(BadLocationError):
                 export_model("demo:v1", path, **refused)  # type: ignore[arg-type]
-        # What another process has open is reached by its name.
+        # A file opened by another process is reached by its name.
         assert own_descriptor(f"/proc/{os.getppid()}/fd/1") is None
     with pytest.raises(StoreUnwritableError, match="is not open"):
         export_model("demo:v1", path, "tar")
@@ -60,7 +60,7 @@ def test_open_files_are_written_where_they_are(tmp_path: Path, archive: bytes) -
 
 
 def _in_a_namespace(script: str) -> None:
-    """Run a shell script as root of mounts that nobody else sees."""
+    """Run a shell script as root, with mounts that no other process sees."""
     command = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"]), "sh", "-ec", script]
     environment = {
         **os.environ,
@@ -71,7 +71,7 @@ def _in_a_namespace(script: str) -> None:
 
 
 def test_mounted_files_are_written_into(tmp_path: Path, archive: bytes) -> None:
-    """As a single file is mounted into a container: it cannot be replaced, and its folder may be read-only."""
+    """A single file is mounted into a container: it cannot be replaced, and its directory may be read-only."""
     (tmp_path / "real").write_bytes(b"longer than the archive" * 10_000)
     for folder in ("one", "a b\n"):
         (tmp_path / folder).mkdir()
@@ -102,7 +102,7 @@ def test_a_file_in_a_folder_that_may_not_be_written() -> None:
         folder.chmod(0o500)
         LocalEndpoint().write(str(target), Literal(b"after"), _ignore)
         assert target.read_bytes() == b"after"
-        # Half an archive does not stay.
+        # Half an archive is removed.
         with pytest.raises(NoSpaceError):
             LocalEndpoint().write(str(target), _Failing(), _ignore)
         assert target.read_bytes() == b""
@@ -154,7 +154,7 @@ else:
 
 @pytest.fixture(params=["file", "folder"])
 def under_way(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """An export to out/target by another process, half of which is done."""
+    """An export to out/target by another process, half done."""
     (tmp_path / "out").mkdir()
     with ended(
         subprocess.Popen(
@@ -178,7 +178,7 @@ def test_what_a_killed_export_left_goes_with_the_next_one(
 
     part, name = export_another()
     assert (part[:8], part[-5:], name) == (".target.", ".part", "m.tar")
-    under_way.send_signal(signal.SIGSTOP)  # it does nothing, but it lives
+    under_way.send_signal(signal.SIGSTOP)  # it does nothing, but it is alive
     assert export_another() == [part, name]
     under_way.kill()
     under_way.wait(10)
@@ -186,7 +186,7 @@ def test_what_a_killed_export_left_goes_with_the_next_one(
 
 
 def test_only_what_is_certainly_left_is_removed(tmp_path: Path) -> None:
-    """By another machine, or by a release without locks: what has not changed for a day."""
+    """Another machine, or a release without locks, may have left it. It is removed if it has not changed for a day."""
     names = (".a.tar.0123456789ab.part", ".a.tar.01234567-0123456789ab.part")
     others = (".a.part", "a.tar.0123456789ab.part", ".a.tar.0123456789ab.part2", ".a.tar.0123456789zz.part")
     for name, hours in itertools.product((*names, *others), (1, 23, 25)):
@@ -209,7 +209,7 @@ def test_only_what_is_certainly_left_is_removed(tmp_path: Path) -> None:
 
 
 def test_archives_that_bentoml_opens_by_name(tmp_path: Path) -> None:
-    """It goes by the name, and its command has no option for the format."""
+    """BentoML goes by the name. Its command has no option for the format."""
     command = [sys.executable, "-m", "bentofs.mount", "export", "demo:v1"]
     said = {}
     for name, options in (("a.tgz", []), ("b.tar.gz", []), ("c.pkg", ["--format", "zip"]), ("d", []), ("e.xz", [])):

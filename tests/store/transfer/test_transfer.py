@@ -1,4 +1,4 @@
-"""Exports and imports on this machine and in memory, as BentoML's arguments have it."""
+"""Exports and imports on this machine and in memory, with BentoML's arguments."""
 
 import hashlib
 import io
@@ -56,7 +56,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def model(home: Path) -> Path:
-    """In BentoML's default store."""
+    """A model in BentoML's default store."""
     return make_model(home / "bentoml" / "models", "demo:v1", _FILES, executable=["run.sh"])
 
 
@@ -113,7 +113,7 @@ def test_folders(model: Path, other: str, tmp_path: Path, where: str) -> None:
     assert import_model(f"{where}out", "folder", store=other) == ("demo", "v1")
     same(model, other, modes=not where)
     with pytest.raises(TargetExistsError, match="not empty"):
-        # A folder that is there gets a folder in it, as it gets an archive.
+        # An existing directory gets a directory in it, like it gets an archive.
         export_model("demo", f"{where}out" if where else str(_filled(tmp_path)), "folder")
 
 
@@ -141,7 +141,7 @@ def test_parameters_that_are_no_numbers(url: str) -> None:
 @pytest.mark.parametrize("url", ["s3://bucket/m.tar?bogus=1", "ftp://host/?bogus=1", "sftp://me@host/m.tar?bogus=1"])
 @pytest.mark.usefixtures("model")
 def test_parameters_that_are_unknown(url: str) -> None:
-    """No words of Python's."""
+    """The error does not show Python's wording."""
     with pytest.raises(BadLocationError, match=r": there is no parameter 'bogus'(; there (is|are) .*timeout)?$"):
         export_model("demo:v1", url)
     if url.startswith("s3"):
@@ -168,7 +168,7 @@ def test_a_folder_gets_a_file_named_after_the_tag(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("version", "shown"), [("v1", "demo:v1"), (None, "demo")])
 def test_a_tag_of_bentomls(tmp_path: Path, version: str | None, shown: str) -> None:
     class BentoTag:
-        """As `bentoml.Tag`, whose `path` is a method, and whose version may be missing."""
+        """A tag like `bentoml.Tag`: its `path` is a method, and its version may be missing."""
 
         name = "demo"
 
@@ -200,7 +200,7 @@ def test_formats_by_name() -> None:
 def test_a_format_that_is_named_refuses_others(other: str, form: str, fits: str) -> None:
     export_model("demo:v1", "m", fits)
     name = "m.bentomodel" if fits == "bentomodel" else "m"
-    # A .bentomodel may be any tar: not all that were ever written are compressed in the same way.
+    # A .bentomodel may be any tar. Older ones may be compressed in another way.
     if form == fits or (form == "bentomodel" and fits in ("tar", "gz")):
         import_model(name, form, store=other)
     else:
@@ -304,7 +304,7 @@ def test_sums_that_do_not_fit(
 
 @pytest.mark.usefixtures("model")
 def test_sums_that_nobody_may_read(other: str) -> None:
-    """They cannot be told from some that do not fit. A folder of that name is no file of sums."""
+    """Unreadable sums may be wrong ones. A directory of that name is no file of sums."""
     export_model("demo:v1", "m.tar")
     Path("m.tar.sha256").symlink_to("m.tar.sha256")
     with pytest.raises(StoreUnreadableError, match=r"m\.tar\.sha256 cannot be read"):
@@ -355,7 +355,7 @@ def test_a_damaged_archive(other: str, memory: fsspec.AbstractFileSystem, where:
 @pytest.mark.parametrize("where", ["", "memory://b/"])
 @pytest.mark.usefixtures("memory")
 def test_a_zip_that_only_its_directory_explains(model: Path, other: str, where: str) -> None:
-    """Members in another order than the directory has them: what came long ago is read again."""
+    """The members are in another order than the directory. Bytes that came long ago are read again."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
         for path in sorted(model.rglob("*"), reverse=True):
@@ -373,7 +373,7 @@ def test_a_zip_that_only_its_directory_explains(model: Path, other: str, where: 
 
 def test_a_folder_with_links(model: Path, other: str) -> None:
     (model / "link").symlink_to("weights.bin")
-    import_model(str(model), store=other)  # without being told that it is a folder
+    import_model(str(model), store=other)  # it detects the directory by itself
     assert (Path(other) / "demo/v1/link").read_bytes() == _FILES["weights.bin"]
     assert not (Path(other) / "demo/v1/link").is_symlink()
     (model / "out").symlink_to("/etc/hostname")

@@ -1,4 +1,4 @@
-"""Where buffers begin."""
+"""The alignment of buffers."""
 
 import ctypes
 import mmap

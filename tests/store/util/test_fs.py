@@ -1,4 +1,4 @@
-"""Changes to the disk as the store needs them."""
+"""The store's changes to the disk."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ from bentofs.store.util.fs import remove_tree
 
 
 def test_what_somebody_else_removes_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a model that was replaced, still being removed in the background, and by its session as that ends."""
+    """A replaced model may still be removed in the background while its session ends and removes it, too."""
     for path in ("a", "b/c", "b/d", "e"):
         (tmp_path / "tree" / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "tree" / path).write_bytes(b"")

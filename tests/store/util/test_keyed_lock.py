@@ -1,4 +1,4 @@
-"""KeyedLock: one thread at a time at the same thing, others go on."""
+"""KeyedLock: one thread at a time for one key; others go on."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""One budget for all caches: each counts what it takes, and gives way to decoders."""
+"""One budget for all caches: each counts its memory, and gives way to decoders."""
 
 from bentofs.store.util.budgeted_cache import BudgetedCache
 from bentofs.store.util.memory_budget import MemoryBudget

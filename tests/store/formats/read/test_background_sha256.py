@@ -1,4 +1,4 @@
-"""The SHA-256 of an archive, made behind its reader or after it."""
+"""The SHA-256 of an archive, computed behind its reader or after it."""
 
 import hashlib
 import os
@@ -19,7 +19,7 @@ _SUM = hashlib.sha256(_CONTENT).hexdigest()
 
 
 class _Slow(WholeFile):
-    """A file whose last byte comes when it is let come."""
+    """A file whose last byte comes only when released."""
 
     def __init__(self, descriptor: int) -> None:
         super().__init__(descriptor)
@@ -32,7 +32,7 @@ class _Slow(WholeFile):
 
 @pytest.fixture
 def descriptor(tmp_path: Path) -> int:
-    """Of the content; closed by the test."""
+    """A descriptor of the content. The test closes it."""
     path = tmp_path / "archive"
     path.write_bytes(_CONTENT)
     return os.open(path, os.O_RDONLY)
@@ -49,7 +49,7 @@ def test_value(descriptor: int, later: bool) -> None:
     digest = ArchiveDigest(WholeFile(descriptor), later=later)
     _read(digest)
     digest.end()
-    os.close(descriptor)  # it has its own
+    os.close(descriptor)  # the digester has its own
     assert digest.value() == _SUM
 
 
@@ -108,7 +108,7 @@ def test_giving_up_what_is_made_changes_nothing(descriptor: int) -> None:
 
 
 def test_only_a_few_are_late(descriptor: int) -> None:
-    """The others are waited for, so that deleted uploads do not pile up on the disk."""
+    """The digester waits for the others, so that deleted uploads do not pile up on the disk."""
     blocked = threading.Event()
     late = []
     for _ in range(4):

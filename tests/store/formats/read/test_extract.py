@@ -1,4 +1,4 @@
-"""Whatever packed a model, it comes out the same: real tools, Python's modules, and this project's own archives."""
+"""A model comes out the same, whatever packed it: real tools, Python's modules, and this project's own archives."""
 
 import bz2
 import functools
@@ -50,7 +50,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _packed(folder: Path, command: str) -> bytes:
-    """What a shell command writes to "$OUT", or to stdout, run in the model's folder."""
+    """Run a shell command in the model's directory, and return its output: in "$OUT", or on stdout."""
     out = folder.parent / "out"
     out.unlink(missing_ok=True)
     done = run("bash", "-euc", command, cwd=folder, env={**os.environ, "OUT": str(out), "LC_ALL": "C.UTF-8"})
@@ -120,7 +120,7 @@ def test_real_tools(long: Path, command: str) -> None:
     ],
 )
 def test_old_formats_of_tar(plain: Path, command: str) -> None:
-    """Which know no long names."""
+    """Old formats have no long names."""
     assert unpacked(_packed(plain, command)) == tree_of(PLAIN)
 
 
@@ -153,12 +153,12 @@ def test_python_zipfile(long: Path, method: int, streams: bool) -> None:
     assert unpacked(archive) == tree_of(LONG)
     with Trickling(archive, seed=method) as arriving:
         assert unpacked(arriving) == tree_of(LONG)
-        # Stored content of unknown length: only the directory, at the end, tells how long it is.
+        # Only the central directory, at the end, has the length of stored content of unknown length.
         assert arriving.asked_for_length == (streams and method == zipfile.ZIP_STORED)
 
 
 def test_zip_of_powershell() -> None:
-    """Windows PowerShell 5.1 puts backslashes between names."""
+    """Windows PowerShell 5.1 writes backslashes between names."""
     files: dict[str, bytes | None] = {"model.yaml": MODEL_YAML, "nested/deep/leaf": b"x" * 1000, "nested/void/": None}
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -205,7 +205,7 @@ def test_bytes_that_trickle_in(name: str) -> None:
     step=st.sampled_from([1, 11, 4096, 1 << 20]),
 )
 def test_headers_of_gzip_with_all_that_they_may_have(flags: int, length: int, step: int) -> None:
-    """However they arrive."""
+    """gzip headers with all optional fields are read, however the bytes arrive."""
     header = b"\x1f\x8b\x08" + bytes([flags]) + bytes(6)
     if flags & 4:
         header += length.to_bytes(2, "little") + bytes(length)
@@ -226,7 +226,7 @@ def test_headers_of_gzip_with_all_that_they_may_have(flags: int, length: int, st
 
 
 class _Stepping(WholeFile):
-    """Gives so many bytes at a time at most."""
+    """A file that returns at most this many bytes per read."""
 
     def __init__(self, descriptor: int, step: int) -> None:
         super().__init__(descriptor)
@@ -237,7 +237,7 @@ class _Stepping(WholeFile):
 
 
 def test_large_content_that_trickles_in() -> None:
-    """Enough that it is copied from file to file."""
+    """The content is large enough to be copied from file to file."""
     files = {**PLAIN, "large.bin": random.Random(1).randbytes(5_000_001)}
     for form in ("tar", "zip"):
         with Trickling(ours(form, files), 1, 700_000) as arriving:
@@ -304,7 +304,7 @@ def test_kinds_by_their_first_bytes() -> None:
 
 
 def test_every_tool_is_there() -> None:
-    """Else the tests above fail for another reason than they say."""
+    """Otherwise the tests above would fail for another reason than they state."""
     for tool in ("tar", "bsdtar", "zip", "7z", "xz", "zstd", "pigz", "pixz", "bzip2"):
         subprocess.run(["sh", "-c", f"command -v {tool}"], check=True, stdout=subprocess.DEVNULL)
 

@@ -1,4 +1,4 @@
-"""An archive that was cut or changed on its way is refused, or gives the model it always gave: never another."""
+"""A truncated or changed archive is refused, or gives the model it always gave: never another."""
 
 import bz2
 import functools
@@ -36,7 +36,7 @@ def _zip(method: int) -> bytes:
 
 
 def _streamed_zip() -> bytes:
-    """Deflated, sizes in descriptors."""
+    """Return a deflated zip with sizes in descriptors."""
 
     class Pipe(io.BytesIO):
         def seekable(self) -> bool:
@@ -56,7 +56,7 @@ def _streamed_zip() -> bytes:
 
 
 _ZSTD = zstandard.ZstdCompressor(write_checksum=True)
-# Those whose every byte is covered by a checksum of theirs, or makes no difference.
+# Archives in which a checksum covers every byte, or the byte makes no difference.
 _CHECKED: dict[str, Callable[[], bytes]] = {
     "bentomodel": lambda: ours("bentomodel", _FILES),
     "tar.gz": lambda: ours("tar.gz", _FILES),
@@ -80,7 +80,7 @@ def _archive(name: str) -> bytes:
 
 @functools.cache
 def _original(name: str) -> Tree:
-    """Without the permission to execute: zip has no checksum over that."""
+    """Return the original's content without execute permissions: zip has no checksum over them."""
     tree = unpacked(_archive(name))
     assert _content(tree) == _content(tree_of(_FILES))
     return tree
@@ -135,7 +135,7 @@ def test_bytes_left_out_or_put_in(name: str, data: st.DataObject) -> None:
 @settings(max_examples=100)
 @given(data=st.data())
 def test_a_changed_byte_in_a_header_of_tar(data: st.DataObject) -> None:
-    """tar has a checksum over each header, and none over names in extended headers or over content."""
+    """tar has a checksum over each header, but not over names in extended headers or over content."""
     archive = bytearray(_archive("tar"))
     with tarfile.open(fileobj=io.BytesIO(archive)) as reader:
         headers = [member.offset_data - 512 for member in reader]
@@ -145,7 +145,7 @@ def test_a_changed_byte_in_a_header_of_tar(data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("name", [*_CHECKED, "tar"])
 def test_cut_at_every_boundary(name: str) -> None:
-    """Of compressed streams, the last bytes; of tar and zip, every header."""
+    """Compressed streams are cut at the last bytes; tar and zip at every header."""
     archive = _archive(name)
     cuts = {len(archive) - at for at in range(1, 40)}
     for signature in (b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"):
@@ -168,7 +168,7 @@ def test_cut_at_every_boundary(name: str) -> None:
 def test_garbage_behind_the_end(name: str) -> None:
     little = (
         [] if name.endswith("zip") and name != "gzip" else [b"x", b"\0" * 511 + b"x"]
-    )  # as of zip, see test_unzip.py
+    )  # a zip may have a little behind its end, see test_zip.py
     for garbage in (*little, _archive(name)[:20], b"\xff" * 70_000):
         with pytest.raises(DamagedArchiveError):
             unpacked(_archive(name) + garbage)
@@ -209,7 +209,7 @@ def test_padding_of_xz_is_a_multiple_of_four() -> None:
 
 
 def test_zip_content_that_lies() -> None:
-    """The CRC-32 is found wrong whether it is checked at once or behind, in the digester."""
+    """A wrong CRC-32 is found both by an immediate check and by a later one in the digester."""
     for size in (1_000, 3_000_000):
         files = {"model.yaml": MODEL_YAML, "z.bin": bytes(size)}
         archive = bytearray(ours("zip", files))

@@ -1,4 +1,4 @@
-"""Archives made to harm are refused: nothing is written outside the staging folder, and nothing is left in it."""
+"""Malicious archives are refused: nothing is written outside the staging directory, and nothing is left in it."""
 
 import bz2
 import gzip
@@ -103,7 +103,7 @@ def test_names(tmp_path: Path, make: Callable[[str], bytes], name: str) -> None:
         [_link("link", "/etc/passwd", tarfile.LNKTYPE)],
         [_link("link", "../passwd", tarfile.LNKTYPE)],
         [_link("link", "nowhere", tarfile.LNKTYPE)],
-        # Links that a later member would be written through.
+        # Links through which a later member would be written.
         [_link("link", "/tmp"), _member("link/evil", b"evil")],
         [_link("link", "a"), _member("a/x"), _member("link/evil", b"evil")],
         [_link("link", "model.yaml"), _member("link", b"evil")],
@@ -142,7 +142,7 @@ def test_devices_of_zip(tmp_path: Path, mode: int) -> None:
 
 
 def test_special_bits_are_dropped(tmp_path: Path) -> None:
-    os.umask(os.umask(0o777))  # what the process has must not matter
+    os.umask(os.umask(0o777))  # the process's umask must not matter
     for archive in (_tar(_YAML, _member("tool", b"x", mode=0o7777)), _zip(("tool", b"x"), mode=0o107777)):
         staged = unpack(archive, tmp_path / "staged")
         assert (os.stat(f"{staged.path}/tool").st_mode & 0o7777) == 0o755
@@ -151,7 +151,7 @@ def test_special_bits_are_dropped(tmp_path: Path) -> None:
 
 
 def test_links_multiply_only_so_far(tmp_path: Path) -> None:
-    """Each folder holds ten links to the one before: 10**9 files, were they all made."""
+    """Each directory holds ten links to the one before. All of them would make 10**9 files."""
     members = [_member("d0/file", b"x")]
     members += [_link(f"d{level}/{n}", f"../d{level - 1}") for level in range(1, 10) for n in range(10)]
     with pytest.raises(TooBigError, match="links"):
@@ -159,7 +159,8 @@ def test_links_multiply_only_so_far(tmp_path: Path) -> None:
 
 
 def test_links_lead_only_so_far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ten thousand to the first of a chain, each link of which goes into a folder and out again as often as fits."""
+    """Ten thousand links lead to the first of a chain. Each link of the chain enters and leaves a directory as often as
+    fits."""
     monkeypatch.setattr("bentofs.store.staging.links._MAX_STEPS", 20_000)
     chain = [_link(f"c{number}", "d/../" * 400 + f"c{number + 1}") for number in range(10)]
     members = [_member("d/file", b"x"), _member("c10", b"x"), *chain]
@@ -168,7 +169,7 @@ def test_links_lead_only_so_far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_words_of_links_take_only_so_much_memory(tmp_path: Path) -> None:
-    """Ten thousand links are allowed, and names of thousands of characters; not both."""
+    """Ten thousand links are allowed, and names of thousands of characters. Both together are not."""
     folder = "/".join(["n" * 200] * 16)
     members = [_link(f"{folder}/{number}", "t" * 4000) for number in range(2000)]
     with pytest.raises(TooBigError, match="links"):
@@ -188,7 +189,7 @@ def test_limits(tmp_path: Path, form: str) -> None:
 
 
 def _with_size(archive: bytes, size: bytes) -> bytes:
-    """The archive with another size in its last header, whose checksum is made to fit."""
+    """Return the archive with another size in its last header, and a matching checksum."""
     with tarfile.open(fileobj=io.BytesIO(archive)) as reader:
         at = reader.getmembers()[-1].offset_data - 512
     header = bytearray(archive[at : at + 512])
@@ -235,7 +236,7 @@ def test_sizes_of_tar(tmp_path: Path, compress: Callable[[bytes], bytes], size: 
 def test_pax_records(tmp_path: Path, records: dict[str, str]) -> None:
     for kind in (tarfile.XHDTYPE, tarfile.XGLTYPE):
         if kind == tarfile.XGLTYPE and "path" in records:
-            continue  # tarfile heeds it for one member only, as does GNU tar
+            continue  # tarfile and GNU tar apply it to one member only
         raw = b"".join(_record(key, value) for key, value in records.items())
         archive = _tar(_YAML, _member("x", raw, type=kind), _member("big", b"1000000\n" * 200))
         with pytest.raises(StoreError):
@@ -261,7 +262,7 @@ def test_sparse_file_of_gnu_tar(tmp_path: Path) -> None:
 
 
 def test_headers_that_go_on_and_on(tmp_path: Path) -> None:
-    """Extended headers of extended headers; a long name as long as it likes; ever new global ones."""
+    """Extended headers of extended headers; an endless long name; ever new global headers."""
     chain = _tar(*[_member("x", _record("comment", "x"), type=tarfile.XHDTYPE) for _ in range(2000)], _YAML)
     name = _tar(_member("././@LongLink", b"n" * 2_000_000, type=tarfile.GNUTYPE_LONGNAME), _YAML)
     many = [_member("x", _record(f"k{n}", "x" * 100), type=tarfile.XGLTYPE) for n in range(300)]
@@ -271,7 +272,7 @@ def test_headers_that_go_on_and_on(tmp_path: Path) -> None:
 
 
 def _overlapping_zip() -> bytes:
-    """Two names for one content, as the zip bombs of David Fifield have thousands."""
+    """Return a zip with two names for one content. The zip bombs of David Fifield have thousands."""
     archive = _zip(("a", b"x" * 1000), ("b", b"y"))
     start = archive.index(b"PK\x01\x02")
     at_a = archive.index(b"PK\x01\x02", start + 1)
@@ -283,7 +284,7 @@ def _overlapping_zip() -> bytes:
 
 
 def _edited_zip(field: int, form: str, value: int, *, central: bool, local: bool) -> bytes:
-    """A number changed in the headers of the last member; `field` counts from the local header's start."""
+    """Change a number in the headers of the last member. `field` counts from the local header's start."""
     archive = bytearray(_zip(("data", b"d" * 1000)))
     if local:
         struct.pack_into(form, archive, archive.rindex(b"PK\x03\x04") + field, value)
@@ -297,12 +298,12 @@ def _edited_zip(field: int, form: str, value: int, *, central: bool, local: bool
     ("field", "form", "value"),
     [
         (14, "<L", 0xDEADBEEF),  # CRC-32
-        (18, "<L", 5),  # compressed
+        (18, "<L", 5),  # compressed size
         (22, "<L", 5),  # size
         (22, "<L", 0xFFFFFFFE),
         (18, "<Q", 5 | 5 << 32),  # both
         (18, "<Q", 0xFFFFFFFFFFFFFFFF),  # both, but no zip64
-        (8, "<H", 8),  # deflated, which it is not
+        (8, "<H", 8),  # deflated, which is wrong
         (8, "<H", 99),  # an unknown method
         (26, "<H", 3),  # a shorter name
     ],
@@ -338,7 +339,7 @@ def test_zip_members_that_overlap(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_zip_members_that_the_directory_does_not_list(tmp_path: Path) -> None:
-    """What zip -d or an update leaves is not part of the archive."""
+    """Members left by zip -d or an update are not part of the archive."""
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("model.yaml", b"name: another\nversion: v9\ncreation_time: 2020-01-01T00:00:00Z\n")
         archive.writestr("left-out", b"x")
@@ -386,7 +387,7 @@ def test_model_yaml(tmp_path: Path, content: bytes, top: str) -> None:
 
 def test_model_yaml_of_100_mb_is_refused_early(tmp_path: Path) -> None:
     class Fails:
-        """Beyond 20 MiB nothing may be asked for."""
+        """A file that must not be read beyond 20 MiB."""
 
         def read_into(self, view: memoryview, offset: int) -> int:
             assert offset < 20 << 20
@@ -438,7 +439,7 @@ print(int(re.search(r"VmHWM:\s*(\d+) kB", open("/proc/self/status").read())[1]) 
 
 
 def _outcome(archive: Path, *, members: int = 1_000_000, expanded: int = 1 << 40) -> str:
-    """How a process fares that unpacks an archive: what it ends in, and that it took less than 120 MiB."""
+    """Unpack an archive in a process. Return its outcome, and check that it took less than 120 MiB."""
     staged = archive.parent / "staged"
     done = subprocess.run(
         [sys.executable, "-c", _UNPACK, archive, staged, str(members), str(expanded)],
@@ -456,7 +457,7 @@ def _outcome(archive: Path, *, members: int = 1_000_000, expanded: int = 1 << 40
 
 @pytest.mark.parametrize("name", _COMPRESSORS)
 def test_bombs(tmp_path: Path, name: str) -> None:
-    """300 MB of zeros in a file: refused at a limit of 100 MB, in bounded memory."""
+    """300 MB of zeros in a file are refused at a limit of 100 MB, in bounded memory."""
     compressor = _COMPRESSORS[name]()
     info = tarfile.TarInfo("zeros")
     info.size = 300 << 20
@@ -469,8 +470,8 @@ def test_bombs(tmp_path: Path, name: str) -> None:
 
 
 def test_an_expansion_no_model_has(tmp_path: Path) -> None:
-    """Within the limits, and beyond what an honest archive's size could come to."""
-    block = bz2.compress(bytes(40 << 20), 9)  # 46 bytes a MiB
+    """The expansion is within the limits, but larger than any honest archive of this size."""
+    block = bz2.compress(bytes(40 << 20), 9)  # 46 bytes per MiB
     info = tarfile.TarInfo("zeros")
     info.size = 40 * (40 << 20)
     with (tmp_path / "bomb").open("wb") as file:
@@ -483,7 +484,7 @@ def test_an_expansion_no_model_has(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("mib", "outcome"), [(64, "came in"), (128, "TooBigError")])
 def test_dictionaries_of_xz(tmp_path: Path, mib: int, outcome: str) -> None:
-    """64 MiB is what `xz -9` takes; all of it is really used here."""
+    """`xz -9` takes 64 MiB. All of it is really used here."""
     content = ours("tar", {"model.yaml": MODEL_YAML, "x.bin": bytes(70 << 20)})
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": mib << 20}]
     (tmp_path / "x").write_bytes(lzma.compress(content, filters=filters))
@@ -491,7 +492,7 @@ def test_dictionaries_of_xz(tmp_path: Path, mib: int, outcome: str) -> None:
 
 
 def test_a_later_block_of_xz_with_a_larger_dictionary() -> None:
-    """With the memory that the first block needs, the second one cannot be read: all is read once more."""
+    """The memory for the first block does not suffice for the second. All is read once more."""
     files: dict[str, bytes | None] = {"model.yaml": MODEL_YAML, "x.bin": os.urandom(500_000)}
     content = ours("tar", files)
     stream, records = b"", []
@@ -521,7 +522,7 @@ def test_windows_of_zstd(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["tar.gz", "zip"])
 def test_many_tiny_members(tmp_path: Path, form: str) -> None:
-    """More than are allowed, of which each takes as little as it can."""
+    """More members than allowed, each as small as possible."""
     with (tmp_path / "many").open("wb") as file:
         if form == "zip":
             with zipfile.ZipFile(file, "w") as archive:

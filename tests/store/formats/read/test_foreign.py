@@ -1,4 +1,4 @@
-"""What holds no model is named as what it is."""
+"""The error for a file without a model names the kind of the file."""
 
 import io
 import os
@@ -16,7 +16,7 @@ from tests.store.formats.unpacking import unpacked
 
 
 def _iso() -> bytes:
-    """An ISO image's first volume descriptor, behind the 16 sectors that it leaves to others (ECMA-119, 8.4)."""
+    """Return an ISO image's first volume descriptor, behind the 16 sectors reserved for other uses (ECMA-119, 8.4)."""
     return bytes(16 * 2048) + b"\x01CD001\x01\x00".ljust(2048, b"\0") + b"\xffCD001\x01".ljust(2048, b"\0")
 
 

@@ -1,4 +1,4 @@
-"""Tars that GNU tar and bsdtar read alike are read like that, and none is read in another way than either."""
+"""Tars that GNU tar and bsdtar read alike are read the same way. No tar is read differently from both."""
 
 import gzip
 import io
@@ -28,7 +28,7 @@ from tests.store.formats.unpacking import MODEL_YAML, unpacked
 _TOOLS = (("tar",), ("bsdtar",))
 _ROUNDS = int(os.environ.get("BENTOFS_ROUNDS", "1"))  # more for a campaign
 _MAGICS = st.sampled_from([USTAR, GNU, V7, b"ustar\x00  "])
-# Each of its own kind: what is a file and a folder at once is refused, whatever tools make of it.
+# Each name has its own kind. A path that is both a file and a directory is refused, whatever tools make of it.
 _FILES = st.sampled_from([b"a", b"b", b"./c", b"d/e", b"d//f", b"\xc3\xbc", b"n" * 100])
 _FOLDERS = st.sampled_from([b"g/", b"d/", b"./h/i/"])
 _HARD_LINKS = st.sampled_from([b"l", b"d/l", b"./m"])
@@ -38,7 +38,7 @@ _CONTENT = st.binary(max_size=5) | st.just(b"x" * 512) | st.just(b"y" * 1025)
 
 @st.composite
 def _before(draw: st.DrawFn, names: st.SearchStrategy[bytes]) -> bytes:
-    """What may stand before a member's own header."""
+    """Draw headers that may precede a member's own header."""
     name = draw(names)
     return draw(
         st.sampled_from(
@@ -70,18 +70,18 @@ def _member(draw: st.DrawFn) -> bytes:
     name, magic = draw(names), draw(_MAGICS)
     more = {"magic": magic, "mode": draw(st.sampled_from([0o644, 0o755]))}
     if magic == USTAR or draw(st.booleans()):
-        # Of GNU's own magic this is a time, which bsdtar checks for being one.
+        # With GNU's own magic this is a time, and bsdtar checks its format.
         more["prefix"] = draw(st.sampled_from([b"", b"p", b"p/q"])) if magic != GNU else b"14524770542"
     content = draw(_CONTENT) if names is _FILES else b""
     if kind == b"5" and draw(st.booleans()):
-        return header(name, 512, kind, **more)  # which says nothing of content
+        return header(name, 512, kind, **more)  # the size means no content
     link = {b"1": draw(_FILES), b"2": b"model.yaml"}.get(kind, b"")
     return draw(_before(names)) + member(name, content, kind, link=link, **more)
 
 
 @st.composite
 def sparse_files(draw: st.DrawFn, name: bytes = b"sparse") -> bytes:
-    """A sparse file of any kind: regions of whole blocks, but for the last."""
+    """Draw a sparse file of any kind: regions of whole blocks, except the last."""
     end, regions = 0, []
     for _ in range(draw(st.integers(0, 60))):
         offset = end + 512 * draw(st.integers(0, 3))
@@ -93,7 +93,7 @@ def sparse_files(draw: st.DrawFn, name: bytes = b"sparse") -> bytes:
         end += 516
     size = end + draw(st.integers(0, 1000))
     if not regions or size > end:
-        regions.append((size, b""))  # without which GNU tar leaves out the hole at the end, which bsdtar does not
+        regions.append((size, b""))  # without it, GNU tar leaves out the hole at the end, but bsdtar does not
     return sparse(draw(st.sampled_from(SPARSE_KINDS)), name, size, regions)
 
 
@@ -136,7 +136,7 @@ def test_sparse_files(file: bytes, behind: bool) -> None:
 @settings(max_examples=20 * _ROUNDS)
 @given(data=st.data())
 def test_sparse_files_with_changed_bytes(data: st.DataObject) -> None:
-    """Of old maps the checksum is made to fit; those of pax have none."""
+    """The checksum of old maps is corrected. Maps in pax have none."""
     file = bytearray(data.draw(sparse_files()))
     at = data.draw(st.integers(0, min(len(file), 2048) - 1))
     file[at : at + 1] = data.draw(st.sampled_from([b"0", b"1", b"7", b"9", b",", b"\n", b"\0"]))
@@ -153,7 +153,7 @@ def test_sparse_files_with_changed_bytes(data: st.DataObject) -> None:
 @settings(max_examples=100 * _ROUNDS)
 @given(members=st.lists(_member(), min_size=1, max_size=3), data=st.data())
 def test_changed_bytes_are_read_or_refused(members: list[bytes], data: st.DataObject) -> None:
-    """Whatever they say, with a checksum that holds: no other error comes of it."""
+    """Changed bytes with a valid checksum cause no other error."""
     archive = bytearray(b"".join([_YAML, *members]) + END)
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(archive) - 1))
@@ -188,7 +188,7 @@ def test_what_tarfile_writes(files: dict[str, bytes], form: int, mtime: float, o
             info.size, info.mtime, info.uid, info.uname = len(content), mtime, owner, "\u00fcser"
             archive.addfile(info, io.BytesIO(content))
     paths = {path for path in files if not any(path.startswith(f"{other}/") for other in files)}
-    if len(paths) < len(files):  # one is a folder and a file
+    if len(paths) < len(files):  # one path is a directory and a file
         return
     found = {path: content for path, content in (_ours(buffer.getvalue()) or {}).items() if content is not None}
     assert found == {"model.yaml": MODEL_YAML, **files}

@@ -1,4 +1,4 @@
-"""Tars as real tools write them with options that few use: read as GNU tar and bsdtar read them."""
+"""Tars of real tools with rare options: read like GNU tar and bsdtar read them."""
 
 import bz2
 import gzip
@@ -44,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (top / "sub" / "w.bin").write_bytes(os.urandom(5000))
     (top / "sub" / ("long-" * 40)).write_bytes(b"long")
     with (top / "sparse").open("wb") as file:
-        for number in range(30):  # more than a header and a block behind it hold
+        for number in range(30):  # more regions than fit in a header and a block behind it
             file.seek(number * 70_000)
             file.write(b"data" * 1100)
         file.truncate(_HOLE)
@@ -88,14 +88,14 @@ def test_what_tools_write(folder: Path, command: str) -> None:
     out.unlink(missing_ok=True)
     run("bash", "-euc", command, cwd=folder, env={**os.environ, "OUT": str(out), "LC_ALL": "C.UTF-8"})
     archive = out.read_bytes()
-    if b"bzip2" not in command.encode():  # which prints that it ignores the zeros
+    if b"bzip2" not in command.encode():  # bzip2 prints that it ignores the zeros
         assert judged(["tar"], archive) == (True, _contents(archive))
     expected = {path: content for path, (content, _) in look(_resolved(folder)).items()}
     assert _contents(archive) == expected
 
 
 def _resolved(folder: Path) -> Path:
-    """A copy of the model with files in the place of links, and the modes of a model."""
+    """Copy the model with files in place of links, and with the modes of a model."""
     copy = folder.parent / "copy"
     if not copy.exists():
         subprocess.run(["cp", "-rL", "--sparse=always", folder, copy], check=True)
@@ -117,7 +117,7 @@ def test_holes_take_no_room(folder: Path, tmp_path: Path) -> None:
 def test_maps_of_sparse_files(kind: str) -> None:
     for regions in ([], [(0, b"")], [(512, b"x" * 512)], [(0, b"x" * 512), (2048, b"y")]):
         if kind in ("0.0", "0.1") and not regions:
-            continue  # nothing tells then that it is sparse
+            continue  # then nothing shows that it is sparse
         archive = _YAML + sparse(kind, b"s", 5000, regions) + member(b"behind", b"b") + END
         expected = bytearray(5000)
         for offset, content in regions:
@@ -132,7 +132,7 @@ def test_maps_of_sparse_files(kind: str) -> None:
     [
         [(512, b"x" * 512), (0, b"x")],  # out of order
         [(0, b"x" * 512), (500, b"x")],  # overlapping
-        [(0, b"x" * 100), (512, b"x")],  # of no whole block: GNU tar and bsdtar look for the next one elsewhere
+        [(0, b"x" * 100), (512, b"x")],  # not a whole block: GNU tar and bsdtar look for the next one elsewhere
         [(4000, b"x" * 2000)],  # behind the end
         [(1 << 63, b"x")],
     ],
@@ -189,7 +189,7 @@ def test_a_count_of_pieces_that_lies() -> None:
             unpacked(_YAML + file + member(b"s", padded(count)) + END)
 
 
-_TIMES = b"14524770542\0" * 2  # where ustar has a prefix, GNU tar has times
+_TIMES = b"14524770542\0" * 2  # GNU tar has times where ustar has a prefix
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ _TIMES = b"14524770542\0" * 2  # where ustar has a prefix, GNU tar has times
         (b"ustar\x0000", b"p", "p/n"),
         (b"ustar\0", b"p", "p/n"),
         (GNU, _TIMES, "n"),
-        (GNU, b"p", "n"),  # of Go 1.7 and others
+        (GNU, b"p", "n"),  # by Go 1.7 and others
         (b"", b"p", "n"),
     ],
 )
@@ -209,7 +209,7 @@ def test_a_prefix_only_where_ustar_says_so(magic: bytes, prefix: bytes, name: st
 
 
 def test_headers_that_tools_read_in_two_ways() -> None:
-    """Each gives one model to GNU tar and another to bsdtar, or is read by one of them only."""
+    """Each header gives GNU tar one model and bsdtar another, or only one of them reads it."""
     for before in (
         long_name(b"one") + extended((b"path", b"two")),
         extended((b"path", b"one")) + extended((b"mtime", b"1")),
@@ -279,7 +279,7 @@ def test_long_numbers_of_pax() -> None:
 
 
 def test_what_solaris_writes() -> None:
-    """The type 'X' for pax's 'x'; access control lists before the member that has them."""
+    """The type is 'X' for pax's 'x'. Access control lists come before their member."""
     acl = member(b"file", b"1000004\0user::rw-,group::r--,mask:r--,other:r--\0", b"A")
     archive = _YAML + acl + extended((b"path", b"long"), kind=b"X") + member(b"n", b"x") + END
     assert judged(["bsdtar"], archive) == (True, _contents(archive))
@@ -287,7 +287,7 @@ def test_what_solaris_writes() -> None:
 
 
 def test_the_top_as_tarfile_names_it() -> None:
-    """A folder without a name gets a slash."""
+    """A directory without a name gets a slash."""
     for kind in (b"5", b"0", b"D"):
         assert _contents(header(b"/", kind=kind) + _YAML + END) == {"model.yaml": MODEL_YAML}
     with pytest.raises(UnsafeMemberError):
@@ -303,7 +303,7 @@ def test_a_file_whose_name_ends_like_a_folders() -> None:
 
 
 def test_a_member_that_comes_twice(tmp_path: Path) -> None:
-    """The last one is the model's, as for every tool."""
+    """The last one is the model's, as in every tool."""
     for first, last in ((b"x", b"x"), (b"x", b"y"), (b"x" * 2_000_000, b"y"), (b"x", b"y" * 2_000_000)):
         archive = _YAML + member(b"w", first, mode=0o755) + member(b"v") + member(b"./w", last) + END
         staged = unpack(archive, tmp_path / "staged")
@@ -315,7 +315,7 @@ def test_a_member_that_comes_twice(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("top", [b"", b"iris/"])
 def test_a_model_yaml_that_comes_twice(top: bytes) -> None:
-    """With other content, it is not for the last one to say which model this is."""
+    """With different content, the last one must not decide which model this is."""
     yaml = member(top + b"model.yaml", MODEL_YAML)
     assert _contents(yaml + yaml + END) == {"model.yaml": MODEL_YAML}
     with pytest.raises(UnsafeMemberError, match="twice"):
@@ -325,7 +325,7 @@ def test_a_model_yaml_that_comes_twice(top: bytes) -> None:
 
 
 def test_a_hard_link_keeps_what_its_file_was() -> None:
-    """Another file that takes the file's place later does not change it."""
+    """A later file in the place of the link's target does not change the link."""
     link = header(b"l", kind=b"1", link=b"w")
     old, new = member(b"w", b"old"), member(b"w", b"new")
     for members, expected in ((old + link + new, b"old"), (old + link + new + old + link, b"old")):
@@ -334,7 +334,7 @@ def test_a_hard_link_keeps_what_its_file_was() -> None:
         assert judged(["tar"], archive) == judged(["bsdtar"], archive) == (True, _contents(archive))
     with pytest.raises(UnsafeMemberError, match="twice"):
         unpacked(_YAML + old + link + new + link + END)
-    archive = _YAML + old + link + member(b"l", b"another") + END  # as bsdtar writes what it is given twice
+    archive = _YAML + old + link + member(b"l", b"another") + END  # bsdtar writes this for a file given twice
     assert judged(["tar"], archive) == judged(["bsdtar"], archive) == (True, _contents(archive))
     assert _contents(_YAML + link + old + END)["l"] == b"old"
     chain = old + link + header(b"k", kind=b"1", link=b"l") + member(b"l", b"another") + new + END
@@ -357,7 +357,7 @@ _COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "bzi
 
 @pytest.mark.parametrize("compress", _COMPRESSORS)
 def test_the_end_of_a_compressed_tar(compress: str) -> None:
-    """The stream's own end tells that it is whole, and is checked whatever comes before it."""
+    """The end of the compressed stream shows that it is whole. It is checked, whatever comes before it."""
     whole = _YAML + member(b"w", b"x")
     garbage = os.urandom(100_000)
     for end in (b"", bytes(512), END, END + garbage, bytes(512) + garbage, END + bytes(17 << 20), END + whole):
@@ -389,7 +389,7 @@ def test_the_end_of_a_plain_tar() -> None:
 
 
 def test_a_plain_tar_that_has_lost_a_part_in_the_middle() -> None:
-    """Zeros where members were look like the end; what comes so far behind it is no rest of a record."""
+    """Zeros in place of members look like the end. Data so far behind it is not the rest of a record."""
     archive = _YAML + member(b"w", bytes(3 << 20)) + member(b"v", b"x") + END
     lost = archive[:1024] + bytes(3 << 20) + archive[1024 + (3 << 20) :]
     with pytest.raises(DamagedArchiveError, match="follows"):
@@ -408,7 +408,7 @@ def test_bytes_behind_the_end_expand_only_so_far(monkeypatch: pytest.MonkeyPatch
 
 
 def test_one_of_several_volumes(tmp_path: Path) -> None:
-    """GNU tar's, whose second volume begins within a file."""
+    """A multi-volume archive of GNU tar is refused. Its second volume begins within a file."""
     (tmp_path / "model.yaml").write_bytes(MODEL_YAML)
     (tmp_path / "w").write_bytes(os.urandom(30_000))
     for form in ("gnu", "pax"):

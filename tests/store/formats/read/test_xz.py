@@ -1,4 +1,4 @@
-"""Reading back our own xz streams, against liblzma, and damage at any place of them."""
+"""Reading back own xz streams, compared with liblzma, and damage at any place in them."""
 
 import io
 import lzma
@@ -22,7 +22,7 @@ _STREAM = whole(lay_out_xz(Memory(_CONTENT)))
 
 
 class _Arrived:
-    """A file that is all there; reads give at most so many bytes."""
+    """A complete file. Each read returns at most a given number of bytes."""
 
     def __init__(self, content: bytes, most: int = 1 << 30) -> None:
         self._file = io.BytesIO(content)

@@ -1,4 +1,4 @@
-"""zips that UnZip, 7z, bsdtar or Python read, though their writers had their own ideas."""
+"""Unusual zips that UnZip, 7z, bsdtar or Python read."""
 
 import functools
 import os
@@ -30,7 +30,7 @@ _GIB = 1 << 30
 
 
 def _unicode_path(raw: bytes, name: str) -> bytes:
-    """Info-ZIP's field."""
+    """Return Info-ZIP's Unicode path field."""
     content = struct.pack("<BL", 1, zlib.crc32(raw)) + name.encode()
     return struct.pack("<2H", 0x7075, len(content)) + content
 
@@ -78,7 +78,7 @@ def test_backslashes_as_tools_have_them(name: bytes, tmp_path: Path) -> None:
 
 
 def look_anyhow(folder: Path) -> list[str]:
-    """The paths in a folder, whatever their modes."""
+    """List the paths in a directory, whatever their modes."""
     return [str(path.relative_to(folder)) for path in folder.rglob("*")]
 
 
@@ -92,7 +92,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("mark", [b"PK\7\10", b"PK00"])
 def test_one_part_that_was_to_be_split(model: Path, tmp_path: Path, mark: bytes) -> None:
-    """Info-ZIP writes the first mark where PKWARE has the second."""
+    """Info-ZIP writes the first mark, and PKWARE the second."""
     run("zip", "-qr", "-s", "4g", tmp_path / "x.zip", ".", cwd=model)
     archive = (tmp_path / "x.zip").read_bytes()
     assert archive.startswith(b"PK\7\10PK\3\4")
@@ -118,7 +118,7 @@ def test_a_part_of_several_says_so(model: Path, tmp_path: Path) -> None:
 
 def test_the_last_part_of_several_with_whole_members() -> None:
     archive = bytearray(raw_zip([_YAML]))
-    struct.pack_into("<2H", archive, archive.index(b"PK\5\6") + 4, 2, 2)  # this part, and that of the directory
+    struct.pack_into("<2H", archive, archive.index(b"PK\5\6") + 4, 2, 2)  # this part, and the directory's
     with pytest.raises(DamagedArchiveError, match="one part of several"):
         unpacked(bytes(archive))
 
@@ -197,7 +197,7 @@ def test_more_members_than_16_bits_count(tmp_path: Path, comes: bool) -> None:
 
 @pytest.fixture
 def small_numbers(monkeypatch: pytest.MonkeyPatch) -> int:
-    """Have numbers cut off at 12 bits, so that little content goes beyond."""
+    """Cut numbers off at 12 bits, so that little content exceeds them."""
     for module in (unzip, zip_directory, zip_records):
         monkeypatch.setattr(module, "WRAP32", 1 << 12)
     return 1 << 12
@@ -232,7 +232,7 @@ def test_cut_off_numbers(small_numbers: int, kind: str, seed: int) -> None:
 
 
 def _cut_off(members: list[RawMember], wrap: int, dice: random.Random, kind: str) -> bytes:
-    """A zip whose numbers are cut off, its directory in another order, or with a gap that the directory skips."""
+    """Return a zip with cut-off numbers. Its directory may be in another order, or skip a gap."""
     archive, records = bytearray(), []
     for member in members:
         size = len(member.content) if member.size is None else member.size
@@ -250,7 +250,7 @@ def _cut_off(members: list[RawMember], wrap: int, dice: random.Random, kind: str
 
 @pytest.mark.parametrize("kind", ["gap", *(["stored", "deflated"] if "BENTOFS_LONG" in os.environ else [])])
 def test_more_than_4_gib_without_zip64(tmp_path: Path, kind: str) -> None:
-    """As macOS's Archive Utility writes it. Its real sizes take a minute: BENTOFS_LONG=1."""
+    """macOS's Archive Utility writes such a zip. Its real sizes take a minute: BENTOFS_LONG=1."""
     size = (1 << 32) + 5
     crc = crc32_of_repeated(b"\0", size)
     path = tmp_path / "x.zip"

@@ -1,5 +1,5 @@
-"""Compressed archives: independent readers find what was put in, any range is that slice, chunks are made as few times
-as can be, and what comes out otherwise than measured is an error."""
+"""Compressed archives: independent readers find the original content, any range is a slice, chunks are made as few
+times as possible, and output that differs from the measurement is an error."""
 
 import functools
 import hashlib
@@ -40,7 +40,7 @@ each_format = pytest.mark.parametrize("kind", COMPRESSED.values(), ids=COMPRESSE
 
 @pytest.fixture(scope="class")
 def small_chunks() -> Iterator[None]:
-    """Small enough that what hypothesis draws has many of them, of all kinds."""
+    """Make chunks so small that the drawn members have many, of all kinds."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(deflate, "CHUNK", 1000)
         patch.setattr(deflate, "_RUN", 700)
@@ -76,7 +76,7 @@ def _check(kind: Format, members: list[Member], mtime: int, archive: bytes) -> N
 
 @pytest.mark.usefixtures("small_chunks")
 class TestAnyMembers:
-    """In small chunks."""
+    """Any members, in small chunks."""
 
     @each_format
     @settings(max_examples=60, deadline=None)
@@ -120,7 +120,7 @@ def _words(size: int, seed: int) -> bytes:
 
 
 def _real_members(compressor: OnTheSpot) -> list[Member]:
-    """Chunks as long as they really are: headers, a run, large files that shrink and that do not, more small ones."""
+    """Chunks of real size: headers, a run, large files that shrink and that do not, more small ones."""
     small = [Member(f"small/{number:03}", False, False, Memory(_words(3000, number))) for number in range(150)]
     parts = [
         (Member("model.yaml", False, False, Memory(b"name: m\n")), Packing.SMALL),
@@ -186,7 +186,7 @@ def test_a_random_read_costs_one_chunk(kind: Format) -> None:
         assert sum(content.bytes_read for content in contents) <= 2 << 20, "two, where it lies on a border"
 
 
-# What came out of this machine's ISA-L, by what `codec_name` says of it. Another one has other bytes.
+# This machine's ISA-L output, by its `codec_name`. Another ISA-L writes other bytes.
 _KNOWN = {
     (
         "deflate 1 isal-2.32.1 zlib-1.2.13 1048576 61c2736c",
@@ -215,7 +215,7 @@ def test_the_same_bytes_every_time(kind: Format) -> None:
 
 
 class _Slow:
-    """Content that takes its time; counts how many read it at a time."""
+    """Slow content; it counts its concurrent readers."""
 
     def __init__(self, content: bytes, seconds: float) -> None:
         self._content = Memory(content)
@@ -247,7 +247,7 @@ def _chunked(maker: ChunkMaker, content: Piece, contents: bytes, codec: Codec = 
 
 
 class TestMaking:
-    """Of chunks, by many readers."""
+    """Chunks are made for many readers."""
 
     def test_readers_of_one_chunk_share_it(self, maker: ChunkMaker) -> None:
         contents = _words(300_000, 1)
@@ -316,7 +316,7 @@ class TestMaking:
         assert zlib.decompress(whole(laid_out)) == contents
 
     def test_stuck_readers_stop_nobody(self, maker: ChunkMaker) -> None:
-        """As on a dead disk: whoever reads other content goes on."""
+        """A dead disk may block readers. Readers of other content go on."""
         contents = _words(100_000, 1)
         free = threading.Event()
 
@@ -432,7 +432,7 @@ def test_a_chunk_may_refer_to_what_stands_before_it_and_only_to_that(effort: int
 
 
 class TestJudging:
-    """Whether, and how hard, to compress."""
+    """The decision to compress, and the effort."""
 
     @pytest.mark.parametrize(
         ("content", "worth_it"),

@@ -1,4 +1,4 @@
-"""All formats: exact lengths, any range, the bytes of an independent writer, one reading of what is served."""
+"""All formats: exact lengths, any range, an independent writer's bytes, one read of the served content."""
 
 import random
 import zlib
@@ -49,7 +49,7 @@ def test_any_range_is_that_slice_of_the_whole(
     kind: Format, members: list[Member], mtime: int, data: st.DataObject
 ) -> None:
     expected = WRITERS[kind.name](members, mtime)
-    laid_out = kind.lay_out(members, mtime)  # fresh: ranges come before anything was read in order
+    laid_out = kind.lay_out(members, mtime)  # new: ranges come before any sequential read
     for offset, size in data.draw(ranges(len(expected))):
         assert read_bytes(laid_out, offset, size) == expected[offset : offset + size]
 
@@ -70,7 +70,7 @@ def test_around_a_whole_frame(kind: Format, size: int, seed: int, data: st.DataO
 
 @each_format
 def test_streaming_reads_no_content_twice(kind: Format) -> None:
-    """A few whole frames; a tail shorter than one may be read again, for its checksum."""
+    """A few whole frames. A tail shorter than one frame may be read again, for its checksum."""
     size = 13_000_000
     content = Memory(random.Random(1).randbytes(size))
     members = [Member("model.yaml", False, False, Memory(b"yaml")), Member("weights", False, False, content)]
@@ -87,7 +87,7 @@ def test_the_end_is_read_without_what_lies_before(kind: Format) -> None:
     members = [Member("model.yaml", False, False, Memory(b"yaml")), Member("weights", False, False, content)]
     laid_out = kind.lay_out(members, 1)
     read_bytes(laid_out, laid_out.length - 1024, 1024)
-    assert content.bytes_read <= 4_194_304  # what the last block's checksum is of
+    assert content.bytes_read <= 4_194_304  # the content under the last block's checksum
 
 
 def test_the_checksum_of_a_tar_is_put_together_from_its_members() -> None:

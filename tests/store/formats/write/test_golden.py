@@ -1,4 +1,4 @@
-"""The same model gives the same bytes today and later, here and elsewhere."""
+"""The same model gives the same bytes today and later, on all machines."""
 
 import hashlib
 import subprocess
@@ -13,7 +13,7 @@ from tests.store.formats.writers import WRITERS
 
 @pytest.mark.parametrize("name", golden.SHA256)
 def test_no_byte_has_changed(name: str) -> None:
-    """Whoever changes the bytes raises LAYOUT_VERSION, with which SHA-256s are kept, and then these."""
+    """If the bytes change, raise LAYOUT_VERSION, with which SHA-256s are kept; then update these."""
     assert golden.digests()[name] == golden.SHA256[name]
     expected = WRITERS[name](golden.members(), golden.MTIME)
     assert hashlib.sha256(expected).hexdigest() == golden.SHA256[name]

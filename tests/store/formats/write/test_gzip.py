@@ -1,4 +1,4 @@
-"""gzip: whole members around every boundary, and lengths and blocks of what is past 4 GiB."""
+"""gzip: whole members around every boundary, and lengths and blocks past 4 GiB."""
 
 import gzip
 import random

@@ -1,4 +1,4 @@
-"""What reads our archives: Python and real tools find what was put in, and nothing wrong."""
+"""Readers of the written archives: Python and real tools find the original content, and no errors."""
 
 import io
 import shutil
@@ -22,7 +22,7 @@ from tests.store.formats.writers import content_of
 @settings(max_examples=25)
 @given(members=member_lists(), mtime=st.integers(0, 2**31))
 def test_python_reads_back_what_was_put_in(members: list[Member], mtime: int) -> None:
-    # A last name that holds a zip64 locator's signature just where a locator would lie misleads every reader of zip.
+    # A last name with a zip64 locator's signature, just in a locator's place, misleads every reader of zip.
     assume(not any(b"PK\x06\x07" in member.archive_path for member in members))
     wanted = [(member.path, member.is_folder, member.permissions, content_of(member)) for member in members]
     for kind, mode in ((TAR, "r:"), (TAR_GZ, "r:gz"), (BENTOMODEL, "r:xz")):
@@ -58,7 +58,10 @@ def test_python_reads_back_what_was_put_in(members: list[Member], mtime: int) ->
     ],
 )
 def test_real_tools_find_nothing_wrong(name: str, command: str, where: float, tmp_path: Path) -> None:
-    """`where`: at which part of its length a changed byte is seen by the same tool, so that its silence means much."""
+    """A real tool finds no error.
+
+    `where`: the part of the length at which the same tool notices a changed byte. That makes its silence meaningful.
+    """
     assert shutil.which(command.split()[0]), f"{command.split()[0]} is missing: run ./scripts/test"
     content = whole(FORMATS[name].lay_out(golden.members(), golden.MTIME))
     path = tmp_path / ("golden.xz" if name == "bentomodel" else f"golden.{name}")

@@ -65,7 +65,7 @@ def test_are_read_once_for_both_formats(
     other = Archives(storage, index, Compression.AUTO, formats=[TAR_GZ, ZIP])
     archive = other.open(_model(storage), second)
     assert archive.length == lengths[second.name]
-    read_bytes(archive, archive.length - 8, 8)  # where a .tar.gz has its checksum
+    read_bytes(archive, archive.length - 8, 8)  # a .tar.gz has its checksum there
     assert storage.count() == 0
     assert other.revision == 0
     assert len(whole(archive)) == archive.length
@@ -89,7 +89,7 @@ def test_are_measured_only_for_the_formats_that_there_are(
 def test_are_measured_for_one_format_where_nothing_can_be_kept(
     storage: CountingStorage, index: Index, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Young files: the other format's look would measure all again."""
+    """The files are young: a measurement for the other format would have to measure all again."""
     model = _model(storage)
     monkeypatch.setattr(time, "time_ns", lambda: model.newest_ctime_ns + 1_000_000)
     monkeypatch.setattr(deflate, "compress_small", lambda *_: pytest.fail("for a zip"))
@@ -109,7 +109,7 @@ def test_are_at_hand_for_both_readers(storage: CountingStorage, index: Index) ->
 
 
 def test_are_compressed_on_all_cores(storage: CountingStorage, index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For one format while for the other."""
+    """Both formats are compressed at the same time."""
     monkeypatch.setattr("bentofs.store.archives.chunk_sizes.CORES", 2)
     monkeypatch.setattr("bentofs.store.archives.chunk_sizes._WINDOW", 4)
     compress = ChunkMaker.compress

@@ -1,4 +1,4 @@
-"""tar where ustar's fields end and pax headers begin, without real data."""
+"""tar at the limit of ustar's fields, where pax headers begin, without real data."""
 
 import io
 import tarfile
@@ -42,7 +42,7 @@ def test_sizes_beyond_the_fields(size: int) -> None:
 
 @pytest.mark.parametrize("size", [8 * _GIB - 1, 8 * _GIB, 2**40 + 3])
 def test_tools_read_what_is_behind_a_large_member(size: int, tmp_path: Path) -> None:
-    """As sparse files: headers and the end are written, the content is a hole."""
+    """The files are sparse: headers and the end are written, the content is a hole."""
     members = [_file("model.yaml", 10), _file("weights", size), Member("behind", False, False, Memory(b"behind"))]
     laid_out = lay_out_tar(members, 1)
     path = tmp_path / "sparse.tar"
@@ -63,7 +63,7 @@ def test_tools_read_what_is_behind_a_large_member(size: int, tmp_path: Path) -> 
     [
         ("n" * 100, False, 1),
         ("n" * 101, False, 3),
-        ("n" * 99, True, 1),  # a folder's name ends in a slash
+        ("n" * 99, True, 1),  # a directory's name ends in a slash
         ("n" * 100, True, 3),
         ("d/" * 49 + "nn", False, 1),
         ("d/" * 50 + "n", False, 3),
@@ -86,7 +86,7 @@ def test_names_at_the_fields_end(path: str, is_folder: bool, blocks: int) -> Non
 @pytest.mark.parametrize("size", [0, 8 * _GIB])
 @pytest.mark.parametrize("mtime", [0, 8**11])
 def test_lengths_of_headers_are_told_without_making_them(letter: str, size: int, mtime: int) -> None:
-    """Also about where the records of a pax header need a second block."""
+    """Lengths are exact where the records of a pax header need a second block, too."""
     for length in (*range(1, 20), *range(98, 103), *range(180, 270), *range(380, 530)):
         member = Member(letter * length, False, False, Zeros(size) if size else None)
         assert header_length(member, mtime) == len(header(member, mtime)), length

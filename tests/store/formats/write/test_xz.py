@@ -1,4 +1,4 @@
-"""xz: whole streams around every boundary, and streams of 100 GiB that nobody has to read."""
+"""xz: whole streams around every boundary, and streams of 100 GiB that need not be read."""
 
 import lzma
 import random
@@ -101,7 +101,7 @@ def test_index_and_any_block_of_100_gib(length: int) -> None:
 def test_a_checksum_is_served_alone_and_in_part() -> None:
     content = numbers(0, 2 * _BLOCK + 10)
     expected = write_xz(content)
-    at = 12 + (4 << 20) - 4  # the first block's
+    at = 12 + (4 << 20) - 4  # of the first block
     for first in range(5):
         for last in range(first, 5):
             laid_out = lay_out_xz(Memory(content))

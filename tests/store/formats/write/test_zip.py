@@ -1,4 +1,5 @@
-"""zip where its fields end and zip64 begins, without real data; checksums asked for as late as can be."""
+"""zip at the limit of its fields, where zip64 begins, without real data; checksums are asked for as late as
+possible."""
 
 import io
 import struct
@@ -70,7 +71,7 @@ def test_sizes_and_offsets_beyond_the_fields(size: int) -> None:
 
 @pytest.mark.parametrize("size", _SIZES)
 def test_tools_read_what_is_behind_a_large_member(size: int, tmp_path: Path) -> None:
-    """As sparse files: the end and the headers are written, the contents are holes."""
+    """The files are sparse: the end and the headers are written, the contents are holes."""
     members = [_file("model.yaml", 10), _file("weights", size), Member("behind", False, False, Memory(b"behind"))]
     laid_out = lay_out_zip(members, _MTIME, _checksum)
     path = tmp_path / "sparse.zip"
@@ -88,7 +89,7 @@ def test_tools_read_what_is_behind_a_large_member(size: int, tmp_path: Path) -> 
     if size == 0xFFFFFFFF:
         del readers[0]  # UnZip 6.00 takes this size for the mark of a zip64 field in the next record
     if size >= 0xFFFFFFFF - 100:
-        del readers[-1]  # busybox 1.35 knows no zip64
+        del readers[-1]  # busybox 1.35 has no zip64
     for command in readers:
         assert run(*command).stdout == "behind", command
     path.unlink()
@@ -237,10 +238,10 @@ def test_the_next_large_members_checksum_is_made_while_one_is_read_in_order() ->
     read_bytes(laid_out, starts["a"] + 100_000, 50_000)
     assert told == [("b", 100_000), ("b", 50_000)]
     told.clear()
-    for offset in (500_000, 0, 149_999):  # here and there, and what was read already
+    for offset in (500_000, 0, 149_999):  # scattered, with bytes that were read already
         read_bytes(laid_out, starts["a"] + offset, 1000)
     read_bytes(laid_out, starts["small"], 1000)
-    read_bytes(laid_out, starts["c"], 1000)  # which nothing follows
+    read_bytes(laid_out, starts["c"], 1000)  # no member follows
     assert told == []
     wanted.clear()
     for offset in (0, 1000, 2000):
