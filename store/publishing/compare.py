@@ -1,4 +1,4 @@
-"""Compare two folders: they hold the same model if they hold the same files and folders with the same bytes.
+"""Compare two models: they are the same if they hold the same files and directories with the same bytes.
 
 Links count as their targets, as everywhere (`store.storage.local_walk`). Times and modes do not count, because
 BentoML's own imports do not keep them. Exec bits are compared separately. The files that macOS adds do not count

@@ -1,8 +1,8 @@
 """Publishing: a staged model becomes a version in the store, whole or not at all.
 
-One rename puts it there, and never over anything: a plain rename would replace the empty folder that BentoML makes when
-it begins to save. Without renameat2, an empty folder reserves the place for a moment, and an overwrite leaves a moment
-without the model; `store/staging/journal.py` describes the recovery after a crash in that moment.
+One rename puts it there, and never over anything: a plain rename would replace the empty directory that BentoML makes
+when it begins to save. Without renameat2, an empty directory reserves the place for a moment, and an overwrite leaves a
+moment without the model; `store/staging/journal.py` describes the recovery after a crash in that moment.
 
 Threading: any thread; several processes may publish the same tag at once.
 """
@@ -44,7 +44,7 @@ from bentofs.store.util.renameat2 import exchange, is_unsupported
 
 log = logging.getLogger(__name__)
 
-_CLAIM_SECONDS = 0.5  # for which another import's empty folder may reserve the place of its model
+_CLAIM_SECONDS = 0.5  # for which another import's empty directory may reserve the place of its model
 _ATTEMPTS = 20  # each fails only if another process changed the same version in the meantime
 _LARGE_SIZE, _LARGE_COUNT = 256 << 20, 5000  # bytes, files: removing more takes noticeable time
 _MARK_AGE_NS = 10_000_000_000  # more than the coarsest clock tick of a file system
@@ -100,7 +100,7 @@ class Publisher(Protocol):
         self, staged: Staged, *, overwrite: bool = False, move_latest: bool = True, verdict: Verdict | None = None
     ) -> Outcome:
         """Make a staged model the version of its tag. On return, the version is there, durable and complete; the
-        staged folder may be gone. After an error, no part of it is visible.
+        staged directory may be gone. After an error, no part of it is visible.
 
         `overwrite`: replace a model of this tag that has other content or other exec bits. `move_latest`: False leaves
         an existing `latest` as it is. `verdict`: the result of `compare`.
@@ -150,11 +150,11 @@ def publish(
     follow_links: bool = False,
     verdict: Verdict | None = None,
 ) -> Outcome:
-    """Make a staged folder the version `tag` of the session's store. On return, the version is there, durable and
+    """Make a staged directory the version `tag` of the session's store. On return, the version is there, durable and
     complete; `staged_root` is gone. After an error, the store is unchanged and `staged_root` is still there, unless the
-    last step failed: syncing the store's folders.
+    last step failed: syncing the store's directories.
 
-    `staged_root`: a complete, checked folder below `session.staged`, every file and folder of it fsynced.
+    `staged_root`: a complete, checked directory below `session.staged`, every file and directory of it fsynced.
     `creation_time`: the model's, timezone-aware; `latest` is moved by it, as BentoML does.
     `overwrite`: replace a model of this tag that has other content or exec bits.
     `move_latest`: False leaves an existing `latest` as it is.
@@ -205,7 +205,7 @@ class _Publication:
         raise StoreUnwritableError(f"{self._tag} is changed in the store by others again and again: try once more")
 
     def _mark_complete(self) -> None:
-        """Set BentoML's own mark of a finished save: the folder's mtime differs from its ctime."""
+        """Set BentoML's own mark of a finished save: the directory's mtime differs from its ctime."""
         created_ns = int(self._creation_time.timestamp()) * 1_000_000_000
         mtime_ns = min(max(created_ns, 0), time.time_ns() - _MARK_AGE_NS)
         os.utime(self._staged, ns=(mtime_ns, mtime_ns))
@@ -234,10 +234,10 @@ class _Publication:
         return Outcome.REPLACED
 
     def _refuse_unless_folder(self, path: str) -> os.stat_result | None:
-        """Return the stat of the folder at a path; None if nothing is there.
+        """Return the stat of the directory at a path; None if nothing is there.
 
         Raises:
-            ModelExistsError: it is not a folder.
+            ModelExistsError: it is not a directory.
         """
         with writing(path):
             try:
@@ -249,7 +249,7 @@ class _Publication:
         return look
 
     def _refuse_unfinished(self) -> None:
-        """Raise ModelExistsError if the store's model is not complete. Wait for an empty folder: it may reserve the
+        """Raise ModelExistsError if the store's model is not complete. Wait for an empty directory: it may reserve the
         place of another import's model (on systems without renameat2)."""
         surveyor = Scanner(self._storage, lambda _path, sentence: log.debug("%s", sentence))
         deadline = time.monotonic() + _CLAIM_SECONDS
@@ -266,7 +266,7 @@ class _Publication:
         )
 
     def _is_empty(self) -> bool:
-        """Tell whether the version's folder is empty or gone."""
+        """Tell whether the version's directory is empty or gone."""
         with writing(self._target):
             try:
                 return not os.listdir(self._target)
@@ -297,8 +297,8 @@ class _Publication:
         return Verdict(entries, f"{printable(path)} differs")
 
     def _remove_staged(self, entries: list[Entry]) -> None:
-        """Remove the staged folder. Remove a large one in the background: the import need not wait for it, and during
-        a rename all of incoming/ would wait."""
+        """Remove the staged directory. Remove a large one in the background: the import need not wait for it, and
+        during a rename all of incoming/ would wait."""
         aside = self._session.put_aside(self._staged)
         if len(entries) < _LARGE_COUNT and sum(entry.size for entry in entries) < _LARGE_SIZE:
             remove_tree(aside)
@@ -327,8 +327,8 @@ class _Publication:
                 sync_path(path)
 
     def _publish(self, replaced: tuple[int, int] | None) -> bool:
-        """Move the staged folder to its place; `replaced`: device and inode of the folder that it replaces. False if
-        another folder is there now."""
+        """Move the staged directory to its place; `replaced`: device and inode of the directory that it replaces. False
+        if another directory is there now."""
         with writing(self._session.intents):
             intent = JournalEntry.begin(
                 self._store, self._session.intents, self._tag, self._staged, move_latest=self._move_latest
@@ -364,7 +364,7 @@ class _Publication:
                         return False
                 except FileExistsError:
                     return False
-                except FileNotFoundError:  # the name's folder or the old version has gone
+                except FileNotFoundError:  # the name's directory or the old version is gone
                     os.lstat(self._staged)
                     return False
                 os.fsync(folder)

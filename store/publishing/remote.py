@@ -117,7 +117,7 @@ class RemotePublisher:
         move_latest: bool = True,
         verdict: Verdict | None = None,  # noqa: ARG002 - there is none
     ) -> Outcome:
-        """Do what `store.publishing.local.Publisher.publish` does, but leave the staged folder."""
+        """Do what `store.publishing.local.Publisher.publish` does, but leave the staged directory."""
         return _Publication(self._storage, self._objects, staged, self._stops).run(
             overwrite=overwrite, move_latest=move_latest
         )

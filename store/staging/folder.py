@@ -35,7 +35,7 @@ def stage_folder(path: str, limits: Limits, umask: int, on_model_yaml: OnModelYa
     Raises:
         NotAModelError, BadModelError: its model.yaml is missing or malformed.
         UnsafeMemberError: something in it is neither a file nor a directory.
-        TooBigError: it is beyond the limits.
+        TooBigError: it exceeds the limits.
         NoSpaceError, StoreUnwritableError: the file system refuses.
     """
     with writing(path):

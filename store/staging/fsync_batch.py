@@ -26,7 +26,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Syncer:
-    """Syncs the files below one folder."""
+    """Sync the files below one directory."""
 
     def __init__(self, folder: int) -> None:
         """`folder`: the directory's descriptor, opened before the first file is written, so that syncfs reports write

@@ -173,7 +173,7 @@ class StagedModel:
         """Replace the links, find the model, and wait until all of it is synced to disk.
 
         Raises:
-            NotAModelError: there is no model.yaml where one belongs, or it holds no tag.
+            NotAModelError: there is no model.yaml at its place, or it holds no tag.
             BadModelError: the model.yaml is malformed.
             StoreError: the errors of all methods, and the errors of `on_model_yaml`.
         """
