@@ -1,10 +1,10 @@
-"""The command line that this process was given, and the one that it runs with.
+"""Hide the secrets in this process's command line.
 
-Everybody may read the command lines of all processes. A process that was given a secret starts itself anew with the
-secrets struck out, and passes the true arguments in its environment, which is its user's own.
+All users may read the command lines of all processes. A process that was given a secret restarts itself with the
+secrets struck out. It passes the true arguments in its environment, which only its user may read.
 
-Names of files are bytes, and Python decodes them by the locale, so that they would depend on it. A process in a locale
-other than UTF-8 starts itself anew in Python's UTF-8 mode.
+Names of files are bytes. Python decodes them by the locale, so they would depend on it. A process in a locale other
+than UTF-8 restarts itself in Python's UTF-8 mode.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from collections.abc import Sequence
 from bentofs.store import location
 
 _VARIABLE = "BENTOFS_ARGUMENTS"
-_SECRET = ("--storage-option", "--passwd", "--param")  # options whose values nobody else is to see
+_SECRET = ("--storage-option", "--passwd", "--param")  # options whose values other users must not see
 _STRUCK_OUT = "***"
 UTF8_MODE = ("-X", "utf8")  # Python's option: names of files are UTF-8 in any locale
 
 
 def true_arguments() -> list[str]:
-    """What this process was asked to do. Does not return when it must start anew first."""
+    """Return the true arguments of this process. Do not return if the process must restart itself first."""
     carried = os.environ.pop(_VARIABLE, None)
     if carried is not None:
         return [str(argument) for argument in json.loads(carried)]
@@ -35,7 +35,7 @@ def true_arguments() -> list[str]:
         arguments = given[len(given) - len(arguments) :]
     shown = without_secrets(arguments)
     if shown != arguments or mode:
-        # Without a secret there is no need to carry, and one variable holds less than a command line.
+        # Without a secret the arguments need not be carried, and one variable holds less than a command line.
         carried_on = carrying(arguments) if shown != arguments else {}
         command = [part.encode("utf-8", "surrogateescape") for part in (program, *mode, *others, *shown)]
         os.execve(sys.executable, command, {**os.environ, **carried_on})
@@ -43,12 +43,12 @@ def true_arguments() -> list[str]:
 
 
 def carrying(arguments: Sequence[str]) -> dict[str, str]:
-    """The environment that passes arguments to a process."""
+    """Return the environment variables that pass arguments to a process."""
     return {_VARIABLE: json.dumps(list(arguments))}
 
 
 def without_secrets(arguments: Sequence[str]) -> list[str]:
-    """The arguments as anybody may see them."""
+    """Return the arguments with their secrets struck out."""
     shown = []
     before = ""
     for argument in arguments:
@@ -66,7 +66,7 @@ def without_secrets(arguments: Sequence[str]) -> list[str]:
 
 
 def _given() -> list[str]:
-    """The command line as UTF-8. In some locales Python takes it for characters that it cannot make bytes of again."""
+    """Return the command line as UTF-8. In some locales Python decodes it to text that it cannot encode again."""
     with open("/proc/self/cmdline", "rb") as file:
         return [part.decode("utf-8", "surrogateescape") for part in file.read().split(b"\0")[:-1]]
 

@@ -1,6 +1,6 @@
-"""glibc's heap: one for all threads, and freed memory goes back to the system.
+"""Tune glibc's heap: one heap for all threads, and freed memory goes back to the system.
 
-By itself glibc keeps a heap for every few threads, each as large as it has ever been.
+By default glibc keeps a heap for every few threads, each as large as it has ever been.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ import time
 
 _MMAP_THRESHOLD, _ARENA_MAX = -3, -8  # malloc.h
 _TRIM_SECONDS = 2.0  # between two trims of a heap that is in use
-_WORKED_SECONDS = 0.02  # of processor time: less leaves nothing to trim
+_WORKED_SECONDS = 0.02  # of processor time; after less work there is nothing to trim
 
 
 def give_memory_back() -> None:
     """Use one heap, and return large blocks to the system when they are freed. Compressed chunks are such blocks,
-    libfuse's buffers (128 KiB) are not. Call it before there are threads."""
+    libfuse's buffers (128 KiB) are not. Call it before any thread starts."""
     _set(_ARENA_MAX, 1)
     _set(_MMAP_THRESHOLD, 192 << 10)
 
 
 def share_memory() -> None:
-    """Have all threads take from the same two heaps: a transfer fetches by many threads, none of which may keep what
-    the others could use. Only before there are threads."""
+    """Limit all threads to the same two heaps. A transfer fetches with many threads, and none may keep memory that the
+    others could use. Call it before any thread starts."""
     _set(_ARENA_MAX, 2)
 
 
@@ -35,7 +35,7 @@ def trim() -> None:
 
 
 class Trimmer:
-    """Trims the heap again and again while the process works, and once after that."""
+    """Trims the heap repeatedly while the process works, and once after that."""
 
     def __init__(self) -> None:
         self._stopping = threading.Event()

@@ -1,4 +1,4 @@
-"""What keeps a mount from coming up, said in one sentence before FUSE is asked."""
+"""Check that a mount can come up, before FUSE is asked. Each error is one sentence."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def check_system(engine: EngineName) -> None:
 
 
 def _check_helper() -> None:
-    """Check that an ordinary user's helper is there and may mount."""
+    """Check that the mount helper for ordinary users is installed and may mount."""
     helper = find_helper()
     if helper is None:
         raise CannotMountError(
@@ -58,7 +58,7 @@ def _has_capabilities(program: str) -> bool:
 
 
 def _check_libfuse() -> None:
-    library = os.environ.get("FUSE_LIBRARY_PATH") or ctypes.util.find_library("fuse")  # as fusepy looks for it
+    library = os.environ.get("FUSE_LIBRARY_PATH") or ctypes.util.find_library("fuse")  # fusepy finds it the same way
     try:
         ctypes.CDLL(library or "libfuse.so.2")
     except OSError:
@@ -68,7 +68,7 @@ def _check_libfuse() -> None:
 
 
 def check_readable(store: str) -> None:
-    """That a store may be looked into.
+    """Check that the user may read a store.
 
     Raises:
         CannotMountError
@@ -78,7 +78,10 @@ def check_readable(store: str) -> None:
 
 
 def check_mountpoint(mountpoint: str, store: str | None) -> str:
-    """That something can be mounted there; its real path. `store`: where one is that must not lie in the way.
+    """Check that something can be mounted there. Return its real path.
+
+    `store`: the directory of a local store, which must not contain the mountpoint or lie in it; None for a remote
+    store.
 
     Raises:
         CannotMountError
@@ -116,7 +119,7 @@ def check_mountpoint(mountpoint: str, store: str | None) -> str:
 
 
 def _is_dead(mountpoint: str) -> bool:
-    """Whether nobody serves a mount any more."""
+    """Tell whether the daemon of a mount has died."""
     try:
         os.stat(mountpoint)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Which daemon serves a mount, and where its log is."""
+"""Find the daemon of a mount, and its log."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from bentofs.store import paths as home
 
 
 def state_folder() -> Path:
-    """Where the files lie; made when missing, for this user only.
+    """Return the state directory. Make it if it is missing, for this user only.
 
     Raises:
         NoHomeError: there is no home.
-        PermissionError: it belongs to another user, as under sudo with the old HOME.
+        PermissionError: it belongs to another user, for example under sudo with the old HOME.
     """
     folder = home.state_folder()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -28,7 +28,7 @@ def state_folder() -> Path:
 
 
 def log_path(mountpoint: str) -> Path:
-    """The log of a mount that runs in the background."""
+    """Return the path of the log of a mount in the background."""
     return state_folder() / f"{hashlib.sha256(os.fsencode(mountpoint)).hexdigest()[:16]}.log"
 
 
@@ -36,14 +36,15 @@ class RunningDaemon(NamedTuple):
     """A process that serves a mount."""
 
     pid: int
-    started: int  # clock ticks since boot: tells the process from a later one with its number
+    started: int  # clock ticks since boot; a later process with the same pid has another value
 
     @classmethod
     def at(cls, mountpoint: str) -> RunningDaemon | None:
-        """The one that serves what is mounted on top at a real path, unless it is another user's.
+        """Find the daemon of the topmost mount at a real path. Return None if there is none, or if it is another
+        user's.
 
-        It is told by its command line, whoever started it and wherever its log is. One that was unmounted lazily may
-        still serve open files there; the youngest is the one on top.
+        The daemon is found by its command line: it does not matter who started it or where its log is. A daemon that
+        was unmounted lazily may still serve open files there. The youngest one serves the topmost mount.
         """
         mount = mount_at(mountpoint)
         if mount is None:
@@ -51,19 +52,19 @@ class RunningDaemon(NamedTuple):
         found = []
         for entry in os.listdir("/proc"):
             if entry.isdigit():
-                with suppress(OSError):  # it has gone, or is another user's
+                with suppress(OSError):  # the process has ended, or is another user's
                     if _serves(int(entry), mountpoint) and mount_at(mountpoint, entry) == mount:
                         started = _start_of(int(entry))
                         found += [cls(int(entry), started)] if started is not None else []
         return max(found, key=lambda daemon: daemon.started, default=None)
 
     def is_alive(self) -> bool:
-        """Whether the daemon still runs."""
+        """Tell whether the daemon still runs."""
         return _start_of(self.pid) == self.started
 
 
 def _serves(pid: int, mountpoint: str) -> bool:
-    """Whether a process looks like a daemon of ours on this mountpoint."""
+    """Tell whether a process looks like our daemon for this mountpoint."""
     arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     if b"mount" not in arguments or not _holds_device(pid):
         return False
@@ -82,9 +83,10 @@ def _holds_device(pid: int) -> bool:
 
 
 def _start_of(pid: int) -> int | None:
-    """When a process began; None when there is no such process, or it has ended and nobody has taken note yet."""
+    """Return when a process began, in clock ticks since boot. None if there is no such process, or if it is a
+    zombie."""
     try:
-        # The name, in parentheses, may hold anything; the fields are counted from its end (proc_pid_stat(5)).
+        # The name, in parentheses, may hold any character. So count the fields from its end (proc_pid_stat(5)).
         fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:
         return None

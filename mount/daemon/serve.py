@@ -1,5 +1,5 @@
-"""The daemon: one process for one mount. Starts itself anew in the background before anything of FUSE is loaded, so
-that no thread, lock or socket has to survive a fork."""
+"""The daemon: one process for one mount. It restarts itself in the background before anything of FUSE is loaded, so no
+thread, lock or socket has to survive a fork."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ log = logging.getLogger(__name__)
 READY_SECONDS = 30.0  # how long a daemon may take until its mount answers
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _READY = b"ready\n"
-_READ_AHEAD = 1 << 20  # bytes; a store that is not on this machine reads ahead by itself, of what it likes
-_ALLOCATIONS = 10_000  # objects made, less those gone, between two looks for garbage; Python's own is 700
-_DESCRIPTORS = 1023  # that a busy mount has open: files being read, uploads, requests under way
+_READ_AHEAD = 1 << 20  # bytes; a remote store does its own read-ahead
+_ALLOCATIONS = 10_000  # objects made minus objects freed between two garbage collections; Python's default is 700
+_DESCRIPTORS = 1023  # open in a busy mount: files being read, uploads, requests under way
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a mount is made of."""
+    """The settings of a mount."""
 
     mountpoint: str  # real path
     store: StoreSpec
@@ -66,10 +66,10 @@ class Settings:
 
 
 def serve(settings: Settings, ready: Callable[[], None]) -> None:
-    """Mount and serve until unmounted, in this process. `ready` is called once the mount answers.
+    """Mount, and serve in this process until unmounted. `ready` is called once the mount answers.
 
     Raises:
-        CannotMountError: the kernel or libfuse would not.
+        CannotMountError: the kernel or libfuse refused.
         StagingError: there is no place for `incoming/`.
     """
     block_signals()
@@ -84,7 +84,7 @@ def serve(settings: Settings, ready: Callable[[], None]) -> None:
     digests = Baseline()
     recorder = Recorder(storage, digests)
     measurements = Measurements(index, recorder.look_again, budget)
-    # There it would not read from a page cache, but fetch everything once more.
+    # With a remote store the recorder would fetch everything again instead of reading the page cache.
     opened = [] if settings.store.is_remote else [recorder.consider]
     archives = Archives(
         storage,
@@ -102,7 +102,7 @@ def serve(settings: Settings, ready: Callable[[], None]) -> None:
 
     store = ModelStore(storage, forget, budget)
     measurer = Measurer(store, archives, settings.formats, index)
-    # The kernel checks who may do what.
+    # The kernel checks permissions.
     options = ["allow_other", "default_permissions"] if settings.allow_other else []
     passed_through = location if settings.passthrough and not settings.store.is_remote else None
     engine = new_engine(settings.engine, settings.mountpoint, location, options, passed_through)
@@ -114,7 +114,7 @@ def serve(settings: Settings, ready: Callable[[], None]) -> None:
     trimmer = Trimmer()
 
     def announce() -> None:
-        if not settings.store.is_remote:  # there it would not read from a page cache, but fetch all once more
+        if not settings.store.is_remote:  # else it would fetch everything again, too
             recorder.start(archives.is_measured, session.is_busy)
         trimmer.start()
         log.info("%s is mounted at %s", location, settings.mountpoint)
@@ -136,10 +136,10 @@ def serve(settings: Settings, ready: Callable[[], None]) -> None:
 
 
 def start(arguments: Sequence[str], mountpoint: str) -> None:
-    """Run `bentofs` with these arguments in the background; returns once its mount answers.
+    """Run `bentofs` with these arguments in the background. Return once its mount answers.
 
     Raises:
-        CannotMountError: it did not come up; the sentence is the daemon's own.
+        CannotMountError: the daemon did not come up; the sentence is its own.
     """
     log_file = log_path(mountpoint)
     receiver, sender = os.pipe()
@@ -147,7 +147,7 @@ def start(arguments: Sequence[str], mountpoint: str) -> None:
     begin = log_file.stat().st_size if log_file.exists() else 0
     daemon = None
     ready = False
-    # Ctrl-C waits until there is a daemon to end; one that is not known would come up behind the user's back.
+    # Block Ctrl-C until the daemon is known and can be ended. Otherwise it would come up in spite of Ctrl-C.
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
     try:
         daemon = _begin(arguments, log_file, sender)
@@ -161,14 +161,14 @@ def start(arguments: Sequence[str], mountpoint: str) -> None:
     if ready:
         return
     lines = log_file.read_bytes()[begin:].decode(errors="replace").strip().splitlines()
-    # What libfuse and fusermount say bears no date; what the log says does.
+    # Lines of libfuse and fusermount bear no date; lines of the log do.
     said = [line.removeprefix("bentofs: ") for line in lines if line.strip() and not line[0].isdigit()]
     reason = "; ".join(said[-4:]) or f"the daemon did not come up, see {log_file}"
     raise CannotMountError(reason, max(1, daemon.returncode))
 
 
 def _begin(arguments: Sequence[str], log_file: Path, sender: int) -> subprocess.Popen[bytes]:
-    """The process of the daemon, which has `sender` to tell that it is ready."""
+    """Start the daemon's process. It tells through `sender` that it is ready."""
     try:
         with open(log_file, "ab") as output:
             return subprocess.Popen(
@@ -176,7 +176,7 @@ def _begin(arguments: Sequence[str], log_file: Path, sender: int) -> subprocess.
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                cwd=log_file.parent,  # python -m looks for modules there, and nobody else may write to it
+                cwd=log_file.parent,  # python -m looks for modules there, and no other user may write to it
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | carrying(arguments),
                 start_new_session=True,
                 pass_fds=(sender,),
@@ -186,7 +186,7 @@ def _begin(arguments: Sequence[str], log_file: Path, sender: int) -> subprocess.
 
 
 def _end(daemon: subprocess.Popen[bytes]) -> None:
-    """End a daemon that did not come up, gently at first: it may have mounted."""
+    """End a daemon that did not come up. Use SIGTERM before SIGKILL: it may have mounted."""
     for stop in (daemon.terminate, daemon.kill):
         try:
             daemon.wait(5 if stop == daemon.kill else 0.5)
@@ -205,7 +205,8 @@ def _await_ready(receiver: int) -> bool:
 
 
 def tell_ready(descriptor: int) -> None:
-    """Tell the process that called `start`; without it, the mount is taken away, as no one knows of it."""
+    """Tell the process that called `start` that the mount answers. If that process has ended, unmount: no one knows of
+    the mount."""
     try:
         os.write(descriptor, _READY)
     except BrokenPipeError:
@@ -215,18 +216,18 @@ def tell_ready(descriptor: int) -> None:
 
 
 def _collect_seldom() -> None:
-    """Have Python look for cyclic garbage less often. There is hardly any, and each look at all that is kept of a large
-    store stops every reader for a tenth of a second."""
-    gc.freeze()  # what was loaded lives as long as the mount
+    """Make Python collect cyclic garbage less often. There is hardly any, and each full collection of a large store's
+    objects stops every reader for a tenth of a second."""
+    gc.freeze()  # loaded modules live as long as the mount
     gc.set_threshold(_ALLOCATIONS)
 
 
 def _allow_many_files() -> None:
-    """Files of models that are being read, and a few for each request under way."""
+    """Raise the limit of open files: models that are being read need many, and each request under way a few."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    # The kernel's table of open files grows by doubling and, once there are threads, makes an open wait for
-    # milliseconds each time. It never shrinks, so it is made to grow now.
-    with suppress(OSError), open(os.devnull) as any_file:  # a lower limit must do
+    # The kernel's table of open files grows by doubling. Once there are threads, each growth makes an open wait for
+    # milliseconds. The table never shrinks, so make it grow now.
+    with suppress(OSError), open(os.devnull) as any_file:  # a lower limit is no error
         os.close(fcntl.fcntl(any_file, fcntl.F_DUPFD_CLOEXEC, _DESCRIPTORS))

@@ -1,7 +1,7 @@
-"""Standard input, output and error as this process was given them.
+"""Prepare standard input, output and error.
 
-Those that were closed, as by `>&-`, must not leave their numbers to what is opened later: whatever is written to
-standard error, as by libfuse, would end up in it. A terminal gets the characters of its locale.
+A closed one, as by `>&-`, must not leave its number to a file that is opened later: text for standard error, such as
+libfuse's, would end up in that file. A terminal gets the characters of its locale.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ INPUT, OUTPUT, ERROR = 0, 1, 2
 
 
 def fill_closed() -> None:
-    """Have all three stand for something. What is read from there or written there itself fails, as it should; what is
-    only said is lost."""
+    """Open /dev/null in place of each closed one. Reads of descriptor 0 and writes to descriptor 1 still fail, as they
+    should. Python's prints and messages on standard error are lost."""
     for number, flags in ((INPUT, os.O_WRONLY), (OUTPUT, os.O_RDONLY), (ERROR, os.O_WRONLY)):
         try:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, flags)  # gets the lowest number that is free, which is this one
-    # Python has made nothing of those that were closed.
+    # Python sets the streams of closed descriptors to None.
     sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - as long as the process
     sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
 
 def write_in_terminals_charset() -> None:
-    """Have terminals get text in the locale's charset, in which bytes of UTF-8 might be control characters. Files and
-    pipes get UTF-8, so that names in them are the bytes that they are."""
+    """Write to terminals in the locale's charset: bytes of UTF-8 might be control characters there. Files and pipes get
+    UTF-8, so names in them keep their bytes."""
     charset = locale.nl_langinfo(locale.CODESET)
     try:
         if codecs.lookup(charset).name in ("utf-8", "ascii"):  # a terminal without any locale most likely has UTF-8
