@@ -30,7 +30,7 @@ _NS = 1_000_000_000
 
 @dataclass(frozen=True)
 class _MadeFile(File):
-    """What is made of a whole model."""
+    """A file that is made from a whole model."""
 
     store: ModelStore
     archives: Archives
@@ -54,7 +54,7 @@ class _MadeFile(File):
 
 @dataclass(frozen=True)
 class ArchiveFile(_MadeFile):
-    """One model in one format."""
+    """An archive: one model in one format."""
 
     kind: Format
 
@@ -70,7 +70,7 @@ class ArchiveFile(_MadeFile):
 
 @dataclass(frozen=True)
 class ChecksumFile(_MadeFile):
-    """Lines as coreutils' sha256sum writes them. Their length is known; the sums are made when first read."""
+    """Checksums in the format of coreutils' sha256sum. The length is known; the sums are computed at the first read."""
 
     formats: Sequence[Format]
 
@@ -92,7 +92,7 @@ class ChecksumFile(_MadeFile):
 
 
 class ModelFolder(Folder):
-    """A folder of a model, or the model's own."""
+    """A directory of a model, or the model's own directory."""
 
     def __init__(self, store: ModelStore, archives: Archives, path: str, model: Model, below: str = "") -> None:
         """`path`: in the mount; `below`: in the model, empty for the model's own folder."""
@@ -105,7 +105,7 @@ class ModelFolder(Folder):
     def attributes(self) -> Attributes:
         folders = self._model.entries.folders_in(self._below)
         mtime_ns = self._model.mtime * _NS
-        # By other times than these, the model would count as one that BentoML is saving (`store.catalog.completeness`).
+        # With other times, the model would count as one that BentoML is still saving (`store.catalog.completeness`).
         ctime_ns = max(self._model.newest_ctime_ns, mtime_ns + 1)
         return folder_attributes(self._path, folders, mtime_ns, ctime_ns)
 
@@ -137,7 +137,7 @@ class _ModelFile(File):
         entry: Entry,
         piece: Piece | None = None,
     ) -> None:
-        """`piece`: the file's bytes, where it is open already."""
+        """`piece`: the file's bytes, if it is open already."""
         self._store = store
         self._archives = archives
         self._path = path
@@ -162,7 +162,7 @@ class _ModelFile(File):
         )
 
     def renewed(self) -> File:
-        """Looks at this file only: a new look at the whole model for every file of it would be slow."""
+        """Look at this file only: a new look at the whole model for each of its files would be slow."""
         try:
             piece = self._archives.open_file(self._entry)
         except SourceChangedError:

@@ -1,4 +1,4 @@
-"""Nodes: what stands in the tree: folders, files, links, and their attributes."""
+"""Nodes of the tree: directories, files, links, and their attributes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT_INODE = 1
 
 
 class Attributes(NamedTuple):
-    """What `stat` tells of a node."""
+    """The stat data of a node."""
 
     mode: int
     inode: int
@@ -28,31 +28,31 @@ class Attributes(NamedTuple):
 
 
 class Item(NamedTuple):
-    """One line of a listing."""
+    """One entry of a directory listing."""
 
     name: str
     mode: int  # the type bits are enough
     inode: int
 
 
-# Not ABCs: which kind a node is, is asked at each step of each path, and ABCMeta's answer takes three times as long.
+# Not ABCs: each step of each path checks a node's type, and ABCMeta makes that three times as slow.
 class Folder:
     """A directory."""
 
     @abstractmethod
     def attributes(self) -> Attributes:
-        """What `stat` tells."""
+        """Return the stat data."""
 
     @abstractmethod
     def items(self) -> list[Item]:
-        """What lies in it, `.` and `..` not counted."""
+        """Return the entries, without `.` and `..`."""
 
     @abstractmethod
     def child(self, name: str) -> Node:
-        """What lies in it under this name.
+        """Return the entry of this name.
 
         Raises:
-            NotFoundError: nothing does.
+            NotFoundError: there is none.
         """
 
 
@@ -62,11 +62,11 @@ class File:
     @property
     @abstractmethod
     def generation(self) -> Hashable:
-        """Equal for equal bytes under one path; changes with what the file is made from."""
+        """Return a value that is equal for equal bytes under one path. It changes with the file's source."""
 
     @abstractmethod
     def attributes(self) -> Attributes:
-        """What `stat` tells."""
+        """Return the stat data."""
 
     def is_measured(self) -> bool:
         """Tell whether `attributes` answers without reading the model's files."""
@@ -75,22 +75,24 @@ class File:
     @property
     @abstractmethod
     def look(self) -> int:
-        """When the look at the store began that found this (monotonic, ns): of two generations, the later is true."""
+        """Return when the look at the store began that found this file (monotonic, ns). Of two generations, the one
+        with the later look is true."""
 
     @abstractmethod
     def renewed(self) -> File:
-        """What stands at the same path by a look made now; lookups may be answered from one a moment old.
+        """Return the file at the same path, by a look made now. A lookup may be answered from a look that is a moment
+        old.
 
         Raises:
-            NotFoundError: nothing does any more.
+            NotFoundError: there is none any more.
         """
 
     @abstractmethod
     def open(self) -> Piece:
-        """The bytes of this generation.
+        """Open the bytes of this generation.
 
         Raises:
-            SourceChangedError, StoreUnreadableError: there is no reading it.
+            SourceChangedError, StoreUnreadableError: they cannot be read.
         """
 
 
@@ -111,7 +113,7 @@ Node = Folder | File | Link
 
 
 class Text(File):
-    """A small file whose bytes are at hand or cheap, and of known length."""
+    """A small file of known length. Its bytes are in memory or cheap to make."""
 
     def __init__(self, path: str, piece: Piece, generation: Hashable, mtime_ns: int) -> None:
         self._generation = generation
@@ -139,20 +141,22 @@ class Text(File):
 
 
 def file_attributes(path: str, size: int, mtime_ns: int, ctime_ns: int, *, executable: bool = False) -> Attributes:
-    """Of a regular file at a path of the mount. Writable by mode, as on any disk mounted read-only: copies that keep
-    modes must be as usable as the model was."""
+    """Return the attributes of a regular file at a path of the mount. Its mode allows writing, like on a disk that is
+    mounted read-only: copies that keep modes must be as usable as the model was."""
     mode = stat.S_IFREG | (0o755 if executable else 0o644)
     return Attributes(mode, inode_of(path), 1, size, mtime_ns, ctime_ns)
 
 
 def folder_attributes(path: str, folders: int, mtime_ns: int, ctime_ns: int | None = None) -> Attributes:
-    """Of a directory that holds so many directories; `ctime_ns`: None for the mtime."""
+    """Return the attributes of a directory. `folders`: the number of its subdirectories; `ctime_ns`: None for the
+    mtime."""
     ctime_ns = mtime_ns if ctime_ns is None else ctime_ns
     return Attributes(stat.S_IFDIR | 0o755, inode_of(path), 2 + folders, 0, mtime_ns, ctime_ns)
 
 
 def inode_of(path: str) -> int:
-    """A number that the path keeps over remounts; two paths of one mount meet in it about never (63 bits)."""
+    """Return an inode number that the path keeps over remounts. Two paths of one mount almost never share one (63
+    bits)."""
     if path == "/":
         return ROOT_INODE
     digest = hashlib.blake2b(os.fsencode(path), digest_size=8).digest()
@@ -160,15 +164,15 @@ def inode_of(path: str) -> int:
 
 
 def folder_item(path: str, name: str) -> Item:
-    """The line of a directory `name` in the directory at `path`."""
+    """Return the entry of a directory `name` in the directory at `path`."""
     return Item(name, stat.S_IFDIR, inode_of(f"{path}/{name}"))
 
 
 def file_item(path: str, name: str) -> Item:
-    """The line of a regular file."""
+    """Return the entry of a regular file."""
     return Item(name, stat.S_IFREG, inode_of(f"{path}/{name}"))
 
 
 def link_item(path: str, name: str) -> Item:
-    """The line of a symbolic link."""
+    """Return the entry of a symbolic link."""
     return Item(name, stat.S_IFLNK, inode_of(f"{path}/{name}"))

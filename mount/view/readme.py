@@ -15,7 +15,7 @@ Import a model that is a folder:    cp -r FOLDER incoming/ && sync incoming/FOLD
 
 
 def readme(location: str, formats: Sequence[str], *, has_incoming: bool) -> str:
-    """For a store at `location`, shown in these formats."""
+    """Return the text for a store at `location`, shown in these formats."""
     first = formats[0] if formats else "folder"
     incoming = _INCOMING if has_incoming else ""
     importing = _IMPORTING if has_incoming else ""

@@ -1,6 +1,6 @@
-"""The tree: what the mount looks like, path by path. Knows no FUSE.
+"""The tree of a mount, path by path. Knows no FUSE.
 
-Nothing is kept here: each node asks the catalogue (`store.catalog.catalog`), which caches, when it is looked at.
+Nothing is kept here: each access to a node asks the catalogue (`store.catalog.catalog`), which caches.
 Threading: a node may be used from any thread.
 """
 
@@ -42,12 +42,12 @@ _NS = 1_000_000_000
 
 
 class Tree:
-    """All of a mount."""
+    """The whole tree of a mount."""
 
     def __init__(
         self, store: ModelStore, archives: Archives, formats: Sequence[Format], *, has_incoming: bool = False
     ) -> None:
-        """`has_incoming`: whether `incoming/` is listed; what lies in it, `mount.incoming.namespace` says."""
+        """`has_incoming`: list `incoming/`. Its content is defined in `mount.incoming.namespace`."""
         self.store = store
         self.archives = archives
         self.formats = tuple(formats)
@@ -63,11 +63,11 @@ class Tree:
         self._root: Folder = _Fixed("/", self.mounted_ns, top, files=(README,))
 
     def lookup(self, path: str) -> Node:
-        """What stands at an absolute path.
+        """Return the node at an absolute path.
 
         Raises:
-            NotFoundError: nothing does.
-            StoreError: the store could not be asked.
+            NotFoundError: there is none.
+            StoreError: the store cannot be read.
         """
         node: Node = self._root
         for name in path.split("/"):
@@ -137,7 +137,7 @@ class _Names(Folder):
 
 @dataclass(frozen=True)
 class _OfName(Folder):
-    """A directory of one model name; what it holds, its subclasses say."""
+    """A directory of one model name. Its subclasses define the content."""
 
     tree: Tree
     path: str
@@ -208,7 +208,7 @@ class _ArchivesOfName(_OfName):
 
 
 class _FoldersOfName(_OfName):
-    """by-format/folder/<name>: as BentoML lays out a store, `latest` included."""
+    """by-format/folder/<name>: laid out like a BentoML store, `latest` included."""
 
     def attributes(self) -> Attributes:
         return self._attributes(self.tree.store.version_count(self.name))
