@@ -12,11 +12,11 @@ from bentofs.mount.daemon.stdio import fill_closed, write_in_terminals_charset
 def main() -> NoReturn:
     """Run the command line."""
     fill_closed()
-    arguments = true_arguments()  # before all that takes long to load: until then, everybody may read them
+    arguments = true_arguments()  # before the slow imports: until then, all users may read them
     write_in_terminals_charset()
     try:
         from bentofs.mount.cli.main import run
-    except KeyboardInterrupt:  # loading takes half a second, in which a user may have seen a typing error
+    except KeyboardInterrupt:  # loading takes half a second; a user may have noticed a typing error
         sys.stderr.write("bentofs: interrupted\n")
         sys.exit(130)
     run(arguments)

@@ -1,4 +1,4 @@
-"""What the store's exceptions are to programs: errno from the mount, exit statuses from the command line. Users find
+"""Map the store's exceptions to errno values (for the mount) and to exit statuses (for the command line). Users find
 the first table in `mount/SEMANTICS.md`, the second one in `README.md`."""
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 
 class CannotMountError(Exception):
-    """The text is the sentence that the user reads; `status`: the exit status that goes with it."""
+    """A mount or an unmount failed. The text is the sentence that the user reads; `status`: the exit status."""
 
     def __init__(self, sentence: str, status: int = 1) -> None:
         super().__init__(sentence)
@@ -46,7 +46,7 @@ class CannotMountError(Exception):
 
 _REPEAT_SECONDS = 60.0  # a broken store fails every request with the same sentence
 
-# A subclass before its base: the first match counts.
+# A subclass comes before its base: the first match counts.
 _ERRNOS: tuple[tuple[type[Exception], int], ...] = (
     (NotFoundError, errno.ENOENT),
     (BadTagError, errno.EINVAL),
@@ -68,9 +68,10 @@ _ERRNOS: tuple[tuple[type[Exception], int], ...] = (
     (InUseError, errno.EBUSY),
 )
 
-INTERRUPTED = 130  # what shells give for Ctrl-C
+INTERRUPTED = 130  # the exit status that shells give for Ctrl-C
 
-# The same. What is not here is 1: the store or this machine fails, or something changed meanwhile.
+# Subclasses come first here, too. All other errors give 1: the store or this machine fails, or something changed
+# meanwhile.
 _EXIT_STATUSES: tuple[tuple[type[BaseException], int], ...] = (
     (BadLocationError, 2),
     (BadTagError, 2),
@@ -93,13 +94,13 @@ _last_logged_lock = threading.Lock()
 
 
 def errno_of(error: BaseException, operation: str) -> int:
-    """The errno that an operation answers for an exception, always above 0. What nobody expected is logged."""
+    """Return the errno that an operation answers for an exception, always above 0. Log unexpected exceptions."""
     for kind, number in _ERRNOS:
         if isinstance(error, kind):
             if number in (errno.EIO, errno.EACCES):
                 _log_now_and_then(f"{operation}: {error}")
             return number
-    # fusepy turns an OSError without errno into the end of the file; it must never get there.
+    # fusepy turns an OSError without errno into the end of the file. So such an error must never reach it.
     if isinstance(error, OSError) and isinstance(error.errno, int) and error.errno > 0:
         return error.errno
     log.error("%s failed unexpectedly", operation, exc_info=error)
@@ -107,7 +108,7 @@ def errno_of(error: BaseException, operation: str) -> int:
 
 
 def exit_status_of(error: BaseException) -> int:
-    """The exit status of a command for an exception, always above 0."""
+    """Return the exit status of a command for an exception, always above 0."""
     return next((status for kind, status in _EXIT_STATUSES if isinstance(error, kind)), 1)
 
 
