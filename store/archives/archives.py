@@ -40,7 +40,7 @@ _READ = 1 << 20  # bytes at a time when a whole archive is digested
 
 
 class _Key(NamedTuple):
-    """The key of one archive. It makes keeping the model itself unnecessary."""
+    """The key of one archive. It does not hold the model itself."""
 
     tag: Tag
     generation: tuple[int, int, int]

@@ -1,1 +1,1 @@
-"""A model made ready beside the store, safe over crashes."""
+"""Staging of models beside the store, safe against crashes."""

@@ -110,7 +110,7 @@ class StagingArea:
 
     @contextmanager
     def locked(self, what: str) -> Iterator[None]:
-        """Lock `what` in this area against all other threads and processes.
+        """Lock `what` in this area, within the context, against all other threads and processes.
 
         Raises:
             OSError, StagingError
@@ -183,7 +183,7 @@ class StagingArea:
             sync_path(parent)
 
     def _check_renames(self, session: Session) -> None:
-        """Make sure that a rename into the store is possible. It is not from another file system, and not through
+        """Make sure that a rename into the store is possible. It is impossible from another file system, or through
         another mount of the same one."""
         leads = os.lstat(self.path).st_dev == os.lstat(self.store).st_dev  # subvolumes of btrfs differ in this
         nothing = f".bentofs-{secrets.token_hex(8)}"
