@@ -84,9 +84,9 @@ def test_temporary_folder(drop: Drop) -> None:
 
 
 def test_by_checksum(drop: Drop) -> None:
-    """Import by -c, which reads what is there: for half a minute the bytes that came in, so that nothing is sent.
+    """-c reads the file's bytes. For half a minute these are the uploaded bytes, so nothing is sent.
 
-    Later they are gone, all is sent again, and is unchanged. A busy machine may take that long here.
+    Later they are gone. Then all is sent again, and is unchanged. A busy machine may take that long here.
     """
     source, uploads = nest(drop)
     target = drop.incoming / source.name

@@ -31,7 +31,7 @@ class Known(NamedTuple):
 
     size: int | None  # bytes
     stamp: str | None  # changes with the content: an ETag, or a time
-    executable: bool = False  # as far as the server knows
+    executable: bool = False  # false if the server does not tell
 
 
 class Target(Protocol):

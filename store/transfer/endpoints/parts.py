@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 _KEPT = 50  # characters of a name, of up to four bytes each; file systems take 255 bytes
 _NAME = re.compile(r"\..{1,50}\.(?:[0-9a-f]{8}-)?[0-9a-f]{12}\.part", re.DOTALL)  # older releases have no system in it
-_FILE = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # NFS locks only what may be written
+_FILE = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # NFS locks only writable files
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _TRIES = 10
 _STALE_SECONDS = 24 * 3600.0
