@@ -94,7 +94,7 @@ def test_commands(locale: Mapping[str, str], tmp_path: Path) -> None:
 
 _LIBRARY = """
 import json, os, sys
-from bentofs.store.wiring import export_model, import_model
+from bentofs import export_model, import_model
 for call, arguments in json.loads(sys.stdin.read()):
     {"export": export_model, "import": import_model}[call](*arguments.pop("path"), **arguments)
 """
