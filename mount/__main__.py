@@ -1,4 +1,4 @@
-"""The entry point, `bentofs` or `python -m mount`."""
+"""The entry point, `bentofs` or `python -m bentofs.mount`."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def as_ordinary_user(home: Path, script: str, **environment: str) -> "subprocess
             **os.environ,
             **home_of(home),
             "PYTHONPATH": str(ROOT),
-            "bentofs": f"{sys.executable} -m mount",
+            "bentofs": f"{sys.executable} -m bentofs.mount",
             **environment,
         },
         capture_output=True,

@@ -136,14 +136,14 @@ def test_a_full_disk_costs_no_record(tmp_path: Path) -> None:
     script = """
 import datetime, logging, subprocess, sys
 from pathlib import Path
-from bentofs.store.integrity.baseline import Digests
+from bentofs.store.integrity.baseline import Baseline
 from bentofs.store.model.tag import Tag
 logging.disable()
 base, tag, created = Path(sys.argv[1]), Tag("iris", "v1"), datetime.datetime.now(datetime.timezone.utc)
 files = {b"model.yaml": "a" * 64}
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", base], check=True)
 path = base / "state" / "digests.sqlite"
-digests = Digests(path)
+digests = Baseline(path)
 assert digests.record("/models", tag, created, files)
 digests.close()
 with open(base / "filler", "wb", buffering=0) as filler:
@@ -153,11 +153,11 @@ with open(base / "filler", "wb", buffering=0) as filler:
     except OSError:
         pass
 for _ in range(3):
-    digests = Digests(path)
+    digests = Baseline(path)
     assert not digests.record("/models", tag, created, {b"other": "b" * 64})
     digests.close()
 (base / "filler").unlink()
-digests = Digests(path)
+digests = Baseline(path)
 assert digests.of("/models", tag, created) == files
 assert not list(path.parent.glob("*.damaged*"))
 """

@@ -267,7 +267,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
     script = """
 import logging, subprocess, sys
 from pathlib import Path
-from bentofs.store.transfer.import_log import Receipts, ReceiptState
+from bentofs.store.transfer.import_log import ImportLog, ReceiptState
 base = Path(sys.argv[1])
 said = []
 class Collect(logging.Handler):
@@ -275,7 +275,7 @@ class Collect(logging.Handler):
         said.append(record.getMessage())
 logging.getLogger().addHandler(Collect(logging.WARNING))
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", base], check=True)
-receipts = Receipts(base / "receipts.sqlite")
+receipts = ImportLog(base / "receipts.sqlite")
 receipts.finish(receipts.begin("session", "first", 0), ReceiptState.IMPORTED)
 with open(base / "filler", "wb", buffering=0) as filler:
     try:
@@ -299,11 +299,11 @@ assert receipts.answer("kept again", None)
 _WORKER = """
 import logging, sys, time
 from pathlib import Path
-from bentofs.store.transfer.import_log import Receipts, ReceiptState
+from bentofs.store.transfer.import_log import ImportLog, ReceiptState
 logging.basicConfig(format="%(levelname)s %(message)s")
 path, name, start = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
 time.sleep(max(0, start - time.time()))
-receipts = Receipts(path)
+receipts = ImportLog(path)
 for count in range(40):
     receipt = receipts.begin(name, f"{name}/{count}", 0)
     receipts.progress(receipt, count)
