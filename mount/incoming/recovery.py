@@ -36,7 +36,7 @@ class Recovery:
         in the record when this returns."""
         uploads = [upload for receipt in dead if (upload := self._take(receipt)) is not None]
         if uploads:
-            threading.Thread(target=self._decide, args=(uploads,), name="taking up", daemon=True).start()
+            threading.Thread(target=self._decide, args=(uploads,), name="recovery", daemon=True).start()
 
     def _take(self, receipt: Receipt) -> Upload | None:
         if receipt.state is not ReceiptState.IMPORTING or receipt.size is None:
