@@ -1,1 +1,1 @@
-"""Clients of S3, SSH and fsspec, which stores (`store.storage`) and transfers (`store.transfer.endpoints`) share."""
+"""Clients of S3, SSH and fsspec. Stores (`store.storage`) and transfers (`store.transfer.endpoints`) share them."""

@@ -1,7 +1,7 @@
-"""Failures: what an exception of a library that talks to servers means, and the reason as it may be shown.
+"""Failures: the meaning of an exception from a client library, and its reason without secrets.
 
-Exceptions of botocore, aiohttp and paramiko are told by their names, so that nobody loads what he does not need. s3fs
-hides botocore's behind an OSError of its own, which names them as its cause.
+Exceptions of botocore, aiohttp and paramiko are recognized by name, so that unused libraries are not loaded. s3fs wraps
+an exception of botocore in an OSError of its own, with the original as its cause.
 
 Threading: functions without state.
 """
@@ -19,12 +19,12 @@ from typing import Any
 from bentofs.store.util.display import printable
 
 _MAX_REASON = 300  # characters
-_SHORT = 4  # characters of a text that is struck out only where it stands alone
+_SHORT = 4  # characters; a shorter secret is struck out only as a whole word
 _SECRETS_IN_URL = re.compile(r"""(?<=://)[^\s/"']*(?=@)|(?<=\?)[^\s"'?]*=[^\s"']*""")  # credentials, parameters
 _UNKNOWN_PARAMETER = re.compile(r"unexpected keyword argument ('[^']*')")
 _PASSING = (
-    errno.EBUSY,  # what s3fs makes of 503
-    errno.EREMOTEIO,  # and of 500
+    errno.EBUSY,  # s3fs raises it for 503
+    errno.EREMOTEIO,  # and for 500
     errno.EPIPE,
     errno.ECONNRESET,
     errno.ECONNABORTED,
@@ -38,7 +38,7 @@ _PASSING_NAMES = {
     "EndpointConnectionError",
     "ResponseParserError",
     "IncompleteReadError",
-    "ClientError",  # aiohttp; botocore's has a response
+    "ClientError",  # aiohttp; the one of botocore has a response
     "SSHException",  # paramiko
     "NoValidConnectionsError",
     "TimeoutError",
@@ -51,13 +51,13 @@ _DENIED_NAMES = {
     "AuthenticationException",  # paramiko
     "BadHostKeyException",
 }
-# What S3 calls errors whose status does not tell it.
+# S3 error codes for cases that the status does not show.
 _DENIED_CODES = ("ExpiredToken", "InvalidToken")
 _BUSY_CODES = ("RequestTimeout", "Throttling", "SlowDown")
 
 
 class Failure(enum.Enum):
-    """Of what kind it is."""
+    """The kind of a failure."""
 
     PASSING = "it may go well the next time: a timeout, a lost connection, a server that is busy"
     MISSING = "there is no such thing"
@@ -68,7 +68,7 @@ class Failure(enum.Enum):
 
 
 def failure_of(error: BaseException) -> Failure:
-    """Of what kind an exception is."""
+    """Return the kind of failure that an exception means."""
     error = _meant(error)
     status, code, _ = _answer(error)
     names = {kind.__name__ for kind in type(error).__mro__}
@@ -96,12 +96,12 @@ def failure_of(error: BaseException) -> Failure:
 
 
 def code_of(error: BaseException) -> str:
-    """The code by which an S3 server names an error; empty for none."""
+    """Return the error code of an S3 server; empty for none."""
     return _answer(error)[1]
 
 
 def reason_of(error: BaseException, secrets: Iterable[str] = ()) -> str:
-    """What an exception says, in one line, without the secrets."""
+    """Return the message of an exception in one line, without the secrets."""
     error = _meant(error)
     status, code, told = _answer(error)
     if code:
@@ -111,9 +111,9 @@ def reason_of(error: BaseException, secrets: Iterable[str] = ()) -> str:
         text = " ".join(str(error).split())
         if not text:
             text = "it does not answer in time" if failure_of(error) is Failure.PASSING else type(error).__name__
-    text = _SECRETS_IN_URL.sub("***", text)  # which may be encoded in another way than the user wrote them
+    text = _SECRETS_IN_URL.sub("***", text)  # they may be encoded differently than the user wrote them
     for secret in sorted(secrets, key=len, reverse=True):
-        if len(secret) < _SHORT:  # any number of words may hold it
+        if len(secret) < _SHORT:  # it may be part of many words
             text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "***", text)
         else:
             text = text.replace(secret, "***")
@@ -121,13 +121,13 @@ def reason_of(error: BaseException, secrets: Iterable[str] = ()) -> str:
 
 
 def parameter_reason(error: Exception) -> str:
-    """What an exception says of the parameters of a location, which libraries take as arguments of functions."""
+    """Return an error message about the parameters of a location. Libraries take these as function arguments."""
     unknown = _UNKNOWN_PARAMETER.search(str(error)) if isinstance(error, TypeError) else None
     return f"there is no parameter {unknown[1]}" if unknown else f"one of the parameters has no meaning there: {error}"
 
 
 def _meant(error: BaseException) -> BaseException:
-    """fsspec says of a web server that cannot be reached that there is no such file, and names the cause."""
+    """Return the real error. fsspec raises FileNotFoundError, with a cause, if a web server cannot be reached."""
     cause = error.__cause__
     if isinstance(error, FileNotFoundError) and cause is not None and failure_of(cause) is Failure.PASSING:
         return cause
@@ -146,7 +146,7 @@ def _of_ftp(error: ftplib.Error) -> Failure:
 
 
 def _answer(error: BaseException | None) -> tuple[int, str, str]:
-    """Status, code and text of an answer over HTTP, as botocore or aiohttp has it; 0 and empty for none."""
+    """Return the status, code and text of an HTTP answer from an error of botocore or aiohttp; 0 and empty for none."""
     for _ in range(3):
         response: Any = getattr(error, "response", None)
         if isinstance(response, dict):

@@ -1,7 +1,6 @@
-"""Any file system that fsspec knows: how it is made for a location, and what it says that tells one content of a file
-from another.
+"""File systems of fsspec: creating one for a location, and detecting changes of a file by its attributes.
 
-Threading: functions without state. File systems must not be made before a fork.
+Threading: functions without state. Create file systems only after a fork.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from fsspec import AbstractFileSystem
 
 from bentofs.store.location import Location
 
-# What file systems call the things that change with a file's bytes.
+# Names of attributes that change with a file's bytes.
 _VERSIONS = (
     "etag",
     "md5",
@@ -33,13 +32,13 @@ _VERSIONS = (
 
 
 def new_file_system(location: Location, *, connect_seconds: float, silence_seconds: float) -> AbstractFileSystem:
-    """The file system of a location, with its credentials and parameters; one that nobody else has.
+    """Create the file system of a location, with its credentials and parameters. The instance is not shared.
 
-    The times are heeded by those that are known to take them: web servers, FTP, SFTP. Parameters go before.
+    The timeouts apply to HTTP, FTP and SFTP. The location's parameters override them.
 
     Raises:
         ImportError: a package for it is not installed.
-        Exception: what its library raises, a TypeError for a parameter that it does not know.
+        Exception: raised by its library; a TypeError for an unknown parameter.
     """
     if location.protocol in ("sftp", "ssh"):
         from bentofs.store.clients.ssh import KnownHostFileSystem
@@ -58,7 +57,7 @@ def new_file_system(location: Location, *, connect_seconds: float, silence_secon
         import aiohttp  # s3fs brings it
 
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_seconds, sock_read=silence_seconds)
-        # The bytes as they lie there, also where a server takes .gz for a way to send what is in it.
+        # Fetch the stored bytes, even from a server that declares a .gz file as Content-Encoding.
         identity = {"headers": {"Accept-Encoding": "identity"}, "auto_decompress": False}
         options["client_kwargs"] = {"timeout": timeout, **identity}
     else:
@@ -75,30 +74,30 @@ def new_file_system(location: Location, *, connect_seconds: float, silence_secon
 
 
 def path_of(fs: AbstractFileSystem | type[AbstractFileSystem], location: Location) -> str:
-    """A location's path, as its file system has it."""
+    """Return a location's path in the notation of its file system."""
     return str(fs._strip_protocol(_url(location)))
 
 
 def size_of(info: Mapping[str, Any]) -> int | None:
-    """Bytes of a file that a file system tells of; None if it does not know."""
+    """Return a file's size in bytes from its attributes; None if unknown."""
     size = info.get("size")
     return None if size is None else int(size)
 
 
 def version_of(info: Mapping[str, Any]) -> str:
-    """What tells one content of a file from another, as far as its file system says anything of that."""
+    """Return the attributes that change with a file's content, as far as its file system has any."""
     versions = {name.lower(): _as_text(value) for name, value in info.items() if name.lower() in _VERSIONS and value}
     return json.dumps(versions, sort_keys=True)
 
 
 def agree(first: str, second: str) -> bool:
-    """Whether two looks at a file (`version_of`) saw the same; listings may tell less than a look at one file."""
+    """True if two results of `version_of` agree. A listing may have fewer attributes than a stat."""
     one, other = json.loads(first), json.loads(second)
     return all(one[name] == other[name] for name in one.keys() & other.keys())
 
 
 def _as_text(value: object) -> str:
-    """Times look different in listings and in looks at one file."""
+    """Return an attribute as text. Listings and stats give times in different types."""
     if isinstance(value, datetime):
         value = value.timestamp()
     return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""Body: what is sent to a server, as a file that its library reads from, as often as it likes."""
+"""Body: the body of a request, as a file that the client library may read several times."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bentofs.store.errors import StoreError
 
 
 class Content(Protocol):
-    """Bytes whose number is known (as of `store.formats.pieces.Piece`, `store.storage.pinned.PinnedFile`)."""
+    """Bytes of known length (for example `store.formats.pieces.Piece`, `store.storage.pinned.PinnedFile`)."""
 
     @property
     def length(self) -> int: ...
@@ -30,8 +30,8 @@ class Body(io.RawIOBase):
         self._offset = 0
         self._digest = hashlib.md5(usedforsecurity=False)
         self._digested = 0
-        self.error: StoreError | None = None  # what stopped a read: those who read may hide it behind one of their own
-        self.touched = time.monotonic()  # when bytes were last taken
+        self.error: StoreError | None = None  # the error of a failed read: the library may replace it by its own
+        self.touched = time.monotonic()  # time of the last read
 
     def __len__(self) -> int:
         return self._length
@@ -50,7 +50,7 @@ class Body(io.RawIOBase):
         self._offset = max(0, base + offset)
         return self._offset
 
-    def readinto(self, buffer: Any) -> int:  # bytearray, memoryview, whatever gives a buffer
+    def readinto(self, buffer: Any) -> int:  # any object with a buffer: bytearray, memoryview
         view = memoryview(buffer).cast("B")
         count = min(len(view), self._length - self._offset)
         if count <= 0:
@@ -71,5 +71,5 @@ class Body(io.RawIOBase):
         return count
 
     def md5(self) -> str | None:
-        """The MD5 of what was read from the start to the end the last time, hexadecimal; None if it was not."""
+        """Return the hexadecimal MD5 of the last read from start to end; None if there was no such read."""
         return self._digest.hexdigest() if self._digested == self._length else None

@@ -1,14 +1,14 @@
-"""S3Client: requests to one bucket in S3, or in what speaks its protocol, each tried once.
+"""S3Client: requests to one bucket in S3, or in a server with the same protocol. Each request is tried once.
 
-Endpoint, region and credentials come from where all of AWS's tools take them, or from a location: user and password of
-its URL, and parameters as s3fs knows them (`key`, `secret`, `endpoint_url`, `region`, `profile`, `anon`, ...).
+Endpoint, region and credentials come from the usual places of AWS tools, or from a location: the user and password of
+its URL, and the parameters of s3fs (`key`, `secret`, `endpoint_url`, `region`, `profile`, `anon`, ...).
 
-s3fs makes the client; what is asked of it are S3's own operations, since conditions, and listings a page at a time, are
-in no file system's interface, and since its ways of writing commit what an exception has cut short (its issue 154).
-What is read of objects goes past it, once it has shown how (`store.clients.s3_ranges`).
+s3fs creates the client. Requests use S3's own operations: fsspec has no conditions and no paged listings, and a write
+by s3fs commits a file that an exception has cut short (its issue 154). Ranges are read without s3fs, once its first
+request has shown the way (`store.clients.s3_ranges`).
 
-Threading: any thread; requests run in a thread of the client's own, so that a body may be read from another bucket, or
-in the thread that asks. Not before a fork.
+Threading: any thread. Requests run in the client's own thread, so that a body may be read from another bucket, or in
+the calling thread. Create it only after a fork.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ log = logging.getLogger(__name__)
 _CONNECTIONS = 64
 _POLL_SECONDS = 0.2
 _CHUNK = 256 << 10  # bytes
-_LEAST_RATE = 16 << 10  # bytes a second, below which a server counts as hung
-_SENDING_SECONDS = 30.0  # of silence, at least, while a body is sent: the system takes some megabytes before they go
+_LEAST_RATE = 16 << 10  # bytes a second; a slower server counts as hung
+_SENDING_SECONDS = 30.0  # least silence allowed while a body is sent: the system buffers some megabytes
 _WRITE_OPTIONS = {"acl": "ACL", "cache-control": "CacheControl", "storage-class": "StorageClass"}
-_LESSONS = 5  # times that it is learnt how to ask past the library, at most
+_LESSONS = 5  # limit on how often the manner of requests is learnt from the library
 _TIMEOUTS = ("connect_timeout", "read_timeout")
 
-# Where the requests for objects of a task of the event loop are noted: URL and headers.
+# The requests for objects that a task of the event loop sent: URL and headers.
 _noted: ContextVar[list[tuple[str, Mapping[str, Any]]]] = ContextVar("noted")
 
 
@@ -54,13 +54,13 @@ class S3Client:
     """The requests to one bucket."""
 
     def __init__(self, location: Location, *, connect_seconds: float, silence_seconds: float) -> None:
-        """`connect_seconds`: for a connection to be made; `silence_seconds`: after which a server that neither takes
-        nor gives a byte counts as hung. The location's parameters `connect_timeout` and `read_timeout` go before.
+        """`connect_seconds`: timeout for connecting; `silence_seconds`: a server that takes and sends no byte for so
+        long counts as hung. The location's parameters `connect_timeout` and `read_timeout` override them.
 
         Raises:
-            TypeError: s3fs or botocore do not know a parameter.
+            TypeError: s3fs or botocore does not know a parameter.
         """
-        # Here, since they take a second to load.
+        # Imported here, since they take a second to load.
         from aiobotocore.session import AioSession
         from s3fs import S3FileSystem
 
@@ -70,12 +70,12 @@ class S3Client:
         config: dict[str, Any] = {
             "connect_timeout": connect_seconds,
             "read_timeout": silence_seconds,
-            "retries": {"total_max_attempts": 1},  # whoever asks knows when to ask again
+            "retries": {"total_max_attempts": 1},  # the caller retries
             "max_pool_connections": _CONNECTIONS,
-            "user_agent": "bentofs",  # botocore would compose its own one anew for each request
+            "user_agent": "bentofs",  # botocore would build its own for each request
         }
-        # What botocore adds to every request since 1.36 breaks servers that are older than that. What arrives is
-        # compared by its MD5 here.
+        # The checksums that botocore adds to every request since 1.36 break older servers. Uploads are compared by
+        # MD5 here.
         for option in ("request_checksum_calculation", "response_checksum_validation"):
             if f"AWS_{option.upper()}" not in os.environ:
                 config[option] = "when_required"
@@ -106,7 +106,7 @@ class S3Client:
         self._fs.session = AioSession(**self._fs.kwargs)
         parsers = self._fs.session.get_component("response_parser_factory")
         parsers.set_parser_defaults(timestamp_parser=_time_of)
-        # What may be asked for past the library: nothing, as long as its ways are not known, or if they were changed.
+        # Reads without the library. None while the library's manner is not known, or after it has changed.
         self._ranges: S3Ranges | None = None
         self._lessons = 0 if any(own.values()) else _LESSONS
         self._loop.set_exception_handler(_of_no_request)
@@ -114,18 +114,18 @@ class S3Client:
 
     @cached_property
     def endpoint(self) -> str:
-        """The URL of the server; raises what the library raises."""
+        """Return the URL of the server. Raises what the library raises."""
         client = self._wait(self._fs.set_session())
         return str(client.meta.endpoint_url)
 
     def ask(
         self, method: str, *, body: Body | None = None, stops: CancelTokens = (), **arguments: Any
     ) -> dict[str, Any]:
-        """One request, for one of S3's operations.
+        """Send one request, for one of S3's operations.
 
         Raises:
-            Exception: what the libraries raise (`store.clients.error_classes`); a TimeoutError after silence.
-            StoreError: what stopped the reading of `body`.
+            Exception: raised by the libraries (`store.clients.error_classes`); a TimeoutError after silence.
+            StoreError: the reading of `body` failed.
             CancelledError: one of `stops` is set.
         """
         extra: dict[str, Any] = {}
@@ -145,19 +145,19 @@ class S3Client:
     def fetch(
         self, key: str, start: int, end: int, *, etag: str = "", stops: CancelTokens = ()
     ) -> tuple[bytes | bytearray, dict[str, Any]]:
-        """The bytes [start, end) of an object, which may be fewer, and what the server says of it: `ETag` and
-        `LastModified`. Errors as `ask`.
+        """Return the bytes [start, end) of an object, maybe fewer, and its attributes: `ETag` and `LastModified`.
+        Raises what `ask` raises.
 
-        `etag`: what the object must have; not every server heeds that.
+        `etag`: the object must have it; not every server heeds that.
         """
         limit = self.silence_seconds + (end - start) / _LEAST_RATE
-        ranges = None if stops else self._ranges  # a request of its own goes on until it ends
+        ranges = None if stops else self._ranges  # such a request cannot be cancelled
         if ranges is not None:
             found = ranges.fetch(key, start, end, etag=etag, seconds=limit)
             if found is not None:
                 return found
         answer = self._fetch(key, start, end, etag, stops, limit)
-        if ranges is not None and self._ranges is ranges:  # what was learnt is not enough, or not true any more
+        if ranges is not None and self._ranges is ranges:  # the learnt manner is not enough, or outdated
             self._lessons -= 1
             self._ranges = None
             ranges.close()
@@ -166,7 +166,7 @@ class S3Client:
     def _fetch(
         self, key: str, start: int, end: int, etag: str, stops: CancelTokens, limit: float
     ) -> tuple[bytes, dict[str, Any]]:
-        """`fetch`, by the library."""
+        """Do what `fetch` does, by the library."""
         condition = {"IfMatch": f'"{etag}"'} if etag else {}
         chunks: list[bytes] = []
         received = 0
@@ -194,12 +194,13 @@ class S3Client:
             return cast("dict[str, Any]", answer)
 
         answer = self._wait(get(), stops, touched=lambda: touched, limit=limit)
-        return b"".join(chunks), answer  # here, since the thread that receives is the one that all wait for
+        return b"".join(chunks), answer  # joined here: all requests wait for the receiving thread
 
     def page(self, prefix: str, more: str = "", *, delimiter: str = "") -> tuple[dict[str, Any], str]:
-        """A part of the listing of what has a key that begins with `prefix`, and what to ask on with; empty at the end.
+        """Return one page of the listing of keys that begin with `prefix`, and the token for the next page; empty at
+        the end.
 
-        `delimiter`: what is behind one is told as a common prefix.
+        `delimiter`: keys that contain it are grouped into common prefixes.
         """
         asked: dict[str, Any] = {"ContinuationToken": more} if more else {}
         if delimiter:
@@ -208,18 +209,18 @@ class S3Client:
         return answer, str(answer.get("NextContinuationToken") or "")
 
     def close(self) -> None:
-        """End connections."""
+        """Close the connections."""
         if self._ranges is not None:
             self._ranges.close()
         session = self._fs._s3
         if session is not None:
-            with suppress(Exception):  # what counted has been told; only sockets are left
+            with suppress(Exception):  # all results are in; only sockets are left
                 asyncio.run_coroutine_threadsafe(session.close(), self._loop).result(5)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
 
     def _learn(self, key: str, sent: tuple[str, Mapping[str, Any]]) -> None:
-        """Do as the library did with a request for an object that was answered; `sent`: its URL and headers."""
+        """Learn the manner of a request that the library made with success; `sent`: its URL and headers."""
         if self._lessons and self._ranges is None:
             manner = manner_of(key, *sent)
             if manner is None:
@@ -248,8 +249,9 @@ class S3Client:
         silence: float | None = None,
         limit: float = math.inf,
     ) -> Any:
-        """The answer to a request, unless the server is silent for `silence` seconds (None for `silence_seconds`), or
-        takes more than `limit` seconds. `touched`: when bytes last went to or fro, if that can be told (monotonic).
+        """Return the answer to a request. Raises TimeoutError if the server is silent for `silence` seconds (None for
+        `silence_seconds`), or takes more than `limit` seconds. `touched`: the time of the last byte sent or received,
+        if known (monotonic).
         """
         silence = self.silence_seconds if silence is None else silence
         future = asyncio.run_coroutine_threadsafe(request, self._loop)
@@ -260,8 +262,8 @@ class S3Client:
                 if done:
                     return future.result()
                 refuse_if_stopped(stops)
-                # The library watches over its connecting and over each step of an answer, but not over what it sends,
-                # nor over an answer that trickles in.
+                # The library has timeouts for connecting and for each read of an answer. It has none for sending, and
+                # none for an answer that trickles in.
                 now = time.monotonic()
                 if now - max(begun, touched() if touched is not None else begun) > silence:
                     raise TimeoutError(f"the server was silent for {silence:g} s")
@@ -272,18 +274,18 @@ class S3Client:
 
 
 def etag_of(answer: dict[str, Any]) -> str:
-    """The ETag in an answer, without the quotes that some servers put around it here and not there; empty for none."""
+    """Return the ETag in an answer, without quotes, which servers use inconsistently; empty for none."""
     return str(answer.get("ETag") or "").strip('"')
 
 
 def _note_request(request: Any, **_: object) -> None:
-    """Called by the library before it sends a request for an object."""
+    """Record a request for an object. The library calls this before it sends the request."""
     with suppress(LookupError):
         _noted.get().append((request.url, request.headers))
 
 
 def _time_of(value: Any) -> datetime:
-    """A time as servers write it. The library's way takes longer for those of a listing than the server for all."""
+    """Parse a time of a server. The library's parser takes longer for a listing than the server takes to answer."""
     if isinstance(value, str) and value.endswith("Z"):
         with suppress(ValueError):
             return datetime.fromisoformat(f"{value[:-1]}+00:00")
@@ -291,8 +293,8 @@ def _time_of(value: Any) -> datetime:
 
 
 def _of_no_request(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """What goes wrong in the client's thread outside of our requests. When a connection breaks, aiohttp loses an
-    exception of the task that was writing; the request has failed by another one then, and been told of."""
+    """Handle an exception in the client's thread that belongs to no request. When a connection breaks, aiohttp loses an
+    exception of the writing task. The request has then failed by another exception, which was raised."""
     error = context.get("exception")
     names = {kind.__name__ for kind in type(error).__mro__}
     if error is None or isinstance(error, (OSError, asyncio.CancelledError)) or "ClientError" in names:

@@ -1,10 +1,10 @@
-"""S3Uploads: an object in S3 is written, in parts if it is large, and compared by the MD5s that the server tells.
+"""S3Uploads: writes objects to S3, in parts if they are large, and compares them by the MD5s that the server returns.
 
-It appears whole or not at all. A part's body is read as it is sent, and once more when it must be sent again; over
-plain HTTP once before, too, since the signature is over its SHA-256. A multipart upload that fails is aborted; one that
-could not be is noted (`store.clients.upload_notes`). The same user's next upload to the same bucket aborts it.
+An object appears whole or not at all. A part's body is read while it is sent, and again for each retry. Over plain HTTP
+it is also read once before, since the signature covers its SHA-256. A failed multipart upload is aborted. If the abort
+fails, the upload stays noted (`store.clients.upload_notes`), and the same user's next upload to the bucket aborts it.
 
-Threading: one upload is one thread's; its parts are sent by a few of its own.
+Threading: one thread makes an upload; a few threads of its own send the parts.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ log = logging.getLogger(__name__)
 MAX_OBJECT = 5 << 40  # bytes
 MAX_PARTS = 10_000
 _LEAST_PART = 16 << 20  # bytes
-_PART_GRAIN = 1 << 20  # parts are a multiple of it
-_AT_ONCE = 4  # parts on their way
+_PART_GRAIN = 1 << 20  # a part's size is a multiple of it
+_AT_ONCE = 4  # parts sent in parallel
 _ABORTS = 5
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
 
 class Ask(Protocol):
-    """`S3Client.ask` about one key, tried again as makes sense; raises StoreErrors."""
+    """Calls `S3Client.ask` for one key, with retries. Raises StoreErrors."""
 
     def __call__(
         self, method: str, key: str, *, body: Body | None = None, stops: CancelTokens = (), **arguments: Any
@@ -45,7 +45,7 @@ class Ask(Protocol):
 
 
 def part_size(length: int) -> int:
-    """Bytes of each part but the last, for an object of `length` bytes."""
+    """Return the size in bytes of each part except the last, for an object of `length` bytes."""
     least = -(-length // MAX_PARTS)
     return max(_LEAST_PART, -(-least // _PART_GRAIN) * _PART_GRAIN)
 
@@ -54,7 +54,7 @@ class S3Uploads:
     """Uploads to one bucket."""
 
     def __init__(self, client: S3Client, ask: Ask, location: str) -> None:
-        """`location`: the bucket, for errors."""
+        """`location`: the bucket, named in errors."""
         self._client = client
         self.ask = ask
         self._location = location
@@ -69,13 +69,13 @@ class S3Uploads:
         stops: CancelTokens = (),
         progress: Callable[[int], None] = lambda _count: None,
     ) -> str:
-        """Make an object that replaces what is there; its ETag, empty if the server tells none.
+        """Write an object, replacing an existing one, and return its ETag; empty if the server returns none.
 
-        `only_new`: only if there is none yet, where the server heeds that.
+        `only_new`: fail if the object exists, provided the server heeds that.
 
         Raises:
-            RemoteError: it is too large for S3, or what the server received is not what was sent.
-            Exception: what `ask` raises, and the content.
+            RemoteError: it is too large for S3, or the server did not receive the bytes that were sent.
+            Exception: raised by `ask` or by the content.
         """
         if content.length > MAX_OBJECT:
             raise RemoteError(f"{self.shown(key)}: S3 takes no object of more than {MAX_OBJECT:,} bytes")
@@ -94,32 +94,32 @@ class S3Uploads:
         return etag_of(answer)
 
     def abort(self, key: str, upload: str) -> None:
-        """End a multipart upload, so that nothing of it is kept.
+        """Abort a multipart upload, so that the server keeps no parts.
 
         Raises:
-            StoreError: it could not be; it stays noted as unfinished.
+            StoreError: the abort failed; the upload stays noted as unfinished.
         """
         for _ in range(_ABORTS):
             try:
                 self.ask("abort_multipart_upload", key, UploadId=upload)
-                # A part that was on its way may come after it.
+                # A part that is in flight may arrive after the abort.
                 self.ask("list_parts", key, UploadId=upload)
             except RemoteNotFoundError:
                 return
         raise RemoteError(f"{self.shown(key)}: an unfinished multipart upload of it could not be ended")
 
     def unfinished(self) -> Unfinished:
-        """The multipart uploads to this bucket."""
+        """Return the notes on multipart uploads to this bucket."""
         if self._unfinished is None:
             self._unfinished = Unfinished(f"{self._client.endpoint}/{self._client.bucket}")
         return self._unfinished
 
     def shown(self, key: str) -> str:
-        """Where an object lies, for a sentence."""
+        """Return the location of an object, for an error message."""
         return printable(f"{self._location}/{key}")
 
     def _end_unfinished(self) -> None:
-        """End the uploads that processes which are gone have left in this bucket."""
+        """Abort the uploads to this bucket that dead processes left behind."""
         for key, upload, forget in self.unfinished().left_behind():
             try:
                 self.abort(key, upload)
@@ -143,7 +143,7 @@ class _Multipart:
         stops: CancelTokens,
         progress: Callable[[int], None],
     ) -> None:
-        """`size`: of a part; `options`: of the object; `condition`: on which it is made."""
+        """`size`: of a part; `options`: of the object; `condition`: for its creation."""
         self._uploads = uploads
         self._key = key
         self._content = content
@@ -155,9 +155,9 @@ class _Multipart:
         self._stops = (*stops, self._stop)
 
     def run(self) -> str:
-        """Send all; the object's ETag, as far as it can be told what it must be."""
+        """Send all parts. Return the ETag that the object must have, if it can be computed; else the server's."""
         upload = self._ask("create_multipart_upload", **self._options)["UploadId"]
-        # Whatever happens to this process, the next one ends what it began.
+        # If this process dies, the next one aborts the upload.
         with self._uploads.unfinished().noted(self._key, upload) as done:
             try:
                 parts = self._send(upload)
@@ -189,7 +189,7 @@ class _Multipart:
                     future.result()
             return [future.result() for future in sent]
         finally:
-            self._stop.set()  # those that still run have no purpose any more
+            self._stop.set()  # after a failure, the other parts are useless
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _send_part(self, upload: str, number: int, start: int) -> dict[str, Any]:
@@ -214,7 +214,7 @@ class _Multipart:
                 "complete_multipart_upload", UploadId=upload, MultipartUpload={"Parts": parts}, **self._condition
             )
         except RemoteNotFoundError:
-            # An earlier try may have come through, and only its answer was lost.
+            # An earlier attempt may have succeeded, and only its answer was lost.
             if not expected or etag_of(self._ask("head_object")) != expected:
                 raise
             return expected
@@ -226,6 +226,7 @@ class _Multipart:
 
 
 def is_md5(answer: dict[str, Any]) -> bool:
-    """Whether the ETag in an answer is the MD5 of what was sent: it is not where the server encrypts by other keys."""
+    """True if the ETag in an answer is the MD5 of the bytes sent. It is not if the server encrypts with KMS or customer
+    keys."""
     encrypted = str(answer.get("ServerSideEncryption", "")).startswith("aws:kms") or "SSECustomerAlgorithm" in answer
     return not encrypted and _MD5.fullmatch(etag_of(answer)) is not None

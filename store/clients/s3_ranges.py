@@ -1,10 +1,10 @@
-"""S3Ranges: ranges of objects in S3, fetched in the thread that wants them, into the memory where they are to stay.
+"""S3Ranges: fetches ranges of S3 objects in the calling thread, straight into the final buffer.
 
-The library takes milliseconds of the processor for a request, and copies each byte several times. So it is asked for
-the first object only. How it sent that request, where to and how signed, is learnt, and further ones are sent alike,
-signed by its signer.
-What is not plain is left to the library: other headers or signatures, proxies. So is every answer that is not bytes,
-which has one place where it is understood.
+The library takes milliseconds of CPU time for a request, and copies each byte several times. So it makes only the first
+request. From that, S3Ranges learns the address and the signature scheme. It sends later requests itself, signed by the
+library's signer.
+Unusual requests are left to the library: other headers or signatures, proxies. So are all answers without bytes, so
+that only one place interprets them.
 
 Threading: any thread; each request has a connection to itself.
 """
@@ -26,8 +26,8 @@ from botocore.httpsession import get_cert_path
 from botocore.utils import get_environ_proxies
 
 _CHUNK = 256 << 10  # bytes taken from a connection at a time
-_IDLE_SECONDS = 15.0  # after which a connection is not used again: servers close them
-_CREDENTIALS_SECONDS = 60.0  # for which they are believed; they are made anew minutes before they expire
+_IDLE_SECONDS = 15.0  # longest idle time of a connection that is reused: servers close idle ones
+_CREDENTIALS_SECONDS = 60.0  # for which they are cached; they are renewed minutes before they expire
 _SIGNED_BY = "AWS4-HMAC-SHA256 Credential="
 _BUSY = (408, 429)
 _PLAIN = {
@@ -44,15 +44,15 @@ _PLAIN = {
 
 
 class Manner(NamedTuple):
-    """How the objects of a bucket are asked for."""
+    """The way to request the objects of a bucket."""
 
     address: str  # scheme, host and port
     path: str  # before the key
-    region: str  # that is signed for; empty: nothing is signed
+    region: str  # for the signature; empty: requests are not signed
 
 
 def manner_of(key: str, url: str, headers: Mapping[str, Any]) -> Manner | None:
-    """How a request for an object was sent; None if that is not plain."""
+    """Return the manner in which a request for an object was sent; None if it is unusual."""
     parts = urlsplit(url)
     named = _quoted(key)
     if parts.query or not parts.path.endswith(f"/{named}") or {name.lower() for name in headers} - _PLAIN:
@@ -81,8 +81,8 @@ class S3Ranges:
         connect_seconds: float,
         silence_seconds: float,
     ) -> None:
-        """`credentials`: gives those of now, as botocore has them, or None; `certificates`: a file with the authorities
-        that are believed, None for the usual ones; the times as of `store.clients.s3_client.S3Client`."""
+        """`credentials`: returns the current ones, as botocore's objects, or None; `certificates`: a file with the
+        trusted authorities, None for the usual ones; the times are as for `store.clients.s3_client.S3Client`."""
         self._manner = manner
         self._ask_for_credentials = credentials
         self._connect_seconds = connect_seconds
@@ -90,22 +90,22 @@ class S3Ranges:
         self._context: ssl.SSLContext | None = None
         if manner.address.startswith("https:"):
             self._context = ssl.create_default_context(cafile=certificates or get_cert_path(True))
-        self._lock = threading.Lock()  # guards what follows
+        self._lock = threading.Lock()  # guards the fields below
         self._idle: list[tuple[http.client.HTTPConnection, float]] = []
         self._is_closed = False
-        self._credentials_lock = threading.Lock()  # held while they are asked for
+        self._credentials_lock = threading.Lock()  # held during the request for them
         self._credentials: tuple[float, Any] | None = None
 
     def fetch(
         self, key: str, start: int, end: int, *, etag: str, seconds: float
     ) -> tuple[bytearray, dict[str, Any]] | None:
-        """The bytes [start, end) of an object, which may be fewer, and what the server says of it: `ETag`,
-        `LastModified`. None: the library is to ask, for an answer that has to be understood.
+        """Return the bytes [start, end) of an object, maybe fewer, and its attributes: `ETag`, `LastModified`. None:
+        the library must repeat the request, and interpret the answer.
 
-        `etag`: what the object must have, if it is not empty; `seconds`: how long that may take.
+        `etag`: the object must have it, if it is not empty; `seconds`: the time limit.
 
         Raises:
-            OSError: a ConnectionError or TimeoutError, or what else connections raise.
+            OSError: a ConnectionError, a TimeoutError, or another error of a connection.
         """
         deadline = time.monotonic() + seconds
         path = self._manner.path + _quoted(key)
@@ -143,7 +143,7 @@ class S3Ranges:
         return content, told
 
     def close(self) -> None:
-        """End connections; those in use end with their requests."""
+        """Close the connections. A connection in use is closed after its request."""
         with self._lock:
             self._is_closed = True
             idle, self._idle = self._idle, []
@@ -153,7 +153,7 @@ class S3Ranges:
     def _ask(
         self, path: str, headers: Mapping[str, str]
     ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
-        """Send a request; the answer, of which nothing but the head was read."""
+        """Send a request and return the answer, with only its headers read."""
         while True:
             connection, is_new = self._connection()
             try:
@@ -164,7 +164,7 @@ class S3Ranges:
                 return connection, connection.getresponse()
             except (ConnectionError, http.client.HTTPException) as error:
                 connection.close()
-                if not is_new:  # the server has ended it while it was idle, which says nothing of the request
+                if not is_new:  # the server closed the idle connection: try another one
                     continue
                 if isinstance(error, ConnectionError):
                     raise
@@ -174,7 +174,7 @@ class S3Ranges:
                 raise
 
     def _connection(self) -> tuple[http.client.HTTPConnection, bool]:
-        """A connection that nobody else uses, and whether it is new: not connected."""
+        """Return an unused connection, and True if it is new, so not connected yet."""
         while True:
             with self._lock:
                 if not self._idle:
@@ -196,7 +196,7 @@ class S3Ranges:
         connection.close()
 
     def _signed(self, path: str, headers: Mapping[str, str], credentials: Any) -> dict[str, str]:
-        """The headers with the library's signature."""
+        """Return the headers with the library's signature."""
         request = AWSRequest("GET", self._manner.address + path, headers=headers)
         S3SigV4Auth(credentials, "s3", self._manner.region).add_auth(request)
         return dict(request.headers.items())
@@ -210,11 +210,11 @@ class S3Ranges:
 
 
 def _received(answer: http.client.HTTPResponse, size: int, deadline: float) -> bytearray:
-    """What comes, which must not be more than `size` bytes."""
+    """Read the body, which must not have more than `size` bytes."""
     content = bytearray(size)
     view = memoryview(content)
     received = 0
-    # One look at the connection each time: what fills a buffer waits for as long as the server keeps trickling.
+    # read1 makes one system call. A read that fills the buffer would wait as long as the server keeps trickling.
     while received < size and (chunk := answer.read1(min(_CHUNK, size - received))):
         view[received : received + len(chunk)] = chunk
         received += len(chunk)
@@ -228,12 +228,12 @@ def _received(answer: http.client.HTTPResponse, size: int, deadline: float) -> b
 
 
 def _begins_at(start: int, answered: str) -> bool:
-    """Whether the bytes of an answer with this `Content-Range`, empty if there is none, are those from `start` on."""
+    """True if an answer with this `Content-Range`, empty if there is none, begins at `start`."""
     return answered.startswith(f"bytes {start}-") if answered else start == 0
 
 
 def _quoted(key: str) -> str:
-    """A key as it stands in a URL, and in what is signed."""
+    """Return a key quoted for a URL, and for the signature."""
     return quote(key, safe="/~")
 
 

@@ -1,7 +1,7 @@
-"""SSH by paramiko: connections to servers whose key is known.
+"""SSH by paramiko: connections to servers with a known host key.
 
-Keys are known as for ssh: from ~/.ssh/known_hosts, or the file that the parameter `known_hosts` names. Logins are those
-of ssh: the password, the key that the parameter `identity` names, an agent, ~/.ssh/id_*.
+Host keys come from ~/.ssh/known_hosts, or from the file that the parameter `known_hosts` names. Logins are the same as
+with ssh: the password, the key that the parameter `identity` names, an agent, ~/.ssh/id_*.
 
 Threading: a connection is used by one thread at a time.
 """
@@ -22,10 +22,10 @@ _PORT = 22
 def open_sftp(
     location: Location, *, connect_seconds: float, silence_seconds: float
 ) -> tuple[paramiko.SSHClient, paramiko.SFTPClient]:
-    """A connection, and SFTP on it. Errors are paramiko's and the system's.
+    """Open a connection, and SFTP on it. Also raises exceptions of paramiko and OSErrors.
 
     Raises:
-        BadLocationError: the port is none.
+        BadLocationError: the port is invalid.
         RemoteDeniedError: the server's key is not known.
     """
     host, port = location.host_and_port(_PORT)
@@ -58,7 +58,7 @@ def open_sftp(
 
 
 class KnownHostFileSystem(SFTPFileSystem):  # type: ignore[misc]  # fsspec has no types
-    """fsspec's file system, which itself would talk to whoever answers."""
+    """The SFTP file system of fsspec, but it refuses unknown host keys. The original accepts any."""
 
     def __init__(self, *, location: Location, connect_seconds: float, silence_seconds: float, **_: object) -> None:
         self._location = location

@@ -1,8 +1,8 @@
-"""Unfinished multipart uploads: S3 keeps, and charges for, the parts of an upload that was never ended.
+"""Notes on unfinished multipart uploads: S3 keeps, and charges for, the parts of an upload that was never ended.
 
-Each upload is noted in the user's state directory for as long as it goes on, by a file that its process holds locked.
-What is noted and not locked was left by a process that was killed, or whose server was gone; the next one that writes
-to the same bucket ends it.
+Each upload has a note in the user's state directory as long as it runs: a file that its process keeps locked. A note
+without a lock was left by a process that was killed, or that could not reach its server. The next process that writes
+to the bucket aborts that upload.
 
 Threading: any thread, any number of processes.
 """
@@ -27,10 +27,10 @@ _MAX_NOTE = 16 << 10  # bytes
 
 
 class Unfinished:
-    """The notes about one bucket."""
+    """The notes on the uploads to one bucket."""
 
     def __init__(self, bucket: str) -> None:
-        """`bucket`: its name, and what tells it from one of the same name elsewhere."""
+        """`bucket`: its endpoint and name, so that buckets with the same name elsewhere differ."""
         self._prefix = hashlib.sha256(bucket.encode()).hexdigest()[:16]
         try:
             self._folder = os.path.join(state_folder(), "uploads")
@@ -39,11 +39,11 @@ class Unfinished:
 
     @contextmanager
     def noted(self, path: str, upload: str) -> Iterator[Callable[[], None]]:
-        """Within this an upload is noted; the note stays unless what this gives is called."""
+        """Keep a note on an upload during the context. The note stays unless the yielded function is called."""
         note = os.path.join(self._folder, f"{self._prefix}-{secrets.token_hex(8)}")
         descriptor = -1
         try:
-            for folder in (os.path.dirname(self._folder), self._folder):  # a mode is of the last folder only
+            for folder in (os.path.dirname(self._folder), self._folder):  # the mode is for the last one only
                 os.makedirs(folder, mode=0o700, exist_ok=True)
             descriptor = os.open(note, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -62,7 +62,7 @@ class Unfinished:
                 os.close(descriptor)
 
     def left_behind(self) -> Iterator[tuple[str, str, Callable[[], None]]]:
-        """Path and id of each upload whose process is gone, and what forgets it."""
+        """Yield the path and id of each upload whose process is gone, and a function that deletes its note."""
         try:
             names = sorted(os.listdir(self._folder))
         except OSError:
