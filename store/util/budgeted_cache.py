@@ -1,6 +1,6 @@
-"""BudgetedCache: a cache that counts what its entries really take, against the memory budget of the process.
+"""BudgetedCache: an LRU cache that counts the real size of its entries against the memory budget of the process.
 
-What was used last stays longest. Threading: any thread.
+Threading: any thread.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ _V = TypeVar("_V")
 
 
 class BudgetedCache(Generic[_K, _V]):
-    """Entries of known weight."""
+    """A cache of entries with known sizes."""
 
     def __init__(self, budget: MemoryBudget, most: int, least: int = 0) -> None:
-        """`most`, `least`: bytes that all entries may take, and whatever others need. One that takes more by itself is
-        kept while it is the last that was used."""
+        """`most`: bytes that all entries may take; `least`: bytes they may take even if other caches need memory. A
+        larger entry is kept while it is the last one used."""
         self._lock = threading.Lock()
         self._entries: OrderedDict[_K, tuple[_V, int]] = OrderedDict()
         self._size = 0
@@ -29,11 +29,11 @@ class BudgetedCache(Generic[_K, _V]):
 
     @property
     def size(self) -> int:
-        """Bytes that all entries take."""
+        """Return the size of all entries in bytes."""
         return self._size
 
     def get(self, key: _K) -> _V | None:
-        """The value of a key, if it is kept."""
+        """Return the value of a key; None if it is not cached."""
         with self._lock:
             found = self._entries.get(key)
             if found is None:
@@ -42,16 +42,16 @@ class BudgetedCache(Generic[_K, _V]):
             return found[0]
 
     def get_all(self, keys: Iterable[_K]) -> dict[_K, _V]:
-        """The values of those of some keys that are kept; they are as old as before."""
+        """Return the cached values among some keys. This does not count as a use."""
         with self._lock:
             return {key: found[0] for key in keys if (found := self._entries.get(key)) is not None}
 
     def put(self, key: _K, value: _V, weight: int) -> None:
-        """Keep a value that takes so many bytes."""
+        """Cache a value that takes `weight` bytes."""
         self.put_all([(key, value)], weight)
 
     def put_all(self, items: Iterable[tuple[_K, _V]], weight: int) -> None:
-        """Keep values that take so many bytes each."""
+        """Cache values that take `weight` bytes each."""
         with self._lock:
             for key, value in items:
                 self._drop(key)
@@ -60,7 +60,7 @@ class BudgetedCache(Generic[_K, _V]):
         self._shrink()
 
     def put_first(self, key: _K, value: _V, weight: int) -> _V:
-        """As `put`, unless there is a value already; the one that is kept."""
+        """Cache a value unless the key has one already. Return the cached value."""
         with self._lock:
             known = self._entries.get(key)
             if known is not None:
@@ -71,13 +71,13 @@ class BudgetedCache(Generic[_K, _V]):
         return value
 
     def drop(self, key: _K) -> None:
-        """Keep the value of a key no longer."""
+        """Drop the value of a key."""
         with self._lock:
             self._drop(key)
         self._share.report(self._size)
 
     def drop_where(self, is_wanted: Callable[[_K], bool]) -> None:
-        """Keep no value of all these keys."""
+        """Drop the values of all keys for which `is_wanted` is true."""
         with self._lock:
             for key in [key for key in self._entries if is_wanted(key)]:
                 self._drop(key)

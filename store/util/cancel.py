@@ -1,4 +1,4 @@
-"""CancelTokens: how whoever started something that takes long has it end soon."""
+"""CancelTokens: cancel a long operation."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from bentofs.store.errors import CancelledError
 
-CancelTokens = Sequence[threading.Event]  # set by whoever does not want it any more
+CancelTokens = Sequence[threading.Event]  # set to cancel
 
 
 def refuse_if_stopped(stops: CancelTokens) -> None:
-    """Raises CancelledError if one of them is set."""
+    """Raise CancelledError if one of the tokens is set."""
     if any(stop.is_set() for stop in stops):
         raise CancelledError("it was given up")

@@ -1,8 +1,8 @@
-"""Text from a store, made fit for a terminal and a log."""
+"""Escape text from a store for a terminal or a log."""
 
 
 def printable(text: str) -> str:
-    """A path as a user may see it: no terminal escapes, no undecodable bytes raw."""
+    """Return a path with terminal escapes, undecodable bytes and other unprintable characters escaped."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -1,4 +1,4 @@
-"""Changes to the disk as the store needs them: durable, links never followed, the system's refusals as sentences."""
+"""File operations for the store: durable, without following links, with OSErrors translated into sentences."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from bentofs.store.util.display import printable
 
 log = logging.getLogger(__name__)
 
-_PORTION = 1000  # names at a time
-FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC  # flags to open a folder with
+_PORTION = 1000  # names removed at a time
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC  # flags to open a directory
 
 
 @contextmanager
 def writing(path: str) -> Iterator[None]:
-    """Within this, an OSError becomes a NoSpaceError or a StoreUnwritableError that names `path`."""
+    """Turn an OSError in the context into a NoSpaceError or a StoreUnwritableError that names `path`."""
     try:
         yield
     except OSError as error:
@@ -33,19 +33,19 @@ def writing(path: str) -> Iterator[None]:
 
 
 def sync_path(path: str) -> None:
-    """Have a file's bytes, or a folder's entries, survive a loss of power."""
+    """Sync a file's bytes, or a directory's entries, to disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # some file systems cannot do it for folders
+        if error.errno != errno.EINVAL:  # some file systems cannot sync directories
             raise
     finally:
         os.close(descriptor)
 
 
 def make_folders(path: str) -> None:
-    """Make a folder and those above it, durable, unless something stands at the path.
+    """Create a directory and its parents durably, unless something exists at the path.
 
     Raises:
         NoSpaceError, StoreUnwritableError
@@ -55,16 +55,16 @@ def make_folders(path: str) -> None:
     above = os.path.dirname(path)
     make_folders(above)
     with writing(path):
-        with suppress(FileExistsError):  # another process has made it just now
+        with suppress(FileExistsError):  # another process has just created it
             os.mkdir(path)
         sync_path(os.path.realpath(above))
 
 
 def _remove_folder(name: str, above: int | None) -> None:
-    """Remove a folder and all that is in it, by portions: a folder may hold a million files.
+    """Remove a directory and all its contents, in portions: a directory may hold a million files.
 
-    Looks again as long as there is less to be found each time: a listing may leave out what lay behind a removed entry,
-    and FUSE and NFS keep a file that is open in its folder, under another name at each removal.
+    List it again as long as each listing finds fewer entries. A listing may skip entries after a removed one. FUSE and
+    NFS keep an open file in its directory, under another name after each removal.
     """
     descriptor = os.open(name, FOLDER, dir_fd=above)
     try:
@@ -76,7 +76,7 @@ def _remove_folder(name: str, above: int | None) -> None:
                 ]:
                     found += len(portion)
                     for entry_name, is_folder in portion:
-                        with suppress(FileNotFoundError):  # somebody else removes the same, as a session that ends
+                        with suppress(FileNotFoundError):  # removed by another process, such as an ending session
                             if is_folder:
                                 _remove_folder(entry_name, descriptor)
                             else:
@@ -90,8 +90,8 @@ def _remove_folder(name: str, above: int | None) -> None:
 
 
 def remove_tree(path: str) -> None:
-    """Remove whatever stands at a path, if anything does, without following links. What cannot be removed is named in
-    the log."""
+    """Remove the file or directory at a path, if there is one, without following links. Log entries that cannot be
+    removed."""
     try:
         if stat.S_ISDIR(os.lstat(path).st_mode):
             _remove_folder(path, None)
@@ -100,6 +100,6 @@ def remove_tree(path: str) -> None:
     except FileNotFoundError:
         return
     except (OSError, RecursionError) as error:
-        # NFS and FUSE keep files that someone has open, under other names; they go when those are closed.
+        # NFS and FUSE keep open files under other names. They disappear when they are closed.
         is_open = isinstance(error, OSError) and error.errno == errno.ENOTEMPTY
         log.log(logging.INFO if is_open else logging.WARNING, "%s could not be removed: %s", printable(path), error)

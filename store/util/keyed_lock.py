@@ -1,6 +1,7 @@
-"""KeyedLock: of the threads that are about to do the same thing, one at a time.
+"""KeyedLock: one lock for each key.
 
-Threading: any thread. Things are told apart by equality; nothing is kept of those that nobody is at.
+Threading: any thread. Keys are compared by equality. The lock of a key exists only while a thread holds it or waits for
+it.
 """
 
 from __future__ import annotations
@@ -15,19 +16,19 @@ class _Turn:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.wanted = 0  # threads that have it or wait for it
+        self.wanted = 0  # threads that hold it or wait for it
 
 
 class KeyedLock:
-    """Who is at what."""
+    """A lock for each key."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # never held while a turn lasts
+        self._lock = threading.Lock()  # guards _turns; never held while a key is locked
         self._turns: dict[Hashable, _Turn] = {}
 
     @contextmanager
     def at(self, what: Hashable) -> Iterator[None]:
-        """Within this, no other thread is at the same thing."""
+        """Hold the lock of the key `what` during the context."""
         with self._lock:
             turn = self._turns.setdefault(what, _Turn())
             turn.wanted += 1

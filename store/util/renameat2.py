@@ -1,6 +1,6 @@
-"""Renames that replace nothing, or exchange: renameat2(2), which Python lacks.
+"""Renames that replace nothing, or that exchange two paths: renameat2(2), which Python lacks.
 
-Some file systems (FUSE without it, NFS) answer EINVAL, old kernels ENOSYS: `is_unsupported` tells.
+Some file systems (some on FUSE, NFS) fail with EINVAL, old kernels with ENOSYS: `is_unsupported` detects this.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ _EXCHANGE = 2
 
 
 def rename_new(source: str, folder: int, name: str) -> None:
-    """Rename `source` to `name` in an open folder, where nothing may stand, not even an empty folder.
+    """Rename `source` to `name` in an open directory. Nothing may exist at `name`, not even an empty directory.
 
     Raises:
-        FileExistsError: something does.
-        OSError: as rename(2); `is_unsupported` tells whether this kind of rename is missing.
+        FileExistsError: something exists there.
+        OSError: an error of rename(2); `is_unsupported` is true if this kind of rename is missing.
     """
     _renameat2(source, folder, name, _NOREPLACE)
 
 
 def exchange(source: str, folder: int, name: str) -> None:
-    """Have `source` and `name` in an open folder change places, at once.
+    """Exchange `source` and `name` in an open directory, atomically.
 
     Raises:
-        FileNotFoundError: one of them is not there.
-        OSError: as above.
+        FileNotFoundError: one of them is missing.
+        OSError: same as `rename_new`.
     """
     _renameat2(source, folder, name, _EXCHANGE)
 
 
 def is_unsupported(error: OSError) -> bool:
-    """Whether an error of the above says that the system, or the file system, has no such rename."""
+    """True if an error of these functions means that the system, or the file system, has no such rename."""
     return error.errno in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
@@ -48,7 +48,7 @@ def _renameat2(source: str, folder: int, name: str, flags: int) -> None:
 
 
 def _load() -> ctypes._NamedFuncPointer | None:
-    """glibc has it since 2.28, musl since 1.2.5."""
+    """Load renameat2 from the C library, if it has it: glibc since 2.28, musl since 1.2.5."""
     function = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if function is not None:
         function.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)

@@ -1,8 +1,8 @@
-"""A SQLite file that may be lost but must never be in the way: when it is damaged, unwritable or another user's, its
-keeper goes on, with an empty one or in memory; on a full disk, without what would not fit; and the log says so. Several
-processes may use one file at once.
+"""A SQLite file that may be lost, but whose failures never stop the caller. If it is damaged, unwritable or owned by
+another user, work continues with an empty file or in memory. On a full disk, work continues without the new rows. The
+log reports it. Several processes may use one file at once.
 
-Threading: whoever has a `Database` holds a lock of its own around every call.
+Threading: the owner of a `Database` holds its own lock around every call.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from urllib.parse import quote
 
 log = logging.getLogger(__name__)
 
-_CACHE_KIB = 512  # of pages, in memory; SQLite's own is 2,000, and a mount has several databases
-_STATEMENTS = 16  # kept compiled; Python's own is 128, and one that asks for 500 files takes 50 kB
+_CACHE_KIB = 512  # page cache; SQLite's default is 2,000, and a mount has several databases
+_STATEMENTS = 16  # compiled statements kept; Python's default is 128, and a query for 500 files takes 50 kB
 _OPEN_SECONDS = 10.0  # how long opening waits while another process writes
-# What keeps a file from being opened that may be whole: the system, its disk, or another process.
+# Errors that may occur with an intact file: from the system, the disk, or another process.
 _IN_THE_WAY = ("readonly", "locked", "unable to open", "I/O error", "is full")
 
 _T = TypeVar("_T")
@@ -43,10 +43,10 @@ class Database:
         busy_seconds: float,
         busy_level: int = logging.INFO,
     ) -> None:
-        """`path`: where it lies, or what tells that; `what` it is and what its `loss` means, for the log;
-        `busy_seconds`: how long a call waits while another process writes; `busy_level`: of the record in the log when
-        that was not enough."""
-        self._path = path if isinstance(path, Path) else Path()  # until it is told
+        """`path`: of the file, or a function that returns it; `what`: a name for the log; `loss`: the consequence of a
+        loss, for the log; `busy_seconds`: how long a call waits while another process writes; `busy_level`: the log
+        level if that was not enough."""
+        self._path = path if isinstance(path, Path) else Path()  # until _find is called
         self._find = path if callable(path) else lambda: self._path
         self._schema = schema
         self._version = version
@@ -61,7 +61,8 @@ class Database:
         self._connection = self._open()
 
     def run(self, work: Callable[[sqlite3.Connection], _T]) -> _T | None:
-        """Work on it; where it turns out broken, go on with an empty one. None if the work could not be done."""
+        """Call `work` with the connection and return its result; None if it failed. Replace a broken file by an empty
+        one."""
         if self._closed:
             return None
         try:
@@ -72,12 +73,12 @@ class Database:
             if "locked" in str(error):
                 log.log(self._busy_level, "the %s %s is in use (%s)", self._what, self._path, error)
                 return None
-            if "is full" in str(error):  # there may be room again; said once until then
+            if "is full" in str(error):  # logged once, until there is space again
                 if not self._is_full:
                     log.warning("the %s %s cannot be added to: %s", self._what, self._path, error)
                 self._is_full = True
                 return None
-            if isinstance(error, sqlite3.IntegrityError):  # the statement's fault, not the file's
+            if isinstance(error, sqlite3.IntegrityError):  # the statement is wrong, not the file
                 log.exception("the %s %s refuses a change", self._what, self._path)
                 return None
             with suppress(sqlite3.Error):
@@ -86,7 +87,7 @@ class Database:
                 log.warning("the %s %s failed (%s); %s", self._what, self._path, error, self._loss)
                 self._set_aside()
                 self._connection = self._open()
-            else:  # the disk fails: the file may be whole
+            else:  # the disk fails: the file may be intact
                 log.warning("no %s is kept from now on: %s: %s", self._what, self._path, error)
                 self._connection = self._in_memory()
             with suppress(sqlite3.Error):
@@ -94,8 +95,8 @@ class Database:
             return None
 
     def return_to_disk(self) -> None:
-        """If the file was removed under the connection, write it again from what the connection still has; if another
-        process has made it meanwhile, go on with that one."""
+        """Write the file again from the open connection if it was removed. If another process has recreated it, use
+        that file."""
         if self._closed or not self._on_disk or self._stands():
             return
         was_removed, old = not self._path.exists(), self._connection
@@ -111,16 +112,16 @@ class Database:
 
     @property
     def is_on_disk(self) -> bool:
-        """Whether what is written stays; false while it goes on in memory."""
+        """True if writes are kept on disk; false while the database is in memory."""
         return self._on_disk
 
     def close(self) -> None:
-        """Let go; nothing is answered from now on."""
+        """Close the connection. From now on `run` returns None."""
         self._closed = True
         self._connection.close()
 
     def _stands(self) -> bool:
-        """Whether the file that was opened is still at its path."""
+        """True if the open file is still at its path."""
         try:
             return self._path.stat().st_ino == self._inode
         except OSError:
@@ -147,13 +148,13 @@ class Database:
             return self._in_memory()
 
     def _open_file(self) -> sqlite3.Connection:
-        """Raises sqlite3.Error, OSError."""
+        """Connect, with retries while other processes create the file. Raises sqlite3.Error, OSError."""
         deadline = time.monotonic() + _OPEN_SECONDS
         while True:
             try:
                 return self._connect()
             except sqlite3.OperationalError as error:
-                # Several processes that make it at once do not wait for each other by themselves.
+                # SQLite does not wait when several processes create the file at once.
                 if "locked" not in str(error) or time.monotonic() > deadline:
                     raise
                 time.sleep(0.05)
@@ -190,7 +191,7 @@ class Database:
         return connection
 
     def _open_read_only(self, reason: OSError) -> sqlite3.Connection:
-        """What lies on a medium that cannot be written can still be read, as it was when its last writer left it."""
+        """Open a file on a read-only file system. It is read in the state in which its last writer left it."""
         try:
             connection = sqlite3.connect(
                 f"file:{quote(os.fsencode(self._path))}?immutable=1",
@@ -213,13 +214,13 @@ class Database:
         return connection
 
     def _set_aside(self) -> None:
-        """Make room for a new one."""
+        """Rename the damaged file, so that a new one can be created."""
         for suffix in ("", "-wal", "-shm"):
             with suppress(OSError):
                 Path(f"{self._path}{suffix}").replace(f"{self._path}.damaged{suffix}")
 
 
 def _is_damage(error: sqlite3.Error) -> bool:
-    """Whether the file itself is no good, as opposed to the disk or another process in the way."""
+    """True if the file itself is damaged. False if the disk or another process caused the error."""
     signs = ("not a database", "malformed", "no such table", "no such column", "has no column")
     return any(sign in str(error) for sign in signs)
