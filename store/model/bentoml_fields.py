@@ -1,6 +1,7 @@
-"""The fields that BentoML demands of a `model.yaml`, as its ModelInfo does (bentoml/_internal/models/model.py).
+"""Check the fields that BentoML requires in a `model.yaml`, by its ModelInfo (bentoml/_internal/models/model.py).
 
-bentofs reads less of it. But one model that BentoML cannot read fails `bentoml models list` for the whole store.
+bentofs itself needs fewer fields. But one model that BentoML cannot read makes `bentoml models list` fail for the whole
+store.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from bentofs.store.model.model import date_without_time, read_time
 from bentofs.store.model.tag import Tag
 from bentofs.store.util.display import printable
 
-_MAX_METADATA = 2_000_000  # values looked at, with each alias counted as all that it stands for
+_MAX_METADATA = 2_000_000  # values checked; an alias counts as all values that it expands to
 _CONTEXT = "{framework_name: '', framework_versions: {}, bentoml_version: '', python_version: ''}"
-# What a field is at least, for the sentence that asks for it.
+# The least valid value of each field, for the error message.
 _REQUIRED = {
     "module": "''",
     "labels": "{}",
@@ -32,9 +33,9 @@ _METADATA = (str, bytes, bool, int, float, datetime.datetime, datetime.date)
 
 
 def refuse_what_bentoml_cannot_read(tag: Tag, content: bytes) -> None:
-    """Compare a `model.yaml` that bentofs has read with what BentoML demands of it.
+    """Check that BentoML can read a `model.yaml` that bentofs has read.
 
-    Of files beyond `untrusted_yaml.MAX_EXACT` bytes, `metadata` and `options` are not looked into.
+    In files beyond `untrusted_yaml.MAX_EXACT` bytes, the contents of `metadata` and `options` are not checked.
 
     Raises:
         BadModelError: BentoML cannot read it; the text names the field.
@@ -80,7 +81,7 @@ def _check_zone(subject: str, value: Any) -> None:
 
 
 def _check_context(subject: str, context: dict[Any, Any]) -> None:
-    # An old list of dependencies has BentoML make up the versions.
+    # If there is an old list of dependencies, BentoML fills in the versions.
     versions = {} if "pip_dependencies" in context else context.get("framework_versions")
     if "framework_name" not in context or not isinstance(versions, dict):
         raise BadModelError(

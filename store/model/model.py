@@ -1,7 +1,7 @@
-"""What one version in a store is: its `model.yaml`, its files, and the generation they make up.
+"""Model: one version in a store, with its `model.yaml`, its files, and their generation.
 
-`model.yaml` is written by BentoML's ModelInfo (bentoml/_internal/models/model.py). `creation_time` is a quoted ISO
-string since 1.0; before, a YAML timestamp, which may be naive.
+BentoML's ModelInfo (bentoml/_internal/models/model.py) writes `model.yaml`. Since 1.0, `creation_time` is a quoted ISO
+string. Before, it was a YAML timestamp, which may be naive.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from bentofs.store.util.display import printable
 
 MODEL_YAML = FIRST_PATH
 MAX_MODEL_YAML = 16 << 20  # bytes
-_MODEL = 3000  # bytes of memory that a model takes beside its entries
-_KEYS = ("name", "version", "module", "labels", "creation_time")  # what is needed of it
+_MODEL = 3000  # bytes of memory for a model without its entries
+_KEYS = ("name", "version", "module", "labels", "creation_time")  # the fields that bentofs reads
 
 
 class ModelInfo(NamedTuple):
-    """What bentofs needs of a `model.yaml`."""
+    """The fields of a `model.yaml` that bentofs needs."""
 
     tag: Tag
     module: str
@@ -36,10 +36,10 @@ class ModelInfo(NamedTuple):
 
     @classmethod
     def parse(cls, tag: Tag, content: bytes) -> ModelInfo:
-        """Read the `model.yaml` that lies in the folder of `tag`.
+        """Parse the `model.yaml` in the directory of `tag`.
 
         Raises:
-            BadModelError: it is not YAML, not a model's, or of another model.
+            BadModelError: it is not YAML, not a model's, or belongs to another model.
         """
         subject = f"the model.yaml of {tag}"
         fields = _mapping(subject, content)
@@ -50,10 +50,10 @@ class ModelInfo(NamedTuple):
 
     @classmethod
     def learn(cls, content: bytes) -> ModelInfo:
-        """Read a `model.yaml` that is in no store yet, and so is the only one to say which model it is of.
+        """Parse a `model.yaml` that is in no store yet, and take the tag from it.
 
         Raises:
-            NotAModelError: its name and version are no tag.
+            NotAModelError: its name and version are not a valid tag.
             BadModelError: it is not YAML, or not a model's.
         """
         fields = _mapping("the model.yaml", content)
@@ -91,10 +91,10 @@ def _mapping(subject: str, content: bytes) -> dict[object, object]:
 
 
 def _tag_parts(subject: str, fields: dict[object, object]) -> tuple[str, str]:
-    """The name and the version, "" for one that is missing.
+    """Return the name and the version, "" for a missing one.
 
     Raises:
-        BadModelError: one is no text to YAML: `version: 1.10` is the number 1.1.
+        BadModelError: YAML reads one as another type than a string: `version: 1.10` is the number 1.1.
     """
     parts = []
     for field, example in (("name", "'iris'"), ("version", "'1.10'")):
@@ -124,7 +124,7 @@ _KINDS: dict[type, str] = {int: "number", float: "number", datetime.date: "date"
 
 
 def _creation_time(subject: str, value: object) -> datetime.datetime:
-    """The time, in UTC; one without a zone counts as being in UTC."""
+    """Return the time in UTC. A time without a zone counts as UTC."""
     if isinstance(value, str):
         shown = printable(value[:100])
         try:
@@ -141,18 +141,18 @@ def _creation_time(subject: str, value: object) -> datetime.datetime:
         value = value.replace(tzinfo=datetime.timezone.utc)
     try:
         return value.astimezone(datetime.timezone.utc)
-    except OverflowError:  # year 1 or 9999, an offset away from its end
+    except OverflowError:  # in year 1 or 9999, the offset leads out of range
         return value.replace(tzinfo=datetime.timezone.utc)
 
 
 def read_time(text: str) -> datetime.datetime:
-    """Read a `creation_time` as BentoML does. Raises ValueError."""
+    """Parse a `creation_time` the way BentoML does. Raises ValueError."""
     # Python 3.10 does not know the Z.
     return datetime.datetime.fromisoformat(text.removesuffix("Z") + ("+00:00" if text.endswith("Z") else ""))
 
 
 def date_without_time(subject: str, date: datetime.date) -> BadModelError:
-    """The error that a `creation_time` is a date."""
+    """Return the error for a `creation_time` that is a date."""
     return BadModelError(
         f"the creation_time in {subject} is a date, {date}, and no time: write creation_time: "
         f"'{date}T00:00:00+00:00' there"
@@ -162,14 +162,14 @@ def date_without_time(subject: str, date: datetime.date) -> BadModelError:
 class Model:
     """One generation of one version: exactly these files with these identities.
 
-    `generation` is equal for looks that found the same, and only for those; it means nothing to other processes. While
-    a model is kept by its `ModelStore`, such looks even give the same object.
+    `generation` is equal for equal contents, and only for those. It is valid only within this process. While the
+    `ModelStore` caches a model, a look that finds the same content returns the same object.
     """
 
     __slots__ = ("__weakref__", "entries", "generation", "info", "look", "newest_ctime_ns", "size")
 
     def __init__(self, info: ModelInfo, entries: Entries, newest_ctime_ns: int, look: int = 0) -> None:
-        """`look`: when the last look that found this began (monotonic, ns)."""
+        """`look`: start time of the last look that found this content (monotonic, ns)."""
         self.look = look
         self.info = info
         self.entries = entries
@@ -187,16 +187,16 @@ class Model:
 
     @property
     def weight(self) -> int:
-        """Bytes of memory."""
+        """Return the memory use in bytes."""
         return _MODEL + self.entries.weight
 
     @property
     def mtime(self) -> int:
-        """`creation_time` in whole seconds since 1970, not before it: the mtime of all its archives and members."""
+        """Return `creation_time` in whole seconds since 1970, at least 0: the mtime of all its archives and members."""
         return max(0, int(self.info.creation_time.timestamp()))
 
     def fingerprint(self) -> str:
-        """A digest of this generation that holds over restarts, for what is kept on disk about it."""
+        """Return a digest of this generation that is stable over restarts, as a key for data on disk."""
         digest = hashlib.blake2b(repr((self.tag, self.mtime)).encode(), digest_size=20)
         for entry in self.entries:
             line = (os.fsencode(entry.path), entry.executable, entry.identity and tuple(entry.identity))

@@ -1,11 +1,11 @@
-"""YAML written by a stranger, read in bounded time, memory and stack. Nothing but plain values is ever made of it.
+"""Read untrusted YAML in bounded time, memory and stack. It makes only plain values.
 
-PyYAML's safe loaders run no code, but a few hundred bytes can still cost the machine: aliases of aliases that expand to
-billions of nodes, brackets nested until the C stack is used up, numbers in base 60 that take hours. Documents of more
-than some bytes are therefore checked event by event (`store.model.yaml_outline`).
+PyYAML's safe loaders run no code, but a few hundred bytes can still exhaust the machine: aliases of aliases that expand
+to billions of nodes, brackets nested until the C stack overflows, numbers in base 60 that take hours. So larger
+documents are checked event by event (`store.model.yaml_outline`).
 
-BentoML reads `model.yaml` by PyYAML's pure loader. libyaml is ten times faster, and refuses the escapes of lone
-surrogates, which that loader takes: they are replaced while libyaml parses.
+BentoML reads `model.yaml` with PyYAML's pure loader. libyaml is ten times faster, but refuses the escapes of lone
+surrogates, which the pure loader accepts. So they are replaced while libyaml parses.
 """
 
 from __future__ import annotations
@@ -21,22 +21,23 @@ from bentofs.store.model.yaml_outline import HollowAliasError, Outline
 from bentofs.store.util.display import printable
 
 MAX_EXACT = 64 << 10  # bytes that `load_exactly` takes: the pure loader needs a second for them at most
-_SMALL = 4096  # bytes in which neither depth nor numbers can do harm
-# Wheels of PyYAML have libyaml, some source builds do not.
+_SMALL = 4096  # bytes; in so few, neither depth nor numbers do harm
+# Wheels of PyYAML have libyaml. Some source builds lack it.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-_SURROGATE = re.compile(rb"\\u([dD][89a-fA-F][0-9a-fA-F]{2})")  # the escape of a lone one
-_PLANES = range(16, 3, -1)  # of Unicode, that hardly anybody uses
+_SURROGATE = re.compile(rb"\\u([dD][89a-fA-F][0-9a-fA-F]{2})")  # the escape of a lone surrogate
+_PLANES = range(16, 3, -1)  # of Unicode; they are hardly used
 
 
 def load(content: bytes, keys: Collection[str]) -> object:
-    """Read the one document in `content`, as plain values.
+    """Read the only document in `content`, as plain values.
 
-    `keys`: the keys of the top mapping whose values are wanted. Other collections may come out empty, long texts too.
+    `keys`: the keys of the top mapping whose values are needed. Other collections, and long strings, may come out
+    empty.
 
     Raises:
-        BadModelError: it is not YAML, uses tags of a program's own, or would expand too far. The text says what,
-            without naming the file.
+        BadModelError: it is not YAML, uses application-specific tags, or would expand too far. The text gives the
+            reason, but not the file name.
     """
     try:
         if len(content) <= _SMALL and b"&" not in content and not _SURROGATE.search(content):
@@ -47,15 +48,15 @@ def load(content: bytes, keys: Collection[str]) -> object:
             return Outline(None).of(_events(content))
     except BadModelError:
         raise
-    except Exception as error:  # PyYAML's constructors raise whatever int(), dict[...] and the like raise
+    except Exception as error:  # PyYAML's constructors raise the errors of int(), dict[...] and so on
         raise _refusal(error) from None
 
 
 def load_exactly(content: bytes) -> object:
-    """Read the one document in at most `MAX_EXACT` bytes, all of it, by the loader that BentoML uses.
+    """Read all of the only document, of at most `MAX_EXACT` bytes, with the loader that BentoML uses.
 
     Raises:
-        BadModelError: as `load`.
+        BadModelError: same as `load`.
     """
     load(content, ())
     try:
@@ -72,7 +73,7 @@ def _refusal(error: Exception) -> BadModelError:
 
 
 def _events(content: bytes) -> Iterator[yaml.Event]:
-    """Parse. While libyaml does, the same number in another of Unicode's planes stands for each lone surrogate."""
+    """Parse into events. For libyaml, replace each lone surrogate by the same number in another Unicode plane."""
     plane = _free_plane(content) if _SURROGATE.search(content) else None
     if plane is None:
         yield from yaml.parse(content, Loader=_Loader)
@@ -81,7 +82,7 @@ def _events(content: bytes) -> Iterator[yaml.Event]:
     stand_in = re.compile(f"[{first}-{last}]|{re.escape(escape)}([dD][0-9a-fA-F]{{3}})")
 
     def restored(match: re.Match[str]) -> str:
-        """The surrogate or, where a backslash is no escape, the letters that stood there."""
+        """Return the surrogate; or the original letters, if the backslash was no escape."""
         return f"\\u{match[1]}" if match[1] else chr(ord(match[0]) & 0xFFFF)
 
     for event in yaml.parse(_SURROGATE.sub(lambda match: escape.encode() + match[1], content), Loader=_Loader):
@@ -91,7 +92,8 @@ def _events(content: bytes) -> Iterator[yaml.Event]:
 
 
 def _free_plane(content: bytes) -> int | None:
-    """A plane of which no character is there whose number ends like a surrogate's."""
+    """Return a plane of which the content has no character with the last 16 bits of a surrogate; None if there is
+    none."""
     folded = content.lower()
     for plane in _PLANES:
         if f"\\u{plane:04x}d".encode() not in folded and chr(plane << 16 | 0xD800).encode()[:2] not in content:

@@ -13,7 +13,7 @@ _PART = re.compile(r"[a-z0-9](?:[-._a-z0-9]*[a-z0-9])?\Z")
 
 
 def is_tag_part(text: str) -> bool:
-    """Whether `text` may be a model's name or version."""
+    """True if `text` may be a model's name or version."""
     return len(text) <= MAX_LENGTH and _PART.match(text) is not None
 
 
@@ -28,17 +28,18 @@ class Tag(NamedTuple):
 
     @property
     def path(self) -> str:
-        """Where the model lies below the store's root."""
+        """Return the model's path, relative to the store's root."""
         return f"{self.name}/{self.version}"
 
     @property
     def stem(self) -> str:
-        """The archive's file name without its suffix, as BentoML names exports. Ambiguous alone: `a-b:c`, `a:b-c`."""
+        """Return the archive's file name without its suffix, by BentoML's rule for exports. Not unique: `a-b:c`,
+        `a:b-c`."""
         return f"{self.name}-{self.version}"
 
     @classmethod
     def parse(cls, text: str) -> Tag:
-        """The tag written as `name:version`.
+        """Parse a tag written as `name:version`.
 
         Raises:
             BadTagError: there is no version, or a part breaks BentoML's rules.

@@ -1,7 +1,7 @@
-"""An outline of a YAML document: the values of some keys, the others checked and left out.
+"""Outline: read a YAML document, but keep the values of some keys only. The other values are checked and dropped.
 
-The memory that it takes depends on what is kept, not on the document: its events come one by one, and each scalar that
-is left out is checked by PyYAML's own constructor.
+Memory use depends on the kept values, not on the document: its events are read one by one. PyYAML's own constructor
+checks each dropped scalar.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from yaml.resolver import Resolver
 from bentofs.store.errors import BadModelError
 from bentofs.store.util.display import printable
 
-_MAX_EVENTS = 3_000_000  # values and ends of collections: PyYAML's pure loader needs minutes and gigabytes for as many
-_MAX_DEPTH = 1000  # collections within collections; PyYAML's pure loader fails with fewer
-_MAX_ALIASED = 1_000_000  # values that aliases stand for
+_MAX_EVENTS = 3_000_000  # values and ends of collections; PyYAML's pure loader needs minutes and gigabytes for so many
+_MAX_DEPTH = 1000  # nested collections; PyYAML's pure loader fails with fewer
+_MAX_ALIASED = 1_000_000  # values that all aliases expand to
 _MAX_ANCHORS = 100_000
-_MAX_KEPT = 50_000  # values made, each of about a kilobyte while they are
-_MAX_KEPT_BASE_60 = 10_000  # characters of a number; Python does not write out as many digits as these make
-_COUNTED_TEXT = 16  # characters that count as much as another value
-_SHORT = 4096  # characters of a scalar that may be kept where it is not wanted
+_MAX_KEPT = 50_000  # kept values, of about a kilobyte each while they are constructed
+_MAX_KEPT_BASE_60 = 10_000  # characters of a number; Python refuses to print the digits of a longer one
+_COUNTED_TEXT = 16  # characters that count like one more value
+_SHORT = 4096  # characters; a shorter scalar may be kept even if it is not needed
 _MERGE = "<<"
 _STR, _INT = "tag:yaml.org,2002:str", "tag:yaml.org,2002:int"
 _SPECIAL_KEYS = ("tag:yaml.org,2002:merge", "tag:yaml.org,2002:value")
@@ -36,19 +36,19 @@ _resolve: Any = Resolver.resolve
 
 
 class HollowAliasError(Exception):
-    """Raised when a wanted value refers to one that was left out."""
+    """Raised when a needed value refers to a dropped one."""
 
 
 class _Anchor(NamedTuple):
-    """A node that aliases may refer to."""
+    """A node that has an anchor."""
 
-    weight: int  # values that it stands for; 0 while it is not complete
+    weight: int  # number of its values; 0 while it is incomplete
     kind: str  # "mapping", "list" or "scalar"
     is_kept: bool
 
 
 class _Open:
-    """A collection whose end has not come."""
+    """A collection that has not ended yet."""
 
     __slots__ = ("anchor", "at_key", "before", "is_hollow", "is_mapping")
 
@@ -56,30 +56,30 @@ class _Open:
         self.is_mapping = self.at_key = isinstance(event, MappingStartEvent)
         self.anchor: str | None = event.anchor
         self.before = before  # values counted before it
-        self.is_hollow = is_hollow  # whether what is in it is left out
+        self.is_hollow = is_hollow  # True if its contents are dropped
 
 
 class Outline:
     """Reads one document."""
 
     def __init__(self, keys: Collection[str] | None) -> None:
-        """`keys`: of the top mapping, those whose values are wanted; None for everything, if that is not too much."""
+        """`keys`: the keys of the top mapping whose values are needed; None for all, if they are not too many."""
         self._keys = keys
         self._kept: list[yaml.Event] = []
         self._anchors: dict[str, _Anchor] = {}
         self._open: list[_Open] = []
-        self._count = 0  # values, with each alias counted as all that it stands for
-        self._aliased = 0  # of these, those that aliases stand for
-        self._key: str | None = None  # the last one of the top mapping; None for a collection
+        self._count = 0  # values; an alias counts as all values that it expands to
+        self._aliased = 0  # the part of them that comes from aliases
+        self._key: str | None = None  # the last key of the top mapping; None for a collection
         self._checker = _EventLoader(())
 
     def of(self, events: Iterable[yaml.Event]) -> object:
-        """Make the values. Of collections that are not wanted, empty ones are left, and short texts as they are.
+        """Build the values. Collections that are not needed become empty. Short strings stay.
 
         Raises:
-            BadModelError: the document would expand too far, or uses tags of a program's own.
-            HollowAliasError: a wanted value refers to one that is not wanted.
-            Exception: whatever else PyYAML raises.
+            BadModelError: the document would expand too far, or uses application-specific tags.
+            HollowAliasError: a needed value refers to a dropped one.
+            Exception: any other error of PyYAML.
         """
         for number, event in enumerate(events):
             if number > _MAX_EVENTS:
@@ -165,7 +165,7 @@ class Outline:
         return bool(self._open) and self._open[-1].is_hollow
 
     def _is_hollow(self, text: str | None) -> bool:
-        """Whether the node that begins is not wanted; `text`: of a scalar."""
+        """True if the node that begins here is not needed. `text`: its text, if it is a scalar."""
         if not self._open:
             return False
         around = self._open[-1]
@@ -204,7 +204,7 @@ class Outline:
 
 
 class _EventLoader(Composer, SafeConstructor, Resolver):
-    """Makes plain values of events."""
+    """Builds plain values from events."""
 
     def __init__(self, events: Iterable[yaml.Event]) -> None:
         Composer.__init__(self)
@@ -214,22 +214,22 @@ class _EventLoader(Composer, SafeConstructor, Resolver):
         self._next: yaml.Event | None = None
 
     def check_event(self, *kinds: type[yaml.Event]) -> bool:
-        """As a parser's."""
+        """Do what the method of a PyYAML parser does."""
         return isinstance(self.peek_event(), kinds)
 
     def peek_event(self) -> yaml.Event | None:
-        """As a parser's."""
+        """Do what the method of a PyYAML parser does."""
         if self._next is None:
             self._next = next(self._events, None)
         return self._next
 
     def get_event(self) -> yaml.Event | None:
-        """As a parser's."""
+        """Do what the method of a PyYAML parser does."""
         event, self._next = self.peek_event(), None
         return event
 
     def check(self, event: ScalarEvent, *, is_kept: bool, is_key: bool) -> None:
-        """Raise what making the value raises, without the hours that some numbers take."""
+        """Raise what constructing the value would raise, without the hours that some numbers take."""
         value, tag = event.value, event.tag
         if tag is None or tag == "!":
             if event.implicit[0] and value.isdigit() and len(value) < 1000:
@@ -246,7 +246,7 @@ class _EventLoader(Composer, SafeConstructor, Resolver):
         constructor = self.yaml_constructors.get(tag) or self.yaml_constructors[None]
         start: Any = event.start_mark
         made = constructor(self, yaml.ScalarNode(tag, value, start))
-        if isinstance(made, GeneratorType):  # of a collection, which a scalar cannot be
+        if isinstance(made, GeneratorType):  # a constructor for collections: it raises for a scalar
             for _ in made:
                 pass
 
