@@ -1,4 +1,4 @@
-"""The command line's option that says which formats of archives are meant."""
+"""The command line's option that chooses the formats of archives."""
 
 from __future__ import annotations
 
@@ -35,7 +35,11 @@ formats_option = click.option(
 
 
 def checked_formats(formats: list[Format], compression: Compression) -> list[Format]:
-    """The formats, if they can be had with this compression."""
+    """Return the formats, if all can be made with this compression.
+
+    Raises:
+        click.UsageError: one cannot.
+    """
     for kind in formats:
         if kind.lay_out is None and compression is Compression.NEVER:
             raise click.UsageError(

@@ -1,4 +1,4 @@
-"""`bentofs imports`: what was copied into `incoming/` and what became of it, for people and for programs."""
+"""`bentofs imports`: the copies into `incoming/` and their outcomes, for people and for programs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _INTERVAL = 0.5  # seconds between two looks
 
 
 def show_imports(area: StagingArea, as_json: bool, limit: int) -> None:
-    """The newest imports, the newest last."""
+    """Print the newest imports, the newest last."""
     receipts = _open(area)
     found = list(reversed(receipts.recent(limit))) if receipts is not None else []
     if as_json:
@@ -33,13 +33,13 @@ def show_imports(area: StagingArea, as_json: bool, limit: int) -> None:
     table.add_column("Reason", overflow="fold")
     for receipt in found:
         table.add_row(*_cells(receipt))
-    # Whole lines for whoever reads them from a pipe.
+    # A pipe gets whole lines.
     width = None if sys.stdout.isatty() else 1000
     Console(highlight=False, markup=False, emoji=False, width=width).print(table)
 
 
 def follow_imports(area: StagingArea, as_json: bool, limit: int) -> None:
-    """The newest imports, then every change, until interrupted."""
+    """Print the newest imports, then every change, until interrupted."""
     receipts = _open(area)
     change = -1
     while True:
@@ -57,10 +57,10 @@ def follow_imports(area: StagingArea, as_json: bool, limit: int) -> None:
 
 
 def _open(area: StagingArea) -> ImportLog | None:
-    """None where nothing was ever imported: looking must not make a record.
+    """Open the record of imports. Return None if nothing was ever imported: looking must not make a record.
 
     Raises:
-        StoreUnreadableError: there is one that cannot be read, as another user's; the log says why.
+        StoreUnreadableError: the record cannot be read, for example because it is another user's; the log says why.
     """
     try:
         if not area.receipts.exists():

@@ -72,7 +72,7 @@ def verify_command(tags: tuple[str, ...], store: StoreSpec, follow_links: bool, 
             except StoreError as error:
                 if tags:
                     raise
-                # It was deleted or replaced meanwhile: no reason to leave out the others.
+                # The model was deleted or replaced meanwhile. Go on with the others.
                 click.echo(f"bentofs: {tag}: {error}", err=True)
                 outcomes[Outcome.UNREADABLE] += 1
                 continue
@@ -120,10 +120,10 @@ def imports_command(store: StoreSpec, staging: str | None, as_json: bool, follow
 def measure_command(
     tags: tuple[str, ...], store: StoreSpec, follow_links: bool, formats: list[Format], compression: str | None
 ) -> None:
-    """Learn ahead of time what the first look at a model's archives would wait for: sizes and checksums.
+    """Compute sizes and checksums of archives ahead of time, so that the first look at them does not wait.
 
     Mounts of the same user find them. Formats and compression must be those of the mount. Without TAG: all of the
-    store. What is known already is not measured again; it may be interrupted, and goes on there the next time.
+    store. Known sizes and checksums are not computed again, so an interrupted run goes on the next time.
     """
     chosen = compression_for(compression, store)
     checked_formats(formats, chosen)
@@ -152,7 +152,7 @@ def measure_command(
                     failed += 1
                     click.echo(f"bentofs: {error}", err=True)
                 finally:
-                    bar.remove_task(task)  # all bars that there are are drawn, again and again
+                    bar.remove_task(task)  # every bar that is left is redrawn again and again
     finally:
         archives.close()
         index.close()

@@ -1,6 +1,6 @@
-"""Jobs: transfers that run some at a time, each reported as it ends; interrupted, they take back what they have done.
+"""Jobs: transfers that run some at a time, each reported when it ends. Interrupted jobs undo what they have done.
 
-Threading: jobs run in threads of their own; signals are heeded by the main thread, which waits for them.
+Threading: jobs run in their own threads. The main thread waits for them and handles signals.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ Report = tuple[str, dict[str, Any]]  # for people, for programs
 
 
 class _Failed(click.ClickException):
-    """What was to be said is said; this is the exit status."""
+    """A failure that was reported already. Carries only the exit status."""
 
     def __init__(self, exit_code: int) -> None:
         super().__init__("")
         self.exit_code = exit_code  # type: ignore[misc]  # of the instance, as click itself does
 
     def show(self, file: Any = None) -> None:
-        """Nothing."""
+        """Print nothing: the error was reported already."""
 
 
 class Job(NamedTuple):
     """One transfer."""
 
     name: str  # for people
-    run: Callable[[Task], Report]  # gives what to report
+    run: Callable[[Task], Report]  # returns the report
 
 
 def run_jobs(
     jobs: Iterator[Job], give_up: Callable[[], None], at_once: int, *, quiet: bool, as_json: bool, to_stderr: bool
 ) -> None:
-    """Run transfers, some at a time, and report each as it ends. `give_up` has those end that are under way."""
+    """Run transfers, some at a time, and report each when it ends. `give_up` makes those under way end."""
     status = 0
 
     def ended(job: Job, future: Future[Report], seconds: float) -> int:
@@ -71,7 +71,7 @@ def run_jobs(
 
     with _interruptible(), Reporter(quiet=quiet or as_json) as reporter:
         pool = ThreadPoolExecutor(at_once, thread_name_prefix="transfer")
-        # No more than run at once: there may be very many jobs.
+        # Submit no more than run at once: there may be very many jobs.
         under_way: dict[Future[Report], tuple[Job, list[float]]] = {}
         try:
             while True:
@@ -89,7 +89,7 @@ def run_jobs(
             give_up()
             reporter.say("bentofs: interrupted: what is under way is taken back", err=True)
             status = INTERRUPTED
-        except BaseException:  # nobody reads what is reported
+        except BaseException:  # nobody reads the reports
             give_up()
             raise
         finally:
@@ -110,7 +110,7 @@ def _timed(job: Job, reporter: Reporter, times: list[float]) -> Report:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """SIGTERM does what Ctrl-C does; a second one ends the process at once."""
+    """Handle SIGTERM like Ctrl-C. A second signal ends the process at once."""
 
     def interrupt(_number: int, _frame: object) -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -1,5 +1,5 @@
-"""The command line: what the commands have in common. Errors are one sentence on standard error, and an exit status
-that tells their kind (`mount.errors`), never a traceback."""
+"""The command line: the code that all commands share. An error is one sentence on standard error and an exit status for
+its kind (`mount.errors`), never a traceback."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ for _command in (
 
 
 def run(arguments: Sequence[str]) -> NoReturn:
-    """Do what the arguments say, and end the process."""
+    """Run the command that the arguments name, and end the process."""
     try:
         cli(arguments, prog_name="bentofs", standalone_mode=False)
     except click.exceptions.Abort:
@@ -61,7 +61,7 @@ def run(arguments: Sequence[str]) -> NoReturn:
 def _sentence(error: OSError) -> str:
     if error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}"
-    if isinstance(error, FileNotFoundError):  # Python names no file only when it asks where it is
+    if isinstance(error, FileNotFoundError):  # Python names no file only when it cannot find the working directory
         return "the working directory is not there any more: go to another one"
     return str(error)
 

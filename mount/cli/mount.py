@@ -52,7 +52,7 @@ class _Mode(click.ParamType):  # type: ignore[type-arg]  # generic only since cl
             mode = -1
         if not 0 < mode <= 0o1777:
             self.fail(f"{value} is no mode of a folder: octal digits, as 1777", param, ctx)
-        # Where others may write, nobody may remove what is another's.
+        # If other users may write there, set the sticky bit: nobody may remove another user's files.
         return mode | 0o1000 if mode & 0o022 else mode
 
 
@@ -155,7 +155,7 @@ def mount_command(
         daemon.serve(settings, lambda: daemon.tell_ready(ready_fd) if ready_fd is not None else None)
         logging.shutdown()
         sys.stderr.flush()
-        # Workers may still wait for readers that hold files open: they end with the process.
+        # Workers may still wait for readers with open files. They end with the process.
         os._exit(0)
     daemon.start(_daemon_arguments(settings), real)
     if not may_write and not read_only:
@@ -178,7 +178,7 @@ def unmount_command(mountpoint: str, lazy: bool) -> None:
         raise CannotMountError(f"what is mounted at {mountpoint} is not ours, but of type {mounted.type}")
     running = RunningDaemon.at(real)
     if lazy and running is not None:
-        os.kill(running.pid, signal.SIGTERM)  # it unmounts lazily, and does not wait for those who hold files open
+        os.kill(running.pid, signal.SIGTERM)  # it unmounts lazily, and does not wait for open files
     else:
         _unmount(mountpoint, real, lazy)
     deadline = time.monotonic() + UNMOUNT_SECONDS
@@ -189,7 +189,7 @@ def unmount_command(mountpoint: str, lazy: bool) -> None:
 
 
 def _daemon_arguments(settings: daemon.Settings) -> list[str]:
-    """The command line for a mount with these settings."""
+    """Return the daemon's command line for these settings."""
     names = ",".join(kind.name for kind in settings.formats)
     arguments = ["mount", settings.mountpoint, *arguments_for(settings.store), "--formats", names]
     arguments += ["--compression", settings.compression.value]

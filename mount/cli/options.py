@@ -1,4 +1,4 @@
-"""The command line's options that say which store is meant, and how to get to one that is not on this machine."""
+"""The command line's options that name a store, and those for access to a remote store."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from bentofs.store.catalog.catalog import ModelStore
 from bentofs.store.storage.open import StoreSpec
 from bentofs.store.storage.remote import DEFAULT_CACHE_SIZE, DEFAULT_PATIENCE, DEFAULT_TTL
 
-_MOUNT_CACHE_SIZE = 256 << 20  # bytes: for many readers at once, where a command has one
+_MOUNT_CACHE_SIZE = 256 << 20  # bytes; a mount has many readers at once, a command has one
 _LEAST_CACHE_SIZE = 1 << 20
 _FILES = ("identity", "known_hosts")  # parameters of SFTP
 
 
 class Size(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.2
-    """A number of bytes, perhaps with K, M, G or T."""
+    """A number of bytes, optionally with K, M, G or T."""
 
     name = "size"
 
@@ -39,7 +39,7 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic only since cli
 
 
 class KeyValue(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.2
-    """KEY=VALUE; `as_json`: the value may be JSON."""
+    """KEY=VALUE. `as_json`: the value may be JSON."""
 
     name = "key=value"
 
@@ -61,7 +61,7 @@ class KeyValue(click.ParamType):  # type: ignore[type-arg]  # generic only since
 
 
 def store_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Gives a command the options, and passes what they say as one argument, `store`: a `StoreSpec`."""
+    """Add the options to a command. The command gets their values as one argument, `store`: a `StoreSpec`."""
 
     @click.option(
         "--store",
@@ -122,7 +122,7 @@ def store_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def arguments_for(place: StoreSpec) -> list[str]:
-    """The options that give the same place again."""
+    """Return the options that name the same store again."""
     arguments = ["--store", place.text if place.is_remote else place.location]
     if place.is_remote:
         for key, value in {**place.options, **_files_of(place)}.items():
@@ -132,28 +132,28 @@ def arguments_for(place: StoreSpec) -> list[str]:
 
 
 def _files_of(place: StoreSpec) -> dict[str, str]:
-    """The parameters that name files, for a process that works in another folder."""
+    """Return the parameters that name files as absolute paths, for a process in another working directory."""
     params = place.where.params
     return {key: os.path.abspath(os.path.expanduser(params[key])) for key in _FILES if params.get(key)}
 
 
 def open_store(place: StoreSpec, *, follow_links: bool = False) -> ModelStore:
-    """The catalogue of a store, for a command that looks at it once and logs to standard error.
+    """Open the catalogue of a store, for a command that looks at it once. Log to standard error.
 
     Raises:
-        StoreError: there is no such store, or no getting to it.
+        StoreError: there is no such store, or it cannot be reached.
     """
     log_to_stderr()
     return ModelStore(place.open(follow_links=follow_links))
 
 
 def log_to_stderr() -> None:
-    """Have a command say what is logged."""
+    """Print log messages on standard error, from warnings on, as a command's messages."""
     logging.basicConfig(level=logging.WARNING, format="bentofs: %(message)s", stream=sys.stderr)
 
 
 def compression_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Gives a command the option; the argument is None if it is not used (`compression_for`)."""
+    """Add the option to a command. The argument is None if the option is not used (`compression_for`)."""
     return click.option(
         "--compression",
         type=click.Choice([choice.value for choice in Compression]),
@@ -163,7 +163,7 @@ def compression_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def compression_for(text: str | None, place: StoreSpec) -> Compression:
-    """What a user chose, or what is right for a store."""
+    """Return the user's choice, or the default for a store."""
     return Compression(text) if text else Compression.default(is_remote=place.is_remote)
 
 

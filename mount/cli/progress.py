@@ -1,4 +1,4 @@
-"""Progress of transfers, for whoever waits: bars on a terminal, a line now and then anywhere else, on standard error.
+"""Show the progress of transfers on standard error: bars on a terminal, a line now and then anywhere else.
 
 Threading: any thread.
 """
@@ -31,13 +31,13 @@ class Task:
     """One transfer."""
 
     def advance(self, count: int) -> None:
-        """So many bytes more; or fewer, when some must be sent again."""
+        """Add to the number of bytes done. `count` is below 0 when some must be sent again."""
 
     def expect(self, size: int) -> None:
-        """So many bytes in all."""
+        """Set the total number of bytes."""
 
     def end(self) -> None:
-        """It is over."""
+        """End the display of the transfer."""
 
 
 class Reporter:
@@ -61,13 +61,13 @@ class Reporter:
             )
 
     def task(self, name: str) -> Task:
-        """Begin to show one."""
+        """Begin to show a transfer."""
         if self._bars is not None:
             return _Bar(self._bars, name)
         return Task() if self._quiet else _Lines(name)
 
     def say(self, text: str, *, err: bool) -> None:
-        """Print a line on standard output, or on standard error; above the bars where there are any."""
+        """Print a line on standard output, or on standard error; above the bars if there are any."""
         if self._bars is not None and (sys.stderr if err else sys.stdout).isatty():
             self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:

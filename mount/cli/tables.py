@@ -1,5 +1,5 @@
-"""Columns: rows of texts as lines, each column as wide as its widest text. For ten thousand rows, which rich's tables
-take seconds for."""
+"""Print rows of text in columns, each column as wide as its widest text. Made for ten thousand rows: rich's tables take
+seconds for them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _BETWEEN = "  "
 
 
 def in_columns(rows: Sequence[Sequence[str]], *, right: Set[int] = frozenset()) -> Iterator[str]:
-    """The lines; `right`: which columns are aligned to the right."""
+    """Yield the lines. `right`: the numbers of the columns that are aligned to the right."""
     lengths = [[cell_len(text) for text in row] for row in rows]
     widths = [max(column) for column in zip(*lengths, strict=True)]
     for row, row_lengths in zip(rows, lengths, strict=True):

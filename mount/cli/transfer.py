@@ -1,4 +1,5 @@
-"""The commands `bentofs export` and `bentofs import`. Of several transfers that fail, the first one's exit status."""
+"""The commands `bentofs export` and `bentofs import`. If several transfers fail, the exit status is the first
+failure's."""
 
 from __future__ import annotations
 
@@ -36,7 +37,7 @@ from bentofs.store.wiring import opened_exporter, opened_fetcher
 
 
 def _common(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that both commands have."""
+    """Add the options that both commands have."""
     options = [
         click.option("--format", "format_name", metavar="FORMAT", help=f"One of {', '.join(known_formats())}."),
         click.option("--protocol", help="With a path instead of a URL: ftp, s3, sftp, ..."),
@@ -174,7 +175,7 @@ def import_command(
 
 
 def _tags_and_path(arguments: Sequence[str], everything: bool, *, is_host: bool) -> tuple[Sequence[str], str]:
-    """What is to be exported, and where to; `is_host`: the path is HOST or HOST:PORT."""
+    """Return the tags to export, and the target. `is_host`: the target is HOST or HOST:PORT."""
     if everything:
         if len(arguments) > 1:
             raise click.UsageError("--all goes with a target, and with no TAG")
@@ -185,16 +186,16 @@ def _tags_and_path(arguments: Sequence[str], everything: bool, *, is_host: bool)
         return arguments, "./"
     path = arguments[-1]
     with suppress(BadTagError):
-        # Most likely one of several tags: the model before it would get a file of this name.
+        # It is most likely one of several tags: the model before it would get a file of this name.
         if not is_host and Tag.parse(path.lower()):
             raise click.UsageError(f"{path} is a tag where a PATH belongs: end with ./, or write ./{path}")
     return arguments[:-1], path
 
 
 def _refuse_unusable(descriptor: int, shown: str) -> None:
-    """Refuse a descriptor that whoever started this process did not open, and a terminal."""
+    """Refuse a terminal, and a descriptor that this process was not given."""
     try:
-        is_given = os.get_inheritable(descriptor) or descriptor == OUTPUT  # what Python opens is not inherited
+        is_given = os.get_inheritable(descriptor) or descriptor == OUTPUT  # Python's own are not inheritable
     except OSError:
         is_given = False
     if not is_given:
@@ -204,13 +205,13 @@ def _refuse_unusable(descriptor: int, shown: str) -> None:
 
 
 def _is_output(descriptor: int) -> bool:
-    """Return whether what is told on standard output would be mixed into what is written to a descriptor."""
+    """Tell whether a descriptor leads to standard output, so that reports would mix with the data."""
     return os.path.sameopenfile(descriptor, OUTPUT)
 
 
 def _spread(exports: list[Export], target: Location) -> list[Export]:
-    """Several exports to one folder, none in the place of another: a-b:c and a:b-c make the same <name>-<version>, so
-    that a folder with the name comes before it."""
+    """Return the exports to one folder such that none replaces another. a-b:c and a:b-c make the same <name>-<version>,
+    so a folder with the name comes before it."""
     named = []
     for export in exports:
         if export.format is None and export.location == target:
@@ -227,7 +228,7 @@ def _spread(exports: list[Export], target: Location) -> list[Export]:
 
 
 def _location(path: str, parts: Mapping[str, Any]) -> Location:
-    """What was written, with credentials of the environment where it has none of its own."""
+    """Return the location that the user wrote. It gets the credentials of the environment if it has none of its own."""
     context = click.get_current_context()
     given = {
         name: parts[name]
@@ -245,7 +246,7 @@ def _location(path: str, parts: Mapping[str, Any]) -> Location:
 
 
 def _described_export(done: Exported, suffix: str | None) -> Report:
-    """`suffix`: the end that its name must have for BentoML to open it, if it has another one."""
+    """Return the report. `suffix`: the extension that BentoML needs to open the file, if the file has another one."""
     fields = {"tag": str(done.tag), "url": done.url, "size": done.size, "sha256": done.sha256}
     text = f"{done.tag} -> {printable(done.url)}"
     return text if suffix is None else f"{text}, which BentoML opens only if it is renamed to end in {suffix}", fields
