@@ -148,7 +148,7 @@ def open_store(place: StoreSpec, *, follow_links: bool = False) -> ModelStore:
 
 
 def log_to_stderr() -> None:
-    """Print log messages on standard error, from warnings on, as a command's messages."""
+    """Print warnings and errors of the log on standard error, like the command's own messages."""
     logging.basicConfig(level=logging.WARNING, format="bentofs: %(message)s", stream=sys.stderr)
 
 
