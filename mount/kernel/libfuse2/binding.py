@@ -1,11 +1,11 @@
-"""libfuse 2 as a foreign interface: the one place that imports fusepy. Signatures, and C structures read and written.
+"""The binding to libfuse 2: function signatures, and C structures read and written. Only this module imports fusepy.
 
-Of fusepy this uses the loaded library and the structures. Its `FUSE` class is not used, for three measured reasons: it
-makes a Python thread state for every callback and drops it again; it copies every read through a `bytes`; and an
-OSError without errno that escapes an operation becomes a clean end of file (fusepy #124, #142).
+Of fusepy this uses the loaded library and the structures. Its `FUSE` class is not used, for three measured reasons. It
+makes a Python thread state for every callback and drops it again. It copies every read through a `bytes`. It turns an
+OSError without errno that escapes an operation into a clean end of file (fusepy #124, #142).
 
-Pointers stay plain numbers: ctypes would make an object for each. Threading: any thread; what a callback was given is
-libfuse's, and true until the callback returns.
+Pointers stay plain numbers: ctypes would make an object for each. Threading: any thread. A callback's arguments belong
+to libfuse, and are valid until the callback returns.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ CALLBACKS: dict[str, Any] = {
     "setxattr": ctypes.CFUNCTYPE(_int, _text, _text, _pointer, _size, _int),
     "removexattr": ctypes.CFUNCTYPE(_int, _text, _text),
 }
-# What fusepy's structure ends before.
+# The fields that fusepy's structure lacks at its end.
 _BEHIND = (
     ("poll", _pointer),
     ("write_buf", _pointer),
@@ -65,7 +65,7 @@ _BEHIND = (
     ("flock", _pointer),
     ("fallocate", None),
 )
-_UTIME_NOW, _UTIME_OMIT = (1 << 30) - 1, (1 << 30) - 2  # nanoseconds that mean something else, utimensat(2)
+_UTIME_NOW, _UTIME_OMIT = (1 << 30) - 1, (1 << 30) - 2  # special values of nanoseconds, utimensat(2)
 
 Stat, StatVfs, FileInfo = fuse.c_stat, fuse.c_statvfs, fuse.fuse_file_info
 
@@ -74,8 +74,8 @@ _two_times = fuse.c_timespec * 2
 
 
 def new_table() -> Any:
-    """libfuse's table of callbacks, still empty: fusepy's structure with our signatures in it, and what libfuse 2.9 has
-    behind that."""
+    """Return an empty table of libfuse's callbacks: fusepy's structure with our signatures, and with the fields that
+    libfuse 2.9 has after it."""
     fields = [
         (name, CALLBACKS.get(name, kind), *rest) for name, kind, *rest in (*fuse.fuse_operations._fields_, *_BEHIND)
     ]
@@ -83,10 +83,10 @@ def new_table() -> Any:
 
 
 class LibfuseMount:
-    """A mount as libfuse has it, from `mount` until `tear_down`."""
+    """A mount of libfuse, from `mount` until `tear_down`."""
 
     def __init__(self, handle: int, mountpoint: ctypes.c_void_p, *kept: object) -> None:
-        """`kept`: what must live as long as the mount."""
+        """`kept`: objects that must live as long as the mount."""
         self._handle = handle
         self._mountpoint = mountpoint
         self._kept = kept
@@ -94,7 +94,7 @@ class LibfuseMount:
 
     @classmethod
     def mount(cls, arguments: Sequence[str], table: Any) -> LibfuseMount | None:
-        """Mount; None if libfuse would not, which has then said why on standard error.
+        """Mount. Return None if libfuse refuses; it has then printed the reason on standard error.
 
         `arguments`: a command line. `table`: from `new_table`.
         """
@@ -117,8 +117,8 @@ class LibfuseMount:
         _library.fuse_session_loop(self._session)
 
     def one_by_one(self) -> Callable[[], bool]:
-        """A function that serves one request, for one thread: libfuse's loop would not let a thread go. False when the
-        mount has ended."""
+        """Return a function that serves one request, for one thread. It returns False when the mount has ended.
+        libfuse's own loop would never release a thread."""
         session = self._session
         channel = _library.fuse_session_next_chan(session, None)
         size = _library.fuse_chan_bufsize(channel)
@@ -137,7 +137,7 @@ class LibfuseMount:
         return serve_one
 
     def watched(self) -> Callable[[], bool]:
-        """A function that tells whether requests wait for a thread to take them."""
+        """Return a function that tells whether requests wait for a thread to take them."""
         poll = select.poll()
         poll.register(_library.fuse_chan_fd(_library.fuse_session_next_chan(self._session, None)), select.POLLIN)
 
@@ -147,32 +147,32 @@ class LibfuseMount:
         return are_waiting
 
     def tear_down(self) -> None:
-        """Unmount, and free what libfuse has of it; when no thread serves any more."""
+        """Unmount, and free libfuse's memory. Call it when no thread serves any more."""
         _library.fuse_teardown(self._handle, self._mountpoint)
 
 
 def bytes_at(address: int, size: int) -> memoryview:
-    """Bytes of libfuse's, to be read or written in place."""
+    """Return a view of libfuse's bytes, to read or write in place."""
     return memoryview((ctypes.c_char * size).from_address(address)).cast("B")
 
 
 def calling_thread() -> int:
-    """The thread whose request is being served, as the kernel numbers threads."""
+    """Return the kernel's number of the thread whose request is being served."""
     return int(fuse.fuse_get_context()[2])
 
 
 def calling_user() -> int:
-    """The uid of the process whose request is being served."""
+    """Return the uid of the process whose request is being served."""
     return int(fuse.fuse_get_context()[0])
 
 
 def number_in(info: int) -> int:
-    """The handle's number in a `FileInfo`."""
+    """Return the handle's number in a `FileInfo`."""
     return ctypes.c_uint64.from_address(info + _handle_of).value
 
 
 def set_number(info: int, number: int) -> None:
-    """Have a `FileInfo` bear a handle's number."""
+    """Write a handle's number into a `FileInfo`."""
     ctypes.c_uint64.from_address(info + _handle_of).value = number
 
 
@@ -182,7 +182,7 @@ def set_time(target: Any, time_ns: int) -> None:
 
 
 def wanted_times(times: int) -> tuple[int | None, int | None]:
-    """Times of access and modification that are to be set, in ns; None for one to be left as it is."""
+    """Return the access and modification times to set, in ns. None leaves a time as it is."""
     access, modification = _two_times.from_address(times) if times else (None, None)
     return _wanted_time(access), _wanted_time(modification)
 
@@ -194,7 +194,7 @@ def _wanted_time(wanted: Any) -> int | None:
 
 
 def _with_signatures(library: Any) -> Any:
-    """libfuse, with the signatures that fusepy does not need."""
+    """Return libfuse with the signatures that fusepy does not need."""
     library.fuse_setup.restype = _pointer
     library.fuse_setup.argtypes = [_int, _pointer, _pointer, _size, _pointer, _pointer, _pointer]
     library.fuse_get_session.restype = _pointer

@@ -1,7 +1,8 @@
-"""The engine on libfuse 2: its callbacks as file system operations. `binding` beside it has their C types.
+"""The engine on libfuse 2: its callbacks as file system operations. `binding` has their C types.
 
-File bytes go straight into libfuse's buffer. Every callback ends in an int, whatever happens in it. libfuse 2 keeps one
-node a path, so a path is detached (`unlinker`) before it passes on to another generation (`mount.kernel.generations`).
+File bytes go straight into libfuse's buffer. Every callback returns an int, whatever happens in it. libfuse 2 keeps one
+node for each path, so a path is detached (`unlinker`) before it passes on to another generation
+(`mount.kernel.generations`).
 """
 
 from __future__ import annotations
@@ -24,18 +25,18 @@ from bentofs.mount.kernel.workers import MAX_WORKERS, Workers
 from bentofs.mount.view.nodes import Attributes, File
 from bentofs.store.errors import NotFoundError
 
-BLOCK_SIZE = 128 << 10  # bytes: what a request carries at most, and so what programs should read at a time
+BLOCK_SIZE = 128 << 10  # bytes: the most that a request carries, so programs should read that much at a time
 _OPTIONS = (
     f"subtype={SUBTYPE}",
     "use_ino",
     "big_writes",  # 128 KiB a request instead of 4
-    "atomic_o_trunc",  # who opens a file to write it anew says so at once, not by a truncation that follows
-    # What was told stays true this long, in seconds; with the catalogue's own delay, a change is seen within two.
+    "atomic_o_trunc",  # O_TRUNC comes with the open, not as a truncation that follows
+    # The kernel believes answers this long, in seconds. With the catalogue's own delay, a change is seen within two.
     "attr_timeout=1",
     "entry_timeout=1",
     # Unlinking our own path takes the node from its name at once, instead of renaming it to .fuse_hidden*.
     "hard_remove",
-    # Of requests in the background; at 12, the default, a dozen slow readers stop everyone.
+    # Limits for requests in the background. At 12, the default, a dozen slow readers stop everyone.
     f"max_background={MAX_WORKERS}",
     f"congestion_threshold={MAX_WORKERS}",
 )
@@ -45,8 +46,8 @@ class Libfuse2Engine:
     """Serves one mount through libfuse 2."""
 
     def __init__(self, mountpoint: str, source: str, options: Sequence[str]) -> None:
-        """`source`: what the kernel's table of mounts shows as the device; `options`: as in `mount -o`, beside those
-        that every mount of ours has."""
+        """`source`: the device that the kernel's mount table shows; `options`: as in `mount -o`, in addition to those
+        of every mount of ours."""
         self._mountpoint = mountpoint
         words = [*_OPTIONS, f"fsname={_as_option(source)}", *options]
         self._arguments = ["bentofs", "-f", "-o", ",".join(words), mountpoint]
@@ -61,7 +62,7 @@ class Libfuse2Engine:
         """Mount.
 
         Raises:
-            CannotMountError: libfuse would not; it has said why on standard error.
+            CannotMountError: libfuse refused; it has printed the reason on standard error.
         """
         callbacks = _Callbacks(operations, self.handles, self._detacher)
         mount = binding.LibfuseMount.mount(self._arguments, callbacks.table(workers))
@@ -70,11 +71,11 @@ class Libfuse2Engine:
         return mount
 
     def begin(self) -> None:
-        """Detach paths from now on, since the mount answers."""
+        """Start to detach paths, since the mount answers now."""
         self._detacher.begin(self.handles.tried_late)
 
     def stop(self) -> None:
-        """End what runs beside the workers."""
+        """Stop the threads that run beside the workers."""
         self._detacher.stop()
 
 
@@ -93,9 +94,9 @@ class _Callbacks:
         for name, prototype, *_ in table._fields_:
             if name in binding.CALLBACKS and (name != "flush" or self._operations.takes_uploads):
                 setattr(table, name, prototype(workers.guard(name, getattr(self, f"_{name}"), _answer)))
-        # Reads and the like come without a path, which libfuse would otherwise put together for each of them.
+        # Reads and similar calls then come without a path. libfuse would otherwise build one for each of them.
         table.flag_nullpath_ok = table.flag_nopath = 1
-        table.flag_utime_omit_ok = 1  # else setting one time alone is lost
+        table.flag_utime_omit_ok = 1  # otherwise setting one time alone is lost
         return table
 
     def _getattr(self, path: bytes, target: int) -> int:
@@ -265,10 +266,10 @@ def _set_opened(info: int, opened: Opened) -> None:
 
 def _answer(error: BaseException, operation: str) -> int:
     number = errno_of(error, operation)
-    error.__traceback__ = None  # it may be raised again and again, and would keep the frames of each time
+    error.__traceback__ = None  # the error may be raised many times, and would keep the frames of each time
     return -number
 
 
 def _as_option(text: str) -> str:
-    """A value that cannot become further mount options: a comma would begin one."""
+    """Replace the characters that could begin a further mount option, such as a comma."""
     return re.sub(r"[^\w./:@+=-]", "_", text)

@@ -1,9 +1,9 @@
-"""Detacher: threads that unlink paths of the daemon's own mount, so that the kernel forgets what stood there.
+"""Detacher: threads that unlink paths of the daemon's own mount, so that the kernel forgets the nodes there.
 
-They do nothing else, so that the file system can tell these unlinks from a user's: by the thread's number, which the
-kernel sends along. A callback may wait for one only briefly: the kernel might hold a lock for that callback which the
-unlink needs. That is the lock of a folder, and a slow lookup holds it, too: so each folder has a thread of its own, for
-as long as there is something to be unlinked in it.
+The threads do nothing else. So the file system can tell these unlinks from a user's, by the thread's number, which the
+kernel sends along. A callback may wait for an unlink only briefly: the kernel might hold a lock for that callback which
+the unlink needs. That is a directory's lock, and a slow lookup holds it, too. So each directory has its own thread, as
+long as there is something to unlink in it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _PATIENCE = 0.25  # seconds that a callback waits
 
 
 class _Wanted:
-    """One path to be detached, and whether somebody still waits for that."""
+    """One path to detach, and whether somebody still waits for it."""
 
     __slots__ = ("abandoned", "detached", "done", "path")
 
@@ -39,22 +39,24 @@ class Detacher:
         self._device: int | None = None
         self._tried_late: Callable[[str, bool], None] = lambda _path, _detached: None
         self._lock = threading.Lock()
-        self._wanted: dict[str, deque[_Wanted]] = {}  # by their folder, each of which a thread is at
-        self._threads: set[int] = set()  # as the kernel numbers them
+        self._wanted: dict[str, deque[_Wanted]] = {}  # by their directory, each of which has a thread
+        self._threads: set[int] = set()  # by the kernel's numbers
         self._stopped = False
 
     def begin(self, tried_late: Callable[[str, bool], None]) -> None:
-        """Detach from now on, since the mount answers. `tried_late` is told how it went with paths for which nobody
-        waited any more."""
+        """Start to detach, since the mount answers now. `tried_late` is told the result for paths for which nobody
+        waits any more."""
         self._tried_late = tried_late
         self._device = os.stat(self._mountpoint).st_dev
 
     def is_caller(self, thread_id: int) -> bool:
-        """Whether a request came from this thread; `thread_id` as the kernel numbers threads."""
+        """Tell whether a request came from a thread of the detacher. `thread_id`: the kernel's number of the calling
+        thread."""
         return thread_id in self._threads
 
     def detach(self, path: str) -> bool | None:
-        """Unlink an absolute path of the mount. Whether that could be done; None if it has not been tried yet."""
+        """Unlink an absolute path of the mount. Return True if that is done, False if it failed, None if it is not
+        known yet."""
         wanted = _Wanted(path)
         self._begin(wanted)
         wanted.done.wait(_PATIENCE)
@@ -63,7 +65,7 @@ class Detacher:
             return None if wanted.abandoned else wanted.detached
 
     def detach_soon(self, path: str) -> None:
-        """The same, without waiting; `tried_late` is told."""
+        """Do what `detach` does, but without waiting. `tried_late` is told the result."""
         wanted = _Wanted(path)
         wanted.abandoned = True
         self._begin(wanted)
@@ -104,8 +106,8 @@ class Detacher:
             return None
 
     def _unlink(self, path: str) -> bool:
-        """Unlink what stands at a path, if that is in our mount: it may have been taken out of the tree, or lie under
-        another one, and then the path leads to somebody's files."""
+        """Unlink a path, if it is in our mount. The mount may have been taken out of the tree, or may lie under another
+        one; then the path leads to somebody's files."""
         parent, _, name = path.rpartition("/")
         try:
             folder = os.open(self._mountpoint + parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -116,7 +118,7 @@ class Detacher:
                 os.unlink(name, dir_fd=folder)
             finally:
                 os.close(folder)
-        except OSError as error:  # the model has gone altogether, or the mount ends: the next lookup tries again
+        except OSError as error:  # the whole model is gone, or the mount ends: the next lookup tries again
             log.info("%s could not be detached: %s", path, error)
             return False
         return True
