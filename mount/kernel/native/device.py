@@ -1,6 +1,6 @@
-"""Mount and get the descriptor of /dev/fuse: by mount(2) as root, else by fusermount3 or fusermount.
+"""Mount and get the descriptor of /dev/fuse: by mount(2) as root, otherwise by fusermount3 or fusermount.
 
-The descriptor must never reach another process: as long as one has it, the kernel waits for answers after our end.
+The descriptor must never reach another process: while one has it, the kernel waits for answers after our end.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _MS_NOSUID, _MS_NODEV = 2, 4
 def open_mount(mountpoint: str, source: str, options: Sequence[str]) -> int:
     """Mount, and return the descriptor on which the kernel's requests come.
 
-    `source`: what /proc/mounts shows as the device; `options`: as in `mount -o`.
+    `source`: the device that /proc/mounts shows; `options`: as in `mount -o`.
 
     Raises:
-        CannotMountError: the helper or the kernel would not.
+        CannotMountError: the helper or the kernel refused.
     """
     try:
         return _mount_directly(mountpoint, source, options)
@@ -41,7 +41,7 @@ def _mount_by_helper(helper: str, mountpoint: str, source: str, options: Sequenc
     words = [f"fsname={_escaped(source)}", f"subtype={SUBTYPE}", *options]
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with ours:
-        with theirs:  # closed before we wait: a helper that fails would leave us waiting for its end of it
+        with theirs:  # closed before we wait: else a failed helper would leave us waiting for its end
             process = subprocess.Popen(
                 [helper, "-o", ",".join(words), "--", mountpoint],
                 stdin=subprocess.DEVNULL,
@@ -69,11 +69,11 @@ def _mount_by_helper(helper: str, mountpoint: str, source: str, options: Sequenc
 
 
 def _mount_directly(mountpoint: str, source: str, options: Sequence[str]) -> int:
-    """Mount by mount(2), as root may.
+    """Mount by mount(2), which root may use.
 
     Raises:
-        PermissionError: only the helper may.
-        OSError: the kernel will not.
+        PermissionError: only the helper may mount.
+        OSError: the kernel refused.
     """
     descriptor = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
     data = [f"fd={descriptor}", f"rootmode={stat.S_IFDIR:o}", f"user_id={os.geteuid()}", f"group_id={os.getegid()}"]
@@ -93,5 +93,5 @@ def _mount_directly(mountpoint: str, source: str, options: Sequence[str]) -> int
 
 
 def _escaped(text: str) -> str:
-    """A value within the helper's options, in which a comma begins the next one."""
+    """Return a value for the helper's options with its commas escaped: a comma begins the next option."""
     return text.replace("\\", "\\\\").replace(",", "\\,")

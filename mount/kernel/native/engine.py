@@ -20,8 +20,8 @@ class KernelEngine:
     """Serves one mount over /dev/fuse."""
 
     def __init__(self, mountpoint: str, source: str, options: Sequence[str], store: str | None) -> None:
-        """`source`: what the kernel's table of mounts shows as the device; `store`: the folder whose files the kernel
-        may read itself."""
+        """`source`: the device that the kernel's mount table shows; `store`: the directory whose files the kernel may
+        read itself."""
         self._mountpoint = mountpoint
         self._source = source
         self._options = options
@@ -37,7 +37,7 @@ class KernelEngine:
         """Mount.
 
         Raises:
-            CannotMountError: the helper or the kernel would not.
+            CannotMountError: the helper or the kernel refused.
         """
         device = open_mount(self._mountpoint, self._source, self._options)
         try:
@@ -47,16 +47,16 @@ class KernelEngine:
             try:
                 unmount(self._mountpoint, lazy=True)
             except UnmountError:
-                pass  # it has gone already
+                pass  # it is unmounted already
             raise
         passthrough = Passthrough(device, self.handles, is_agreed=bool(agreement.flags & InitFlag.PASSTHROUGH))
         return KernelMount(device, Server(device, operations, workers, self._caller, passthrough))
 
     def begin(self) -> None:
-        """Nothing needs a mount that answers."""
+        """Do nothing: nothing needs a mount that answers."""
 
     def stop(self) -> None:
-        """Nothing runs beside the workers."""
+        """Do nothing: nothing runs beside the workers."""
 
 
 class KernelMount:
@@ -79,5 +79,6 @@ class KernelMount:
         return self._server.watched()
 
     def tear_down(self) -> None:
-        """Close the device. Not before all threads have left it: its number may be another file's then."""
+        """Close the device. Call it after all threads have left the device: its number may then become another
+        file's."""
         os.close(self._device)

@@ -24,7 +24,8 @@ class HandleTable:
         self._handles: dict[int, OpenFile] = {}
 
     def open(self, path: str, file: File) -> tuple[int, bool]:  # noqa: ARG002 - a node has one generation
-        """Open a file. Return its number, and True: the kernel's pages of a node are of the generation it has."""
+        """Open a file. Return its number, and True: all pages that the kernel caches for a node are of its
+        generation."""
         opened = OpenFile(file.open(), file.attributes())
         number = next(self._numbers)
         self._handles[number] = opened

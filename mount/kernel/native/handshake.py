@@ -26,10 +26,10 @@ _PAGE = 4096
 BUFFER_SIZE = MAX_TRANSFER + _PAGE  # bytes of the longest request: a WRITE with its headers
 
 # Left out on purpose:
-# - ASYNC_DIO: the kernel would not tell of a signal to who reads with O_DIRECT, and he could not be killed.
-# - AUTO_INVAL_DATA: a node has one generation, so its pages are right for as long as it lives.
+# - ASYNC_DIO: the kernel would not report signals for a reader with O_DIRECT, which then could not be killed.
+# - AUTO_INVAL_DATA: a node has one generation, so its cached pages stay valid as long as it lives.
 # - POSIX_LOCKS, FLOCK_LOCKS: without them the kernel keeps locks itself.
-# - WRITEBACK_CACHE: writes would come late, and a write error after close.
+# - WRITEBACK_CACHE: writes would come late, and a write error would come after close.
 # - DIRECT_IO_ALLOW_MMAP: a shared map of an upload would be written after its close.
 _WANTED = (
     InitFlag.ASYNC_READ
@@ -46,14 +46,14 @@ _WANTED = (
 
 
 class Agreement(NamedTuple):
-    """What the kernel and the daemon agreed on."""
+    """The version and the features that the kernel and the daemon agreed on."""
 
     minor: int  # of the protocol's version
     flags: InitFlag
 
 
 class Offer(NamedTuple):
-    """What the kernel says in INIT."""
+    """The kernel's offer in INIT."""
 
     major: int
     minor: int
@@ -62,7 +62,7 @@ class Offer(NamedTuple):
 
     @classmethod
     def parse(cls, body: bytes) -> Offer:
-        """Read the body of an INIT request, of any length that some version has."""
+        """Parse the body of an INIT request, with the length of any version."""
         major, minor, max_readahead, flags = INIT_IN.unpack_from(body)
         if flags & InitFlag.INIT_EXT and len(body) >= INIT_IN.size + INIT_IN_FLAGS2.size:
             flags |= INIT_IN_FLAGS2.unpack_from(body, INIT_IN.size)[0] << 32
@@ -70,7 +70,7 @@ class Offer(NamedTuple):
 
 
 def agree(offer: Offer, stack_depth: int = 0) -> tuple[Agreement, bytes]:
-    """Return what is agreed on an offer, and the answer's body. `stack_depth`: above 0 for passthrough.
+    """Return the agreement for an offer, and the answer's body. `stack_depth`: above 0 for passthrough.
 
     Raises:
         CannotMountError: the kernel's version is too old.
@@ -89,9 +89,9 @@ def agree(offer: Offer, stack_depth: int = 0) -> tuple[Agreement, bytes]:
         offer.max_readahead,
         flags & 0xFFFFFFFF,
         MAX_WORKERS,  # requests in the background; at 12, the default, a dozen slow readers stop everyone
-        MAX_WORKERS,  # of them that make the kernel hold back
+        MAX_WORKERS,  # the number of them that makes the kernel hold back
         MAX_TRANSFER,
-        1,  # ns: times are kept as they are
+        1,  # ns: times are kept exactly
         pages,
         0,
         flags >> 32,
@@ -105,7 +105,7 @@ def shake_hands(device: int, stack_depth: int = 0) -> Agreement:
     """Answer the INIT request, which comes first on a new device. `stack_depth`: above 0 for passthrough.
 
     Raises:
-        CannotMountError: the kernel and the daemon have no version in common, or the mount has gone already.
+        CannotMountError: the kernel and the daemon have no version in common, or the mount has ended already.
     """
     buffer = bytearray(BUFFER_SIZE)
     while True:
@@ -119,7 +119,7 @@ def shake_hands(device: int, stack_depth: int = 0) -> Agreement:
         if opcode != Opcode.INIT:
             raise CannotMountError(f"the kernel begins with request {opcode} instead of INIT")
         offer = Offer.parse(bytes(buffer[IN_HEADER.size : received]))
-        if offer.major > MAJOR:  # it is to ask again, in our version
+        if offer.major > MAJOR:  # the kernel then asks again, in our version
             _answer(device, unique, INIT_OUT.pack(MAJOR, NEWEST_MINOR, *[0] * 11))
             continue
         try:

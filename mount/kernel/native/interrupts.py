@@ -1,12 +1,12 @@
-"""Interrupts: let a program end that waits for a slow answer.
+"""Interrupts: let a program end while it waits for a slow answer.
 
-The kernel says INTERRUPT when a signal comes for a program that waits for a request, and has it wait on, even after
-SIGKILL, until the request is answered. So such a request is answered EINTR at once, and what its worker finds later is
+The kernel sends INTERRUPT when a signal comes for a program that waits for a request. The program waits on, even after
+SIGKILL, until the request is answered. So such a request is answered EINTR at once, and its worker's later result is
 dropped. Only requests that change nothing are answered so.
 
-A call that ends with EINTR is an error to most programs. So only signals that are to end a program count, and not those
-that merely wake it (SIGCHLD, SIGALRM, Go's SIGURG). The kernel says INTERRUPT once for a request; while it lasts,
-this module looks at the program's signals itself.
+A call that ends with EINTR is an error to most programs. So only signals that end a program count, not those that
+merely wake it (SIGCHLD, SIGALRM, Go's SIGURG). The kernel sends INTERRUPT once for a request. While the request lasts,
+this module checks the program's signals itself.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Callable
 
 log = logging.getLogger(__name__)
 
-_LOOK_SECONDS = 0.05  # how often signals of interrupted programs are looked at
+_LOOK_SECONDS = 0.05  # between two checks of the signals of interrupted programs
 _EARLY_SECONDS = 1.0  # how long a request that is not known yet may take to become known
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGKILL)
 _ENDING_MASK = sum(1 << (number - 1) for number in _ENDING)
@@ -31,8 +31,8 @@ class Interrupts:
     def __init__(self, answer: Callable[[int], None]) -> None:
         """`answer` tells the kernel EINTR for the request of this number."""
         self._answer = answer
-        self._running: dict[int, int] = {}  # the thread that waits, as the kernel numbers threads, by request
-        self._asked: dict[int, float] = {}  # when an INTERRUPT for a request came
+        self._running: dict[int, int] = {}  # by request: the kernel's number of the thread that waits
+        self._asked: dict[int, float] = {}  # by request: when its INTERRUPT came
         self._is_watched = False
         self._lock = threading.Lock()  # guards the two above
 
@@ -41,12 +41,12 @@ class Interrupts:
         self._running[unique] = thread
 
     def finish(self, unique: int) -> bool:
-        """Note that a request is served. Return False if it has been answered EINTR meanwhile."""
+        """Note that a request is served. Return False if it was answered EINTR meanwhile."""
         return self._running.pop(unique, None) is not None
 
     def interrupt(self, unique: int) -> None:
-        """Answer a request now if its program is to end, or as soon as it is. One that is not known yet may become
-        known in a moment: another thread has read it."""
+        """Answer a request once its program is to end, perhaps now. A request that is not known yet may become known in
+        a moment: another thread has read it."""
         thread = self._running.get(unique)
         if thread is not None and self._end(unique, thread):
             return
@@ -73,7 +73,7 @@ class Interrupts:
                         self._asked.pop(unique, None)
 
     def _end(self, unique: int, thread: int) -> bool:
-        """Answer a request if its program is to end. Return whether it is."""
+        """Answer a request if its program is to end. Return True if it is to end."""
         if not is_to_end(thread):
             return False
         if self.finish(unique):
@@ -82,8 +82,8 @@ class Interrupts:
 
 
 def is_to_end(thread: int) -> bool:
-    """Tell whether a signal that ends programs waits for a thread. True if that cannot be known, as of a program in a
-    container of its own: it was sent some signal."""
+    """Tell whether a signal that ends programs waits for a thread. Return True if that cannot be known, for example for
+    a program in its own container: it was sent some signal."""
     if not thread:
         return True
     try:

@@ -1,10 +1,11 @@
-"""NodeTable: the nodes that the kernel knows, by the numbers that it knows them by.
+"""NodeTable: the nodes that the kernel knows, by their numbers.
 
-A path has a node of its own for each generation of its bytes. So pages and sizes that the kernel keeps with a node are
-of one generation: an open file stays with the node that it was opened on, and a new lookup gives a new node.
+A path has its own node for each generation of its bytes. So all pages and sizes that the kernel caches for a node are
+of one generation. An open file stays with the node that it was opened on, and a new lookup gives a new node.
 
-The kernel counts how often it was told of a node, and says when it forgets. Numbers are never used again. More files
-than `_FILES_KEPT` are not remembered: the oldest that nobody has open go, and the kernel, told ESTALE, looks them up.
+The kernel counts how often it was told of a node, and reports when it forgets one. Numbers are never used again. At
+most `_FILES_KEPT` files are remembered. Beyond that, the oldest files that nobody has open are dropped. The kernel then
+gets ESTALE and looks them up again.
 
 Threading: any thread.
 """
@@ -25,7 +26,7 @@ _FILES_KEPT = 200_000
 
 
 class Node:
-    """One file, link or folder that the kernel knows."""
+    """One file, link or directory that the kernel knows."""
 
     __slots__ = ("attributes", "generation", "handles", "id", "is_gone", "kind", "lookups", "path")
 
@@ -33,11 +34,11 @@ class Node:
         self.id = number
         self.path = path  # in the mount
         self.kind = kind  # the file type of its mode
-        self.generation = generation  # None for folders and all in incoming/
-        self.attributes: Attributes | None = None  # as they were told last
+        self.generation = generation  # None for directories and all in incoming/
+        self.attributes: Attributes | None = None  # told to the kernel last
         self.lookups = 0
         self.handles: list[int] = []  # of its open files, the oldest first
-        self.is_gone = False  # from its path, by unlink or rename
+        self.is_gone = False  # True after an unlink or a rename took it from its path
 
     def __repr__(self) -> str:
         return f"<node {self.id} {self.path}>"
@@ -52,7 +53,7 @@ class NodeTable:
         root = Node(ROOT_ID, "/", stat.S_IFDIR, None)
         root.lookups = 1  # the kernel never forgets it
         self._by_id: dict[int, Node] = {ROOT_ID: root}
-        self._by_path: dict[str, Node] = {"/": root}  # the node that was told last
+        self._by_path: dict[str, Node] = {"/": root}  # the node that the kernel was told of last
         self._files = 0
 
     def __len__(self) -> int:
@@ -70,7 +71,7 @@ class NodeTable:
         return node
 
     def tell(self, path: str, look: Look) -> Node:
-        """Return the node for a path as it was found just now, counting that the kernel is told of it."""
+        """Return the node for a path as looked up just now. Count that the kernel is told of it."""
         attributes, generation = look
         kind = stat.S_IFMT(attributes.mode)
         with self._lock:
@@ -82,7 +83,8 @@ class NodeTable:
             return node
 
     def forget(self, counts: Iterable[tuple[int, int]]) -> None:
-        """Count that the kernel forgot nodes: pairs of a number and how many lookups it gives back."""
+        """Count that the kernel forgot nodes. `counts`: pairs of a node's number and the number of lookups given
+        back."""
         with self._lock:
             for number, count in counts:
                 node = self._by_id.get(number)
@@ -105,12 +107,12 @@ class NodeTable:
                 node.handles.remove(handle)
 
     def remove(self, path: str) -> None:
-        """Note that what stood at a path was removed; who has it open still sees its node."""
+        """Note that a path was removed. Programs that have it open still see its node."""
         with self._lock:
             self._detach(path)
 
     def rename(self, old: str, new: str) -> None:
-        """Note that a path, and all below it, has another name."""
+        """Note that a path, and all below it, was renamed."""
         with self._lock:
             node = self._by_path.get(old)
             self._detach(new)

@@ -1,7 +1,7 @@
-"""Passthrough: the kernel reads files of a local store itself, past the daemon (Linux 6.9 and later, root only).
+"""Passthrough: the kernel reads files of a local store itself, without the daemon (Linux 6.9 and later, root only).
 
-A file is given to the kernel by a descriptor, which gets a backing id. All opens of one node share one id: the kernel
-answers EIO to a second one, and to opens that mix passthrough with the page cache. So a node that is open one way is
+The daemon gives a file's descriptor to the kernel and gets a backing id. All opens of one node share one id: the kernel
+answers EIO to a second id, and to opens that mix passthrough with the page cache. So a node that is open one way is
 opened that way again, until nobody has it open.
 
 Threading: any thread.
@@ -33,7 +33,7 @@ class _Backing:
 
     def __init__(self, number: int) -> None:
         self.id = number
-        self.count = 0  # of the handles that share it
+        self.count = 0  # the number of handles that share it
 
 
 class Passthrough:
@@ -45,10 +45,10 @@ class Passthrough:
         self._is_possible = is_agreed
         self._lock = threading.Lock()  # guards the two below
         self._by_node: dict[int, _Backing] = {}
-        self._by_handle: dict[int, int] = {}  # the node of each handle that is read by the kernel
+        self._by_handle: dict[int, int] = {}  # the node of each handle that the kernel reads
 
     def open(self, node: Node, handle: int) -> int:
-        """Have the kernel read an open file itself. Return the backing id, or 0 where the daemon must read it."""
+        """Make the kernel read an open file itself. Return the backing id, or 0 if the daemon must read it."""
         if not self._is_possible:
             return 0
         piece = self._handles.handle(handle).piece
@@ -68,7 +68,7 @@ class Passthrough:
             return backing.id
 
     def close(self, handle: int) -> None:
-        """Note that a file was closed, whoever read it."""
+        """Note that a file was closed, whether the kernel or the daemon read it."""
         with self._lock:
             node = self._by_handle.pop(handle, None)
             if node is None:
@@ -80,7 +80,7 @@ class Passthrough:
             del self._by_node[node]
         try:
             fcntl.ioctl(self._device, BACKING_CLOSE, BACKING_CLOSE_IN.pack(backing.id))
-        except OSError as error:  # the mount has gone
+        except OSError as error:  # the mount has ended
             log.debug("backing id %d could not be given back: %s", backing.id, error)
 
     def _new_backing(self, piece: PinnedFile) -> _Backing | None:
@@ -88,7 +88,7 @@ class Passthrough:
         descriptor = file.descriptor()
         if descriptor is None:
             return None
-        try:  # of a bytearray, the ioctl returns its result; of bytes, bytes
+        try:  # for a bytearray, ioctl returns its result; for bytes, it returns bytes
             number = fcntl.ioctl(self._device, BACKING_OPEN, bytearray(BACKING_OPEN_IN.pack(descriptor, 0, 0)))
         except OSError as error:
             if error.errno in (errno.EPERM, errno.ELOOP, errno.EOPNOTSUPP):
@@ -101,8 +101,8 @@ class Passthrough:
 def stack_depth(store: str | None) -> int:
     """Return how many file systems the kernel may stack for the store's files; 0 for none.
 
-    `store`: the folder of a local store, None for no passthrough. Files of an overlay, as containers have, need one
-    level more, after which nothing can be stacked on the mount itself.
+    `store`: the directory of a local store, None for no passthrough. Files of an overlay, common in containers, need
+    one level more. Then nothing can be stacked on the mount itself.
     """
     if store is None or os.geteuid() != 0:
         return NO_STACKING
@@ -110,7 +110,7 @@ def stack_depth(store: str | None) -> int:
 
 
 def _type_of_file_system(path: str) -> str | None:
-    """Return the type of the file system that a folder is on, by the kernel's table of mounts."""
+    """Return the type of a directory's file system, from the kernel's mount table."""
     device = os.stat(path).st_dev
     wanted = f"{os.major(device)}:{os.minor(device)}"
     with open("/proc/self/mountinfo", errors="surrogateescape", newline="\n") as table:

@@ -1,7 +1,7 @@
 """The kernel's FUSE protocol: operation codes, flags and structures, from Linux's include/uapi/linux/fuse.h.
 
-Versions 7.31 (Linux 5.4) to 7.45 (Linux 6.18). Structures that later versions made longer keep their old parts first.
-Where a version is named, older kernels do not know the line. All numbers are little- or big-endian as the machine is.
+Versions 7.31 (Linux 5.4) to 7.45 (Linux 6.18). A later version may append to a structure; the old parts stay first.
+If a line names a version, older kernels do not know the line. All numbers have the machine's byte order.
 """
 
 from __future__ import annotations
@@ -57,15 +57,15 @@ class Opcode(IntEnum):
 
 
 class InitFlag(IntFlag):
-    """What the kernel offers and the daemon agrees to, in INIT. Bits from 32 on travel in a field of their own."""
+    """Features that the kernel offers and the daemon agrees to, in INIT. Bits from 32 on have their own field."""
 
     ASYNC_READ = 1 << 0  # several READs of one file in flight
     ATOMIC_O_TRUNC = 1 << 3  # O_TRUNC comes with OPEN
     BIG_WRITES = 1 << 5  # WRITEs above 4 KiB
     DO_READDIRPLUS = 1 << 13
-    READDIRPLUS_AUTO = 1 << 14  # READDIRPLUS only where names are looked at as well
-    PARALLEL_DIROPS = 1 << 18  # several LOOKUPs in one folder at once
-    ABORT_ERROR = 1 << 21  # read() says ECONNABORTED after an abort
+    READDIRPLUS_AUTO = 1 << 14  # READDIRPLUS only if the names are looked up as well
+    PARALLEL_DIROPS = 1 << 18  # several LOOKUPs in one directory at once
+    ABORT_ERROR = 1 << 21  # read() fails with ECONNABORTED after an abort
     MAX_PAGES = 1 << 22  # requests of up to 256 pages instead of 32
     CACHE_SYMLINKS = 1 << 23
     INIT_EXT = 1 << 30  # 7.36: bits from 32 on
@@ -73,16 +73,16 @@ class InitFlag(IntFlag):
 
 
 class OpenFlag(IntFlag):
-    """What OPEN and CREATE answer beside the handle."""
+    """Flags in the replies to OPEN and CREATE."""
 
     DIRECT_IO = 1 << 0  # no page cache
-    KEEP_CACHE = 1 << 1  # the pages that the kernel has are still right
+    KEEP_CACHE = 1 << 1  # the kernel's cached pages are still valid
     NOFLUSH = 1 << 5  # 7.35: no FLUSH when it is closed
     PASSTHROUGH = 1 << 7  # 7.40
 
 
 class SetattrValid(IntFlag):
-    """Which fields of SETATTR are meant."""
+    """The fields of SETATTR that are to be set."""
 
     MODE = 1 << 0
     UID = 1 << 1

@@ -1,4 +1,4 @@
-"""Request: what the kernel asks for, and Answer: what it is told."""
+"""Request: a request of the kernel. Answer: a reply that can be undone."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ NAME_MAX = 255  # bytes; the kernel leaves it to file systems to check
 
 
 class Request:
-    """One request. True until its thread reads the next one: the body lies in the thread's buffer."""
+    """One request. It is valid until its thread reads the next one: the body lies in the thread's buffer."""
 
     __slots__ = ("body", "node", "opcode", "thread", "uid", "unique")
 
     def __init__(self, view: memoryview, size: int) -> None:
         _, self.opcode, self.unique, self.node, self.uid, _, self.thread, _, _ = IN_HEADER.unpack_from(view)
-        self.body = view[IN_HEADER.size : size]  # `thread`: who asks, as the kernel numbers threads; 0 if it cannot say
+        self.body = view[IN_HEADER.size : size]  # `thread`: the kernel's number of the caller; 0 if it has none
 
     def name(self, at: int = 0) -> str:
         """Return the name that ends the body, from `at` on."""
@@ -32,7 +32,7 @@ class Request:
 
 
 class Answer(NamedTuple):
-    """The body of a reply that does something to be taken back if nobody gets it."""
+    """The body of a reply, and a function that undoes the operation if nobody gets the reply."""
 
     body: bytes
     undo: Callable[[], None]

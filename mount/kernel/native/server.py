@@ -1,9 +1,9 @@
-"""Server: reads requests from the device, has them handled, and replies.
+"""Server: reads requests from the device, calls their handlers, and replies.
 
-Each thread keeps its buffers: one that requests are read into, and one for file bytes, which go to the kernel as they
-were read, behind their header.
+Each thread has two buffers: one for requests, and one for file bytes. File bytes go to the kernel straight from there,
+after their header.
 
-The kernel forgives no wrong reply: with a length that is not the sum of its parts, or an error above 511, write() fails
+The kernel tolerates no wrong reply. If the length is not the sum of the parts, or the error is above 511, write() fails
 and the caller waits for ever.
 """
 
@@ -36,15 +36,15 @@ from bentofs.store.util.aligned_buffer import page_buffer
 log = logging.getLogger(__name__)
 
 _PAGE = 4096
-_HEADER_AT = _PAGE - OUT_HEADER.size  # so that file bytes begin where a page does
+_HEADER_AT = _PAGE - OUT_HEADER.size  # so that file bytes begin at a page boundary
 _MAX_ERRNO = 511
-_ENDED = (errno.ENODEV, errno.ECONNABORTED)  # what read() says when the mount has gone
-_AGAIN = (errno.EINTR, errno.EAGAIN, errno.ENOENT)  # ENOENT: the request was taken back
+_ENDED = (errno.ENODEV, errno.ECONNABORTED)  # errors of read() after the mount has ended
+_AGAIN = (errno.EINTR, errno.EAGAIN, errno.ENOENT)  # ENOENT: the request was withdrawn
 _Handler = Callable[[Request], "bytes | Answer | None"]
 
 
 class _Call(NamedTuple):
-    """How one kind of request is handled."""
+    """The handler of one kind of request."""
 
     name: str  # for the log
     handler: _Handler
@@ -53,7 +53,7 @@ class _Call(NamedTuple):
 
 
 class Caller(threading.local):
-    """Who asks for what this thread serves."""
+    """The user whose request this thread serves."""
 
     uid = 0
 
@@ -124,7 +124,7 @@ class Server:
                 answer = call.handler(request)
         except BaseException as error:
             number = errno_of(error, call.name)
-            error.__traceback__ = None  # it may be raised again and again, and would keep the frames of each time
+            error.__traceback__ = None  # the error may be raised many times, and would keep the frames of each time
         if call.may_be_interrupted and not self._interrupts.finish(unique):
             _take_back(answer)
         elif not call.has_reply:
@@ -179,7 +179,7 @@ class Server:
             Opcode.SETXATTR: names.setxattr,
             Opcode.REMOVEXATTR: names.removexattr,
         }
-        if operations.takes_uploads:  # else closing means nothing, and the kernel, told ENOSYS, never asks again
+        if operations.takes_uploads:  # else a close has no effect: the kernel gets ENOSYS once and never asks again
             handlers[Opcode.FLUSH] = files.flush
         changing_nothing: dict[Opcode, _Handler] = {
             Opcode.LOOKUP: lookups.lookup,
@@ -191,7 +191,7 @@ class Server:
             Opcode.READDIR: folders.readdir,
             Opcode.READDIRPLUS: folders.readdirplus,
             Opcode.OPEN: files.open,
-            Opcode.READ: _nothing,  # its bytes go another way
+            Opcode.READ: _nothing,  # `_serve` reads the bytes
         }
         silent: dict[Opcode, _Handler] = {
             Opcode.FORGET: lookups.forget,
@@ -218,5 +218,5 @@ def _take_back(answer: bytes | Answer | None) -> None:
 
 
 def _failed(error: BaseException, operation: str) -> int:
-    """Log what leaves `_serve`, which it should never do."""
+    """Log an exception that leaves `_serve`. None should leave it."""
     return -errno_of(error, operation)

@@ -1,1 +1,1 @@
-"""The handlers of the kernel's requests, by what they are about."""
+"""The handlers of the kernel's requests, grouped by subject."""

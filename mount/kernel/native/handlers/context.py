@@ -1,4 +1,4 @@
-"""Context: what all handlers share: the operations, the nodes, and how attributes are told."""
+"""Context: the operations, the nodes, and the replies with attributes, shared by all handlers."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from bentofs.mount.kernel.operations import Look, Operations
 from bentofs.mount.view.nodes import Attributes
 from bentofs.store.errors import NotFoundError, SourceChangedError
 
-# Seconds that the kernel believes a name; with the catalogue's own delay, a change is seen within two.
+# Seconds that the kernel believes a name. With the catalogue's own delay, a change is seen within two.
 NAME_SECONDS = 1
-_FOLDER_SECONDS = 1  # the attributes of a folder
+_FOLDER_SECONDS = 1  # the attributes of a directory
 _PINNED_SECONDS = 60  # the attributes of one generation of a file, and of a link
-_UPLOAD_SECONDS = 0  # those of an upload change with its outcome, which closing it decides
-_TREE_BLOCK = 128 << 10  # bytes that programs should read at a time: Python reads so many for each small piece
+_UPLOAD_SECONDS = 0  # the attributes of an upload: they change with its outcome, which the close decides
+_TREE_BLOCK = 128 << 10  # bytes that programs should read at a time: Python reads so many even for a small piece
 _UPLOAD_BLOCK = 1 << 20  # bytes that programs should write at a time
 _NS = 1_000_000_000
 
 
 class Context:
-    """One mount, as handlers see it."""
+    """The handlers' view of one mount."""
 
     def __init__(self, operations: Operations, nodes: NodeTable) -> None:
         self.operations = operations
@@ -33,10 +33,10 @@ class Context:
         self._uid, self._gid = os.geteuid(), os.getegid()
 
     def child_path(self, parent: int, name: str) -> str:
-        """Return the path of a name in a folder.
+        """Return the path of a name in a directory.
 
         Raises:
-            NotFoundError: the folder was removed.
+            NotFoundError: the directory was removed.
         """
         folder = self.nodes.get(parent)
         if folder.is_gone:
@@ -44,27 +44,27 @@ class Context:
         return f"/{name}" if folder.path == "/" else f"{folder.path}/{name}"
 
     def entry(self, path: str, look: Look) -> Answer:
-        """Return a reply that tells of a name."""
+        """Return the reply that tells the kernel of a name."""
         node = self.nodes.tell(path, look)
         return Answer(ENTRY_OUT.pack(*self.entry_fields(node, look)), lambda: self.nodes.forget([(node.id, 1)]))
 
     def entry_fields(self, node: Node, look: Look) -> tuple[int, ...]:
-        """Return the fields of ENTRY_OUT for a node that was told just now."""
+        """Return the fields of ENTRY_OUT for a node that the kernel was told of just now."""
         believed = _seconds(look.attributes, look.generation)
         return (node.id, 0, NAME_SECONDS, believed, 0, 0, *self.attribute_fields(look.attributes, look.generation))
 
     def attributes_reply(self, node: Node) -> bytes:
-        """Return a reply that tells of a node's attributes."""
+        """Return the reply with a node's attributes."""
         attributes = self.attributes(node)
         fields = self.attribute_fields(attributes, node.generation)
         return ATTR_OUT.pack(_seconds(attributes, node.generation), 0, 0, *fields)
 
     def attributes(self, node: Node) -> Attributes:
-        """Return the attributes of a node as they are now.
+        """Return the present attributes of a node.
 
         Raises:
-            SourceChangedError: another generation stands at its path, and nobody has it open.
-            NotFoundError: nothing stands there.
+            SourceChangedError: another generation is at its path, and nobody has it open.
+            NotFoundError: nothing is there.
         """
         if node.generation is not None:
             return self._pinned_attributes(node)
@@ -88,7 +88,7 @@ class Context:
             inode,
             size,
             (size + 511) >> 9 if is_file else 0,
-            mtime,  # as the time of the last access, which nobody keeps
+            mtime,  # the access time, which nobody keeps
             mtime,
             ctime,
             mtime_rest,
@@ -113,7 +113,8 @@ class Context:
         return node.attributes
 
     def _attributes_of_gone(self, node: Node) -> Attributes:
-        """Of a file in `incoming/` that has no name any more: while it is open, those of its bytes."""
+        """Return the attributes of a file in `incoming/` that has no name any more. While the file is open, its bytes
+        define them."""
         if node.kind == stat.S_IFREG:
             with suppress(IndexError, KeyError):  # closed just now
                 node.attributes = self.operations.fgetattr(node.handles[-1])
@@ -123,7 +124,7 @@ class Context:
 
 
 def _seconds(attributes: Attributes, generation: Hashable) -> int:
-    """Return how long the kernel believes attributes."""
+    """Return how long the kernel may believe attributes, in seconds."""
     if generation is not None:
         return _PINNED_SECONDS
     return _UPLOAD_SECONDS if stat.S_ISREG(attributes.mode) else _FOLDER_SECONDS

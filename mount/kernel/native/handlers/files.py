@@ -1,4 +1,4 @@
-"""Open files: of the tree, to read, and of `incoming/`, to write."""
+"""The handlers of open files: reading in the tree, writing in `incoming/`."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Files:
         return Answer(ENTRY_OUT.pack(*self._context.entry_fields(node, look)) + answer.body, undo)
 
     def read(self, request: Request, room: memoryview) -> int:
-        """Fill the room with what was asked for; return the number of bytes."""
+        """Fill the room with the requested bytes. Return their number."""
         handle, offset, size, *_ = READ_IN.unpack_from(request.body)
         return self._operations.read_into(handle, room[:size], offset)
 

@@ -1,4 +1,4 @@
-"""Open folders: listings, with attributes where they are known."""
+"""The handlers of open directories: listings, with attributes if they are known."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _UNKNOWN: tuple[int, ...] = (0,) * 22  # an entry without a node: the kernel loo
 
 
 class _OpenFolder:
-    """A folder that is being listed. Offsets are places in the list as it was when reading began."""
+    """A directory that is being listed. Offsets are positions in the list as it was when reading began."""
 
     __slots__ = ("items", "number", "path")
 
     def __init__(self, path: str, number: int) -> None:
         self.path = path
-        self.number = number  # of the operations' handle
+        self.number = number  # the operations' handle
         self.items: Sequence[Item] | None = None
 
 
@@ -70,7 +70,8 @@ class Folders:
         return b"".join(parts)
 
     def readdirplus(self, request: Request) -> Answer:
-        """List with attributes. An entry whose size must be measured first comes without: `ls` waits for none."""
+        """List with attributes. An entry whose size must be measured first comes without, so that `ls` does not
+        wait."""
         number, offset, size, *_ = READ_IN.unpack_from(request.body)
         folder = self._open[number]
         items = self._items(folder, offset)
@@ -101,12 +102,12 @@ class Folders:
             return None
         try:
             return self._operations.look_in(folder.number, name)
-        except (StoreError, OSError) as error:  # whoever wants to know more looks it up, and is told why
+        except (StoreError, OSError) as error:  # a lookup of the name gets the error
             log.debug("%s in %s is listed without attributes: %s", name, folder.path, error)
             return None
 
     def _items(self, folder: _OpenFolder, offset: int) -> Sequence[Item]:
-        """Return the list, made anew when it is read from its beginning, as after rewinddir(3)."""
+        """Return the list. Make it anew when it is read from its beginning, for example after rewinddir(3)."""
         with self._lock:
             items = folder.items
         if items is None or offset == 0:

@@ -1,4 +1,4 @@
-"""Lookups and attributes."""
+"""The handlers of lookups and attributes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ class Lookups:
         return self._context.attributes_reply(self._nodes.get(request.node))
 
     def setattr(self, request: Request) -> bytes:
-        """Change what is marked as valid. A file without a name keeps its attributes, except for its length."""
+        """Set the fields that are marked as valid. A file without a name keeps its attributes, except for its
+        length."""
         fields = SETATTR_IN.unpack_from(request.body)
         valid, _, handle, size, _, atime, mtime, _, atime_ns, mtime_ns, _, mode, *_ = fields
         node = self._nodes.get(request.node)

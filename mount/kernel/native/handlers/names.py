@@ -1,4 +1,4 @@
-"""Names that are made, removed and changed. Only `incoming/` allows it."""
+"""The handlers that make, remove and rename names. Only `incoming/` allows it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bentofs.store.errors import NotFoundError
 
 
 class Names:
-    """MKDIR, UNLINK, RMDIR, RENAME, RENAME2, and what is refused: MKNOD, SYMLINK, LINK, SETXATTR, REMOVEXATTR."""
+    """MKDIR, UNLINK, RMDIR, RENAME, RENAME2, and the refused requests: MKNOD, SYMLINK, LINK, SETXATTR, REMOVEXATTR."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
