@@ -1,1 +1,1 @@
-"""The engines: all that speaks to the kernel, and nothing else."""
+"""The engines: all code that speaks to the kernel, and no other code."""

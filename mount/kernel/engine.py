@@ -1,4 +1,4 @@
-"""Engine: what speaks to the kernel for one mount. All engines call the same operations (`mount.kernel.operations`)."""
+"""Engine: speaks to the kernel for one mount. All engines call the same operations (`mount.kernel.operations`)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bentofs.mount.kernel.workers import Workers
 
 
 class EngineName(Enum):
-    """`--engine`."""
+    """The values of `--engine`."""
 
     KERNEL = "kernel"  # the kernel's FUSE protocol, spoken over /dev/fuse
     LIBFUSE2 = "libfuse2"  # libfuse 2, through fusepy
@@ -21,7 +21,7 @@ DEFAULT_ENGINE = EngineName.LIBFUSE2
 
 
 class Mount(Protocol):
-    """A mount as its engine has it, until `tear_down`."""
+    """An engine's mount, until `tear_down`."""
 
     def serve(self) -> None:
         """Serve requests until the mount ends."""
@@ -33,7 +33,7 @@ class Mount(Protocol):
         """Return a function that tells whether requests wait for a thread to take them."""
 
     def tear_down(self) -> None:
-        """Free what the mount holds, when no thread serves any more."""
+        """Free the mount's resources. Call it when no thread serves any more."""
 
 
 class Engine(Protocol):
@@ -41,7 +41,7 @@ class Engine(Protocol):
 
     @property
     def handles(self) -> Handles:
-        """The open files of the tree."""
+        """Return the open files of the tree."""
 
     def calling_user(self) -> int:
         """Return the uid of the program whose request this thread serves."""
@@ -54,10 +54,10 @@ class Engine(Protocol):
         """
 
     def begin(self) -> None:
-        """Begin what needs a mount that answers."""
+        """Start the work that needs a mount that answers."""
 
     def stop(self) -> None:
-        """End what runs beside the workers."""
+        """Stop the threads that run beside the workers."""
 
 
 def new_engine(
@@ -65,8 +65,8 @@ def new_engine(
 ) -> Engine:
     """Return the engine of this name for a mountpoint.
 
-    `source`: what the kernel's table of mounts shows as the device; `options`: as in `mount -o`;
-    `store`: the folder whose files the kernel may read itself, where the engine can have it do so.
+    `source`: the device that the kernel's mount table shows; `options`: as in `mount -o`;
+    `store`: the directory whose files the kernel may read itself, if the engine supports it.
 
     libfuse is loaded only if its engine is chosen: it may not be installed.
     """

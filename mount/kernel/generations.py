@@ -1,17 +1,17 @@
-"""Generations: which bytes the kernel believes to stand at a path, and how a path passes from one to the next.
+"""Generations: which bytes the kernel believes to be at a path, and how a path passes from one generation to the next.
 
-The trap (libfuse 2 keeps one node for each path): page cache and size belong to the node, and so are shared by handles
-of the old and the new bytes under one name. Left alone, a reader of the old model goes on with the new model's bytes,
-or meets an early end. So:
+The problem: libfuse 2 keeps one node for each path. Page cache and size belong to the node, so handles of the old and
+the new bytes under one name share them. Without precautions, a reader of the old model goes on with the new model's
+bytes, or meets an early end. So:
 
-- Before a path passes on, it is detached: the daemon unlinks it on its own mount, which takes the node away from the
+- Before a path passes on, it is detached: the daemon unlinks it on its own mount. This takes the node away from the
   name and leaves it to its readers. So one inode of the kernel has one generation. Until that is done, `stat` answers
   the old attributes.
-- Where that cannot be done soon and nobody has the old bytes open, the node itself goes over, and every open from then
-  on drops the pages it finds.
-- An open that finds another generation than the last lookup told the kernel is answered ESTALE: the kernel looks the
-  path up again and repeats the open, once, by itself. So is the first open after a path passed on, unless it was looked
-  up once more since: of two lookups under way at once the kernel may believe the older one.
+- If a path cannot be detached soon and nobody has the old bytes open, the node itself passes on. Every open from then
+  on drops the node's cached pages.
+- An open answers ESTALE if it finds another generation than the last lookup told the kernel. The kernel then looks the
+  path up again and repeats the open by itself, once. The first open after a path passed on answers ESTALE, too, unless
+  the path was looked up once more since: of two concurrent lookups, the kernel may believe the older one.
 
 Knows no FUSE. Threading: any thread; the lock is never held while detaching or opening.
 """
@@ -28,19 +28,19 @@ from bentofs.mount.view.nodes import Attributes, File
 from bentofs.store.errors import SourceChangedError
 from bentofs.store.formats.pieces import Piece
 
-_PATHS_KEPT = 4000  # paths nobody has open, remembered for the sake of the kernel's cache; 700 bytes each
+_PATHS_KEPT = 4000  # paths that nobody has open, remembered because the kernel caches them; 700 bytes each
 
 
 @dataclass(slots=True)
 class _Node:
-    """What the kernel was told of one path."""
+    """The state of one path, as the kernel was told."""
 
     generation: Hashable
     look: int  # the number of the look at the store that found it
     attributes: Attributes
-    told_at: int  # tickets: a lookup that began after this one confirms what was told
-    confirmed: bool  # whether the kernel is sure to believe it
-    keeps_pages: bool = True  # whether the kernel's pages can only be of this generation
+    told_at: int  # a ticket: a lookup with a later ticket confirms the node
+    confirmed: bool  # True if the kernel certainly believes this generation
+    keeps_pages: bool = True  # True if all pages in the kernel's cache are of this generation
     opened: bool = False
     handles: int = 0
 
@@ -56,13 +56,15 @@ class Handle:
 
 
 class Detaching(Protocol):
-    """What takes a path's node away from its name (`mount.kernel.libfuse2.unlinker`)."""
+    """The interface of the detacher (`mount.kernel.libfuse2.unlinker`), which takes a path's node away from its
+    name."""
 
     def detach(self, path: str) -> bool | None:
-        """Whether it could be done; None if that is not known yet: `tried_late` is told then."""
+        """Detach a path. Return True if that is done, False if it failed, None if it is not known yet: `tried_late` is
+        told then."""
 
     def detach_soon(self, path: str) -> None:
-        """Do not wait at all; `tried_late` is told."""
+        """Detach a path without waiting at all. `tried_late` is told the result."""
 
 
 class Generations:
@@ -78,11 +80,11 @@ class Generations:
         self._tickets = itertools.count(1)
 
     def ticket(self) -> int:
-        """Taken when a lookup begins, before anything is looked at."""
+        """Return a ticket. Take it when a lookup begins, before looking at anything."""
         return next(self._tickets)
 
     def tell(self, path: str, file: File, ticket: int) -> Attributes:
-        """The attributes to answer for a path at which `file` stands now, to the lookup that took this ticket."""
+        """Return the attributes to answer to the lookup with this ticket. `file` is at the path now."""
         generation, attributes = file.generation, file.attributes()
         with self._lock:
             node = self._nodes.get(path)
@@ -94,7 +96,7 @@ class Generations:
                 node.confirmed = node.confirmed or ticket > node.told_at
                 return attributes
             if file.look < node.look or path in self._detaching:
-                return node.attributes  # another thread knows better, or is at it
+                return node.attributes  # another thread has a newer file, or is detaching
             self._detaching[path] = node.attributes
         detached = self._detacher.detach(path)
         with self._lock:
@@ -107,8 +109,8 @@ class Generations:
         return attributes
 
     def vanished(self, path: str) -> None:
-        """Nothing stands at a path any more. The kernel forgets its node, unless somebody has it open: then it is
-        detached, so that what comes next gets a node of its own."""
+        """Note that nothing is at a path any more. The kernel forgets its node, unless somebody has it open. Then the
+        node is detached, so that the next file at the path gets its own node."""
         with self._lock:
             node = self._nodes.get(path)
             if node is None or path in self._detaching:
@@ -120,23 +122,24 @@ class Generations:
         self._detacher.detach_soon(path)
 
     def tried_late(self, path: str, detached: bool) -> None:
-        """The detacher is done with a path for which nobody waited any more."""
+        """Note the detacher's result for a path for which nobody waits any more."""
         with self._lock:
             self._detaching.pop(path, None)
             if detached:
                 self._nodes.pop(path, None)
 
     def being_detached(self, path: str) -> Attributes | None:
-        """The old attributes of a path that is being detached: for the lookup that the unlinking makes, which must
-        find what is to be taken away, whatever stands there now. Without the lock: one look into a dict."""
+        """Return the old attributes of a path that is being detached. The lookup made by the unlink needs them: it must
+        find the old node, whatever is at the path now. Takes no lock: it is one look into a dict."""
         return self._detaching.get(path)
 
     def open(self, path: str, file: File) -> tuple[int, bool]:
-        """A handle on `file`, which stands at `path` now, and whether the kernel may keep the pages it has.
+        """Open `file`, which is at `path` now. Return the handle's number, and whether the kernel may keep its cached
+        pages.
 
         Raises:
             SourceChangedError: the kernel must look the path up again, or the file is gone.
-            StoreUnreadableError: it may not be read.
+            StoreUnreadableError: the file may not be read.
         """
         generation, attributes = file.generation, file.attributes()
         piece = file.open()
@@ -152,18 +155,18 @@ class Generations:
         return number, keep_cache
 
     def handle(self, number: int) -> Handle:
-        """The open file of this number."""
+        """Return the open file of this number."""
         return self._handles[number]
 
     def release(self, number: int) -> None:
-        """Let go of an open file."""
+        """Close an open file."""
         with self._lock:
             handle = self._handles.pop(number)
             handle.node.handles -= 1
 
     def _remember(self, path: str, node: _Node) -> None:
         if len(self._nodes) >= _PATHS_KEPT:
-            # The oldest half; forgetting costs a second lookup at the next open. Open ones must stay.
+            # Forget the oldest half. That costs a second lookup at the next open. Open files must stay.
             old = list(itertools.islice(self._nodes.items(), _PATHS_KEPT // 2))
             for known_path, known in old:
                 if not known.handles:

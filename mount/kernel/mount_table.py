@@ -1,4 +1,4 @@
-"""Mountpoints, by the kernel's table: a mount that is dead or stuck fails or hangs whoever looks at itself."""
+"""Find mounts in the kernel's table, and unmount. A look at a dead or stuck mount itself fails or hangs."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ SUBTYPE = "bentofs"
 OUR_TYPE = f"fuse.{SUBTYPE}"
 _TOOLS = (["fusermount", "-u"], ["fusermount3", "-u"], ["umount"])  # umount: for root, where there is no fusermount
 _LAZILY = {"umount": "-l"}  # the others' is -z
-_TOOL_SECONDS = 10.0  # how long one may take
+_TOOL_SECONDS = 10.0  # how long one tool may take
 
 
 class UnmountError(Exception):
-    """The text is what the tool says."""
+    """The text is the tool's message."""
 
 
 class Mount(NamedTuple):
-    """A line of the table."""
+    """A line of the mount table."""
 
     device: str  # major:minor; no other living mount has it
     type: str
@@ -34,7 +34,7 @@ def find_helper() -> str | None:
 
 
 def real_path(mountpoint: str) -> str:
-    """The real path of a mountpoint. Not by realpath, which looks at the mount itself."""
+    """Return the real path of a mountpoint. realpath will not do: it looks at the mount itself."""
     path = mountpoint
     for _ in range(40):
         parent, name = os.path.split(path.rstrip("/") or "/")
@@ -42,40 +42,42 @@ def real_path(mountpoint: str) -> str:
             return os.path.realpath(path)
         path = os.path.join(os.path.realpath(parent), name)
         try:
-            path = os.path.join(os.path.dirname(path), os.readlink(path))  # asks no file system that is mounted there
+            path = os.path.join(os.path.dirname(path), os.readlink(path))  # asks no file system mounted there
         except OSError:
             break
     return path
 
 
 def mount_at(real: str, process: int | str = "self") -> Mount | None:
-    """What is mounted on top at a real path, as a process sees it.
+    """Return the topmost mount at a real path, in a process's view.
 
     Raises:
-        OSError: the process has gone, or is another user's.
+        OSError: the process has ended, or is another user's.
     """
     found = None
-    with open(f"/proc/{process}/mountinfo", errors="surrogateescape", newline="\n") as table:  # "\r" is of a name
+    with open(f"/proc/{process}/mountinfo", errors="surrogateescape", newline="\n") as table:  # "\r" may be in a name
         for line in table:
-            fields = line.split(" ")  # proc_pid_mountinfo(5): optional fields, of any number, end with a dash
+            fields = line.split(" ")  # proc_pid_mountinfo(5): a dash ends the optional fields
             if _unescaped(fields[4]) == real:
                 found = Mount(fields[2], fields[fields.index("-", 6) + 1])
     return found
 
 
 def read_ahead(device: int, size: int) -> None:
-    """Have the kernel read so many bytes ahead of who reads in order, on a device (`st_dev`). By itself it asks a FUSE
-    mount for its next 128 KiB when it is done with those before, so that reader and daemon wait for each other.
+    """Make the kernel read `size` bytes ahead of sequential readers on a device (`st_dev`).
+
+    By default it asks a FUSE mount for the next 128 KiB only after the last ones, so reader and daemon wait for each
+    other.
 
     Raises:
-        OSError: only root may, and not in every container.
+        OSError: only root may do this, and not in every container.
     """
     with open(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb", "w", encoding="ascii") as setting:
         setting.write(str(size >> 10))
 
 
 def unmount(real: str, *, lazy: bool) -> None:
-    """Unmount what is mounted on top at a real path. `lazy`: even while it is in use, whose users then get errors.
+    """Unmount the topmost mount at a real path. `lazy`: even while it is in use; its users then get errors.
 
     Raises:
         UnmountError
@@ -99,5 +101,5 @@ def unmount(real: str, *, lazy: bool) -> None:
 
 
 def _unescaped(path: str) -> str:
-    """A path of the table, in which blanks and backslashes are octal."""
+    """Return a path of the table without its escapes: blanks and backslashes are octal there."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), path)

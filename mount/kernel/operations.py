@@ -1,7 +1,7 @@
-"""The file system's operations, each a few lines onto the tree or the drop box. Engines (`mount.kernel.engines`) call
-them and know how the kernel is spoken to.
+"""The file system's operations, each a few lines on the tree or the drop box. Engines (`mount.kernel.engine`) call them
+and speak to the kernel.
 
-Any exception may leave an operation; the engine turns it into an errno (`mount/errors.py`).
+An operation may raise any exception; the engine turns it into an errno (`mount/errors.py`).
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from bentofs.store.storage.base import Usage
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
 _INCOMING = f"/{INCOMING}"
-_FIRST_UPLOAD = 1 << 62  # handles from here on are the drop box's
+_FIRST_UPLOAD = 1 << 62  # handles from here on belong to the drop box
 
 
 class Opened(NamedTuple):
-    """An open file, as the kernel is told of it."""
+    """An open file, for the reply to the kernel."""
 
     handle: int
-    keep_cache: bool  # whether the pages that the kernel has of this file are still true
-    direct: bool  # whether the kernel must keep no pages at all
+    keep_cache: bool  # True if the kernel's cached pages of this file are still valid
+    direct: bool  # True if the kernel must cache no pages at all
 
 
 class Look(NamedTuple):
-    """A path as it stands now."""
+    """The state of a path at one look."""
 
     attributes: Attributes
     generation: Hashable = None  # of a file's bytes, or a link's target; None for folders and all in incoming/
@@ -51,11 +51,11 @@ class Handle(Protocol):
 
 
 class Handles(Protocol):
-    """The open files of the tree, as an engine keeps them."""
+    """An engine's table of the open files of the tree."""
 
     def open(self, path: str, file: File) -> tuple[int, bool]:
-        """Open `file`, which stands at `path` now. Return the handle's number, and whether the kernel may keep the
-        pages it has."""
+        """Open `file`, which is at `path` now. Return the handle's number, and whether the kernel may keep its cached
+        pages."""
 
     def handle(self, number: int) -> Handle:
         """Return the open file of this number."""
@@ -65,20 +65,20 @@ class Handles(Protocol):
 
 
 class Operations:
-    """A mounted tree."""
+    """The operations of one mounted tree."""
 
     def __init__(self, tree: Tree, handles: Handles, dropbox: DropBox | None = None) -> None:
         """`dropbox`: None for a mount without `incoming/`."""
         self._tree = tree
         self._handles = handles
         self._dropbox = dropbox
-        # What was opened: its path, and what it is: a path below it, in incoming/.
+        # The open directories: each one's path, and its node. In incoming/ the path below it replaces the node.
         self._folders: dict[int, tuple[str, Folder | str]] = {}
         self._numbers = itertools.count(1)
 
     @property
     def takes_uploads(self) -> bool:
-        """Whether closing a file can mean anything; else the kernel need not ask."""
+        """True if closing a file can have an effect. Otherwise the kernel need not report it."""
         return self._dropbox is not None
 
     def look(self, path: str) -> Look:
@@ -94,11 +94,11 @@ class Operations:
         return self._dropbox.attributes(below) if below is not None else None
 
     def node(self, path: str) -> Node:
-        """Return what stands at a path of the tree."""
+        """Return the node at a path of the tree."""
         return self._tree.lookup(path)
 
     def look_in(self, handle: int, name: str) -> Look | None:
-        """Look at one name of an open folder, without measuring. None where only `look` can tell."""
+        """Look at one name of an open directory, without measuring. Return None if only `look` can tell."""
         path, opened = self._folders[handle]
         if isinstance(opened, str):
             return Look(self._box().attributes(f"{opened}/{name}" if opened else name))
@@ -136,7 +136,7 @@ class Operations:
         return number
 
     def readdir(self, handle: int) -> list[Item]:
-        """`.` and `..` included."""
+        """Return the entries, `.` and `..` included."""
         path, opened = self._folders[handle]
         items = self._box().items(opened) if isinstance(opened, str) else opened.items()
         parent = path.rpartition("/")[0] or "/"
@@ -151,10 +151,10 @@ class Operations:
         del self._folders[handle]
 
     def open(self, path: str, flags: int, user: int, expected: Hashable = None) -> Opened:
-        """Open a file. `user`: the caller's uid; `expected`: the only generation that will do, if any.
+        """Open a file. `user`: the caller's uid; `expected`: the only generation to accept, if any.
 
         Raises:
-            SourceChangedError: another generation stands there.
+            SourceChangedError: another generation is at the path.
         """
         below = self._below(path)
         if below is not None:
@@ -170,13 +170,13 @@ class Operations:
         return Opened(*self._handles.open(path, file), direct=False)
 
     def create(self, path: str, flags: int, mode: int, user: int) -> Opened:
-        """A new file in `incoming/`."""
+        """Create a file in `incoming/`."""
         handle = self._box().files.create(self._incoming(path), flags, mode, user)
         return Opened(_FIRST_UPLOAD + handle, keep_cache=False, direct=True)
 
     def read_into(self, handle: int, view: memoryview, offset: int) -> int:
-        """Fill the view from `offset` on, as far as the file goes; the number of bytes. Never fewer for another
-        reason: the kernel would take that for the end of the file."""
+        """Fill the view from `offset` on, up to the end of the file. Return the number of bytes. Never return fewer for
+        another reason: the kernel would take that for the end of the file."""
         if handle >= _FIRST_UPLOAD:
             return self._box().files.read_into(handle - _FIRST_UPLOAD, view, offset)
         piece = self._handles.handle(handle).piece
@@ -201,7 +201,7 @@ class Operations:
             self._box().files.sync(handle - _FIRST_UPLOAD)
 
     def fallocate(self, handle: int, offset: int, length: int, mode: int) -> None:
-        """Reserve room for bytes that are to come, or say that a range is zeros."""
+        """Reserve room for later bytes, or turn a range into zeros."""
         self._box().files.allocate(self._upload(handle), offset, length, mode)
 
     def ftruncate(self, handle: int, length: int) -> None:
@@ -249,28 +249,28 @@ class Operations:
         self._box().folders.remove(self._incoming(path))
 
     def utimens(self, path: str, atime_ns: int | None, mtime_ns: int | None) -> None:
-        """None leaves a time as it is."""
+        """Set the times. None leaves a time as it is."""
         self._box().set_times(self._incoming(path), atime_ns, mtime_ns)
 
     def chmod(self, path: str, mode: int) -> None:
         self._box().set_mode(self._incoming(path), mode)
 
     def chown(self, path: str) -> None:
-        """Accepted in `incoming/`, and of no consequence: a model belongs to the owner of the mount."""
+        """Accept a new owner in `incoming/` and ignore it: a model belongs to the owner of the mount."""
         self._box().attributes(self._incoming(path))
 
     def set_attribute(self, path: str) -> NoReturn:
-        """Extended attributes: there are none."""
+        """Refuse extended attributes: there are none."""
         self._incoming(path)
         raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
 
     def make_special(self, path: str) -> NoReturn:
-        """Links and devices: models are made of files and folders."""
+        """Refuse links and devices: models are made of files and directories."""
         self._incoming(path)
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
     def refuse(self) -> NoReturn:
-        """Everything that would change something outside of `incoming/`."""
+        """Refuse a change outside of `incoming/`."""
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     def _inode_of(self, folder: str) -> int:
@@ -278,11 +278,11 @@ class Operations:
         return self._box().attributes(below).inode if below is not None else inode_of(folder)
 
     def _below(self, path: str) -> str | None:
-        """The path below `incoming/`, if it is there and if there is one."""
+        """Return the path below `incoming/`. None if the path is outside of it, or if the mount has none."""
         return _below_incoming(path) if self._dropbox is not None else None
 
     def _incoming(self, path: str) -> str:
-        """The path below `incoming/`; anywhere else nothing changes."""
+        """Return the path below `incoming/`. Refuse a path outside of it: nothing changes there."""
         below = self._below(path)
         if below is None:
             self.refuse()

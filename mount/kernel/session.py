@@ -1,10 +1,10 @@
-"""The session in which threads serve one mount, whichever engine speaks to the kernel.
+"""The session: the threads that serve one mount, with any engine.
 
-When all threads are stuck for some milliseconds, more are added, so that slow operations never starve others; those end
-when they are no longer needed.
+When all threads are stuck for some milliseconds, more are added, so that slow operations never starve others. The added
+threads end when they are no longer needed.
 
-Stopping: signals are blocked everywhere and awaited by the main thread, which unmounts first; every thread's next read
-of the device then says that there is no device. (libfuse's own signal handlers end only one of several loops.)
+Stopping: signals are blocked in all threads. The main thread waits for them, and unmounts first. Then every thread's
+next read of the device reports that there is no device. (libfuse's own signal handlers end only one of several loops.)
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from bentofs.mount.kernel.workers import Workers
 
 log = logging.getLogger(__name__)
 
-# That always live. A second one would wait for Python's lock more than it serves: it makes streaming a fifth slower,
-# and only several readers of a cold disk faster, for whom there are soon more.
+# Permanent threads. A second one would wait for Python's lock more than it serves, and make streaming a fifth slower.
+# It would help only several readers of a cold disk, and for them more threads come soon.
 THREADS = 1
 GRACE_SECONDS = 2.0  # how long requests under way may take when the mount ends
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def block_signals() -> None:
-    """Keep the signals that end a mount for `Session.run`, in this thread and all that it starts."""
+    """Block the signals that end a mount, in this thread and all that it starts. `Session.run` waits for them."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
 
 
@@ -38,7 +38,7 @@ class Session:
     """One mount, from `run` until it is unmounted."""
 
     def __init__(self, engine: Engine, operations: Operations, mountpoint: str, read_ahead: int | None = None) -> None:
-        """`read_ahead`: bytes that the kernel is to read ahead, if it lets us say so."""
+        """`read_ahead`: bytes that the kernel should read ahead, if it lets us set that."""
         self._engine = engine
         self._read_ahead = read_ahead
         self._operations = operations
@@ -46,13 +46,13 @@ class Session:
         self._workers = Workers(THREADS)
 
     def run(self, ready: Callable[[], None]) -> None:
-        """Mount, serve until a signal or an unmount from outside, unmount. In the main thread only.
+        """Mount, serve until a signal or an unmount from outside, unmount. Call it in the main thread only.
 
         `block_signals` must have been called before any thread was started. `ready` is called from another thread once
         the mount answers.
 
         Raises:
-            CannotMountError: it could not be mounted.
+            CannotMountError: the mount failed.
         """
         mount = self._engine.mount(self._operations, self._workers)
         self._workers.start(mount.serve, mount.one_by_one, mount.watched())
@@ -66,15 +66,16 @@ class Session:
         if self._workers.await_end(GRACE_SECONDS):
             mount.tear_down()
         else:
-            # Detached, but files are still open. When this process ends, the kernel answers their readers an error.
+            # Unmounted lazily, but files are still open. When this process ends, the kernel gives their readers an
+            # error.
             log.info("ended while files were open")
 
     def is_busy(self) -> bool:
-        """Whether a request is being served."""
+        """Tell whether a request is being served."""
         return self._workers.are_busy()
 
     def _announce(self, ready: Callable[[], None]) -> None:
-        look = os.stat(self._mountpoint)  # comes back once the threads serve
+        look = os.stat(self._mountpoint)  # returns once the threads serve
         if self._read_ahead is not None:
             try:
                 read_ahead(look.st_dev, self._read_ahead)
@@ -84,7 +85,7 @@ class Session:
         ready()
 
     def _unmount(self) -> None:
-        """Take the mount out of the tree at once; files that are open stay readable for a moment."""
+        """Take the mount out of the tree at once. Open files stay readable for a moment."""
         try:
             unmount(self._mountpoint, lazy=True)
         except UnmountError as error:

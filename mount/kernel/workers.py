@@ -1,6 +1,6 @@
-"""Workers: the threads that serve requests. One or a few live always; more come while all are stuck, and go again.
+"""Workers: the threads that serve requests. One or a few are permanent. More come while all are stuck, and end later.
 
-Knows no FUSE: it is given a way to serve for ever, and one to serve a single request.
+Knows no FUSE: the caller gives a function that serves until the mount ends, and one that serves a single request.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-# Requests on cached bytes take a tenth of this, so that one caught at it waits for a disk.
-STUCK_SECONDS = 0.001  # how long no worker must have begun anything before there are more
-_WATCH_SECONDS = 0.01  # how often that is looked at; each look takes the processor from a worker
-_AWAKE_SECONDS = 0.1  # after a request; to be woken by each of them would cost them more
+# Requests on cached bytes take a tenth of this. So a request that takes this long waits for a disk.
+STUCK_SECONDS = 0.001  # more workers come after no worker has begun a request for this long
+_WATCH_SECONDS = 0.01  # between two checks of that; each check takes the processor from a worker
+_AWAKE_SECONDS = 0.1  # the watcher stays awake so long after a request; waking it for each one costs more
 MAX_WORKERS = 1000
-_IDLE_SECONDS = 0.3  # when ending: with nothing under way for so long, nothing will come
+_IDLE_SECONDS = 0.3  # when ending: after so long without a request, none will come
 
 
 class _Worker:
@@ -28,14 +28,14 @@ class _Worker:
 
     def __init__(self) -> None:
         self.busy_since = 0.0  # monotonic; 0 while idle, or while it waits in libfuse
-        self.began = 0.0  # with its last request; monotonic
+        self.began = 0.0  # when its last request began; monotonic
 
 
 class Workers:
     """The threads of one mount."""
 
     def __init__(self, always: int) -> None:
-        """`always`: how many live for as long as the mount."""
+        """`always`: the number of permanent threads."""
         self._always = always
         self._local = threading.local()
         self._workers: tuple[_Worker, ...] = ()
@@ -53,8 +53,8 @@ class Workers:
     ) -> None:
         """Begin to serve.
 
-        `serve` serves until the mount ends. `new_server` makes a function for a thread of its own, which serves one
-        request and tells whether there may be more. `are_waiting`: whether requests wait for a worker to take them.
+        `serve` serves until the mount ends. `new_server` makes a function for one thread, which serves one request and
+        tells whether there may be more. `are_waiting` tells whether requests wait for a worker.
         """
         self._new_server = new_server
         self._are_waiting = are_waiting
@@ -68,8 +68,8 @@ class Workers:
         threading.Thread(target=self._watch, name="watcher", daemon=True).start()
 
     def guard(self, name: str, work: Callable[..., int], answer: Callable[[BaseException, str], int]) -> Any:
-        """A callback that does `work`, is seen to be busy meanwhile, and always returns an int: `answer` makes it of
-        whatever `work` raises."""
+        """Return a callback that does `work`. Its worker counts as busy meanwhile. It always returns an int: `answer`
+        makes one of any exception that `work` raises."""
         local = self._local
         monotonic = time.monotonic
 
@@ -89,15 +89,15 @@ class Workers:
         return callback
 
     def have_ended(self) -> bool:
-        """Whether a worker has found that there is nothing more to serve."""
+        """Tell whether a worker has found that there is nothing more to serve."""
         return self._ended.is_set()
 
     def are_busy(self) -> bool:
-        """Whether a request is being served."""
+        """Tell whether a request is being served."""
         return any(worker.busy_since for worker in self._workers)
 
     def on_end(self, tell: Callable[[], None]) -> None:
-        """Have `tell` called, from some thread, when that happens."""
+        """Call `tell`, in some thread, once `have_ended` is true."""
 
         def wait() -> None:
             self._ended.wait()
@@ -106,8 +106,8 @@ class Workers:
         threading.Thread(target=wait, name="end", daemon=True).start()
 
     def await_end(self, grace: float) -> bool:
-        """Wait until all workers have ended; False when they have not, and either nothing goes on any more or `grace`
-        seconds are over."""
+        """Wait until all workers have ended. Return False if they have not, and either no request is under way any more
+        or `grace` seconds are over."""
         deadline = idle_deadline = time.monotonic()
         deadline += grace
         idle_deadline += _IDLE_SECONDS
@@ -146,11 +146,11 @@ class Workers:
             raise
 
     def _watch(self) -> None:
-        """Add workers while all are stuck; sleep while nothing happens."""
+        """Add workers while all are stuck. Sleep while nothing happens."""
         while not self._ended.is_set():
             self._activity.clear()
             self._watcher_sleeps = True
-            if not self._are_active():  # begun before it was to wake us
+            if not self._are_active():  # a request may have begun before the flag was set
                 self._activity.wait()
             self._watcher_sleeps = False
             while self._are_active():
@@ -158,7 +158,7 @@ class Workers:
                 self._add_if_stuck()
 
     def _are_active(self) -> bool:
-        """Whether requests are being served, or were a moment ago."""
+        """Tell whether requests are being served, or were a moment ago."""
         since = time.monotonic() - _AWAKE_SECONDS
         return any(worker.busy_since or worker.began > since for worker in self._workers)
 
@@ -167,10 +167,10 @@ class Workers:
         busy = [worker.busy_since for worker in workers]
         if not any(busy) or time.monotonic() - max(worker.began for worker in workers) < STUCK_SECONDS:
             return
-        # One that looks idle may wait in libfuse, which lets nobody at a path that is being renamed or removed.
+        # A worker that looks idle may wait in libfuse, which locks a path that is being renamed or removed.
         if not all(busy) and not self._are_waiting():
             return
-        # By half each time: many readers that come at once must not wait for one new thread after another.
+        # Grow by half each time: many readers that come at once must not wait for one new thread after another.
         wanted = min(max(1, len(workers) // 2), MAX_WORKERS - len(workers))
         if wanted <= 0 and not self._told_full:
             self._told_full = True
@@ -178,7 +178,7 @@ class Workers:
         try:
             for _ in range(wanted):
                 self._add("extra-worker", self._serve_while_needed)
-        except RuntimeError as error:  # as where a container may have so many only; tried again at the next look
+        except RuntimeError as error:  # a container may limit threads; the next check tries again
             if not self._told_full:
                 self._told_full = True
                 log.warning("all %d workers are busy, and no more can begin: %s", len(workers), error)
