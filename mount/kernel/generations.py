@@ -109,8 +109,8 @@ class Generations:
         return attributes
 
     def vanished(self, path: str) -> None:
-        """Note that nothing is at a path any more. The kernel forgets its node, unless somebody has it open. Then the
-        node is detached, so that the next file at the path gets its own node."""
+        """Note that nothing is at a path any more. The kernel's node is forgotten. If somebody has it open, it is
+        detached instead, so that the next file at the path gets its own node."""
         with self._lock:
             node = self._nodes.get(path)
             if node is None or path in self._detaching:

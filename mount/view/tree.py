@@ -100,7 +100,7 @@ class _Fixed(Folder):
     path: str
     mtime_ns: int
     children: dict[str, Callable[[], Node]]
-    files: tuple[str, ...] = ()  # which of the children are files
+    files: tuple[str, ...] = ()  # the children that are files
 
     def attributes(self) -> Attributes:
         return folder_attributes(self.path, len(self.children) - len(self.files), self.mtime_ns)

@@ -37,7 +37,7 @@ class Node:
         self.generation = generation  # None for directories and all in incoming/
         self.attributes: Attributes | None = None  # told to the kernel last
         self.lookups = 0
-        self.handles: list[int] = []  # of its open files, the oldest first
+        self.handles: list[int] = []  # the handles of its open files, the oldest first
         self.is_gone = False  # True after an unlink or a rename took it from its path
 
     def __repr__(self) -> str:

@@ -17,7 +17,7 @@ from bentofs.store.errors import StoreError
 
 log = logging.getLogger(__name__)
 
-_UNKNOWN: tuple[int, ...] = (0,) * 22  # an entry without a node: the kernel looks it up when somebody asks
+_UNKNOWN: tuple[int, ...] = (0,) * 22  # an entry without a node: the kernel looks it up when it is needed
 
 
 class _OpenFolder:
