@@ -1,10 +1,10 @@
-"""ModelStore: which models a store holds, as BentoML lays them out: `<name>/<version>/`, `<name>/latest`.
+"""ModelStore: the catalogue of a store in BentoML's layout: `<name>/<version>/`, `<name>/latest`.
 
-Only finished, well-formed models are shown. What is left out is named in the log, once for each reason. While the store
-fails, nothing is left out of a listing for it: a tool that mirrors a mount would take it for deleted.
+Only finished, well-formed models are shown. The log names each model that is left out, once for each reason. A failure
+of the store removes no model from a listing: a tool that mirrors a mount would take the model for deleted.
 
-Threading: every method may be called from any thread. Looks at the storage are made without a lock, so a slow one stops
-nobody else; two threads may make the same look, and the first one's finding is kept.
+Threading: any thread may call any method. The storage is accessed without a lock, so that a slow access blocks no other
+thread. Two threads may look at the same model; the first result is kept.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from bentofs.store.util.memory_budget import MemoryBudget
 
 log = logging.getLogger(__name__)
 
-REFRESH = 0.4  # seconds for which a finding is believed without another look
-_LOOKING_SECONDS = 0.1  # how long a listing of all names may look into models;
-_LOOKED_INTO = 2000  # of more names, so few would be that it is not worth the wait
-_WARNINGS_KEPT = 10_000  # so that each is said once
-_PREPARED = 200  # names about whose models all is asked together
-_HUGE = 20_000  # files and folders in one model, at which a look takes about a quarter of a second;
-_HUGE_SECONDS = 4.0  # so long, one may be believed
-_KEPT = 8 << 20  # bytes of memory, over all models whose files are kept in mind: some 100,000
+REFRESH = 0.4  # seconds for which a result is cached
+_LOOKING_SECONDS = 0.1  # time limit for looking into models in a listing of all names;
+_LOOKED_INTO = 2000  # with more names, too few would fit in that time to be worth it
+_WARNINGS_KEPT = 10_000  # remembered, so that each is logged once
+_PREPARED = 200  # names whose models are prefetched together
+_HUGE = 20_000  # files and directories in one model; a look at so many takes about a quarter of a second;
+_HUGE_SECONDS = 4.0  # seconds for which it may be cached
+_KEPT = 8 << 20  # bytes of memory for the entries of all cached models: some 100,000
 
 
 class ModelStore:
@@ -48,12 +48,12 @@ class ModelStore:
     def __init__(
         self, storage: Storage, gone: Callable[[Tag], None] = lambda _tag: None, budget: MemoryBudget | None = None
     ) -> None:
-        """`gone` is told of each version that was there and no longer is; `budget`: None for its own."""
+        """`gone`: called with each version that has disappeared; `budget`: None for its own."""
         self.storage = storage
         self._gone = gone
-        self._lock = threading.Lock()  # guards what follows, never held while looking
+        self._lock = threading.Lock()  # guards the fields below; never held during a look
         self._names: dict[str, NameFolder] = {}
-        self._names_believed = REFRESH  # seconds for which a look at a name is
+        self._names_believed = REFRESH  # seconds for which a look at a name is cached
         self._surveyor = Scanner(storage, self._warn)
         self._roots: tuple[Identity, int, list[str]] | None = None
         self._models: BudgetedCache[Tag, tuple[Model, float, float]] = BudgetedCache(
@@ -62,9 +62,9 @@ class ModelStore:
         self._warned: LRUCache[tuple[str, str], bool] = LRUCache(_WARNINGS_KEPT)
 
     def names(self) -> list[str]:
-        """Names with at least one model that can be shown, sorted.
+        """Return the names with at least one model that can be shown, sorted.
 
-        Looking into models takes time: in a large store, those that no time was left for count as good until then.
+        Looking into models takes time. In a large store, a model that was not looked into yet counts as good.
         """
         shown = []
         begun = time.monotonic()
@@ -82,28 +82,28 @@ class ModelStore:
                     shown.append(name)
                 else:
                     self._warn(name, f"{error}; {name} is left out")
-        # Who lists a large store asks for each name next (`ls -l`): not all must be looked at a second time.
+        # After listing a large store, `ls -l` asks for each name: a longer cache time avoids a second look at each.
         self._names_believed = _bearable_age(time.monotonic() - begun)
         return shown
 
     def name_count(self) -> int:
-        """How many folders may hold models: a cheap look that does not open them."""
+        """Return the number of directories that may hold models. This is cheap: they are not opened."""
         return len(self._root_names())
 
     def versions(self, name: str) -> list[str]:
-        """The versions of a name that can be shown, sorted.
+        """Return the versions of a name that can be shown, sorted.
 
         Raises:
             NotFoundError: there is no such name.
-            StoreUnreadableError: its folder may not be read.
+            StoreUnreadableError: its directory may not be read.
         """
         finished = self._name(name).finished
         return [text for text in sorted(finished) if self._can_be_shown(Tag(name, text), finished[text])]
 
     def latest(self, name: str) -> str | None:
-        """The version that BentoML answers for `name:latest`: what the `latest` file says or, when that does not
-        exist, the youngest. None when the name has no model, or when the `latest` file cannot exist because a version
-        is called so."""
+        """Return the version that BentoML answers for `name:latest`: the content of the `latest` file or, without that
+        file, the youngest version. None if the name has no model, or if a version named `latest` rules out the
+        file."""
         folder = self._name(name)
         for version in (LATEST, self._surveyor.latest(name, folder)):
             seen = folder.finished.get(version) if version is not None else None
@@ -112,7 +112,7 @@ class ModelStore:
         return max(self.versions(name), key=lambda text: self.info(Tag(name, text)).creation_time, default=None)
 
     def version_count(self, name: str, *, look_into: bool = False) -> int:
-        """How many versions of a name can be shown; `look_into`: those that nobody has looked into yet, too.
+        """Return how many versions of a name can be shown. `look_into`: also look into versions not looked into yet.
 
         Raises:
             NotFoundError: there are none.
@@ -126,22 +126,22 @@ class ModelStore:
         return count
 
     def root_identity(self) -> Identity:
-        """The identity of the store's folder, for its times."""
+        """Return the identity of the store's directory, for its times."""
         return self.storage.status("").identity
 
     def name_identity(self, name: str) -> Identity:
-        """The identity of a name's folder, for its times."""
+        """Return the identity of a name's directory, for its times."""
         return self._name(name).identity
 
     def info(self, tag: Tag) -> ModelInfo:
-        """What the `model.yaml` of a finished model says; errors as `model`."""
+        """Return the parsed `model.yaml` of a finished model. Raises the same errors as `model`."""
         version = self._finished(tag)
         if version.info is None:
             version.info = ModelInfo.parse(tag, self.storage.read_small(f"{tag.path}/{MODEL_YAML}", MAX_MODEL_YAML))
         return version.info
 
     def model(self, tag: Tag, *, max_age: float = REFRESH) -> Model:
-        """The present generation of a model, seen at most about `max_age` seconds ago; 0 for a look now.
+        """Return the current generation of a model, at most about `max_age` seconds old; 0 for a look now.
 
         Raises:
             NotFoundError: there is no such model, or it is still being saved.
@@ -169,36 +169,36 @@ class ModelStore:
         return model
 
     def tags(self) -> list[Tag]:
-        """All models that can be shown, sorted."""
+        """Return the tags of all models that can be shown, sorted."""
         return [model.tag for model in self.models()]
 
     def models(self) -> Iterator[Model]:
-        """All models that can be shown, by their tags in order; each as it is when its turn comes."""
+        """Yield all models that can be shown, sorted by tag. Each is looked at when its turn comes."""
         names = self.names()
         groups = [names[begin : begin + _PREPARED] for begin in range(0, len(names), _PREPARED)]
         with ThreadPoolExecutor(1, thread_name_prefix="prepare") as ahead:
             under_way = [ahead.submit(self._prepare, group) for group in groups[:1]]
             for number, group in enumerate(groups):
                 under_way.pop().result()
-                # The next group is asked for while this one is looked at.
+                # The next group is prefetched while this one is looked at.
                 under_way += [ahead.submit(self._prepare, following) for following in groups[number + 1 : number + 2]]
                 for name in group:
                     yield from self._models_of(name)
 
     def expire(self, name: str) -> None:
-        """Have the next question about a name looked at anew; what is known still helps to judge what is found."""
+        """Force a new look at a name at its next use. The known state still helps to judge the new one."""
         with self._lock:
             known = self._names.get(name)
             if known is not None:
                 known.seen = -math.inf
 
     def find(self, text: str) -> Tag:
-        """Find the model that a user names, as `bentoml.models.get` does: `name:version`, `name` or `name:latest` for
-        the latest one, `name:prefix` for the only version that begins so. Capitals count as small letters. A version
-        that is nowhere is told by the look at its model.
+        """Find the model that a user names, by the rules of `bentoml.models.get`: `name:version`; `name` or
+        `name:latest` for the latest version; `name:prefix` for the only version with that prefix. Capitals count as
+        small letters. A missing version is returned; the look at its model raises the error.
 
         Raises:
-            BadTagError: it is no tag, or several versions begin so.
+            BadTagError: it is no tag, or several versions have the prefix.
             NotFoundError: the name has no models.
         """
         name, colon, version = text.lower().partition(":")
@@ -213,7 +213,7 @@ class ModelStore:
             if latest is None:
                 raise NotFoundError(why_none(name, known, self.storage.location))
             return Tag(name, latest)
-        # A version that is there is meant, whatever its state, and never a longer one.
+        # A full match wins over longer versions, in any state.
         if known is None or tag.version in known.listing.versions:
             return tag
         matches = sorted(found for found in known.versions if found.startswith(tag.version))
@@ -225,8 +225,8 @@ class ModelStore:
         return Tag(name, matches[0]) if matches else tag
 
     def _can_be_shown(self, tag: Tag, version: Version, *, look_into: bool = True) -> bool:
-        """Look into a version, unless one look has found it good. Its folder and `model.yaml` are looked at each time
-        (`_name`); a change below them is found when the model itself is asked for. One that cannot be read now counts
+        """Look into a version, unless an earlier look found it good. Its directory and `model.yaml` are checked each
+        time (`_name`). A deeper change is found when the model itself is used. A version that cannot be read now counts
         as good."""
         if version.error is None and (version.looked_into or not look_into):
             return True
@@ -251,11 +251,11 @@ class ModelStore:
         return found
 
     def _prepare(self, names: list[str]) -> None:
-        """Questions about the models of these names are about to come."""
+        """Prefetch the models of these names: calls about them follow."""
         self.storage.prepare(names)
         paths = []
         for name in names:
-            with suppress(StoreError):  # whoever asks is told
+            with suppress(StoreError):  # raised again at the next use
                 finished = self._name(name).finished
                 paths += [Tag(name, text).path for text, version in finished.items() if version.info is None]
         self.storage.prepare_models(paths, MODEL_YAML)
@@ -284,7 +284,7 @@ class ModelStore:
         return model
 
     def _look_at_model(self, tag: Tag) -> tuple[ModelInfo, Entries, int]:
-        """What `model.yaml` says and all files, seen in one state; once more if they changed in between."""
+        """Return the parsed `model.yaml` and all files, seen in one state. Retry once if they changed in between."""
         for _ in range(2):
             info = self.info(tag)
             model_yaml = self._finished(tag).model_yaml
@@ -295,7 +295,7 @@ class ModelStore:
         raise SourceChangedError(f"{tag} was changed while it was looked at")
 
     def _walk_steadily(self, tag: Tag) -> tuple[Entries, int]:
-        """A look at all files; once more if something vanished in the middle of it."""
+        """Walk all files. Retry once if a file vanished during the walk."""
         try:
             return self.storage.walk(tag.path)
         except SourceChangedError:
@@ -329,7 +329,7 @@ class ModelStore:
         return names
 
     def _name(self, name: str) -> NameFolder:
-        """What is known of a name, from a look that is not too old."""
+        """Return the state of a name, cached or from a new look."""
         known = self._names.get(name)
         if known is not None and time.monotonic() - known.seen < self._names_believed:
             return known
@@ -349,7 +349,7 @@ class ModelStore:
         return fresh
 
     def _forget(self, tags: Iterable[Tag]) -> None:
-        """Keep nothing of versions that are gone."""
+        """Drop all data of versions that are gone."""
         for tag in tags:
             self._models.drop(tag)
             self._gone(tag)
@@ -363,8 +363,10 @@ class ModelStore:
 
 
 def _bearable_age(took: float, *, is_huge: bool = False) -> float:
-    """For how many seconds a finding is believed whose look took so long: what takes long is repeated at most a tenth
-    of the time, within what is promised to users of a mount, where the kernel adds its own second. With a huge model
-    that would leave no time for anything but looks: they may take a fifth of it, and its users see changes later."""
+    """Return for how many seconds the result of a look is cached. `took`: seconds of the look.
+
+    Slow looks may take at most a tenth of the time, within the delay promised to users of a mount, to which the kernel
+    adds a second of its own. For a huge model, that limit would leave time for nothing but looks. So they may take a
+    fifth of the time, and its users see changes later."""
     age = max(REFRESH, min(10 * took, 2 * REFRESH))
     return max(age, min(5 * took, _HUGE_SECONDS)) if is_huge else age

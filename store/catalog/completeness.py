@@ -1,14 +1,15 @@
-"""Whether BentoML has finished saving a model.
+"""Decide whether BentoML has finished saving a model.
 
-BentoML fills the model's final folder in place, `model.yaml` first (bentoml/_internal/store.py, `register`). What tells
-that it is done differs by release, observed with 1.2.20 and 1.4.39:
+BentoML fills the model's final directory in place, `model.yaml` first (bentoml/_internal/store.py, `register`). The
+sign of completion depends on the release (observed with 1.2.20 and 1.4.39):
 
-- Since 1.4.20 it copies with `shutil.copytree`, which ends by giving the version folder the times of the folder it was
-  copied from: the folder's mtime then differs from its ctime. The same copy gives each file its old times, so a
-  `model.yaml` whose mtime differs from its ctime was put there by such a release, and its folder must bear the mark.
-- Before, nothing sets times, and `latest` is written last: a model is complete that it names and in which nothing is
-  younger. A model older than the latest one does not get there: it counts as finished once nothing in it has changed
-  for about a minute.
+- Since 1.4.20, BentoML copies with `shutil.copytree`. Its last step sets the times of the version directory to those of
+  the source directory. So the directory's mtime then differs from its ctime: this is the mark. The same copy sets the
+  old times of each file. So a `model.yaml` whose mtime differs from its ctime was written by such a release, and its
+  directory must have the mark.
+- Before, nothing sets times, and `latest` is written last. A model is complete if `latest` names it and nothing in it
+  is younger than `latest`. A model older than the latest one is never named: it counts as finished once nothing in it
+  has changed for about a minute.
 
 rsync -a, cp -a, tar and unzip leave the mark, too.
 """
@@ -19,19 +20,19 @@ import enum
 
 from bentofs.store.storage.base import Identity
 
-QUIET_NS = 57_000_000_000  # so that, with the delays of caches, a minute after the last change is enough
+QUIET_NS = 57_000_000_000  # with the delays of caches, this gives a minute after the last change
 
 
 class State(enum.Enum):
-    """How far a version folder is."""
+    """The state of a version directory."""
 
     COMPLETE = "complete"
     UNFINISHED = "unfinished"
-    LATEST_DECIDES = "latest"  # complete if `latest` names it since, or once nothing in it has changed for QUIET_NS
+    LATEST_DECIDES = "latest"  # complete once a later `latest` names it, or nothing changed for QUIET_NS
 
 
 def judge(folder: Identity, model_yaml: Identity) -> State:
-    """What the times of a version's folder and of its `model.yaml` say."""
+    """Judge a version by the times of its directory and of its `model.yaml`."""
     if _bears_copied_times(folder):
         return State.COMPLETE
     if _bears_copied_times(model_yaml):

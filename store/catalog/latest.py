@@ -1,8 +1,8 @@
-"""The `latest` file of a name: which version BentoML answers for `name:latest`, and when a new model becomes it.
+"""The `latest` file of a name: the version that BentoML answers for `name:latest`, and the rule for updating it.
 
-The rule is that of bentoml/_internal/store.py, `register`: the file is written when there is none, or when the new
-model is not older than the one it names; one that names no version counts as naming the youngest. Added to it: a model
-whose creation time lies in the future moves nothing, else it would stay the latest for good.
+The rule comes from bentoml/_internal/store.py, `register`. The file is written if there is none, or if the new model is
+not older than the one it names. A file that names no version counts as naming the youngest. bentofs adds one rule: a
+model with a creation time in the future does not move `latest`, else it would stay the latest forever.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from bentofs.store.util.fs import FOLDER
 
 log = logging.getLogger(__name__)
 
-_AHEAD = datetime.timedelta(minutes=5)  # by which the clocks of two machines may differ
+_AHEAD = datetime.timedelta(minutes=5)  # allowed difference between the clocks of two machines
 
 
 def update_latest(store: str, tag: Tag, creation_time: datetime.datetime, *, move: bool, temporary: str) -> None:
-    """Make `tag`, which is in the store, the latest of its name, if by the rule it is. Durable when this returns.
+    """Make `tag`, which is in the store, the latest of its name if the rule says so. Durable when this returns.
 
-    `move`: False leaves a file that is there. `temporary`: a path on the store's file system at which nothing stands.
-    Whoever calls this holds a lock that keeps others from it.
+    `move`: False leaves an existing file alone; `temporary`: an unused path on the store's file system. The caller
+    holds a lock that keeps others from calling this.
 
     Raises:
         OSError, StoreError
@@ -39,7 +39,7 @@ def update_latest(store: str, tag: Tag, creation_time: datetime.datetime, *, mov
     path = os.path.join(store, tag.name, LATEST)
     there = False
     with suppress(FileNotFoundError):
-        if not stat.S_ISREG(os.lstat(path).st_mode):  # a version of that name, or somebody's link
+        if not stat.S_ISREG(os.lstat(path).st_mode):  # a version named `latest`, or a user's link
             log.info("the latest of %s is left as it is: %s is not a file", tag.name, path)
             return
         there = True
@@ -55,8 +55,8 @@ def update_latest(store: str, tag: Tag, creation_time: datetime.datetime, *, mov
 
 
 def next_latest(storage: Storage, tag: Tag, creation_time: datetime.datetime, named: str | None) -> str | None:
-    """What `latest` is to say, by the rule, now that `tag` is in the store; None to leave it as it is. `named`: what it
-    says, None if there is no such file.
+    """Return the new content of `latest` by the rule, after `tag` was added to the store; None to leave it alone.
+    `named`: the current content, None if there is no such file.
 
     Raises:
         StoreError
@@ -77,7 +77,7 @@ def next_latest(storage: Storage, tag: Tag, creation_time: datetime.datetime, na
 
 
 def _creation_times(storage: Storage, name: str) -> dict[str, datetime.datetime]:
-    """Of the versions that are whole."""
+    """Return the creation times of the complete versions."""
     times = {}
     for version, seen in (
         Scanner(storage, lambda _path, sentence: log.debug("%s", sentence)).look(name, None).versions.items()

@@ -1,7 +1,7 @@
-"""Survey: what lies in the folder of one model name: versions, how far each is, and what `latest` says.
+"""Scanner: reads the directory of one model name: its versions, their states, and the `latest` file.
 
-One look costs a few system calls a version; files inside the versions are not looked at, except in a version of which
-only quiet can tell whether it is finished.
+One look costs a few system calls for each version. It does not look at files inside a version, unless only the time of
+the last change can tell if the version is finished.
 """
 
 from __future__ import annotations
@@ -24,68 +24,68 @@ _UNFINISHED_ADVICE = (
     "If the save was interrupted, delete the folder and save again; if the model is whole and was changed or copied by "
     "hand, `touch -d yesterday` on its folder has it shown"
 )
-UNFINISHED_NOTICE_NS = 10_000_000_000  # how long an unfinished save may be quiet before the log mentions it
+UNFINISHED_NOTICE_NS = 10_000_000_000  # an unfinished save without changes for so long is logged
 
-Warn = Callable[[str, str], None]  # a path in the store, a sentence
+Warn = Callable[[str, str], None]  # arguments: a path in the store, a sentence
 
 
 @dataclass
 class Version:
-    """What was seen of one version folder."""
+    """The state of one version directory at the last look."""
 
     folder: Identity
     model_yaml: Identity
     state: State  # COMPLETE or UNFINISHED
     info: ModelInfo | None = None  # parsed when first asked for
     looked_into: float = 0.0  # monotonic time of the last look into it; 0 for never
-    error: StoreError | None = None  # what that found, unless all was well
+    error: StoreError | None = None  # the error of that look, if any
 
 
 class Listing(NamedTuple):
-    """What a listing of a name's folder found."""
+    """The listing of a name's directory."""
 
     taken_ns: int  # wall clock
-    versions: list[str]  # sub-folders with a legal version
+    versions: list[str]  # subdirectories with a valid version as name
     has_latest: bool
-    paths: list[str]  # what is looked at each time: two for each version, then `latest`
+    paths: list[str]  # paths to stat at each look: two for each version, then `latest`
 
 
 @dataclass
 class NameFolder:
-    """What was seen of one name's folder."""
+    """The state of one name's directory at the last look."""
 
     identity: Identity
     listing: Listing
-    looks: Sequence[Status | StoreError]  # at the listing's paths
+    looks: Sequence[Status | StoreError]  # stats of the listing's paths
     seen: float  # monotonic time of the last look
     versions: dict[str, Version] = field(default_factory=dict)
-    latest_read: tuple[Identity, int, str] | None = None  # which file was read, when (wall clock), what it said
+    latest_read: tuple[Identity, int, str] | None = None  # identity of the file, time of reading (wall clock), content
     finished: dict[str, Version] = field(default_factory=dict)  # the versions that are no longer being saved
 
     @property
     def all_finished(self) -> bool:
-        """Whether time alone changes nothing: no version is being saved, or cannot be told from one that is."""
+        """True if no version is, or may be, still being saved. Then time alone changes no state."""
         return len(self.finished) == len(self.listing.versions)
 
     @property
     def latest_file(self) -> Identity | None:
-        """The identity of the file `latest`, if there is one."""
+        """Return the identity of the file `latest`; None if there is none."""
         look = self.looks[-1] if self.listing.has_latest else None
         return look.identity if isinstance(look, Status) else None
 
 
 class Scanner:
-    """Looks at the folders of names."""
+    """Looks at the directories of names."""
 
     def __init__(self, storage: Storage, warn: Warn) -> None:
         self._storage = storage
         self._warn = warn
 
     def look(self, name: str, known: NameFolder | None) -> NameFolder:
-        """A fresh look at a name; `known`: what the one before found.
+        """Take a new look at a name. `known`: the result of the look before.
 
         Raises:
-            NotFoundError: there is no such folder.
+            NotFoundError: there is no such directory.
             StoreUnreadableError: it may not be read.
         """
         seen = time.monotonic()
@@ -113,8 +113,8 @@ class Scanner:
         return fresh
 
     def latest(self, name: str, folder: NameFolder) -> str | None:
-        """What the `latest` file says. Read again when it was written since: a rewrite in place does not touch the
-        folder's times."""
+        """Return the content of the `latest` file. Read it again if it has changed: a rewrite in place leaves the
+        directory's times alone."""
         identity, read = folder.latest_file, folder.latest_read
         if identity is None:
             return None
@@ -155,7 +155,7 @@ class Scanner:
         if isinstance(folder, NotFoundError):
             return None
         if isinstance(model_yaml, NotFoundError) and isinstance(folder, Status):
-            # BentoML at work, or a stray folder.
+            # BentoML is saving it, or it is a stray directory.
             since_ns = time.time_ns() - folder.identity.ctime_ns
             if since_ns >= UNFINISHED_NOTICE_NS and not self._storage.commits_by_model_yaml:
                 self._warn(tag.path, f"the folder of {tag} holds no {MODEL_YAML}; it is left out")
@@ -175,9 +175,9 @@ class Scanner:
         if before is not None and before.model_yaml == version.model_yaml:
             version.info, version.looked_into, version.error = before.info, before.looked_into, before.error
             if before.state is State.COMPLETE and before.folder.inode == version.folder.inode:
-                return version  # what is changed by hand afterwards loses BentoML's mark, but stays a model
+                return version  # a later change by hand removes BentoML's mark, but it stays a model
         if before is not None and before.state is State.COMPLETE and before.folder == version.folder:
-            return version  # the same, of its model.yaml
+            return version  # likewise for a change of its model.yaml
         if self._storage.commits_by_model_yaml:
             return version
         version.state = judge(version.folder, version.model_yaml)
@@ -197,21 +197,21 @@ class Scanner:
         return version
 
     def _newest_change(self, tag: Tag, version: Version) -> int:
-        """When something in a version's folder changed last, in ns since 1970."""
+        """Return the time of the last change in a version's directory, in ns since 1970."""
         try:
             return self._storage.walk(tag.path)[1]
-        except StoreError:  # it is being written, or its error is told once it is finished
+        except StoreError:  # it is being written; or the error is reported when it is finished
             return max(version.folder.ctime_ns, version.model_yaml.ctime_ns)
 
     def _is_named(self, tag: Tag, name_folder: NameFolder, newest: int) -> bool:
-        """Whether `latest` names a version and was written after all that is in it: an older one is of a version that
-        was there before, or was copied here ahead of it, or was written for somebody who asked for the latest one."""
+        """True if `latest` names a version and was written after all its contents. An older `latest` file belongs to a
+        former model with this tag, or was copied here first, or was written for a query of the latest version."""
         written = name_folder.latest_file
         return written is not None and written.ctime_ns >= newest and self.latest(tag.name, name_folder) == tag.version
 
 
 def why_missing(tag: Tag, known: NameFolder, location: str) -> str:
-    """Say why there is no model by a tag in the store at `location`; `known`: what was seen of its name."""
+    """Return why the store at `location` has no model with a tag. `known`: the state of its name."""
     if tag.version not in known.listing.versions:
         return f"{tag} is not in the store {location}"
     if tag.version not in known.versions:
@@ -220,7 +220,7 @@ def why_missing(tag: Tag, known: NameFolder, location: str) -> str:
 
 
 def why_none(name: str, known: NameFolder | None, location: str) -> str:
-    """Say why no model has a name in the store at `location`; `known`: what was seen of the name."""
+    """Return why a name has no models in the store at `location`. `known`: the state of the name."""
     if known is None or not known.listing.versions:
         return f"{name} has no models in {location}"
     version = max(known.listing.versions)
