@@ -1,1 +1,1 @@
-"""bentofs's library: a BentoML model store, its models, the archives made of them. Knows no FUSE, no terminal."""
+"""The library of bentofs: a BentoML model store, its models and their archives. It knows no FUSE and no terminal."""

@@ -1,9 +1,9 @@
-"""The public Python API, which `import bentofs` gives: `export_model`, `import_model` and `Store`.
+"""The public Python API of `import bentofs`: `export_model`, `import_model` and `Store`.
 
-The functions take the arguments of `bentoml.models.export_model` and `import_model`, and mean the same by them.
+The functions take the same arguments as `bentoml.models.export_model` and `import_model`, with the same meaning.
 
-Threading: the functions keep no state. A `Store` may be used from any thread until it is closed; a file that it opened
-is used by one thread at a time.
+Threading: the functions keep no state. Any thread may use a `Store` until it is closed. One thread at a time may use a
+file that it opened.
 """
 
 from __future__ import annotations
@@ -48,28 +48,28 @@ def export_model(
     store: str | StoreSpec | None = None,
     sha256: bool = False,
 ) -> str:
-    """Export a model to a path or URL: whole or not at all, and without a temporary file on this machine.
+    """Export a model to a path or URL, atomically and without a temporary file on this machine.
 
     Args:
         tag: `name:version`, `name:latest` or `name`, or BentoML's own `Tag`.
-        path: a file, or a folder, in which the file is called `<name>-<version>.<extension>`.
-        output_format: `bentomodel`, `tar`, `tar.gz` (or `gz`), `zip`, `tar.xz`, `tar.bz2` or `folder`; None for the
-            one that the path's extension names.
-        subpath, protocol, user, passwd, params: parts of a URL, for a `path` that is none.
-        store: a folder or a URL; None for BentoML's own store.
+        path: a file, or a directory for a file named `<name>-<version>.<extension>`.
+        output_format: `bentomodel`, `tar`, `tar.gz` (or `gz`), `zip`, `tar.xz`, `tar.bz2` or `folder`; None to
+            choose by the path's extension.
+        subpath, protocol, user, passwd, params: parts of a URL, if `path` is not a URL.
+        store: a directory or a URL; None for BentoML's own store.
         sha256: write `<file>.sha256` beside the archive.
 
     Returns:
-        The URL that was written, without credentials; on this machine, the absolute path.
+        The URL of the export, without credentials; on this machine, the absolute path.
 
     Raises:
         NotFoundError: the model or the store does not exist.
-        BadLocationError: the target or the format makes no sense. It is a ValueError, too.
+        BadLocationError: the target or the format is invalid. It is also a ValueError.
         StoreError: any other reason; its text is a sentence for a user.
     """
     target = Location.parse(path, protocol=protocol, user=user, passwd=passwd, params=params, subpath=subpath)
     if target.is_local:
-        refuse_closed(target.path)  # before anything of the store is opened, and gets its number
+        refuse_closed(target.path)  # before the store opens a file, which might get its descriptor number
     with opened_exporter(store) as (models, exporter):
         return exporter.run(exporter.plan(models.find(str(tag)), target, output_format), _ignore, sha256=sha256).url
 
@@ -86,14 +86,14 @@ def import_model(
     store: str | StoreSpec | None = None,
     overwrite: bool = False,
 ) -> Tag:
-    """Import a model from a path or URL into a store. The bytes decide what it is, not the name.
+    """Import a model from a path or URL into a store. The bytes decide the format, not the name.
 
     Args:
-        path: an archive or a folder with a `model.yaml`.
+        path: an archive or a directory with a `model.yaml`.
         input_format: refuse anything but this format; None for any.
-        protocol, user, passwd, params, subpath: parts of a URL, for a `path` that is none.
-        store: a folder or a URL; None for BentoML's own store. A folder that does not exist is made.
-        overwrite: replace a model of the same tag with other content.
+        protocol, user, passwd, params, subpath: parts of a URL, if `path` is not a URL.
+        store: a directory or a URL; None for BentoML's own store. A missing directory is created.
+        overwrite: replace an existing model with the same tag and other content.
 
     Returns:
         The model's tag. The model is in the store, complete and durable.
@@ -110,10 +110,10 @@ def import_model(
 
 @dataclass(frozen=True)
 class StoredModel:
-    """One model of a store, as it was when it was looked at."""
+    """One model of a store, at the time of the look."""
 
     tag: Tag
-    module: str  # of BentoML's framework, such as "bentoml.sklearn"; empty for none
+    module: str  # of the framework in BentoML, such as "bentoml.sklearn"; empty for none
     creation_time: datetime.datetime  # aware, UTC
     size: int  # bytes of all files
     file_count: int
@@ -134,13 +134,13 @@ class Store:
         """Open a store.
 
         Args:
-            location: a folder or a URL; None for BentoML's own store.
-            compression: `auto`, `always` or `never`: the archives are those that a mount with this option shows. None
-                for the default, which is `auto` for a folder and `never` for a URL.
+            location: a directory or a URL; None for BentoML's own store.
+            compression: `auto`, `always` or `never`. The archives are the same as in a mount with this option. None for
+                the default: `auto` for a directory, `never` for a URL.
 
         Raises:
             NotFoundError: there is no store.
-            BadLocationError: the URL or the compression makes no sense.
+            BadLocationError: the URL or the compression is invalid.
             StoreError: the store cannot be reached.
         """
         self._stack = ExitStack()
@@ -162,7 +162,7 @@ class Store:
         return _described(self._models.model(self._models.find(str(tag)), max_age=0))
 
     def open(self, tag: Tag | str, archive_format: str = "bentomodel") -> io.BufferedReader:
-        """Open a model as an archive, made while it is read. The file is seekable, and `seek(0, 2)` gives its length.
+        """Open a model as an archive, made while it is read. The file is seekable; `seek(0, 2)` returns its length.
 
         Args:
             tag: `name:version`, `name:latest` or `name`.
@@ -171,23 +171,23 @@ class Store:
         Raises:
             NotFoundError: there is no such model.
             BadLocationError: there is no such format.
-            SourceChangedError: from `read`: the model was changed or replaced since it was opened.
+            SourceChangedError: raised by `read`: the model was changed or replaced since it was opened.
         """
         model = self._models.model(self._models.find(str(tag)), max_age=0)
         return io.BufferedReader(_ArchiveFile(self._archives.open(model, _format(archive_format))), _BUFFER)
 
     def verify(self, tag: Tag | str, *, accept: bool = False) -> Report:
-        """Read a model whole and compare it with the SHA-256s that were recorded the first time.
+        """Read a whole model and compare it with the SHA-256s that were recorded the first time.
 
         Args:
             tag: `name:version`, `name:latest` or `name`.
-            accept: record what is there now instead.
+            accept: record the current SHA-256s instead.
 
         Returns:
             The outcome, the number of files, their bytes, and the paths that differ.
 
         Raises:
-            NotFoundError, BadModelError: there is no such model to read.
+            NotFoundError, BadModelError: there is no such model, or it cannot be read.
             StoreUnreadableError: another process uses the record.
         """
         baseline = Baseline()
@@ -197,7 +197,7 @@ class Store:
             baseline.close()
 
     def close(self) -> None:
-        """Close the store. Files that it opened must not be read any more."""
+        """Close the store. Do not read files that it opened after this."""
         self._stack.close()
 
     def __enter__(self) -> Store:

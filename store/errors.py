@@ -1,17 +1,17 @@
-"""What can go wrong in a store, as exceptions whose text is the sentence that a user reads.
+"""Exceptions of the library. Their text is a sentence for users.
 
-`mount/errors.py` translates them to errno; the command line prints them as they are.
+`mount/errors.py` translates them to errno. The command line prints them unchanged.
 """
 
 
 class StoreError(Exception):
-    """Base of everything that this library raises on purpose."""
+    """Base class of all errors that this library raises on purpose."""
 
-    of_model = False  # whether it is about what is coming in, and a `model.yaml` was read from that before
+    of_model = False  # True if it is about an import whose `model.yaml` was read before
 
 
 class NotFoundError(StoreError):
-    """No such model, version, or file in the store."""
+    """The store has no such model, version or file."""
 
 
 class BadTagError(StoreError):
@@ -19,11 +19,11 @@ class BadTagError(StoreError):
 
 
 class BadModelError(StoreError):
-    """A folder that cannot be shown as a model: `model.yaml` is missing or malformed, or too much lies in it."""
+    """A directory cannot be shown as a model: `model.yaml` is missing or malformed, or there are too many entries."""
 
 
 class UnsafeMemberError(BadModelError):
-    """A model holds something that no archive may carry: a link that leads out of it, a device, a cycle."""
+    """A model holds an entry that no archive may contain: a link that leads out of the model, a device, a cycle."""
 
 
 class SourceChangedError(StoreError):
@@ -31,94 +31,94 @@ class SourceChangedError(StoreError):
 
 
 class StoreUnreadableError(StoreError):
-    """The store, or a file in it, could not be read: permissions, an I/O error, a store that is not there."""
+    """The store, or a file in it, could not be read: permissions, an I/O error, a missing store."""
 
 
 class StoreDeniedError(StoreUnreadableError):
-    """A folder or file of this machine may not be read: that is so for good, where other reasons say nothing of what is
-    there. Credentials for a server may just have expired."""
+    """A directory or file of this machine may not be read. This is permanent, while other StoreUnreadableErrors may be
+    temporary: credentials for a server, for example, may just have expired."""
 
 
 class DamagedArchiveError(StoreError):
-    """An archive that is cut short, or whose bytes do not agree with its own checksums and structure."""
+    """An archive is truncated, or does not match its own checksums or structure."""
 
 
 class AlteredModelError(StoreError):
-    """A model's files are not what was recorded of them."""
+    """A model's files differ from the recorded SHA-256s."""
 
 
 class NotAModelError(BadModelError):
-    """What came in holds no model: no archive that is known, no `model.yaml` where one belongs, a tag no model has."""
+    """An import is no model: it is no known archive, has no `model.yaml` in the right place, or has an invalid tag."""
 
 
 class TooBigError(StoreError):
-    """An archive holds more files, expands further, or takes more memory than a model may."""
+    """An archive has more files, expands to more bytes, or takes more memory than allowed for a model."""
 
 
 class NoSpaceError(StoreError):
-    """There is no room left where the model must be written."""
+    """There is no space left where the model must be written."""
 
 
 class ModelExistsError(StoreError):
-    """The store has something else under this tag."""
+    """The store has other content under this tag."""
 
 
 class OtherContentError(ModelExistsError):
-    """What is there under the tag is a whole model, and another one."""
+    """The store has another complete model under this tag."""
 
 
 class CancelledError(StoreError):
-    """What was coming in was removed before its end, or the mount ends."""
+    """An import was removed before its end, or the mount ends."""
 
 
 class PostponedError(CancelledError):
-    """What is coming in cannot be read while it comes, but when all of it is there."""
+    """An import cannot be read while it arrives, only when it is complete."""
 
 
 class InUseError(StoreError):
-    """Another program is at work on what is to come in."""
+    """Another program is using the file to import."""
 
 
 class NoHomeError(StoreError, OSError):
-    """There is no place for what bentofs itself keeps: the user has no home directory."""
+    """There is no place for bentofs's own files: the user has no home directory."""
 
 
 class StagingError(StoreError):
-    """There is no place to stage models in from which a rename leads into the store."""
+    """There is no staging area on the same file system as the store, from which models can be renamed into it."""
 
 
 class StoreUnwritableError(StoreError):
-    """The store, or the staging area beside it, could not be written: permissions, an I/O error, a folder in the
+    """The store, or the staging area beside it, could not be written: permissions, an I/O error, a directory in the
     way."""
 
 
 class BadLocationError(StoreError, ValueError):
-    """The target of an export, or the source of an import, that means nothing: an unknown protocol or format, a URL
-    together with its parts."""
+    """The target of an export, or the source of an import, is invalid: an unknown protocol or format, or a URL together
+    with its parts."""
 
 
 class RemoteError(StoreUnreadableError):
-    """A server, of a store or of a transfer, could not be reached, broke off, or answered an error, after all tries."""
+    """A server, of a store or a transfer, was unreachable, broke off, or answered with an error, after all retries."""
 
 
 class MissingStoreError(RemoteError):
-    """There is no store where one was named: no bucket, no folder on a server. Nobody takes that for models that are
-    gone: a server may be set up wrongly for a while."""
+    """There is no store at a location: no bucket, or no directory on a server. It does not mean that models are gone: a
+    server may be misconfigured for a while."""
 
 
 class RemoteDeniedError(RemoteError):
-    """A server does not take the credentials, or does not allow what was asked."""
+    """A server rejects the credentials, or denies the request."""
 
 
 class RemoteNotFoundError(RemoteError, NotFoundError):
-    """There is no such object, bucket or file on a server."""
+    """A server has no such object, bucket or file."""
 
 
 class TargetExistsError(StoreError):
-    """An export would have to mix with what stands at its target."""
+    """An export would have to merge with the files at its target."""
 
 
 def is_failure(error: StoreError) -> bool:
-    """Whether it says nothing of what is there, only that this cannot be told now: an I/O error, a server that is
-    away."""
+    """True if the error is no statement about the store's content, only about the access to it: an I/O error, an
+    unreachable server."""
     return isinstance(error, StoreUnreadableError) and not isinstance(error, StoreDeniedError)

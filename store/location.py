@@ -1,8 +1,8 @@
-"""Locations: what BentoML's arguments for the target of an export, or the source of an import, mean.
+"""Locations: parse BentoML's arguments for the target of an export, or the source of an import.
 
-As in `bentoml/_internal/exportable.py`: a URL, or a path with `protocol`, `user`, `passwd`, `params` and `subpath`, but
-not both. Other than there, a relative path is relative to the working directory, user and password are unquoted, a `#`
-belongs to the path, and the known protocols are named.
+The rules come from `bentoml/_internal/exportable.py`: a URL, or a path with `protocol`, `user`, `passwd`, `params` and
+`subpath`, but not both. Differences: a relative path is relative to the working directory, user and password are
+unquoted, a `#` belongs to the path, and an error lists the known protocols.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LOCAL = (
     "osfs",
     "tar",
     "zip",
-)  # BentoML takes the last three for the first, from its PyFilesystem days
+)  # BentoML treats the last three like the first, since it used PyFilesystem once
 _HARMLESS = (
     "acl",
     "anon",
@@ -40,20 +40,20 @@ _HARMLESS = (
     "storage-class",
     "timeout",
 )
-_CREDENTIALS = re.compile(r"(?<=://)[^/?]*@|(?<=://)[^/?#@:]*:.*@")  # the latter: a password that nobody quoted
+_CREDENTIALS = re.compile(r"(?<=://)[^/?]*@|(?<=://)[^/?#@:]*:.*@")  # the latter: an unquoted password
 _QUERY = re.compile(r"\?.*", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Location:
-    """A place that bytes are written to or read from. It is never shown with what may be secret."""
+    """A place to write bytes to or read bytes from. Its `repr` shows no secrets."""
 
     protocol: str  # "file" for this machine
-    host: str  # with the port, or the bucket; "" for this machine
-    path: str  # below the host, without a leading slash; of this machine, absolute
+    host: str  # host with port, or bucket; "" for this machine
+    path: str  # on a server, without a leading slash; on this machine, absolute
     user: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
-    params: Mapping[str, Any] = field(default_factory=dict, repr=False)  # mostly texts; else as JSON has it
+    params: Mapping[str, Any] = field(default_factory=dict, repr=False)  # mostly strings; else JSON values
 
     @property
     def is_local(self) -> bool:
@@ -61,36 +61,35 @@ class Location:
 
     @property
     def is_web(self) -> bool:
-        """Whether the parameters of a URL are the server's business, and stay in the path."""
+        """True if the parameters of a URL are meant for the server, and stay in the path."""
         return self.protocol in ("http", "https")
 
     @property
     def is_folder(self) -> bool:
-        """Whether it says of itself that it is a folder, or is one on this machine."""
+        """True if the path is empty or ends with a slash, or is a directory on this machine."""
         return not self.path or self.path.endswith("/") or (self.is_local and os.path.isdir(self.path))
 
     @property
     def name(self) -> str:
-        """The last name of the path, as files of sums state it (`store.util.names`)."""
+        """Return the last name of the path, as written in checksum files (`store.util.names`)."""
         name = self.path.rpartition("/")[2]
         return portable_name(name) if self.is_local else name
 
     @property
     def url(self) -> str:
-        """Without user, password and parameters; on this machine, the path."""
+        """Return the URL without user, password and parameters; on this machine, the path."""
         if self.is_local:
             return self.path
         return f"{self.protocol}://{self.host}/{self.path.partition('?')[0] if self.is_web else self.path}"
 
     @property
     def shown(self) -> str:
-        """For a user."""
+        """Return the URL as shown to users."""
         return printable(self.url)
 
     @property
     def secrets(self) -> list[str]:
-        """What must appear nowhere: the password, and the texts among the parameters that are not known to be
-        harmless."""
+        """Return the secrets: the password, and all strings in parameters that are not known to be harmless."""
         texts = [self.password or ""]
         if self.is_web:
             query = self.path.partition("?")[2]
@@ -101,10 +100,10 @@ class Location:
         return [text for text in texts if text]
 
     def host_and_port(self, default: int) -> tuple[str, int]:
-        """The host apart, without brackets around an IPv6 address; `default`: the port if none is named.
+        """Return host and port, without brackets around an IPv6 address. `default`: the port if none is named.
 
         Raises:
-            BadLocationError: the port is none.
+            BadLocationError: the port is invalid.
         """
         host, colon, port = self.host.rpartition(":")
         if not colon or port.endswith("]"):
@@ -114,18 +113,18 @@ class Location:
         return host.strip("[]"), int(port)
 
     def refuse_parameters_except(self, known: Sequence[str]) -> None:
-        """Raises BadLocationError: there is a parameter that means nothing, as one that is misspelt."""
+        """Raise BadLocationError if there is an unknown parameter, for example a misspelt one."""
         unknown = sorted(self.params.keys() - set(known))
         if unknown:
             there_are = f"there {'are' if len(known) > 1 else 'is'} {', '.join(known)}"
             raise BadLocationError(f"{self.shown}: there is no parameter {printable(unknown[0])!r}; {there_are}")
 
     def at(self, path: str) -> Location:
-        """Another path of the same host."""
+        """Return the location of another path on the same host."""
         return replace(self, path=path)
 
     def below(self, name: str) -> Location:
-        """A name in this folder."""
+        """Return the location of a name in this directory."""
         return self.at(f"{self.path.rstrip('/')}/{name}" if self.path.strip("/") else f"{self.path}{name}")
 
     @classmethod
@@ -139,11 +138,11 @@ class Location:
         params: Mapping[str, str] | None = None,
         subpath: str | None = None,
     ) -> Location:
-        """What BentoML's arguments say.
+        """Parse BentoML's arguments.
 
         Raises:
-            BadLocationError: URL and parts are mixed, the protocol is not known, the URL makes no sense, or no server
-                can have the name.
+            BadLocationError: URL and parts are mixed, the protocol is not known, the URL is malformed, or the name is
+                not UTF-8, as names on servers must be.
         """
         location = cls._parsed(path, protocol=protocol, user=user, passwd=passwd, params=params, subpath=subpath)
         if not location.is_local:
@@ -187,10 +186,10 @@ class Location:
 
     @classmethod
     def _of_url(cls, url: str) -> Location:
-        # A `#` has no meaning to any of the protocols, so it is of the path, where urlsplit would cut it off.
+        # No protocol gives `#` a meaning. So it belongs to the path, but urlsplit would cut it off.
         try:
             parts = urlsplit(url, allow_fragments=False)
-        except ValueError:  # whose text may hold a part of a password
+        except ValueError:  # its text may hold a part of a password
             raise BadLocationError(
                 f"{without_secrets(url)} is not a URL: its host makes no sense, or what is special in its user or "
                 "password is not percent-encoded"
@@ -202,7 +201,7 @@ class Location:
                     f"{without_secrets(url)} names a host: a file of this machine is file:///{parts.netloc}..."
                 )
             return cls("file", "", _absolute(url.partition("://")[2].removeprefix("localhost")))
-        if any(char in url for char in "\t\r\n"):  # which would be left out, and another file be meant
+        if any(char in url for char in "\t\r\n"):  # urlsplit would drop them, and name another file
             raise BadLocationError(
                 f"{without_secrets(url)} is not a URL: a tab or a line break can only be in a path that is given apart "
                 "from the protocol"
@@ -211,7 +210,7 @@ class Location:
         user, colon, password = credentials.partition(":")
         _refuse_no_host(protocol, host)
         port = host.rpartition("]")[2].partition(":")[2]
-        # Not shown: it may begin a password.
+        # The host is not shown: it may be the beginning of a password.
         if (port and not port.isdigit()) or url.partition("://")[2].startswith(f"{parts.netloc}#"):
             raise BadLocationError(
                 f"{protocol}://... is not a URL: what is special in its user or password must be percent-encoded"
@@ -223,17 +222,17 @@ class Location:
 
 
 def is_url(text: str) -> bool:
-    """Whether it is taken for a URL, and not for a path."""
+    """True if the text is treated as a URL, not as a path."""
     return "://" in text
 
 
 def without_secrets(url: str) -> str:
-    """A URL as it may be shown: user, password and parameters left out."""
+    """Return a URL without user, password and parameters, safe to show."""
     return printable(_QUERY.sub("", _CREDENTIALS.sub("", url)))
 
 
 def _texts_in(value: object) -> Iterator[str]:
-    """The texts in what JSON can hold."""
+    """Yield all strings in a JSON value."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
@@ -247,7 +246,7 @@ def _texts_in(value: object) -> Iterator[str]:
 def _known(protocol: str) -> str:
     if protocol in _LOCAL:
         return "file"
-    from fsspec.registry import known_implementations  # takes a while to load, and most stores are on this machine
+    from fsspec.registry import known_implementations  # slow to load, and most stores are local
 
     known = {*known_implementations, "ftps"}
     if protocol not in known:
@@ -262,6 +261,6 @@ def _refuse_no_host(protocol: str, host: str) -> None:
 
 
 def _absolute(path: str) -> str:
-    """An absolute path; a slash at the end says that it is a folder, and stays."""
+    """Return an absolute path. A slash at the end marks a directory, and stays."""
     slash = "/" if path.endswith("/") else ""
     return os.path.abspath(path).rstrip("/") + slash or "/"

@@ -1,4 +1,4 @@
-"""What lies in a user's home: BentoML's models, and what bentofs itself keeps."""
+"""Paths in a user's home: BentoML's models, and bentofs's own files."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from bentofs.store.errors import NoHomeError, NotFoundError
 
 
 def default_store() -> str:
-    """$BENTOML_HOME/models, else ~/bentoml/models.
+    """Return $BENTOML_HOME/models, else ~/bentoml/models.
 
     Raises:
         NotFoundError: the user has no home.
     """
     home = os.environ.get("BENTOML_HOME") or os.path.join(os.path.expanduser("~"), "bentoml")
-    if home == "~/bentoml":  # it would be made in the working directory
+    if home == "~/bentoml":  # else it would be created in the working directory
         raise NotFoundError("you have no home directory: name a store with --store, or set BENTOML_HOME")
     return os.path.join(home, "models")
 
 
 def cache_folder() -> Path:
-    """For what can be learnt again.
+    """Return the directory for data that can be rebuilt.
 
     Raises:
         NoHomeError: the user has none.
@@ -33,7 +33,7 @@ def cache_folder() -> Path:
 
 
 def state_folder() -> Path:
-    """For what cannot.
+    """Return the directory for data that cannot be rebuilt.
 
     Raises:
         NoHomeError: the user has none.

@@ -1,6 +1,6 @@
-"""The composition root of the library: a store opened with all that an export or an import takes.
+"""The composition root of the library: opens a store with all objects for an export or an import.
 
-Threading: functions without state; everything that they open they close.
+Threading: functions without state. They close everything that they open.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from bentofs.store.transfer.importer import Importer
 from bentofs.store.util.cancel import CancelTokens
 from bentofs.store.util.fs import make_folders
 
-_CLOSE_SECONDS = 5.0  # for imports that are given up
+_CLOSE_SECONDS = 5.0  # time limit for cancelled imports
 
 
 @contextmanager
 def opened_library(
     store: str | StoreSpec | None, compression: Compression | None = None
 ) -> Iterator[tuple[ModelStore, Archives]]:
-    """Open a store's catalogue and its archives, which are those that a mount with the same compression shows.
+    """Open a store's catalogue and its archives. They are the same as in a mount with the same compression.
 
-    `compression`: None for the one that a mount chooses by default.
+    `compression`: None for the default of a mount.
 
     Raises:
         StoreError: there is no store, or it cannot be reached.
@@ -55,7 +55,7 @@ def opened_library(
 def opened_exporter(
     store: str | StoreSpec | None, compression: Compression | None = None
 ) -> Iterator[tuple[ModelStore, Exporter]]:
-    """Open a store to export from it; arguments and errors are those of `opened_library`."""
+    """Open a store to export from it. Arguments and errors are the same as for `opened_library`."""
     with (
         opened_library(store, compression) as (models, archives),
         closing(Exporter(models, archives)) as exporter,
@@ -72,12 +72,12 @@ def opened_fetcher(
     limits: Limits | None = None,
     stops: CancelTokens = (),
 ) -> Iterator[Fetcher]:
-    """What it takes to import into a store, whose folder is made if it is not there, as BentoML makes its own. Once one
-    of `stops` is set, what is under way ends soon.
+    """Open a store to import into it. A missing directory is created, as BentoML creates its own. Once one of `stops`
+    is set, imports in progress end soon.
 
     Raises:
-        StoreError: there is no such store, no getting to it, or no writing to it.
-        StagingError: there is no place to make models ready in.
+        StoreError: there is no such store, or it cannot be reached or written.
+        StagingError: there is no place for a staging area.
     """
     place = _place(store)
     if not place.is_remote:
