@@ -76,7 +76,7 @@ class PostponedError(CancelledError):
 
 
 class InUseError(StoreError):
-    """Another program is using the file to import."""
+    """Another program is still using the files of an import."""
 
 
 class NoHomeError(StoreError, OSError):
@@ -84,7 +84,7 @@ class NoHomeError(StoreError, OSError):
 
 
 class StagingError(StoreError):
-    """There is no staging area on the same file system as the store, from which models can be renamed into it."""
+    """There is no usable staging area from which models can be renamed into the store."""
 
 
 class StoreUnwritableError(StoreError):

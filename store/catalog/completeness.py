@@ -3,8 +3,8 @@
 BentoML fills the model's final directory in place, `model.yaml` first (bentoml/_internal/store.py, `register`). The
 sign of completion depends on the release (observed with 1.2.20 and 1.4.39):
 
-- Since 1.4.20, BentoML copies with `shutil.copytree`. Its last step sets the times of the version directory to those of
-  the source directory. So the directory's mtime then differs from its ctime: this is the mark. The same copy sets the
+- Since 1.4.20, BentoML copies with `shutil.copytree`. Its last step copies the times of the source directory to
+  the version directory. So the directory's mtime then differs from its ctime: this is the mark. The same copy sets the
   old times of each file. So a `model.yaml` whose mtime differs from its ctime was written by such a release, and its
   directory must have the mark.
 - Before, nothing sets times, and `latest` is written last. A model is complete if `latest` names it and nothing in it

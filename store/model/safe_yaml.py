@@ -92,8 +92,7 @@ def _events(content: bytes) -> Iterator[yaml.Event]:
 
 
 def _free_plane(content: bytes) -> int | None:
-    """Return a plane of which the content has no character with the last 16 bits of a surrogate; None if there is
-    none."""
+    """Return a plane whose characters for surrogate numbers do not occur in the content; None if there is none."""
     folded = content.lower()
     for plane in _PLANES:
         if f"\\u{plane:04x}d".encode() not in folded and chr(plane << 16 | 0xD800).encode()[:2] not in content:

@@ -77,7 +77,7 @@ class AnyObjects:
 
     @contextmanager
     def _instance(self) -> Iterator[AbstractFileSystem]:
-        """Borrow a file system that nobody else uses meanwhile. After an error, it is discarded and recreated."""
+        """Borrow a file system for exclusive use. After an error, it is discarded and recreated."""
         try:
             fs = self._free.get(timeout=self._attempt_seconds)
         except queue.Empty:
