@@ -22,7 +22,7 @@ class ObjectInfo(NamedTuple):
 
     key: str
     size: int  # bytes
-    etag: str  # opaque; of one key, it is equal only while the bytes are; may be empty
+    etag: str  # opaque: equal for one key only while its bytes are the same; may be empty
     mtime_ns: int
 
 

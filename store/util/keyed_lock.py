@@ -23,7 +23,7 @@ class KeyedLock:
     """A lock for each key."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards _turns; never held while a key is locked
+        self._lock = threading.Lock()  # guards _turns; never held while waiting for a key
         self._turns: dict[Hashable, _Turn] = {}
 
     @contextmanager
