@@ -2,34 +2,42 @@
 
 `mount/` and `store/` lie at the top of the repository. The links beside this file make them `bentofs.mount` and
 `bentofs.store` for every tool that reads source: the interpreter, mypy, pytest, import-linter, editors.
+
+Names are imported when they are first used: the commands import this package, and need little of it.
 """
 
-from bentofs.store.api import Store, StoredModel, export_model, import_model
-from bentofs.store.errors import (
-    AlteredModelError,
-    BadLocationError,
-    BadModelError,
-    BadTagError,
-    CancelledError,
-    DamagedArchiveError,
-    ModelExistsError,
-    NoSpaceError,
-    NotAModelError,
-    NotFoundError,
-    RemoteDeniedError,
-    RemoteError,
-    SourceChangedError,
-    StagingError,
-    StoreError,
-    StoreUnreadableError,
-    StoreUnwritableError,
-    TargetExistsError,
-    TooBigError,
-    UnsafeMemberError,
-)
-from bentofs.store.integrity.verify import Outcome as VerifyOutcome
-from bentofs.store.integrity.verify import Report as VerifyReport
-from bentofs.store.model.tag import Tag
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bentofs.store.api import Store, StoredModel, export_model, import_model
+    from bentofs.store.errors import (
+        AlteredModelError,
+        BadLocationError,
+        BadModelError,
+        BadTagError,
+        CancelledError,
+        DamagedArchiveError,
+        ModelExistsError,
+        NoSpaceError,
+        NotAModelError,
+        NotFoundError,
+        RemoteDeniedError,
+        RemoteError,
+        SourceChangedError,
+        StagingError,
+        StoreError,
+        StoreUnreadableError,
+        StoreUnwritableError,
+        TargetExistsError,
+        TooBigError,
+        UnsafeMemberError,
+    )
+    from bentofs.store.integrity.verify import Outcome as VerifyOutcome
+    from bentofs.store.integrity.verify import Report as VerifyReport
+    from bentofs.store.model.tag import Tag
 
 __all__ = [
     "AlteredModelError",
@@ -60,3 +68,26 @@ __all__ = [
     "export_model",
     "import_model",
 ]
+
+_RENAMED = {"VerifyOutcome": "Outcome", "VerifyReport": "Report"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name.endswith("Error"):
+        module = "bentofs.store.errors"
+    elif name in _RENAMED:
+        module = "bentofs.store.integrity.verify"
+    elif name == "Tag":
+        module = "bentofs.store.model.tag"
+    else:
+        module = "bentofs.store.api"
+    value = getattr(importlib.import_module(module), _RENAMED.get(name, name))
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -14,11 +14,12 @@ import os
 from dataclasses import dataclass
 
 from bentofs.mount.incoming.delivery import Delivery
+from bentofs.mount.incoming.empty_uploads import EmptyUploads
 from bentofs.mount.incoming.finalize import Settling
 from bentofs.mount.incoming.spool import Spool
 from bentofs.mount.incoming.upload import Upload
 from bentofs.mount.view.nodes import Attributes
-from bentofs.store.errors import CancelledError, InUseError, NoSpaceError, NotAModelError, NotFoundError, StoreError
+from bentofs.store.errors import CancelledError, InUseError, NoSpaceError, NotFoundError, StoreError
 from bentofs.store.util.display import printable
 from bentofs.store.util.fs import sync_path
 
@@ -58,6 +59,7 @@ class OpenUploads:
         self._spool = spool
         self._delivery = delivery
         self._settling = settling
+        self.empty = EmptyUploads(spool, delivery)
         self._lock = spool.lock
         self._handles: dict[int, _Handle] = {}
         self._numbers = itertools.count(1)
@@ -213,14 +215,11 @@ class OpenUploads:
         with self._lock:
             handle = self._handles.pop(number)
             upload = handle.upload
-            stays_empty = upload is not None and handle.may_write and self._stays_empty(upload)
+            is_taken = upload is not None and handle.may_write and self.empty.take(upload)
         if handle.reads_back is not None:
             self._delivery.read_back.close(handle.reads_back)
-        if upload is None:
+        if upload is None or is_taken:
             return
-        if stays_empty:
-            upload.mark_refused()
-            self._delivery.refuse(upload, upload.path, NotAModelError("the file is empty: no model came"))
         with self._lock:
             self._spool.let_go(upload)
         self._spool.end_gone()
@@ -228,19 +227,6 @@ class OpenUploads:
     def is_being_written(self, upload: Upload) -> bool:
         """Return True if a program has written to a file and not closed it yet; under the spool's lock."""
         return any(handle.is_dirty for handle in self._handles.values() if handle.upload is upload)
-
-    def _stays_empty(self, upload: Upload) -> bool:
-        """Return True if the last program that could write to an upload closes it, and no byte has come. Only release
-        knows that: shells and dd close a copy of their descriptor before the first byte. Under the spool's lock."""
-        return (
-            upload.handles == 1
-            and upload.is_strict
-            and upload.gone is None
-            and not upload.imported
-            and not upload.is_touched
-            and upload.status().st_size == 0
-            and not self._spool.is_on_its_way(upload.path)
-        )
 
     def _handle(self, path: str, flags: int, uid: int, upload: Upload | None) -> int:
         number = next(self._numbers)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 
 from bentofs.mount.incoming.delivery import Delivery
+from bentofs.mount.incoming.empty_uploads import EmptyUploads
 from bentofs.mount.incoming.folders import CopiedFolders
 from bentofs.mount.incoming.names import is_on_its_way
 from bentofs.mount.incoming.spool import Spool
@@ -30,6 +31,7 @@ class Housekeeping:
         spool: Spool,
         folders: CopiedFolders,
         delivery: Delivery,
+        empty: EmptyUploads,
         settle_seconds: float | None,
         make_again: Callable[[], None],
     ) -> None:
@@ -39,6 +41,7 @@ class Housekeeping:
         self._spool = spool
         self._folders = folders
         self._delivery = delivery
+        self._empty = empty
         self._settle_seconds = settle_seconds
         self._refused: dict[str, int] = {}  # directory -> its newest change when it was refused (ns)
         self._notes_at = 0.0  # when to look for stale notes (monotonic)
@@ -58,6 +61,7 @@ class Housekeeping:
                 self._make_again()
                 for upload in self._spool.running():
                     self._delivery.report(upload)
+                self._empty.decide()
                 self._delivery.read_back.tidy()
                 self._remove_stale_notes()
                 if self._settle_seconds is not None:

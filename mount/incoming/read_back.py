@@ -18,7 +18,7 @@ import time
 from dataclasses import dataclass
 
 _SECONDS = 30.0  # that a file is kept
-_MOST_FILES = 32  # each has a descriptor
+MOST_FILES = 32  # each has a descriptor
 _SHARE = 4  # the files may take one part in so many of the free room
 
 
@@ -91,7 +91,7 @@ class ReadBack:
             now = time.monotonic()
             kept = sum(file.size for file in self._files.values())
             for number, file in enumerate(self._files.values()):
-                is_old = now > file.until or len(self._files) - number > _MOST_FILES
+                is_old = now > file.until or len(self._files) - number > MOST_FILES
                 if is_old or kept > share:
                     file.is_dropped = True
                     kept -= file.size

@@ -95,7 +95,12 @@ class Incoming:
         settling = Settling(self._spool, self._delivery)
         self.dropbox = DropBox(self._spool, self._delivery, settling, self._make_again, settings.mode)
         self._housekeeping = Housekeeping(
-            self._spool, self.dropbox.folders, self._delivery, settings.settle_seconds, self._make_again
+            self._spool,
+            self.dropbox.folders,
+            self._delivery,
+            self.dropbox.files.empty,
+            settings.settle_seconds,
+            self._make_again,
         )
         self._housekeeping.start()
         of_this_boot = [receipt for session, receipt in dead if area.is_of_this_boot(session)]

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from bentofs.mount.incoming.read_back import MOST_FILES
 from tests.harness import Mounted, home_of, remove_model, run, wait_until
 from tests.incoming import area_of
 
@@ -61,7 +62,8 @@ def test_nothing_grows(store: Path, mounted: Callable[..., Mounted]) -> None:
 
 def _did_not_grow(before: Footprint, after: Footprint) -> None:
     assert after.memory < before.memory + _GROWTH, f"{before} became {after}"
-    assert after.descriptors <= before.descriptors + 4, f"{before} became {after}"
+    # Imported files may be read back for half a minute, so a few are open.
+    assert after.descriptors <= before.descriptors + 4 + MOST_FILES, f"{before} became {after}"
     assert after.threads <= before.threads + 4, f"{before} became {after}"
     assert after.files <= before.files + 4, f"{before} became {after}"
 

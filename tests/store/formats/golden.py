@@ -9,7 +9,8 @@ import sys
 from collections.abc import Mapping, Sequence
 
 if __name__ == "__main__":
-    sys.path.insert(0, os.path.abspath(f"{__file__}/../../../.."))
+    root = os.path.abspath(f"{__file__}/../../../..")
+    sys.path[:0] = [root, f"{root}/.src"]
 
 from bentofs.store.formats.write.members import Member
 from bentofs.store.formats.write.registry import FORMATS
