@@ -1,6 +1,7 @@
 """A store in a directory: its listings and statuses, and bytes only of the pinned file."""
 
 import contextlib
+import gc
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -31,9 +32,11 @@ def model(store: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _no_descriptor_is_left() -> Iterator[None]:
-    before = sorted(os.listdir("/proc/self/fd"))
+    gc.collect()
+    before = len(os.listdir("/proc/self/fd"))
     yield
-    assert len(os.listdir("/proc/self/fd")) == len(before), "a descriptor was left open"
+    # Fewer may be open: those of an earlier test, which a thread of that test closes late.
+    assert len(os.listdir("/proc/self/fd")) <= before, "a descriptor was left open"
 
 
 def _open(store: Path, path: str = "iris/v1/weights") -> LocalFile:
