@@ -17,7 +17,7 @@ from bentofs.mount.incoming.read_back import MOST_FILES
 from tests.harness import Mounted, home_of, remove_model, run, wait_until
 from tests.incoming import area_of
 
-MODELS = int(os.environ.get("BENTOFS_MODELS", "24"))  # models imported; all but the last ones are deleted again
+MODELS = int(os.environ.get("BENTOFS_MODELS", "40"))  # models imported; all but the last ones are deleted again
 SECONDS = float(os.environ.get("BENTOFS_SECONDS", "2"))  # seconds of listing and reading the rest
 _KEPT = 8  # models that are in the store at a time
 _FILES = 400  # in each model
