@@ -22,7 +22,7 @@ from bentofs.mount.daemon.argv_secrets import UTF8_MODE, carrying, without_secre
 from bentofs.mount.daemon.malloc import Trimmer, give_memory_back, trim
 from bentofs.mount.daemon.running import log_path
 from bentofs.mount.errors import CannotMountError
-from bentofs.mount.incoming.premeasure import Measurer
+from bentofs.mount.incoming.premeasure import Premeasure
 from bentofs.mount.incoming.service import IncomingSettings, open_incoming
 from bentofs.mount.kernel.engine import DEFAULT_ENGINE, EngineName, new_engine
 from bentofs.mount.kernel.operations import Operations
@@ -101,14 +101,14 @@ def serve(settings: Settings, ready: Callable[[], None]) -> None:
         archives.forget(tag)
 
     store = ModelStore(storage, forget, budget)
-    measurer = Measurer(store, archives, settings.formats, index)
+    premeasure = Premeasure(store, archives, settings.formats, index)
     # The kernel checks permissions.
     options = ["allow_other", "default_permissions"] if settings.allow_other else []
     passed_through = location if settings.passthrough and not settings.store.is_remote else None
     engine = new_engine(settings.engine, settings.mountpoint, location, options, passed_through)
-    incoming = open_incoming(store, measurements, digests, measurer, settings.incoming, budget, engine.calling_user)
+    incoming = open_incoming(store, measurements, digests, premeasure, settings.incoming, budget, engine.calling_user)
     tree = Tree(store, archives, settings.formats, has_incoming=incoming is not None)
-    operations = Operations(tree, engine.handles, incoming.dropbox if incoming is not None else None)
+    operations = Operations(tree, engine.handles, incoming.namespace if incoming is not None else None)
     session = Session(engine, operations, settings.mountpoint, None if settings.store.is_remote else _READ_AHEAD)
 
     trimmer = Trimmer()
@@ -126,7 +126,7 @@ def serve(settings: Settings, ready: Callable[[], None]) -> None:
         trimmer.stop()
         engine.stop()
         recorder.stop()
-        measurer.stop()
+        premeasure.stop()
         archives.close()
         if incoming is not None:
             incoming.close()

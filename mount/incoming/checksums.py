@@ -13,7 +13,7 @@ import threading
 import time
 
 from bentofs.mount.incoming.names import CHECKSUM_SUFFIX, CHECKSUMS
-from bentofs.mount.incoming.ownership import Owners
+from bentofs.mount.incoming.ownership import Ownership
 from bentofs.store.errors import DamagedArchiveError
 from bentofs.store.formats.read.background_sha256 import ArchiveDigest
 from bentofs.store.integrity.sha256sums import MAX_SUMS, NO_SUMS, read_sums, read_sums_beside
@@ -26,10 +26,10 @@ log = logging.getLogger(__name__)
 _DIGEST_SECONDS = 60.0  # how long a file of checksums waits for the SHA-256 of an import
 
 
-class UploadedSums:
+class Checksums:
     """The checksums of one `incoming/`."""
 
-    def __init__(self, spool: str, receipts: ImportLog, owners: Owners) -> None:
+    def __init__(self, spool: str, receipts: ImportLog, owners: Ownership) -> None:
         """`spool`: the directory in which uploads lie."""
         self._spool = spool
         self._receipts = receipts

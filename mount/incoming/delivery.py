@@ -14,9 +14,9 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from bentofs.mount.errors import errno_of
-from bentofs.mount.incoming.checksums import UploadedSums
+from bentofs.mount.incoming.checksums import Checksums
 from bentofs.mount.incoming.names import ERROR_SUFFIX, final_path
-from bentofs.mount.incoming.ownership import Owners
+from bentofs.mount.incoming.ownership import Ownership
 from bentofs.mount.incoming.read_back import ReadBack, free_room
 from bentofs.mount.incoming.upload import Upload
 from bentofs.store.errors import CancelledError, DamagedArchiveError, NoSpaceError, StoreError
@@ -45,9 +45,9 @@ class Delivery:
         session: Session,
         importer: Importer,
         receipts: ImportLog,
-        sums: UploadedSums,
+        sums: Checksums,
         imported: Callable[[StagedImport], None],
-        owners: Owners,
+        owners: Ownership,
     ) -> None:
         """`imported`: called with each model that is new in the store."""
         self.owners = owners

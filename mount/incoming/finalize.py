@@ -1,4 +1,4 @@
-"""Settling: decides an upload once its program has finished it. It becomes a model of the store, or is refused with a
+"""Finalizer: decides an upload once its program has finished it. It becomes a model of the store, or is refused with a
 reason.
 
 Knows no FUSE. Threading: any thread; one at a time for each upload. The spool's lock is not held meanwhile.
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 _NO_MODELS_ARCHIVE = (BadModelError, DamagedArchiveError, TooBigError)
 
 
-class Settling:
+class Finalizer:
     """The decisions on the uploads of one spool."""
 
     def __init__(self, spool: Spool, delivery: Delivery) -> None:

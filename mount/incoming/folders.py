@@ -1,4 +1,4 @@
-"""CopiedFolders: the directories that are copied into `incoming/`, and their owners. A directory that is a model is
+"""Folders: the directories that are copied into `incoming/`, and their owners. A directory that is a model is
 imported when a program syncs it.
 
 Knows no FUSE. Threading: any thread. A directory is taken out of the spool under the spool's lock, and published
@@ -24,7 +24,7 @@ from bentofs.store.util.fs import sync_path
 log = logging.getLogger(__name__)
 
 
-class CopiedFolders:
+class Folders:
     """The directories of one spool."""
 
     def __init__(self, spool: Spool, delivery: Delivery) -> None:

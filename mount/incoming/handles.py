@@ -1,4 +1,4 @@
-"""OpenUploads: the open files of `incoming/`. They write bytes and read them back, and closing one decides the upload.
+"""UploadHandles: the open files of `incoming/`. They write bytes and read them back. Closing one decides the upload.
 
 Programs that write to one file at the same time get an error, because nobody knows whose bytes the file has then.
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from bentofs.mount.incoming.delivery import Delivery
 from bentofs.mount.incoming.empty_uploads import EmptyUploads
-from bentofs.mount.incoming.finalize import Settling
+from bentofs.mount.incoming.finalize import Finalizer
 from bentofs.mount.incoming.spool import Spool
 from bentofs.mount.incoming.upload import Upload
 from bentofs.mount.view.nodes import Attributes
@@ -52,13 +52,13 @@ class _Handle:
         upload.handles += 1
 
 
-class OpenUploads:
+class UploadHandles:
     """The handles on the files of one spool, by number."""
 
-    def __init__(self, spool: Spool, delivery: Delivery, settling: Settling) -> None:
+    def __init__(self, spool: Spool, delivery: Delivery, finalizer: Finalizer) -> None:
         self._spool = spool
         self._delivery = delivery
-        self._settling = settling
+        self._finalizer = finalizer
         self.empty = EmptyUploads(spool, delivery)
         self._lock = spool.lock
         self._handles: dict[int, _Handle] = {}
@@ -191,7 +191,7 @@ class OpenUploads:
                 self._delivery.refuse(upload, upload.path, handle.mixed)
             raise handle.mixed
         try:
-            self._settling.settle(upload)
+            self._finalizer.settle(upload)
         except CancelledError as error:
             if error is upload.gone and upload.is_archive:
                 self._say_gone(handle, upload, error)

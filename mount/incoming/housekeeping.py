@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from bentofs.mount.incoming.delivery import Delivery
 from bentofs.mount.incoming.empty_uploads import EmptyUploads
-from bentofs.mount.incoming.folders import CopiedFolders
+from bentofs.mount.incoming.folders import Folders
 from bentofs.mount.incoming.names import is_on_its_way
 from bentofs.mount.incoming.spool import Spool
 from bentofs.mount.incoming.stale_notes import remove_stale_notes
@@ -29,7 +29,7 @@ class Housekeeping:
     def __init__(
         self,
         spool: Spool,
-        folders: CopiedFolders,
+        folders: Folders,
         delivery: Delivery,
         empty: EmptyUploads,
         settle_seconds: float | None,

@@ -1,4 +1,4 @@
-"""DropBox: the names in `incoming/`, and how they change. A file that is copied in lies in the spool until it is a
+"""Namespace: the names in `incoming/`, and how they change. A file that is copied in lies in the spool until it is a
 model.
 
 The operation that ends an upload returns the outcome of the import. For most programs that is flush
@@ -20,9 +20,9 @@ from collections.abc import Callable
 
 from bentofs.mount.incoming.control_files import controlled_path
 from bentofs.mount.incoming.delivery import Delivery
-from bentofs.mount.incoming.finalize import Settling
-from bentofs.mount.incoming.folders import CopiedFolders
-from bentofs.mount.incoming.handles import OpenUploads
+from bentofs.mount.incoming.finalize import Finalizer
+from bentofs.mount.incoming.folders import Folders
+from bentofs.mount.incoming.handles import UploadHandles
 from bentofs.mount.incoming.names import is_on_its_way, is_rsyncs, may_be_archive
 from bentofs.mount.incoming.spool import Spool
 from bentofs.mount.incoming.undecided import MARK
@@ -39,20 +39,20 @@ _NOW_NS = 100_000_000  # ns; a time this close to the clock counts as now
 _FOLDER_MODE = stat.S_IFDIR | 0o755
 
 
-class DropBox:
+class Namespace:
     """One mount's `incoming/`: its names, its open `files`, and the `folders` in it."""
 
     def __init__(
-        self, spool: Spool, delivery: Delivery, settling: Settling, make_again: Callable[[], None], mode: int = 0o755
+        self, spool: Spool, delivery: Delivery, finalizer: Finalizer, make_again: Callable[[], None], mode: int = 0o755
     ) -> None:
         """`make_again`: creates removed parts of the spool again; `mode`: the permissions of `incoming/`."""
         self._make_again = make_again
         self._spool = spool
         self._delivery = delivery
-        self._settling = settling
+        self._finalizer = finalizer
         self._mode = stat.S_IFDIR | mode
-        self.files = OpenUploads(spool, delivery, settling)
-        self.folders = CopiedFolders(spool, delivery)
+        self.files = UploadHandles(spool, delivery, finalizer)
+        self.folders = Folders(spool, delivery)
 
     def attributes(self, path: str) -> Attributes:
         """Return what `stat` tells.
@@ -116,13 +116,13 @@ class DropBox:
                     self._spool.mark(upload)
             if not moves_anyway:
                 try:
-                    self._settling.settle(upload, new)
+                    self._finalizer.settle(upload, new)
                 finally:
                     self._spool.judge(upload, old)
                 if not upload.imported:
                     self._move(upload, old, new)
             elif not is_written:  # else the end of the writing decides
-                self._settling.settle(upload)
+                self._finalizer.settle(upload)
         finally:
             with self._spool.lock:
                 self._spool.let_go(upload)
@@ -181,7 +181,7 @@ class DropBox:
                 return
             upload.handles += 1
         try:
-            self._settling.settle(upload)
+            self._finalizer.settle(upload)
         except (StoreError, OSError) as error:
             log.debug("%s was refused: %s", printable(path), error)
         finally:

@@ -1,4 +1,4 @@
-"""Owners: the owners of the files and directories in a spool. Only root may change the owner of a file on disk. For any
+"""Ownership: the owners of the files and directories in a spool. Only root may change an owner on disk. For any
 other user who mounts with --allow-other, the owners are kept in memory, for as long as the mount lives.
 
 Knows no FUSE. Threading: any thread. The thread that makes a file must set its owner before others look at it.
@@ -12,7 +12,7 @@ import threading
 _KEPT = 50_000  # most files and directories of others to remember; beyond this the mount's owner gets the oldest
 
 
-class Owners:
+class Ownership:
     """The owners of the files in one spool."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Measurer: measures imported models, so that their archives are ready at the first look.
+"""Premeasure: measures imported models, so that their archives are ready at the first look.
 
 A model is measured for `--compression auto` while it comes in (`store.staging.import_sizes`). A thread does the slower
 measurements once the model is there: its bytes were just written, and are in the page cache.
@@ -27,8 +27,8 @@ from bentofs.store.staging.import_sizes import staged_sizes
 log = logging.getLogger(__name__)
 
 
-class Measurer:
-    """The measurer of one mount."""
+class Premeasure:
+    """Measures the models that one mount imports."""
 
     def __init__(self, store: ModelStore, archives: Archives, formats: Sequence[Format], index: Index) -> None:
         self._store = store
@@ -40,7 +40,7 @@ class Measurer:
             kind for kind in formats if is_compressed(kind, archives.compression) and not kind.needs_checksums
         ]
         self._imported: queue.SimpleQueue[Tag | None] = queue.SimpleQueue()
-        threading.Thread(target=self._run, name="measurer", daemon=True).start()
+        threading.Thread(target=self._run, name="premeasure", daemon=True).start()
 
     def measure(self, tag: Tag, *, is_staged: bool) -> None:
         """Measure a model soon, in the background. `is_staged`: True if `staged` has measured all it could."""

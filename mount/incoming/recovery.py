@@ -13,7 +13,7 @@ import threading
 from collections.abc import Sequence
 
 from bentofs.mount.incoming.delivery import Delivery
-from bentofs.mount.incoming.finalize import Settling
+from bentofs.mount.incoming.finalize import Finalizer
 from bentofs.mount.incoming.spool import Spool
 from bentofs.mount.incoming.upload import Upload
 from bentofs.store.errors import CancelledError, StoreError
@@ -26,10 +26,10 @@ log = logging.getLogger(__name__)
 class Recovery:
     """The recovery of one spool that a new mount took over."""
 
-    def __init__(self, spool: Spool, delivery: Delivery, settling: Settling) -> None:
+    def __init__(self, spool: Spool, delivery: Delivery, finalizer: Finalizer) -> None:
         self._spool = spool
         self._delivery = delivery
-        self._settling = settling
+        self._finalizer = finalizer
 
     def start(self, dead: Sequence[Receipt]) -> None:
         """Decide these imports in the background, if their upload was whole and has not changed since. They are running
@@ -55,7 +55,7 @@ class Recovery:
         for upload in uploads:
             shown = printable(upload.path)
             try:
-                self._settling.settle(upload)
+                self._finalizer.settle(upload)
             except CancelledError as error:
                 log.info("%s is not imported now: %s", shown, error)
             except StoreError:

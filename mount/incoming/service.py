@@ -7,13 +7,13 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from bentofs.mount.incoming.checksums import UploadedSums
+from bentofs.mount.incoming.checksums import Checksums
 from bentofs.mount.incoming.delivery import Delivery
-from bentofs.mount.incoming.finalize import Settling
+from bentofs.mount.incoming.finalize import Finalizer
 from bentofs.mount.incoming.housekeeping import Housekeeping
-from bentofs.mount.incoming.namespace import DropBox
-from bentofs.mount.incoming.ownership import Owners
-from bentofs.mount.incoming.premeasure import Measurer
+from bentofs.mount.incoming.namespace import Namespace
+from bentofs.mount.incoming.ownership import Ownership
+from bentofs.mount.incoming.premeasure import Premeasure
 from bentofs.mount.incoming.recovery import Recovery
 from bentofs.mount.incoming.spool import Spool
 from bentofs.store.archives.crc32_cache import Measurements
@@ -53,7 +53,7 @@ class Incoming:
         store: ModelStore,
         measurements: Measurements,
         digests: Baseline,
-        measurer: Measurer,
+        premeasure: Premeasure,
         settings: IncomingSettings,
         budget: MemoryBudget,
         calling_user: Callable[[], int],
@@ -80,31 +80,31 @@ class Incoming:
             limits=settings.limits,
             overwrite=settings.overwrite,
             publisher=publisher_for(store.storage, self._session, [self._ending]),
-            measure=None if is_remote else measurer.staged,
+            measure=None if is_remote else premeasure.staged,
         )
 
         # In a remote store, the upload would have to be fetched again; its manifest has its checksums.
         def imported(ready: StagedImport) -> None:
             if not is_remote:
-                measurer.measure(ready.tag, is_staged=ready.is_measured)
+                premeasure.measure(ready.tag, is_staged=ready.is_measured)
 
-        owners = Owners()
-        self._sums = UploadedSums(self._session.spool, self._receipts, owners)
+        owners = Ownership()
+        self._sums = Checksums(self._session.spool, self._receipts, owners)
         self._delivery = Delivery(self._session, self._importer, self._receipts, self._sums, imported, owners)
         self._spool = Spool(self._session.spool, self._session.ranges, self._delivery, calling_user, budget)
-        settling = Settling(self._spool, self._delivery)
-        self.dropbox = DropBox(self._spool, self._delivery, settling, self._make_again, settings.mode)
+        finalizer = Finalizer(self._spool, self._delivery)
+        self.namespace = Namespace(self._spool, self._delivery, finalizer, self._make_again, settings.mode)
         self._housekeeping = Housekeeping(
             self._spool,
-            self.dropbox.folders,
+            self.namespace.folders,
             self._delivery,
-            self.dropbox.files.empty,
+            self.namespace.files.empty,
             settings.settle_seconds,
             self._make_again,
         )
         self._housekeeping.start()
         of_this_boot = [receipt for session, receipt in dead if area.is_of_this_boot(session)]
-        Recovery(self._spool, self._delivery, settling).start(of_this_boot)
+        Recovery(self._spool, self._delivery, finalizer).start(of_this_boot)
         for _, receipt in dead:  # not earlier: a kill in between would lose the uploads that recovery takes
             self._receipts.interrupt(receipt.id)
 
@@ -149,7 +149,7 @@ def open_incoming(
     store: ModelStore,
     measurements: Measurements,
     digests: Baseline,
-    measurer: Measurer,
+    premeasure: Premeasure,
     settings: IncomingSettings | None,
     budget: MemoryBudget,
     calling_user: Callable[[], int],
@@ -168,4 +168,4 @@ def open_incoming(
         except StoreError as error:
             log.warning("no incoming/ in this mount: %s", error)
             return None
-    return Incoming(store, measurements, digests, measurer, settings, budget, calling_user)
+    return Incoming(store, measurements, digests, premeasure, settings, budget, calling_user)

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable
 
 from bentofs.mount.incoming.decoder_memory import DecoderMemory
-from bentofs.mount.incoming.upload_reader import Arriving
+from bentofs.mount.incoming.upload_reader import UploadReader
 from bentofs.store.errors import PostponedError, StoreError
 from bentofs.store.formats.read.growing_file import ArrivingFile
 from bentofs.store.transfer.importer import StagedImport
@@ -39,7 +39,7 @@ class Run:
         """`slot`: already taken; the run gives it back when it ends."""
         self._own_descriptor = os.dup(descriptor)
         self._memory = memory
-        self.arriving = Arriving(self._own_descriptor, memory)
+        self.arriving = UploadReader(self._own_descriptor, memory)
         self._stage = stage
         self._slot = slot
         self._lock = threading.Lock()

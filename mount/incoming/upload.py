@@ -17,7 +17,7 @@ from collections.abc import Callable
 from bentofs.mount.incoming.control_files import is_control_file
 from bentofs.mount.incoming.staging_run import Run, Slots, Stage
 from bentofs.mount.incoming.undecided import append_offset, is_undecided, set_undecided
-from bentofs.mount.incoming.upload_reader import Arriving
+from bentofs.mount.incoming.upload_reader import UploadReader
 from bentofs.mount.incoming.written_ranges import WrittenRanges
 from bentofs.store.errors import CancelledError, DamagedArchiveError, NoSpaceError, PostponedError, StoreError
 from bentofs.store.transfer.importer import StagedImport
@@ -303,7 +303,7 @@ class Upload:
             raise
         return run
 
-    def _changed(self, run: Run | None, follows: Callable[[Arriving], bool]) -> int:
+    def _changed(self, run: Run | None, follows: Callable[[UploadReader], bool]) -> int:
         """Record a change of the bytes, and return its number. The staged result is kept only if the run can follow."""
         with self._lock:
             self._refuse_if_imported()  # just taken: these bytes are in no model

@@ -1,4 +1,4 @@
-"""Arriving: an upload that is still being written, for readers that follow its writer.
+"""UploadReader: an upload that is still being written, for readers that follow its writer.
 
 Knows no FUSE. Threading: one writer, any number of readers.
 """
@@ -15,7 +15,7 @@ _AHEAD_KEPT = 1000  # runs of bytes that arrived ahead of a gap
 _BATCH = 1 << 20  # bytes to wait for at once: each wake-up of a reader costs the writer time
 
 
-class Arriving:
+class UploadReader:
     """A file that is still being written, for readers that follow the writer (`ArrivingFile`)."""
 
     def __init__(self, descriptor: int, memory: DecoderMemory) -> None:

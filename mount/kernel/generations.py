@@ -56,7 +56,7 @@ class Handle:
 
 
 class Detaching(Protocol):
-    """The interface of the detacher (`mount.kernel.libfuse2.unlinker`), which takes a path's node away from its
+    """The interface of the unlinker (`mount.kernel.libfuse2.unlinker`), which takes a path's node away from its
     name."""
 
     def detach(self, path: str) -> bool | None:
@@ -70,8 +70,8 @@ class Detaching(Protocol):
 class Generations:
     """The files of a mount as the kernel knows them."""
 
-    def __init__(self, detacher: Detaching) -> None:
-        self._detacher = detacher
+    def __init__(self, unlinker: Detaching) -> None:
+        self._unlinker = unlinker
         self._lock = threading.Lock()
         self._nodes: dict[str, _Node] = {}
         self._detaching: dict[str, Attributes] = {}
@@ -98,7 +98,7 @@ class Generations:
             if file.look < node.look or path in self._detaching:
                 return node.attributes  # another thread has a newer file, or is detaching
             self._detaching[path] = node.attributes
-        detached = self._detacher.detach(path)
+        detached = self._unlinker.detach(path)
         with self._lock:
             if detached is not None:
                 self._detaching.pop(path, None)
@@ -119,10 +119,10 @@ class Generations:
                 del self._nodes[path]
                 return
             self._detaching[path] = node.attributes
-        self._detacher.detach_soon(path)
+        self._unlinker.detach_soon(path)
 
     def tried_late(self, path: str, detached: bool) -> None:
-        """Note the detacher's result for a path for which nobody waits any more."""
+        """Note the unlinker's result for a path for which nobody waits any more."""
         with self._lock:
             self._detaching.pop(path, None)
             if detached:

@@ -13,7 +13,7 @@ import stat
 from collections.abc import Hashable
 from typing import NamedTuple, NoReturn, Protocol
 
-from bentofs.mount.incoming.namespace import DropBox
+from bentofs.mount.incoming.namespace import Namespace
 from bentofs.mount.view.nodes import Attributes, File, Folder, Item, Link, Node, inode_of
 from bentofs.mount.view.tree import INCOMING, Tree
 from bentofs.store.errors import SourceChangedError
@@ -67,11 +67,11 @@ class Handles(Protocol):
 class Operations:
     """The operations of one mounted tree."""
 
-    def __init__(self, tree: Tree, handles: Handles, dropbox: DropBox | None = None) -> None:
-        """`dropbox`: None for a mount without `incoming/`."""
+    def __init__(self, tree: Tree, handles: Handles, namespace: Namespace | None = None) -> None:
+        """`namespace`: None for a mount without `incoming/`."""
         self._tree = tree
         self._handles = handles
-        self._dropbox = dropbox
+        self._namespace = namespace
         # The open directories: each one's path, and its node. In incoming/ the path below it replaces the node.
         self._folders: dict[int, tuple[str, Folder | str]] = {}
         self._numbers = itertools.count(1)
@@ -79,7 +79,7 @@ class Operations:
     @property
     def takes_uploads(self) -> bool:
         """True if closing a file can have an effect. Otherwise the kernel need not report it."""
-        return self._dropbox is not None
+        return self._namespace is not None
 
     def look(self, path: str) -> Look:
         """Look at a path: its attributes and its generation."""
@@ -88,10 +88,10 @@ class Operations:
 
     def uploaded(self, path: str) -> Attributes | None:
         """Return the attributes of a path in `incoming/`; None for a path outside of it."""
-        if self._dropbox is None or not path.startswith(_INCOMING):
+        if self._namespace is None or not path.startswith(_INCOMING):
             return None
         below = _below_incoming(path)
-        return self._dropbox.attributes(below) if below is not None else None
+        return self._namespace.attributes(below) if below is not None else None
 
     def node(self, path: str) -> Node:
         """Return the node at a path of the tree."""
@@ -279,7 +279,7 @@ class Operations:
 
     def _below(self, path: str) -> str | None:
         """Return the path below `incoming/`. None if the path is outside of it, or if the mount has none."""
-        return _below_incoming(path) if self._dropbox is not None else None
+        return _below_incoming(path) if self._namespace is not None else None
 
     def _incoming(self, path: str) -> str:
         """Return the path below `incoming/`. Refuse a path outside of it: nothing changes there."""
@@ -288,10 +288,10 @@ class Operations:
             self.refuse()
         return below
 
-    def _box(self) -> DropBox:
-        if self._dropbox is None:
+    def _box(self) -> Namespace:
+        if self._namespace is None:
             self.refuse()
-        return self._dropbox
+        return self._namespace
 
     def _upload(self, handle: int) -> int:
         if handle < _FIRST_UPLOAD:

@@ -18,7 +18,7 @@ from bentofs.mount.errors import CannotMountError, errno_of
 from bentofs.mount.kernel.engine import Mount
 from bentofs.mount.kernel.generations import Generations
 from bentofs.mount.kernel.libfuse2 import binding
-from bentofs.mount.kernel.libfuse2.unlinker import Detacher
+from bentofs.mount.kernel.libfuse2.unlinker import Unlinker
 from bentofs.mount.kernel.mount_table import SUBTYPE
 from bentofs.mount.kernel.operations import Opened, Operations
 from bentofs.mount.kernel.workers import MAX_WORKERS, Workers
@@ -51,8 +51,8 @@ class Libfuse2Engine:
         self._mountpoint = mountpoint
         words = [*_OPTIONS, f"fsname={_as_option(source)}", *options]
         self._arguments = ["bentofs", "-f", "-o", ",".join(words), mountpoint]
-        self._detacher = Detacher(mountpoint)
-        self.handles = Generations(self._detacher)
+        self._unlinker = Unlinker(mountpoint)
+        self.handles = Generations(self._unlinker)
 
     def calling_user(self) -> int:
         """Return the uid of the program whose request this thread serves."""
@@ -64,7 +64,7 @@ class Libfuse2Engine:
         Raises:
             CannotMountError: libfuse refused; it has printed the reason on standard error.
         """
-        callbacks = _Callbacks(operations, self.handles, self._detacher)
+        callbacks = _Callbacks(operations, self.handles, self._unlinker)
         mount = binding.LibfuseMount.mount(self._arguments, callbacks.table(workers))
         if mount is None:
             raise CannotMountError(f"{self._mountpoint} could not be mounted")
@@ -72,20 +72,20 @@ class Libfuse2Engine:
 
     def begin(self) -> None:
         """Start to detach paths, since the mount answers now."""
-        self._detacher.begin(self.handles.tried_late)
+        self._unlinker.begin(self.handles.tried_late)
 
     def stop(self) -> None:
         """Stop the threads that run beside the workers."""
-        self._detacher.stop()
+        self._unlinker.stop()
 
 
 class _Callbacks:
     """The functions that libfuse calls."""
 
-    def __init__(self, operations: Operations, generations: Generations, detacher: Detacher) -> None:
+    def __init__(self, operations: Operations, generations: Generations, unlinker: Unlinker) -> None:
         self._operations = operations
         self._generations = generations
-        self._detacher = detacher
+        self._unlinker = unlinker
         self._uid, self._gid = os.geteuid(), os.getegid()
 
     def table(self, workers: Workers) -> Any:
@@ -108,7 +108,7 @@ class _Callbacks:
         if uploaded is not None:
             return uploaded
         old = self._generations.being_detached(path)
-        if old is not None and self._detacher.is_caller(binding.calling_thread()):
+        if old is not None and self._unlinker.is_caller(binding.calling_thread()):
             return old
         ticket = self._generations.ticket()
         try:
@@ -205,7 +205,7 @@ class _Callbacks:
         return 0
 
     def _unlink(self, path: bytes) -> int:
-        if not self._detacher.is_caller(binding.calling_thread()):
+        if not self._unlinker.is_caller(binding.calling_thread()):
             self._operations.unlink(os.fsdecode(path))
         return 0
 

@@ -1,4 +1,4 @@
-"""Detacher: threads that unlink paths of the daemon's own mount, so that the kernel forgets the nodes there.
+"""Unlinker: threads that unlink paths of the daemon's own mount, so that the kernel forgets the nodes there.
 
 The threads do nothing else. So the file system can tell these unlinks from a user's, by the thread's number, which the
 kernel sends along. A callback may wait for an unlink only briefly: the kernel might hold a lock for that callback which
@@ -31,7 +31,7 @@ class _Wanted:
         self.abandoned = False
 
 
-class Detacher:
+class Unlinker:
     """Detaches paths of one mount."""
 
     def __init__(self, mountpoint: str) -> None:
@@ -50,7 +50,7 @@ class Detacher:
         self._device = os.stat(self._mountpoint).st_dev
 
     def is_caller(self, thread_id: int) -> bool:
-        """Tell whether a request came from a thread of the detacher. `thread_id`: the kernel's number of the calling
+        """Tell whether a request came from a thread of the unlinker. `thread_id`: the kernel's number of the calling
         thread."""
         return thread_id in self._threads
 
@@ -82,7 +82,7 @@ class Detacher:
                 others.append(wanted)
                 return
             self._wanted[folder] = deque([wanted])
-        threading.Thread(target=self._run, args=(folder,), name="detacher", daemon=True).start()
+        threading.Thread(target=self._run, args=(folder,), name="unlinker", daemon=True).start()
 
     def _run(self, folder: str) -> None:
         number = threading.get_native_id()

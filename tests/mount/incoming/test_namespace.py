@@ -1,4 +1,4 @@
-"""DropBox: races too rare to test in a real mount."""
+"""Namespace: races too rare to test in a real mount."""
 
 import os
 import threading
@@ -8,9 +8,9 @@ from unittest.mock import Mock
 import pytest
 
 from bentofs.mount.incoming.delivery import Delivery
-from bentofs.mount.incoming.finalize import Settling
-from bentofs.mount.incoming.namespace import DropBox
-from bentofs.mount.incoming.ownership import Owners
+from bentofs.mount.incoming.finalize import Finalizer
+from bentofs.mount.incoming.namespace import Namespace
+from bentofs.mount.incoming.ownership import Ownership
 from bentofs.mount.incoming.spool import Spool
 from bentofs.mount.incoming.upload import Upload
 from bentofs.store.formats.read.growing_file import ArrivingFile
@@ -27,25 +27,25 @@ def test_a_file_that_is_closed_just_when_it_is_renamed_is_imported(
         assert renamed.wait(10)
         return Mock()
 
-    delivery = Mock(spec=Delivery, stage=staged, owners=Owners())
+    delivery = Mock(spec=Delivery, stage=staged, owners=Ownership())
     delivery.deliver.side_effect = lambda upload, _path, _ready: upload.mark_imported()
     for folder in ("spool", "ranges"):
         (tmp_path / folder).mkdir()
     spool = Spool(str(tmp_path / "spool"), str(tmp_path / "ranges"), delivery, os.geteuid)
-    dropbox = DropBox(spool, delivery, Settling(spool, delivery), lambda: None)
-    number = dropbox.files.create("m.tar.part", os.O_WRONLY, 0o644, os.geteuid())
-    dropbox.files.write(number, memoryview(b"x"), 0)
-    closer = threading.Thread(target=dropbox.files.flush, args=(number,), daemon=True)
-    move = dropbox._move
+    namespace = Namespace(spool, delivery, Finalizer(spool, delivery), lambda: None)
+    number = namespace.files.create("m.tar.part", os.O_WRONLY, 0o644, os.geteuid())
+    namespace.files.write(number, memoryview(b"x"), 0)
+    closer = threading.Thread(target=namespace.files.flush, args=(number,), daemon=True)
+    move = namespace._move
 
     def move_late(upload: Upload, old: str, new: str) -> None:
         closer.start()
         closer.join(0.5)
         move(upload, old, new)
 
-    monkeypatch.setattr(dropbox, "_move", move_late)
-    dropbox.rename("m.tar.part", "m.tar")
+    monkeypatch.setattr(namespace, "_move", move_late)
+    namespace.rename("m.tar.part", "m.tar")
     renamed.set()
     closer.join(10)
     assert [call.args[1] for call in delivery.deliver.call_args_list] == ["m.tar"]
-    dropbox.files.release(number)
+    namespace.files.release(number)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bentofs.mount.incoming.decoder_memory import DecoderMemory
-from bentofs.mount.incoming.upload_reader import Arriving
+from bentofs.mount.incoming.upload_reader import UploadReader
 from bentofs.store.errors import CancelledError
 from bentofs.store.util.memory_budget import MemoryBudget
 
@@ -20,7 +20,7 @@ def descriptor(tmp_path: Path):
     os.close(opened)
 
 
-def read_all(arriving: Arriving, size: int) -> bytes:
+def read_all(arriving: UploadReader, size: int) -> bytes:
     content = b""
     buffer = memoryview(bytearray(size))
     while count := arriving.read_into(buffer, len(content)):
@@ -30,7 +30,7 @@ def read_all(arriving: Arriving, size: int) -> bytes:
 
 def test_what_is_read_is_what_was_written_in_any_order(descriptor: int) -> None:
     content = random.Random(1).randbytes(300_000)
-    arriving = Arriving(descriptor, DecoderMemory(MemoryBudget()))
+    arriving = UploadReader(descriptor, DecoderMemory(MemoryBudget()))
     read: list[bytes] = []
     reader = threading.Thread(target=lambda: read.append(read_all(arriving, 7_000)))
     reader.start()
@@ -46,7 +46,7 @@ def test_what_is_read_is_what_was_written_in_any_order(descriptor: int) -> None:
 
 
 def test_a_gap_that_is_never_written_is_zeros(descriptor: int) -> None:
-    arriving = Arriving(descriptor, DecoderMemory(MemoryBudget()))
+    arriving = UploadReader(descriptor, DecoderMemory(MemoryBudget()))
     os.pwrite(descriptor, b"end", 1000)
     assert arriving.wrote(1000, 1003)
     arriving.finish(1003)
@@ -54,7 +54,7 @@ def test_a_gap_that_is_never_written_is_zeros(descriptor: int) -> None:
 
 
 def test_changing_what_was_read_is_told(descriptor: int) -> None:
-    arriving = Arriving(descriptor, DecoderMemory(MemoryBudget()))
+    arriving = UploadReader(descriptor, DecoderMemory(MemoryBudget()))
     os.pwrite(descriptor, bytes(100), 0)
     assert arriving.wrote(0, 100)
     assert arriving.wrote(50, 60)  # nobody has seen it yet
@@ -64,7 +64,7 @@ def test_changing_what_was_read_is_told(descriptor: int) -> None:
 
 
 def test_readers_end_when_the_upload_does(descriptor: int) -> None:
-    arriving = Arriving(descriptor, DecoderMemory(MemoryBudget()))
+    arriving = UploadReader(descriptor, DecoderMemory(MemoryBudget()))
     timer = threading.Timer(0.1, arriving.cancel)
     timer.start()
     with pytest.raises(CancelledError):

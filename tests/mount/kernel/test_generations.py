@@ -40,7 +40,7 @@ class Stub(File):
 OLD, NEW, NEWEST = Stub(b"old", 1), Stub(b"newer", 2), Stub(b"newest", 3)
 
 
-class Detacher:
+class Unlinker:
     """A stub: it records the daemon's unlinks on its own mount, and does the lookups that may happen meanwhile."""
 
     def __init__(self) -> None:
@@ -61,16 +61,16 @@ class Detacher:
 
 
 @pytest.fixture
-def detacher() -> Detacher:
-    return Detacher()
+def unlinker() -> Unlinker:
+    return Unlinker()
 
 
 def tell(generations: Generations, file: File, path: str = PATH) -> Attributes:
     return generations.tell(path, file, generations.ticket())
 
 
-def test_pages_are_kept_for_the_same_generation_only(detacher: Detacher) -> None:
-    generations = detacher.generations
+def test_pages_are_kept_for_the_same_generation_only(unlinker: Unlinker) -> None:
+    generations = unlinker.generations
     kept = []
     for file in (OLD, OLD, NEW, NEW, NEWEST):
         assert tell(generations, file) == file.attributes()
@@ -79,24 +79,24 @@ def test_pages_are_kept_for_the_same_generation_only(detacher: Detacher) -> None
         generations.release(number)
         kept.append(keep_cache)
     assert kept == [False, True, False, True, False]
-    assert detacher.paths == [PATH, PATH]
+    assert unlinker.paths == [PATH, PATH]
 
 
-def test_a_path_is_detached_before_it_passes_on(detacher: Detacher) -> None:
-    generations = detacher.generations
+def test_a_path_is_detached_before_it_passes_on(unlinker: Unlinker) -> None:
+    generations = unlinker.generations
     tell(generations, OLD)
     number, _ = generations.open(PATH, OLD)
     assert tell(generations, NEW) == NEW.attributes()
-    assert detacher.paths == [PATH]
-    assert detacher.seen == [OLD.attributes(), OLD.attributes()]
+    assert unlinker.paths == [PATH]
+    assert unlinker.seen == [OLD.attributes(), OLD.attributes()]
     assert generations.being_detached(PATH) is None
     assert generations.handle(number).attributes == OLD.attributes()
     assert generations.handle(number).piece.length == 3
     generations.release(number)
 
 
-def test_what_passed_on_is_opened_only_once_the_kernel_surely_believes_it(detacher: Detacher) -> None:
-    generations = detacher.generations
+def test_what_passed_on_is_opened_only_once_the_kernel_surely_believes_it(unlinker: Unlinker) -> None:
+    generations = unlinker.generations
     tell(generations, OLD)
     slow = generations.ticket()  # a lookup that began before the path passed on, and ends after it
     tell(generations, NEW)
@@ -109,18 +109,18 @@ def test_what_passed_on_is_opened_only_once_the_kernel_surely_believes_it(detach
     generations.release(number)
 
 
-def test_an_older_look_that_ends_later_changes_nothing(detacher: Detacher) -> None:
-    generations = detacher.generations
+def test_an_older_look_that_ends_later_changes_nothing(unlinker: Unlinker) -> None:
+    generations = unlinker.generations
     tell(generations, OLD)
     assert tell(generations, NEW) == NEW.attributes()
     assert tell(generations, OLD) == NEW.attributes()
-    assert detacher.paths == [PATH]
+    assert unlinker.paths == [PATH]
 
 
 @pytest.mark.parametrize("answer", [False, None])
-def test_old_attributes_are_told_while_readers_cannot_be_detached(detacher: Detacher, answer: bool | None) -> None:
-    generations = detacher.generations
-    detacher.answer = answer
+def test_old_attributes_are_told_while_readers_cannot_be_detached(unlinker: Unlinker, answer: bool | None) -> None:
+    generations = unlinker.generations
+    unlinker.answer = answer
     tell(generations, OLD)
     number, _ = generations.open(PATH, OLD)
     assert tell(generations, NEW) == OLD.attributes()
@@ -129,15 +129,15 @@ def test_old_attributes_are_told_while_readers_cannot_be_detached(detacher: Deta
     if answer is None:  # it is tried later; then the next lookup makes a new node
         assert generations.being_detached(PATH) == OLD.attributes()
         generations.tried_late(PATH, True)
-    detacher.answer = True
+    unlinker.answer = True
     assert tell(generations, NEW) == NEW.attributes()
-    assert len(detacher.paths) == (1 if answer is None else 2)
+    assert len(unlinker.paths) == (1 if answer is None else 2)
     generations.release(number)
 
 
-def test_a_node_that_nobody_has_open_goes_over_where_it_cannot_be_detached(detacher: Detacher) -> None:
-    generations = detacher.generations
-    detacher.answer = False
+def test_a_node_that_nobody_has_open_goes_over_where_it_cannot_be_detached(unlinker: Unlinker) -> None:
+    generations = unlinker.generations
+    unlinker.answer = False
     tell(generations, OLD)
     generations.release(generations.open(PATH, OLD)[0])
     assert tell(generations, NEW) == NEW.attributes()
@@ -148,25 +148,25 @@ def test_a_node_that_nobody_has_open_goes_over_where_it_cannot_be_detached(detac
         generations.release(number)
 
 
-def test_what_vanished_is_detached_from_its_readers(detacher: Detacher) -> None:
-    generations = detacher.generations
+def test_what_vanished_is_detached_from_its_readers(unlinker: Unlinker) -> None:
+    generations = unlinker.generations
     tell(generations, OLD)
     generations.vanished(PATH)
-    assert not detacher.paths  # the kernel forgets it by itself
+    assert not unlinker.paths  # the kernel forgets it by itself
     tell(generations, OLD)
     number, _ = generations.open(PATH, OLD)
     generations.vanished(PATH)
     generations.vanished(PATH)
-    assert detacher.paths == [f"soon {PATH}"]
+    assert unlinker.paths == [f"soon {PATH}"]
     assert generations.being_detached(PATH) == OLD.attributes()
     generations.tried_late(PATH, True)
     assert tell(generations, NEW) == NEW.attributes()
-    assert len(detacher.paths) == 1
+    assert len(unlinker.paths) == 1
     generations.release(number)
 
 
-def test_opening_what_the_kernel_was_not_told_of(detacher: Detacher) -> None:
-    generations = detacher.generations
+def test_opening_what_the_kernel_was_not_told_of(unlinker: Unlinker) -> None:
+    generations = unlinker.generations
     with pytest.raises(SourceChangedError):
         generations.open(PATH, OLD)
     tell(generations, OLD)
@@ -175,14 +175,14 @@ def test_opening_what_the_kernel_was_not_told_of(detacher: Detacher) -> None:
     generations.release(generations.open(PATH, OLD)[0])
 
 
-def test_memory_is_bounded_and_open_files_stay(detacher: Detacher, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_bounded_and_open_files_stay(unlinker: Unlinker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bentofs.mount.kernel.generations._PATHS_KEPT", 100)
-    generations = detacher.generations
+    generations = unlinker.generations
     tell(generations, OLD)
     number, _ = generations.open(PATH, OLD)
     for count in range(1000):
         tell(generations, OLD, f"/other/{count}")
     assert len(generations._nodes) <= 101
     tell(generations, NEW)
-    assert detacher.paths == [PATH]  # it was not forgotten
+    assert unlinker.paths == [PATH]  # it was not forgotten
     generations.release(number)

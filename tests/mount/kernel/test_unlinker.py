@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bentofs.mount.kernel.libfuse2.unlinker import Detacher
+from bentofs.mount.kernel.libfuse2.unlinker import Unlinker
 from tests.harness import wait_until
 
 
@@ -25,24 +25,24 @@ def test_a_folder_that_is_locked_keeps_up_no_other(tmp_path: Path, monkeypatch: 
         callers.append(threading.get_native_id())
         if os.fstat(dir_fd).st_ino == slow:
             gate.wait(20)
-        assert detacher.is_caller(threading.get_native_id())
+        assert unlinker.is_caller(threading.get_native_id())
         unlink(name, dir_fd=dir_fd)
 
     late: list[tuple[str, bool]] = []
-    detacher = Detacher(str(tmp_path))
-    detacher.begin(lambda path, detached: late.append((path, detached)))
+    unlinker = Unlinker(str(tmp_path))
+    unlinker.begin(lambda path, detached: late.append((path, detached)))
     with monkeypatch.context() as patched:
         patched.setattr(os, "unlink", wait_and_unlink)
-        assert detacher.detach("/slow/a") is None
-        detacher.detach_soon("/slow/b")
+        assert unlinker.detach("/slow/a") is None
+        unlinker.detach_soon("/slow/b")
         begun = time.monotonic()
-        assert detacher.detach("/fast/a")
-        assert detacher.detach("/fast/b")
+        assert unlinker.detach("/fast/a")
+        assert unlinker.detach("/fast/b")
         assert time.monotonic() - begun < 5
         assert not (tmp_path / "fast/a").exists()
         assert len(callers) == 3, "one in each folder at a time"
         gate.set()
         wait_until(lambda: len(late) == 2, 10, "what had to wait is done")
         assert late == [("/slow/a", True), ("/slow/b", True)]
-        wait_until(lambda: not any(map(detacher.is_caller, callers)), 10, "no thread stays")
-    detacher.stop()
+        wait_until(lambda: not any(map(unlinker.is_caller, callers)), 10, "no thread stays")
+    unlinker.stop()
