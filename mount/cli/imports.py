@@ -98,6 +98,7 @@ def _cells(receipt: Receipt) -> list[str]:
 def _print_json(receipt: Receipt) -> None:
     fields = {
         "id": receipt.id,
+        "request": receipt.request,
         "file": receipt.path,
         "state": receipt.state.value,
         "tag": receipt.tag,

@@ -8,6 +8,7 @@ import shlex
 import signal
 import sys
 import time
+from pathlib import Path
 
 import click
 
@@ -22,7 +23,7 @@ from bentofs.mount.cli.options import (
     store_options,
 )
 from bentofs.mount.daemon import serve as daemon
-from bentofs.mount.daemon.logfile import LogFile
+from bentofs.mount.daemon.logs import LEVELS, start_logging
 from bentofs.mount.daemon.preflight import check_mountpoint, check_readable, check_system
 from bentofs.mount.daemon.running import RunningDaemon, log_path
 from bentofs.mount.errors import CannotMountError
@@ -34,6 +35,8 @@ from bentofs.store.formats.write.registry import Format
 from bentofs.store.staging.model import Limits
 from bentofs.store.storage.open import StoreSpec
 from bentofs.store.util.display import printable
+
+log = logging.getLogger(__name__)
 
 UNMOUNT_SECONDS = 20.0  # how long a daemon may take to end
 
@@ -96,6 +99,21 @@ class _Mode(click.ParamType):  # type: ignore[type-arg]  # generic only since cl
     show_default=True,
     help="Have the kernel read the files of a local store itself, where root and Linux 6.9 allow it.",
 )
+@click.option(
+    "--log-level",
+    type=click.Choice(LEVELS),
+    default="info",
+    show_default=True,
+    envvar="BENTOFS_LOG_LEVEL",
+    help="The least level that is logged.",
+)
+@click.option(
+    "--log-file",
+    metavar="FILE",
+    callback=lambda _context, _parameter, file: file and os.path.abspath(file),
+    help="Log to this file, kept below 8 MiB by rotation. Default: a file in the user's state folder; with "
+    "--foreground, standard error, with priorities if that is systemd's journal.",
+)
 @click.option("--ready-fd", type=int, hidden=True, help="Of the process that waits for this daemon.")
 def mount_command(
     mountpoint: str,
@@ -114,6 +132,8 @@ def mount_command(
     max_expanded: int | None,
     engine: str,
     passthrough: bool,
+    log_level: str,
+    log_file: str | None,
     ready_fd: int | None,
 ) -> None:
     """Mount a model store at MOUNTPOINT, an empty folder."""
@@ -146,23 +166,27 @@ def mount_command(
         compression=chosen,
         engine=engine_name,
         passthrough=passthrough,
+        log_level=log_level,
+        log_file=_checked_log_file(log_file, real),
     )
     if foreground or ready_fd is not None:
-        handler = logging.StreamHandler() if ready_fd is None else LogFile(log_path(real))
-        logging.basicConfig(level=logging.INFO, format=daemon.LOG_FORMAT, handlers=[handler])
+        in_background = ready_fd is not None
+        file = settings.log_file or log_path(real) if in_background else settings.log_file
+        start_logging(log_level, file, takes_output=in_background)
         if not may_write and not read_only:
-            logging.info("%s may not be written by you: no incoming/ in this mount", printable(location))
+            log.info("%s may not be written by you: no incoming/ in this mount", printable(location))
         daemon.serve(settings, lambda: daemon.tell_ready(ready_fd) if ready_fd is not None else None)
         logging.shutdown()
         sys.stderr.flush()
         # Workers may still wait for readers with open files. They end with the process.
         os._exit(0)
-    daemon.start(_daemon_arguments(settings), real)
+    log_at = settings.log_file or log_path(real)
+    daemon.start(_daemon_arguments(settings), log_at)
     if not may_write and not read_only:
         click.echo(f"{printable(location)} may not be written by you: no incoming/ in this mount")
     if settings.incoming is not None and not os.path.isdir(os.path.join(real, INCOMING)):
         click.echo("no incoming/ in this mount; the log says why")
-    click.echo(f"{printable(location)} is mounted at {printable(real)}; log: {printable(str(log_path(real)))}")
+    click.echo(f"{printable(location)} is mounted at {printable(real)}; log: {printable(str(log_at))}")
 
 
 @click.command(name="unmount")
@@ -195,6 +219,8 @@ def _daemon_arguments(settings: daemon.Settings) -> list[str]:
     arguments += ["--compression", settings.compression.value]
     arguments += ["--engine", settings.engine.value] + ["--no-passthrough"] * (not settings.passthrough)
     arguments += ["--allow-other"] * settings.allow_other + ["--follow-links"] * settings.follow_links
+    arguments += ["--log-level", settings.log_level]
+    arguments += ["--log-file", str(settings.log_file)] if settings.log_file is not None else []
     incoming = settings.incoming
     if incoming is None:
         return [*arguments, "--read-only"]
@@ -207,6 +233,20 @@ def _daemon_arguments(settings: daemon.Settings) -> list[str]:
         arguments += ["--incoming-mode", f"{incoming.mode:o}"]
     limits = incoming.limits
     return [*arguments, "--max-members", str(limits.members), "--max-expanded", str(limits.expanded)]
+
+
+def _checked_log_file(file: str | None, mountpoint: str) -> Path | None:
+    """Return the path of the log file.
+
+    Raises:
+        click.UsageError: it lies below the mountpoint: the daemon would wait for itself.
+    """
+    if file is None:
+        return None
+    real = os.path.realpath(file)
+    if os.path.commonpath([real, mountpoint]) == mountpoint:
+        raise click.UsageError(f"the log {file} lies below the mountpoint: choose a place outside of it")
+    return Path(real)
 
 
 def _unmount(mountpoint: str, real: str, lazy: bool) -> None:

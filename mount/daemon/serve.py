@@ -20,7 +20,7 @@ from pathlib import Path
 
 from bentofs.mount.daemon.argv_secrets import UTF8_MODE, carrying, without_secrets
 from bentofs.mount.daemon.malloc import Trimmer, give_memory_back, trim
-from bentofs.mount.daemon.running import log_path
+from bentofs.mount.daemon.running import state_folder
 from bentofs.mount.errors import CannotMountError
 from bentofs.mount.incoming.premeasure import Premeasure
 from bentofs.mount.incoming.service import IncomingSettings, open_incoming
@@ -43,7 +43,6 @@ from bentofs.store.util.memory_budget import MemoryBudget
 log = logging.getLogger(__name__)
 
 READY_SECONDS = 30.0  # how long a daemon may take until its mount answers
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _READY = b"ready\n"
 _READ_AHEAD = 1 << 20  # bytes; a remote store does its own read-ahead
 _ALLOCATIONS = 10_000  # objects made minus objects freed between two garbage collections; Python's default is 700
@@ -63,6 +62,8 @@ class Settings:
     compression: Compression = Compression.AUTO
     engine: EngineName = DEFAULT_ENGINE
     passthrough: bool = True  # the kernel reads files of a local store itself, where it can
+    log_level: str = "info"
+    log_file: Path | None = None  # absolute; None for the mount's own in the state directory
 
 
 def serve(settings: Settings, ready: Callable[[], None]) -> None:
@@ -135,13 +136,12 @@ def serve(settings: Settings, ready: Callable[[], None]) -> None:
     log.info("%s is unmounted", settings.mountpoint)
 
 
-def start(arguments: Sequence[str], mountpoint: str) -> None:
-    """Run `bentofs` with these arguments in the background. Return once its mount answers.
+def start(arguments: Sequence[str], log_file: Path) -> None:
+    """Run `bentofs` with these arguments in the background. Return once its mount answers. The process logs to a file.
 
     Raises:
         CannotMountError: the daemon did not come up; the sentence is its own.
     """
-    log_file = log_path(mountpoint)
     receiver, sender = os.pipe()
     arguments = [*arguments, "--ready-fd", str(sender)]
     begin = log_file.stat().st_size if log_file.exists() else 0
@@ -176,7 +176,7 @@ def _begin(arguments: Sequence[str], log_file: Path, sender: int) -> subprocess.
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                cwd=log_file.parent,  # python -m looks for modules there, and no other user may write to it
+                cwd=state_folder(),  # python -m looks for modules there, and no other user may write to it
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | carrying(arguments),
                 start_new_session=True,
                 pass_fds=(sender,),

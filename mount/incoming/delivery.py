@@ -24,7 +24,7 @@ from bentofs.store.formats.read.growing_file import ArrivingFile
 from bentofs.store.model.tag import Tag
 from bentofs.store.publishing.local import Outcome
 from bentofs.store.staging.session import Session
-from bentofs.store.transfer.import_log import ImportLog, ReceiptState
+from bentofs.store.transfer.import_log import ImportLog, ReceiptState, request_id
 from bentofs.store.transfer.importer import Importer, StagedImport
 from bentofs.store.util.display import printable
 
@@ -118,11 +118,11 @@ class Delivery:
                 upload.refuse(error)
                 self.refuse(upload, path, error)
             raise
-        self._finish(upload, path, _STATES[outcome], ready)
+        receipt = self._finish(upload, path, _STATES[outcome], ready)
         upload.mark_imported()
         self.remove_note(path)
         self._imported(ready)
-        _log_outcome(path, outcome, ready)
+        self._log_outcome(path, outcome, ready, receipt)
 
     def prepare(self, ready: StagedImport) -> None:
         """Do what `Importer.compare` does."""
@@ -164,13 +164,13 @@ class Delivery:
         )
         self.remove_note(path)
         self._imported(ready)
-        _log_outcome(path, outcome, ready)
+        self._log_outcome(path, outcome, ready, receipt)
 
     def refuse_path(self, path: str, uid: int, error: StoreError) -> None:
         """Report in the note, the log and the record why a path was not imported: a directory, or bytes that came after
         their upload had become a model."""
-        self.say_why(path, error, uid)
         receipt = self._receipts.begin(self._session.name, path, uid)
+        self.say_why(path, error, uid, receipt)
         self._receipts.finish(receipt, ReceiptState.REFUSED, error=str(error), errno=_errno_name(error))
 
     def refuse(self, upload: Upload, path: str, error: StoreError) -> None:
@@ -181,7 +181,7 @@ class Delivery:
         upload.refusal = error
         if upload.receipt is None:
             self.begin(upload)
-        self.say_why(final_path(path), error, upload.uid)
+        self.say_why(final_path(path), error, upload.uid, upload.receipt)
         if upload.receipt is not None:
             size = upload.status().st_size
             self._receipts.finish(
@@ -263,7 +263,8 @@ class Delivery:
         os.rename(taken, self._at(free))
         _remove_around(taken, path)
 
-    def _finish(self, upload: Upload, path: str, state: ReceiptState, ready: StagedImport) -> None:
+    def _finish(self, upload: Upload, path: str, state: ReceiptState, ready: StagedImport) -> int:
+        """Record a success. Return its receipt."""
         look = upload.taken or upload.status()
         receipt, upload.receipt = upload.receipt, None
         if not receipt:
@@ -282,31 +283,34 @@ class Delivery:
             creation_time=info.creation_time.isoformat(),
             note=ready.staged.left_out,
         )
+        return receipt
 
     def _may_move_latest(self, uid: int, tag: Tag) -> bool:
         """Return True if a user's upload may move `latest`. It may not if others brought in models of that name."""
         return uid == self.owners.user or not self._importer.has_name(tag.name)
 
-    def say_why(self, path: str, error: StoreError, uid: int) -> None:
-        """Report in the log, and in a note beside it, why a user's file or directory was not imported."""
-        log.warning("%s was not imported: %s", printable(path), error)
+    def say_why(self, path: str, error: StoreError, uid: int, receipt: int | None = None) -> None:
+        """Report in the log, and in a note beside it, why a user's file or directory was not imported. `receipt`: its
+        import in the record, if it has one."""
+        request = "" if receipt is None else f" (request {request_id(self._session.name, receipt)})"
+        log.warning("%s was not imported: %s%s", printable(path), error, request)
         try:
             descriptor = os.open(
                 self._at(path + ERROR_SUFFIX), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600
             )
             with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as note:
                 self.owners.give(descriptor, uid)
-                note.write(f"{printable(path)} was not imported: {error}\n")
+                note.write(f"{printable(path)} was not imported: {error}{request}\n")
         except OSError as failed:
             log.warning("no note of it could be left: %s", failed)
 
+    def _log_outcome(self, path: str, outcome: Outcome, ready: StagedImport, receipt: int) -> None:
+        left_out = f"; {ready.staged.left_out}" if ready.staged.left_out else ""
+        request = request_id(self._session.name, receipt)
+        log.info("%s: %s %s%s (request %s)", printable(path), ready.tag, outcome.value, left_out, request)
+
     def _at(self, path: str) -> str:
         return f"{self._session.spool}/{path}"
-
-
-def _log_outcome(path: str, outcome: Outcome, ready: StagedImport) -> None:
-    left_out = ready.staged.left_out
-    log.info("%s: %s %s%s", printable(path), ready.tag, outcome.value, f"; {left_out}" if left_out else "")
 
 
 def _remove_around(taken: str, path: str) -> None:

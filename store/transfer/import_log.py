@@ -27,6 +27,7 @@ ANSWERING_KEPT = 100_000  # receipts that answer for a name
 _PRUNE_EVERY = 256  # imports
 _BUSY_SECONDS = 5.0  # a call waits so long while another process writes
 _MAX_SENTENCE = 2000  # characters
+_SESSION_DIGITS = 6  # of a session's random digits, in a request id
 _VERSION = 1
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS receipts (
@@ -55,8 +56,8 @@ CREATE UNIQUE INDEX IF NOT EXISTS receipts_answering_user ON receipts (path, uid
 CREATE TABLE IF NOT EXISTS notes (receipt INTEGER PRIMARY KEY, note TEXT NOT NULL);
 """
 _COLUMNS = (
-    "id, change, path, uid, state, size, mtime_ns, received, started, ended, tag, creation_time, sha256, error, errno, "
-    "(SELECT note FROM notes WHERE receipt=receipts.id)"
+    "id, change, path, uid, state, size, mtime_ns, received, started, ended, session, tag, creation_time, sha256, "
+    "error, errno, (SELECT note FROM notes WHERE receipt=receipts.id)"
 )
 _NEXT_CHANGE = "(SELECT coalesce(max(change), 0) + 1 FROM receipts)"
 
@@ -102,6 +103,18 @@ class Receipt(NamedTuple):
     error: str | None  # the sentence
     errno: str | None  # its name, such as EEXIST
     note: str | None = None  # a sentence on what came in besides the model
+    session: str = ""  # of the process that imported
+
+    @property
+    def request(self) -> str:
+        """Return the id that names this import in logs and notes."""
+        return request_id(self.session, self.id)
+
+
+def request_id(session: str, receipt: int) -> str:
+    """Return the id that names an import in logs and notes: unique also over stores and machines. `session`:
+    `Session.name`, which ends in random digits."""
+    return f"{session.rpartition('-')[2][:_SESSION_DIGITS]}-{receipt}"
 
 
 class ImportLog:
@@ -298,7 +311,7 @@ class ImportLog:
 
 def _receipt(row: tuple[Any, ...]) -> Receipt | None:
     """Return a row as a receipt. None, with a warning, for a row that bentofs did not write."""
-    number, change, path, uid, state, size, mtime_ns, received, started, ended, *texts = row
+    number, change, path, uid, state, size, mtime_ns, received, started, ended, session, *texts = row
     try:
         return Receipt(
             int(number),
@@ -312,7 +325,7 @@ def _receipt(row: tuple[Any, ...]) -> Receipt | None:
             datetime.datetime.fromisoformat(started),
             None if ended is None else datetime.datetime.fromisoformat(ended),
             *(None if text is None else str(text) for text in texts),
-        )
+        )._replace(session=str(session))
     except (ValueError, TypeError) as error:
         log.warning("receipt %r in the record of imports is malformed and left out: %s", number, error)
         return None
