@@ -97,13 +97,13 @@ class Receipt(NamedTuple):
     received: int  # bytes so far
     started: datetime.datetime  # UTC
     ended: datetime.datetime | None  # UTC
+    session: str  # of the process that imported
     tag: str | None
     creation_time: str | None  # the model's, ISO 8601
     sha256: str | None  # of the upload, hexadecimal
     error: str | None  # the sentence
     errno: str | None  # its name, such as EEXIST
     note: str | None = None  # a sentence on what came in besides the model
-    session: str = ""  # of the process that imported
 
     @property
     def request(self) -> str:
@@ -324,8 +324,9 @@ def _receipt(row: tuple[Any, ...]) -> Receipt | None:
             int(received),
             datetime.datetime.fromisoformat(started),
             None if ended is None else datetime.datetime.fromisoformat(ended),
+            str(session),
             *(None if text is None else str(text) for text in texts),
-        )._replace(session=str(session))
+        )
     except (ValueError, TypeError) as error:
         log.warning("receipt %r in the record of imports is malformed and left out: %s", number, error)
         return None
