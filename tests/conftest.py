@@ -6,8 +6,13 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from tests import harness
-from tests.harness import Mounted
+# Failed asserts of helpers show their values, as those of tests do. This must come before their import.
+pytest.register_assert_rewrite(
+    *(f"tests.{name}" for name in ("harness", "incoming", "buckets", "interop", "mount", "store", "faults"))
+)
+
+from tests import harness  # noqa: E402
+from tests.harness import Mounted  # noqa: E402
 
 pytest_plugins = ["tests.logcheck", "tests.servers"]
 

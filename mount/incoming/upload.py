@@ -46,6 +46,7 @@ class Upload:
         self.refusal: StoreError | None = None  # the last error that was told
         self.failure: StoreError | OSError | None = None  # why bytes are missing
         self._failed_at = 0  # offset of the missing bytes
+        self._denied: BaseException | None = None  # why the last write was refused
         self.deciding = threading.Lock()  # held while the outcome is decided
         self.is_archive = False  # True if it is to be imported
         self.is_strict = False  # True if it must hold a model
@@ -107,7 +108,9 @@ class Upload:
             run = self._run
             known = run.error if run is not None and self.fails_early and self._settled_at != self._changes else None
         if known is not None and not isinstance(known, PostponedError) and not self._may_be_mended(known):
+            self._denied = known
             raise known
+        self._denied = None
         self._fresh = self._fresh and allocates
         self.is_short = False
         try:
@@ -203,6 +206,8 @@ class Upload:
         unwritten = self._unwritten()
         if unwritten is None:
             return self._settle()
+        if self._denied is not None:  # bsdtar sets the full length after a write that failed
+            raise self._denied
         if not self._may_be_zip():
             raise unwritten
         try:

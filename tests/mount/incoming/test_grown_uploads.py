@@ -7,6 +7,7 @@ import itertools
 import os
 import random
 import signal
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -331,3 +332,25 @@ def test_what_is_removed_leaves_no_ranges(sent: Sent) -> None:
         assert write(sent.target, (0, sent.content[:5000]), length=len(sent.content)) == errno.EBADMSG
         sent.target.unlink()
     assert list(area_of(sent.mount.store).glob("sessions/*/ranges/*")) == []
+
+
+def _fill_until_refused(descriptor: int) -> None:
+    """Write junk until a write fails."""
+    for _ in range(200):
+        os.write(descriptor, b"This is no archive.\n" * 4000)
+        time.sleep(0.05)
+
+
+def test_grown_after_a_write_was_refused(shared: Mounted) -> None:
+    """bsdtar sets a file's full length after a write that failed. The reason of the refusal is told, not the gap."""
+    shared.expect_log("junk.tar was not imported: .")
+    descriptor = os.open(shared.path / "incoming/junk.tar", os.O_WRONLY | os.O_CREAT)
+    with pytest.raises(OSError, match="Invalid argument"):
+        _fill_until_refused(descriptor)
+    os.ftruncate(descriptor, 20_000_000)
+    with pytest.raises(OSError, match="Invalid argument"):
+        os.close(descriptor)
+    last = record(shared)[0]
+    assert (last.path, last.state, last.errno) == ("junk.tar", ReceiptState.REFUSED, "EINVAL")
+    assert last.error is not None
+    assert _NEVER_CAME not in last.error
