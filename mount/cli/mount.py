@@ -114,6 +114,12 @@ class _Mode(click.ParamType):  # type: ignore[type-arg]  # generic only since cl
     help="Log to this file, kept below 8 MiB by rotation. Default: a file in the user's state folder; with "
     "--foreground, standard error, with priorities if that is systemd's journal.",
 )
+@click.option(
+    "--auto-unmount",
+    is_flag=True,
+    help="If the daemon is killed, unmount. Without it a dead mountpoint stays, on which everything fails: a mirror of "
+    "an empty folder would delete its copies.",
+)
 @click.option("--ready-fd", type=int, hidden=True, help="Of the process that waits for this daemon.")
 def mount_command(
     mountpoint: str,
@@ -134,6 +140,7 @@ def mount_command(
     passthrough: bool,
     log_level: str,
     log_file: str | None,
+    auto_unmount: bool,
     ready_fd: int | None,
 ) -> None:
     """Mount a model store at MOUNTPOINT, an empty folder."""
@@ -165,6 +172,7 @@ def mount_command(
         incoming=incoming if may_write and not read_only else None,
         compression=chosen,
         engine=engine_name,
+        auto_unmount=auto_unmount,
         passthrough=passthrough,
         log_level=log_level,
         log_file=_checked_log_file(log_file, real),
@@ -173,6 +181,8 @@ def mount_command(
         in_background = ready_fd is not None
         file = settings.log_file or log_path(real) if in_background else settings.log_file
         start_logging(log_level, file, takes_output=in_background)
+        if ready_fd is not None:
+            os.set_inheritable(ready_fd, False)
         if not may_write and not read_only:
             log.info("%s may not be written by you: no incoming/ in this mount", printable(location))
         daemon.serve(settings, lambda: daemon.tell_ready(ready_fd) if ready_fd is not None else None)
@@ -221,6 +231,7 @@ def _daemon_arguments(settings: daemon.Settings) -> list[str]:
     arguments += ["--allow-other"] * settings.allow_other + ["--follow-links"] * settings.follow_links
     arguments += ["--log-level", settings.log_level]
     arguments += ["--log-file", str(settings.log_file)] if settings.log_file is not None else []
+    arguments += ["--auto-unmount"] * settings.auto_unmount
     incoming = settings.incoming
     if incoming is None:
         return [*arguments, "--read-only"]

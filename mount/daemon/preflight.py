@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
-import errno
 import os
 import shlex
 import stat
 
 from bentofs.mount.daemon.running import RunningDaemon
+from bentofs.mount.daemon.stale import is_dead
 from bentofs.mount.errors import CannotMountError
 from bentofs.mount.kernel.engine import EngineName
-from bentofs.mount.kernel.mount_table import DEVICE, HELPERS, find_helper, mount_at, real_path
+from bentofs.mount.kernel.mount_table import DEVICE, HELPERS, OUR_TYPE, find_helper, mount_at, real_path
 
 
 def check_system(engine: EngineName) -> None:
@@ -78,7 +78,8 @@ def check_readable(store: str) -> None:
 
 
 def check_mountpoint(mountpoint: str, store: str | None) -> str:
-    """Check that something can be mounted there. Return its real path.
+    """Check that something can be mounted there. Return its real path. A dead mount of ours may be there: the daemon
+    replaces it (`mount.daemon.stale`).
 
     `store`: the directory of a local store, which must not contain the mountpoint or lie in it; None for a remote
     store.
@@ -86,26 +87,10 @@ def check_mountpoint(mountpoint: str, store: str | None) -> str:
     Raises:
         CannotMountError
     """
-    quoted = shlex.quote(mountpoint)
-    if mount_at(real_path(mountpoint)) is not None:
-        if RunningDaemon.at(real_path(mountpoint)) is None and _is_dead(mountpoint):
-            raise CannotMountError(
-                f"{mountpoint} is a mount whose daemon has died: clean it up with `fusermount -u -z {quoted}`"
-            )
-        raise CannotMountError(
-            f"something is mounted at {mountpoint} already: `bentofs unmount {quoted}` takes it away if it is ours"
-        )
-    try:
-        names = os.listdir(mountpoint)
-    except FileNotFoundError:
-        raise CannotMountError(f"{mountpoint} is not there: make it with `mkdir -p {quoted}` first") from None
-    except NotADirectoryError:
-        raise CannotMountError(f"{mountpoint} is not a folder") from None
-    except OSError as error:
-        raise CannotMountError(f"{mountpoint} cannot be read: {error.strerror}") from None
-    real = os.path.realpath(mountpoint)
-    if names:
-        raise CannotMountError(f"{mountpoint} is not empty: a mount would hide what is in it")
+    real = real_path(mountpoint)
+    if not _is_replaceable(mountpoint, real):
+        _check_empty(mountpoint)
+        real = os.path.realpath(mountpoint)
     if store is None:
         return real
     real_store = os.path.realpath(store)
@@ -118,10 +103,37 @@ def check_mountpoint(mountpoint: str, store: str | None) -> str:
     return real
 
 
-def _is_dead(mountpoint: str) -> bool:
-    """Tell whether the daemon of a mount has died."""
+def _is_replaceable(mountpoint: str, real: str) -> bool:
+    """Tell whether a dead mount of ours is there. Return False if nothing is mounted there.
+
+    Raises:
+        CannotMountError: another mount is there.
+    """
+    mounted = mount_at(real)
+    if mounted is None:
+        return False
+    quoted = shlex.quote(mountpoint)
+    if RunningDaemon.at(real) is not None or not is_dead(real, mounted):
+        raise CannotMountError(
+            f"something is mounted at {mountpoint} already: `bentofs unmount {quoted}` takes it away if it is ours"
+        )
+    if mounted.type != OUR_TYPE:
+        raise CannotMountError(
+            f"{mountpoint} is a mount of type {mounted.type} whose daemon has died: clean it up with "
+            f"`fusermount -u -z {quoted}`"
+        )
+    return True
+
+
+def _check_empty(mountpoint: str) -> None:
     try:
-        os.stat(mountpoint)
+        names = os.listdir(mountpoint)
+    except FileNotFoundError:
+        quoted = shlex.quote(mountpoint)
+        raise CannotMountError(f"{mountpoint} is not there: make it with `mkdir -p {quoted}` first") from None
+    except NotADirectoryError:
+        raise CannotMountError(f"{mountpoint} is not a folder") from None
     except OSError as error:
-        return error.errno == errno.ENOTCONN
-    return False
+        raise CannotMountError(f"{mountpoint} cannot be read: {error.strerror}") from None
+    if names:
+        raise CannotMountError(f"{mountpoint} is not empty: a mount would hide what is in it")

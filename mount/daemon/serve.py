@@ -21,6 +21,7 @@ from pathlib import Path
 from bentofs.mount.daemon.argv_secrets import UTF8_MODE, carrying, without_secrets
 from bentofs.mount.daemon.malloc import Trimmer, give_memory_back, trim
 from bentofs.mount.daemon.running import state_folder
+from bentofs.mount.daemon.stale import remove_stale
 from bentofs.mount.errors import CannotMountError
 from bentofs.mount.incoming.premeasure import Premeasure
 from bentofs.mount.incoming.service import IncomingSettings, open_incoming
@@ -61,6 +62,7 @@ class Settings:
     incoming: IncomingSettings | None = None  # None for a mount without incoming/
     compression: Compression = Compression.AUTO
     engine: EngineName = DEFAULT_ENGINE
+    auto_unmount: bool = False  # if the daemon is killed, a helper unmounts
     passthrough: bool = True  # the kernel reads files of a local store itself, where it can
     log_level: str = "info"
     log_file: Path | None = None  # absolute; None for the mount's own in the state directory
@@ -105,6 +107,7 @@ def serve(settings: Settings, ready: Callable[[], None]) -> None:
     premeasure = Premeasure(store, archives, settings.formats, index)
     # The kernel checks permissions.
     options = ["allow_other", "default_permissions"] if settings.allow_other else []
+    options += ["auto_unmount"] if settings.auto_unmount else []
     passed_through = location if settings.passthrough and not settings.store.is_remote else None
     engine = new_engine(settings.engine, settings.mountpoint, location, options, passed_through)
     incoming = open_incoming(store, measurements, digests, premeasure, settings.incoming, budget, engine.calling_user)
@@ -122,6 +125,7 @@ def serve(settings: Settings, ready: Callable[[], None]) -> None:
         ready()
 
     try:
+        remove_stale(settings.mountpoint)
         session.run(announce)
     finally:
         trimmer.stop()

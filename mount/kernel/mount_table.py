@@ -26,6 +26,8 @@ class Mount(NamedTuple):
 
     device: str  # major:minor; no other living mount has it
     type: str
+    user: int | None = None  # uid and gid of the user who mounted it; None for mounts that are not FUSE's
+    group: int | None = None
 
 
 def find_helper() -> str | None:
@@ -59,8 +61,14 @@ def mount_at(real: str, process: int | str = "self") -> Mount | None:
         for line in table:
             fields = line.split(" ")  # proc_pid_mountinfo(5): a dash ends the optional fields
             if _unescaped(fields[4]) == real:
-                found = Mount(fields[2], fields[fields.index("-", 6) + 1])
+                kind, _, options = fields[fields.index("-", 6) + 1 :][:3]
+                found = Mount(fields[2], kind, _number(options, "user_id"), _number(options, "group_id"))
     return found
+
+
+def _number(options: str, name: str) -> int | None:
+    match = re.search(rf"(?:^|,){name}=(\d+)(?:,|$)", options.rstrip())
+    return int(match[1]) if match else None
 
 
 def read_ahead(device: int, size: int) -> None:

@@ -1,6 +1,9 @@
 """Mount and get the descriptor of /dev/fuse: by mount(2) as root, otherwise by fusermount3 or fusermount.
 
 The descriptor must never reach another process: while one has it, the kernel waits for answers after our end.
+
+With `auto_unmount`, root too mounts by the helper. The helper then stays, and unmounts once its socket is closed
+because this process has ended.
 """
 
 from __future__ import annotations
@@ -20,48 +23,79 @@ _HELPER_SECONDS = 20.0  # how long one may take
 _MS_NOSUID, _MS_NODEV = 2, 4
 
 
-def open_mount(mountpoint: str, source: str, options: Sequence[str]) -> int:
-    """Mount, and return the descriptor on which the kernel's requests come.
+AUTO_UNMOUNT = "auto_unmount"  # the helper's option
+
+
+class Device:
+    """The descriptor on which the kernel's requests come. If a helper stays, also the helper and the socket that it
+    watches."""
+
+    def __init__(
+        self, descriptor: int, watched: socket.socket | None = None, helper: subprocess.Popen[bytes] | None = None
+    ) -> None:
+        self.descriptor = descriptor
+        self._watched = watched
+        self._helper = helper  # kept, since Python warns of a running process that nobody refers to
+
+    def close(self) -> None:
+        """Close the descriptor first: the helper finds out then whether there is still something to unmount."""
+        os.close(self.descriptor)
+        if self._watched is not None:
+            self._watched.close()
+
+
+def open_mount(mountpoint: str, source: str, options: Sequence[str]) -> Device:
+    """Mount.
 
     `source`: the device that /proc/mounts shows; `options`: as in `mount -o`.
 
     Raises:
         CannotMountError: the helper or the kernel refused.
     """
+    helper = find_helper()
+    if AUTO_UNMOUNT in options:
+        if helper is None:
+            raise CannotMountError("--auto-unmount needs fusermount: `apt install fuse3` first")
+        return _mount_by_helper(helper, mountpoint, source, options)
     try:
-        return _mount_directly(mountpoint, source, options)
+        return Device(_mount_directly(mountpoint, source, options))
     except OSError as error:
-        helper = find_helper()
         if error.errno != errno.EPERM or helper is None:
             raise CannotMountError(f"{mountpoint} could not be mounted: {error.strerror}") from None
     return _mount_by_helper(helper, mountpoint, source, options)
 
 
-def _mount_by_helper(helper: str, mountpoint: str, source: str, options: Sequence[str]) -> int:
+def _mount_by_helper(helper: str, mountpoint: str, source: str, options: Sequence[str]) -> Device:
     words = [f"fsname={_escaped(source)}", f"subtype={SUBTYPE}", *options]
+    stays = AUTO_UNMOUNT in options
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    with ours:
-        with theirs:  # closed before we wait: else a failed helper would leave us waiting for its end
-            process = subprocess.Popen(
-                [helper, "-o", ",".join(words), "--", mountpoint],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                pass_fds=[theirs.fileno()],
-                env={**os.environ, "_FUSE_COMMFD": str(theirs.fileno())},
-            )
-        ours.settimeout(_HELPER_SECONDS)
-        try:
-            _, descriptors, _, _ = socket.recv_fds(ours, 1, 1)
+    with theirs:  # closed before we wait: else a failed helper would leave us waiting for its end
+        process = subprocess.Popen(
+            [helper, "-o", ",".join(words), "--", mountpoint],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            pass_fds=[theirs.fileno()],
+            env={**os.environ, "_FUSE_COMMFD": str(theirs.fileno())},
+        )
+    ours.settimeout(_HELPER_SECONDS)
+    said = b""
+    try:
+        _, descriptors, _, _ = socket.recv_fds(ours, 1, 1)
+        if not (stays and descriptors):
             _, said = process.communicate(timeout=_HELPER_SECONDS)
-        except (TimeoutError, subprocess.TimeoutExpired):
-            process.kill()
-            process.wait()
-            raise CannotMountError(f"{mountpoint} could not be mounted: {helper} does not end") from None
+    except (TimeoutError, subprocess.TimeoutExpired):
+        process.kill()
+        process.wait()
+        ours.close()
+        raise CannotMountError(f"{mountpoint} could not be mounted: {helper} does not end") from None
     for descriptor in descriptors:
         os.set_inheritable(descriptor, False)
+    if len(descriptors) == 1 and stays and process.poll() is None:
+        return Device(descriptors[0], ours, process)
+    ours.close()
     if len(descriptors) == 1 and process.returncode == 0:
-        return descriptors[0]
+        return Device(descriptors[0])
     for descriptor in descriptors:
         os.close(descriptor)
     reason = said.decode(errors="replace").strip() or f"{helper} exited with {process.returncode}"

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 
 from bentofs.mount.kernel.mount_table import UnmountError, unmount
-from bentofs.mount.kernel.native.device import open_mount
+from bentofs.mount.kernel.native.device import Device, open_mount
 from bentofs.mount.kernel.native.handle_table import HandleTable
 from bentofs.mount.kernel.native.handshake import shake_hands
 from bentofs.mount.kernel.native.passthrough import Passthrough, stack_depth
@@ -41,16 +40,18 @@ class KernelEngine:
         """
         device = open_mount(self._mountpoint, self._source, self._options)
         try:
-            agreement = shake_hands(device, stack_depth(self._store))
+            agreement = shake_hands(device.descriptor, stack_depth(self._store))
         except BaseException:
-            os.close(device)
+            device.close()
             try:
                 unmount(self._mountpoint, lazy=True)
             except UnmountError:
                 pass  # it is unmounted already
             raise
-        passthrough = Passthrough(device, self.handles, is_agreed=bool(agreement.flags & InitFlag.PASSTHROUGH))
-        return KernelMount(device, Server(device, operations, workers, self._caller, passthrough))
+        passthrough = Passthrough(
+            device.descriptor, self.handles, is_agreed=bool(agreement.flags & InitFlag.PASSTHROUGH)
+        )
+        return KernelMount(device, Server(device.descriptor, operations, workers, self._caller, passthrough))
 
     def begin(self) -> None:
         """Do nothing: nothing needs a mount that answers."""
@@ -62,7 +63,7 @@ class KernelEngine:
 class KernelMount:
     """A mount, from INIT until `tear_down`."""
 
-    def __init__(self, device: int, server: Server) -> None:
+    def __init__(self, device: Device, server: Server) -> None:
         self._device = device
         self._server = server
 
@@ -81,4 +82,4 @@ class KernelMount:
     def tear_down(self) -> None:
         """Close the device. Call it after all threads have left the device: its number may then become another
         file's."""
-        os.close(self._device)
+        self._device.close()

@@ -17,7 +17,7 @@ from tests.store.users import NOBODY, folder_of_an_ordinary_user
 # Python may lie there.
 _SHARE_DEVICE = (
     'mknod "$0/fuse" c 10 229 && chmod 666 "$0/fuse" && mount --bind "$0/fuse" /dev/fuse && '
-    f"exec setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups "
+    f"setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups "
     '--inh-caps +dac_read_search --ambient-caps +dac_read_search "$@"'
 )
 
@@ -36,12 +36,16 @@ def home() -> Iterator[Path]:
         yield folder
 
 
-def as_ordinary_user(home: Path, script: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+def as_ordinary_user(
+    home: Path, script: str, then_as_root: str = ":", **environment: str
+) -> "subprocess.CompletedProcess[str]":
     """Run a script as nobody, or as the user who runs the tests. `$bentofs` is this project's command. Nothing stays
-    mounted."""
+    mounted. `then_as_root`: a script that root runs in the same mount namespace; nothing if root does not run the
+    tests."""
     command = ["sh", "-c", script]
     if os.geteuid() == 0:
-        command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", _SHARE_DEVICE, str(home), *command]
+        command = ["unshare", "--mount", "--propagation", "private", "sh", "-c"]
+        command += [f"{_SHARE_DEVICE} && {then_as_root}", str(home), "sh", "-c", script]
     return subprocess.run(
         command,
         cwd=home,

@@ -1,0 +1,115 @@
+"""Mounts whose daemon was killed: who replaces them, and when."""
+
+import errno
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.harness import home_of, make_model, mountpoints, run, wait_until
+from tests.mount.cli.shell import Shell, daemons
+from tests.mount.kernel.test_ordinary_user import as_ordinary_user
+from tests.store.users import NOBODY, folder_of_an_ordinary_user
+
+
+def kill_daemon(shell: Shell) -> None:
+    (daemon,) = daemons(shell.mountpoint)
+    os.kill(daemon, signal.SIGKILL)
+    wait_until(lambda: not daemons(shell.mountpoint), 20, "the daemon ends")
+
+
+@pytest.mark.parametrize("engine", ["kernel", "libfuse2"])
+def test_after_a_daemon_was_killed(shell: Shell, engine: str) -> None:
+    """With `--auto-unmount` nothing is left. Without, a dead mount is left, which the next one replaces."""
+    mount = ("mount", shell.mountpoint, "--engine", engine)
+    assert shell(*mount, "--auto-unmount").returncode == 0
+    assert (shell.mountpoint / "README.txt").is_file()
+    kill_daemon(shell)
+    wait_until(lambda: not mountpoints(shell.mountpoint), 20, "the helper unmounts")
+    assert os.listdir(shell.mountpoint) == []
+    assert shell(*mount).returncode == 0
+    kill_daemon(shell)
+    done = shell(*mount)  # at once: attributes that the kernel has cached say nothing of the daemon
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (shell.mountpoint / "models/iris/latest.tar").stat().st_size > 0
+    assert shell("unmount", shell.mountpoint).returncode == 0
+    assert mountpoints(shell.mountpoint) == []
+
+
+def test_a_dead_mount_stays_if_the_new_one_cannot_come_up(shell: Shell, tmp_path: Path) -> None:
+    assert shell("mount", shell.mountpoint).returncode == 0
+    kill_daemon(shell)
+    assert "no model store at" in shell.refuses("mount", shell.mountpoint, "--store", tmp_path / "gone", status=3)
+    assert "file" in shell.refuses("mount", shell.mountpoint, "--staging", str(make_file(tmp_path)))
+    with pytest.raises(OSError, match="not connected"):
+        os.listdir(shell.mountpoint)
+    done = shell("unmount", shell.mountpoint)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert os.listdir(shell.mountpoint) == []
+
+
+def make_file(folder: Path) -> Path:
+    path = folder / "file"
+    path.touch()
+    return path
+
+
+def test_a_dead_mount_of_another_program_stays(shell: Shell) -> None:
+    process = subprocess.Popen(["bindfs", "-f", "--no-allow-other", shell.store, shell.mountpoint])
+    try:
+        wait_until(lambda: mountpoints(shell.mountpoint), 20, "mounted")
+    finally:
+        process.kill()
+        process.wait(20)
+    sentence = shell.refuses("mount", shell.mountpoint)
+    assert "is a mount of type fuse" in sentence
+    assert "whose daemon has died: clean it up with `fusermount -u -z" in sentence
+    run(*sentence.partition("`")[2].rstrip("`").split())
+
+
+def test_auto_unmount_without_its_helper(shell: Shell, tmp_path: Path) -> None:
+    path = tmp_path / "bin"
+    path.mkdir()
+    arguments = ("mount", shell.mountpoint, "--engine", "kernel", "--auto-unmount")
+    assert "fusermount" in shell.refuses(*arguments, PATH=str(path))
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """The home of an ordinary user. Root can be nobody."""
+    with folder_of_an_ordinary_user() as folder:
+        make_model(folder / "bentoml" / "models", "m:v1", {"w.bin": b"w"})
+        home_of(folder)
+        (folder / "mnt").mkdir()
+        if os.geteuid() == 0:
+            for path in folder.rglob("*"):
+                os.chown(path, NOBODY, NOBODY)
+        yield folder
+
+
+_DIES = (
+    "$bentofs mount mnt --engine kernel --foreground 2>log & until grep -q 'is mounted at' log; do sleep 0.1; done; "
+    "kill -9 $!; tail --pid=$! -f /dev/null; ls mnt; "
+)
+
+
+def test_an_ordinary_user_replaces_his_own(home: Path) -> None:
+    done = as_ordinary_user(home, f"{_DIES} $bentofs mount mnt && ls mnt; $bentofs unmount mnt")
+    assert (done.returncode, done.stdout.split()[-4:]) == (0, ["README.txt", "by-format", "incoming", "models"]), done
+    assert os.strerror(errno.ENOTCONN) in done.stderr
+
+
+def test_root_replaces_one_of_an_ordinary_user(home: Path) -> None:
+    """Root may not look into the mount of another user, dead or not."""
+    root = (
+        "{ export XDG_STATE_HOME=$0/root XDG_CACHE_HOME=$0/root; "
+        "ls mnt; $bentofs mount mnt --read-only && ls mnt; $bentofs unmount mnt; }"
+    )
+    done = as_ordinary_user(home, f"{_DIES} true", then_as_root=root)
+    assert done.returncode == 0, done
+    if os.geteuid() == 0:
+        assert os.strerror(errno.EACCES) in done.stderr
+        assert done.stdout.split()[-3:] == ["README.txt", "by-format", "models"], done
