@@ -2,24 +2,42 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 
 import click
 from rich.console import Console
-from rich.filesize import decimal
 from rich.table import Table
 
+from bentofs.mount.cli.options import log_to_stderr, staging_option, store_options
+from bentofs.mount.cli.output import json_option, print_line, size_text
 from bentofs.store.errors import StoreUnreadableError
-from bentofs.store.staging.area import StagingArea
+from bentofs.store.staging.area import StagingArea, staging_area
+from bentofs.store.storage.open import StoreSpec
 from bentofs.store.transfer.import_log import ImportLog, Receipt
 from bentofs.store.util.display import printable
 
 _INTERVAL = 0.5  # seconds between two looks
 
 
-def show_imports(area: StagingArea, as_json: bool, limit: int) -> None:
+@click.command(name="imports")
+@store_options
+@staging_option
+@json_option
+@click.option("--follow", is_flag=True, help="Go on as imports begin, proceed and end, until interrupted.")
+@click.option("--limit", type=click.IntRange(0, sys.maxsize), default=100, show_default=True, help="How many to show.")
+def imports_command(store: StoreSpec, staging: str | None, as_json: bool, follow: bool, limit: int) -> None:
+    """Show what was copied into incoming/, and what became of it."""
+    log_to_stderr()
+    store.check()
+    area = staging_area(store.location, staging, is_remote=store.is_remote)
+    if follow:
+        _follow_imports(area, as_json, limit)
+    else:
+        _show_imports(area, as_json, limit)
+
+
+def _show_imports(area: StagingArea, as_json: bool, limit: int) -> None:
     """Print the newest imports, the newest last."""
     receipts = _open(area)
     found = list(reversed(receipts.recent(limit))) if receipts is not None else []
@@ -33,12 +51,19 @@ def show_imports(area: StagingArea, as_json: bool, limit: int) -> None:
     table.add_column("Reason", overflow="fold")
     for receipt in found:
         table.add_row(*_cells(receipt))
-    # A pipe gets whole lines.
-    width = None if sys.stdout.isatty() else 1000
-    Console(highlight=False, markup=False, emoji=False, width=width).print(table)
+    # A pipe or a file gets whole lines without colours, whatever FORCE_COLOR says.
+    is_terminal = sys.stdout.isatty()
+    console = Console(
+        highlight=False,
+        markup=False,
+        emoji=False,
+        width=None if is_terminal else 1000,
+        color_system="auto" if is_terminal else None,
+    )
+    console.print(table)
 
 
-def follow_imports(area: StagingArea, as_json: bool, limit: int) -> None:
+def _follow_imports(area: StagingArea, as_json: bool, limit: int) -> None:
     """Print the newest imports, then every change, until interrupted."""
     receipts = _open(area)
     change = -1
@@ -90,7 +115,7 @@ def _cells(receipt: Receipt) -> list[str]:
         printable(receipt.path),
         receipt.state.value,
         receipt.tag or "",
-        decimal(receipt.received),
+        size_text(receipt.received),
         printable(receipt.error or receipt.note or ""),
     ]
 
@@ -111,4 +136,4 @@ def _print_json(receipt: Receipt) -> None:
         "errno": receipt.errno,
         "note": receipt.note,
     }
-    click.echo(json.dumps(fields))
+    print_line(fields)

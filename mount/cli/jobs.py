@@ -17,8 +17,8 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 import click
-from rich.filesize import decimal
 
+from bentofs.mount.cli.output import error_fields, size_text
 from bentofs.mount.cli.progress import Reporter, Task
 from bentofs.mount.errors import INTERRUPTED, exit_status_of
 from bentofs.store.errors import StoreError
@@ -58,7 +58,7 @@ def run_jobs(
         except Exception as error:
             code = exit_status_of(error)
             if as_json:
-                reporter.say(json.dumps({"name": job.name, "error": str(error), "status": code}), err=to_stderr)
+                reporter.say(json.dumps(error_fields(str(error), code, name=job.name)), err=to_stderr)
             sentence = _sentence(error)
             subject = "" if job.name in sentence else f"{job.name}: "
             reporter.say(f"bentofs: {subject}{sentence}", err=True)
@@ -66,10 +66,10 @@ def run_jobs(
         if as_json:
             reporter.say(json.dumps({**done, "seconds": round(seconds, 3)}), err=to_stderr)
         elif not quiet:
-            reporter.say(f"{text} ({decimal(done['size'])}, {seconds:.1f} s)", err=to_stderr)
+            reporter.say(f"{text} ({size_text(done['size'])}, {seconds:.1f} s)", err=to_stderr)
         return 0
 
-    with _interruptible(), Reporter(quiet=quiet or as_json) as reporter:
+    with _interruptible(), Reporter(quiet=quiet, as_json=as_json) as reporter:
         pool = ThreadPoolExecutor(at_once, thread_name_prefix="transfer")
         # Submit no more than run at once: there may be very many jobs.
         under_way: dict[Future[Report], tuple[Job, list[float]]] = {}

@@ -3,6 +3,7 @@ its kind (`mount.errors`), never a traceback."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -10,52 +11,72 @@ from typing import NoReturn
 
 import click
 
-from bentofs.mount.cli.inspect import imports_command, list_command, measure_command, verify_command
-from bentofs.mount.cli.mount import mount_command, unmount_command
-from bentofs.mount.cli.transfer import export_command, import_command
+from bentofs.mount.cli.output import Output, print_message
 from bentofs.mount.errors import INTERRUPTED, CannotMountError, exit_status_of
 from bentofs.store.errors import StoreError
 
+# Name, module and function of each command, in the order of the help. A module is loaded when its command runs: so the
+# daemon loads no module of another command, and each command starts sooner.
+COMMANDS = {
+    "mount": ("mount", "mount_command"),
+    "unmount": ("mount", "unmount_command"),
+    "list": ("models", "list_command"),
+    "get": ("models", "get_command"),
+    "verify": ("inspect", "verify_command"),
+    "imports": ("imports", "imports_command"),
+    "measure": ("inspect", "measure_command"),
+    "export": ("transfer", "export_command"),
+    "import": ("transfer", "import_command"),
+}
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+
+class _Commands(click.Group):
+    """All commands, each loaded when it is needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's name
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        module, function = COMMANDS[cmd_name]
+        command = getattr(importlib.import_module(f"bentofs.mount.cli.{module}"), function)
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="bentofs")
 def cli() -> None:
     """A BentoML model store as a file system: every model as .bentomodel, .zip, .tar.gz, ready to copy."""
 
 
-for _command in (
-    mount_command,
-    unmount_command,
-    list_command,
-    verify_command,
-    imports_command,
-    measure_command,
-    export_command,
-    import_command,
-):
-    cli.add_command(_command)
-
-
 def run(arguments: Sequence[str]) -> NoReturn:
     """Run the command that the arguments name, and end the process."""
+    output = Output()
+    status = 0
     try:
-        cli(arguments, prog_name="bentofs", standalone_mode=False)
+        status = cli.main(list(arguments), prog_name="bentofs", standalone_mode=False, obj=output) or 0
     except click.exceptions.Abort:
-        _fail("interrupted", INTERRUPTED)
+        _fail(output, "interrupted", INTERRUPTED)
+    except click.UsageError as error:
+        error.show()
+        output.print_error(error.format_message(), error.exit_code)
+        sys.exit(error.exit_code)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except CannotMountError as error:
-        _fail(str(error), error.status)
+        _fail(output, str(error), error.status)
     except StoreError as error:
-        _fail(str(error), exit_status_of(error))
+        _fail(output, str(error), exit_status_of(error))
     except OSError as error:
-        _fail(_sentence(error), exit_status_of(error))
+        _fail(output, _sentence(error), exit_status_of(error))
     except Exception as error:
         if os.environ.get("BENTOFS_DEBUG"):
             raise
-        _fail(f"this should not happen, please report it (BENTOFS_DEBUG=1 shows where): {error!r}", 1)
-    sys.exit(0)
+        _fail(output, f"this should not happen, please report it (BENTOFS_DEBUG=1 shows where): {error!r}", 1)
+    sys.exit(status)
 
 
 def _sentence(error: OSError) -> str:
@@ -66,6 +87,7 @@ def _sentence(error: OSError) -> str:
     return str(error)
 
 
-def _fail(sentence: str, status: int) -> NoReturn:
-    click.echo(f"bentofs: {sentence}", err=True)
+def _fail(output: Output, sentence: str, status: int) -> NoReturn:
+    print_message(sentence)
+    output.print_error(sentence, status)
     sys.exit(status)

@@ -22,6 +22,7 @@ from bentofs.mount.cli.options import (
     staging_option,
     store_options,
 )
+from bentofs.mount.cli.output import json_option, print_document, print_message
 from bentofs.mount.daemon import serve as daemon
 from bentofs.mount.daemon.logs import LEVELS, start_logging
 from bentofs.mount.daemon.preflight import check_mountpoint, check_readable, check_system
@@ -120,6 +121,7 @@ class _Mode(click.ParamType):  # type: ignore[type-arg]  # generic only since cl
     help="If the daemon is killed, unmount. Without it a dead mountpoint stays, on which everything fails: a mirror of "
     "an empty folder would delete its copies.",
 )
+@json_option
 @click.option("--ready-fd", type=int, hidden=True, help="Of the process that waits for this daemon.")
 def mount_command(
     mountpoint: str,
@@ -141,6 +143,7 @@ def mount_command(
     log_level: str,
     log_file: str | None,
     auto_unmount: bool,
+    as_json: bool,
     ready_fd: int | None,
 ) -> None:
     """Mount a model store at MOUNTPOINT, an empty folder."""
@@ -193,16 +196,21 @@ def mount_command(
     log_at = settings.log_file or log_path(real)
     daemon.start(_daemon_arguments(settings), log_at)
     if not may_write and not read_only:
-        click.echo(f"{printable(location)} may not be written by you: no incoming/ in this mount")
-    if settings.incoming is not None and not os.path.isdir(os.path.join(real, INCOMING)):
-        click.echo("no incoming/ in this mount; the log says why")
-    click.echo(f"{printable(location)} is mounted at {printable(real)}; log: {printable(str(log_at))}")
+        print_message(f"{printable(location)} may not be written by you: no incoming/ in this mount")
+    has_incoming = os.path.isdir(os.path.join(real, INCOMING))
+    if settings.incoming is not None and not has_incoming:
+        print_message("no incoming/ in this mount; the log says why")
+    if as_json:
+        print_document({"store": location, "mountpoint": real, "incoming": has_incoming, "log": str(log_at)})
+    else:
+        click.echo(f"{printable(location)} is mounted at {printable(real)}; log: {printable(str(log_at))}")
 
 
 @click.command(name="unmount")
 @click.argument("mountpoint")
 @click.option("--lazy", is_flag=True, help="Even while files are open: they answer errors from then on.")
-def unmount_command(mountpoint: str, lazy: bool) -> None:
+@json_option
+def unmount_command(mountpoint: str, lazy: bool, as_json: bool) -> None:
     """Unmount MOUNTPOINT; returns when its daemon has gone."""
     real = real_path(mountpoint)
     mounted = mount_at(real)
@@ -220,6 +228,8 @@ def unmount_command(mountpoint: str, lazy: bool) -> None:
         if time.monotonic() > deadline:
             raise CannotMountError(f"{mountpoint} is unmounted, but its daemon {running.pid} has not ended")
         time.sleep(0.02)
+    if as_json:
+        print_document({"mountpoint": real})
 
 
 def _daemon_arguments(settings: daemon.Settings) -> list[str]:

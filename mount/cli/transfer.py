@@ -22,6 +22,7 @@ from bentofs.mount.cli.options import (
     staging_option,
     store_options,
 )
+from bentofs.mount.cli.output import json_option
 from bentofs.mount.cli.progress import Task
 from bentofs.mount.daemon.malloc import share_memory
 from bentofs.mount.daemon.stdio import INPUT, OUTPUT
@@ -38,7 +39,7 @@ from bentofs.store.wiring import opened_exporter, opened_fetcher
 
 def _common(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that both commands have."""
-    options = [
+    options: list[Callable[[Callable[..., None]], Callable[..., None]]] = [
         click.option("--format", "format_name", metavar="FORMAT", help=f"One of {', '.join(known_formats())}."),
         click.option("--protocol", help="With a path instead of a URL: ftp, s3, sftp, ..."),
         click.option("--subpath", metavar="PATH", help="With --protocol: the path below the host or bucket."),
@@ -56,7 +57,7 @@ def _common(command: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option("--jobs", type=click.IntRange(1, 64), default=2, show_default=True, help="Transfers at once."),
         click.option("--quiet", is_flag=True, help="Say nothing but errors."),
-        click.option("--json", "as_json", is_flag=True, help="One JSON object a line, sizes in bytes."),
+        json_option,
     ]
     command = store_options(command)
     for option in reversed(options):

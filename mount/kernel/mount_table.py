@@ -30,6 +30,13 @@ class Mount(NamedTuple):
     group: int | None = None
 
 
+class OurMount(NamedTuple):
+    """A mount of bentofs."""
+
+    path: str
+    source: str  # the location of its store; libfuse 2 replaces some characters
+
+
 def find_helper() -> str | None:
     """Return the path of the program that mounts for ordinary users, if it is installed."""
     return next((path for name in HELPERS if (path := shutil.which(name))), None)
@@ -69,6 +76,20 @@ def mount_at(real: str, process: int | str = "self") -> Mount | None:
 def _number(options: str, name: str) -> int | None:
     match = re.search(rf"(?:^|,){name}=(\d+)(?:,|$)", options.rstrip())
     return int(match[1]) if match else None
+
+
+def our_mounts() -> list[OurMount]:
+    """Return the mounts of bentofs, of all users. Of several mounts at one path, only the topmost one."""
+    found: dict[str, OurMount] = {}
+    with open("/proc/self/mountinfo", errors="surrogateescape", newline="\n") as table:
+        for line in table:
+            fields = line.rstrip("\n").split(" ")
+            path = _unescaped(fields[4])
+            found.pop(path, None)
+            kind, source = fields[fields.index("-", 6) + 1 :][:2]
+            if kind == OUR_TYPE:
+                found[path] = OurMount(path, _unescaped(source))
+    return list(found.values())
 
 
 def read_ahead(device: int, size: int) -> None:

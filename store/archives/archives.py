@@ -241,15 +241,23 @@ class Archives:
 
     def sha256(self, model: Model, kind: Format) -> str:
         """Return an archive's SHA-256, hexadecimal. Read the whole archive unless it is known for this generation."""
-        name = f"{model.fingerprint()}/{kind.name}/{LAYOUT_VERSION}"
-        if kind.codec is not None and is_compressed(kind, self.compression):
-            name += f"/{self.compression.value}/{kind.codec()}"
+        name = self._digest_name(model, kind)
         with self._turns.at((model.tag, model.generation, kind.name)):
             known = self._index.archive_digest(name)
             if known is None:
                 known = sha256_of(self.open(model, kind))
                 self._index.keep_archive_digest(name, known)
         return known
+
+    def known_sha256(self, model: Model, kind: Format) -> str | None:
+        """Return an archive's SHA-256, hexadecimal; None if nobody has asked for it yet."""
+        return self._index.archive_digest(self._digest_name(model, kind))
+
+    def _digest_name(self, model: Model, kind: Format) -> str:
+        name = f"{model.fingerprint()}/{kind.name}/{LAYOUT_VERSION}"
+        if kind.codec is not None and is_compressed(kind, self.compression):
+            name += f"/{self.compression.value}/{kind.codec()}"
+        return name
 
     def _file(self, entry: Entry) -> PinnedFile:
         if entry.identity is None:
@@ -300,8 +308,8 @@ class _Compressor:
         return self.sizes.of_part(self.model, part, how, wanted, contents, self.progress, only_known=self.only_known)
 
 
-def sha256_of(piece: Piece) -> str:
-    """Return the SHA-256 of a whole piece, hexadecimal."""
+def sha256_of(piece: Piece, progress: Callable[[int], object] = lambda _count: None) -> str:
+    """Return the SHA-256 of a whole piece, hexadecimal. `progress` is called with the number of bytes of each read."""
     digest = hashlib.sha256()
     buffer = page_buffer(min(_READ, piece.length))
     offset = 0
@@ -310,6 +318,7 @@ def sha256_of(piece: Piece) -> str:
         piece.read_into([part], offset)
         digest.update(part)
         offset += len(part)
+        progress(len(part))
     return digest.hexdigest()
 
 

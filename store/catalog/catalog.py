@@ -183,7 +183,7 @@ class ModelStore:
                 # The next group is prefetched while this one is looked at.
                 under_way += [ahead.submit(self._prepare, following) for following in groups[number + 1 : number + 2]]
                 for name in group:
-                    yield from self._models_of(name)
+                    yield from self.models_of(name)
 
     def expire(self, name: str) -> None:
         """Force a new look at a name at its next use. The known state still helps to judge the new one."""
@@ -236,7 +236,8 @@ class ModelStore:
             return is_failure(error)
         return True
 
-    def _models_of(self, name: str) -> list[Model]:
+    def models_of(self, name: str) -> list[Model]:
+        """Return the models of a name that can be shown, sorted by version."""
         found = []
         try:
             for version in self.versions(name):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import logging
 import os
+from collections.abc import Callable
 from typing import NamedTuple
 
 from bentofs.store.archives.archives import sha256_of
@@ -55,14 +56,25 @@ class Report(NamedTuple):
         return f"of {files}, {' and '.join(parts)}"
 
 
-def verify_model(store: ModelStore, digests: Baseline, tag: Tag, *, accept: bool = False) -> Report:
+def verify_model(
+    store: ModelStore,
+    digests: Baseline,
+    tag: Tag,
+    *,
+    accept: bool = False,
+    expect: Callable[[int], object] = lambda _size: None,
+    progress: Callable[[int], object] = lambda _count: None,
+) -> Report:
     """Read a model whole and compare it with its baseline; `accept`: record the model's SHA-256s instead.
+
+    `expect` is called with the model's size in bytes, then `progress` with the number of bytes of each read.
 
     Raises:
         NotFoundError, BadModelError: there is no such model to read.
         StoreUnreadableError: the baseline is in use by another process.
     """
     model = store.model(tag, max_age=0)
+    expect(model.size)
     key = (store.storage.location, tag, model.info.creation_time)
     recorded = {} if accept else digests.of(*key)
     found: dict[bytes, str] = {}
@@ -73,7 +85,7 @@ def verify_model(store: ModelStore, digests: Baseline, tag: Tag, *, accept: bool
             continue
         path = os.fsencode(entry.path)
         try:
-            found[path] = sha256_of(PinnedFile(store.storage, open_files, entry.source, entry.identity))
+            found[path] = sha256_of(PinnedFile(store.storage, open_files, entry.source, entry.identity), progress)
         except (SourceChangedError, StoreUnreadableError) as error:
             log.warning("%s", error)
             problems.append((entry.path, Outcome.UNREADABLE))

@@ -39,6 +39,11 @@ def load(content: bytes, keys: Collection[str]) -> object:
         BadModelError: it is not YAML, uses application-specific tags, or would expand too far. The text gives the
             reason, but not the file name.
     """
+    return _load(content, keys)
+
+
+def _load(content: bytes, keys: Collection[str] | None) -> object:
+    """Read a document. `keys`: None for all."""
     try:
         if len(content) <= _SMALL and b"&" not in content and not _SURROGATE.search(content):
             return yaml.load(content, Loader=_Loader)  # noqa: S506 - a safe loader, as above
@@ -50,6 +55,15 @@ def load(content: bytes, keys: Collection[str]) -> object:
         raise
     except Exception as error:  # PyYAML's constructors raise the errors of int(), dict[...] and so on
         raise _refusal(error) from None
+
+
+def load_whole(content: bytes) -> object:
+    """Read all of the only document in `content`, as plain values.
+
+    Raises:
+        BadModelError: same as `load`; also if it holds more than 50,000 values.
+    """
+    return _load(content, None)
 
 
 def load_exactly(content: bytes) -> object:
