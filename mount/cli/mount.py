@@ -8,6 +8,7 @@ import shlex
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -182,13 +183,14 @@ def mount_command(
     )
     if foreground or ready_fd is not None:
         in_background = ready_fd is not None
-        file = settings.log_file or log_path(real) if in_background else settings.log_file
-        start_logging(log_level, file, takes_output=in_background)
+        if in_background and settings.log_file is None:
+            settings = replace(settings, log_file=log_path(real))
+        recent = start_logging(log_level, settings.log_file, takes_output=in_background)
         if ready_fd is not None:
             os.set_inheritable(ready_fd, False)
         if not may_write and not read_only:
             log.info("%s may not be written by you: no incoming/ in this mount", printable(location))
-        daemon.serve(settings, lambda: daemon.tell_ready(ready_fd) if ready_fd is not None else None)
+        daemon.serve(settings, lambda: daemon.tell_ready(ready_fd) if ready_fd is not None else None, recent)
         logging.shutdown()
         sys.stderr.flush()
         # Workers may still wait for readers with open files. They end with the process.

@@ -17,17 +17,21 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bentofs.mount.daemon.argv_secrets import UTF8_MODE, carrying, without_secrets
+from bentofs.mount.daemon.logs import RecentLog
 from bentofs.mount.daemon.malloc import Trimmer, give_memory_back, trim
 from bentofs.mount.daemon.running import state_folder
 from bentofs.mount.daemon.stale import remove_stale
+from bentofs.mount.daemon.status import MountStatus
 from bentofs.mount.errors import CannotMountError
 from bentofs.mount.incoming.premeasure import Premeasure
 from bentofs.mount.incoming.service import IncomingSettings, open_incoming
 from bentofs.mount.kernel.engine import DEFAULT_ENGINE, EngineName, new_engine
 from bentofs.mount.kernel.operations import Operations
 from bentofs.mount.kernel.session import Session, block_signals
+from bentofs.mount.kernel.traffic import Traffic
 from bentofs.mount.view.tree import Tree
 from bentofs.store.archives.archives import Archives
 from bentofs.store.archives.compression import Compression
@@ -39,6 +43,7 @@ from bentofs.store.integrity.baseline import Baseline
 from bentofs.store.integrity.baseline_recorder import Recorder
 from bentofs.store.model.tag import Tag
 from bentofs.store.storage.open import StoreSpec
+from bentofs.store.util.display import printable
 from bentofs.store.util.memory_budget import MemoryBudget
 
 log = logging.getLogger(__name__)
@@ -65,11 +70,12 @@ class Settings:
     auto_unmount: bool = False  # if the daemon is killed, a helper unmounts
     passthrough: bool = True  # the kernel reads files of a local store itself, where it can
     log_level: str = "info"
-    log_file: Path | None = None  # absolute; None for the mount's own in the state directory
+    log_file: Path | None = None  # absolute; None for the default, or for standard error in the foreground
 
 
-def serve(settings: Settings, ready: Callable[[], None]) -> None:
-    """Mount, and serve in this process until unmounted. `ready` is called once the mount answers.
+def serve(settings: Settings, ready: Callable[[], None], recent: RecentLog) -> None:
+    """Mount, and serve in this process until unmounted. `ready` is called once the mount answers. `recent`: the log's
+    newest lines.
 
     Raises:
         CannotMountError: the kernel or libfuse refused.
@@ -111,8 +117,12 @@ def serve(settings: Settings, ready: Callable[[], None]) -> None:
     passed_through = location if settings.passthrough and not settings.store.is_remote else None
     engine = new_engine(settings.engine, settings.mountpoint, location, options, passed_through)
     incoming = open_incoming(store, measurements, digests, premeasure, settings.incoming, budget, engine.calling_user)
-    tree = Tree(store, archives, settings.formats, has_incoming=incoming is not None)
-    operations = Operations(tree, engine.handles, incoming.namespace if incoming is not None else None)
+    traffic = Traffic()
+    tally = incoming.tally if incoming is not None else None
+    status = MountStatus(_described(settings), store, engine, traffic, tally, budget, index, recent)
+    live = status.files(is_remote=settings.store.is_remote)
+    tree = Tree(store, archives, settings.formats, has_incoming=incoming is not None, live=live)
+    operations = Operations(tree, engine.handles, incoming.namespace if incoming is not None else None, traffic)
     session = Session(engine, operations, settings.mountpoint, None if settings.store.is_remote else _READ_AHEAD)
 
     trimmer = Trimmer()
@@ -138,6 +148,19 @@ def serve(settings: Settings, ready: Callable[[], None]) -> None:
         index.close()
         digests.close()
     log.info("%s is unmounted", settings.mountpoint)
+
+
+def _described(settings: Settings) -> dict[str, Any]:
+    """Return the settings for the status. They hold no secrets."""
+    log_file = settings.log_file
+    return {
+        "mountpoint": printable(settings.mountpoint),
+        "store": printable(settings.store.location),
+        "engine": settings.engine.value,
+        "formats": [kind.name for kind in settings.formats],
+        "compression": settings.compression.value,
+        "log_file": printable(str(log_file)) if log_file is not None else None,
+    }
 
 
 def start(arguments: Sequence[str], log_file: Path) -> None:

@@ -108,6 +108,10 @@ class Incoming:
         for _, receipt in dead:  # not earlier: a kill in between would lose the uploads that recovery takes
             self._receipts.interrupt(receipt.id)
 
+    def tally(self) -> tuple[int, dict[str, int]]:
+        """Return the number of running imports, and the numbers of ended ones by their state, since the mount began."""
+        return self._receipts.tally()
+
     def _make_again(self) -> None:
         """Create the staging area again if somebody removed it."""
         with self._making_again:

@@ -43,6 +43,10 @@ class Engine(Protocol):
     def handles(self) -> Handles:
         """Return the open files of the tree."""
 
+    @property
+    def features(self) -> Sequence[str]:
+        """Return the names of the kernel's features in use, once mounted. Empty if the engine cannot tell."""
+
     def calling_user(self) -> int:
         """Return the uid of the program whose request this thread serves."""
 

@@ -14,6 +14,7 @@ from collections.abc import Hashable
 from typing import NamedTuple, NoReturn, Protocol
 
 from bentofs.mount.incoming.namespace import Namespace
+from bentofs.mount.kernel.traffic import Traffic
 from bentofs.mount.view.nodes import Attributes, File, Folder, Item, Link, Node, inode_of
 from bentofs.mount.view.tree import INCOMING, Tree
 from bentofs.store.errors import SourceChangedError
@@ -67,11 +68,15 @@ class Handles(Protocol):
 class Operations:
     """The operations of one mounted tree."""
 
-    def __init__(self, tree: Tree, handles: Handles, namespace: Namespace | None = None) -> None:
-        """`namespace`: None for a mount without `incoming/`."""
+    def __init__(
+        self, tree: Tree, handles: Handles, namespace: Namespace | None = None, traffic: Traffic | None = None
+    ) -> None:
+        """`namespace`: None for a mount without `incoming/`; `traffic`: the counts of reads, None for new ones."""
         self._tree = tree
         self._handles = handles
         self._namespace = namespace
+        self._traffic = traffic or Traffic()
+        self._counts = self._traffic.by_handle
         # The open directories: each one's path, and its node. In incoming/ the path below it replaces the node.
         self._folders: dict[int, tuple[str, Folder | str]] = {}
         self._numbers = itertools.count(1)
@@ -167,7 +172,9 @@ class Operations:
         file = node.renewed()
         if expected is not None and file.generation != expected:
             raise SourceChangedError(f"{path} was replaced since it was looked up")
-        return Opened(*self._handles.open(path, file), direct=False)
+        handle, keep_cache = self._handles.open(path, file)
+        self._traffic.opened(handle, file.kind)
+        return Opened(handle, keep_cache and file.is_cacheable, direct=not file.is_cacheable)
 
     def create(self, path: str, flags: int, mode: int, user: int) -> Opened:
         """Create a file in `incoming/`."""
@@ -187,6 +194,9 @@ class Operations:
                 return 0
             view, size = view[:rest], rest
         piece.read_into([view], offset)
+        count = self._counts[handle]
+        count.reads += 1
+        count.bytes += size
         return size
 
     def write(self, handle: int, view: memoryview, offset: int) -> int:
@@ -214,6 +224,7 @@ class Operations:
         if handle >= _FIRST_UPLOAD:
             self._box().files.release(handle - _FIRST_UPLOAD)
         else:
+            self._traffic.closed(handle)
             self._handles.release(handle)
 
     def access(self, path: str, mode: int) -> None:

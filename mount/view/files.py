@@ -56,22 +56,27 @@ class _MadeFile(File):
 class ArchiveFile(_MadeFile):
     """An archive: one model in one format."""
 
-    kind: Format
+    format: Format
+
+    @property
+    def kind(self) -> str:
+        return self.format.name
 
     def is_measured(self) -> bool:
-        return self.archives.is_length_known(self.model, self.kind)
+        return self.archives.is_length_known(self.model, self.format)
 
     def attributes(self) -> Attributes:
-        return self._attributes(self.archives.length(self.model, self.kind))
+        return self._attributes(self.archives.length(self.model, self.format))
 
     def open(self) -> Piece:
-        return self.archives.open(self.model, self.kind)
+        return self.archives.open(self.model, self.format)
 
 
 @dataclass(frozen=True)
 class ChecksumFile(_MadeFile):
     """Checksums in the format of coreutils' sha256sum. The length is known; the sums are computed at the first read."""
 
+    kind = "checksums"
     formats: Sequence[Format]
 
     def attributes(self) -> Attributes:
@@ -127,6 +132,8 @@ class ModelFolder(Folder):
 
 class _ModelFile(File):
     """A file of a model."""
+
+    kind = "files"
 
     def __init__(
         self,

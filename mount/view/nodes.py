@@ -59,6 +59,13 @@ class Folder:
 class File:
     """A regular file with the bytes of one generation."""
 
+    is_cacheable = True  # False if the kernel must cache no bytes of it
+
+    @property
+    def kind(self) -> str:
+        """Return the name under which reads of this file are counted: an archive's format, or another kind."""
+        return "other"
+
     @property
     @abstractmethod
     def generation(self) -> Hashable:

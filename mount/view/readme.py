@@ -26,7 +26,8 @@ models/NAME/VERSION/    one model in every format: {", ".join(f".{name}" for nam
                         files/ is the model as a folder; SHA256SUMS is for `sha256sum -c`
 models/NAME/latest      a link to the latest version; latest.{first} and so on to its archives
 by-format/FORMAT/       the same archives, one format a folder; by-format/folder is laid out as a store
-{incoming}
+{incoming}.bentofs/               status.json, metrics (for Prometheus) and log of this mount; not listed
+
 The archives are made while they are read. Their sizes are exact, and nothing is kept on disk.
 
 Copy a model to a memory stick:     cp models/NAME/latest.{first} /media/stick/

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from bentofs.mount.view.files import ArchiveFile, ChecksumFile, ModelFolder
+from bentofs.mount.view.live import LiveFile, LiveSource
 from bentofs.mount.view.nodes import (
     Attributes,
     Folder,
@@ -36,6 +37,7 @@ from bentofs.store.model.tag import Tag
 
 README = "README.txt"
 INCOMING = "incoming"
+OWN = ".bentofs"  # status, metrics and log of the mount; not listed
 CHECKSUMS = "SHA256SUMS"
 FOLDER_FORMAT = "folder"  # its name below by-format/
 _NS = 1_000_000_000
@@ -45,9 +47,16 @@ class Tree:
     """The whole tree of a mount."""
 
     def __init__(
-        self, store: ModelStore, archives: Archives, formats: Sequence[Format], *, has_incoming: bool = False
+        self,
+        store: ModelStore,
+        archives: Archives,
+        formats: Sequence[Format],
+        *,
+        has_incoming: bool = False,
+        live: Mapping[str, LiveSource] | None = None,
     ) -> None:
-        """`has_incoming`: list `incoming/`. Its content is defined in `mount.incoming.namespace`."""
+        """`has_incoming`: list `incoming/`. Its content is defined in `mount.incoming.namespace`. `live`: the files in
+        `.bentofs/`, which is not listed."""
         self.store = store
         self.archives = archives
         self.formats = tuple(formats)
@@ -60,7 +69,8 @@ class Tree:
         }
         if has_incoming:
             top[INCOMING] = lambda: _Fixed(f"/{INCOMING}", self.mounted_ns, {})
-        self._root: Folder = _Fixed("/", self.mounted_ns, top, files=(README,))
+        hidden = {OWN: self._own(live)} if live else {}
+        self._root: Folder = _Fixed("/", self.mounted_ns, top, files=(README,), hidden=hidden)
 
     def lookup(self, path: str) -> Node:
         """Return the node at an absolute path.
@@ -76,6 +86,12 @@ class Tree:
                     raise NotFoundError(f"{path} is not there")
                 node = node.child(name)
         return node
+
+    def _own(self, live: Mapping[str, LiveSource]) -> Folder:
+        children: dict[str, Callable[[], Node]] = {
+            name: functools.partial(LiveFile, f"/{OWN}/{name}", source) for name, source in live.items()
+        }
+        return _Fixed(f"/{OWN}", self.mounted_ns, children, files=tuple(live))
 
     def _readme(self) -> Text:
         location, names = self.store.storage.location, [kind.name for kind in self.formats]
@@ -101,6 +117,7 @@ class _Fixed(Folder):
     mtime_ns: int
     children: dict[str, Callable[[], Node]]
     files: tuple[str, ...] = ()  # the children that are files
+    hidden: Mapping[str, Node] = field(default_factory=dict)  # further children, which are not listed
 
     def attributes(self) -> Attributes:
         return folder_attributes(self.path, len(self.children) - len(self.files), self.mtime_ns)
@@ -110,9 +127,11 @@ class _Fixed(Folder):
         return [file_item(path, name) if name in self.files else folder_item(path, name) for name in self.children]
 
     def child(self, name: str) -> Node:
-        if name not in self.children:
-            raise NotFoundError(f"{self.path}/{name} is not there")
-        return self.children[name]()
+        if name in self.children:
+            return self.children[name]()
+        if name in self.hidden:
+            return self.hidden[name]
+        raise NotFoundError(f"{self.path}/{name} is not there")
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,11 @@ class Index:
             busy_seconds=_BUSY_SECONDS,
         )
 
+    @property
+    def is_on_disk(self) -> bool:
+        """True if the index is kept on disk; false while it is in memory."""
+        return self._database.is_on_disk
+
     def checksum(self, identity: Identity) -> int | None:
         """Return the CRC-32 of the file with this identity; None if it is unknown."""
         with self._lock:

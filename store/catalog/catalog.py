@@ -90,6 +90,15 @@ class ModelStore:
         """Return the number of directories that may hold models. This is cheap: they are not opened."""
         return len(self._root_names())
 
+    def model_count(self) -> int:
+        """Return the number of models. Each name's directory is listed. No model is looked into: a broken one that
+        nobody met yet counts."""
+        count = 0
+        for name in self._root_names():
+            with suppress(NotFoundError):
+                count += self.version_count(name)
+        return count
+
     def versions(self, name: str) -> list[str]:
         """Return the versions of a name that can be shown, sorted.
 

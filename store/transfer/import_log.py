@@ -14,6 +14,7 @@ import logging
 import os
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -124,6 +125,8 @@ class ImportLog:
         """`path`: `StagingArea.receipts`. Never raises: a record that cannot be used is reported in the log."""
         self._lock = threading.Lock()
         self._finished = 0
+        self._running: set[int] = set()
+        self._ended: Counter[ReceiptState] = Counter()
         self._database = Database(
             path,
             _SCHEMA,
@@ -155,16 +158,23 @@ class ImportLog:
                     or 0
                 )
 
-        return self._run(insert) or 0
+        number = self._run(insert) or 0
+        with self._lock:
+            self._running.add(number)
+        return number
 
     def resume(self, receipt: int) -> bool:
         """Set a REFUSED import to RECEIVING again: its program goes on. False if it is not in the record."""
-        return bool(
+        is_resumed = bool(
             self._write(
                 f"UPDATE receipts SET change={_NEXT_CHANGE}, state=?, ended=NULL, error=NULL, errno=NULL WHERE id=?",
                 (ReceiptState.RECEIVING.value, receipt),
             )
         )
+        if is_resumed:
+            with self._lock:
+                self._running.add(receipt)
+        return is_resumed
 
     def progress(self, receipt: int, received: int) -> None:
         """Record how many bytes have come. Cheap enough for once a second."""
@@ -228,6 +238,15 @@ class ImportLog:
                     _prune(connection)
 
         self._run(update)
+        with self._lock:
+            if receipt in self._running:
+                self._running.remove(receipt)
+                self._ended[state] += 1
+
+    def tally(self) -> tuple[int, dict[str, int]]:
+        """Return the number of running imports of this process, and the numbers of ended ones by their state."""
+        with self._lock:
+            return len(self._running), {state.value: self._ended[state] for state in ReceiptState if state.ended}
 
     def answer(self, path: str, uid: int | None) -> Receipt | None:
         """Return a user's newest success under a path below incoming/, unless it was forgotten. With None: any

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import NamedTuple
 from weakref import WeakMethod
 
 TOTAL = 48 << 20  # bytes
@@ -52,6 +53,14 @@ class Share:
             shrink()
 
 
+class MemoryUsage(NamedTuple):
+    """The memory of a budget, in bytes."""
+
+    caches: int
+    decoders: int  # reserved for them
+    limit: int  # of both together
+
+
 class MemoryBudget:
     """The memory budget of one process."""
 
@@ -63,6 +72,10 @@ class MemoryBudget:
         self._shares: list[Share] = []
         self._firm = 0  # bytes that all firm caches may take
         self._reserved = 0
+
+    def usage(self) -> MemoryUsage:
+        """Return the memory that caches and decoders take now."""
+        return MemoryUsage(sum(share.used for share in self._shares if share.is_alive), self._reserved, self._total)
 
     def share(self, most: int, shrink: Callable[[], None], *, least: int = 0, is_spare: bool = False) -> Share:
         """Create the share of a cache: at most `most` bytes, and at least `least` even if others need memory.

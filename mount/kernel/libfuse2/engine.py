@@ -54,6 +54,11 @@ class Libfuse2Engine:
         self._unlinker = Unlinker(mountpoint)
         self.handles = Generations(self._unlinker)
 
+    @property
+    def features(self) -> Sequence[str]:
+        """Return nothing: libfuse agrees on features with the kernel, and does not tell."""
+        return ()
+
     def calling_user(self) -> int:
         """Return the uid of the program whose request this thread serves."""
         return binding.calling_user()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from bentofs.mount.kernel.mount_table import UnmountError, unmount
 from bentofs.mount.kernel.native.device import Device, open_mount
 from bentofs.mount.kernel.native.handle_table import HandleTable
-from bentofs.mount.kernel.native.handshake import shake_hands
+from bentofs.mount.kernel.native.handshake import Agreement, shake_hands
 from bentofs.mount.kernel.native.passthrough import Passthrough, stack_depth
 from bentofs.mount.kernel.native.protocol import InitFlag
 from bentofs.mount.kernel.native.server import Caller, Server
@@ -27,6 +27,13 @@ class KernelEngine:
         self._store = store
         self.handles = HandleTable()
         self._caller = Caller()
+        self._agreement: Agreement | None = None  # None before the mount
+
+    @property
+    def features(self) -> Sequence[str]:
+        """Return the names of the features that were agreed on with the kernel."""
+        agreed = self._agreement
+        return [flag.name.lower() for flag in InitFlag if flag.name and agreed is not None and flag & agreed.flags]
 
     def calling_user(self) -> int:
         """Return the uid of the program whose request this thread serves."""
@@ -40,7 +47,7 @@ class KernelEngine:
         """
         device = open_mount(self._mountpoint, self._source, self._options)
         try:
-            agreement = shake_hands(device.descriptor, stack_depth(self._store))
+            agreement = self._agreement = shake_hands(device.descriptor, stack_depth(self._store))
         except BaseException:
             device.close()
             try:
