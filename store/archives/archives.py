@@ -8,24 +8,24 @@ SourceChangedError, never another generation's bytes. A compressed archive's siz
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, overload
+from typing import NamedTuple
 
 from bentofs.store.archives.chunk_sizes import NotMeasuredError, Progress, Sizes
 from bentofs.store.archives.compression import Compression, Share, is_compressed, shares
-from bentofs.store.archives.crc32_cache import MeasuredFile, Measurements
+from bentofs.store.archives.crc32_cache import Measurements
 from bentofs.store.archives.index import Index
+from bentofs.store.archives.members import MeasuredMembers, Members, unknown_files
 from bentofs.store.formats.pieces import Piece, PieceList, Zeros
 from bentofs.store.formats.write.chunk_maker import ChunkMaker
 from bentofs.store.formats.write.chunks import Codec, Measured
-from bentofs.store.formats.write.members import Deflated, Member, Packing
+from bentofs.store.formats.write.members import Deflated
 from bentofs.store.formats.write.registry import LAYOUT_VERSION, Contents, Format
 from bentofs.store.formats.write.segments import AT_ONCE
 from bentofs.store.model.model import Model
 from bentofs.store.model.tag import Tag
-from bentofs.store.storage.base import Entry, Identity, Storage
-from bentofs.store.storage.entries import Entries
+from bentofs.store.storage.base import Entry, Storage
 from bentofs.store.storage.pinned import OpenFiles, PinnedFile
 from bentofs.store.util.aligned_buffer import page_buffer
 from bentofs.store.util.budgeted_cache import BudgetedCache
@@ -34,6 +34,7 @@ from bentofs.store.util.memory_budget import MemoryBudget
 
 _KEPT = 8 << 20  # bytes, over all archives kept laid out for the next reader
 _ARCHIVE, _MEMBER, _MEASURED_MEMBER = 4000, 600, 1600  # bytes, about, of one such archive and of each member in it
+_PLACE, _MEASURED_PLACE = 1, 60  # bytes of each member, also if it is not laid out now
 _LENGTHS_KEPT = 2 << 20  # bytes, over all archives whose length is known
 _LENGTH = 400  # bytes of one known length
 _READ = 1 << 20  # bytes at a time when a whole archive is digested
@@ -106,7 +107,7 @@ class Archives:
             if kind.length is None or is_compressed(kind, self.compression):
                 length = self._laid_out_now(model, kind).length
             else:
-                members = _Members(model.entries, lambda entry: Zeros(entry.size))
+                members = Members(model.entries, lambda entry: Zeros(entry.size))
                 length = kind.length(members, model.mtime)
             self._lengths.put(key, length, _LENGTH)
         return length
@@ -158,10 +159,11 @@ class Archives:
             with self._turns.at((model.tag, model.generation)):
                 pieces = self._laid_out.get(key) or self._compressed(model, kind, progress)
         else:
-            members = self._measured_members(model) if kind.needs_checksums else _Members(model.entries, self._file)
+            members = self._measured_members(model) if kind.needs_checksums else Members(model.entries, self._file)
             pieces = kind.lay_out(members, model.mtime)
         count = len(model.entries)
-        weight = _ARCHIVE + (count * _MEASURED_MEMBER if kind.needs_checksums else min(count, AT_ONCE) * _MEMBER)
+        member, place = (_MEASURED_MEMBER, _MEASURED_PLACE) if kind.needs_checksums else (_MEMBER, _PLACE)
+        weight = _ARCHIVE + min(count, AT_ONCE) * member + count * place
         return self._laid_out.put_first(key, pieces, weight)
 
     def measure(self, model: Model, kinds: Sequence[Format], progress: Progress) -> None:
@@ -186,11 +188,9 @@ class Archives:
                     if self._laid_out.get(self._key(model, kind)) is None:
                         self._compressed(model, kind, tell)
         if any(kind.needs_checksums for kind in kinds):
-            unknown = {entry.identity for entry in model.entries if entry.size} - self._known(model).keys()
-            for entry in model.entries:
-                if entry.size and entry.identity in unknown:
-                    self._measurements.crc32(self._file(entry))
-                    tell(entry.size)
+            for entry in unknown_files(model.entries, self._measurements):
+                self._measurements.crc32(self._file(entry))
+                tell(entry.size)
         tell(model.size - told)
 
     def _compressed(
@@ -201,25 +201,23 @@ class Archives:
             raise ValueError(f"{kind.name} has no compressed form")
         as_a_whole = not kind.needs_checksums
         members = (
-            _Members(model.entries, self._file) if as_a_whole else self._packed_members(model, progress, only_known)
+            Members(model.entries, self._file) if as_a_whole else self._packed_members(model, progress, only_known)
         )
         parts = {kind.part, *self._parts}
         compressor = _Compressor(self._sizes, self.compression, model, parts, progress, only_known)
         return kind.compress(members, model.mtime, compressor)
 
-    def _packed_members(self, model: Model, progress: Progress | None, only_known: bool) -> list[Member]:
+    def _packed_members(self, model: Model, progress: Progress | None, only_known: bool) -> Members:
         members = self._measured_members(model)
         found = shares(model.entries, self.compression)
-        packings: list[Packing | Deflated] = [
-            Packing.SMALL if share is Share.SMALL else Packing.STORED for share in found
-        ]
         large = [number for number, share in enumerate(found) if share is Share.LARGE]
-        files = [content for number in large if isinstance(content := members[number].content, MeasuredFile)]
+        files = list(map(members.file, large))
         forced = self.compression is Compression.ALWAYS
-        measured = self._sizes.of_files(files, forced=forced, progress=progress, only_known=only_known)
-        for number, packing in zip(large, measured, strict=True):
-            packings[number] = packing
-        return [member._replace(packing=packing) for member, packing in zip(members, packings, strict=True)]
+        packings = self._sizes.of_files(files, forced=forced, progress=progress, only_known=only_known)
+        members.pack(
+            found, {number: how for number, how in zip(large, packings, strict=True) if isinstance(how, Deflated)}
+        )
+        return members
 
     def open_file(self, entry: Entry) -> Piece:
         """Open one file of a model.
@@ -236,8 +234,7 @@ class Archives:
 
     def is_measured(self, model: Model) -> bool:
         """Tell whether the CRC-32 of each of a model's files is known."""
-        known = self._known(model)
-        return all(entry.identity in known for entry in model.entries if entry.size)
+        return next(unknown_files(model.entries, self._measurements), None) is None
 
     def sha256(self, model: Model, kind: Format) -> str:
         """Return an archive's SHA-256, hexadecimal. Read the whole archive unless it is known for this generation."""
@@ -264,26 +261,8 @@ class Archives:
             raise ValueError(f"{entry.path} is a folder")
         return PinnedFile(self._storage, self._open_files, entry.source, entry.identity)
 
-    def _measured_members(self, model: Model) -> list[Member]:
-        known = self._known(model)
-        return list(
-            _Members(
-                model.entries,
-                lambda entry: MeasuredFile(
-                    self._measurements, self._file(entry), crc32=known.get(entry.identity) if entry.identity else None
-                ),
-            )
-        )
-
-    def _known(self, model: Model) -> dict[Identity, int]:
-        """Return the known CRC-32s of files that are not empty."""
-        told, unknown = {}, []
-        for entry in model.entries:
-            if entry.identity is not None and entry.crc32 is not None:
-                told[entry.identity] = entry.crc32
-            elif entry.identity is not None and entry.size:
-                unknown.append(entry.identity)
-        return told | self._measurements.known(unknown)
+    def _measured_members(self, model: Model) -> MeasuredMembers:
+        return MeasuredMembers(model.entries, self._file, self._measurements)
 
 
 @dataclass(frozen=True)
@@ -320,32 +299,3 @@ def sha256_of(piece: Piece, progress: Callable[[int], object] = lambda _count: N
         offset += len(part)
         progress(len(part))
     return digest.hexdigest()
-
-
-class _Members(Sequence[Member]):
-    """The members of an archive, each made on demand."""
-
-    def __init__(self, entries: Entries, content: Callable[[Entry], Piece]) -> None:
-        self._entries = entries
-        self._content = content
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    @overload
-    def __getitem__(self, number: int) -> Member: ...
-
-    @overload
-    def __getitem__(self, number: slice) -> list[Member]: ...
-
-    def __getitem__(self, number: int | slice) -> Member | list[Member]:
-        if isinstance(number, slice):
-            return list(map(self._member, self._entries[number]))
-        return self._member(self._entries[number])
-
-    def __iter__(self) -> Iterator[Member]:
-        return map(self._member, self._entries)
-
-    def _member(self, entry: Entry) -> Member:
-        content = self._content(entry) if entry.size else None
-        return Member(entry.path, entry.is_folder, entry.executable, content)

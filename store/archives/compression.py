@@ -4,6 +4,7 @@ further (`store.formats.write.deflate.judge`)."""
 from __future__ import annotations
 
 import enum
+from array import array
 from collections.abc import Sequence
 
 from bentofs.store.formats.write.deflate import SMALL
@@ -49,7 +50,7 @@ def shares(entries: Sequence[Entry], compression: Compression) -> list[Share]:
     AUTO takes the smallest files first (files of equal size in the order of the archive) until `MAX_MODEL` is reached.
     A slow lookup blocks its directory for everybody, so it must not have to compress more.
     """
-    sizes = [entry.size for entry in entries]
+    sizes = array("Q", (entry.size for entry in entries))
     found = [Share.SMALL if size < SMALL else Share.LARGE for size in sizes]
     if compression is Compression.ALWAYS:
         return found

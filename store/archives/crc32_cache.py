@@ -69,13 +69,15 @@ class Measurements:
         asked = self._index.checksums([identity for identity in identities if identity not in found])
         return found | asked
 
-    def keep_crc32(self, identity: Identity, crc: int, started_ns: int) -> None:
+    def keep_crc32(self, identity: Identity, crc: int, started_ns: int) -> bool:
         """Keep the CRC-32 of bytes read since `started_ns` (wall clock). Skip a file that was so young then that a
-        later change might not show in its identity."""
-        if is_settled(identity.ctime_ns, started_ns):
-            self._known.put(identity, crc, _FILE)
-            self._index.keep_checksum(identity, crc)
-            self._learnt()
+        later change might not show in its identity. Return True if it is kept."""
+        if not is_settled(identity.ctime_ns, started_ns):
+            return False
+        self._known.put(identity, crc, _FILE)
+        self._index.keep_checksum(identity, crc)
+        self._learnt()
+        return True
 
 
 class _Learning:
@@ -99,15 +101,23 @@ class MeasuredFile:
     """A piece that knows its CRC-32: from the measurements, or else from the bytes that it serves, so that they need
     not be read twice."""
 
-    __slots__ = ("_crc32", "_file", "_learning", "_measurements", "identity", "length")
+    __slots__ = ("__weakref__", "_crc32", "_file", "_learning", "_learnt", "_measurements", "identity", "length")
 
     def __init__(
-        self, measurements: Measurements, file: PinnedFile, *, crc32: int | None = None, learns: bool = True
+        self,
+        measurements: Measurements,
+        file: PinnedFile,
+        *,
+        crc32: int | None = None,
+        learns: bool = True,
+        learnt: Callable[[int], None] = lambda _crc32: None,
     ) -> None:
-        """`crc32`: None if it is unknown; `learns`: compute an unknown CRC-32 from the bytes that are served."""
+        """`crc32`: None if it is unknown; `learns`: compute an unknown CRC-32 from the bytes that are served; `learnt`:
+        called with the CRC-32 when it becomes known and can be relied on."""
         self._measurements = measurements
         self._file = file
         self._crc32 = crc32
+        self._learnt = learnt
         self._learning = _Learning() if learns and crc32 is None else None  # None once the CRC-32 is known or given up
         self.identity = file.identity
         self.length = file.length
@@ -157,9 +167,13 @@ class MeasuredFile:
                 is_mine, self._learning = self._learning is learning, None
             if is_mine and learning.running.begun:
                 crc = learning.running.complete(self._file, 0, self.length)
-                self._measurements.keep_crc32(self._file.identity, crc, learning.started_ns)
+                self._keep(crc, learning.started_ns)
                 return crc
-        return self._measurements.crc32(self._file)
+        started_ns = time.time_ns()
+        crc = self._measurements.crc32(self._file)
+        if is_settled(self.identity.ctime_ns, started_ns):
+            self._learnt(crc)
+        return crc
 
     def _learn(self, learning: _Learning, views: Views, offset: int) -> None:
         running = learning.running
@@ -177,4 +191,8 @@ class MeasuredFile:
             if whole is None:
                 return
             self._learning = None
-        self._measurements.keep_crc32(self._file.identity, whole, learning.started_ns)
+        self._keep(whole, learning.started_ns)
+
+    def _keep(self, crc: int, started_ns: int) -> None:
+        if self._measurements.keep_crc32(self._file.identity, crc, started_ns):
+            self._learnt(crc)

@@ -49,6 +49,10 @@ class Codec(NamedTuple):
     length_of: Callable[[int], int] = _itself  # the chunk's length, from that number
     window: int = 0  # bytes of the content before a chunk that are given to `encode`
 
+    def count(self, length: int) -> int:
+        """Return the number of chunks of `length` bytes of content."""
+        return -(-length // self.chunk)
+
     def units(self, content: Piece, start: int, stop: int) -> Iterator[Unit]:
         """Yield the units of a range of some content, one for each chunk."""
         for at in range(start, stop, self.chunk):
@@ -82,6 +86,17 @@ class Maker(Protocol):
 
     def on_wrong(self, name: Name) -> None:
         """Report that the measurement of some content is wrong."""
+
+
+def check_measured(maker: Maker, measured: Measured, count: int) -> None:
+    """Check that so many chunks were measured.
+
+    Raises:
+        SourceChangedError: there are fewer.
+    """
+    if len(measured.sizes) < count:
+        maker.on_wrong(measured.name)
+        raise SourceChangedError(f"too little is known of {printable(measured.of)}; it is measured again")
 
 
 class Chunks:
@@ -125,12 +140,10 @@ class Chunks:
         self._start = start
         self._stop = content.length if stop is None else stop
         self._first = first
-        self.count = -(-(self._stop - start) // codec.chunk)
+        self.count = codec.count(self._stop - start)
+        check_measured(maker, measured, first + self.count)
         sizes = measured.sizes[first : first + self.count]
         self._ends = array("Q", itertools.accumulate(map(codec.length_of, sizes)))
-        if len(self._ends) < self.count:
-            maker.on_wrong(measured.name)
-            raise SourceChangedError(f"too little is known of {printable(measured.of)}; it is measured again")
         self.length = self._ends[-1]
         # Set by `put_in_order`:
         self.number = 0  # of the first chunk, in the archive

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from bentofs.store.formats.crc32 import BlockChecksums
 from bentofs.store.formats.pieces import Piece, Views
 
-_PLANS_KEPT = 4096
+_PARTS_KEPT = 8192  # parts of all plans that are kept for the next request: about 1 MB
 
 
 class Template:
@@ -23,6 +23,7 @@ class Template:
         self._spans: list[tuple[int, int, int]] = []  # place in the frame, place in its content, length
         self._checksum: int | None = None
         self._plans: dict[tuple[int, int], _Plan] = {}
+        self._parts_kept = 0
         self.length = 0
         self.content_length = 0
 
@@ -46,8 +47,12 @@ class Template:
         plan = self._plans.get((start, size))
         if plan is None:
             plan = self._make_plan(start, size)
-            if len(self._plans) < _PLANS_KEPT:
-                self._plans[start, size] = plan
+            parts = 1 + len(plan.literals) + len(plan.spans)
+            if self._parts_kept + parts > _PARTS_KEPT:
+                self._plans.clear()
+                self._parts_kept = 0
+            self._plans[start, size] = plan
+            self._parts_kept += parts
         return plan
 
     def _make_plan(self, start: int, size: int) -> _Plan:

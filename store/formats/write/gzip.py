@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import functools
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from bentofs.store.formats.pieces import Generated, Literal, Piece, PieceList, Slice
-from bentofs.store.formats.write.chunks import Chunks
 from bentofs.store.formats.write.deflate import END
 from bentofs.store.formats.write.frames import Frames, Template
 
@@ -27,25 +26,22 @@ _TRAILER_LENGTH = 8
 def lay_out_gzip(content: Piece, crc: Callable[[], int]) -> PieceList:
     """Lay out the gzip member of `content`, stored and not empty. `crc` is called for its CRC-32 on a trailer read."""
     pieces = PieceList([Literal(_HEADER)])
-    _append_stored(pieces, content, last=True)
+    append_stored(pieces, content, last=True)
     pieces.append(_trailer(content, crc))
     return pieces
 
 
-def lay_out_gzip_of(parts: Iterable[Chunks | Slice], content: Piece, crc: Callable[[], int]) -> PieceList:
-    """Lay out the gzip member of `content`, which consists of the parts: chunks unchanged, slices stored."""
-    pieces = PieceList([Literal(_HEADER)])
-    for part in parts:
-        if isinstance(part, Chunks):
-            pieces.append(part)
-        else:
-            _append_stored(pieces, part, last=False)
-    pieces.append(Literal(END))
-    pieces.append(_trailer(content, crc))
-    return pieces
+def lay_out_gzip_of(stream: Piece, content: Piece, crc: Callable[[], int]) -> PieceList:
+    """Lay out the gzip member of `content`. `stream`: its deflate stream, except the last block."""
+    return PieceList([Literal(_HEADER), stream, Literal(END), _trailer(content, crc)])
 
 
-def _append_stored(pieces: PieceList, content: Piece, *, last: bool) -> None:
+def stored_length(length: int) -> int:
+    """Return the length of the stored blocks of `length` bytes of content, unless the last one ends the stream."""
+    return length + -(-length // _BLOCK) * _HEADER_LENGTH
+
+
+def append_stored(pieces: PieceList, content: Piece, *, last: bool = False) -> None:
     """Append stored blocks. `last`: the last block ends the stream."""
     frames = Frames(content, _frame())
     pieces.append(frames)

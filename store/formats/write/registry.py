@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol, cast
 
 from bentofs.store.formats.crc32 import crc32, crc32_combine
-from bentofs.store.formats.pieces import Literal, Piece, PieceList, Slice, read_bytes
+from bentofs.store.formats.pieces import Piece, PieceList, read_bytes
 from bentofs.store.formats.write import bzip2, xz_blocks
 from bentofs.store.formats.write.chunk_maker import ChunkMaker
-from bentofs.store.formats.write.chunks import Chunks, Codec, Measured, put_in_order
-from bentofs.store.formats.write.deflate import END, chunk_codec, codec_name, run_codec, small_codec
+from bentofs.store.formats.write.chunks import Codec, Measured
+from bentofs.store.formats.write.deflate import codec_name
 from bentofs.store.formats.write.gzip import gzip_length, lay_out_gzip, lay_out_gzip_of
-from bentofs.store.formats.write.members import Deflated, Member, Packing
+from bentofs.store.formats.write.members import Member
+from bentofs.store.formats.write.packing import ZipPacker, lay_out_deflate
 from bentofs.store.formats.write.small_files import FILES, RUNS, SmallFiles
 from bentofs.store.formats.write.tar import end_length, header, lay_out_tar, padding_length, tar_length
 from bentofs.store.formats.write.xz import lay_out_xz, xz_length
@@ -105,21 +105,10 @@ def _lay_out_tar_gz(members: Sequence[Member], mtime: int) -> PieceList:
 
 def _compress_tar_gz(members: Sequence[Member], mtime: int, compressor: Compressor) -> PieceList:
     """Compress headers and small files in runs, and large files in the same chunks as a zip. Store the rest."""
-    small, codec = SmallFiles(members, mtime), run_codec()
-    runs, tar = compressor.measure(RUNS, small.codecs(), small.chunks), small.tar
-    parts: list[Chunks | Slice] = []
-    first = 0
-    for start, stop, how, content in small.stretches:
-        if isinstance(how, Deflated) and content is not None:
-            parts.append(Chunks(compressor.maker, chunk_codec(how.effort), content, how.measured))
-        elif how is Packing.SMALL:
-            run = Chunks(compressor.maker, codec, tar, runs, start, stop, first)
-            parts.append(run)
-            first += run.count
-        else:
-            parts.append(Slice(tar, start, stop - start))
-    put_in_order([part for part in parts if isinstance(part, Chunks)])
-    return lay_out_gzip_of(parts, tar, _tar_checksum(members, mtime))
+    small = SmallFiles(members, mtime)
+    runs = compressor.measure(RUNS, small.codecs(), small.chunks)
+    stream = lay_out_deflate(small.stretches, small.tar, compressor.maker, runs)
+    return lay_out_gzip_of(stream, small.tar, _tar_checksum(members, mtime))
 
 
 def _lay_out_zip(members: Sequence[Member], mtime: int) -> PieceList:
@@ -127,30 +116,9 @@ def _lay_out_zip(members: Sequence[Member], mtime: int) -> PieceList:
 
 
 def _compress_zip(members: Sequence[Member], mtime: int, compressor: Compressor) -> PieceList:
-    small, codec = SmallFiles(members, mtime), small_codec()
-    measured = compressor.measure(FILES, small.codecs(), small.chunks)
-    numbers = itertools.count()
-    in_order: list[Chunks] = []
-
-    def pack(member: Member) -> Sequence[Piece]:
-        if member.content is None:
-            return ()
-        if isinstance(member.packing, Deflated):
-            chunks = Chunks(
-                compressor.maker, chunk_codec(member.packing.effort), member.content, member.packing.measured
-            )
-            in_order.append(chunks)
-            return (chunks, Literal(END))
-        if member.packing is Packing.SMALL:
-            chunks = Chunks(compressor.maker, codec, member.content, measured, first=next(numbers))
-            if chunks.length < member.size:
-                in_order.append(chunks)
-                return (chunks,)
-        return (member.content,)
-
-    archive = lay_out_zip(members, mtime, _content_crc32, _learn_ahead, pack)
-    put_in_order(in_order)
-    return archive
+    small = SmallFiles(members, mtime)
+    packer = ZipPacker(compressor.maker, compressor.measure(FILES, small.codecs(), small.chunks))
+    return lay_out_zip(members, mtime, _content_crc32, _learn_ahead, packer)
 
 
 def _xz_codec() -> str:

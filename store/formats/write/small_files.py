@@ -6,26 +6,16 @@ Measuring them for one format also measures them for the other, so they are read
 from __future__ import annotations
 
 import functools
-from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import NamedTuple
 
-from bentofs.store.formats.pieces import Piece, PieceList, read_bytes
+from bentofs.store.formats.pieces import PieceList, read_bytes
 from bentofs.store.formats.write.chunks import Codec
-from bentofs.store.formats.write.deflate import SMALL, run_codec, small_codec
-from bentofs.store.formats.write.members import Deflated, Member, Packing
-from bentofs.store.formats.write.tar import end_length, lay_out_tar, tar_spans
+from bentofs.store.formats.write.deflate import run_codec, small_codec
+from bentofs.store.formats.write.members import Member, Packing
+from bentofs.store.formats.write.stretches import Stretches
+from bentofs.store.formats.write.tar import lay_out_tar, tar_spans
 
 RUNS, FILES = "runs", "small"  # names of the parts: of a tar, and of a zip
-
-
-class Stretch(NamedTuple):
-    """A range of a compressed tar that is packed in one way."""
-
-    start: int
-    stop: int
-    how: Packing | Deflated
-    content: Piece | None = None  # set if it is the content of one file
 
 
 class SmallFiles:
@@ -41,9 +31,9 @@ class SmallFiles:
         return lay_out_tar(self._members, self._mtime)
 
     @functools.cached_property
-    def stretches(self) -> Sequence[Stretch]:
-        """Return the stretches of a compressed tar, each as long as possible."""
-        return list(_stretches(self._members, self._mtime))
+    def stretches(self) -> Stretches:
+        """Return the stretches of a compressed tar."""
+        return Stretches(self._members, self._mtime)
 
     def codecs(self) -> Mapping[str, Codec]:
         """Return the codec of each part."""
@@ -60,11 +50,12 @@ class SmallFiles:
 
     def _runs(self, *, with_files: bool) -> Iterator[tuple[str, memoryview]]:
         """Yield every run, followed by the files that end in it if `with_files` is set."""
-        files = deque(
+        files = (
             (span.content, span.content + span.member.size)
             for span in (tar_spans(self._members, self._mtime) if with_files else ())
             if span.member.content and span.member.packing is Packing.SMALL
         )
+        file = next(files, None)
         before = memoryview(b"")  # the start of a file that continues
         for stretch in self.stretches:
             for run in run_codec().units(self.tar, stretch.start, stretch.stop) if stretch.how is Packing.SMALL else ():
@@ -73,27 +64,7 @@ class SmallFiles:
                 self.tar.read_into([content[len(before) :]], run.start)
                 yield RUNS, content[len(before) :]
                 begin = run.start - len(before)
-                while files and files[0][1] <= run.stop:
-                    start, stop = files.popleft()
-                    yield FILES, content[start - begin : stop - begin]
-                before = content[files[0][0] - begin :] if files else content[:0]
-
-
-def _stretches(members: Sequence[Member], mtime: int) -> Iterator[Stretch]:
-    begin, how, last = 0, Packing.SMALL, 0
-    for member, start, content, end in tar_spans(members, mtime):
-        small = member.size < SMALL
-        wanted = Packing.STORED if small and member.content and member.packing is Packing.STORED else Packing.SMALL
-        if wanted is not how:
-            if start > begin:
-                yield Stretch(begin, start, how)
-            begin, how = start, wanted
-        if not small and member.packing is not Packing.SMALL:
-            yield Stretch(begin, content, how)
-            yield Stretch(content, content + member.size, member.packing, member.content)
-            begin = content + member.size
-        last = end
-    if how is not Packing.SMALL:
-        yield Stretch(begin, last, how)
-        begin = last
-    yield Stretch(begin, last + end_length(last), Packing.SMALL)
+                while file is not None and file[1] <= run.stop:
+                    yield FILES, content[file[0] - begin : file[1] - begin]
+                    file = next(files, None)
+                before = content[file[0] - begin :] if file is not None else content[:0]

@@ -16,9 +16,8 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from bentofs.store.formats.pieces import PieceList, Views, Zeros, copy_into
-from bentofs.store.formats.write import segments
 from bentofs.store.formats.write.members import Member
-from bentofs.store.formats.write.segments import Segment, Segments
+from bentofs.store.formats.write.segments import lay_out_in_segments
 from bentofs.store.util.names import portable_name
 
 _BLOCK = tarfile.BLOCKSIZE
@@ -41,35 +40,22 @@ def lay_out_tar(members: Sequence[Member], mtime: int) -> PieceList:
 
     If there are very many members, each read takes only the members it needs from the sequence, again and again.
     """
-    pieces = PieceList()
-    if len(members) <= segments.AT_ONCE:
-        _append(pieces, members, mtime)
-    else:
-        _append_segments(pieces, members, mtime)
+
+    def lay_out(numbers: range) -> PieceList:
+        pieces = PieceList()
+        for member in members[numbers.start : numbers.stop]:
+            pieces.append(_Header(member, mtime))
+            if member.content is not None:
+                pieces.append(member.content)
+                pieces.append(_PADDINGS[padding_length(member.size)])
+        return pieces
+
+    def length(numbers: range) -> int:
+        return sum(map(functools.partial(_length, mtime=mtime), members[numbers.start : numbers.stop]))
+
+    pieces = lay_out_in_segments(len(members), lay_out, length)
     pieces.append(Zeros(end_length(pieces.length)))
     return pieces
-
-
-def _append(pieces: PieceList, members: Sequence[Member], mtime: int) -> None:
-    for member in members:
-        pieces.append(_Header(member, mtime))
-        if member.content is not None:
-            pieces.append(member.content)
-            pieces.append(_PADDINGS[padding_length(member.size)])
-
-
-def _append_segments(pieces: PieceList, members: Sequence[Member], mtime: int) -> None:
-    step = segments.MEMBERS
-
-    def lay_out(number: int) -> PieceList:
-        segment = PieceList()
-        _append(segment, members[number * step : (number + 1) * step], mtime)
-        return segment
-
-    recent = Segments(lay_out)
-    for number in range(-(-len(members) // step)):
-        length = sum(map(functools.partial(_length, mtime=mtime), members[number * step : (number + 1) * step]))
-        pieces.append(Segment(recent, number, length))
 
 
 def _length(member: Member, mtime: int) -> int:

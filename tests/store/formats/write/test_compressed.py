@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from bentofs.store.errors import CancelledError, SourceChangedError
 from bentofs.store.formats.pieces import Piece, PieceList, Views, Zeros, read_bytes
-from bentofs.store.formats.write import bzip2, chunk_cache, chunk_maker, deflate, small_files, xz_blocks
+from bentofs.store.formats.write import bzip2, chunk_cache, chunk_maker, deflate, stretches, xz_blocks
 from bentofs.store.formats.write.chunk_cache import ChunkCache
 from bentofs.store.formats.write.chunk_maker import ChunkMaker
 from bentofs.store.formats.write.chunks import Chunks, Codec, Measured, put_in_order
@@ -31,6 +31,7 @@ from bentofs.store.util.memory_budget import MemoryBudget
 from tests.store.content import Memory, whole
 from tests.store.formats import golden
 from tests.store.formats.compressing import DECOMPRESS, OnTheSpot, fail_on_wrong, unpack_zip
+from tests.store.formats.laying_out import in_segments_of
 from tests.store.formats.strategies import MTIMES, member_lists, ranges
 from tests.store.formats.writers import content_of, write_tar
 
@@ -44,7 +45,7 @@ def small_chunks() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(deflate, "CHUNK", 1000)
         patch.setattr(deflate, "_RUN", 700)
-        patch.setattr(small_files, "SMALL", 400)
+        patch.setattr(stretches, "SMALL", 400)
         patch.setattr(chunk_maker, "_SMALL", 100)
         for module in (xz_blocks, bzip2):
             codec = module.codec()._replace(chunk=5000)
@@ -91,6 +92,11 @@ class TestAnyMembers:
         assert fresh.length == len(archive)
         for offset, size in data.draw(ranges(len(archive))):
             assert read_bytes(fresh, offset, size) == archive[offset : offset + size]
+        with in_segments_of(data.draw(st.integers(1, 4))):
+            in_segments = _lay_out(kind, members, mtime, OnTheSpot())
+            assert whole(in_segments) == archive
+            for offset, size in data.draw(ranges(len(archive))):
+                assert read_bytes(in_segments, offset, size) == archive[offset : offset + size]
 
     @settings(max_examples=60, deadline=None)
     @given(members=packed_members(OnTheSpot()), mtime=MTIMES)

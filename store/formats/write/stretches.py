@@ -1,0 +1,83 @@
+"""Stretches: the ranges of a compressed tar that are packed in one way each, as long as possible.
+
+They are kept in columns: a model of very many files may have as many stretches.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, overload
+
+from bentofs.store.formats.write.deflate import SMALL
+from bentofs.store.formats.write.members import Deflated, Member, Packing
+from bentofs.store.formats.write.tar import end_length, tar_spans
+
+_STORED, _SMALL, _FILE = range(3)
+
+
+class Stretch(NamedTuple):
+    """A range of a compressed tar that is packed in one way."""
+
+    start: int
+    stop: int
+    how: Packing | Deflated
+    member: Member | None = None  # set if it is the content of one file
+
+
+class Stretches(Sequence[Stretch]):
+    """The stretches of one tar."""
+
+    def __init__(self, members: Sequence[Member], mtime: int) -> None:
+        self._members = members
+        self._starts = array("Q")
+        self._ways = bytearray()
+        self._numbers = array("I")  # of the member that is a whole stretch
+        begin = last = 0
+        way = _SMALL
+        for number, (member, start, content, end) in enumerate(tar_spans(members, mtime)):
+            small = member.size < SMALL
+            wanted = _STORED if small and member.content and member.packing is Packing.STORED else _SMALL
+            if wanted is not way:
+                if start > begin:
+                    self._append(begin, way)
+                begin, way = start, wanted
+            if not small and member.packing is not Packing.SMALL:
+                self._append(begin, way)
+                self._append(content, _FILE, number)
+                begin = content + member.size
+            last = end
+        if way is not _SMALL:
+            self._append(begin, way)
+            begin = last
+        self._append(begin, _SMALL)
+        self._starts.append(last + end_length(last))
+
+    def __len__(self) -> int:
+        return len(self._ways)
+
+    @overload
+    def __getitem__(self, number: int) -> Stretch: ...
+
+    @overload
+    def __getitem__(self, number: slice) -> list[Stretch]: ...
+
+    def __getitem__(self, number: int | slice) -> Stretch | list[Stretch]:
+        if isinstance(number, slice):
+            return list(map(self._stretch, range(*number.indices(len(self)))))
+        return self._stretch(number)
+
+    def __iter__(self) -> Iterator[Stretch]:
+        return map(self._stretch, range(len(self)))
+
+    def _append(self, start: int, way: int, number: int = 0) -> None:
+        self._starts.append(start)
+        self._ways.append(way)
+        self._numbers.append(number)
+
+    def _stretch(self, number: int) -> Stretch:
+        start, stop, way = self._starts[number], self._starts[number + 1], self._ways[number]
+        if way == _FILE:
+            member = self._members[self._numbers[number]]
+            return Stretch(start, stop, member.packing, member)
+        return Stretch(start, stop, Packing.SMALL if way == _SMALL else Packing.STORED)
