@@ -7,8 +7,6 @@
 class StoreError(Exception):
     """Base class of all errors that this library raises on purpose."""
 
-    of_model = False  # True if it is about an import whose `model.yaml` was read before
-
 
 class NotFoundError(StoreError):
     """The store has no such model, version or file."""
@@ -41,6 +39,10 @@ class StoreDeniedError(StoreUnreadableError):
 
 class DamagedArchiveError(StoreError):
     """An archive is truncated, or does not match its own checksums or structure."""
+
+
+class UnwrittenBytesError(DamagedArchiveError):
+    """An upload has a length, but some of its bytes never came."""
 
 
 class AlteredModelError(StoreError):

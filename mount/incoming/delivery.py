@@ -22,7 +22,7 @@ from bentofs.mount.incoming.upload import Upload
 from bentofs.store.errors import CancelledError, DamagedArchiveError, NoSpaceError, StoreError
 from bentofs.store.formats.read.growing_file import ArrivingFile
 from bentofs.store.model.tag import Tag
-from bentofs.store.publishing.local import Outcome
+from bentofs.store.publishing.base import Outcome
 from bentofs.store.staging.session import Session
 from bentofs.store.transfer.import_log import ImportLog, ReceiptState, request_id
 from bentofs.store.transfer.importer import Importer, StagedImport
@@ -59,9 +59,9 @@ class Delivery:
         self._sums = sums
         self.read_back = ReadBack(session.spool)
 
-    def stage(self, arriving: ArrivingFile) -> StagedImport:
+    def stage(self, arriving: ArrivingFile, on_model: Callable[[], None]) -> StagedImport:
         """Do what `Importer.stage` does."""
-        return self._importer.stage(arriving, digest_later=True)
+        return self._importer.stage(arriving, digest_later=True, on_model=on_model)
 
     def check_room(self, wanted: int) -> None:
         """Raise NoSpaceError if there is no room for so many bytes, the staged ones counted."""

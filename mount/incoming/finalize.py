@@ -13,7 +13,7 @@ from bentofs.mount.incoming.names import is_note, is_on_its_way
 from bentofs.mount.incoming.spool import Spool
 from bentofs.mount.incoming.upload import Upload
 from bentofs.mount.incoming.written_ranges import Skips
-from bentofs.store.errors import BadModelError, DamagedArchiveError, StoreError, TooBigError
+from bentofs.store.errors import BadModelError, DamagedArchiveError, StoreError, TooBigError, UnwrittenBytesError
 from bentofs.store.util.display import printable
 
 log = logging.getLogger(__name__)
@@ -21,6 +21,10 @@ log = logging.getLogger(__name__)
 # If a file of a directory comes before a `model.yaml`, these errors say that it is no model's archive. Any other error
 # says that an archive could not be imported.
 _NO_MODELS_ARCHIVE = (BadModelError, DamagedArchiveError, TooBigError)
+
+
+def _means_no_archive(error: StoreError) -> bool:
+    return isinstance(error, _NO_MODELS_ARCHIVE) and not isinstance(error, UnwrittenBytesError)
 
 
 class Finalizer:
@@ -72,7 +76,7 @@ class Finalizer:
         except StoreError as error:
             if self._spool.is_on_its_way(path):
                 return  # reported when it gets its final name
-            if upload.is_strict or error.of_model or not isinstance(error, _NO_MODELS_ARCHIVE):
+            if upload.is_strict or upload.holds_model or not _means_no_archive(error):
                 self._delivery.refuse(upload, path, error)
                 raise
             log.info("%s stays as a file of its folder: %s", printable(path), error)

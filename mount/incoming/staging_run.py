@@ -20,7 +20,8 @@ from bentofs.store.util.memory_budget import MemoryBudget
 _EARLY_RUNS = 4  # uploads that are staged while they arrive
 _LATE_RUNS = 2  # uploads that are staged once they are whole: they wait for nobody else, so each gets its turn
 
-Stage = Callable[[ArrivingFile], StagedImport]
+# Stages a file, and calls the function once the file is known to hold a model.
+Stage = Callable[[ArrivingFile, Callable[[], None]], StagedImport]
 
 
 class Slots:
@@ -43,11 +44,17 @@ class Run:
         self._stage = stage
         self._slot = slot
         self._lock = threading.Lock()
+        self._found_model = threading.Event()
         self._abandoned = False
         self._ended = False
         self._thread = threading.Thread(target=self._work, name="staging", daemon=True)
         self.result: StagedImport | None = None
         self.error: BaseException | None = None
+
+    @property
+    def holds_model(self) -> bool:
+        """True if the run has found a `model.yaml` in the place where a model has it."""
+        return self._found_model.is_set()
 
     @property
     def was_postponed(self) -> bool:
@@ -90,7 +97,7 @@ class Run:
         result: StagedImport | None = None
         error: BaseException | None = None
         try:
-            result = self._stage(self.arriving)
+            result = self._stage(self.arriving, self._found_model.set)
         except BaseException as failed:  # raised to the thread that waits for the outcome
             error = failed
             _clear_frames(failed)

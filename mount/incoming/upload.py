@@ -19,7 +19,14 @@ from bentofs.mount.incoming.staging_run import Run, Slots, Stage
 from bentofs.mount.incoming.undecided import append_offset, is_undecided, set_undecided
 from bentofs.mount.incoming.upload_reader import UploadReader
 from bentofs.mount.incoming.written_ranges import WrittenRanges
-from bentofs.store.errors import CancelledError, DamagedArchiveError, NoSpaceError, PostponedError, StoreError
+from bentofs.store.errors import (
+    CancelledError,
+    DamagedArchiveError,
+    NoSpaceError,
+    PostponedError,
+    StoreError,
+    UnwrittenBytesError,
+)
 from bentofs.store.transfer.importer import StagedImport
 from bentofs.store.util.display import printable
 
@@ -79,6 +86,12 @@ class Upload:
         """Return the number of bytes that are here and not staged yet."""
         run = self._run
         return run.arriving.unread if run is not None else 0
+
+    @property
+    def holds_model(self) -> bool:
+        """True if the bytes are known to be an archive of a model, even one that is refused."""
+        run = self._run
+        return run is not None and run.holds_model
 
     def status(self) -> os.stat_result:
         """Return the stat result of the file that holds the bytes."""
@@ -335,12 +348,10 @@ class Upload:
             return None
         first, count = gap
         size = os.fstat(self._descriptor).st_size
-        error = DamagedArchiveError(
+        return UnwrittenBytesError(
             f"{count:,} of its {size:,} bytes never came, from byte {first:,} on: finish the upload, or copy it again, "
             "zeros included (cp --sparse=never)"
         )
-        error.of_model = True  # the user is told, in any directory
-        return error
 
     def _refuse_if_imported(self) -> None:
         if self.imported or self.taken is not None:

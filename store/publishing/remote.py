@@ -31,9 +31,10 @@ from bentofs.store.errors import (
 from bentofs.store.formats.pieces import Literal
 from bentofs.store.model.model import MODEL_YAML
 from bentofs.store.model.tag import MAX_LENGTH, Tag
+from bentofs.store.publishing.base import Outcome, Publisher, PublishRequest, Verdict, note_exec_bit
 from bentofs.store.publishing.compare import first_difference, first_other_exec_bit
 from bentofs.store.publishing.lease import Lease
-from bentofs.store.publishing.local import LocalPublisher, Outcome, Publisher, Verdict, note_exec_bit
+from bentofs.store.publishing.local import LocalPublisher
 from bentofs.store.staging.hashing import RunningDigest
 from bentofs.store.staging.model import Staged
 from bentofs.store.staging.session import Session
@@ -106,32 +107,26 @@ class RemotePublisher:
         self._patience = storage.patience
 
     def compare(self, staged: Staged) -> Verdict | None:  # noqa: ARG002 - it is done under the lease, by SHA-256s
-        """Return None, which `store.publishing.local.Publisher.compare` allows."""
+        """Return None, which `Publisher.compare` allows."""
         return None
 
-    def publish(
-        self,
-        staged: Staged,
-        *,
-        overwrite: bool = False,
-        move_latest: bool = True,
-        verdict: Verdict | None = None,  # noqa: ARG002 - there is none
-    ) -> Outcome:
-        """Do what `store.publishing.local.Publisher.publish` does, but leave the staged directory."""
-        return _Publication(self._storage, self._objects, staged, self._stops).run(
-            overwrite=overwrite, move_latest=move_latest
-        )
+    def publish(self, request: PublishRequest) -> Outcome:
+        """Do what `Publisher.publish` does, but leave the staged directory."""
+        return _Publication(self._storage, self._objects, request, self._stops).run()
 
 
 class _Publication:
     """One call of `RemotePublisher.publish`."""
 
-    def __init__(self, storage: RemoteStorage, objects: WritableObjects, staged: Staged, stops: CancelTokens) -> None:
+    def __init__(
+        self, storage: RemoteStorage, objects: WritableObjects, request: PublishRequest, stops: CancelTokens
+    ) -> None:
         self._stops = stops
         self._storage = storage
         self._objects = objects
         self._patience = storage.patience
-        self._staged = staged
+        self._request = request
+        staged = self._staged = request.staged
         self._tag = staged.info.tag
         self._local = LocalStorage(os.path.dirname(staged.path))
         self._open_files = OpenFiles()
@@ -139,28 +134,28 @@ class _Publication:
         # No manifest records the exec bit of `model.yaml`, which means nothing.
         self._entries = [entry._replace(executable=entry.executable and entry.path != MODEL_YAML) for entry in found]
 
-    def run(self, *, overwrite: bool, move_latest: bool) -> Outcome:
+    def run(self) -> Outcome:
         self._check_names()
         with Lease(self._objects, self._patience, self._tag, self._stops) as claim:
-            outcome = self._publish(claim, overwrite)
+            outcome = self._publish(claim)
             if outcome is not Outcome.UNCHANGED:
                 try:
-                    _move_latest(self._storage, self._objects, self._staged, move=move_latest)
+                    _move_latest(self._storage, self._objects, self._staged, move=self._request.move_latest)
                 except StoreError as error:
                     log.warning("%s is in the store, but whether it is the latest is not settled: %s", self._tag, error)
         self._storage.listings.expire(self._tag.name)
         return outcome
 
-    def _publish(self, claim: Lease, overwrite: bool) -> Outcome:
+    def _publish(self, claim: Lease) -> Outcome:
         self._storage.listings.expire(self._tag.name)
         there = self._keys()
         outcome = Outcome.IMPORTED
         if self._key(MODEL_YAML) in there:
             difference, other_exec_bit = self._difference()
-            if difference is None and not (overwrite and other_exec_bit):
+            if difference is None and not (self._request.overwrite and other_exec_bit):
                 note_exec_bit(self._tag, other_exec_bit)
                 return Outcome.UNCHANGED
-            if not overwrite:
+            if not self._request.overwrite:
                 raise OtherContentError(
                     f"{self._tag} is in the store with other content ({difference}): import with --overwrite to "
                     "replace it, or delete it there first"

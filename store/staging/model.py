@@ -104,11 +104,6 @@ class StagedModel:
         self._is_open = True
 
     @property
-    def is_known(self) -> bool:
-        """True if the `model.yaml` was read: at the top, or, after `finish`, in a top directory."""
-        return self._info is not None
-
-    @property
     def max_members(self) -> int:
         """The maximum number of files and directories."""
         return self._limits.members

@@ -29,7 +29,7 @@ from bentofs.store.formats.read.growing_file import ArrivingFile, WholeFile
 from bentofs.store.integrity.sha256sums import MAX_SUMS, NO_SUMS, SUFFIX, read_sums_beside
 from bentofs.store.location import Location
 from bentofs.store.model.tag import Tag
-from bentofs.store.publishing.local import Outcome
+from bentofs.store.publishing.base import Outcome
 from bentofs.store.staging.session import Session
 from bentofs.store.transfer.byte_counter import Counted
 from bentofs.store.transfer.endpoints.base import CHUNK, Progress, Source

@@ -25,7 +25,8 @@ from bentofs.store.integrity.baseline import Baseline
 from bentofs.store.model.bentoml_fields import refuse_what_bentoml_cannot_read
 from bentofs.store.model.model import MAX_MODEL_YAML, MODEL_YAML, ModelInfo
 from bentofs.store.model.tag import Tag
-from bentofs.store.publishing.local import LocalPublisher, Outcome, Publisher, Verdict
+from bentofs.store.publishing.base import Outcome, Publisher, PublishRequest, Verdict
+from bentofs.store.publishing.local import LocalPublisher
 from bentofs.store.staging.folder import stage_folder
 from bentofs.store.staging.import_sizes import StagedSizes
 from bentofs.store.staging.model import Limits, Staged, StagedModel
@@ -87,19 +88,26 @@ class Importer:
         self._under_way = 0
         self._closed = False
 
-    def stage(self, arriving: ArrivingFile, *, digest_later: bool = False) -> StagedImport:
+    def stage(
+        self,
+        arriving: ArrivingFile,
+        *,
+        digest_later: bool = False,
+        on_model: Callable[[], None] = lambda: None,
+    ) -> StagedImport:
         """Stage an archive while it arrives. `digest_later`: its SHA-256 may still be computing when this returns.
+        `on_model`: called once the archive is known to hold a model, even if it is refused later.
 
         Raises:
             StoreError: the reason why it cannot be imported. Nothing of it is left.
         """
         if isinstance(arriving, DigestedFile):
-            ready = self._stage(lambda target: extract(arriving, target))
+            ready = self.stage_members(lambda target: extract(arriving, target), on_model)
             ready.sha256 = arriving.sha256
             return ready
         digest = ArchiveDigest(arriving, later=digest_later)
         try:
-            ready = self._stage(lambda target: extract(digest, target))
+            ready = self.stage_members(lambda target: extract(digest, target), on_model)
             digest.end()
         except BaseException:
             digest.stop()
@@ -107,31 +115,28 @@ class Importer:
         ready.sha256, ready.digest = digest.value, digest
         return ready
 
-    def stage_members(self, fill: Callable[[Target], None]) -> StagedImport:
-        """Stage the members that `fill` puts into its target.
+    def stage_members(
+        self, fill: Callable[[Target], None], on_model: Callable[[], None] = lambda: None
+    ) -> StagedImport:
+        """Stage the members that `fill` puts into its target. `on_model`: see `stage`.
 
         Raises:
             StoreError: the reason why it cannot be imported. Nothing of it is left.
         """
-        return self._stage(fill)
-
-    def _stage(self, fill: Callable[[Target], None]) -> StagedImport:
         with self._working():
             path = self._session.new_staged_path()
             sizes = self._measure(path) if self._measure is not None else None
-            model = self._new_model(path, sizes)
+            model = self._new_model(path, sizes, on_model)
             try:
                 fill(model)
                 staged = model.finish()
                 if sizes is not None:
                     sizes.finish(staged)
                 return StagedImport(staged, None, model.discard, sizes=sizes)
-            except BaseException as error:
+            except BaseException:
                 if sizes is not None:
                     sizes.give_up()
                 model.discard()
-                if isinstance(error, StoreError):
-                    error.of_model = model.is_known
                 raise
 
     def stage_folder(self, path: str) -> StagedImport:
@@ -151,7 +156,7 @@ class Importer:
         """Compare with the store's model of the same tag now, so that publishing takes no time.
 
         Raises:
-            StoreUnreadableError, StoreUnwritableError: same as `store.publishing.local.publish`.
+            StoreUnreadableError, StoreUnwritableError: see `Publisher.publish`.
         """
         with self._working():
             ready.verdict = self._publisher.compare(ready.staged)
@@ -161,15 +166,13 @@ class Importer:
         model of its tag, even if the importer overwrites.
 
         Raises:
-            ModelExistsError, NoSpaceError, StoreUnwritableError: same as `store.publishing.local.publish`.
+            ModelExistsError, NoSpaceError, StoreUnwritableError: see `Publisher.publish`.
         """
         info = ready.staged.info
         overwrite = self._overwrite and may_replace
         with self._working():
             try:
-                outcome = self._publisher.publish(
-                    ready.staged, overwrite=overwrite, move_latest=move_latest, verdict=ready.verdict
-                )
+                outcome = self._publisher.publish(PublishRequest(ready.staged, overwrite, move_latest, ready.verdict))
             except OtherContentError:
                 if overwrite == self._overwrite:
                     raise
@@ -227,16 +230,16 @@ class Importer:
         except StoreError:
             return False
 
-    def _new_model(self, path: str, sizes: StagedSizes | None) -> StagedModel:
-        if sizes is None:
-            return StagedModel(path, self._limits, umask=self._umask, on_model_yaml=self._check_early)
-
+    def _new_model(self, path: str, sizes: StagedSizes | None, on_model: Callable[[], None]) -> StagedModel:
         def check(info: ModelInfo, content: bytes) -> None:
-            if self._is_there(info.tag, content):
+            on_model()
+            if sizes is not None and self._is_there(info.tag, content):
                 sizes.give_up()
             else:
                 self._check_early(info, content)
 
+        if sizes is None:
+            return StagedModel(path, self._limits, umask=self._umask, on_model_yaml=check)
         return StagedModel(path, self._limits, umask=self._umask, on_model_yaml=check, on_file=sizes.file)
 
     def _check_early(self, info: ModelInfo, content: bytes) -> None:

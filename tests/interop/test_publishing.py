@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 
 from bentofs.store.errors import ModelExistsError
-from bentofs.store.model.tag import Tag
-from bentofs.store.publishing.local import Outcome, publish
+from bentofs.store.publishing.base import Outcome
 from bentofs.store.staging.area import StagingArea
 from tests.harness import make_model
 from tests.interop.conftest import Judge
-from tests.store.staged import latest, publish_files
+from tests.store.staged import latest, publish, publish_files
 
 _YEARS = (2025, 2025, 2026)
 
@@ -48,7 +47,7 @@ def test_what_bentoml_saved_is_the_same_or_refused(made_by_bentoml: Path, tmp_pa
     shutil.copytree(made_by_bentoml / "bentoml" / "models", store)  # with BentoML's marks
     session = StagingArea(str(store)).open_session()
     saved = store / "rich" / "v1.0-rc.1"
-    tag, created = Tag("rich", "v1.0-rc.1"), datetime.datetime.now(datetime.timezone.utc)
+    tag, created = "rich:v1.0-rc.1", datetime.datetime.now(datetime.timezone.utc).isoformat()
     staged = shutil.copytree(saved, session.new_staged_path())
     assert publish(session, staged, tag, created) is Outcome.UNCHANGED
     staged = shutil.copytree(saved, session.new_staged_path())

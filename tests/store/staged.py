@@ -12,8 +12,11 @@ from pathlib import Path
 from types import FrameType
 
 from bentofs.store.catalog.catalog import ModelStore
+from bentofs.store.model.model import ModelInfo
 from bentofs.store.model.tag import Tag
-from bentofs.store.publishing.local import Outcome, publish
+from bentofs.store.publishing.base import Outcome, PublishRequest
+from bentofs.store.publishing.local import LocalPublisher
+from bentofs.store.staging.model import Staged
 from bentofs.store.staging.session import Session
 from bentofs.store.storage.local import LocalStorage
 from tests.harness import ROOT, make_model, run, unmount_lazily, wait_until
@@ -47,14 +50,22 @@ def publish_files(
     move_latest: bool = True,
     executable: Sequence[str] = (),
 ) -> Outcome:
-    return publish(
-        session,
-        stage(session, tag, files, created, executable),
-        Tag.parse(tag),
-        datetime.datetime.fromisoformat(created),
-        overwrite=overwrite,
-        move_latest=move_latest,
-    )
+    staged = stage(session, tag, files, created, executable)
+    return publish(session, staged, tag, created, overwrite=overwrite, move_latest=move_latest)
+
+
+def publish(
+    session: Session,
+    staged: str,
+    tag: str,
+    created: str = CREATED,
+    *,
+    overwrite: bool = False,
+    move_latest: bool = True,
+) -> Outcome:
+    """Publish a staged directory into the session's store."""
+    info = ModelInfo(Tag.parse(tag), "", datetime.datetime.fromisoformat(created), {})
+    return LocalPublisher(session).publish(PublishRequest(Staged(staged, info, {}), overwrite, move_latest))
 
 
 def shown(store: Path) -> list[str]:

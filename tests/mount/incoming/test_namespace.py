@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -22,7 +23,7 @@ def test_a_file_that_is_closed_just_when_it_is_renamed_is_imported(
     """The close imports the file under its new name. Otherwise neither the close nor the rename would import it."""
     renamed = threading.Event()
 
-    def staged(arriving: ArrivingFile) -> Mock:
+    def staged(arriving: ArrivingFile, _on_model: Callable[[], None]) -> Mock:
         arriving.length()
         assert renamed.wait(10)
         return Mock()

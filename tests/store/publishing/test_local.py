@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bentofs.store.errors import ModelExistsError, StoreUnwritableError
-from bentofs.store.publishing.local import Outcome
+from bentofs.store.publishing.base import Outcome
 from bentofs.store.staging.area import StagingArea
 from bentofs.store.staging.session import Session
 from tests.harness import ROOT, make_model, remove_model, run
@@ -318,7 +318,7 @@ _FULL = """
 import os, subprocess, sys
 from pathlib import Path
 from bentofs.store.errors import NoSpaceError
-from bentofs.store.publishing.local import Outcome
+from bentofs.store.publishing.base import Outcome
 from bentofs.store.staging.area import StagingArea
 from tests.store.staged import contents, latest, publish_files
 base, what = Path(sys.argv[1]), sys.argv[2]
@@ -328,8 +328,8 @@ store.mkdir()
 session = StagingArea(str(store)).open_session()
 old, new = {"w": b"old"}, {"w": b"new"}
 publish_files(session, "iris:v0", old)
-import bentofs.store.publishing.local as publishing
-real = publishing.publish
+import tests.store.staged as staged
+real = staged.publish
 refused = []
 for free in range(12):
     for path in base.glob("filler*"):
@@ -343,7 +343,6 @@ for free in range(12):
             number += 1
         return real(*arguments, **options)
 
-    import tests.store.staged as staged
     staged.publish = publish_on_a_full_disk
     tag = f"{what}:v{free}"
     before = contents(store)

@@ -21,7 +21,7 @@ from bentofs.store.formats.write.registry import BENTOMODEL, DEFAULT_FORMATS, TA
 from bentofs.store.integrity.baseline import Baseline
 from bentofs.store.model.model import ModelInfo
 from bentofs.store.model.tag import Tag
-from bentofs.store.publishing.local import Outcome
+from bentofs.store.publishing.base import Outcome
 from bentofs.store.staging.area import StagingArea
 from bentofs.store.staging.file import StagedFile
 from bentofs.store.staging.import_sizes import StagedSizes, staged_sizes

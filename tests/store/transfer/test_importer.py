@@ -17,7 +17,7 @@ from bentofs.store.integrity.baseline import Baseline
 from bentofs.store.integrity.verify import Outcome as Verified
 from bentofs.store.integrity.verify import verify_model
 from bentofs.store.model.tag import Tag
-from bentofs.store.publishing.local import Outcome
+from bentofs.store.publishing.base import Outcome
 from bentofs.store.staging.area import StagingArea
 from bentofs.store.staging.session import Session
 from bentofs.store.storage.local import LocalStorage
