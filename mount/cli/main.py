@@ -19,7 +19,7 @@ from bentofs.store.errors import StoreError
 # daemon loads no module of another command, and each command starts sooner.
 COMMANDS = {
     "mount": ("mount", "mount_command"),
-    "unmount": ("mount", "unmount_command"),
+    "unmount": ("unmount", "unmount_command"),
     "list": ("models", "list_command"),
     "get": ("models", "get_command"),
     "verify": ("inspect", "verify_command"),

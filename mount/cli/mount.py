@@ -1,13 +1,10 @@
-"""The commands `bentofs mount` and `bentofs unmount`."""
+"""The command `bentofs mount`."""
 
 from __future__ import annotations
 
 import logging
 import os
-import shlex
-import signal
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,11 +24,9 @@ from bentofs.mount.cli.output import json_option, print_document, print_message
 from bentofs.mount.daemon import serve as daemon
 from bentofs.mount.daemon.logs import LEVELS, start_logging
 from bentofs.mount.daemon.preflight import check_mountpoint, check_readable, check_system
-from bentofs.mount.daemon.running import RunningDaemon, log_path
-from bentofs.mount.errors import CannotMountError
+from bentofs.mount.daemon.running import log_path
 from bentofs.mount.incoming.service import IncomingSettings
 from bentofs.mount.kernel.engine import DEFAULT_ENGINE, EngineName
-from bentofs.mount.kernel.mount_table import OUR_TYPE, UnmountError, mount_at, real_path, unmount
 from bentofs.mount.view.tree import INCOMING
 from bentofs.store.formats.write.registry import Format
 from bentofs.store.staging.model import Limits
@@ -39,8 +34,6 @@ from bentofs.store.storage.open import StoreSpec
 from bentofs.store.util.display import printable
 
 log = logging.getLogger(__name__)
-
-UNMOUNT_SECONDS = 20.0  # how long a daemon may take to end
 
 
 class _Mode(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.2
@@ -208,32 +201,6 @@ def mount_command(
         click.echo(f"{printable(location)} is mounted at {printable(real)}; log: {printable(str(log_at))}")
 
 
-@click.command(name="unmount")
-@click.argument("mountpoint")
-@click.option("--lazy", is_flag=True, help="Even while files are open: they answer errors from then on.")
-@json_option
-def unmount_command(mountpoint: str, lazy: bool, as_json: bool) -> None:
-    """Unmount MOUNTPOINT; returns when its daemon has gone."""
-    real = real_path(mountpoint)
-    mounted = mount_at(real)
-    if mounted is None:
-        raise CannotMountError(f"nothing is mounted at {mountpoint}")
-    if mounted.type != OUR_TYPE:
-        raise CannotMountError(f"what is mounted at {mountpoint} is not ours, but of type {mounted.type}")
-    running = RunningDaemon.at(real)
-    if lazy and running is not None:
-        os.kill(running.pid, signal.SIGTERM)  # it unmounts lazily, and does not wait for open files
-    else:
-        _unmount(mountpoint, real, lazy)
-    deadline = time.monotonic() + UNMOUNT_SECONDS
-    while running is not None and running.is_alive():
-        if time.monotonic() > deadline:
-            raise CannotMountError(f"{mountpoint} is unmounted, but its daemon {running.pid} has not ended")
-        time.sleep(0.02)
-    if as_json:
-        print_document({"mountpoint": real})
-
-
 def _daemon_arguments(settings: daemon.Settings) -> list[str]:
     """Return the daemon's command line for these settings."""
     names = ",".join(kind.name for kind in settings.formats)
@@ -270,15 +237,3 @@ def _checked_log_file(file: str | None, mountpoint: str) -> Path | None:
     if os.path.commonpath([real, mountpoint]) == mountpoint:
         raise click.UsageError(f"the log {file} lies below the mountpoint: choose a place outside of it")
     return Path(real)
-
-
-def _unmount(mountpoint: str, real: str, lazy: bool) -> None:
-    try:
-        unmount(real, lazy=lazy)
-    except UnmountError as error:
-        if "busy" in str(error):
-            raise CannotMountError(
-                f"{mountpoint} is in use: close what is open there, or use "
-                f"`bentofs unmount --lazy {shlex.quote(mountpoint)}`"
-            ) from None
-        raise CannotMountError(f"{mountpoint} could not be unmounted: {error}") from None

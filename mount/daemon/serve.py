@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from bentofs.mount.daemon.argv_secrets import UTF8_MODE, carrying, without_secrets
+from bentofs.mount.daemon.ending import End
 from bentofs.mount.daemon.logs import RecentLog
 from bentofs.mount.daemon.malloc import Trimmer, give_memory_back, trim
+from bentofs.mount.daemon.notify import ServiceManager
 from bentofs.mount.daemon.running import state_folder
 from bentofs.mount.daemon.stale import remove_stale
 from bentofs.mount.daemon.status import MountStatus
@@ -82,6 +84,7 @@ def serve(settings: Settings, ready: Callable[[], None], recent: RecentLog) -> N
         StagingError: there is no place for `incoming/`.
     """
     block_signals()
+    manager = ServiceManager()
     give_memory_back()
     _collect_seldom()
 
@@ -126,17 +129,22 @@ def serve(settings: Settings, ready: Callable[[], None], recent: RecentLog) -> N
     session = Session(engine, operations, settings.mountpoint, None if settings.store.is_remote else _READ_AHEAD)
 
     trimmer = Trimmer()
+    end = End(manager, f"{settings.mountpoint} is being unmounted")
 
     def announce() -> None:
         if not settings.store.is_remote:  # else it would fetch everything again, too
             recorder.start(archives.is_measured, session.is_busy)
         trimmer.start()
         log.info("%s is mounted at %s", location, settings.mountpoint)
+        manager.ready(f"{location} is mounted at {settings.mountpoint}")
         ready()
 
     try:
         remove_stale(settings.mountpoint)
-        session.run(announce)
+        by_signal = session.run(announce, end.begin)
+        if not by_signal and incoming is not None:
+            end.let_finish(incoming.finish, session)
+        end.hurry()
     finally:
         trimmer.stop()
         engine.stop()
@@ -147,6 +155,7 @@ def serve(settings: Settings, ready: Callable[[], None], recent: RecentLog) -> N
             incoming.close()
         index.close()
         digests.close()
+        end.is_there()
     log.info("%s is unmounted", settings.mountpoint)
 
 

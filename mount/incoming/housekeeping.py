@@ -55,6 +55,10 @@ class Housekeeping:
         """End the thread. Do not wait for an import that it runs."""
         self._stopped.set()
 
+    def join(self) -> None:
+        """Wait until the thread has ended, and so the import that it runs."""
+        self._thread.join()
+
     def _run(self) -> None:
         while not self._stopped.wait(_INTERVAL):
             try:

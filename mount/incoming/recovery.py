@@ -30,13 +30,20 @@ class Recovery:
         self._spool = spool
         self._delivery = delivery
         self._finalizer = finalizer
+        self._thread: threading.Thread | None = None
 
     def start(self, dead: Sequence[Receipt]) -> None:
         """Decide these imports in the background, if their upload was whole and has not changed since. They are running
         in the record when this returns."""
         uploads = [upload for receipt in dead if (upload := self._take(receipt)) is not None]
         if uploads:
-            threading.Thread(target=self._decide, args=(uploads,), name="recovery", daemon=True).start()
+            self._thread = threading.Thread(target=self._decide, args=(uploads,), name="recovery", daemon=True)
+            self._thread.start()
+
+    def join(self) -> None:
+        """Wait until all of them are decided."""
+        if self._thread is not None:
+            self._thread.join()
 
     def _take(self, receipt: Receipt) -> Upload | None:
         if receipt.state is not ReceiptState.IMPORTING or receipt.size is None:

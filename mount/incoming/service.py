@@ -104,7 +104,8 @@ class Incoming:
         )
         self._housekeeping.start()
         of_this_boot = [receipt for session, receipt in dead if area.is_of_this_boot(session)]
-        Recovery(self._spool, self._delivery, finalizer).start(of_this_boot)
+        self._recovery = Recovery(self._spool, self._delivery, finalizer)
+        self._recovery.start(of_this_boot)
         for _, receipt in dead:  # not earlier: a kill in between would lose the uploads that recovery takes
             self._receipts.interrupt(receipt.id)
 
@@ -129,6 +130,13 @@ class Incoming:
                 return
             self._is_missing = False
             log.warning("%s was removed and is made again: uploads in it are lost", printable(area.path))
+
+    def finish(self) -> None:
+        """Wait for the imports that run though no program waits for them: quiet directories, and uploads of a dead
+        mount."""
+        self._housekeeping.stop()
+        self._housekeeping.join()
+        self._recovery.join()
 
     def close(self) -> None:
         """Stop everything that runs. Incomplete uploads are kept for the next mount."""

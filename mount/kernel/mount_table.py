@@ -73,6 +73,13 @@ def mount_at(real: str, process: int | str = "self") -> Mount | None:
     return found
 
 
+def mountpoints_below(real: str) -> list[str]:
+    """Return the paths below a real path where something is mounted."""
+    with open("/proc/self/mountinfo", errors="surrogateescape", newline="\n") as table:
+        paths = [_unescaped(line.split(" ")[4]) for line in table]
+    return [path for path in paths if path.startswith(f"{real}/")]
+
+
 def _number(options: str, name: str) -> int | None:
     match = re.search(rf"(?:^|,){name}=(\d+)(?:,|$)", options.rstrip())
     return int(match[1]) if match else None

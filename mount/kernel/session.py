@@ -13,6 +13,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 
 from bentofs.mount.kernel.engine import Engine
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 # It would help only several readers of a cold disk, and for them more threads come soon.
 THREADS = 1
 GRACE_SECONDS = 2.0  # how long requests under way may take when the mount ends
+_POLL_SECONDS = 0.05
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -45,11 +47,12 @@ class Session:
         self._mountpoint = mountpoint
         self._workers = Workers(THREADS)
 
-    def run(self, ready: Callable[[], None]) -> None:
-        """Mount, serve until a signal or an unmount from outside, unmount. Call it in the main thread only.
+    def run(self, ready: Callable[[], None], ending: Callable[[bool], None]) -> bool:
+        """Mount, serve until a signal or an unmount from outside, unmount. Return True if a signal ended it. Call it
+        in the main thread only.
 
         `block_signals` must have been called before any thread was started. `ready` is called from another thread once
-        the mount answers.
+        the mount answers. `ending` is called as soon as it ends; its argument is True after a signal.
 
         Raises:
             CannotMountError: the mount failed.
@@ -61,7 +64,9 @@ class Session:
         threading.Thread(target=self._announce, args=(ready,), name="ready", daemon=True).start()
         received = signal.sigwait(_SIGNALS)
         log.info("ending: %s", "unmounted" if self._workers.have_ended() else signal.Signals(received).name)
-        if not self._workers.have_ended():
+        by_signal = not self._workers.have_ended()
+        ending(by_signal)
+        if by_signal:
             self._unmount()
         if self._workers.await_end(GRACE_SECONDS):
             mount.tear_down()
@@ -69,6 +74,16 @@ class Session:
             # Unmounted lazily, but files are still open. When this process ends, the kernel gives their readers an
             # error.
             log.info("ended while files were open")
+        return by_signal
+
+    def wait_for(self, work: threading.Thread, seconds: float) -> bool:
+        """Wait until a thread has ended, but no longer than so many seconds, and not after a signal that ends the
+        mount. Tell whether the thread has ended."""
+        deadline = time.monotonic() + seconds
+        while work.is_alive() and (left := deadline - time.monotonic()) > 0:
+            if signal.sigtimedwait(_SIGNALS, min(left, _POLL_SECONDS)) is not None:
+                break
+        return not work.is_alive()
 
     def is_busy(self) -> bool:
         """Tell whether a request is being served."""

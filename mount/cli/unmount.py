@@ -1,0 +1,125 @@
+"""The command `bentofs unmount`."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import time
+
+import click
+
+from bentofs.mount.cli.output import json_option, print_document, print_message
+from bentofs.mount.daemon.ending import END_SECONDS, FINISH_SECONDS
+from bentofs.mount.daemon.holders import describe, holders_of
+from bentofs.mount.daemon.running import RunningDaemon
+from bentofs.mount.errors import CannotMountError
+from bentofs.mount.kernel.mount_table import OUR_TYPE, UnmountError, mount_at, real_path, unmount
+
+_GRACE_SECONDS = 10.0  # on a busy machine, beyond the daemon's own limit
+_POLL_SECONDS = 0.02
+_PATIENT_POLL_SECONDS = 0.2  # while imports run: each try starts a program
+_TELL_SECONDS = 1.0  # say what is waited for only if it takes longer
+
+
+@click.command(name="unmount")
+@click.argument("mountpoint")
+@click.option("--lazy", is_flag=True, help="Even while files are open for reading: they answer errors from then on.")
+@click.option("--force", is_flag=True, help="Even while files are open and imports run. The next mount keeps uploads.")
+@click.option(
+    "--wait",
+    "wait_seconds",
+    type=click.FloatRange(min=0),
+    default=FINISH_SECONDS,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for running imports.",
+)
+@json_option
+def unmount_command(mountpoint: str, lazy: bool, force: bool, wait_seconds: float, as_json: bool) -> None:
+    """Unmount MOUNTPOINT. Wait for running imports; return when the daemon has gone."""
+    real = real_path(mountpoint)
+    mounted = mount_at(real)
+    if mounted is None:
+        raise CannotMountError(f"nothing is mounted at {mountpoint}")
+    if mounted.type != OUR_TYPE:
+        raise CannotMountError(f"what is mounted at {mountpoint} is not ours, but of type {mounted.type}")
+    running = RunningDaemon.at(real)
+    if lazy and not force:
+        _await_uploads(mountpoint, real, wait_seconds)
+    if (lazy or force) and running is not None:
+        os.kill(running.pid, signal.SIGTERM)  # it unmounts lazily, and does not wait for open files
+    else:
+        _unmount(mountpoint, real, lazy or force, wait_seconds)
+    if running is not None:
+        _await_daemon(mountpoint, running, END_SECONDS if lazy or force else END_SECONDS + FINISH_SECONDS)
+    if as_json:
+        print_document({"mountpoint": real})
+
+
+def _unmount(mountpoint: str, real: str, lazy: bool, wait_seconds: float) -> None:
+    """Unmount. While a program writes an upload, try again."""
+    waiting = _Waiting(mountpoint, wait_seconds)
+    while True:
+        try:
+            return unmount(real, lazy=lazy)
+        except UnmountError as error:
+            if "busy" not in str(error):
+                raise CannotMountError(f"{mountpoint} could not be unmounted: {error}") from None
+        holders = holders_of(real)
+        readers = [holder for holder in holders if not holder.writes]
+        if readers:
+            quoted = shlex.quote(mountpoint)
+            raise CannotMountError(
+                f"{mountpoint} is in use: {describe(real, readers)}: end that first, or use "
+                f"`bentofs unmount --lazy {quoted}`"
+            )
+        # A program that waits in close for the outcome of its import has no open file any more.
+        waiting.go_on(describe(real, holders))
+
+
+def _await_uploads(mountpoint: str, real: str, wait_seconds: float) -> None:
+    """Wait until no program writes an upload."""
+    waiting = _Waiting(mountpoint, wait_seconds)
+    while writers := [holder for holder in holders_of(real) if holder.writes]:
+        waiting.go_on(describe(real, writers))
+
+
+def _await_daemon(mountpoint: str, running: RunningDaemon, seconds: float) -> None:
+    begun = time.monotonic()
+    told = False
+    while running.is_alive():
+        waited = time.monotonic() - begun
+        if waited > seconds + _GRACE_SECONDS:
+            raise CannotMountError(f"{mountpoint} is unmounted, but its daemon {running.pid} has not ended")
+        if waited > _TELL_SECONDS and not told:
+            told = True
+            print_message(f"{mountpoint} is unmounted; its daemon {running.pid} finishes imports")
+        time.sleep(_POLL_SECONDS)
+
+
+class _Waiting:
+    """A bounded wait for running imports, of which the user is told once."""
+
+    def __init__(self, mountpoint: str, seconds: float) -> None:
+        self._mountpoint = mountpoint
+        self._seconds = seconds
+        self._begun = time.monotonic()
+        self._told = False
+
+    def go_on(self, reason: str) -> None:
+        """Wait a moment.
+
+        Raises:
+            CannotMountError: the time is over.
+        """
+        waited = time.monotonic() - self._begun
+        if waited >= self._seconds:
+            raise CannotMountError(
+                f"{self._mountpoint} is in use: {reason}: end that first, or use "
+                f"`bentofs unmount --force {shlex.quote(self._mountpoint)}`"
+            )
+        if waited >= _TELL_SECONDS and not self._told:
+            self._told = True
+            print_message(f"waiting for running imports: {reason}")
+        time.sleep(_PATIENT_POLL_SECONDS)
