@@ -20,6 +20,7 @@ from bentofs.store.errors import StoreError
 COMMANDS = {
     "mount": ("mount", "mount_command"),
     "unmount": ("unmount", "unmount_command"),
+    "status": ("status", "status_command"),
     "list": ("models", "list_command"),
     "get": ("models", "get_command"),
     "verify": ("inspect", "verify_command"),

@@ -24,7 +24,7 @@ class Output:
                 print_line(error_fields(sentence, status))
 
 
-def json_option(command: Callable[..., None]) -> Callable[..., None]:
+def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add `--json` to a command. The command gets it as `as_json`. If the command fails, its error is JSON, too."""
 
     def remember(context: click.Context, _parameter: click.Parameter, value: bool) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -58,6 +59,11 @@ class RunningDaemon(NamedTuple):
                         found += [cls(int(entry), started)] if started is not None else []
         return max(found, key=lambda daemon: daemon.started, default=None)
 
+    def start_time(self) -> float:
+        """Return when the daemon began, in seconds since 1970."""
+        boot = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+        return boot + self.started / os.sysconf("SC_CLK_TCK")
+
     def is_alive(self) -> bool:
         """Tell whether the daemon still runs."""
         return _start_of(self.pid) == self.started
@@ -68,6 +74,8 @@ def _serves(pid: int, mountpoint: str) -> bool:
     arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     if b"mount" not in arguments or not _holds_device(pid):
         return False
+    if os.fsencode(mountpoint) in arguments:
+        return True
     begin = os.readlink(f"/proc/{pid}/cwd")
     return any(
         real_path(os.path.join(begin, os.fsdecode(argument))) == mountpoint for argument in arguments if argument

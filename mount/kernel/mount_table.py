@@ -35,6 +35,8 @@ class OurMount(NamedTuple):
 
     path: str
     source: str  # the location of its store; libfuse 2 replaces some characters
+    user: int | None = None  # uid and gid of the user who mounted it
+    group: int | None = None
 
 
 def find_helper() -> str | None:
@@ -93,9 +95,10 @@ def our_mounts() -> list[OurMount]:
             fields = line.rstrip("\n").split(" ")
             path = _unescaped(fields[4])
             found.pop(path, None)
-            kind, source = fields[fields.index("-", 6) + 1 :][:2]
+            kind, source, options = fields[fields.index("-", 6) + 1 :][:3]
             if kind == OUR_TYPE:
-                found[path] = OurMount(path, _unescaped(source))
+                user, group = _number(options, "user_id"), _number(options, "group_id")
+                found[path] = OurMount(path, _unescaped(source), user, group)
     return list(found.values())
 
 
