@@ -44,6 +44,13 @@ class CannotMountError(Exception):
         self.status = status
 
 
+class ConfigError(CannotMountError):
+    """The configuration file is wrong."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence, 2)
+
+
 _REPEAT_SECONDS = 60.0  # a broken store fails every request with the same sentence
 
 # A subclass comes before its base: the first match counts.

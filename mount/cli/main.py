@@ -11,6 +11,7 @@ from typing import NoReturn
 
 import click
 
+from bentofs.mount.cli.config import defaults_for, name_variables
 from bentofs.mount.cli.output import Output, print_message
 from bentofs.mount.errors import INTERRUPTED, CannotMountError, exit_status_of
 from bentofs.store.errors import StoreError
@@ -43,7 +44,16 @@ class _Commands(click.Group):
         module, function = COMMANDS[cmd_name]
         command = getattr(importlib.import_module(f"bentofs.mount.cli.{module}"), function)
         assert isinstance(command, click.Command)
+        name_variables(command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, command, arguments = super().resolve_command(ctx, args)
+        if name is not None and command is not None and not ctx.resilient_parsing:
+            ctx.default_map = {name: defaults_for(command, arguments)}
+        return name, command, arguments
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

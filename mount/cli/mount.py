@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from bentofs.mount.cli.config import named_mountpoint
 from bentofs.mount.cli.format_options import checked_formats, formats_option
 from bentofs.mount.cli.options import (
     Size,
@@ -55,15 +56,15 @@ class _Mode(click.ParamType):  # type: ignore[type-arg]  # generic only since cl
 
 
 @click.command(name="mount")
-@click.argument("mountpoint")
+@click.argument("mountpoint", callback=named_mountpoint)
 @store_options
 @formats_option
 @compression_option
 @click.option("--foreground", is_flag=True, help="Stay in this terminal; log to standard error.")
-@click.option("--allow-other", is_flag=True, help="Let other users read the mount, too.")
+@click.option("--allow-other/--no-allow-other", help="Let other users read the mount, too.")
 @follow_links_option
-@click.option("--read-only", is_flag=True, help="Without incoming/.")
-@click.option("--overwrite", is_flag=True, help="What is copied into incoming/ replaces a model of the same tag.")
+@click.option("--read-only/--no-read-only", help="Without incoming/.")
+@click.option("--overwrite/--no-overwrite", help="What is copied into incoming/ replaces a model of the same tag.")
 @staging_option
 @click.option(
     "--settle",
@@ -110,8 +111,7 @@ class _Mode(click.ParamType):  # type: ignore[type-arg]  # generic only since cl
     "--foreground, standard error, with priorities if that is systemd's journal.",
 )
 @click.option(
-    "--auto-unmount",
-    is_flag=True,
+    "--auto-unmount/--no-auto-unmount",
     help="If the daemon is killed, unmount. Without it a dead mountpoint stays, on which everything fails: a mirror of "
     "an empty folder would delete its copies.",
 )
@@ -140,7 +140,7 @@ def mount_command(
     as_json: bool,
     ready_fd: int | None,
 ) -> None:
-    """Mount a model store at MOUNTPOINT, an empty folder."""
+    """Mount a model store at MOUNTPOINT: an empty folder, or the name of a mount in the configuration file."""
     if incoming_mode is not None and not allow_other:
         raise click.UsageError("--incoming-mode is for other users: it needs --allow-other")
     location = store.location
@@ -206,15 +206,16 @@ def _daemon_arguments(settings: daemon.Settings) -> list[str]:
     names = ",".join(kind.name for kind in settings.formats)
     arguments = ["mount", settings.mountpoint, *arguments_for(settings.store), "--formats", names]
     arguments += ["--compression", settings.compression.value]
-    arguments += ["--engine", settings.engine.value] + ["--no-passthrough"] * (not settings.passthrough)
-    arguments += ["--allow-other"] * settings.allow_other + ["--follow-links"] * settings.follow_links
+    arguments += ["--engine", settings.engine.value, _flag("passthrough", settings.passthrough)]
+    arguments += [_flag("allow-other", settings.allow_other), _flag("follow-links", settings.follow_links)]
     arguments += ["--log-level", settings.log_level]
     arguments += ["--log-file", str(settings.log_file)] if settings.log_file is not None else []
-    arguments += ["--auto-unmount"] * settings.auto_unmount
+    arguments += [_flag("auto-unmount", settings.auto_unmount)]
     incoming = settings.incoming
+    arguments += [_flag("read-only", incoming is None)]
     if incoming is None:
-        return [*arguments, "--read-only"]
-    arguments += ["--overwrite"] * incoming.overwrite
+        return arguments
+    arguments += [_flag("overwrite", incoming.overwrite)]
     if incoming.staging is not None:
         arguments += ["--staging", incoming.staging]
     if incoming.settle_seconds is not None:
@@ -223,6 +224,11 @@ def _daemon_arguments(settings: daemon.Settings) -> list[str]:
         arguments += ["--incoming-mode", f"{incoming.mode:o}"]
     limits = incoming.limits
     return [*arguments, "--max-members", str(limits.members), "--max-expanded", str(limits.expanded)]
+
+
+def _flag(name: str, value: bool) -> str:
+    """Return an option in either case: the daemon's environment must not decide."""
+    return f"--{name}" if value else f"--no-{name}"
 
 
 def _checked_log_file(file: str | None, mountpoint: str) -> Path | None:

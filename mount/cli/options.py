@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from bentofs.store.archives.compression import Compression
 from bentofs.store.catalog.catalog import ModelStore
@@ -114,6 +115,9 @@ def store_options(command: Callable[..., Any]) -> Callable[..., Any]:
         if cache_size is None:
             is_mount = click.get_current_context().info_name == "mount"
             cache_size = _MOUNT_CACHE_SIZE if is_mount else DEFAULT_CACHE_SIZE
+        source = click.get_current_context().get_parameter_source
+        if source("storage_options") is ParameterSource.DEFAULT_MAP is not source("store"):
+            storage_options = ()  # the configuration file means them for its own store only
         size = max(cache_size, _LEAST_CACHE_SIZE)
         place = StoreSpec.named(store, options=dict(storage_options), ttl=ttl, cache_size=size, patience=timeout)
         return command(*arguments, store=place, **others)
@@ -176,5 +180,5 @@ staging_option = click.option(
 )
 
 follow_links_option = click.option(
-    "--follow-links", is_flag=True, help="Follow links that lead out of a model or the store."
+    "--follow-links/--no-follow-links", help="Follow links that lead out of a model or the store."
 )
