@@ -124,7 +124,7 @@ def serve(settings: Settings, ready: Callable[[], None], recent: RecentLog) -> N
     tally = incoming.tally if incoming is not None else None
     status = MountStatus(_described(settings), store, engine, traffic, tally, budget, index, recent)
     live = status.files(is_remote=settings.store.is_remote)
-    tree = Tree(store, archives, settings.formats, has_incoming=incoming is not None, live=live)
+    tree = Tree(store, archives, settings.formats, has_incoming=incoming is not None, live=live, baseline=digests)
     operations = Operations(tree, engine.handles, incoming.namespace if incoming is not None else None, traffic)
     session = Session(engine, operations, settings.mountpoint, None if settings.store.is_remote else _READ_AHEAD)
 

@@ -15,6 +15,7 @@ from typing import NamedTuple, NoReturn, Protocol
 
 from bentofs.mount.incoming.namespace import Namespace
 from bentofs.mount.kernel.traffic import Traffic
+from bentofs.mount.kernel.xattrs import ExtendedAttributeOperations
 from bentofs.mount.view.nodes import Attributes, File, Folder, Item, Link, Node, inode_of
 from bentofs.mount.view.tree import INCOMING, Tree
 from bentofs.store.errors import SourceChangedError
@@ -73,6 +74,7 @@ class Operations:
     ) -> None:
         """`namespace`: None for a mount without `incoming/`; `traffic`: the counts of reads, None for new ones."""
         self._tree = tree
+        self.xattrs = ExtendedAttributeOperations(self, tree.extended)
         self._handles = handles
         self._namespace = namespace
         self._traffic = traffic or Traffic()
@@ -270,10 +272,13 @@ class Operations:
         """Accept a new owner in `incoming/` and ignore it: a model belongs to the owner of the mount."""
         self._box().attributes(self._incoming(path))
 
-    def set_attribute(self, path: str) -> NoReturn:
-        """Refuse extended attributes: there are none."""
-        self._incoming(path)
-        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+    def is_upload(self, path: str) -> bool:
+        """True for a path in `incoming/`, and for `incoming/` itself."""
+        return self._below(path) is not None
+
+    def check_upload(self, path: str) -> None:
+        """Refuse a change of a path that is not in `incoming/`, or not there."""
+        self._box().attributes(self._incoming(path))
 
     def make_special(self, path: str) -> NoReturn:
         """Refuse links and devices: models are made of files and directories."""

@@ -12,6 +12,7 @@ from bentofs.mount.view.nodes import (
     Folder,
     Item,
     Node,
+    Subject,
     file_attributes,
     file_item,
     folder_attributes,
@@ -71,6 +72,9 @@ class ArchiveFile(_MadeFile):
     def open(self) -> Piece:
         return self.archives.open(self.model, self.format)
 
+    def subject(self) -> Subject:
+        return Subject(self.model, format=self.format)
+
 
 @dataclass(frozen=True)
 class ChecksumFile(_MadeFile):
@@ -129,6 +133,9 @@ class ModelFolder(Folder):
             return ModelFolder(self._store, self._archives, path, self._model, entry.path)
         return _ModelFile(self._store, self._archives, path, self._model, entry)
 
+    def subject(self) -> Subject:
+        return Subject(self._model)
+
 
 class _ModelFile(File):
     """A file of a model."""
@@ -182,3 +189,6 @@ class _ModelFile(File):
 
     def open(self) -> Piece:
         return self._piece or self._archives.open_file(self._entry)
+
+    def subject(self) -> Subject:
+        return Subject(self._model, entry=self._entry)

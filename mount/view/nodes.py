@@ -11,8 +11,19 @@ from collections.abc import Hashable
 from typing import NamedTuple
 
 from bentofs.store.formats.pieces import Piece
+from bentofs.store.formats.write.registry import Format
+from bentofs.store.model.model import Model
+from bentofs.store.storage.base import Entry
 
 ROOT_INODE = 1
+
+
+class Subject(NamedTuple):
+    """The model that a node is part of, for extended attributes."""
+
+    model: Model
+    format: Format | None = None  # of an archive
+    entry: Entry | None = None  # of a file of the model
 
 
 class Attributes(NamedTuple):
@@ -54,6 +65,10 @@ class Folder:
         Raises:
             NotFoundError: there is none.
         """
+
+    def subject(self) -> Subject | None:
+        """Return the model of the directory; None if it is no model's."""
+        return None
 
 
 class File:
@@ -102,6 +117,10 @@ class File:
             SourceChangedError, StoreUnreadableError: they cannot be read.
         """
 
+    def subject(self) -> Subject | None:
+        """Return the model, and the archive or the file of it; None if the file is neither."""
+        return None
+
 
 class Link:
     """A symbolic link."""
@@ -114,6 +133,10 @@ class Link:
     def attributes(self) -> Attributes:
         size = len(os.fsencode(self.target))
         return Attributes(stat.S_IFLNK | 0o777, inode_of(self._path), 1, size, self._mtime_ns, self._mtime_ns)
+
+    def subject(self) -> Subject | None:
+        """Return None: Linux keeps no attributes of users on links."""
+        return None
 
 
 Node = Folder | File | Link

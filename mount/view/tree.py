@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from bentofs.mount.view.extended import ExtendedAttributes
 from bentofs.mount.view.files import ArchiveFile, ChecksumFile, ModelFolder
 from bentofs.mount.view.live import LiveFile, LiveSource
 from bentofs.mount.view.nodes import (
@@ -19,6 +20,7 @@ from bentofs.mount.view.nodes import (
     Item,
     Link,
     Node,
+    Subject,
     Text,
     file_item,
     folder_attributes,
@@ -32,6 +34,7 @@ from bentofs.store.catalog.scanner import LATEST
 from bentofs.store.errors import NotFoundError
 from bentofs.store.formats.pieces import Literal
 from bentofs.store.formats.write.registry import Format
+from bentofs.store.integrity.baseline import Baseline
 from bentofs.store.model.model import Model
 from bentofs.store.model.tag import Tag
 
@@ -54,12 +57,14 @@ class Tree:
         *,
         has_incoming: bool = False,
         live: Mapping[str, LiveSource] | None = None,
+        baseline: Baseline | None = None,
     ) -> None:
         """`has_incoming`: list `incoming/`. Its content is defined in `mount.incoming.namespace`. `live`: the files in
-        `.bentofs/`, which is not listed."""
+        `.bentofs/`, which is not listed. `baseline`: the recorded SHA-256s of models' files."""
         self.store = store
         self.archives = archives
         self.formats = tuple(formats)
+        self.extended = ExtendedAttributes(store, archives, baseline)
         self._has_incoming = has_incoming
         self.mounted_ns = time.time_ns()
         top: dict[str, Callable[[], Node]] = {
@@ -280,6 +285,9 @@ class _VersionFolder(Folder):
             if name == f"{archive}.sha256":
                 return ChecksumFile(self.tree.store, self.tree.archives, path, self.model, (kind,))
         raise NotFoundError(f"{path} is not there")
+
+    def subject(self) -> Subject:
+        return Subject(self.model)
 
     def _archive_name(self, kind: Format) -> str:
         return self.model.tag.stem + kind.suffix

@@ -132,6 +132,13 @@ class Archives:
         self._lengths.put(key, pieces.length, _LENGTH)
         return True
 
+    def size_is(self, model: Model, kind: Format) -> str:
+        """Return where an archive's length comes from: "arithmetic", "measured", or "not measured yet". Raises the same
+        errors as `is_length_known`."""
+        if kind.length is not None and not is_compressed(kind, self.compression):
+            return "arithmetic"
+        return "measured" if self.is_length_known(model, kind) else "not measured yet"
+
     def open(self, model: Model, kind: Format, progress: Progress | None = None) -> Piece:
         """Return the archive of one generation of a model; its readers share it.
 

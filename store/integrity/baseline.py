@@ -75,6 +75,18 @@ class Baseline:
             raise StoreUnreadableError("the record of digests is in use by another process: try once more")
         return {path: sha256 for path, sha256 in rows if isinstance(path, bytes) and isinstance(sha256, str)}
 
+    def of_file(self, store: str, tag: Tag, created: datetime.datetime, path: str) -> str | None:
+        """Return the recorded SHA-256 of one file of a model, hexadecimal; None if none is recorded, or if another
+        process holds the database."""
+        key = (*_key(store, tag, created), os.fsencode(path))
+        with self._lock:
+            row = self._database.run(
+                lambda connection: connection.execute(
+                    f"SELECT sha256 FROM file_digests WHERE {_WHERE} AND path=?", key
+                ).fetchone()
+            )
+        return row[0] if row and isinstance(row[0], str) else None
+
     def record(
         self, store: str, tag: Tag, created: datetime.datetime, digests: Mapping[bytes, str], *, first: bool = False
     ) -> bool:

@@ -166,7 +166,7 @@ class Model:
     `ModelStore` caches a model, a look that finds the same content returns the same object.
     """
 
-    __slots__ = ("__weakref__", "entries", "generation", "info", "look", "newest_ctime_ns", "size")
+    __slots__ = ("__weakref__", "_fingerprint", "entries", "generation", "info", "look", "newest_ctime_ns", "size")
 
     def __init__(self, info: ModelInfo, entries: Entries, newest_ctime_ns: int, look: int = 0) -> None:
         """`look`: start time of the last look that found this content (monotonic, ns)."""
@@ -175,6 +175,7 @@ class Model:
         self.entries = entries
         self.newest_ctime_ns = newest_ctime_ns
         self.size = entries.size  # bytes of all files
+        self._fingerprint = ""  # until it is asked for
         self.generation: tuple[int, int, int] = (hash((info, entries)), len(entries), self.size)
 
     @property
@@ -197,6 +198,10 @@ class Model:
 
     def fingerprint(self) -> str:
         """Return a digest of this generation that is stable over restarts, as a key for data on disk."""
+        self._fingerprint = self._fingerprint or self._digest()
+        return self._fingerprint
+
+    def _digest(self) -> str:
         digest = hashlib.blake2b(repr((self.tag, self.mtime)).encode(), digest_size=20)
         for entry in self.entries:
             line = (os.fsencode(entry.path), entry.executable, entry.identity and tuple(entry.identity))

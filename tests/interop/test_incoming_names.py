@@ -2,7 +2,6 @@
 
 import os
 import re
-from pathlib import Path
 
 import pytest
 
@@ -112,14 +111,3 @@ def test_links_and_devices_do_not_come_in(drop: Drop) -> None:
         assert "Operation not permitted" in done.stderr
     assert execute("ln", "-s", "/etc/passwd", drop.incoming / "link").returncode == 1
     assert sorted(name for name in os.listdir(drop.incoming) if "link" in name or "fifo" in name) == []
-
-
-def test_extended_attributes_are_no_hindrance(drop: Drop) -> None:
-    upload = drop.upload(Outcome.IMPORTED)
-    os.setxattr(upload.source, "user.origin", b"https://example.org")
-    run("cp", "-a", upload.source, drop.incoming)
-    drop.check(upload)
-    target = drop.incoming / upload.name
-    with pytest.raises(OSError, match="not supported"):
-        os.setxattr(target, "user.origin", b"here")
-    assert isinstance(target, Path)

@@ -53,7 +53,8 @@ CALLBACKS: dict[str, Any] = {
     "mknod": ctypes.CFUNCTYPE(_int, _text, ctypes.c_uint, ctypes.c_ulong),
     "symlink": ctypes.CFUNCTYPE(_int, _text, _text),
     "link": ctypes.CFUNCTYPE(_int, _text, _text),
-    # Reading extended attributes is left out on purpose: libfuse then says so once, and the kernel never asks again.
+    "getxattr": ctypes.CFUNCTYPE(_int, _text, _text, _pointer, _size),
+    "listxattr": ctypes.CFUNCTYPE(_int, _text, _pointer, _size),
     "setxattr": ctypes.CFUNCTYPE(_int, _text, _text, _pointer, _size, _int),
     "removexattr": ctypes.CFUNCTYPE(_int, _text, _text),
 }

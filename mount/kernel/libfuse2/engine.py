@@ -8,6 +8,7 @@ node for each path, so a path is detached (`unlinker`) before it passes on to an
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import re
 import stat
@@ -247,11 +248,20 @@ class _Callbacks:
     def _link(self, _old: bytes, path: bytes) -> int:
         self._operations.make_special(os.fsdecode(path))
 
-    def _setxattr(self, path: bytes, _name: bytes, _value: int, _size: int, _flags: int) -> int:
-        self._operations.set_attribute(os.fsdecode(path))
+    def _getxattr(self, path: bytes, name: bytes, target: int, size: int) -> int:
+        return _fill_sized(target, size, self._operations.xattrs.get(os.fsdecode(path), os.fsdecode(name)))
 
-    def _removexattr(self, path: bytes, _name: bytes) -> int:
-        self._operations.set_attribute(os.fsdecode(path))
+    def _listxattr(self, path: bytes, target: int, size: int) -> int:
+        return _fill_sized(target, size, self._operations.xattrs.names(os.fsdecode(path)))
+
+    def _setxattr(self, path: bytes, name: bytes, value: int, size: int, flags: int) -> int:
+        content = bytes(binding.bytes_at(value, size)) if size else b""
+        self._operations.xattrs.set(os.fsdecode(path), os.fsdecode(name), content, flags)
+        return 0
+
+    def _removexattr(self, path: bytes, name: bytes) -> int:
+        self._operations.xattrs.remove(os.fsdecode(path), os.fsdecode(name))
+        return 0
 
     def _fill(self, target: int, attributes: Attributes) -> None:
         look = binding.Stat.from_address(target)
@@ -262,6 +272,16 @@ class _Callbacks:
         binding.set_time(look.st_mtimespec, mtime_ns)
         binding.set_time(look.st_atimespec, mtime_ns)
         binding.set_time(look.st_ctimespec, ctime_ns)
+
+
+def _fill_sized(target: int, size: int, answer: bytes) -> int:
+    """Write an answer for a caller with so much room, and return its length. Without any room, write nothing."""
+    if not size:
+        return len(answer)
+    if len(answer) > size:
+        raise OSError(errno.ERANGE, os.strerror(errno.ERANGE))
+    ctypes.memmove(target, answer, len(answer))
+    return len(answer)
 
 
 def _set_opened(info: int, opened: Opened) -> None:

@@ -129,6 +129,7 @@ RENAME2_IN = Struct("=QII")  # newdir flags -; then both names
 LINK_IN = Struct("=Q")  # oldnodeid; then the new name
 FALLOCATE_IN = Struct("=QQQII")  # fh offset length mode -
 SETXATTR_IN = Struct("=II")  # size flags; then name and value
+GETXATTR_IN = Struct("=II")  # size -; then the name, except in LISTXATTR
 INTERRUPT_IN = Struct("=Q")  # unique
 
 # Replies, after the header
@@ -141,6 +142,7 @@ ENTRY_OUT = Struct("=" + _ENTRY + _ATTR)
 ATTR_OUT = Struct("=QII" + _ATTR)  # attr_valid nsec -
 OPEN_OUT = Struct("=QIi")  # fh open_flags backing_id
 WRITE_OUT = Struct("=II")  # size -
+GETXATTR_OUT = Struct("=II")  # size -; the reply to a request of size 0
 STATFS_OUT = Struct("=QQQQQIIII24x")  # blocks bfree bavail files ffree bsize namelen frsize -
 DIRENT = Struct("=" + _DIRENT)  # then the name, padded to 8 bytes
 DIRENTPLUS = Struct("=" + _ENTRY + _ATTR + _DIRENT)

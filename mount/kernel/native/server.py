@@ -23,6 +23,7 @@ from bentofs.mount.kernel.native.handlers.files import Files
 from bentofs.mount.kernel.native.handlers.folders import Folders
 from bentofs.mount.kernel.native.handlers.lookups import Lookups
 from bentofs.mount.kernel.native.handlers.names import Names
+from bentofs.mount.kernel.native.handlers.xattrs import ExtendedAttributeHandlers
 from bentofs.mount.kernel.native.handshake import BUFFER_SIZE, MAX_TRANSFER
 from bentofs.mount.kernel.native.interrupts import Interrupts
 from bentofs.mount.kernel.native.node_table import NodeTable
@@ -159,6 +160,7 @@ class Server:
 
     def _table(self, context: Context, operations: Operations, files: Files) -> dict[int, _Call]:
         lookups, folders, names = Lookups(context), Folders(context), Names(context)
+        xattrs = ExtendedAttributeHandlers(context)
         handlers: dict[Opcode, _Handler] = {
             Opcode.SETATTR: lookups.setattr,
             Opcode.RELEASEDIR: folders.releasedir,
@@ -176,8 +178,8 @@ class Server:
             Opcode.MKNOD: names.mknod,
             Opcode.SYMLINK: names.symlink,
             Opcode.LINK: names.link,
-            Opcode.SETXATTR: names.setxattr,
-            Opcode.REMOVEXATTR: names.removexattr,
+            Opcode.SETXATTR: xattrs.setxattr,
+            Opcode.REMOVEXATTR: xattrs.removexattr,
         }
         if operations.takes_uploads:  # else a close has no effect: the kernel gets ENOSYS once and never asks again
             handlers[Opcode.FLUSH] = files.flush
@@ -187,6 +189,8 @@ class Server:
             Opcode.READLINK: lookups.readlink,
             Opcode.ACCESS: lookups.access,
             Opcode.STATFS: lookups.statfs,
+            Opcode.GETXATTR: xattrs.getxattr,
+            Opcode.LISTXATTR: xattrs.listxattr,
             Opcode.OPENDIR: folders.opendir,
             Opcode.READDIR: folders.readdir,
             Opcode.READDIRPLUS: folders.readdirplus,

@@ -12,7 +12,7 @@ from bentofs.store.errors import NotFoundError
 
 
 class Names:
-    """MKDIR, UNLINK, RMDIR, RENAME, RENAME2, and the refused requests: MKNOD, SYMLINK, LINK, SETXATTR, REMOVEXATTR."""
+    """MKDIR, UNLINK, RMDIR, RENAME, RENAME2, and the refused requests: MKNOD, SYMLINK, LINK."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -51,12 +51,6 @@ class Names:
 
     def link(self, request: Request) -> bytes:
         self._operations.make_special(self._context.child_path(request.node, request.name(LINK_IN.size)))
-
-    def setxattr(self, request: Request) -> bytes:
-        self._operations.set_attribute(self._nodes.get(request.node).path)
-
-    def removexattr(self, request: Request) -> bytes:
-        self._operations.set_attribute(self._nodes.get(request.node).path)
 
     def _rename(self, request: Request, folder: int, flags: int, begin: int) -> bytes:
         old_name, new_name = request.names(begin)
