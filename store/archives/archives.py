@@ -8,20 +8,18 @@ SourceChangedError, never another generation's bytes. A compressed archive's siz
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from bentofs.store.archives.chunk_sizes import NotMeasuredError, Progress, Sizes
-from bentofs.store.archives.compression import Compression, Share, is_compressed, shares
+from bentofs.store.archives.chunk_sizes import NotMeasuredError, Sizes, Subject
+from bentofs.store.archives.compression import Compression, is_compressed, packings
 from bentofs.store.archives.crc32_cache import Measurements
 from bentofs.store.archives.index import Index
+from bentofs.store.archives.measuring import Progress
 from bentofs.store.archives.members import MeasuredMembers, Members, unknown_files
 from bentofs.store.formats.pieces import Piece, PieceList, Zeros
 from bentofs.store.formats.write.chunk_maker import ChunkMaker
-from bentofs.store.formats.write.chunks import Codec, Measured
-from bentofs.store.formats.write.members import Deflated
-from bentofs.store.formats.write.registry import LAYOUT_VERSION, Contents, Format
+from bentofs.store.formats.write.registry import LAYOUT_VERSION, Format
 from bentofs.store.formats.write.segments import AT_ONCE
 from bentofs.store.model.model import Model
 from bentofs.store.model.tag import Tag
@@ -204,27 +202,23 @@ class Archives:
         self, model: Model, kind: Format, progress: Progress | None, *, only_known: bool = False
     ) -> PieceList:
         """Lay out a compressed archive. `only_known`: raise NotMeasuredError instead of measuring."""
-        if kind.compress is None:
+        if kind.plan is None or kind.compress is None:
             raise ValueError(f"{kind.name} has no compressed form")
-        as_a_whole = not kind.needs_checksums
-        members = (
-            Members(model.entries, self._file) if as_a_whole else self._packed_members(model, progress, only_known)
+        if kind.needs_checksums:
+            plan = kind.plan(self._measured_members(model), model.mtime, packings(model.entries, self.compression))
+        else:  # the tar is compressed as a whole
+            plan = kind.plan(Members(model.entries, self._file), model.mtime, ())
+        # The layout and the compression decide the content of a part.
+        how = f"{self.compression.value}/{LAYOUT_VERSION}"
+        results = self._sizes.measure(
+            plan,
+            Subject(model.fingerprint(), how, model.newest_ctime_ns, str(model.tag)),
+            also=self._parts,
+            forced=self.compression is Compression.ALWAYS,
+            progress=progress,
+            only_known=only_known,
         )
-        parts = {kind.part, *self._parts}
-        compressor = _Compressor(self._sizes, self.compression, model, parts, progress, only_known)
-        return kind.compress(members, model.mtime, compressor)
-
-    def _packed_members(self, model: Model, progress: Progress | None, only_known: bool) -> Members:
-        members = self._measured_members(model)
-        found = shares(model.entries, self.compression)
-        large = [number for number, share in enumerate(found) if share is Share.LARGE]
-        files = list(map(members.file, large))
-        forced = self.compression is Compression.ALWAYS
-        packings = self._sizes.of_files(files, forced=forced, progress=progress, only_known=only_known)
-        members.pack(
-            found, {number: how for number, how in zip(large, packings, strict=True) if isinstance(how, Deflated)}
-        )
-        return members
+        return kind.compress(plan, results, self.maker)
 
     def open_file(self, entry: Entry) -> Piece:
         """Open one file of a model.
@@ -270,28 +264,6 @@ class Archives:
 
     def _measured_members(self, model: Model) -> MeasuredMembers:
         return MeasuredMembers(model.entries, self._file, self._measurements)
-
-
-@dataclass(frozen=True)
-class _Compressor:
-    """The compressor of one archive of a model (`store.formats.write.registry.Compressor`)."""
-
-    sizes: Sizes
-    compression: Compression
-    model: Model
-    parts: Collection[str]  # to be measured
-    progress: Progress | None
-    only_known: bool
-
-    @property
-    def maker(self) -> ChunkMaker:
-        return self.sizes.maker
-
-    def measure(self, part: str, codecs: Mapping[str, Codec], contents: Contents) -> Measured:
-        wanted = {each: codec for each, codec in codecs.items() if each in self.parts}
-        # The layout and the compression decide the content of a part.
-        how = f"{self.compression.value}/{LAYOUT_VERSION}"
-        return self.sizes.of_part(self.model, part, how, wanted, contents, self.progress, only_known=self.only_known)
 
 
 def sha256_of(piece: Piece, progress: Callable[[int], object] = lambda _count: None) -> str:

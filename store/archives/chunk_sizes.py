@@ -1,8 +1,8 @@
 """Sizes of compressed chunks. They are measured once, before an archive's size is known, and kept in the index.
 
-A large file's sizes are keyed by its identity, and shared by formats, models and mounts. The sizes of an archive's
-other parts are keyed by the model's fingerprint. All are keyed by the codec, too: for another ISA-L they are measured
-anew.
+A format's plan (`store.formats.write.plan`) says what to measure. A large file's sizes are keyed by its identity, and
+shared by formats, models and mounts. The sizes of an archive's other parts are keyed by the model's fingerprint. All
+are keyed by the codec, too: for another ISA-L they are measured anew.
 
 Threading: all methods may be called from any thread. Measuring runs on all cores.
 """
@@ -12,60 +12,33 @@ from __future__ import annotations
 import logging
 import time
 from array import array
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import chain, islice
-from typing import NamedTuple, Protocol, TypeVar
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import NamedTuple, Protocol
 
 from bentofs.store.archives.crc32_cache import MeasuredFile
 from bentofs.store.archives.index import ChunkSizes, SizesRow
-from bentofs.store.formats.write.chunk_maker import CORES, ChunkMaker
-from bentofs.store.formats.write.chunks import Codec, Measured, Name, Unit
+from bentofs.store.archives.measuring import Group, Progress, measure_chunks
+from bentofs.store.formats.pieces import Piece
+from bentofs.store.formats.write.chunk_maker import ChunkMaker
+from bentofs.store.formats.write.chunks import Measured, Name, Unit
 from bentofs.store.formats.write.deflate import CHUNK, END, MOST_EFFORT, Verdict, chunk_codec, codec_name, judge
-from bentofs.store.formats.write.members import Deflated, Packing
-from bentofs.store.formats.write.registry import Contents
-from bentofs.store.model.model import Model
+from bentofs.store.formats.write.plan import Deflated, Plan, Results, read_ranges
 from bentofs.store.storage.timestamps import is_settled
 from bentofs.store.util.memory_budget import MemoryBudget
 
 log = logging.getLogger(__name__)
 
-_WINDOW = 2 * CORES  # tasks that are running, or done and not yet taken
-_TASK = 1 << 20  # bytes of content in a task
-_TASK_UNITS = 64  # small files in a task
-_SHORT = 16 << 10  # bytes: threads that compress less at a time wait for Python's lock longer than they work
 _MAX_SIZE = 1 << 22  # bytes: no compressed chunk is larger; an index that says so is wrong
 _KEEP_EVERY = 64  # large files, after which their sizes are written
 
-_R = TypeVar("_R")
-Progress = Callable[[int], None]  # told how many more bytes of content were measured
 
+class Subject(NamedTuple):
+    """The model that a plan is measured for, as far as sizes depend on it."""
 
-class _Group(NamedTuple):
-    """The content that is measured under one name."""
-
-    name: Name
-    codec: Codec
-    is_wanted: bool = True  # by the reader who is about to come
-
-
-class _Task(NamedTuple):
-    """Consecutive chunks of one group."""
-
-    group: int
-    first: int
-    contents: list[Unit | memoryview]
-
-    @property
-    def length(self) -> int:
-        """Bytes of content."""
-        return sum(map(_length, self.contents))
-
-    @property
-    def is_short(self) -> bool:
-        """True if handing it to another thread would take longer than the task itself."""
-        return len(self.contents) * _SHORT > self.length
+    fingerprint: str  # of its content
+    how: str  # names all else that sizes depend on, beside the codec
+    newest_ctime_ns: int  # of its files
+    shown: str  # to a user
 
 
 class SizesKept(Protocol):
@@ -110,8 +83,9 @@ class Sizes:
         forced: bool,
         progress: Progress | None = None,
         only_known: bool = False,
-    ) -> list[Packing | Deflated]:
-        """Return how each of these large files goes into a compressed archive. Measure unless it is known.
+    ) -> list[Deflated | None]:
+        """Return the measurement of each of these large files; None for a file that is not worth compressing. Measure
+        what is not known.
 
         `forced`: compress all, regardless of samples; `only_known`: measure nothing.
 
@@ -132,7 +106,7 @@ class Sizes:
         unmeasured = [number for number in wanted if not found[number].sizes]
         unwritten = {number for number in unjudged if number not in unmeasured}
         try:
-            groups = [_Group(_name(files[number]), chunk_codec(found[number].effort)) for number in unmeasured]
+            groups = [Group(_name(files[number]), chunk_codec(found[number].effort)) for number in unmeasured]
             units = ((of, unit) for of, number in enumerate(unmeasured) for unit in _units(files[number]))
             sizes = array("I")
             for of, more in self._measure(groups, units, progress):
@@ -146,49 +120,55 @@ class Sizes:
                         self._keep(files, found, unwritten, started_ns)
         finally:
             self._keep(files, found, unwritten, started_ns)
-        packings: list[Packing | Deflated] = [Packing.STORED] * len(files)
+        deflated: list[Deflated | None] = [None] * len(files)
         for number in wanted:
             what, file = found[number], files[number]
             if sum(what.sizes) + len(END) < file.length:
-                packings[number] = Deflated(Measured(_name(file), what.sizes, file.source), what.effort)
-        return packings
+                deflated[number] = Deflated(Measured(_name(file), what.sizes, file.source), what.effort)
+        return deflated
 
-    def of_part(
+    def measure(
         self,
-        model: Model,
-        part: str,
-        how: str,
-        codecs: Mapping[str, Codec],
-        contents: Contents,
-        progress: Progress | None = None,
+        plan: Plan,
+        subject: Subject,
         *,
+        also: Collection[str] = (),
+        forced: bool,
+        progress: Progress | None = None,
         only_known: bool = False,
-    ) -> Measured:
-        """Return the sizes of one part of a model's archive. If it must be measured, measure the other parts in
-        `codecs`, too. It raises the same errors as `of_files`.
+    ) -> Results:
+        """Return the results of a plan. Measure what is not known; it raises the same errors as `of_files`.
 
-        `how`: names all else that sizes depend on, beside the model and the codec. `only_known`: measure nothing."""
-        fingerprint = model.fingerprint()
-        names = {each: (f"{fingerprint}/{each}/{how}", codec.name) for each, codec in codecs.items()}
-        sizes = self._known_part(names[part])
+        `also`: parts to measure while the wanted one is read. `forced`: compress all large files, regardless of
+        samples. `only_known`: measure nothing."""
+        files = [_measured_file(plan.members[number].content) for number in plan.large]
+        found = self.of_files(files, forced=forced, progress=progress, only_known=only_known)
+        chunks = self._of_parts(plan, subject, also, progress, only_known=only_known)
+        return Results(chunks, {number: what for number, what in zip(plan.large, found, strict=True) if what})
+
+    def _of_parts(
+        self, plan: Plan, subject: Subject, also: Collection[str], progress: Progress | None, *, only_known: bool
+    ) -> Measured:
+        parts, wanted = plan.parts, plan.wanted
+        names = {part: (f"{subject.fingerprint}/{part}/{subject.how}", parts[part].codec.name) for part in parts}
+        sizes = self._known_part(names[wanted])
         if sizes is None and only_known:
             raise NotMeasuredError
         if sizes is None:
             started_ns = time.time_ns()
-            is_kept = self._is_settled(model.newest_ctime_ns, started_ns)
-            unknown = [
-                part,
-                *(each for each in names if each != part and is_kept and not self._known_part(names[each])),
-            ]
-            found = {each: array("I") for each in unknown}
-            groups = [_Group(names[each], codecs[each], is_wanted=each == part) for each in unknown]
-            numbered = ((unknown.index(each), content) for each, content in contents(unknown))
+            is_kept = self._is_settled(subject.newest_ctime_ns, started_ns)
+            others = [part for part in parts if part in also and part != wanted] if is_kept else []
+            unknown = [wanted, *(part for part in others if self._known_part(names[part]) is None)]
+            found = {part: array("I") for part in unknown}
+            groups = [Group(names[part], parts[part].codec, is_wanted=part == wanted) for part in unknown]
+            contents = read_ranges(plan.tar, {part: parts[part].ranges() for part in unknown})
+            numbered = ((unknown.index(part), content) for part, content in contents)
             for of, more in self._measure(groups, numbered, progress):
                 found[unknown[of]].extend(more)
             if is_kept:
-                self._index.keep_chunk_sizes((*names[each], ChunkSizes(0, True, found[each])) for each in unknown)
-            sizes = found[part]
-        return Measured(names[part], sizes, str(model.tag))
+                self._index.keep_chunk_sizes((*names[part], ChunkSizes(0, True, found[part])) for part in unknown)
+            sizes = found[wanted]
+        return Measured(names[wanted], sizes, subject.shown)
 
     def close(self) -> None:
         """Cancel measuring and compression."""
@@ -226,82 +206,15 @@ class Sizes:
             self._index.keep_chunk_sizes(rows)
 
     def _measure(
-        self, groups: Sequence[_Group], contents: Iterable[tuple[int, Unit | memoryview]], progress: Progress | None
+        self, groups: Sequence[Group], contents: Iterable[tuple[int, Unit | memoryview]], progress: Progress | None
     ) -> Iterator[tuple[int, array[int]]]:
-        """Yield pairs of a group and the sizes of its next chunks. `contents`: each chunk's group and content."""
-        reader = object()
-
-        def measure(task: _Task) -> tuple[_Task, array[int]]:
-            sizes = array("I")
-            name, codec, is_wanted = groups[task.group]
-            for number, content in enumerate(task.contents, task.first):
-                if isinstance(content, memoryview):
-                    made = self.maker.compress(codec, content, number)
-                else:
-                    made = self.maker.encode(codec, *content, number)
-                self.maker.cache.keep_fresh(reader if is_wanted and self._has_reader else None, (name, number), made)
-                sizes.append(codec.size_of(made))
-            return task, sizes
-
-        for task, sizes in _in_parallel(measure, _tasks(contents)):
-            yield task.group, sizes
-            if progress is not None and groups[task.group].is_wanted:
-                progress(task.length)
+        return measure_chunks(self.maker, groups, contents, progress, has_reader=self._has_reader)
 
 
-def _tasks(contents: Iterable[tuple[int, Unit | memoryview]]) -> Iterator[_Task]:
-    """Yield tasks. A chunk that is still to be read is a task of its own; chunks in memory are gathered until they are
-    worth another thread."""
-    counts: Counter[int] = Counter()
-    gathered: dict[int, list[Unit | memoryview]] = {}
-    sizes: Counter[int] = Counter()
-
-    def task(group: int, contents: list[Unit | memoryview]) -> _Task:
-        first = counts[group]
-        counts[group] += len(contents)
-        return _Task(group, first, contents)
-
-    for group, content in contents:
-        if not isinstance(content, memoryview):
-            yield task(group, [content])
-            continue
-        if sizes[group] + len(content) > _TASK or len(gathered.get(group, ())) >= _TASK_UNITS:
-            yield task(group, gathered.pop(group))
-            sizes[group] = 0
-        gathered.setdefault(group, []).append(content)
-        sizes[group] += len(content)
-    for group, rest in gathered.items():
-        yield task(group, rest)
-
-
-def _length(content: Unit | memoryview) -> int:
-    return len(content) if isinstance(content, memoryview) else content.stop - content.start
-
-
-def _in_parallel(work: Callable[[_Task], _R], items: Iterable[_Task]) -> Iterator[_R]:
-    """Yield the results of `work` on each item, in order. Work a few items ahead, on all cores."""
-    rest = iter(items)
-    first = list(islice(rest, 2))
-    if len(first) < 2:
-        yield from map(work, first)
-        return
-    with ThreadPoolExecutor(CORES, thread_name_prefix="measure") as threads:
-        under_way: deque[Future[_R]] = deque()
-        try:
-            for item in chain(first, rest):
-                if item.is_short:
-                    done: Future[_R] = Future()
-                    done.set_result(work(item))
-                    under_way.append(done)
-                else:
-                    under_way.append(threads.submit(work, item))
-                if len(under_way) >= _WINDOW:
-                    yield under_way.popleft().result()
-            while under_way:
-                yield under_way.popleft().result()
-        finally:
-            for future in under_way:
-                future.cancel()
+def _measured_file(content: Piece | None) -> MeasuredFile:
+    if not isinstance(content, MeasuredFile):
+        raise TypeError("a large file can be measured only if it knows its identity")
+    return content
 
 
 def _units(file: MeasuredFile) -> Iterator[Unit]:

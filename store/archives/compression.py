@@ -8,6 +8,7 @@ from array import array
 from collections.abc import Sequence
 
 from bentofs.store.formats.write.deflate import SMALL
+from bentofs.store.formats.write.members import Packing
 from bentofs.store.formats.write.registry import BENTOMODEL, Format
 from bentofs.store.storage.base import Entry
 
@@ -36,22 +37,14 @@ def is_compressed(kind: Format, compression: Compression) -> bool:
     return kind is not BENTOMODEL or compression is Compression.ALWAYS
 
 
-class Share(enum.Enum):
-    """How a file is packed."""
-
-    STORED = "stored"
-    SMALL = "small"  # compressed without a sample
-    LARGE = "large"  # in chunks of its own
-
-
-def shares(entries: Sequence[Entry], compression: Compression) -> list[Share]:
+def packings(entries: Sequence[Entry], compression: Compression) -> list[Packing]:
     """Return how each of a model's files is packed, as far as sizes decide it.
 
     AUTO takes the smallest files first (files of equal size in the order of the archive) until `MAX_MODEL` is reached.
     A slow lookup blocks its directory for everybody, so it must not have to compress more.
     """
     sizes = array("Q", (entry.size for entry in entries))
-    found = [Share.SMALL if size < SMALL else Share.LARGE for size in sizes]
+    found = [Packing.SMALL if size < SMALL else Packing.LARGE for size in sizes]
     if compression is Compression.ALWAYS:
         return found
     room = MAX_MODEL
@@ -59,5 +52,5 @@ def shares(entries: Sequence[Entry], compression: Compression) -> list[Share]:
         size = sizes[number]
         room -= size + _FILE
         if size > MAX_FILE or room < 0:
-            found[number] = Share.STORED
+            found[number] = Packing.STORED
     return found

@@ -9,14 +9,13 @@ import functools
 import itertools
 import threading
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import overload
 from weakref import WeakValueDictionary
 
-from bentofs.store.archives.compression import Share
 from bentofs.store.archives.crc32_cache import MeasuredFile, Measurements
 from bentofs.store.formats.pieces import Piece
-from bentofs.store.formats.write.members import Deflated, Member, Packing
+from bentofs.store.formats.write.members import Member
 from bentofs.store.storage.base import Entry
 from bentofs.store.storage.entries import Entries
 from bentofs.store.storage.pinned import PinnedFile
@@ -63,32 +62,13 @@ class MeasuredMembers(Members):
         self._open_file = open_file
         self._measurements = measurements
         self._crc32s = known_crc32s(entries, measurements)
-        self._shares: Sequence[Share] | None = None
-        self._deflated: Mapping[int, Deflated] = {}
         # A content computes its unknown CRC-32 while it is read. So all who use it must get the same object.
         self._measuring: WeakValueDictionary[int, MeasuredFile] = WeakValueDictionary()
         self._lock = threading.Lock()  # guards _measuring
 
-    def pack(self, found: Sequence[Share], deflated: Mapping[int, Deflated]) -> None:
-        """Set how members are packed, before they are laid out. `found`: of each member; `deflated`: by number, those
-        of the large members that are compressed."""
-        self._shares = found
-        self._deflated = deflated
-
-    def file(self, number: int) -> MeasuredFile:
-        """Return the content of a member that is not empty."""
-        return self._measured(number, self._entries[number])
-
     def _member(self, number: int, entry: Entry) -> Member:
         content = self._measured(number, entry) if entry.identity and entry.identity.size else None
-        return Member(entry.path, entry.is_folder, entry.executable, content, self._packing(number))
-
-    def _packing(self, number: int) -> Packing | Deflated:
-        if self._shares is None:
-            return Packing.STORED
-        if self._shares[number] is Share.SMALL:
-            return Packing.SMALL
-        return self._deflated.get(number, Packing.STORED)
+        return Member(entry.path, entry.is_folder, entry.executable, content)
 
     def _measured(self, number: int, entry: Entry) -> MeasuredFile:
         known = self._crc32s[number]

@@ -8,21 +8,14 @@ import stat
 from typing import NamedTuple
 
 from bentofs.store.formats.pieces import Piece
-from bentofs.store.formats.write.chunks import Measured
 
 
 class Packing(enum.Enum):
-    """The way a member goes into a compressed archive, unless its content was measured separately."""
+    """The way a member's content goes into a compressed archive."""
 
     STORED = "stored"
-    SMALL = "small"  # compressed, together with its neighbours if the format can do that
-
-
-class Deflated(NamedTuple):
-    """Content that is compressed in chunks of its own (`store.formats.write.deflate`)."""
-
-    measured: Measured
-    effort: int
+    SMALL = "small"  # compressed without a sample, together with its neighbours if the format can do that
+    LARGE = "large"  # compressed in chunks of its own, if its sample shows that it is worth it
 
 
 class Member(NamedTuple):
@@ -32,7 +25,6 @@ class Member(NamedTuple):
     is_folder: bool
     executable: bool
     content: Piece | None  # None for an empty file and a directory
-    packing: Packing | Deflated = Packing.STORED  # only compressed formats use it
 
     @property
     def size(self) -> int:

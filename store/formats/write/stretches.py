@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple, overload
 
 from bentofs.store.formats.write.deflate import SMALL
-from bentofs.store.formats.write.members import Deflated, Member, Packing
+from bentofs.store.formats.write.members import Member, Packing
 from bentofs.store.formats.write.tar import end_length, tar_spans
 
 _STORED, _SMALL, _FILE = range(3)
@@ -21,15 +21,15 @@ class Stretch(NamedTuple):
 
     start: int
     stop: int
-    how: Packing | Deflated
-    member: Member | None = None  # set if it is the content of one file
+    packing: Packing
+    member: int | None = None  # number of the member, if the stretch is the content of a large file
 
 
 class Stretches(Sequence[Stretch]):
     """The stretches of one tar."""
 
-    def __init__(self, members: Sequence[Member], mtime: int) -> None:
-        self._members = members
+    def __init__(self, members: Sequence[Member], mtime: int, packings: Sequence[Packing]) -> None:
+        self._packings = packings
         self._starts = array("Q")
         self._ways = bytearray()
         self._numbers = array("I")  # of the member that is a whole stretch
@@ -37,12 +37,13 @@ class Stretches(Sequence[Stretch]):
         way = _SMALL
         for number, (member, start, content, end) in enumerate(tar_spans(members, mtime)):
             small = member.size < SMALL
-            wanted = _STORED if small and member.content and member.packing is Packing.STORED else _SMALL
+            packing = packings[number]
+            wanted = _STORED if small and member.content and packing is Packing.STORED else _SMALL
             if wanted is not way:
                 if start > begin:
                     self._append(begin, way)
                 begin, way = start, wanted
-            if not small and member.packing is not Packing.SMALL:
+            if not small and packing is not Packing.SMALL:
                 self._append(begin, way)
                 self._append(content, _FILE, number)
                 begin = content + member.size
@@ -78,6 +79,6 @@ class Stretches(Sequence[Stretch]):
     def _stretch(self, number: int) -> Stretch:
         start, stop, way = self._starts[number], self._starts[number + 1], self._ways[number]
         if way == _FILE:
-            member = self._members[self._numbers[number]]
-            return Stretch(start, stop, member.packing, member)
+            member = self._numbers[number]
+            return Stretch(start, stop, self._packings[member], member)
         return Stretch(start, stop, Packing.SMALL if way == _SMALL else Packing.STORED)

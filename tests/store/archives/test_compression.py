@@ -17,11 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bentofs.store.archives.archives import Archives
-from bentofs.store.archives.compression import MAX_FILE, MAX_MODEL, Compression, Share, shares
+from bentofs.store.archives.compression import MAX_FILE, MAX_MODEL, Compression, packings
 from bentofs.store.archives.index import Index
 from bentofs.store.catalog.catalog import ModelStore
 from bentofs.store.errors import CancelledError, SourceChangedError
 from bentofs.store.formats.write import deflate
+from bentofs.store.formats.write.members import Packing
 from bentofs.store.formats.write.registry import FORMATS, TAR_BZ2, TAR_GZ, ZIP
 from bentofs.store.model.model import Model
 from bentofs.store.model.tag import Tag
@@ -89,16 +90,16 @@ def _entry(number: int, size: int) -> Entry:
 @given(st.lists(st.integers(0, 1 << 31) | st.integers(0, 1 << 19), max_size=50))
 def test_auto_is_bounded_and_prefers_what_is_small(sizes: list[int]) -> None:
     entries = [_entry(number, size) for number, size in enumerate(sizes)]
-    found = shares(entries, Compression.AUTO)
-    taken = [size for size, share in zip(sizes, found, strict=True) if share is not Share.STORED]
-    left = [size for size, share in zip(sizes, found, strict=True) if share is Share.STORED]
+    found = packings(entries, Compression.AUTO)
+    taken = [size for size, packing in zip(sizes, found, strict=True) if packing is not Packing.STORED]
+    left = [size for size, packing in zip(sizes, found, strict=True) if packing is Packing.STORED]
     assert sum(taken) <= MAX_MODEL
     assert max(taken, default=0) <= MAX_FILE
     if left and min(left) <= MAX_FILE:
         assert sum(taken) + min(left) + (48 << 10) * len(sizes) > MAX_MODEL, "there was room for it"
         assert max(taken, default=0) <= min(left)
-    for size, share in zip(sizes, shares(entries, Compression.ALWAYS), strict=True):
-        assert share is (Share.SMALL if size < deflate.SMALL else Share.LARGE)
+    for size, packing in zip(sizes, packings(entries, Compression.ALWAYS), strict=True):
+        assert packing is (Packing.SMALL if size < deflate.SMALL else Packing.LARGE)
 
 
 def test_one_measurement_serves_both_formats_and_the_next_process(

@@ -6,14 +6,15 @@ import io
 import lzma
 import zipfile
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
-from bentofs.store.formats.pieces import Piece, read_bytes
+from bentofs.store.formats.pieces import PieceList, read_bytes
 from bentofs.store.formats.write.chunk_maker import ChunkMaker
-from bentofs.store.formats.write.chunks import Codec, Measured, Name
+from bentofs.store.formats.write.chunks import Measured, Name
 from bentofs.store.formats.write.deflate import chunk_codec
-from bentofs.store.formats.write.members import Deflated, Member, Packing
-from bentofs.store.formats.write.registry import Contents
+from bentofs.store.formats.write.members import Member, Packing
+from bentofs.store.formats.write.plan import Deflated, Plan, Results
+from bentofs.store.formats.write.registry import Format
 
 
 def fail_on_wrong(name: Name) -> None:
@@ -21,40 +22,45 @@ def fail_on_wrong(name: Name) -> None:
 
 
 class OnTheSpot:
-    """Measurements made when a part is first asked for."""
+    """Measures a plan at once, without an index. Every large member is worth compressing, at the effort that its path
+    has in `efforts`."""
 
-    def __init__(self, on_wrong: Callable[[Name], None] = fail_on_wrong) -> None:
-        self.maker = ChunkMaker(on_wrong)
+    def __init__(self, efforts: Mapping[str, int] | None = None) -> None:
+        self.maker = ChunkMaker(fail_on_wrong)
+        self.efforts = efforts or {}
         self._known: dict[Name, Measured] = {}
 
-    def measure(self, part: str, codecs: Mapping[str, Codec], contents: Contents) -> Measured:
-        names = {each: (each, codec.name) for each, codec in codecs.items()}
-        if names[part] not in self._known:
-            sizes = {each: array("I") for each in codecs}
-            for each, content in contents(codecs):
-                made = codecs[each].encode(content, len(sizes[each]), b"")
-                sizes[each].append(codecs[each].size_of(made))
-            self._known |= {names[each]: Measured(names[each], sizes[each], each) for each in codecs}
-        return self._known[names[part]]
+    def lay_out(self, kind: Format, members: Sequence[Member], mtime: int, packings: Sequence[Packing]) -> PieceList:
+        """Lay out a compressed archive."""
+        assert kind.plan is not None
+        assert kind.compress is not None
+        plan = kind.plan(members, mtime, packings)
+        return kind.compress(plan, self.results(plan), self.maker)
 
-    def deflated(self, name: str, content: Piece, effort: int) -> Deflated:
+    def results(self, plan: Plan) -> Results:
+        name = (plan.wanted, plan.parts[plan.wanted].codec.name)
+        if name not in self._known:
+            codec, ranges = plan.parts[plan.wanted]
+            sizes = array("I")
+            for number, (start, stop) in enumerate(ranges()):
+                content = memoryview(read_bytes(plan.tar, start, stop - start))
+                sizes.append(codec.size_of(codec.encode(content, number, b"")))
+            self._known[name] = Measured(name, sizes, plan.wanted)
+        return Results(self._known[name], {number: self._deflated(plan.members[number]) for number in plan.large})
+
+    def _deflated(self, member: Member) -> Deflated:
+        path, content = member.path, member.content
+        assert content is not None
+        effort = self.efforts.get(path, 1)
         codec = chunk_codec(effort)
-        sizes = array("I")
-        for number, (_, start, stop) in enumerate(codec.units(content, 0, content.length)):
-            before = read_bytes(content, max(0, start - codec.window), min(start, codec.window))
-            sizes.append(len(codec.encode(memoryview(read_bytes(content, start, stop - start)), number, before)))
-        return Deflated(Measured((name, codec.name), sizes, name), effort)
-
-    def packed(self, member: Member, packing: Packing | int) -> Member:
-        """Return a member with a packing.
-
-        `packing`: a `Packing`, or the effort for chunks of its own.
-        """
-        if isinstance(packing, int):
-            if member.content is None:
-                return member
-            return member._replace(packing=self.deflated(member.path, member.content, packing))
-        return member._replace(packing=packing)
+        name = (path, codec.name)
+        if name not in self._known:
+            sizes = array("I")
+            for number, (_, start, stop) in enumerate(codec.units(content, 0, content.length)):
+                before = read_bytes(content, max(0, start - codec.window), min(start, codec.window))
+                sizes.append(len(codec.encode(memoryview(read_bytes(content, start, stop - start)), number, before)))
+            self._known[name] = Measured(name, sizes, path)
+        return Deflated(self._known[name], effort)
 
 
 def unpack_zip(archive: bytes) -> list[tuple[str, bytes]]:

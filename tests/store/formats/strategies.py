@@ -2,7 +2,7 @@
 
 from hypothesis import strategies as st
 
-from bentofs.store.formats.write.members import Member
+from bentofs.store.formats.write.members import Member, Packing
 from tests.store.content import Memory
 
 _AWKWARD = [
@@ -96,3 +96,11 @@ def ranges(draw: st.DrawFn, length: int, count: int = 6) -> list[tuple[int, int]
         offset = draw(st.integers(0, length))
         found.append((offset, draw(st.integers(0, length - offset))))
     return found
+
+
+@st.composite
+def packed_members(draw: st.DrawFn) -> tuple[list[Member], list[Packing]]:
+    """Draw members, and packings of all kinds, where files from 400 bytes on are large."""
+    members = draw(member_lists())
+    shrunk = [Packing.SMALL if member.size < 400 else Packing.LARGE for member in members]
+    return members, [draw(st.sampled_from([Packing.STORED, packing])) for packing in shrunk]

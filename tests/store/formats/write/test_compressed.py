@@ -18,21 +18,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bentofs.store.errors import CancelledError, SourceChangedError
-from bentofs.store.formats.pieces import Piece, PieceList, Views, Zeros, read_bytes
+from bentofs.store.formats.pieces import Piece, Views, Zeros, read_bytes
 from bentofs.store.formats.write import bzip2, chunk_cache, chunk_maker, deflate, stretches, xz_blocks
 from bentofs.store.formats.write.chunk_cache import ChunkCache
 from bentofs.store.formats.write.chunk_maker import ChunkMaker
 from bentofs.store.formats.write.chunks import Chunks, Codec, Measured, put_in_order
 from bentofs.store.formats.write.members import Member, Packing
 from bentofs.store.formats.write.registry import FORMATS, TAR_GZ, ZIP, Format
-from bentofs.store.formats.write.small_files import FILES, RUNS, SmallFiles
 from bentofs.store.util.budgeted_cache import BudgetedCache
 from bentofs.store.util.memory_budget import MemoryBudget
 from tests.store.content import Memory, whole
 from tests.store.formats import golden
 from tests.store.formats.compressing import DECOMPRESS, OnTheSpot, fail_on_wrong, unpack_zip
 from tests.store.formats.laying_out import in_segments_of
-from tests.store.formats.strategies import MTIMES, member_lists, ranges
+from tests.store.formats.strategies import MTIMES, packed_members, ranges
 from tests.store.formats.writers import content_of, write_tar
 
 COMPRESSED = {name: kind for name, kind in FORMATS.items() if kind.compress}
@@ -53,20 +52,6 @@ def small_chunks() -> Iterator[None]:
         yield
 
 
-@st.composite
-def packed_members(draw: st.DrawFn, compressor: OnTheSpot) -> list[Member]:
-    found = []
-    for member in draw(member_lists()):
-        ways: list[Packing | int] = [Packing.STORED, Packing.SMALL if member.size < 400 else draw(st.integers(1, 6))]
-        found.append(compressor.packed(member, draw(st.sampled_from(ways))))
-    return found
-
-
-def _lay_out(kind: Format, members: list[Member], mtime: int, compressor: OnTheSpot) -> PieceList:
-    assert kind.compress is not None
-    return kind.compress(members, mtime, compressor)
-
-
 def _check(kind: Format, members: list[Member], mtime: int, archive: bytes) -> None:
     if kind is ZIP:
         with_names = [(name, content) for name, content in unpack_zip(archive)]
@@ -85,38 +70,19 @@ class TestAnyMembers:
     def test_readers_find_what_was_put_in_and_any_range_is_that_slice(
         self, kind: Format, mtime: int, data: st.DataObject
     ) -> None:
-        members = data.draw(packed_members(OnTheSpot()))
-        archive = whole(_lay_out(kind, members, mtime, OnTheSpot()))
+        members, packings = data.draw(packed_members())
+        efforts = {member.path: data.draw(st.integers(1, 6)) for member in members if member.size >= 400}
+        archive = whole(OnTheSpot(efforts).lay_out(kind, members, mtime, packings))
         _check(kind, members, mtime, archive)
-        fresh = _lay_out(kind, members, mtime, OnTheSpot())
+        fresh = OnTheSpot(efforts).lay_out(kind, members, mtime, packings)
         assert fresh.length == len(archive)
         for offset, size in data.draw(ranges(len(archive))):
             assert read_bytes(fresh, offset, size) == archive[offset : offset + size]
         with in_segments_of(data.draw(st.integers(1, 4))):
-            in_segments = _lay_out(kind, members, mtime, OnTheSpot())
+            in_segments = OnTheSpot(efforts).lay_out(kind, members, mtime, packings)
             assert whole(in_segments) == archive
             for offset, size in data.draw(ranges(len(archive))):
                 assert read_bytes(in_segments, offset, size) == archive[offset : offset + size]
-
-    @settings(max_examples=60, deadline=None)
-    @given(members=packed_members(OnTheSpot()), mtime=MTIMES)
-    def test_one_reading_of_small_files_gives_what_each_format_would_read(
-        self, members: list[Member], mtime: int
-    ) -> None:
-        small = [
-            member.content
-            for member in members
-            if isinstance(member.content, Memory) and member.packing is Packing.SMALL
-        ]
-        found: dict[tuple[str, ...], list[tuple[str, bytes]]] = {}
-        for parts in ((RUNS,), (FILES,), (RUNS, FILES)):
-            for content in small:
-                content.bytes_read = 0
-            found[parts] = [(part, bytes(chunk)) for part, chunk in SmallFiles(members, mtime).chunks(parts)]
-            assert [content.bytes_read for content in small] == [content.length for content in small]
-        assert [chunk for _, chunk in found[FILES,]] == [content.content for content in small]
-        for part in (RUNS, FILES):
-            assert [each for each in found[RUNS, FILES] if each[0] == part] == found[part,]
 
 
 def _words(size: int, seed: int) -> bytes:
@@ -125,27 +91,32 @@ def _words(size: int, seed: int) -> bytes:
     return b" ".join(dice.choice(words) for _ in range(size // 9 + 1))[:size]
 
 
-def _real_members(compressor: OnTheSpot) -> list[Member]:
+def _real_members() -> tuple[list[Member], list[Packing]]:
     """Chunks of real size: headers, a run, large files that shrink and that do not, more small ones."""
-    small = [Member(f"small/{number:03}", False, False, Memory(_words(3000, number))) for number in range(150)]
+    small = [(f"small/{number:03}", _words(3000, number), Packing.SMALL) for number in range(150)]
     parts = [
-        (Member("model.yaml", False, False, Memory(b"name: m\n")), Packing.SMALL),
-        (Member("large", False, False, Memory(_words(2_300_000, 1))), 1),
-        (Member("mixed", False, False, Memory(_words(1 << 20, 2) + random.Random(1).randbytes(300_000))), 4),
-        *((member, Packing.SMALL) for member in small),
-        (Member("weights", False, False, Memory(random.Random(2).randbytes(700_000))), Packing.STORED),
-        (Member("zeros", False, True, Memory(bytes(2 << 20))), 6),
+        ("model.yaml", b"name: m\n", Packing.SMALL),
+        ("large", _words(2_300_000, 1), Packing.LARGE),
+        ("mixed", _words(1 << 20, 2) + random.Random(1).randbytes(300_000), Packing.LARGE),
+        *small,
+        ("weights", random.Random(2).randbytes(700_000), Packing.STORED),
+        ("zeros", bytes(2 << 20), Packing.LARGE),
     ]
-    return [compressor.packed(member, packing) for member, packing in parts]
+    members = [Member(path, False, path == "zeros", Memory(content)) for path, content, _ in parts]
+    return members, [packing for _, _, packing in parts]
+
+
+def _compressor() -> OnTheSpot:
+    return OnTheSpot({"large": 1, "mixed": 4, "zeros": 6})
 
 
 @each_format
 def test_real_chunk_lengths(kind: Format) -> None:
-    members = _real_members(OnTheSpot())
-    archive = whole(_lay_out(kind, members, 1, OnTheSpot()))
+    members, packings = _real_members()
+    archive = whole(_compressor().lay_out(kind, members, 1, packings))
     _check(kind, members, 1, archive)
     assert len(archive) < 3_000_000, "of seven million"
-    fresh = _lay_out(kind, members, 1, OnTheSpot())
+    fresh = _compressor().lay_out(kind, members, 1, packings)
     dice = random.Random(3)
     for _ in range(20):
         offset = dice.randrange(len(archive))
@@ -154,7 +125,8 @@ def test_real_chunk_lengths(kind: Format) -> None:
 
 
 def test_a_zip_says_which_entries_are_deflated() -> None:
-    archive = whole(_lay_out(ZIP, _real_members(OnTheSpot()), 1, OnTheSpot()))
+    members, packings = _real_members()
+    archive = whole(_compressor().lay_out(ZIP, members, 1, packings))
     with zipfile.ZipFile(io.BytesIO(archive)) as opened:
         methods = {info.filename: info.compress_type for info in opened.infolist()}
         assert methods["weights"] == zipfile.ZIP_STORED
@@ -164,9 +136,9 @@ def test_a_zip_says_which_entries_are_deflated() -> None:
 
 @each_format
 def test_streaming_compresses_each_chunk_once(kind: Format) -> None:
-    compressor = OnTheSpot()
-    members = _real_members(compressor)
-    laid_out = _lay_out(kind, members, 1, compressor)
+    compressor = _compressor()
+    members, packings = _real_members()
+    laid_out = compressor.lay_out(kind, members, 1, packings)
     for member in members:
         if isinstance(member.content, Memory):
             member.content.bytes_read = 0
@@ -179,13 +151,13 @@ def test_streaming_compresses_each_chunk_once(kind: Format) -> None:
 
 @each_format
 def test_a_random_read_costs_one_chunk(kind: Format) -> None:
-    compressor = OnTheSpot()
-    members = _real_members(compressor)
-    length = _lay_out(kind, members, 1, compressor).length
+    compressor = _compressor()
+    members, packings = _real_members()
+    length = compressor.lay_out(kind, members, 1, packings).length
     contents = [member.content for member in members if isinstance(member.content, Memory)]
     for offset in random.Random(1).sample(range(length - 4096), 10):
         compressor.maker = ChunkMaker(fail_on_wrong)
-        laid_out = _lay_out(kind, members, 1, compressor)
+        laid_out = compressor.lay_out(kind, members, 1, packings)
         for content in contents:
             content.bytes_read = 0
         read_bytes(laid_out, offset, 4096)
@@ -209,12 +181,9 @@ _KNOWN = {
 def test_the_same_bytes_every_time(kind: Format) -> None:
     found = set()
     for _ in range(3):
-        compressor = OnTheSpot()
-        packed = [
-            compressor.packed(member, 1 if member.size >= deflate.SMALL else Packing.SMALL)
-            for member in golden.members()
-        ]
-        found.add(hashlib.sha256(whole(_lay_out(kind, packed, golden.MTIME, compressor))).hexdigest())
+        members = golden.members()
+        packings = [Packing.LARGE if member.size >= deflate.SMALL else Packing.SMALL for member in members]
+        found.add(hashlib.sha256(whole(OnTheSpot().lay_out(kind, members, golden.MTIME, packings))).hexdigest())
     assert len(found) == 1
     known = _KNOWN.get((deflate.codec_name(), kind.name))
     assert known is None or found == {known}

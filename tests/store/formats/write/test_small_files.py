@@ -110,8 +110,8 @@ def test_are_at_hand_for_both_readers(storage: CountingStorage, index: Index) ->
 
 def test_are_compressed_on_all_cores(storage: CountingStorage, index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both formats are compressed at the same time."""
-    monkeypatch.setattr("bentofs.store.archives.chunk_sizes.CORES", 2)
-    monkeypatch.setattr("bentofs.store.archives.chunk_sizes._WINDOW", 4)
+    monkeypatch.setattr("bentofs.store.archives.measuring.CORES", 2)
+    monkeypatch.setattr("bentofs.store.archives.measuring._WINDOW", 4)
     compress = ChunkMaker.compress
     lock = threading.Lock()
     now: list[str] = []

@@ -1,0 +1,142 @@
+"""Measuring of chunks: compress them on all cores, and keep their sizes.
+
+Threading: the caller's thread reads ranges of a tar, and compresses what is not worth another thread. Other threads
+read and compress the chunks of large files, and compress the rest.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain, islice
+from typing import NamedTuple, TypeVar
+
+from bentofs.store.formats.write.chunk_maker import CORES, ChunkMaker
+from bentofs.store.formats.write.chunks import Codec, Name, Unit
+
+_WINDOW = 2 * CORES  # tasks that are running, or done and not yet taken
+_TASK = 1 << 20  # bytes of content in a task
+_TASK_UNITS = 64  # small files in a task
+_SHORT = 16 << 10  # bytes: threads that compress less at a time wait for Python's lock longer than they work
+
+_R = TypeVar("_R")
+Progress = Callable[[int], None]  # told how many more bytes of content were measured
+
+
+class Group(NamedTuple):
+    """The content that is measured under one name."""
+
+    name: Name
+    codec: Codec
+    is_wanted: bool = True  # by the reader who is about to come
+
+
+class _Task(NamedTuple):
+    """Consecutive chunks of one group."""
+
+    group: int
+    first: int
+    contents: list[Unit | memoryview]
+
+    @property
+    def length(self) -> int:
+        """Bytes of content."""
+        return sum(map(_length, self.contents))
+
+    @property
+    def is_short(self) -> bool:
+        """True if handing it to another thread would take longer than the task itself."""
+        return len(self.contents) * _SHORT > self.length
+
+
+def measure_chunks(
+    maker: ChunkMaker,
+    groups: Sequence[Group],
+    contents: Iterable[tuple[int, Unit | memoryview]],
+    progress: Progress | None,
+    *,
+    has_reader: bool,
+) -> Iterator[tuple[int, array[int]]]:
+    """Yield pairs of a group's number and the sizes of its next chunks.
+
+    `contents`: the group and the content of each chunk. `has_reader`: a reader waits for the chunks of wanted groups.
+
+    Raises:
+        SourceChangedError, StoreUnreadableError: while reading.
+        CancelledError: the process ends.
+    """
+    reader = object()
+
+    def measure(task: _Task) -> tuple[_Task, array[int]]:
+        sizes = array("I")
+        name, codec, is_wanted = groups[task.group]
+        for number, content in enumerate(task.contents, task.first):
+            if isinstance(content, memoryview):
+                made = maker.compress(codec, content, number)
+            else:
+                made = maker.encode(codec, *content, number)
+            maker.cache.keep_fresh(reader if is_wanted and has_reader else None, (name, number), made)
+            sizes.append(codec.size_of(made))
+        return task, sizes
+
+    for task, sizes in _in_parallel(measure, _tasks(contents)):
+        yield task.group, sizes
+        if progress is not None and groups[task.group].is_wanted:
+            progress(task.length)
+
+
+def _tasks(contents: Iterable[tuple[int, Unit | memoryview]]) -> Iterator[_Task]:
+    """Yield tasks. A chunk that is still to be read is a task of its own; chunks in memory are gathered until they are
+    worth another thread."""
+    counts: Counter[int] = Counter()
+    gathered: dict[int, list[Unit | memoryview]] = {}
+    sizes: Counter[int] = Counter()
+
+    def task(group: int, contents: list[Unit | memoryview]) -> _Task:
+        first = counts[group]
+        counts[group] += len(contents)
+        return _Task(group, first, contents)
+
+    for group, content in contents:
+        if not isinstance(content, memoryview):
+            yield task(group, [content])
+            continue
+        if sizes[group] + len(content) > _TASK or len(gathered.get(group, ())) >= _TASK_UNITS:
+            yield task(group, gathered.pop(group))
+            sizes[group] = 0
+        gathered.setdefault(group, []).append(content)
+        sizes[group] += len(content)
+    for group, rest in gathered.items():
+        yield task(group, rest)
+
+
+def _length(content: Unit | memoryview) -> int:
+    return len(content) if isinstance(content, memoryview) else content.stop - content.start
+
+
+def _in_parallel(work: Callable[[_Task], _R], items: Iterable[_Task]) -> Iterator[_R]:
+    """Yield the results of `work` on each item, in order. Work a few items ahead, on all cores."""
+    rest = iter(items)
+    first = list(islice(rest, 2))
+    if len(first) < 2:
+        yield from map(work, first)
+        return
+    with ThreadPoolExecutor(CORES, thread_name_prefix="measure") as threads:
+        under_way: deque[Future[_R]] = deque()
+        try:
+            for item in chain(first, rest):
+                if item.is_short:
+                    done: Future[_R] = Future()
+                    done.set_result(work(item))
+                    under_way.append(done)
+                else:
+                    under_way.append(threads.submit(work, item))
+                if len(under_way) >= _WINDOW:
+                    yield under_way.popleft().result()
+            while under_way:
+                yield under_way.popleft().result()
+        finally:
+            for future in under_way:
+                future.cancel()

@@ -1,0 +1,121 @@
+"""Plans: the measurements that a compressed archive needs before it can be laid out.
+
+A format returns a plan, `store.archives.chunk_sizes` measures it, and the format lays out the archive by the results. A
+plan is data: making one reads no content.
+"""
+
+from __future__ import annotations
+
+import functools
+from array import array
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from bentofs.store.formats.pieces import Piece, PieceList
+from bentofs.store.formats.write.chunks import Codec, Measured
+from bentofs.store.formats.write.members import Member, Packing
+from bentofs.store.formats.write.tar import lay_out_tar
+
+
+class Range(NamedTuple):
+    """A range of the members' tar."""
+
+    start: int
+    stop: int
+
+
+class Part(NamedTuple):
+    """Ranges of the members' tar that become one chunk each."""
+
+    codec: Codec  # without a window
+    ranges: Callable[[], Iterable[Range]]  # computes them: ordered, none empty, none overlapping another
+
+
+class Plan:
+    """The measurements that one archive needs."""
+
+    def __init__(
+        self,
+        members: Sequence[Member],
+        mtime: int,
+        packings: Sequence[Packing],
+        wanted: str,
+        parts: Mapping[str, Part],
+    ) -> None:
+        """`packings`: of all members, by number; empty if the tar is compressed as a whole. `wanted`: the part that
+        this archive needs. The other parts are for other archives of the same members: while the ranges of one part
+        are read, theirs can be measured, too."""
+        self.members = members
+        self.mtime = mtime
+        self.packings = packings
+        self.wanted = wanted
+        self.parts = parts
+        # Numbers of the members whose contents are judged and measured by themselves.
+        self.large = array("I", (number for number, packing in enumerate(packings) if packing is Packing.LARGE))
+
+    @functools.cached_property
+    def tar(self) -> PieceList:
+        """The tar of the members, not compressed."""
+        return lay_out_tar(self.members, self.mtime)
+
+
+class Deflated(NamedTuple):
+    """The measurement of a large file that is worth compressing (`store.formats.write.deflate`)."""
+
+    measured: Measured
+    effort: int
+
+
+class Results(NamedTuple):
+    """The measurements that a plan asks for."""
+
+    chunks: Measured  # of the wanted part
+    large: Mapping[int, Deflated]  # by the numbers of members; large files that are missing are stored
+
+
+def read_ranges(tar: Piece, ranges: Mapping[str, Iterable[Range]]) -> Iterator[tuple[str, memoryview]]:
+    """Yield the contents of the ranges of some parts, in order within each part. Read each byte once.
+
+    Raises:
+        SourceChangedError, StoreUnreadableError: while reading.
+    """
+    following = {part: iter(each) for part, each in ranges.items()}
+    next_ones = {part: first for part, each in following.items() if (first := next(each, None)) is not None}
+    begin, window = 0, memoryview(b"")
+    while next_ones:
+        part = min(next_ones, key=lambda each: next_ones[each].stop)
+        start, stop = next_ones[part]
+        if stop > begin + len(window):
+            begin, window = _move(tar, begin, window, next_ones.values())
+        yield part, window[start - begin : stop - begin]
+        follower = next(following[part], None)
+        if follower is None:
+            del next_ones[part]
+        else:
+            next_ones[part] = follower
+
+
+def _move(tar: Piece, begin: int, window: memoryview, wanted: Collection[Range]) -> tuple[int, memoryview]:
+    """Return a new window of the tar, and its start. It holds the first of the wanted ranges and those that overlap or
+    touch it. `begin`, `window`: the window before it, whose bytes are not read again."""
+    first, end = min(wanted)
+    for start, stop in sorted(wanted):
+        if start <= end:
+            end = max(end, stop)
+    known = window[max(0, first - begin) :]
+    moved = memoryview(bytearray(end - first))
+    moved[: len(known)] = known
+    tar.read_into([moved[len(known) :]], first + len(known))
+    return first, moved
+
+
+def whole_tar(members: Sequence[Member], mtime: int, name: str, codec: Codec) -> Plan:
+    """Return the plan of an archive that is one compressed tar."""
+    plan = Plan(members, mtime, (), name, {name: Part(codec, lambda: grid(0, plan.tar.length, codec.chunk))})
+    return plan
+
+
+def grid(start: int, stop: int, step: int) -> Iterator[Range]:
+    """Cut a range into ranges of `step` bytes; the last one may be shorter."""
+    for at in range(start, stop, step):
+        yield Range(at, min(at + step, stop))
