@@ -27,7 +27,8 @@ from bentofs.store.model.model import Model
 from bentofs.store.model.tag import Tag
 from bentofs.store.storage.open import StoreSpec
 from bentofs.store.transfer.endpoints.special import refuse_closed
-from bentofs.store.wiring import opened_exporter, opened_fetcher, opened_library
+from bentofs.store.wiring.library import opened_library
+from bentofs.store.wiring.transfers import opened_exporter, opened_fetcher
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -145,7 +146,7 @@ class Store:
         """
         self._stack = ExitStack()
         library = self._stack.enter_context(opened_library(location, _compression(compression)))
-        self._models, self._archives = library
+        self._models, self._archives = library.models, library.archives
 
     def list(self) -> list[StoredModel]:
         """Return all models, sorted by tag."""

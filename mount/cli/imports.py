@@ -30,7 +30,7 @@ def imports_command(store: StoreSpec, staging: str | None, as_json: bool, follow
     """Show what was copied into incoming/, and what became of it."""
     log_to_stderr()
     store.check()
-    area = staging_area(store.location, staging, is_remote=store.is_remote)
+    area = staging_area(store.location, store.folder, staging)
     if follow:
         _follow_imports(area, as_json, limit)
     else:

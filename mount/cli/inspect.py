@@ -13,14 +13,13 @@ from bentofs.mount.cli.options import (
     compression_for,
     compression_option,
     follow_links_option,
+    log_to_stderr,
     open_store,
     store_options,
 )
 from bentofs.mount.cli.output import error_fields, json_option, size_text
 from bentofs.mount.cli.progress import Reporter
 from bentofs.mount.errors import exit_status_of
-from bentofs.store.archives.archives import Archives
-from bentofs.store.archives.index import Index
 from bentofs.store.errors import AlteredModelError, StoreError
 from bentofs.store.formats.write.registry import Format
 from bentofs.store.integrity.baseline import Baseline
@@ -28,6 +27,7 @@ from bentofs.store.integrity.verify import Outcome, Report, verify_model
 from bentofs.store.model.tag import Tag
 from bentofs.store.storage.open import StoreSpec
 from bentofs.store.util.display import printable
+from bentofs.store.wiring.library import opened_library
 
 
 @click.command(name="verify")
@@ -101,12 +101,11 @@ def measure_command(
     """
     chosen = compression_for(compression, store)
     checked_formats(formats, chosen)
-    models = open_store(store, follow_links=follow_links)
-    wanted = [models.find(tag) for tag in tags] or models.tags()
-    index = Index()
-    archives = Archives(models.storage, index, chosen, formats=formats)
-    failed = 0
-    try:
+    log_to_stderr()
+    with opened_library(store, chosen, formats=formats, follow_links=follow_links) as library:
+        models, archives = library.models, library.archives
+        wanted = [models.find(tag) for tag in tags] or models.tags()
+        failed = 0
         with Reporter(quiet=False, as_json=as_json) as reporter:
             for tag in wanted:
                 begun = time.monotonic()
@@ -126,9 +125,6 @@ def measure_command(
                     reporter.say(json.dumps(fields))
                 else:
                     reporter.say(f"{tag}: measured ({size_text(model.size)})")
-    finally:
-        archives.close()
-        index.close()
     if failed:
         raise StoreError(f"{failed} of {len(wanted)} models could not be measured")
 

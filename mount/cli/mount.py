@@ -147,9 +147,8 @@ def mount_command(
     engine_name = EngineName(engine)
     check_system(engine_name)
     store.check()
-    if not store.is_remote:
-        check_readable(store.location)
-    real = check_mountpoint(mountpoint, None if store.is_remote else store.location)
+    check_readable(store)
+    real = check_mountpoint(mountpoint, store.folder)
     limits = Limits(max_members, max_expanded or Limits().expanded)
     incoming = IncomingSettings(
         staging=staging,
@@ -159,7 +158,7 @@ def mount_command(
         limits=limits,
     )
     chosen = compression_for(compression, store)
-    may_write = store.is_remote or os.access(store.location, os.W_OK)
+    may_write = store.may_be_written()
     settings = daemon.Settings(
         real,
         store,

@@ -127,12 +127,11 @@ def store_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def arguments_for(place: StoreSpec) -> list[str]:
     """Return the options that name the same store again."""
-    arguments = ["--store", place.text if place.is_remote else place.location]
-    if place.is_remote:
-        for key, value in {**place.options, **_files_of(place)}.items():
-            arguments += ["--storage-option", f"{key}={json.dumps(value)}"]
-        arguments += ["--ttl", str(place.ttl), "--cache-size", str(place.cache_size), "--timeout", str(place.patience)]
-    return arguments
+    arguments = ["--store", place.absolute_text]
+    for key, value in {**place.options, **_files_of(place)}.items():
+        arguments += ["--storage-option", f"{key}={json.dumps(value)}"]
+    settings = {"--ttl": place.ttl, "--cache-size": place.cache_size, "--timeout": place.patience}
+    return [*arguments, *(text for name, value in settings.items() for text in (name, str(value)))]
 
 
 def _files_of(place: StoreSpec) -> dict[str, str]:
@@ -168,7 +167,7 @@ def compression_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def compression_for(text: str | None, place: StoreSpec) -> Compression:
     """Return the user's choice, or the default for a store."""
-    return Compression(text) if text else Compression.default(is_remote=place.is_remote)
+    return Compression(text) if text else Compression.default(has_page_cache=place.has_page_cache)
 
 
 staging_option = click.option(

@@ -34,7 +34,7 @@ from bentofs.store.transfer.endpoints.special import is_special, own_descriptor
 from bentofs.store.transfer.exporter import Export, Exported, known_formats
 from bentofs.store.transfer.fetcher import Imported
 from bentofs.store.util.display import printable
-from bentofs.store.wiring import opened_exporter, opened_fetcher
+from bentofs.store.wiring.transfers import opened_exporter, opened_fetcher
 
 
 def _common(command: Callable[..., None]) -> Callable[..., None]:

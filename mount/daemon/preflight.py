@@ -13,6 +13,7 @@ from bentofs.mount.daemon.stale import is_dead
 from bentofs.mount.errors import CannotMountError
 from bentofs.mount.kernel.engine import EngineName
 from bentofs.mount.kernel.mount_table import DEVICE, HELPERS, OUR_TYPE, find_helper, mount_at, real_path
+from bentofs.store.storage.open import StoreSpec
 
 
 def check_system(engine: EngineName) -> None:
@@ -67,22 +68,21 @@ def _check_libfuse() -> None:
         ) from None
 
 
-def check_readable(store: str) -> None:
+def check_readable(store: StoreSpec) -> None:
     """Check that the user may read a store.
 
     Raises:
         CannotMountError
     """
-    if not os.access(store, os.R_OK | os.X_OK):
-        raise CannotMountError(f"the model store {store} may not be read by you")
+    if not store.may_be_read():
+        raise CannotMountError(f"the model store {store.location} may not be read by you")
 
 
 def check_mountpoint(mountpoint: str, store: str | None) -> str:
     """Check that something can be mounted there. Return its real path. A dead mount of ours may be there: the daemon
     replaces it (`mount.daemon.stale`).
 
-    `store`: the directory of a local store, which must not contain the mountpoint or lie in it; None for a remote
-    store.
+    `store`: the store's directory, which must not contain the mountpoint or lie in it; None for a URL.
 
     Raises:
         CannotMountError

@@ -35,24 +35,20 @@ from bentofs.mount.kernel.operations import Operations
 from bentofs.mount.kernel.session import Session, block_signals
 from bentofs.mount.kernel.traffic import Traffic
 from bentofs.mount.view.tree import Tree
-from bentofs.store.archives.archives import Archives
 from bentofs.store.archives.compression import Compression
-from bentofs.store.archives.crc32_cache import Measurements
-from bentofs.store.archives.index import Index
-from bentofs.store.catalog.catalog import ModelStore
 from bentofs.store.formats.write.registry import Format
 from bentofs.store.integrity.baseline import Baseline
 from bentofs.store.integrity.baseline_recorder import Recorder
-from bentofs.store.model.tag import Tag
 from bentofs.store.storage.open import StoreSpec
 from bentofs.store.util.display import printable
 from bentofs.store.util.memory_budget import MemoryBudget
+from bentofs.store.wiring.library import Library
 
 log = logging.getLogger(__name__)
 
 READY_SECONDS = 30.0  # how long a daemon may take until its mount answers
 _READY = b"ready\n"
-_READ_AHEAD = 1 << 20  # bytes; a remote store does its own read-ahead
+_READ_AHEAD = 1 << 20  # bytes; for storage that does not read ahead itself
 _ALLOCATIONS = 10_000  # objects made minus objects freed between two garbage collections; Python's default is 700
 _DESCRIPTORS = 1023  # open in a busy mount: files being read, uploads, requests under way
 
@@ -91,49 +87,31 @@ def serve(settings: Settings, ready: Callable[[], None], recent: RecentLog) -> N
     _allow_many_files()
     location = settings.store.location
     storage = settings.store.open(follow_links=settings.follow_links)
-    index = Index()
     budget = MemoryBudget(trim=trim)
-    digests = Baseline()
-    recorder = Recorder(storage, digests)
-    measurements = Measurements(index, recorder.look_again, budget)
-    # With a remote store the recorder would fetch everything again instead of reading the page cache.
-    opened = [] if settings.store.is_remote else [recorder.consider]
-    archives = Archives(
-        storage,
-        index,
-        settings.compression,
-        *opened,
-        formats=settings.formats,
-        measurements=measurements,
-        budget=budget,
-    )
-
-    def forget(tag: Tag) -> None:
-        recorder.forget(tag)
-        archives.forget(tag)
-
-    store = ModelStore(storage, forget, budget)
-    premeasure = Premeasure(store, archives, settings.formats, index)
+    baseline = Baseline()
+    recorder = Recorder(storage, baseline)
+    library = Library(storage, settings.compression, formats=settings.formats, budget=budget, recorder=recorder)
+    store, archives = library.models, library.archives
+    premeasure = Premeasure(store, archives, settings.formats, library.index)
     # The kernel checks permissions.
     options = ["allow_other", "default_permissions"] if settings.allow_other else []
     options += ["auto_unmount"] if settings.auto_unmount else []
-    passed_through = location if settings.passthrough and not settings.store.is_remote else None
+    passed_through = storage.folder if settings.passthrough else None
     engine = new_engine(settings.engine, settings.mountpoint, location, options, passed_through)
-    incoming = open_incoming(store, measurements, digests, premeasure, settings.incoming, budget, engine.calling_user)
+    incoming = open_incoming(library, baseline, premeasure, settings.incoming, budget, engine.calling_user)
     traffic = Traffic()
     tally = incoming.tally if incoming is not None else None
-    status = MountStatus(_described(settings), store, engine, traffic, tally, budget, index, recent)
-    live = status.files(is_remote=settings.store.is_remote)
-    tree = Tree(store, archives, settings.formats, has_incoming=incoming is not None, live=live, baseline=digests)
+    status = MountStatus(_described(settings), store, engine, traffic, tally, budget, library.index, recent)
+    has_incoming, live = incoming is not None, status.files()
+    tree = Tree(store, archives, settings.formats, has_incoming=has_incoming, live=live, baseline=baseline)
     operations = Operations(tree, engine.handles, incoming.namespace if incoming is not None else None, traffic)
-    session = Session(engine, operations, settings.mountpoint, None if settings.store.is_remote else _READ_AHEAD)
+    session = Session(engine, operations, settings.mountpoint, None if storage.reads_ahead else _READ_AHEAD)
 
     trimmer = Trimmer()
     end = End(manager, f"{settings.mountpoint} is being unmounted")
 
     def announce() -> None:
-        if not settings.store.is_remote:  # else it would fetch everything again, too
-            recorder.start(archives.is_measured, session.is_busy)
+        recorder.start(archives.is_measured, session.is_busy)
         trimmer.start()
         log.info("%s is mounted at %s", location, settings.mountpoint)
         manager.ready(f"{location} is mounted at {settings.mountpoint}")
@@ -150,11 +128,11 @@ def serve(settings: Settings, ready: Callable[[], None], recent: RecentLog) -> N
         engine.stop()
         recorder.stop()
         premeasure.stop()
-        archives.close()
+        archives.close()  # threads that wait for a measurement end now
         if incoming is not None:
             incoming.close()
-        index.close()
-        digests.close()
+        library.close()
+        baseline.close()
         end.is_there()
     log.info("%s is unmounted", settings.mountpoint)
 

@@ -23,7 +23,7 @@ from bentofs.store.errors import NoHomeError
 from bentofs.store.util.memory_budget import MemoryBudget
 
 STATUS, METRICS, LOG = "status.json", "metrics", "log"
-_PERIOD, _REMOTE_PERIOD = 10.0, 60.0  # seconds between two counts of the models
+_PERIOD, _REQUESTS_PERIOD = 10.0, 60.0  # seconds between two counts of the models; the latter if each takes requests
 _PRIVATE = 0o600  # names of uploads, of all users
 
 
@@ -40,9 +40,11 @@ class MountStatus:
     index: Index
     recent: RecentLog
 
-    def files(self, *, is_remote: bool) -> dict[str, LiveSource]:
+    def files(self) -> dict[str, LiveSource]:
         """Return the files of `.bentofs/`."""
-        counter = ModelCounter(self.store.model_count, _REMOTE_PERIOD if is_remote else _PERIOD)
+        counter = ModelCounter(
+            self.store.model_count, _PERIOD if self.store.storage.lists_without_requests else _REQUESTS_PERIOD
+        )
         began = time.time()
 
         def collect() -> dict[str, Any]:

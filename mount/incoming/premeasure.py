@@ -34,7 +34,9 @@ class Premeasure:
         self._store = store
         self._archives = archives
         self._formats = formats
-        self.staged = staged_sizes(index, archives, formats)  # for `store.transfer.importer.Importer`
+        self._is_cheap = store.storage.has_page_cache  # else it would fetch every model again
+        # For `store.transfer.importer.Importer`.
+        self.staged = staged_sizes(index, archives, formats) if self._is_cheap else None
         # Formats that are not measured while a model is staged.
         self._others = [
             kind for kind in formats if is_compressed(kind, archives.compression) and not kind.needs_checksums
@@ -43,8 +45,9 @@ class Premeasure:
         threading.Thread(target=self._run, name="premeasure", daemon=True).start()
 
     def measure(self, tag: Tag, *, is_staged: bool) -> None:
-        """Measure a model soon, in the background. `is_staged`: True if `staged` has measured all it could."""
-        if self._others or not is_staged:
+        """Measure a model soon, in the background, if the storage has a page cache. `is_staged`: True if `staged` has
+        measured all it could."""
+        if self._is_cheap and (self._others or not is_staged):
             self._imported.put(tag)
 
     def stop(self) -> None:

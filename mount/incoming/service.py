@@ -16,18 +16,14 @@ from bentofs.mount.incoming.ownership import Ownership
 from bentofs.mount.incoming.premeasure import Premeasure
 from bentofs.mount.incoming.recovery import Recovery
 from bentofs.mount.incoming.spool import Spool
-from bentofs.store.archives.crc32_cache import Measurements
-from bentofs.store.catalog.catalog import ModelStore
 from bentofs.store.errors import StoreError
 from bentofs.store.integrity.baseline import Baseline
-from bentofs.store.publishing.remote import check_writable, publisher_for
-from bentofs.store.staging.area import staging_area
 from bentofs.store.staging.model import Limits
-from bentofs.store.storage.remote import RemoteStorage
-from bentofs.store.transfer.import_log import ImportLog
-from bentofs.store.transfer.importer import Importer, StagedImport
+from bentofs.store.transfer.importer import StagedImport
 from bentofs.store.util.display import printable
 from bentofs.store.util.memory_budget import MemoryBudget
+from bentofs.store.wiring.intake import open_intake
+from bentofs.store.wiring.library import Library
 
 log = logging.getLogger(__name__)
 
@@ -50,9 +46,8 @@ class Incoming:
 
     def __init__(
         self,
-        store: ModelStore,
-        measurements: Measurements,
-        digests: Baseline,
+        library: Library,
+        baseline: Baseline,
         premeasure: Premeasure,
         settings: IncomingSettings,
         budget: MemoryBudget,
@@ -67,26 +62,21 @@ class Incoming:
         self._ending = threading.Event()
         self._making_again = threading.Lock()
         self._is_missing = self._is_closing = False
-        is_remote = isinstance(store.storage, RemoteStorage)
-        area = staging_area(store.storage.location, settings.staging, is_remote=is_remote)
-        self._session = area.open_session()
-        self._receipts = ImportLog(area.receipts)
-        dead = self._receipts.of_dead(area.is_alive)
-        self._importer = Importer(
-            store,
-            self._session,
-            measurements,
-            digests,
-            limits=settings.limits,
+        intake = open_intake(
+            library,
+            baseline,
+            staging=settings.staging,
             overwrite=settings.overwrite,
-            publisher=publisher_for(store.storage, self._session, [self._ending]),
-            measure=None if is_remote else premeasure.staged,
+            limits=settings.limits,
+            stops=[self._ending],
+            measure=premeasure.staged,
         )
+        area = intake.area
+        self._session, self._receipts, self._importer = intake.session, intake.receipts, intake.importer
+        dead = self._receipts.of_dead(area.is_alive)
 
-        # In a remote store, the upload would have to be fetched again; its manifest has its checksums.
         def imported(ready: StagedImport) -> None:
-            if not is_remote:
-                premeasure.measure(ready.tag, is_staged=ready.is_measured)
+            premeasure.measure(ready.tag, is_staged=ready.is_measured)
 
         owners = Ownership()
         self._sums = Checksums(self._session.spool, self._receipts, owners)
@@ -158,9 +148,8 @@ class Incoming:
 
 
 def open_incoming(
-    store: ModelStore,
-    measurements: Measurements,
-    digests: Baseline,
+    library: Library,
+    baseline: Baseline,
     premeasure: Premeasure,
     settings: IncomingSettings | None,
     budget: MemoryBudget,
@@ -174,10 +163,9 @@ def open_incoming(
     """
     if settings is None:
         return None
-    if isinstance(store.storage, RemoteStorage):
-        try:
-            check_writable(store.storage)
-        except StoreError as error:
-            log.warning("no incoming/ in this mount: %s", error)
-            return None
-    return Incoming(store, measurements, digests, premeasure, settings, budget, calling_user)
+    try:
+        library.storage.check_writable()
+    except StoreError as error:
+        log.warning("no incoming/ in this mount: %s", error)
+        return None
+    return Incoming(library, baseline, premeasure, settings, budget, calling_user)

@@ -25,9 +25,10 @@ class Compression(enum.Enum):
     NEVER = "never"  # all sizes are arithmetic
 
     @classmethod
-    def default(cls, *, is_remote: bool) -> Compression:
-        """Return the default for a store. It is NEVER for a remote one, where sizes would cost fetching all files."""
-        return cls.NEVER if is_remote else cls.AUTO
+    def default(cls, *, has_page_cache: bool) -> Compression:
+        """Return the default for a store. It is NEVER without a page cache, where sizes would cost fetching all
+        files (`Storage.has_page_cache`)."""
+        return cls.AUTO if has_page_cache else cls.NEVER
 
 
 def is_compressed(kind: Format, compression: Compression) -> bool:

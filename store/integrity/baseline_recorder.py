@@ -49,6 +49,7 @@ class Recorder:
 
     def __init__(self, storage: Storage, digests: Baseline) -> None:
         self._storage = storage
+        self._is_cheap = storage.has_page_cache  # else it would fetch every model again
         self._digests = digests
         # No file stays open while the mount is busy: the model may be deleted then, to make room.
         self._open_files = OpenFiles()
@@ -65,15 +66,16 @@ class Recorder:
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
 
     def start(self, is_measured: Callable[[Model], bool], is_busy: Callable[[], bool]) -> None:
-        """Start the thread. `is_measured`: tells whether all files of a model are measured; `is_busy`: tells whether a
-        request is being served."""
+        """Start the thread, if the storage has a page cache. `is_measured`: tells whether all files of a model are
+        measured; `is_busy`: tells whether a request is being served."""
         self._is_measured = is_measured
         self._is_busy = is_busy
-        self._thread.start()
+        if self._is_cheap:
+            self._thread.start()
 
     def consider(self, model: Model) -> None:
         """Note a model that is being read, and may become measured by that."""
-        if model.size <= self._size_limit:
+        if self._is_cheap and model.size <= self._size_limit:
             with self._lock:
                 self._forget(model.tag)
                 self._opened[model.tag] = _Opened(time.monotonic(), model)

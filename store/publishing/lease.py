@@ -4,7 +4,7 @@ A lease is an object beside the version, `<name>/.<version>.bentofs-claim`. It i
 host gets it. Its holder renews it every `BEAT_SECONDS`, each time on the condition that the object is unchanged. A
 lease that was not renewed for `EXPIRY_SECONDS` was left behind by a crash; both times are by the server's clock. Any
 host may then take it over, again with a condition. Servers that ignore conditions are refused
-(`store.publishing.remote.check_writable`).
+(`store.storage.conditional_writes`).
 
 Threading: one thread holds a lease; another one renews it.
 """

@@ -13,7 +13,6 @@ from __future__ import annotations
 import functools
 import logging
 import os
-import secrets
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -31,16 +30,14 @@ from bentofs.store.errors import (
 from bentofs.store.formats.pieces import Literal
 from bentofs.store.model.model import MODEL_YAML
 from bentofs.store.model.tag import MAX_LENGTH, Tag
-from bentofs.store.publishing.base import Outcome, Publisher, PublishRequest, Verdict, note_exec_bit
+from bentofs.store.publishing.base import Outcome, PublishRequest, Verdict, note_exec_bit
 from bentofs.store.publishing.compare import first_difference, first_other_exec_bit
 from bentofs.store.publishing.lease import Lease
-from bentofs.store.publishing.local import LocalPublisher
 from bentofs.store.staging.hashing import RunningDigest
 from bentofs.store.staging.model import Staged
-from bentofs.store.staging.session import Session
-from bentofs.store.storage.base import Entry, Storage
+from bentofs.store.storage.base import Entry
 from bentofs.store.storage.local import LocalStorage
-from bentofs.store.storage.manifest import PROBE_SUFFIX, FileNote, Manifest, manifest_key
+from bentofs.store.storage.manifest import FileNote, Manifest, manifest_key
 from bentofs.store.storage.objects import ChangedObjectError, MissingObjectError, WritableObjects
 from bentofs.store.storage.pinned import OpenFiles, PinnedFile
 from bentofs.store.storage.remote import RemoteStorage
@@ -56,54 +53,14 @@ _ATTEMPTS = 10  # to write `latest`, while others do
 _MAX_KEY = 1024  # bytes, in S3
 
 
-def publisher_for(storage: Storage, session: Session, stops: CancelTokens) -> Publisher:
-    """Return the publisher of a store. `stops`: once one is set, uploads are undone."""
-    return RemotePublisher(storage, stops) if isinstance(storage, RemoteStorage) else LocalPublisher(session)
-
-
-def check_writable(storage: RemoteStorage) -> None:
-    """Make sure that models can be imported into a store. Try the server's conditional writes: without them, two hosts
-    could write one model.
-
-    Raises:
-        StoreUnwritableError, RemoteDeniedError, RemoteError: the reason why they cannot.
-    """
-    objects = storage.objects
-    if not isinstance(objects, WritableObjects):
-        raise StoreUnwritableError(f"models can be imported into stores in S3, and {storage.location} is none")
-    key = f".{secrets.token_hex(8)}{PROBE_SUFFIX}"
-
-    def put(*, only_new: bool = False, only_if: str = "") -> bool:
-        """Tell whether the server heeded the condition: the object is there, and has another ETag."""
-        with suppress(ChangedObjectError):
-            storage.patience.call(
-                storage.location, lambda: objects.put(key, b"probe", only_new=only_new, only_if=only_if)
-            )
-            return False
-        return True
-
-    try:
-        put()
-        heeded = put(only_new=True) and put(only_if="0" * 32)
-    finally:
-        storage.patience.call(storage.location, lambda: objects.delete([key]))
-    if not heeded:
-        raise StoreUnwritableError(
-            f"the server of {storage.location} ignores conditional writes (If-None-Match, If-Match), without which two "
-            "hosts could write the same model at once"
-        )
-
-
 class RemotePublisher:
     """Publishes to one remote store."""
 
     def __init__(self, storage: RemoteStorage, stops: CancelTokens) -> None:
-        """`storage`: must be writable (`check_writable`)."""
+        """`storage`: must be writable (`check_writable`); `stops`: once one is set, uploads are undone."""
         self._stops = stops
-        if not isinstance(storage.objects, WritableObjects):
-            raise TypeError(f"{storage.location} cannot be written")
         self._storage = storage
-        self._objects = storage.objects
+        self._objects = storage.writable()
         self._patience = storage.patience
 
     def compare(self, staged: Staged) -> Verdict | None:  # noqa: ARG002 - it is done under the lease, by SHA-256s

@@ -279,10 +279,10 @@ class RemoteStagingArea(StagingArea):
         """Do nothing: nothing is renamed into the store."""
 
 
-def staging_area(location: str, staging: str | None, *, is_remote: bool) -> StagingArea:
-    """Return the staging area of a store; `location`: the store's path or URL; `staging`: the directory that a user
-    named for it."""
-    return RemoteStagingArea(location, staging) if is_remote else StagingArea(os.path.realpath(location), staging)
+def staging_area(location: str, folder: str | None, staging: str | None) -> StagingArea:
+    """Return the staging area of a store; `location`: the store's path or URL; `folder`: its directory on this machine,
+    None for a URL; `staging`: the directory that a user named for the area."""
+    return RemoteStagingArea(location, staging) if folder is None else StagingArea(os.path.realpath(folder), staging)
 
 
 def _this_boot() -> str:

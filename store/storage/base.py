@@ -119,6 +119,22 @@ class Storage(Protocol):
         """Return the location, to show to a user."""
 
     @property
+    def folder(self) -> str | None:
+        """Return the directory of this machine that holds the files; None if there is none."""
+
+    @property
+    def has_page_cache(self) -> bool:
+        """True if the kernel keeps the bytes that were read, so that reading a model again transfers nothing."""
+
+    @property
+    def reads_ahead(self) -> bool:
+        """True if it reads ahead itself, so that the kernel need not."""
+
+    @property
+    def lists_without_requests(self) -> bool:
+        """True if listing the models takes no request to a server."""
+
+    @property
     def commits_by_model_yaml(self) -> bool:
         """True if writers write `model.yaml` last, so that a version that has one is complete."""
 
@@ -168,6 +184,13 @@ class Storage(Protocol):
         Raises:
             SourceChangedError: the file there has another identity.
             StoreUnreadableError: it may not be read.
+        """
+
+    def check_writable(self) -> None:
+        """Check, as far as that takes more than permissions, that models can be imported.
+
+        Raises:
+            StoreUnwritableError, RemoteDeniedError, RemoteError: the reason why they cannot.
         """
 
     def usage(self) -> Usage:

@@ -34,6 +34,9 @@ class LocalStorage:
     """A directory that holds `<name>/<version>/model.yaml`."""
 
     commits_by_model_yaml = False  # BentoML writes it first
+    has_page_cache = True
+    reads_ahead = False
+    lists_without_requests = True
 
     def __init__(self, root: str, *, follow_links: bool = False) -> None:
         """`follow_links`: follow links that lead out of a model, instead of refusing them."""
@@ -45,6 +48,13 @@ class LocalStorage:
     @property
     def location(self) -> str:
         return self._root
+
+    @property
+    def folder(self) -> str:
+        return self._root
+
+    def check_writable(self) -> None:
+        """Do nothing: each write checks the permissions."""
 
     def prepare(self, names: Sequence[str]) -> None:
         """Do nothing: local calls need no prefetch."""

@@ -46,8 +46,19 @@ class StoreSpec:
         return cls(text, where, options or {}, **settings)
 
     @property
-    def is_remote(self) -> bool:
-        return not self.where.is_local
+    def folder(self) -> str | None:
+        """Return the store's directory on this machine; None for a URL."""
+        return self.location if self.where.is_local else None
+
+    @property
+    def has_page_cache(self) -> bool:
+        """Return `Storage.has_page_cache` of the storage that `open` returns."""
+        return (LocalStorage if self.where.is_local else RemoteStorage).has_page_cache
+
+    @property
+    def absolute_text(self) -> str:
+        """Return the text that names the store again, in any working directory. It may hold secrets."""
+        return self.text if self.folder is None else self.folder
 
     @property
     def location(self) -> str:
@@ -56,11 +67,19 @@ class StoreSpec:
 
     def check(self) -> None:
         """Check that a local store exists. Raises NotFoundError if not. A URL is checked when it is opened."""
-        if not self.is_remote and not os.path.isdir(self.location):
+        if self.folder is not None and not os.path.isdir(self.folder):
             raise NotFoundError(
                 f"there is no model store at {printable(self.location)}: save a model with BentoML first, or name a "
                 "store with --store"
             )
+
+    def may_be_read(self) -> bool:
+        """Return False if this user may not list the store's directory. A URL is checked when it is opened."""
+        return self.folder is None or os.access(self.folder, os.R_OK | os.X_OK)
+
+    def may_be_written(self) -> bool:
+        """Return False if this user may not write the store's directory. A URL: see `Storage.check_writable`."""
+        return self.folder is None or os.access(self.folder, os.W_OK)
 
     def open(self, *, follow_links: bool = False) -> Storage:
         """Open the storage. Do not call this before a fork.
@@ -70,10 +89,10 @@ class StoreSpec:
             RemoteError, RemoteDeniedError: the server cannot be reached, or denies access.
             BadLocationError: it cannot be a store: a package is missing, or a parameter has no meaning.
         """
-        if self.is_remote:
+        if self.folder is None:
             return self.open_remote()
         self.check()
-        return LocalStorage(self.location, follow_links=follow_links)
+        return LocalStorage(self.folder, follow_links=follow_links)
 
     def open_remote(self) -> RemoteStorage:
         """Do what `open` does, for a URL."""

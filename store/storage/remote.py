@@ -18,12 +18,20 @@ from dataclasses import dataclass
 
 from cachetools import LRUCache
 
-from bentofs.store.errors import BadModelError, NotFoundError, SourceChangedError, StoreError, UnsafeMemberError
+from bentofs.store.errors import (
+    BadModelError,
+    NotFoundError,
+    SourceChangedError,
+    StoreError,
+    StoreUnwritableError,
+    UnsafeMemberError,
+)
 from bentofs.store.storage.base import Entry, Identity, Kind, Status, Usage
+from bentofs.store.storage.conditional_writes import check_conditional_writes
 from bentofs.store.storage.entries import Entries, EntriesBuilder
 from bentofs.store.storage.listings import Listings, NameListing
 from bentofs.store.storage.manifest import MAX_MANIFEST, FileNote, Manifest, manifest_key
-from bentofs.store.storage.objects import ChangedObjectError, MissingObjectError, ObjectInfo, Objects
+from bentofs.store.storage.objects import ChangedObjectError, MissingObjectError, ObjectInfo, Objects, WritableObjects
 from bentofs.store.storage.readahead import Pin, ReadAhead
 from bentofs.store.storage.retry import Patience
 from bentofs.store.util.names import local_name
@@ -43,7 +51,11 @@ _ROOM = Usage(1 << 20, 4096, 1 << 40, 1 << 40, 1 << 40, 1 << 30, 1 << 30, 255)  
 class RemoteStorage:
     """An object store."""
 
+    folder = None
     commits_by_model_yaml = True
+    has_page_cache = False
+    reads_ahead = True
+    lists_without_requests = False
 
     def __init__(
         self,
@@ -157,6 +169,15 @@ class RemoteStorage:
 
     def usage(self) -> Usage:
         return _ROOM
+
+    def writable(self) -> WritableObjects:
+        """Return the objects, to write. Raises StoreUnwritableError: they can only be read."""
+        if not isinstance(self.objects, WritableObjects):
+            raise StoreUnwritableError(f"models can be imported into stores in S3, and {self.location} is none")
+        return self.objects
+
+    def check_writable(self) -> None:
+        check_conditional_writes(self.writable(), self.patience)
 
     def prepare(self, names: Sequence[str]) -> None:
         self.listings.prepare(names)

@@ -15,7 +15,7 @@ from bentofs.store.api import export_model, import_model
 from bentofs.store.errors import NoSpaceError, RemoteDeniedError, RemoteError, SourceChangedError
 from bentofs.store.location import Location
 from bentofs.store.transfer.endpoints import retry as trouble
-from bentofs.store.wiring import opened_exporter, opened_fetcher
+from bentofs.store.wiring.transfers import opened_exporter, opened_fetcher
 from tests.harness import ROOT, ended, home_of, make_model, wait_until
 from tests.servers import FtpServer, Proxy, RcloneServer, S3Server
 

@@ -33,7 +33,7 @@ from bentofs.store.errors import (
     UnsafeMemberError,
 )
 from bentofs.store.location import Location
-from bentofs.store.wiring import opened_exporter
+from bentofs.store.wiring.transfers import opened_exporter
 from tests.harness import ROOT, ended, home_of, make_model, run
 from tests.interop.conftest import Judge, SshServer
 from tests.servers import FtpServer

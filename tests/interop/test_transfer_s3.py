@@ -20,7 +20,7 @@ from bentofs.store.api import export_model, import_model
 from bentofs.store.clients.s3_multipart import MAX_OBJECT, MAX_PARTS, part_size
 from bentofs.store.errors import DamagedArchiveError, RemoteDeniedError, RemoteNotFoundError, SourceChangedError
 from bentofs.store.location import Location
-from bentofs.store.wiring import opened_exporter, opened_fetcher
+from bentofs.store.wiring.transfers import opened_exporter, opened_fetcher
 from tests.harness import ROOT, ended, home_of, make_model
 from tests.interop.conftest import Judge
 from tests.servers import S3Server

@@ -255,9 +255,10 @@ def test_all_models_are_fetched_together(bucket: Bucket, tmp_path: Path, monkeyp
 def test_places(monkeypatch: pytest.MonkeyPatch) -> None:
     assert StoreSpec.named("some/where").location == f"{Path.cwd()}/some/where"
     assert StoreSpec.named("file:///some/where").location == "/some/where"
-    assert not StoreSpec.named("file:///some/where").is_remote
+    assert StoreSpec.named("file:///some/where").folder == "/some/where"
     secret = StoreSpec.named("ftp://me:secret@host/x?key=secret", options={"password": "secret"})
     assert secret.location == "ftp://host/x"
+    assert secret.folder is None
     assert "secret" not in repr(secret)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)

@@ -33,7 +33,7 @@ from bentofs.store.formats.pieces import Literal
 from bentofs.store.location import Location
 from bentofs.store.transfer.endpoints.local import LocalEndpoint
 from bentofs.store.transfer.exporter import Exporter
-from bentofs.store.wiring import opened_exporter
+from bentofs.store.wiring.transfers import opened_exporter
 from tests.harness import home_of, make_model
 from tests.store.users import an_ordinary_user, folder_of_an_ordinary_user
 

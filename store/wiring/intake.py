@@ -1,0 +1,71 @@
+"""Intake: a store that is open for imports. Only here does the code choose between publishers.
+
+Threading: functions without state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bentofs.store.integrity.baseline import Baseline
+from bentofs.store.publishing.base import Publisher
+from bentofs.store.publishing.local import LocalPublisher
+from bentofs.store.publishing.remote import RemotePublisher
+from bentofs.store.staging.area import StagingArea, staging_area
+from bentofs.store.staging.import_sizes import StagedSizes
+from bentofs.store.staging.model import Limits
+from bentofs.store.staging.session import Session
+from bentofs.store.storage.base import Storage
+from bentofs.store.storage.remote import RemoteStorage
+from bentofs.store.transfer.import_log import ImportLog
+from bentofs.store.transfer.importer import Importer
+from bentofs.store.util.cancel import CancelTokens
+from bentofs.store.wiring.library import Library
+
+
+@dataclass(frozen=True)
+class Intake:
+    """The objects that import into a library's store. Close the importer, then the record, then the session."""
+
+    area: StagingArea
+    session: Session
+    receipts: ImportLog
+    importer: Importer
+
+
+def open_intake(
+    library: Library,
+    baseline: Baseline,
+    *,
+    staging: str | None = None,
+    overwrite: bool = False,
+    limits: Limits | None = None,
+    stops: CancelTokens = (),
+    measure: Callable[[str], StagedSizes] | None = None,
+) -> Intake:
+    """Open the staging area and the record of imports of a store. `Storage.check_writable` comes first. Once one of
+    `stops` is set, uploads are undone. `measure`: see `Importer`.
+
+    Raises:
+        StagingError: there is no place for a staging area.
+    """
+    storage = library.storage
+    area = staging_area(storage.location, storage.folder, staging)
+    session = area.open_session()
+    receipts = ImportLog(area.receipts)
+    importer = Importer(
+        library.models,
+        session,
+        library.measurements,
+        baseline,
+        limits=limits,
+        overwrite=overwrite,
+        publisher=_publisher_of(storage, session, stops),
+        measure=measure,
+    )
+    return Intake(area, session, receipts, importer)
+
+
+def _publisher_of(storage: Storage, session: Session, stops: CancelTokens) -> Publisher:
+    return RemotePublisher(storage, stops) if isinstance(storage, RemoteStorage) else LocalPublisher(session)
