@@ -117,10 +117,14 @@ def model_yaml(
     return yaml.dump(info, Dumper=_Dumper, sort_keys=False)
 
 
+# The files of a model: content, or a size. A name that is no text is bytes.
+Files = Mapping[str | bytes, bytes | int] | Mapping[str, bytes] | Mapping[str, bytes | int] | Mapping[bytes, bytes]
+
+
 def write_model(
     store: Path,
     tag: str,
-    files: Mapping[str | bytes, bytes | int],
+    files: Files,
     *,
     creation_time: str,
     module: str = "",
@@ -141,7 +145,7 @@ def write_model(
     folder = store / name / version
     folder.mkdir(parents=True)
     text = model_yaml(tag, creation_time, module, labels, metadata, signatures)
-    for path, content in {"model.yaml": text.encode(), **files}.items():
+    for path, content in (("model.yaml", text.encode()), *files.items()):
         _write_file(os.path.join(os.fsencode(folder), os.fsencode(path)), content, written)
     if complete:
         os.utime(folder, ns=(written, written))

@@ -13,7 +13,7 @@ def _folded(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-class Folding(fuse.Operations):  # type: ignore[misc]
+class Folding(fuse.Operations):
     """A folder behind names that fold."""
 
     def __init__(self, folder: str) -> None:

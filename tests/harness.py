@@ -14,15 +14,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from scripts.sample_store import write_model
+from scripts.sample_store import Files, write_model
 from tests.expectations import Expectation, complaints
 
 ROOT = Path(__file__).resolve().parent.parent
 
 Answer = TypeVar("Answer")
+_Text = TypeVar("_Text", str, bytes)
+
 
 _RECORD = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (DEBUG|INFO|WARNING|ERROR|CRITICAL) ")
-_START_SECONDS = 20.0
+CREATION_TIME = "2026-01-02T03:04:05.678901+00:00"  # of a model that is made without another
+
+_START_SECONDS = 60.0
 _STOP_SECONDS = 20.0
 
 _living: set["Mounted"] = set()
@@ -106,7 +110,7 @@ class Mounted:
         environment: Mapping[str, str] | None = None,
         limit: float = 300.0,
     ) -> None:
-        self.store = store
+        self.location = store
         self.base = base
         self.path = base / "mnt"
         self.options = [*options, *(["--formats", formats] if formats else [])]
@@ -119,6 +123,12 @@ class Mounted:
         self._process: subprocess.Popen[bytes] | None = None
         self._watchdog: threading.Timer | None = None
         self._log = base / "daemon.log"
+
+    @property
+    def store(self) -> Path:
+        """Return the store's directory. A mount of a URL has none."""
+        assert isinstance(self.location, Path), f"{self.location} is no directory"
+        return self.location
 
     @property
     def process(self) -> "subprocess.Popen[bytes]":
@@ -170,7 +180,7 @@ class Mounted:
         command = ["setpriv", "--pdeathsig", "TERM", *self._prefix, sys.executable, "-m", "bentofs.mount", "mount"]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [*command, str(self.path), "--store", str(self.store), "--foreground", *self.options],
+                [*command, str(self.path), "--store", str(self.location), "--foreground", *self.options],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
@@ -260,9 +270,9 @@ def home_of(base: Path) -> dict[str, str]:
 def make_model(
     store: Path,
     tag: str,
-    files: Mapping[str | bytes, bytes | int] | None = None,
+    files: Files | None = None,
     *,
-    creation_time: str = "2026-01-02T03:04:05.678901+00:00",
+    creation_time: str = CREATION_TIME,
     labels: Mapping[str, str] | None = None,
     complete: bool = True,
     latest: bool | None = None,
@@ -289,7 +299,7 @@ def remove_model(store: Path, tag: str) -> None:
     shutil.rmtree(store / name / version)
 
 
-def run(*command: str | Path, seconds: float = 60.0, **options: object) -> "subprocess.CompletedProcess[str]":
+def run(*command: object, seconds: float = 60.0, **options: object) -> "subprocess.CompletedProcess[str]":
     """Run a tool with a time limit, and assert that it succeeded. The failure's text holds its output."""
     options.setdefault("env", {**os.environ, "LC_ALL": "C.UTF-8"})  # English, and names in any script
     arguments = [str(part) for part in command]
@@ -301,7 +311,7 @@ def run(*command: str | Path, seconds: float = 60.0, **options: object) -> "subp
 
 
 @contextlib.contextmanager
-def ended(process: "subprocess.Popen[bytes]") -> Iterator["subprocess.Popen[bytes]"]:
+def ended(process: "subprocess.Popen[_Text]") -> Iterator["subprocess.Popen[_Text]"]:
     """Give a subprocess that is ended at the end of the context, whatever happens, also if it is stopped."""
     try:
         yield process

@@ -10,7 +10,7 @@ import fuse
 STUCK = 64  # stuck files in the stores of tests
 
 
-class SlowDisk(fuse.Operations):  # type: ignore[misc]  # fusepy has no types
+class SlowDisk(fuse.Operations):  # fusepy has no types
     """A read-only pass-through."""
 
     use_ns = True

@@ -49,7 +49,7 @@ def file_of(mount: Mounted) -> Path:
 def test_connections_that_are_reset_in_the_middle(bucket: Bucket, proxy: Proxy, mounted: Mount) -> None:
     """Readers notice nothing when connections are reset in the middle."""
     mount = mounted(bucket.url, environment=bucket.environment(proxy.endpoint), options=OPTIONS)
-    resets = []
+    resets: list[int] = []
 
     def reset_now_and_then(proxy: Proxy) -> None:
         if proxy.received // (5 << 20) > len(resets):

@@ -21,6 +21,8 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import bentoml
 
@@ -57,14 +59,14 @@ FILES = {
 }
 
 
-def write(model, path, content):
+def write(model: Any, path: str, content: bytes) -> None:
     full = model.path_of(path)
     os.makedirs(os.path.dirname(full), exist_ok=True)
     with open(full, "wb") as file:
         file.write(content)
 
 
-def save():
+def save() -> None:
     context = bentoml.models.ModelContext(framework_name="custom", framework_versions={"custom": "3.2.1"})
     with bentoml.models.create(
         "rich:v1.0-rc.1",
@@ -83,22 +85,27 @@ def save():
     bentoml.picklable_model.save_model("pickled.tar.gz:v1.zip", {"weights": [0.5, 0.25]}, labels=dict(LABELS))
 
 
-def import_all(items):
+def import_all(items: Sequence[str]) -> None:
     for item in items:
         path, _, form = item.partition("::")
         bentoml.models.import_model(path, *([form] if form else []))
 
 
-def export_each(tag, items):
+def imported(items: Sequence[str]) -> None:
+    import_all(items)
+    describe(())
+
+
+def export_each(tag: str, items: Sequence[str]) -> None:
     for item in items:
         path, _, form = item.rpartition("=")
         bentoml.models.export_model(tag, path, form)
 
 
-def imported_each(folder, items):
+def imported_each(folder: str, items: Sequence[str]) -> None:
     described = {}
     store = os.path.join(os.environ["BENTOML_HOME"], "models")
-    groups = {"original": []}
+    groups: dict[str, list[str]] = {"original": []}
     for item in items:
         form, _, item = item.partition("=")
         groups.setdefault(form, []).append(item)
@@ -110,11 +117,11 @@ def imported_each(folder, items):
     json.dump(described, sys.stdout)
 
 
-def describe(tags):
+def describe(tags: Sequence[str]) -> None:
     json.dump(described_models(tags), sys.stdout)
 
 
-def described_models(tags):
+def described_models(tags: Sequence[str]) -> dict[str, dict[str, Any]]:
     models = {}
     for model in map(bentoml.models.get, tags) if tags else bentoml.models.list():
         info = model.info
@@ -131,22 +138,22 @@ def described_models(tags):
     return models
 
 
-def read(path):
+def read(path: str) -> None:
     from bentoml._internal.models.model import ModelInfo
 
-    read = []
+    found: list[list[Any] | None] = []
     with open(path, encoding="utf-8") as file:
         texts = json.load(file)
     for text in texts:
         try:
             info = ModelInfo.from_yaml_file(io.StringIO(text))
-            read.append([str(info.tag), info.module, info.labels, info.creation_time.isoformat()])
+            found.append([str(info.tag), info.module, info.labels, info.creation_time.isoformat()])
         except Exception:
-            read.append(None)
-    json.dump(read, sys.stdout)
+            found.append(None)
+    json.dump(found, sys.stdout)
 
 
-def find(texts):
+def find(texts: Sequence[str]) -> None:
     found = []
     for text in texts:
         try:
@@ -156,11 +163,11 @@ def find(texts):
     json.dump(found, sys.stdout)
 
 
-def slow_save(tag):
+def slow_save(tag: str) -> None:
     """Wait before each file that BentoML opens for writing in the store, once model.yaml is there."""
     from_store = os.path.join(os.path.realpath(os.environ["BENTOML_HOME"]), "models", *tag.split(":"))
 
-    def hook(event, arguments):
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event != "open" or not isinstance(arguments[0], (str, bytes)):
             return
         path, mode, flags = os.path.realpath(os.fsdecode(arguments[0])), arguments[1] or "", arguments[2]
@@ -173,7 +180,7 @@ def slow_save(tag):
         sys.addaudithook(hook)
 
 
-def fill_so_that_model_yaml_is_copied_early(model):
+def fill_so_that_model_yaml_is_copied_early(model: Any) -> None:
     """Fill a model so that its model.yaml is copied early. BentoML copies in the order of the folder's listing. That
     order depends on the names and the file system. Else the save might be nearly over when model.yaml appears."""
     for prefix in ("folder", "layer", "block", "part", "shard"):
@@ -188,12 +195,12 @@ def fill_so_that_model_yaml_is_copied_early(model):
     raise AssertionError("no order in which model.yaml comes early")
 
 
-COMMANDS = {
+COMMANDS: dict[str, Callable[..., object]] = {
     "save": save,
     "export": lambda tag, path, *form: print(bentoml.models.export_model(tag, path, *form)),
     "export-each": lambda tag, *items: export_each(tag, items),
     "import": lambda *items: import_all(items),
-    "imported": lambda *items: (import_all(items), describe(())),
+    "imported": lambda *items: imported(items),
     "imported-each": lambda folder, *items: imported_each(folder, items),
     "describe": lambda *tags: describe(tags),
     "read": read,

@@ -59,7 +59,7 @@ def _check_extracted(original: Path, extracted: Path) -> None:
 
 @each_suffix
 def test_it_is_compressed(mount: Mounted, suffix: str) -> None:
-    if suffix == ".tar" or (suffix == ".bentomodel" and "auto" in mount.process.args):
+    if suffix == ".tar" or (suffix == ".bentomodel" and "auto" in mount.options):
         assert mount.archive(TAG, suffix).stat().st_size > 10_000_000
     else:
         assert mount.archive(TAG, suffix).stat().st_size < 5_000_000

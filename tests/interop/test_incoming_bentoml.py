@@ -243,7 +243,7 @@ def test_bentoml_lists_models_while_imports_run(target: Mounted, emptied: Path, 
         for number, item in enumerate(items):
             run("cp", item, target.path / "incoming")
             if number % 5 == 4:  # so that they overlap, whatever the speed of both
-                wait_until(lambda least=number - 4: listed(least), 60, f"{number} models are listed")
+                wait_until(functools.partial(listed, number - 4), 60, f"{number} models are listed")
         wait_until(lambda: listed(count), 60, "all are listed")
         stop.touch()
         assert lister.wait(60) == 0

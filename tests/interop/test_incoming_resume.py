@@ -8,7 +8,7 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,7 +49,7 @@ def has_enough(incoming: Path, name: str) -> bool:
 
 
 @contextlib.contextmanager
-def started(command: list[str | Path]) -> Iterator["subprocess.Popen[bytes]"]:
+def started(command: Sequence[object]) -> Iterator["subprocess.Popen[bytes]"]:
     """Start a program in a process group of its own, like a shell. No process of the group is left at the end."""
     process = subprocess.Popen(
         [str(part) for part in command],
@@ -87,7 +87,7 @@ def _is_alive(group: int) -> bool:
     return False
 
 
-def interrupt(drop: Drop, upload: Upload, command: list[str | Path]) -> int:
+def interrupt(drop: Drop, upload: Upload, command: Sequence[object]) -> int:
     """Start an upload and interrupt it when enough has come. Return its exit code."""
     drop.mount.allow_log(f"{re.escape(upload.name)} was not imported: ")
     with started(command) as process:
@@ -189,7 +189,7 @@ def test_download_is_interrupted(drop: Drop, web: WebServer, tool: str) -> None:
     upload = drop.upload(Outcome.IMPORTED, size=SIZE)
     target = drop.incoming / upload.name
     url = web.offer(upload.name, upload.source.read_bytes(), slowly=True)
-    command: list[str | Path] = {
+    command: Sequence[object] = {
         "curl": ["curl", "-sS", "-C", "-", "-o", target, url],
         "wget": ["wget", "-q", "-c", "-O", target, url],
     }[tool]
@@ -271,7 +271,7 @@ def _kill_in_the_middle(crash: Crash) -> None:
         running = {name: stack.enter_context(started(command)) for name, command in crash.commands.items()}
         for name, upload in crash.uploads.items():
             wait_until(
-                lambda upload=upload: has_enough(drop.incoming, upload.name), 30, f"{name} has begun", interval=0.01
+                functools.partial(has_enough, drop.incoming, upload.name), 30, f"{name} has begun", interval=0.01
             )
         for name, upload in crash.uploads.items():
             (path,) = shown(drop.incoming, upload.name)

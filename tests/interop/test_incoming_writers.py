@@ -1,6 +1,7 @@
 """Programs that write an archive into `incoming/` in ways of their own: they flush early or twice, seek back, hand
 their descriptor on, or give the file its name at the end. Only the whole file counts."""
 
+import functools
 import os
 import shutil
 import subprocess
@@ -283,6 +284,10 @@ def test_refused_and_removed(drop: Drop) -> None:
 # Views while an import runs and afterwards.
 
 
+def _has_size(path: Path, size: int) -> bool:
+    return path.stat().st_size == size
+
+
 def test_running_upload_is_listed(drop: Drop) -> None:
     upload = drop.upload(Outcome.IMPORTED)
     content, target = upload.source.read_bytes(), drop.incoming / upload.name
@@ -291,7 +296,7 @@ def test_running_upload_is_listed(drop: Drop) -> None:
             file.write(content[file.tell() : end])
             assert target.name in os.listdir(drop.incoming)
             assert os.fstat(file.fileno()).st_size == end
-            wait_until(lambda end=end: target.stat().st_size == end, 5, "the size that stat tells grows")
+            wait_until(functools.partial(_has_size, target, end), 5, "the size that stat tells grows")
         assert target.read_bytes() == content[:200_001], "what is here can be read back"
         # Read in this process: a program that is started closes the descriptor that it inherits, which flushes it.
         running = wait_until(lambda: [r for r in drop.receipts(upload.name) if r.received], 10, "its progress")

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import quote
 
 import pytest
@@ -339,7 +339,7 @@ class _BreaksOff(http.server.BaseHTTPRequestHandler):
     """Gives ranges. Gives only a part of the first one that is larger than a megabyte."""
 
     content: bytes
-    broken: list[str]
+    broken: ClassVar[list[str]]
 
     def log_message(self, *_arguments: object) -> None: ...
 
@@ -368,12 +368,16 @@ class _BreaksOff(http.server.BaseHTTPRequestHandler):
 @pytest.mark.usefixtures("model")
 def test_a_web_server_that_breaks_off(tmp_path: Path, other: Path) -> None:
     archive = Path(export_model("demo:v1", str(tmp_path / "m.tar"))).read_bytes()
-    handler = type("_Handler", (_BreaksOff,), {"content": archive, "broken": []})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+
+    class Handler(_BreaksOff):
+        content = archive
+        broken: ClassVar[list[str]] = []
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         import_model(f"http://127.0.0.1:{server.server_port}/m.tar", store=str(other))
         server.shutdown()
-    assert handler.broken == ["/m.tar"]
+    assert Handler.broken == ["/m.tar"]
 
 
 @pytest.mark.usefixtures("model")
@@ -409,7 +413,8 @@ class _NotOver(FTPHandler):
         if os.path.exists(path):
             self.respond("553 File exists.")
             return None
-        return super().ftp_RNTO(path)
+        renamed: str | None = super().ftp_RNTO(path)
+        return renamed
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ from tests.interop.conftest import Judge
 from tests.servers import S3Server
 
 _LARGE = 40 << 20  # bytes: three parts
-_FILES: dict[str | bytes, bytes | int] = {"weights.bin": os.urandom(_LARGE), "nested/leaf": b"x", "empty.bin": b""}
+_FILES = {"weights.bin": os.urandom(_LARGE), "nested/leaf": b"x", "empty.bin": b""}
 
 
 @pytest.fixture(params=["seaweed", "rclone"])

@@ -68,7 +68,7 @@ def pack(model: Path, archive: Path) -> Path:
     return archive
 
 
-def execute(*command: str | Path | bytes, seconds: float = 60.0, **options: Any) -> "subprocess.CompletedProcess[str]":
+def execute(*command: object, seconds: float = 60.0, **options: Any) -> "subprocess.CompletedProcess[str]":
     """Run a tool with a time limit. The caller judges its exit code. Errors are in English."""
     return subprocess.run(
         [part if isinstance(part, bytes) else str(part) for part in command],

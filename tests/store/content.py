@@ -5,7 +5,9 @@ import io
 import zlib
 from collections.abc import Sequence
 
-from bentofs.store.formats.pieces import Piece, read_bytes
+from bentofs.store.formats.pieces import Piece, PieceList, read_bytes
+from bentofs.store.formats.write.members import Member
+from bentofs.store.formats.write.registry import Format
 
 
 class Memory:
@@ -111,3 +113,9 @@ class PieceFile(io.RawIOBase):
 
 def whole(piece: Piece) -> bytes:
     return read_bytes(piece, 0, piece.length)
+
+
+def laid_out_as(kind: Format, members: Sequence[Member], mtime: int) -> PieceList:
+    """Lay out members in a format that is not compressed."""
+    assert kind.lay_out is not None, f"{kind.name} is always compressed"
+    return kind.lay_out(members, mtime)

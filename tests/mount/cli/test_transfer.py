@@ -129,12 +129,12 @@ def test_many_at_once(shell: Shell) -> None:
     # --all writes the same layout for one model as for several.
     one = shell.base / "one"
     make_model(one, "iris:v1", {"x": b"1"})
-    for options in ([], ["--format", "folder"]):
+    for options in ((), ("--format", "folder")):
         shell.succeeds("export", "--all", "of-one", "--store", one, *options)
     assert sorted(os.listdir(shell.base / "of-one")) == ["iris-v1", "iris-v1.bentomodel"]
     (shell.base / "missing").mkdir()
-    said = shell("export", "no:v1", "iris:v1", "missing/", "--json")
-    assert [json.loads(line).get("status", 0) for line in sorted(said.stdout.splitlines())] == [3, 0]
+    done = shell("export", "no:v1", "iris:v1", "missing/", "--json")
+    assert [json.loads(line).get("status", 0) for line in sorted(done.stdout.splitlines())] == [3, 0]
     assert os.listdir(shell.base / "missing") == ["iris-v1.bentomodel"]
 
 

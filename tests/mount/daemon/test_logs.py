@@ -42,7 +42,7 @@ def test_the_journal_gets_priorities_and_an_event_is_a_line() -> None:
         for stream, is_journal in ((f"{look.st_dev}:{look.st_ino}", True), ("1:1", False), ("", False)):
             environment = {**os.environ, "JOURNAL_STREAM": stream, "PYTHONPATH": f"{ROOT}/.src"}
             command = [sys.executable, "-c", _JOURNALED]
-            subprocess.run(command, stderr=theirs, env=environment, timeout=30, check=True)
+            subprocess.run(command, stderr=theirs.fileno(), env=environment, timeout=30, check=True)
             lines = ours.recv(1 << 16).decode().splitlines()
             assert len(lines) == 3, lines
             assert "Traceback (most recent call last):\\n  File" in lines[2]
@@ -60,7 +60,7 @@ def test_a_log_file_its_level_and_the_stacks_of_all_threads(tmp_path: Path, stor
     log, mountpoint = tmp_path / "logs" / "a log", tmp_path / "mnt"
     log.parent.mkdir()
     mountpoint.mkdir()
-    command = [sys.executable, "-m", "bentofs.mount", "mount", mountpoint, "--store", store]
+    command = [sys.executable, "-m", "bentofs.mount", "mount", str(mountpoint), "--store", str(store)]
     below = subprocess.run(
         [*command, "--log-file", mountpoint / "log"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
     )

@@ -1,5 +1,6 @@
 """The memory that the decoders of uploads share."""
 
+import functools
 import threading
 from dataclasses import dataclass, field
 
@@ -76,12 +77,16 @@ def test_nobody_waits_for_one_that_still_arrives(first: int, second: int) -> Non
     assert whole.outcome == ["has it"]
 
 
+def _have_it(uploads: list[Upload], count: int) -> bool:
+    return sum(len(upload.outcome) for upload in uploads) == count
+
+
 def test_one_that_is_whole_is_waited_for() -> None:
     memory = DecoderMemory(MemoryBudget())
     uploads = [Upload(memory, True) for _ in range(3)]
     threads = [upload.take(MOST_MEMORY) for upload in uploads]
     for count in range(1, 4):
-        wait_until(lambda count=count: sum(map(len, (u.outcome for u in uploads))) == count, 10, "the next one has it")
+        wait_until(functools.partial(_have_it, uploads, count), 10, "the next one has it")
         memory.give_back(next(upload for upload in uploads if upload.outcome and upload in memory._taken))
     assert [upload.outcome for upload in uploads] == [["has it"]] * 3
     assert [upload.stopped for upload in uploads] == [None] * 3

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import make_model, run
+from tests.harness import CREATION_TIME, make_model, run
 from tests.incoming import (
     cp,
     imports,
@@ -39,8 +39,8 @@ def test_an_archive_in_a_folder_whose_tag_is_taken_is_refused(
     store: Path, mounted: Mount, tmp_path: Path, change: str
 ) -> None:
     """Only a file that is no archive of a model is kept unchanged. Copying a model's archive in reports its refusal."""
-    time_of = {"creation_time": "2026-02-02T00:00:00+00:00"} if change == "model.yaml" else {}
-    make_model(store, "m:v1", {"w": b"old"}, **time_of)
+    created = "2026-02-02T00:00:00+00:00" if change == "model.yaml" else CREATION_TIME
+    make_model(store, "m:v1", {"w": b"old"}, creation_time=created)
     mount = mounted(store)
     mount.expect_log("in/m-v1.tar was not imported: m:v1 is in the store", times=1)
     (tmp_path / "in").mkdir()

@@ -63,7 +63,7 @@ def test_a_model_of_which_bentoml_took_in_all(store: Path, mounted: Callable[...
     run("cp", tar_of(model, tmp_path / "linux.tar"), mount.path / "incoming/linux.tar")
     assert [receipt["state"] for receipt in imports(mount)] == ["unchanged", "unchanged"]
     assert (folder / "._w").exists()
-    verify = [sys.executable, "-m", "bentofs.mount", "verify", "--store", store]
+    verify = [sys.executable, "-m", "bentofs.mount", "verify", "--store", str(store)]
     (folder / "d/._e").write_bytes(_DOUBLE)
     assert "the same as recorded" in run(*verify, cwd=ROOT, env={**os.environ, **home_of(mount.base)}).stdout
     (folder / "d/e").write_bytes(b"other")
@@ -75,7 +75,5 @@ def test_a_model_of_which_bentoml_took_in_all(store: Path, mounted: Callable[...
     mount.expect_log("linux2.tar was not imported: m:v1 is in the store with other content")
     (model / "__MACOSX").mkdir()
     (model / "__MACOSX" / "mine").write_bytes(b"x")
-    done = subprocess.run(
-        ["cp", tar_of(model, tmp_path / "linux2.tar"), mount.path / "incoming"], capture_output=True, check=False
-    )
-    assert done.returncode == 1
+    archive = tar_of(model, tmp_path / "linux2.tar")
+    assert subprocess.run(["cp", archive, mount.path / "incoming"], capture_output=True, check=False).returncode == 1

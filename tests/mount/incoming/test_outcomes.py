@@ -292,7 +292,7 @@ def test_imports_table_and_follow(store: Path, mounted: Mount, tmp_path: Path) -
         assert follower.stdout is not None
         lines.extend(json.loads(line) for line in follower.stdout)
 
-    with ended(follower):  # type: ignore[arg-type]
+    with ended(follower):
         reader = threading.Thread(target=follow)
         reader.start()
         time.sleep(1.5)

@@ -1,5 +1,6 @@
 """Places in which uploads can be staged, and those that a mount refuses."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -48,7 +49,7 @@ def refused(shared: Path, store: Path, *options: str | Path) -> str:
         text=True,
         env={**os.environ, **home_of(shared / "home")},
     )
-    with ended(process):  # type: ignore[arg-type]
+    with ended(process):
         try:
             _, said = process.communicate(timeout=30)
         finally:
@@ -70,7 +71,7 @@ def test_a_store_that_is_a_mount_of_its_own(shared: Path, disk: Path) -> None:
     """A store that is its own mount has no staging directory outside of it. The error says so, and how to fix it. It
     can be mounted read-only. A store one level down has no such problem."""
     make_model(disk, "m:v1", {"w": b"w"})
-    for options in ([], ["--staging", shared / "staging"], ["--staging", disk / "staging"]):
+    for options in ((), ("--staging", shared / "staging"), ("--staging", disk / "staging")):
         sentence = refused(shared, disk, *options)
         assert "--read-only" in sentence or "--staging" in sentence, sentence
     assert sorted(os.listdir(disk)) == ["m"]
@@ -110,6 +111,10 @@ def test_a_staging_area_of_another_user_is_refused(shared: Path, shared_store: P
     assert "belongs to user 65534" in refused(shared, shared_store)
 
 
+def _shows_six(mounted: Mounted) -> bool:
+    return len(os.listdir(mounted.path / "models")) == 6
+
+
 def test_two_mounts_of_one_store(shared: Path, shared_store: Path) -> None:
     """Each mount has its own uploads. Both show each other's imports."""
     with Mounted(shared_store, shared / "a") as one, Mounted(shared_store, shared / "b") as two:
@@ -121,6 +126,6 @@ def test_two_mounts_of_one_store(shared: Path, shared_store: Path) -> None:
         assert done.returncode == 1
         assert os.listdir(two.path / "incoming") == []
         for mounted in (one, two):
-            wait_until(lambda mounted=mounted: len(os.listdir(mounted.path / "models")) == 6, 10, "all are shown")
+            wait_until(functools.partial(_shows_six, mounted), 10, "all are shown")
         time.sleep(0.1)
         assert sorted(os.listdir(one.path / "incoming")) == ["half", "half.error"]

@@ -3,6 +3,7 @@
 import os
 import random
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from bentofs.store.util.memory_budget import MemoryBudget
 
 
 @pytest.fixture
-def descriptor(tmp_path: Path):
+def descriptor(tmp_path: Path) -> Iterator[int]:
     opened = os.open(tmp_path / "spooled", os.O_RDWR | os.O_CREAT)
     yield opened
     os.close(opened)

@@ -20,7 +20,7 @@ NOBODY, ANOTHER = 65_534, 12_345
 ALLOWED = ["--allow-other", "--incoming-mode", "1777"]
 
 
-def as_user(uid: int, *command: str | Path) -> "subprocess.CompletedProcess[str]":
+def as_user(uid: int, *command: object) -> "subprocess.CompletedProcess[str]":
     """Run a tool as another user; it may fail."""
     who = ["setpriv", "--reuid", str(uid), "--regid", str(uid), "--clear-groups"]
     return subprocess.run(
@@ -428,7 +428,7 @@ def test_what_an_ordinary_user_mounts(shared_store: Path, shared: Path) -> None:
     daemon = [sys.executable, "-m", "bentofs.mount", "mount", mountpoint, "--store", shared_store, "--foreground"]
     with (
         (shared / "log").open("wb") as log,
-        ended(subprocess.Popen([*who, *daemon], cwd=ROOT, env=environment, stderr=log)) as process,
+        ended(subprocess.Popen([*who, *map(str, daemon)], cwd=ROOT, env=environment, stderr=log)) as process,
     ):
 
         def answers() -> bool:

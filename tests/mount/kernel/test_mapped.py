@@ -35,7 +35,7 @@ def test_mapped_readers(store: Path, mounted: Callable[..., Mounted], shown: str
     mount = mounted(store)
     path = mount.path / "models/m/v1" / shown
     before = path.read_bytes()
-    command = [sys.executable, "-c", _PROGRAM, path]
+    command = [sys.executable, "-c", _PROGRAM, str(path)]
     with ended(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)) as reader:
         assert reader.stdout is not None
         assert reader.stdout.readline() == b"ready\n"

@@ -41,7 +41,7 @@ def read_on(descriptor: int) -> Bytes:
         try:
             part = os.read(descriptor, 100_000)
         except OSError as error:
-            return Bytes(b"".join(parts), errno.errorcode[error.errno])
+            return Bytes(b"".join(parts), errno.errorcode[error.errno or 0])
         if not part:
             return Bytes(b"".join(parts), None)
         parts.append(part)
@@ -51,7 +51,7 @@ def open_and_read(path: Path) -> Bytes:
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError as error:
-        return Bytes(b"", errno.errorcode[error.errno])
+        return Bytes(b"", errno.errorcode[error.errno or 0])
     try:
         return read_on(descriptor)
     finally:

@@ -70,7 +70,8 @@ def test_hundred_gib(hundred_gib: Path, mounted: Callable[..., Mounted]) -> None
 
 def test_zip64(store: Path, mounted: Callable[..., Mounted]) -> None:
     """Sizes and offsets past 4 GiB, by three readers. The CRC is of zeros, and computed by other code than bentofs."""
-    make_model(store, "big:v1", {"a.bin": 4 * GIB + 5, "b.bin": b"after it"})
+    files: dict[str, bytes | int] = {"a.bin": 4 * GIB + 5, "b.bin": b"after it"}
+    make_model(store, "big:v1", files)
     mount = mounted(store)
     path = mount.archive("big:v1", ".zip")
     with zipfile.ZipFile(path) as archive:

@@ -22,9 +22,10 @@ class Discarding:
     def folder(self, path: str) -> None:
         raise AssertionError(path)
 
-    def file(self, path: str, executable: bool = False) -> "_File":
+    def file(self, path: str, executable: bool = False, *, replaces: bool = False) -> "_File":
         assert path not in self.crcs
         assert not executable
+        assert not replaces
         return _File(self, path)
 
     def symlink(self, path: str, target: str) -> None:
@@ -35,6 +36,9 @@ class Discarding:
 
     def make_executable(self, path: str) -> bool:
         raise AssertionError(path)
+
+    def pass_over(self, count: int) -> None:
+        raise AssertionError(count)
 
     def restart(self) -> None:
         self.crcs.clear()
@@ -52,6 +56,9 @@ class _File:
     def write(self, view: memoryview) -> None:
         self._crc = crc32(view, self._crc)
         self._size += len(view)
+
+    def write_zeros(self, count: int, check: Callable[[], object]) -> None:
+        raise AssertionError(count, check)
 
     def copy_range(self, descriptor: int, offset: int, count: int) -> None:
         while count:

@@ -16,7 +16,7 @@ from bentofs.store.formats.read.growing_file import ArrivingFile, WholeFile
 from bentofs.store.formats.write.members import Member
 from bentofs.store.formats.write.registry import FORMATS
 from bentofs.store.staging.model import Limits, Staged, StagedModel
-from tests.store.content import Memory, whole
+from tests.store.content import Memory, laid_out_as, whole
 
 MODEL_YAML = b"""\
 name: iris
@@ -102,7 +102,7 @@ def members_of(files: dict[str, bytes | None]) -> list[Member]:
 
 def ours(form: str, files: dict[str, bytes | None]) -> bytes:
     """Return the archive that a mount shows."""
-    return whole(FORMATS[form].lay_out(members_of(files), 1_700_000_000))
+    return whole(laid_out_as(FORMATS[form], members_of(files), 1_700_000_000))
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import subprocess
 import time
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ import pytest
 from bentofs.store.archives.archives import Archives
 from bentofs.store.archives.compression import Compression
 from bentofs.store.archives.crc32_cache import Measurements
-from bentofs.store.archives.index import Index
+from bentofs.store.archives.index import Index, SizesRow
 from bentofs.store.catalog.catalog import ModelStore
 from bentofs.store.formats.read.growing_file import WholeFile
 from bentofs.store.formats.write.deflate import codec_name
@@ -137,7 +137,12 @@ def test_a_file_is_measured_while_others_are_still_to_come(
     kept: list[str] = []
     sizes = StagedSizes(index, archives.maker, [TAR_GZ], str(tmp_path))
     keep = sizes._kept.keep_chunk_sizes
-    monkeypatch.setattr(sizes._kept, "keep_chunk_sizes", lambda rows: keep(rows) or kept.append("rows"))
+
+    def counted(rows: Iterable[SizesRow]) -> None:
+        keep(rows)
+        kept.append("rows")
+
+    monkeypatch.setattr(sizes._kept, "keep_chunk_sizes", counted)
     (tmp_path / "words").write_bytes(_WORDS)
     identity = Identity.of((tmp_path / "words").stat())
     sizes.file("words", StagedFile(len(_WORDS), "", 0, identity))

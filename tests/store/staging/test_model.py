@@ -71,8 +71,8 @@ def test_what_is_known_of_the_files(model: StagedModel, tmp_path: Path) -> None:
     assert {path: found for path, (found, _) in look(staged.path).items() if found is not None} == expected
     assert staged.files.keys() == expected.keys()
     for path, content in expected.items():
-        file = staged.files[path]
-        assert (file.size, file.sha256, file.crc32) == (
+        found = staged.files[path]
+        assert (found.size, found.sha256, found.crc32) == (
             len(content),
             hashlib.sha256(content).hexdigest(),
             zlib.crc32(content),
@@ -220,7 +220,7 @@ def test_restart_forgets_everything(model: StagedModel) -> None:
     _write(model, "model.yaml", MODEL_YAML)
     staged = model.finish()
     assert os.listdir(staged.path) == ["model.yaml"]
-    assert (str(staged.info.tag), staged.files.keys()) == ("iris:v1", {"model.yaml"})
+    assert (str(staged.info.tag), set(staged.files)) == ("iris:v1", {"model.yaml"})
 
 
 def test_discard_half_way_and_twice(tmp_path: Path) -> None:
@@ -305,7 +305,7 @@ def test_fsync_of_everything(tmp_path: Path) -> None:
     for count in (5, 1000):
         log, staged = tmp_path / "log", tmp_path / f"staged-{count}"
         strace = ["strace", "-f", "-y", "-e", "trace=fsync,syncfs", "-o", log]
-        subprocess.run([*strace, sys.executable, "-c", code, staged, str(count)], check=True, timeout=60)
+        subprocess.run([*map(str, strace), sys.executable, "-c", code, str(staged), str(count)], check=True, timeout=60)
         calls = log.read_text()
         synced = {path for path in (staged, *staged.rglob("*")) if f"fsync({_fd(calls, path)}" in calls}
         if "syncfs(" in calls:
@@ -337,7 +337,7 @@ def test_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
     with (tmp_path / "source").open("w+b") as source:
         source.truncate(3 << 20)
 
-        def fill(way: str) -> None:
+        def fill(model: StagedModel, way: str) -> None:
             if way == "copy":
                 with model.file("large") as file:
                     file.copy_range(source.fileno(), 0, 3 << 20)
@@ -349,7 +349,7 @@ def test_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
         for way in ("write", "copy", "many", "folders"):
             model = StagedModel(str(small_disk / "staged"))
             with pytest.raises(NoSpaceError):
-                fill(way)
+                fill(model, way)
             model.discard()
             assert os.listdir(small_disk) == []
 

@@ -117,6 +117,7 @@ class TestLooking:
         """Programs that mirror a mount take missing files for deleted."""
         storage = LocalStorage(str(store))
         weights = next(entry for entry in storage.walk("iris/v1")[0] if entry.identity)
+        assert weights.identity is not None
         file = weights.source, weights.identity
         store.rename(store.parent / "old")
         assert not model.exists()
@@ -356,7 +357,12 @@ def test_many_files_of_a_folder_are_opened_without_walking_to_it_again(
     identities = [storage.status(f"iris/v1/{number}").identity for number in range(20)]
     walks: list[str] = []
     walk = storage._open_folder
-    monkeypatch.setattr(storage, "_open_folder", lambda path: walks.append(path) or walk(path))
+
+    def counted(path: str) -> int:
+        walks.append(path)
+        return walk(path)
+
+    monkeypatch.setattr(storage, "_open_folder", counted)
     files = [storage.open_file(f"iris/v1/{number}", identity) for number, identity in enumerate(identities)]
     assert len(files) == 20
     assert walks == ["iris/v1"]

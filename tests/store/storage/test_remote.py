@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import fsspec
@@ -49,7 +50,7 @@ def memory() -> Iterator[fsspec.AbstractFileSystem]:
     fs.rm("/some", recursive=True)
 
 
-def opened(bucket: Bucket, **settings: float) -> RemoteStorage:
+def opened(bucket: Bucket, **settings: Any) -> RemoteStorage:
     return StoreSpec.named(bucket.url, **settings).open_remote()
 
 
@@ -233,7 +234,7 @@ def test_all_models_are_fetched_together(bucket: Bucket, tmp_path: Path, monkeyp
     lock = threading.Lock()
     read_object = storage.objects.read
 
-    def read(wanted: ObjectInfo, start: int, end: int) -> bytes:
+    def read(wanted: ObjectInfo, start: int, end: int) -> bytes | bytearray:
         nonlocal now, most
         with lock:
             fetched.append(wanted.key)

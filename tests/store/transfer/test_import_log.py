@@ -167,7 +167,7 @@ def test_imports_of_dead_sessions_are_interrupted(path: Path) -> None:
     receipts.close()
 
 
-_paths = st.text(st.characters(blacklist_characters="\0", blacklist_categories=("Cs",)), min_size=1).map(
+_paths = st.text(st.characters(exclude_characters="\0", categories=None, exclude_categories=["Cs"]), min_size=1).map(
     lambda text: os.fsdecode(text.encode() + b"\xff")
 )
 

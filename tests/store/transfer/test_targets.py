@@ -51,7 +51,7 @@ def test_open_files_are_written_where_they_are(tmp_path: Path, archive: bytes) -
         assert (tmp_path / "f").read_bytes() == b"head" + 3 * archive
         for refused in ({"output_format": "folder"}, {"sha256": True}):
             with pytest.raises(BadLocationError):
-                export_model("demo:v1", path, **refused)  # type: ignore[arg-type]
+                export_model("demo:v1", path, **refused)
         # A file opened by another process is reached by its name.
         assert own_descriptor(f"/proc/{os.getppid()}/fd/1") is None
     with pytest.raises(StoreUnwritableError, match="is not open"):

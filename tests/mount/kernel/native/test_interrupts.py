@@ -40,7 +40,7 @@ def slow(stuck_store: tuple[Path, Path], mounted: Callable[..., Mounted]) -> tup
 
 def test_ctrl_c_ends_who_waits(slow: tuple[Mounted, Path, Path]) -> None:
     mount, path, gate = slow
-    for command in (["stat", path], ["cat", path], ["ls", "-l", path.parent]):
+    for command in (["stat", str(path)], ["cat", str(path)], ["ls", "-l", str(path.parent)]):
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
             with ended(subprocess.Popen(command, stdout=subprocess.DEVNULL)) as program:
                 time.sleep(0.3)
@@ -55,7 +55,7 @@ def test_ctrl_c_ends_who_waits(slow: tuple[Mounted, Path, Path]) -> None:
 def test_a_handler_runs_and_other_signals_change_nothing(slow: tuple[Mounted, Path, Path]) -> None:
     _, path, gate = slow
     for ending, told in ((signal.SIGINT, "interrupted"), (None, "answered")):
-        command = [sys.executable, "-c", _PROGRAM, path]
+        command = [sys.executable, "-c", _PROGRAM, str(path)]
         with ended(subprocess.Popen(command, stdout=subprocess.PIPE, text=True)) as program:
             assert program.stdout is not None
             assert program.stdout.readline() == "begun\n"

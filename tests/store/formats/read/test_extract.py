@@ -140,7 +140,7 @@ def test_python_tarfile(long: Path, form: int) -> None:
 
 def _python_zip(folder: Path, method: int, *, streams: bool) -> bytes:
     file: io.BytesIO | Unseekable = Unseekable() if streams else io.BytesIO()
-    with zipfile.ZipFile(file, "w", method) as archive:  # type: ignore[arg-type]
+    with zipfile.ZipFile(file, "w", method) as archive:
         for path in sorted(folder.rglob("*")):
             archive.write(path, path.relative_to(folder))
     return bytes(file.content) if isinstance(file, Unseekable) else file.getvalue()
@@ -316,6 +316,6 @@ def test_what_a_mac_packs_beside_the_folder_is_left_out() -> None:
             if content is not None:
                 archive.writestr(f"iris/{path}", content)
         archive.writestr("__MACOSX/iris/._model.yaml", b"\0\5\26\7")
-    files = {path: content for path, content in PLAIN.items() if content is not None}
+    files: dict[str, bytes | None] = {path: content for path, content in PLAIN.items() if content is not None}
     assert set(unpacked(packed.getvalue())) >= set(tree_of(files))
     assert not any("MACOSX" in path for path in unpacked(packed.getvalue()))

@@ -211,7 +211,7 @@ def test_padding_of_xz_is_a_multiple_of_four() -> None:
 def test_zip_content_that_lies() -> None:
     """A wrong CRC-32 is found both by an immediate check and by a later one in the digester."""
     for size in (1_000, 3_000_000):
-        files = {"model.yaml": MODEL_YAML, "z.bin": bytes(size)}
+        files: dict[str, bytes | None] = {"model.yaml": MODEL_YAML, "z.bin": bytes(size)}
         archive = bytearray(ours("zip", files))
         archive[archive.index(bytes(900)) + 450] ^= 1
         with pytest.raises(DamagedArchiveError, match="CRC-32"):

@@ -13,14 +13,14 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import zstandard
 
 from bentofs.store.errors import BadModelError, DamagedArchiveError, StoreError, TooBigError, UnsafeMemberError
 from bentofs.store.formats.pieces import read_bytes
-from bentofs.store.formats.read.growing_file import LITTLE_MEMORY, MOST_MEMORY
+from bentofs.store.formats.read.growing_file import LITTLE_MEMORY, MOST_MEMORY, ArrivingFile
 from bentofs.store.formats.write.xz import index_and_footer
 from bentofs.store.staging.model import Limits
 from tests.store.formats.unpacking import MODEL_YAML, Trickling, ours, tree_of, unpack, unpacked
@@ -407,7 +407,7 @@ def test_model_yaml_of_100_mb_is_refused_early(tmp_path: Path) -> None:
     try:
         os.ftruncate(zeros, 100_000_512)
         with pytest.raises(BadModelError, match="larger than"):
-            unpack(Fails(), tmp_path / "staged")
+            unpack(cast("ArrivingFile", Fails()), tmp_path / "staged")
     finally:
         os.close(zeros)
 

@@ -4,6 +4,7 @@ import gzip
 import io
 import os
 import tarfile
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -68,7 +69,7 @@ def _member(draw: st.DrawFn) -> bytes:
         return draw(sparse_files(draw(names)))
     kind = kind if len(kind) == 1 else b"0"
     name, magic = draw(names), draw(_MAGICS)
-    more = {"magic": magic, "mode": draw(st.sampled_from([0o644, 0o755]))}
+    more: dict[str, Any] = {"magic": magic, "mode": draw(st.sampled_from([0o644, 0o755]))}
     if magic == USTAR or draw(st.booleans()):
         # With GNU's own magic this is a time, and bsdtar checks its format.
         more["prefix"] = draw(st.sampled_from([b"", b"p", b"p/q"])) if magic != GNU else b"14524770542"

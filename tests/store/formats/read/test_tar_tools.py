@@ -122,7 +122,7 @@ def test_maps_of_sparse_files(kind: str) -> None:
         expected = bytearray(5000)
         for offset, content in regions:
             expected[offset : offset + len(content)] = content
-        assert _contents(archive)["s"] == expected, regions
+        assert _contents(archive)["s"] == bytes(expected), regions
         assert judged(["bsdtar"], archive)[1] == _contents(archive)
 
 

@@ -250,7 +250,7 @@ class TestMaking:
         assert slow.reads == 20
 
     def test_a_wrong_size_is_an_error_and_told(self) -> None:
-        told = []
+        told: list[object] = []
         maker = ChunkMaker(told.append)
         contents = _words(300_000, 1)
         laid_out = _chunked(maker, Memory(contents), contents)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from bentofs.store.formats.write.members import Member
 from bentofs.store.formats.write.registry import BENTOMODEL, FORMATS, TAR, TAR_GZ, ZIP
-from tests.store.content import whole
+from tests.store.content import laid_out_as, whole
 from tests.store.formats import golden
 from tests.store.formats.strategies import member_lists
 from tests.store.formats.writers import content_of
@@ -26,7 +26,7 @@ def test_python_reads_back_what_was_put_in(members: list[Member], mtime: int) ->
     assume(not any(b"PK\x06\x07" in member.archive_path for member in members))
     wanted = [(member.path, member.is_folder, member.permissions, content_of(member)) for member in members]
     for kind, mode in ((TAR, "r:"), (TAR_GZ, "r:gz"), (BENTOMODEL, "r:xz")):
-        archive = io.BytesIO(whole(kind.lay_out(members, mtime)))
+        archive = io.BytesIO(whole(laid_out_as(kind, members, mtime)))
         with tarfile.open(fileobj=archive, mode=mode, encoding="utf-8", errors="surrogateescape") as tar:  # type: ignore[call-overload]
             found = []
             for info in tar:
@@ -34,7 +34,7 @@ def test_python_reads_back_what_was_put_in(members: list[Member], mtime: int) ->
                 file = tar.extractfile(info)
                 found.append((info.name.removeprefix("./"), info.isdir(), info.mode, file.read() if file else b""))
         assert found == wanted
-    with zipfile.ZipFile(io.BytesIO(whole(ZIP.lay_out(members, mtime)))) as archive_zip:
+    with zipfile.ZipFile(io.BytesIO(whole(laid_out_as(ZIP, members, mtime)))) as archive_zip:
         assert archive_zip.testzip() is None
         infos = archive_zip.infolist()
         assert [archive_zip.read(info) for info in infos] == [content for *_, content in wanted]
@@ -63,7 +63,7 @@ def test_real_tools_find_nothing_wrong(name: str, command: str, where: float, tm
     `where`: the part of the length at which the same tool notices a changed byte. That makes its silence meaningful.
     """
     assert shutil.which(command.split()[0]), f"{command.split()[0]} is missing: run ./scripts/test"
-    content = whole(FORMATS[name].lay_out(golden.members(), golden.MTIME))
+    content = whole(laid_out_as(FORMATS[name], golden.members(), golden.MTIME))
     path = tmp_path / ("golden.xz" if name == "bentomodel" else f"golden.{name}")
     path.write_bytes(content)
     code, said = _run(command, path)
