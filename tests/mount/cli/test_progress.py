@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from rich.progress import TaskID
 
-from bentofs.mount.cli import progress
 from bentofs.mount.cli.bars import Bars
 from bentofs.mount.cli.main import cli
 from bentofs.mount.cli.progress import Reporter
@@ -118,7 +117,7 @@ def test_a_program_gets_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     """FORCE_COLOR does not turn a pipe into a terminal."""
     monkeypatch.setenv("FORCE_COLOR", "1")
     now = [100.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("bentofs.mount.cli.progress.time.monotonic", lambda: now[0])
     with Reporter(quiet=False) as reporter, reporter.task("m", 4_000_000) as task:
         task.advance(1_000_000)
         now[0] += 20

@@ -28,7 +28,7 @@ def test_running_imports_are_waited_for(shell: Shell, tmp_path: Path) -> None:
     assert f"(process {os.getpid()}) writes incoming/new.tar: end that first, or use `bentofs unmount --for" in sentence
     command = [sys.executable, "-m", "bentofs.mount", "unmount", str(shell.mountpoint)]
     process = subprocess.Popen(command, cwd=ROOT, env=shell.environment, stderr=subprocess.PIPE, text=True)
-    with ended(process):  # type: ignore[arg-type]
+    with ended(process):
         assert process.stderr is not None
         assert process.stderr.readline().startswith("bentofs: waiting for running imports: ")
         upload.write(content[50_000:])
