@@ -94,7 +94,7 @@ def test_a_model_and_its_archives_tell_of_themselves(mount: Mounted) -> None:
     assert attributes(stored)["user.bentofs.sha256"] == sha256
     for path in (mount.path, mount.path / "README.txt", mount.path / "models", version / "SHA256SUMS"):
         assert attributes(path) == {}
-        assert code(lambda path=path: os.getxattr(path, "user.bentoml.tag")) == errno.ENODATA  # type: ignore[misc]
+        assert code(lambda path=path: os.getxattr(path, "user.bentoml.tag")) == errno.ENODATA
 
 
 def test_a_compressed_size_is_measured_by_stat_and_not_by_getfattr(mount: Mounted) -> None:
@@ -156,7 +156,7 @@ def test_other_namespaces_are_answered_at_once(mount: Mounted) -> None:
     """ENOTSUP: `ls -l` then asks no more on this mount. ENODATA would make it ask for each file."""
     for path in (mount.archive("m:v1", ".tar"), mount.path / "incoming"):
         for name in ("security.capability", "security.selinux", "system.posix_acl_access", "trusted.x"):
-            assert code(lambda path=path, name=name: os.getxattr(path, name)) == errno.ENOTSUP  # type: ignore[misc]
+            assert code(lambda path=path, name=name: os.getxattr(path, name)) == errno.ENOTSUP
     traced = run("strace", "-f", "-e", "trace=getxattr,lgetxattr,listxattr,llistxattr", "ls", "-lR", mount.path).stderr
     assert traced.count("xattr(") <= 6, traced
     assert code(lambda: os.getxattr(mount.archive("m:v1", ".tar"), "user." + "x" * 250)) == errno.ENODATA
@@ -209,8 +209,8 @@ def test_changes_by_name(mount: Mounted) -> None:
     run("setfattr", "-x", "system.posix_acl_access", upload)
     archive = mount.archive("m:v1", ".tar")
     for path in (archive, archive.parent, mount.path):
-        assert code(lambda path=path: os.setxattr(path, "user.x", b"")) == errno.EROFS  # type: ignore[misc]
-        assert code(lambda path=path: os.removexattr(path, "user.bentoml.tag")) == errno.EROFS  # type: ignore[misc]
+        assert code(lambda path=path: os.setxattr(path, "user.x", b"")) == errno.EROFS
+        assert code(lambda path=path: os.removexattr(path, "user.bentoml.tag")) == errno.EROFS
     upload.unlink()
 
 
