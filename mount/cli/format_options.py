@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from bentofs.mount.cli.complete import Items, complete_list_of
 from bentofs.store.archives.compression import Compression
 from bentofs.store.formats.write.registry import DEFAULT_FORMATS, FORMATS, Format
 
@@ -23,6 +24,9 @@ class _Formats(click.ParamType):  # type: ignore[type-arg]  # generic only since
         if unknown or not names:
             self.fail(f"{', '.join(unknown) or 'nothing'} is no format; there are {', '.join(FORMATS)}", param, ctx)
         return [FORMATS[name] for name in dict.fromkeys(names)]
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:  # noqa: ARG002
+        return complete_list_of(FORMATS, incomplete)
 
 
 formats_option = click.option(

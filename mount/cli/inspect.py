@@ -8,6 +8,7 @@ from collections import Counter
 
 import click
 
+from bentofs.mount.cli.complete import complete_tag
 from bentofs.mount.cli.format_options import checked_formats, formats_option
 from bentofs.mount.cli.options import (
     compression_for,
@@ -31,7 +32,7 @@ from bentofs.store.wiring.library import opened_library
 
 
 @click.command(name="verify")
-@click.argument("tags", nargs=-1, metavar="[TAG]...")
+@click.argument("tags", nargs=-1, metavar="[TAG]...", shell_complete=complete_tag)
 @store_options
 @follow_links_option
 @click.option("--accept", is_flag=True, help="Record what is there now as right, whatever was recorded before.")
@@ -80,7 +81,7 @@ def verify_command(tags: tuple[str, ...], store: StoreSpec, follow_links: bool, 
 
 
 @click.command(name="measure")
-@click.argument("tags", nargs=-1, metavar="[TAG]...")
+@click.argument("tags", nargs=-1, metavar="[TAG]...", shell_complete=complete_tag)
 @store_options
 @follow_links_option
 @formats_option

@@ -29,7 +29,12 @@ COMMANDS = {
     "measure": ("inspect", "measure_command"),
     "export": ("transfer", "export_command"),
     "import": ("transfer", "import_command"),
+    "completion": ("completion", "completion_command"),
+    "man": ("manpage", "man_command"),
 }
+
+
+_COMPLETE = "_BENTOFS_COMPLETE"  # set by the scripts of `bentofs completion`
 
 
 class _Commands(click.Group):
@@ -66,6 +71,8 @@ def run(arguments: Sequence[str]) -> NoReturn:
     """Run the command that the arguments name, and end the process."""
     output = Output()
     status = 0
+    if _COMPLETE in os.environ:
+        importlib.import_module("bentofs.mount.cli.completion")  # else click would use its own way of completion
     try:
         status = cli.main(list(arguments), prog_name="bentofs", standalone_mode=False, obj=output) or 0
     except click.exceptions.Abort:

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from bentofs.mount.cli.complete import complete_name, complete_tag
 from bentofs.mount.cli.filters import Filters, filter_options
 from bentofs.mount.cli.format_options import checked_formats, formats_option
 from bentofs.mount.cli.options import (
@@ -34,7 +35,7 @@ from bentofs.store.util.display import printable
 
 
 @click.command(name="list")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=complete_name)
 @store_options
 @follow_links_option
 @filter_options
@@ -54,7 +55,7 @@ def list_command(name: str | None, store: StoreSpec, follow_links: bool, filters
 
 
 @click.command(name="get")
-@click.argument("tag")
+@click.argument("tag", shell_complete=complete_tag)
 @store_options
 @follow_links_option
 @formats_option

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from bentofs.mount.cli.complete import complete_file, complete_mount
 from bentofs.mount.cli.config import named_mountpoint
 from bentofs.mount.cli.format_options import checked_formats, formats_option
 from bentofs.mount.cli.options import (
@@ -56,7 +57,7 @@ class _Mode(click.ParamType):  # type: ignore[type-arg]  # generic only since cl
 
 
 @click.command(name="mount")
-@click.argument("mountpoint", callback=named_mountpoint)
+@click.argument("mountpoint", callback=named_mountpoint, shell_complete=complete_mount)
 @store_options
 @formats_option
 @compression_option
@@ -106,6 +107,7 @@ class _Mode(click.ParamType):  # type: ignore[type-arg]  # generic only since cl
 @click.option(
     "--log-file",
     metavar="FILE",
+    shell_complete=complete_file,
     callback=lambda _context, _parameter, file: file and os.path.abspath(file),
     help="Log to this file, kept below 8 MiB by rotation. Default: a file in the user's state folder; with "
     "--foreground, standard error, with priorities if that is systemd's journal.",

@@ -15,6 +15,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from bentofs.mount.cli.complete import complete_directory
 from bentofs.store.archives.compression import Compression
 from bentofs.store.catalog.catalog import ModelStore
 from bentofs.store.storage.open import StoreSpec
@@ -67,6 +68,7 @@ def store_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option(
         "--store",
         metavar="DIR|URL",
+        shell_complete=complete_directory,
         help="The model store: a folder, or a URL as s3://bucket/prefix. Default: $BENTOML_HOME/models, else "
         "~/bentoml/models.",
     )
@@ -173,6 +175,7 @@ def compression_for(text: str | None, place: StoreSpec) -> Compression:
 staging_option = click.option(
     "--staging",
     metavar="DIR",
+    shell_complete=complete_directory,
     callback=lambda _context, _parameter, folder: folder and os.path.abspath(folder),
     help="Where models are made ready, on the store's file system. Default: a hidden folder beside the store; for a "
     "store that is a URL, in the user's state folder.",

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from bentofs.mount.cli.complete import complete_mountpoint
 from bentofs.mount.cli.output import json_option, print_document, print_message, size_text
 from bentofs.mount.daemon.look import Report, State, look_at
 from bentofs.mount.errors import CannotMountError
@@ -21,7 +22,7 @@ _LABEL = 9  # characters
 
 
 @click.command(name="status")
-@click.argument("mountpoint", required=False)
+@click.argument("mountpoint", required=False, shell_complete=complete_mountpoint)
 @json_option
 @click.option("--watch", is_flag=True, help="Show a live screen, until interrupted.")
 def status_command(mountpoint: str | None, as_json: bool, watch: bool) -> int:

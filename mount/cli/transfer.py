@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from bentofs.mount.cli.complete import complete_file, complete_tag_or_path, complete_word
 from bentofs.mount.cli.jobs import Job, Report, run_jobs
 from bentofs.mount.cli.options import (
     KeyValue,
@@ -40,7 +41,13 @@ from bentofs.store.wiring.transfers import opened_exporter, opened_fetcher
 def _common(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that both commands have."""
     options: list[Callable[[Callable[..., None]], Callable[..., None]]] = [
-        click.option("--format", "format_name", metavar="FORMAT", help=f"One of {', '.join(known_formats())}."),
+        click.option(
+            "--format",
+            "format_name",
+            metavar="FORMAT",
+            shell_complete=complete_word(known_formats()),
+            help=f"One of {', '.join(known_formats())}.",
+        ),
         click.option("--protocol", help="With a path instead of a URL: ftp, s3, sftp, ..."),
         click.option("--subpath", metavar="PATH", help="With --protocol: the path below the host or bucket."),
         click.option("--user", envvar="BENTOFS_USER", help="Also from $BENTOFS_USER."),
@@ -66,7 +73,7 @@ def _common(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @click.command(name="export")
-@click.argument("arguments", nargs=-1, metavar="[TAG]... [PATH|URL|-]")
+@click.argument("arguments", nargs=-1, metavar="[TAG]... [PATH|URL|-]", shell_complete=complete_tag_or_path)
 @click.option("--all", "everything", is_flag=True, help="All models of the store; no TAG then.")
 @click.option("--sha256", is_flag=True, help="Write <file>.sha256 beside each archive.")
 @compression_option
@@ -130,7 +137,7 @@ def export_command(
 
 
 @click.command(name="import")
-@click.argument("sources", nargs=-1, required=True, metavar="PATH|URL|-...")
+@click.argument("sources", nargs=-1, required=True, metavar="PATH|URL|-...", shell_complete=complete_file)
 @click.option("--overwrite", is_flag=True, help="Replace a model of the same tag with other content.")
 @staging_option
 @_common

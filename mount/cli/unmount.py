@@ -9,6 +9,7 @@ import time
 
 import click
 
+from bentofs.mount.cli.complete import complete_mountpoint
 from bentofs.mount.cli.config import named_mountpoint
 from bentofs.mount.cli.output import json_option, print_document, print_message
 from bentofs.mount.daemon.ending import END_SECONDS, FINISH_SECONDS
@@ -24,7 +25,7 @@ _TELL_SECONDS = 1.0  # say what is waited for only if it takes longer
 
 
 @click.command(name="unmount")
-@click.argument("mountpoint", callback=named_mountpoint)
+@click.argument("mountpoint", callback=named_mountpoint, shell_complete=complete_mountpoint)
 @click.option("--lazy", is_flag=True, help="Even while files are open for reading: they answer errors from then on.")
 @click.option("--force", is_flag=True, help="Even while files are open and imports run. The next mount keeps uploads.")
 @click.option(
