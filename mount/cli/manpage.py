@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
 import os
 import re
 import textwrap
@@ -14,6 +13,7 @@ from typing import NamedTuple
 import click
 
 from bentofs.mount.cli.exit_statuses import EXIT_STATUSES
+from bentofs.mount.daemon.status import installed_version
 
 _DESCRIPTION = (
     "Mounts a BentoML model store as a file system in which every model stands ready as a .bentomodel, .tar.gz, .zip "
@@ -74,9 +74,8 @@ def page(root: click.Group) -> str:
 
 
 def _lines(root: click.Group) -> Iterator[str]:
-    version = importlib.metadata.version("bentofs")
     date = datetime.date.fromtimestamp(os.path.getmtime(__file__))
-    yield f'.TH BENTOFS 1 "{date}" "bentofs {_escaped(version)}" "User Commands"'
+    yield f'.TH BENTOFS 1 "{date}" "bentofs {_escaped(installed_version())}" "User Commands"'
     yield from (".nh", ".ad l")
     yield from (".SH NAME", "bentofs \\-", _text(f"{_uncapitalized((root.help or '').rstrip('.'))}"))
     yield from (".SH SYNOPSIS", ".B bentofs", ".I COMMAND", "[OPTIONS] [ARGUMENTS]")

@@ -32,9 +32,9 @@ def _rows(definition: Mapping[str, Any], before: str = "") -> Iterator[str]:
         kinds = field["type"] if isinstance(field["type"], list) else [field["type"]]
         values = f" One of: {', '.join(field['enum'])}." if "enum" in field else ""
         yield f"| `{before}{name}` | {' or '.join(kinds)} | {field['description']}{values} |"
-        items = field.get("items", field)
-        if "properties" in items:
-            yield from _rows(items, f"{before}{name}{'[]' if 'items' in field else ''}.")
+        for items, mark in ((field.get("items"), "[]"), (field.get("additionalProperties"), ".KEY"), (field, "")):
+            if isinstance(items, dict) and "properties" in items:
+                yield from _rows(items, f"{before}{name}{mark}.")
 
 
 def write_tables(path: Path = DOCUMENTED) -> None:

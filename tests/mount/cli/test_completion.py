@@ -71,7 +71,7 @@ def typed(shell: str, home: Path, texts: list[str]) -> list[str]:
         for text in texts:
             child.send(f"{text}\t\x14")
             child.expect(r"line<([^\n]*)>")
-            assert child.match is not None
+            assert isinstance(child.match, re.Match)
             lines.append(child.match[1])
             child.send("\x15")
         return lines

@@ -17,11 +17,12 @@ from tests.harness import ROOT, home_of, make_model, mountpoints, unmount_lazily
 from tests.mount.cli import json_schema
 
 _TEXT = {"completion", "man"}  # they print texts for other programs
-_APART = ("mount",)  # they need a process of their own
+_APART = ("mount", "status")  # they need a process of their own
 
 # Command lines whose output is checked, with their exit statuses, in the order in which they run. {} is a directory.
 RUNS: Mapping[str, Sequence[tuple[int, str]]] = {
     "mount": [(0, "mount {}/mnt"), (1, "mount {}/mnt"), (3, "mount {}/mnt --store {}/no")],
+    "status": [(0, "status {}/mnt"), (1, "status {}/missing")],
     "unmount": [(0, "unmount {}/mnt"), (1, "unmount {}/mnt")],
     "list": [(0, "list"), (0, "list iris --label no"), (3, "list no"), (2, "list --newer soon")],
     "get": [(0, "get iris"), (0, "get odd"), (3, "get no"), (2, "get"), (2, "get iris --formats rar")],
