@@ -52,6 +52,7 @@ _OF_MOUNTS = (
     "engine",
     "passthrough",
     "auto-unmount",
+    "noexec",
     "log-level",
     "log-file",
 )

@@ -29,6 +29,7 @@ COMMANDS = {
     "measure": ("inspect", "measure_command"),
     "export": ("transfer", "export_command"),
     "import": ("transfer", "import_command"),
+    "systemd": ("systemd", "systemd_command"),
     "completion": ("completion", "completion_command"),
     "man": ("manpage", "man_command"),
 }

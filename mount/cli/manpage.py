@@ -22,12 +22,14 @@ _DESCRIPTION = (
 )
 _ENVIRONMENT = {
     "BENTOML_HOME": "The home of BentoML. The default store is models/ in it. Default: ~/bentoml.",
+    "BENTOFS_CONFIG": "Another configuration file.",
     "BENTOFS_DEBUG": "If set, an unexpected error shows its traceback.",
     "NO_COLOR": "If set, nothing is coloured.",
     "XDG_CACHE_HOME, XDG_STATE_HOME": "The parents of the directories bentofs/ under FILES. Default: ~/.cache and "
     "~/.local/state.",
 }
 _FILES = {
+    "~/.config/bentofs/config.toml": "Options, and named mounts.",
     "~/.cache/bentofs/index.sqlite": "Checksums and sizes of archives. It may be deleted: they are computed again.",
     "~/.local/state/bentofs/digests.sqlite": "The SHA-256s that verify compares. They cannot be restored.",
     "~/.local/state/bentofs/*.log": "The logs of mounts in the background.",

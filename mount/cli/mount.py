@@ -118,6 +118,7 @@ class _Mode(click.ParamType):  # type: ignore[type-arg]  # generic only since cl
     "an empty folder would delete its copies.",
 )
 @json_option
+@click.option("--noexec/--no-noexec", help="Let nobody run programs that lie in the mount.")
 @click.option("--ready-fd", type=int, hidden=True, help="Of the process that waits for this daemon.")
 def mount_command(
     mountpoint: str,
@@ -139,6 +140,7 @@ def mount_command(
     log_level: str,
     log_file: str | None,
     auto_unmount: bool,
+    noexec: bool,
     as_json: bool,
     ready_fd: int | None,
 ) -> None:
@@ -171,6 +173,7 @@ def mount_command(
         compression=chosen,
         engine=engine_name,
         auto_unmount=auto_unmount,
+        noexec=noexec,
         passthrough=passthrough,
         log_level=log_level,
         log_file=_checked_log_file(log_file, real),
@@ -211,7 +214,7 @@ def _daemon_arguments(settings: daemon.Settings) -> list[str]:
     arguments += [_flag("allow-other", settings.allow_other), _flag("follow-links", settings.follow_links)]
     arguments += ["--log-level", settings.log_level]
     arguments += ["--log-file", str(settings.log_file)] if settings.log_file is not None else []
-    arguments += [_flag("auto-unmount", settings.auto_unmount)]
+    arguments += [_flag("auto-unmount", settings.auto_unmount), _flag("noexec", settings.noexec)]
     incoming = settings.incoming
     arguments += [_flag("read-only", incoming is None)]
     if incoming is None:

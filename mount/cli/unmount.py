@@ -21,7 +21,8 @@ from bentofs.mount.kernel.mount_table import OUR_TYPE, UnmountError, mount_at, r
 _GRACE_SECONDS = 10.0  # on a busy machine, beyond the daemon's own limit
 _POLL_SECONDS = 0.02
 _PATIENT_POLL_SECONDS = 0.2  # while imports run: each try starts a program
-_TELL_SECONDS = 1.0  # say what is waited for only if it takes longer
+_TELL_SECONDS = 1.0  # tell what is waited for only if it takes longer
+_TELL_OF_END_SECONDS = 5.0  # the same for the daemon's end, which takes a second or two on a busy machine
 
 
 @click.command(name="unmount")
@@ -94,7 +95,7 @@ def _await_daemon(mountpoint: str, running: RunningDaemon, seconds: float) -> No
         waited = time.monotonic() - begun
         if waited > seconds + _GRACE_SECONDS:
             raise CannotMountError(f"{mountpoint} is unmounted, but its daemon {running.pid} has not ended")
-        if waited > _TELL_SECONDS and not told:
+        if waited > _TELL_OF_END_SECONDS and not told:
             told = True
             print_message(f"{mountpoint} is unmounted; its daemon {running.pid} finishes imports")
         time.sleep(_POLL_SECONDS)

@@ -66,6 +66,7 @@ class Settings:
     compression: Compression = Compression.AUTO
     engine: EngineName = DEFAULT_ENGINE
     auto_unmount: bool = False  # if the daemon is killed, a helper unmounts
+    noexec: bool = False  # nobody runs programs that lie in the mount
     passthrough: bool = True  # the kernel reads files of a local store itself, where it can
     log_level: str = "info"
     log_file: Path | None = None  # absolute; None for the default, or for standard error in the foreground
@@ -95,7 +96,7 @@ def serve(settings: Settings, ready: Callable[[], None], recent: RecentLog) -> N
     premeasure = Premeasure(store, archives, settings.formats, library.index)
     # The kernel checks permissions.
     options = ["allow_other", "default_permissions"] if settings.allow_other else []
-    options += ["auto_unmount"] if settings.auto_unmount else []
+    options += ["auto_unmount"] * settings.auto_unmount + ["noexec"] * settings.noexec
     passed_through = storage.folder if settings.passthrough else None
     engine = new_engine(settings.engine, settings.mountpoint, location, options, passed_through)
     incoming = open_incoming(library, baseline, premeasure, settings.incoming, budget, engine.calling_user)

@@ -20,10 +20,11 @@ from bentofs.mount.errors import CannotMountError
 from bentofs.mount.kernel.mount_table import DEVICE, OUR_TYPE, SUBTYPE, find_helper
 
 _HELPER_SECONDS = 20.0  # how long one may take
-_MS_NOSUID, _MS_NODEV = 2, 4
+_MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 2, 4, 8
 
 
 AUTO_UNMOUNT = "auto_unmount"  # the helper's option
+_NOEXEC = "noexec"  # a flag of mount(2)
 
 
 class Device:
@@ -111,13 +112,15 @@ def _mount_directly(mountpoint: str, source: str, options: Sequence[str]) -> int
     """
     descriptor = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
     data = [f"fd={descriptor}", f"rootmode={stat.S_IFDIR:o}", f"user_id={os.geteuid()}", f"group_id={os.getegid()}"]
+    data += [option for option in options if option != _NOEXEC]
+    flags = _MS_NOSUID | _MS_NODEV | (_MS_NOEXEC if _NOEXEC in options else 0)
     libc = ctypes.CDLL(None, use_errno=True)
     failed = libc.mount(
         os.fsencode(source),
         os.fsencode(mountpoint),
         os.fsencode(OUR_TYPE),
-        ctypes.c_ulong(_MS_NOSUID | _MS_NODEV),
-        os.fsencode(",".join([*data, *options])),
+        ctypes.c_ulong(flags),
+        os.fsencode(",".join(data)),
     )
     if not failed:
         return descriptor
