@@ -60,8 +60,8 @@ def test_installing_for_a_user(shell: Shell, tmp_path: Path) -> None:
     assert shell("systemd", "uninstall", "--user", **environment).returncode == 0
     assert not unit.exists()
     unit.write_text("[Unit]\n")
-    assert "not ours" in shell.refuses("systemd", "install", "--user", **environment)
-    assert "not ours" in shell.refuses("systemd", "uninstall", "--user", **environment)
+    assert "not ours" in shell.refuses("systemd", "install", "--user", XDG_CONFIG_HOME=str(tmp_path / "config"))
+    assert "not ours" in shell.refuses("systemd", "uninstall", "--user", XDG_CONFIG_HOME=str(tmp_path / "config"))
 
 
 _SYSTEM = r"""
