@@ -1,5 +1,6 @@
 """Fixtures for every test: mounts that end with the test, and checks that a test leaves nothing behind."""
 
+import os
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
@@ -17,7 +18,10 @@ from tests.harness import Mounted  # noqa: E402
 pytest_plugins = ["tests.logcheck", "tests.servers"]
 
 # No deadline on a single example: the machine may be busy. scripts/bench measures the things that must be fast.
-hypothesis.settings.register_profile("bentofs", deadline=None)
+# BENTOFS_EXAMPLES=1000 is a campaign (scripts/test).
+hypothesis.settings.register_profile(
+    "bentofs", deadline=None, max_examples=int(os.environ.get("BENTOFS_EXAMPLES", "40"))
+)
 hypothesis.settings.load_profile("bentofs")
 
 

@@ -24,7 +24,7 @@ def test_a_folder_that_is_locked_keeps_up_no_other(tmp_path: Path, monkeypatch: 
     def wait_and_unlink(name: str, *, dir_fd: int) -> None:
         callers.append(threading.get_native_id())
         if os.fstat(dir_fd).st_ino == slow:
-            gate.wait(20)
+            gate.wait(60)
         assert unlinker.is_caller(threading.get_native_id())
         unlink(name, dir_fd=dir_fd)
 
@@ -38,7 +38,7 @@ def test_a_folder_that_is_locked_keeps_up_no_other(tmp_path: Path, monkeypatch: 
         begun = time.monotonic()
         assert unlinker.detach("/fast/a")
         assert unlinker.detach("/fast/b")
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 30
         assert not (tmp_path / "fast/a").exists()
         assert len(callers) == 3, "one in each folder at a time"
         gate.set()

@@ -262,7 +262,7 @@ def test_another_process_that_holds_it_delays_no_reader(path: Path) -> None:
         started = time.monotonic()
         assert index.checksum(_identity(77)) == 1234
         assert index.checksum(_identity(5)) is None
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 4
         other.execute("ROLLBACK")
     index.close()
 

@@ -209,7 +209,7 @@ def test_answers_that_are_worth_another_try(answer: Answer, error: str) -> None:
         begun = time.monotonic()
         with pytest.raises((ConnectionError, TimeoutError), match=error):
             ranges.fetch("k", 0, 100, etag="", seconds=1.5)
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 15
         assert ranges._idle == []
         ranges.close()
 

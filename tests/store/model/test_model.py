@@ -223,12 +223,14 @@ _MERGES = "a0: &a0 {k: v}\n" + "".join(
     ],
 )
 def test_a_few_bytes_cannot_cost_the_machine(text: str, tmp_path: Path) -> None:
-    """The text is parsed or refused, in a process with 1 GiB, in seconds. It must neither crash, nor hang, nor use up
-    the memory."""
+    """The text is parsed or refused, in a process with 1 GiB and 5 seconds of processor time. It must neither crash
+    nor hang."""
     path = tmp_path / "model.yaml"
     path.write_text(text)
     code = (
-        "import resource, sys, threading; resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))\n"
+        "import resource, sys, threading\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))\n"
+        "resource.setrlimit(resource.RLIMIT_CPU, (5, 5))\n"
         "from bentofs.store.model.model import ModelInfo; from bentofs.store.model.tag import Tag\n"
         "from bentofs.store.errors import BadModelError\n"
         "def work():\n"
@@ -239,12 +241,9 @@ def test_a_few_bytes_cannot_cost_the_machine(text: str, tmp_path: Path) -> None:
         "    print('fine')\n"
         "thread = threading.Thread(target=work); thread.start(); thread.join()\n"  # like the mount: not the main thread
     )
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", code, path], cwd=ROOT, capture_output=True, text=True, timeout=5, check=False
-        )
-    except subprocess.TimeoutExpired:
-        pytest.fail("not done within 5 s")
+    done = subprocess.run(
+        [sys.executable, "-c", code, path], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
     assert (done.returncode, done.stdout) == (0, "fine\n"), done.stderr[-2000:]
 
 

@@ -30,11 +30,11 @@ def bucket(seaweed: SeaweedServer) -> Bucket:
 def objects(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> WritableObjects:
     for name, value in bucket.environment().items():
         monkeypatch.setenv(name, value)
-    return S3Objects(Location.parse(bucket.url), 5.0)
+    return S3Objects(Location.parse(bucket.url), 30.0)
 
 
 def claim(objects: WritableObjects) -> Lease:
-    return Lease(objects, Patience(objects.location, 5.0), TAG)
+    return Lease(objects, Patience(objects.location, 30.0), TAG)
 
 
 def test_one_holder_at_a_time(bucket: Bucket, objects: WritableObjects) -> None:
@@ -59,7 +59,7 @@ def test_waiting_that_is_given_up(objects: WritableObjects) -> None:
     stop = threading.Event()
     threading.Timer(0.5, stop.set).start()
     with claim(objects), pytest.raises(CancelledError):
-        Lease(objects, Patience(objects.location, 5.0), TAG, [stop]).__enter__()
+        Lease(objects, Patience(objects.location, 30.0), TAG, [stop]).__enter__()
 
 
 def test_waiting_in_vain(objects: WritableObjects, monkeypatch: pytest.MonkeyPatch) -> None:
