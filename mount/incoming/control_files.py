@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 
-from bentofs.store.formats.read.decode import Kind, kind_of
+from bentofs.store.formats.read.detect import Kind, kind_of
 
 _AXEL = ".st"  # weights may have this suffix, too: it counts only beside the file
 _SUFFIXES = (".aria2", ".aria2__temp", ".lftp-pget-status", _AXEL)

@@ -24,7 +24,7 @@ from bentofs.store.errors import (
     StoreError,
     StoreUnreadableError,
 )
-from bentofs.store.formats.read.decode import Kind, kind_of
+from bentofs.store.formats.read.detect import Kind, kind_of
 from bentofs.store.formats.read.growing_file import ArrivingFile, WholeFile
 from bentofs.store.integrity.sha256sums import MAX_SUMS, NO_SUMS, SUFFIX, read_sums_beside
 from bentofs.store.location import Location

@@ -36,6 +36,23 @@ class Source:
             taken += more
         return bytes(taken)
 
+    def peek(self, count: int) -> bytes:
+        """Return the next `count` bytes, fewer only at the end, without taking them."""
+        content = self.exactly(count)
+        self.position -= len(content)
+        return content
+
+    def whole(self, count: int, loss: str) -> bytes:
+        """Return the next `count` bytes. `loss`: says in the error what is missing.
+
+        Raises:
+            DamagedArchiveError: there are fewer.
+        """
+        content = self.exactly(count)
+        if len(content) < count:
+            raise cut_short(loss)
+        return content
+
     def fill(self, view: memoryview) -> None:
         """Fill the view with the next bytes.
 
@@ -46,10 +63,20 @@ class Source:
         while done < len(view):
             count = self.arriving.read_into(view[done:], self.position)
             if not count:
-                raise DamagedArchiveError("the archive is cut short: its data has no end")
+                raise cut_short("its data has no end")
             done += count
             self.position += count
 
     def has_all(self, count: int) -> bool:
         """Wait for the next `count` bytes. Return False if the file ends before."""
         return self.arriving.read_into(memoryview(bytearray(1)), self.position + count - 1) == 1
+
+
+def cut_short(loss: str) -> DamagedArchiveError:
+    """Return the error of an archive that ends too early. `loss`: says what is missing."""
+    return DamagedArchiveError(f"the archive is cut short: {loss}")
+
+
+def trailing(what: str) -> DamagedArchiveError:
+    """Return the error of other bytes after compressed data. `what`: the kind of that data."""
+    return DamagedArchiveError(f"the archive is damaged: something that is not {what} follows its {what} data")

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from bentofs.store.errors import NotAModelError
 from bentofs.store.formats.read.cursor import Source
-from bentofs.store.formats.read.decode import Kind, Stream, kind_of, open_stream
+from bentofs.store.formats.read.decode import open_stream
+from bentofs.store.formats.read.detect import Kind, kind_of
 from bentofs.store.formats.read.foreign import foreign_kind, is_disk_image
 from bentofs.store.formats.read.growing_file import ArrivingFile
 from bentofs.store.formats.read.sink import Target
+from bentofs.store.formats.read.stream import Stream
 from bentofs.store.formats.read.tar import untar
 from bentofs.store.formats.read.tar_header import BLOCK
 from bentofs.store.formats.read.zip import unzip

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from bentofs.store.errors import DamagedArchiveError
 from bentofs.store.formats.crc32 import crc32
-from bentofs.store.formats.read.cursor import Source
+from bentofs.store.formats.read.cursor import Source, cut_short
 
 PLAIN = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"  # a header without fields, given to ISA-L instead
 _FIXED = 10  # bytes that every header has
 _DEFLATE = 8
 _CHECKSUM, _EXTRA, _NAME, _COMMENT, _RESERVED = 0x02, 0x04, 0x08, 0x10, 0xE0
 _READ = 256  # bytes
+_LOSS = "its gzip data has no end"
 _MAX_TEXT = 64 << 10  # bytes of a name or comment
 
 
@@ -26,17 +27,17 @@ def pass_header(source: Source) -> None:
         DamagedArchiveError: it is no header, or is cut short, or its checksum is wrong.
         CancelledError: see `ArrivingFile.read_into`.
     """
-    header = _part(source, _FIXED)
+    header = source.whole(_FIXED, _LOSS)
     method, flags = header[2], header[3]
     if method != _DEFLATE or flags & _RESERVED:
         raise DamagedArchiveError("the archive is damaged: its gzip data is of a kind that does not exist")
     if flags & _EXTRA:
-        length = _part(source, 2)
-        header += length + _part(source, int.from_bytes(length, "little"))
+        length = source.whole(2, _LOSS)
+        header += length + source.whole(int.from_bytes(length, "little"), _LOSS)
     for field in (_NAME, _COMMENT):
         if flags & field:
             header += _text(source)
-    if flags & _CHECKSUM and int.from_bytes(_part(source, 2), "little") != crc32(header) & 0xFFFF:
+    if flags & _CHECKSUM and int.from_bytes(source.whole(2, _LOSS), "little") != crc32(header) & 0xFFFF:
         raise DamagedArchiveError("the archive is damaged: the checksum of a gzip header is wrong")
 
 
@@ -46,20 +47,9 @@ def _text(source: Source) -> bytes:
     while (end := taken.find(0)) < 0:
         some = source.some(_READ)
         if not some:
-            raise _cut_short()
+            raise cut_short(_LOSS)
         if len(taken) > _MAX_TEXT:
             raise DamagedArchiveError("the archive is damaged: a text in a gzip header has no end")
         taken += some
     source.position -= len(taken) - (end + 1)
     return bytes(taken[: end + 1])
-
-
-def _part(source: Source, count: int) -> bytes:
-    part = source.exactly(count)
-    if len(part) < count:
-        raise _cut_short()
-    return part
-
-
-def _cut_short() -> DamagedArchiveError:
-    return DamagedArchiveError("the archive is cut short: its gzip data has no end")

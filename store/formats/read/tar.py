@@ -11,8 +11,8 @@ Threading: one thread per archive.
 from __future__ import annotations
 
 from bentofs.store.errors import DamagedArchiveError
-from bentofs.store.formats.read.decode import PlainStream, Stream
 from bentofs.store.formats.read.sink import Target, Writer
+from bentofs.store.formats.read.stream import PlainStream, Stream
 from bentofs.store.formats.read.tar_members import Member, TarMembers, cut_short, skip_padding
 
 _COPIED = 1 << 20  # bytes copied at a time

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from bentofs.store.errors import DamagedArchiveError, TooBigError, UnsafeMemberError
-from bentofs.store.formats.read.decode import Stream
+from bentofs.store.formats.read.stream import Stream
 from bentofs.store.formats.read.tar_header import BLOCK, ZEROS, Header, read_header, text
 from bentofs.store.formats.read.tar_pax import (
     MAX_CONTENT,

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from bentofs.store.errors import DamagedArchiveError, TooBigError
-from bentofs.store.formats.read.decode import Stream
+from bentofs.store.formats.read.stream import Stream
 from bentofs.store.formats.read.tar_header import BLOCK, MAX_SIZE, read_size
 
 MAX_REGIONS = 100_000  # regions of one file

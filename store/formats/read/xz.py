@@ -34,9 +34,7 @@ _COMPARED = 64 << 10  # bytes of the index compared at once
 def is_laid_out_here(source: Source) -> bool:
     """Tell whether `stored_content` can read the stream at the source's place. The place does not change."""
     wanted = STREAM_HEADER + full_block_header()
-    head = source.exactly(len(wanted))
-    source.position -= len(head)
-    return head == wanted
+    return source.peek(len(wanted)) == wanted
 
 
 def stored_content(source: Source) -> Iterator[memoryview]:

@@ -20,7 +20,7 @@ import struct
 
 from bentofs.store.errors import DamagedArchiveError, NotAModelError, UnsafeMemberError
 from bentofs.store.formats.crc32 import crc32
-from bentofs.store.formats.read.cursor import Source
+from bentofs.store.formats.read.cursor import Source, cut_short
 from bentofs.store.formats.read.growing_file import ArrivingFile
 from bentofs.store.formats.read.sink import Target
 from bentofs.store.formats.read.zip_content import METHODS, STORED, content_of, copy_stored, ends_itself, wrong_size
@@ -30,6 +30,7 @@ from bentofs.store.formats.read.zip_records import (
     END,
     END64,
     LOCAL,
+    NO_DIRECTORY,
     ONE_PART_MARK,
     SPLIT_MARK,
     WRAP32,
@@ -55,7 +56,7 @@ def unzip(arriving: ArrivingFile, target: Target) -> None:
     """
     source = Source(arriving)
     target.archive_read = lambda: source.position
-    mark = _peek(source)
+    mark = source.peek(4)
     if mark in (SPLIT_MARK, ONE_PART_MARK):
         source.position = len(mark)
     is_done, partial = False, None
@@ -81,7 +82,7 @@ def _unpack_as_it_comes(source: Source, target: Target) -> bool:
     """Unpack members in the order of arrival. Return False if only the directory can tell the archive's content."""
     unpacked, count = hashlib.sha256(), 0
     large: dict[int, Entry] = {}  # by number: members whose sizes do not fit in 32 bits
-    while (signature := _peek(source)) == LOCAL:
+    while (signature := source.peek(4)) == LOCAL:
         entry = read_local(source)
         _refuse_unknown(entry)
         ends = ends_itself(entry)
@@ -95,11 +96,11 @@ def _unpack_as_it_comes(source: Source, target: Target) -> bool:
         count += 1
     if signature not in (CENTRAL, END, END64):
         if len(signature) < 4:
-            raise DamagedArchiveError("the archive is cut short: the zip's directory at its end is missing")
+            raise cut_short(NO_DIRECTORY)
         return False
     start = source.position
     listed, listed_count, behind = hashlib.sha256(), 0, 0
-    while _peek(source) == CENTRAL:
+    while source.peek(4) == CENTRAL:
         entry = _whole(read_central(source), large.get(listed_count), behind)
         behind = entry.offset + entry.compressed
         _note(listed, entry)
@@ -155,7 +156,7 @@ def _unpack(source: Source, entry: Entry, target: Target, end: int | None, *, is
                     raise wrong_size(entry)
                 file.write(memoryview(chunk))
         checked = _checked(source, entry, start, size)
-        if not is_listed and _may_be_partial(checked) and _peek(source) not in (LOCAL, CENTRAL):
+        if not is_listed and _may_be_partial(checked) and source.peek(4) not in (LOCAL, CENTRAL):
             raise _PartialError(checked)
         file.expected_crc32 = checked.crc32
     return checked
@@ -245,9 +246,3 @@ def _numbers(entry: Entry) -> tuple[int, int, int]:
 
 def _is_special(entry: Entry) -> bool:
     return stat.S_IFMT(entry.mode) not in (0, stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK)
-
-
-def _peek(source: Source) -> bytes:
-    signature = source.exactly(4)
-    source.position -= len(signature)
-    return signature

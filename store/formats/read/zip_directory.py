@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from bentofs.store.errors import DamagedArchiveError, TooBigError
 from bentofs.store.formats.crc32 import crc32
-from bentofs.store.formats.read.cursor import Source
+from bentofs.store.formats.read.cursor import Source, cut_short
 from bentofs.store.formats.read.growing_file import ArrivingFile
 from bentofs.store.formats.read.zip_records import (
     END,
@@ -23,6 +23,7 @@ from bentofs.store.formats.read.zip_records import (
     LOCATOR64_LENGTH,
     MAX_COMMENT,
     MAX_TRAILING,
+    NO_DIRECTORY,
     WRAP16,
     WRAP32,
     Directory,
@@ -173,7 +174,7 @@ def _find_end(arriving: ArrivingFile) -> Source:
             loose = found
     found = loose if found < 0 else found
     if found < 0:
-        raise DamagedArchiveError("the archive is cut short: the zip's directory at its end is missing")
+        raise cut_short(NO_DIRECTORY)
     place = start + found
     locator = Source(arriving, max(0, place - LOCATOR64_LENGTH)).exactly(LOCATOR64_LENGTH)
     if locator.startswith(LOCATOR64):

@@ -13,7 +13,7 @@ import struct
 from typing import NamedTuple
 
 from bentofs.store.errors import DamagedArchiveError
-from bentofs.store.formats.read.cursor import Source
+from bentofs.store.formats.read.cursor import Source, cut_short
 from bentofs.store.formats.read.zip_names import path_of
 
 LOCAL, CENTRAL, END = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"
@@ -37,6 +37,9 @@ _STRONGLY_ENCRYPTED, _MASKED = 0x40, 0x2000
 _EXTRA_ZIP64 = 0x0001
 _KINDS = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK)
 _UNIX = (3, 19)  # Unix, OS X: names are bytes and attributes are modes
+
+
+NO_DIRECTORY = "the zip's directory at its end is missing"
 
 
 class Entry(NamedTuple):
@@ -100,39 +103,28 @@ def may_follow(content: bytes) -> bool:
 def read_local(source: Source) -> Entry:
     """Read the local header at the source's place."""
     offset = source.position
-    fields = _LOCAL.unpack(_exactly(source, _LOCAL.size))
+    fields = _LOCAL.unpack(source.whole(_LOCAL.size, NO_DIRECTORY))
     signature, _, flags, method, _, _, crc, compressed, size, name_length, extra_length = fields
     if signature != LOCAL:
         raise DamagedArchiveError("the archive is damaged: a member is not where the zip's directory has it")
-    name, extra = _exactly(source, name_length), _extra(_exactly(source, extra_length))
+    name, extra = source.whole(name_length, NO_DIRECTORY), _extra(source.whole(extra_length, NO_DIRECTORY))
     large = extra.get(_EXTRA_ZIP64)
     if large is not None:
         (size, compressed), _ = _large(large, (size, compressed))
-    return Entry(
-        name,
-        path_of(name, flags, extra, is_unix=True),
-        flags,
-        method,
-        crc,
-        compressed,
-        size,
-        offset,
-        0,
-        large is not None,
-        source.position - offset,
-    )
+    path, length = path_of(name, flags, extra, is_unix=True), source.position - offset
+    return Entry(name, path, flags, method, crc, compressed, size, offset, 0, large is not None, length)
 
 
 def read_central(source: Source) -> Entry:
     """Read the directory's record at the source's place."""
     start = source.position
-    fields = _CENTRAL.unpack(_exactly(source, _CENTRAL.size))
+    fields = _CENTRAL.unpack(source.whole(_CENTRAL.size, NO_DIRECTORY))
     signature, made_by, _, flags, method, _, _, crc, compressed, size, *rest = fields
     name_length, extra_length, comment_length, disk, _, attributes, offset = rest
     if signature != CENTRAL:
         raise DamagedArchiveError("the archive is damaged: the zip's directory does not hold together")
-    name, extra = _exactly(source, name_length), _extra(_exactly(source, extra_length))
-    _exactly(source, comment_length)
+    name, extra = source.whole(name_length, NO_DIRECTORY), _extra(source.whole(extra_length, NO_DIRECTORY))
+    source.whole(comment_length, NO_DIRECTORY)
     large = extra.get(_EXTRA_ZIP64)
     if large is not None:
         (size, compressed, offset), large = _large(large, (size, compressed, offset))
@@ -141,40 +133,30 @@ def read_central(source: Source) -> Entry:
     if disk:
         raise DamagedArchiveError("the archive is one part of several of a zip: join all parts first")
     is_unix = made_by >> 8 in _UNIX
-    return Entry(
-        name,
-        path_of(name, flags, extra, is_unix=is_unix),
-        flags,
-        method,
-        crc,
-        compressed,
-        size,
-        offset,
-        _mode(attributes >> 16, size) if is_unix else 0,
-        large is not None,
-        source.position - start,
-    )
+    path, mode = path_of(name, flags, extra, is_unix=is_unix), _mode(attributes >> 16, size) if is_unix else 0
+    length = source.position - start
+    return Entry(name, path, flags, method, crc, compressed, size, offset, mode, large is not None, length)
 
 
 def read_end(source: Source) -> Directory:
     """Read the records at the source's place, from the end of the directory to the end of the archive."""
     start = source.position
     directory: Directory | None = None
-    if _peek(source) == END64:
-        head = _exactly(source, _END64.size)
+    if source.peek(4) == END64:
+        head = source.whole(_END64.size, NO_DIRECTORY)
         _, length, _, _, disk, first_disk, here, count, directory_length, offset = _END64.unpack(head)
-        _exactly(source, min(length + 12 - _END64.size, 1 << 20) if length + 12 > _END64.size else 0)
-        signature, locator_disk, locator_offset, _ = _LOCATOR64.unpack(_exactly(source, _LOCATOR64.size))
+        source.whole(min(length + 12 - _END64.size, 1 << 20) if length + 12 > _END64.size else 0, NO_DIRECTORY)
+        signature, locator_disk, locator_offset, _ = _LOCATOR64.unpack(source.whole(_LOCATOR64.size, NO_DIRECTORY))
         if signature != LOCATOR64 or locator_offset != start:
             raise DamagedArchiveError("the archive is damaged: the end records of the zip disagree")
         _refuse_parts(disk, first_disk, locator_disk, here != count)
         directory = Directory(offset, directory_length, count, is_zip64=True)
     signature, disk, first_disk, here, count, directory_length, offset, comment = _END.unpack(
-        _exactly(source, _END.size)
+        source.whole(_END.size, NO_DIRECTORY)
     )
     if signature != END:
         raise DamagedArchiveError("the archive is damaged: the zip's directory is not followed by its end record")
-    _exactly(source, comment)
+    source.whole(comment, NO_DIRECTORY)
     if not may_follow(source.exactly(MAX_TRAILING + 1)):
         raise DamagedArchiveError("the archive is damaged: something follows the end of the zip")
     if directory is None:
@@ -207,7 +189,7 @@ def read_descriptor(source: Source, entry: Entry, compressed: int, size: int) ->
                 source.position = start + skip + 4 + len(sizes)
                 return int.from_bytes(found[skip : skip + 4], "little")
     if len(found) < 24:
-        raise _cut_short()
+        raise cut_short(NO_DIRECTORY)
     raise DamagedArchiveError("the archive is damaged: a zip member's sizes are not those of its content")
 
 
@@ -217,23 +199,6 @@ def _mode(mode: int, size: int) -> int:
     if kind == stat.S_IFIFO and size:
         return stat.S_IFREG | stat.S_IMODE(mode)
     return mode if kind in _KINDS or not kind else 0
-
-
-def _peek(source: Source) -> bytes:
-    head = source.exactly(4)
-    source.position -= len(head)
-    return head
-
-
-def _exactly(source: Source, count: int) -> bytes:
-    content = source.exactly(count)
-    if len(content) < count:
-        raise _cut_short()
-    return content
-
-
-def _cut_short() -> DamagedArchiveError:
-    return DamagedArchiveError("the archive is cut short: the zip's directory at its end is missing")
 
 
 def _refuse_parts(*disks: int) -> None:

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bentofs.store.errors import NotAModelError
-from bentofs.store.formats.read.decode import kind_of
+from bentofs.store.formats.read.detect import kind_of
 from bentofs.store.formats.read.growing_file import WholeFile
 from bentofs.store.formats.write.registry import FORMATS
 from tests.harness import run

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from bentofs.store.errors import DamagedArchiveError
 from bentofs.store.formats.read.cursor import Source
-from bentofs.store.formats.read.decode import Kind, open_stream
+from bentofs.store.formats.read.decode import open_stream
+from bentofs.store.formats.read.detect import Kind
 from bentofs.store.formats.read.xz import is_laid_out_here, stored_content
 from bentofs.store.formats.write.xz import lay_out_xz
 from tests.store.content import Memory, whole
