@@ -6,13 +6,14 @@ import sys
 from typing import NoReturn
 
 from bentofs.mount.daemon.argv_secrets import true_arguments
-from bentofs.mount.daemon.stdio import fill_closed, write_in_terminals_charset
 
 
 def main() -> NoReturn:
     """Run the command line."""
+    arguments = true_arguments()  # before all other imports: until then, all users may read them
+    from bentofs.mount.daemon.stdio import fill_closed, write_in_terminals_charset
+
     fill_closed()
-    arguments = true_arguments()  # before the slow imports: until then, all users may read them
     write_in_terminals_charset()
     try:
         from bentofs.mount.cli.main import run

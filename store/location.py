@@ -8,7 +8,6 @@ unquoted, a `#` belongs to the path, and an error lists the known protocols.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,6 +16,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from bentofs.store.errors import BadLocationError
 from bentofs.store.util.display import printable
 from bentofs.store.util.names import portable_name
+from bentofs.store.util.urls import is_url, without_secrets
 
 _LOCAL = (
     "file",
@@ -40,8 +40,6 @@ _HARMLESS = (
     "storage-class",
     "timeout",
 )
-_CREDENTIALS = re.compile(r"(?<=://)[^/?]*@|(?<=://)[^/?#@:]*:.*@")  # the latter: an unquoted password
-_QUERY = re.compile(r"\?.*", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -219,16 +217,6 @@ class Location:
         if protocol in ("http", "https") and parts.query:
             path, params = f"{path}?{parts.query}", {}
         return cls(protocol, host, path, unquote(user) or None, unquote(password) if colon else None, params)
-
-
-def is_url(text: str) -> bool:
-    """True if the text is treated as a URL, not as a path."""
-    return "://" in text
-
-
-def without_secrets(url: str) -> str:
-    """Return a URL without user, password and parameters, safe to show."""
-    return printable(_QUERY.sub("", _CREDENTIALS.sub("", url)))
 
 
 def _texts_in(value: object) -> Iterator[str]:

@@ -18,8 +18,8 @@ import click
 import platformdirs
 
 from bentofs.mount.errors import ConfigError
-from bentofs.store.location import is_url
 from bentofs.store.util.display import printable
+from bentofs.store.util.urls import is_url
 
 if sys.version_info >= (3, 11):
     import tomllib

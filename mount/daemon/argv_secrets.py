@@ -14,7 +14,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from bentofs.store import location
+from bentofs.store.util.urls import is_url
+from bentofs.store.util.urls import without_secrets as url_without_secrets
 
 _VARIABLE = "BENTOFS_ARGUMENTS"
 _SECRET = ("--storage-option", "--passwd", "--param")  # options whose values other users must not see
@@ -58,9 +59,9 @@ def without_secrets(arguments: Sequence[str]) -> list[str]:
         elif name in _SECRET and equals:
             shown.append(f"{name}={_STRUCK_OUT}")
         elif name.startswith("--") and equals:
-            shown.append(f"{name}={_url_without_secrets(value)}")
+            shown.append(f"{name}={_shown(value)}")
         else:
-            shown.append(_url_without_secrets(argument))
+            shown.append(_shown(argument))
         before = argument
     return shown
 
@@ -71,5 +72,5 @@ def _given() -> list[str]:
         return [part.decode("utf-8", "surrogateescape") for part in file.read().split(b"\0")[:-1]]
 
 
-def _url_without_secrets(text: str) -> str:
-    return location.without_secrets(text) if location.is_url(text) else text
+def _shown(text: str) -> str:
+    return url_without_secrets(text) if is_url(text) else text

@@ -18,10 +18,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bentofs.store.errors import StoreUnreadableError
-from bentofs.store.location import is_url
 from bentofs.store.model.tag import Tag
 from bentofs.store.paths import state_folder
 from bentofs.store.util.sqlite import Database
+from bentofs.store.util.urls import is_url
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS file_digests (

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from bentofs.store.clients.error_classes import reason_of
 from bentofs.store.errors import BadLocationError
-from bentofs.store.location import Location, without_secrets
+from bentofs.store.location import Location
+from bentofs.store.util.urls import without_secrets
 
 
 def test_a_path_is_relative_to_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

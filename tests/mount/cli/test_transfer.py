@@ -294,6 +294,38 @@ def test_no_secret_among_the_arguments_that_others_see(
     assert _SECRET.encode() not in seen
 
 
+def test_secrets_are_hidden_before_anything_else_is_loaded(shell: Shell) -> None:
+    """Until then, all users can read them. So the process needs nothing of the commands or the library."""
+    script = """
+import os, sys
+from bentofs.mount.__main__ import main
+def hide(program, command, environment):
+    loaded = [name for name in sys.modules if name.partition(".")[0] not in sys.stdlib_module_names]
+    print(*sorted(loaded), *map(os.fsdecode, command), sep="\\n")
+    sys.stdout.flush()
+    os._exit(0)
+os.execve = hide
+main()
+"""
+    command = [sys.executable, "-S", "-c", script, "list", "--store", f"s3://me:{_SECRET}@b/p", "--timeout=1"]
+    paths = os.pathsep.join([str(ROOT / ".src"), *(path for path in sys.path if path.endswith("site-packages"))])
+    environment = shell.environment | {"PYTHONPATH": paths}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    assert [line for line in done.stdout.splitlines() if line.startswith("bentofs")] == [
+        "bentofs",
+        "bentofs.mount",
+        "bentofs.mount.__main__",
+        "bentofs.mount.daemon",
+        "bentofs.mount.daemon.argv_secrets",
+        "bentofs.store",
+        "bentofs.store.util",
+        "bentofs.store.util.display",
+        "bentofs.store.util.urls",
+    ]
+    assert "click" not in done.stdout.splitlines()
+    assert done.stdout.splitlines()[-4:] == ["list", "--store", "s3://b/p", "--timeout=1"]
+
+
 def test_progress_on_a_terminal(shell: Shell) -> None:
     """The progress bar shows amount, rate and remaining time. Without a terminal there is no bar."""
     os.mkfifo(shell.base / "slow")
