@@ -19,8 +19,8 @@ from typing import Any, NamedTuple, NoReturn
 import click
 
 from bentofs.mount.cli.mount import mount_command
-from bentofs.store.location import is_url
 from bentofs.store.util.display import printable
+from bentofs.store.util.urls import is_url
 
 PROGRAM = "mount.fuse.bentofs"
 _WRONG_USAGE, _MOUNT_FAILED = 1, 32  # mount(8)
