@@ -83,7 +83,7 @@ def _lines(root: click.Group) -> Iterator[str]:
     yield from (".SH SYNOPSIS", ".B bentofs", ".I COMMAND", "[OPTIONS] [ARGUMENTS]")
     yield from (".SH DESCRIPTION", _text(_DESCRIPTION))
     yield ".SH COMMANDS"
-    commands = _commands(root)
+    commands = list(_commands(root))
     counts = Counter(option for command in commands for option in command.options)
     shared = [option for option, count in counts.items() if count > 2]
     for command in commands:
@@ -123,19 +123,20 @@ class _Command(NamedTuple):
     options: list[_Option]
 
 
-def _commands(root: click.Group) -> list[_Command]:
-    found = []
-    with click.Context(root, info_name="bentofs") as top:
-        for name in root.list_commands(top):
-            command = root.get_command(top, name)
+def _commands(group: click.Group, before: str = "") -> Iterator[_Command]:
+    """Yield all commands, those of groups included."""
+    with click.Context(group) as top:
+        for name in group.list_commands(top):
+            command = group.get_command(top, name)
             if command is None or command.hidden:
                 continue
             with click.Context(command, parent=top, info_name=name) as context:
                 options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
                 records = [record for option in options if (record := option.get_help_record(context)) is not None]
                 usage = " ".join(command.collect_usage_pieces(context))
-                found.append(_Command(name, usage, command.help or "", [_Option(*record) for record in records]))
-    return found
+            yield _Command(before + name, usage, command.help or "", [_Option(*record) for record in records])
+            if isinstance(command, click.Group):
+                yield from _commands(command, f"{before}{name} ")
 
 
 def _command(command: _Command, shared: Sequence[_Option]) -> Iterator[str]:

@@ -11,7 +11,7 @@ import sys
 import click
 
 from bentofs.mount.cli.mount_helper import PROGRAM
-from bentofs.mount.cli.output import print_message
+from bentofs.mount.cli.output import json_option, print_document, print_message
 from bentofs.mount.daemon.unit import MARK, NAME, SYSTEM_CONFIG, USER_CONFIG, unit_text
 from bentofs.mount.errors import CannotMountError
 from bentofs.store.util.display import printable
@@ -31,7 +31,8 @@ def systemd_command() -> None:
 
 @systemd_command.command(name="install")
 @_user_option
-def install_command(of_user: bool) -> None:
+@json_option
+def install_command(of_user: bool, as_json: bool) -> None:
     """Install the unit bentofs@.service; as root without --user also the helper for fstab."""
     text = _text(of_user)
     path = _unit_path(of_user)
@@ -43,10 +44,14 @@ def install_command(of_user: bool) -> None:
             file.write(text)
     except PermissionError:
         raise CannotMountError(f"{path} may not be written by you: use `sudo`, or --user for your own unit") from None
-    click.echo(f"{printable(path)} is installed")
-    if not of_user:
-        _install_helper()
+    has_helper = not of_user and _install_helper()
     _reload(of_user)
+    if as_json:
+        print_document({"unit": path, "helper": HELPER if has_helper else None})
+        return
+    click.echo(f"{printable(path)} is installed")
+    if has_helper:
+        click.echo(f"{HELPER} is installed, for fstab and `mount -t fuse.bentofs`")
     option = "--user " if of_user else ""
     click.echo(f"Name a mount in {USER_CONFIG if of_user else SYSTEM_CONFIG}, as [mounts.NAME]. Then:")
     click.echo(f"  systemctl {option}enable --now bentofs@NAME")
@@ -56,7 +61,8 @@ def install_command(of_user: bool) -> None:
 
 @systemd_command.command(name="uninstall")
 @_user_option
-def uninstall_command(of_user: bool) -> None:
+@json_option
+def uninstall_command(of_user: bool, as_json: bool) -> None:
     """Remove what `install` installed. Mounts that run go on until they are stopped."""
     path = _unit_path(of_user)
     if not os.path.lexists(path):
@@ -67,11 +73,16 @@ def uninstall_command(of_user: bool) -> None:
         os.unlink(path)
     except PermissionError:
         raise CannotMountError(f"{path} may not be removed by you: use `sudo`") from None
-    click.echo(f"{printable(path)} is removed")
+    removed = [path]
     if not of_user and _leads_to(_helper_program()):
         os.unlink(HELPER)
-        click.echo(f"{HELPER} is removed")
+        removed.append(HELPER)
     _reload(of_user)
+    if as_json:
+        print_document({"unit": path, "helper": HELPER if HELPER in removed else None})
+        return
+    for each in removed:
+        click.echo(f"{printable(each)} is removed")
 
 
 @systemd_command.command(name="print")
@@ -113,16 +124,16 @@ def _leads_to(program: str) -> bool:
     return os.path.islink(HELPER) and os.readlink(HELPER) == program
 
 
-def _install_helper() -> None:
-    """Link the helper of mount(8), which looks for it in /sbin."""
+def _install_helper() -> bool:
+    """Link the helper of mount(8), which looks for it in /sbin. Return False if another one is there."""
     program = _helper_program()
     if _leads_to(program):
-        return
+        return True
     if os.path.lexists(HELPER):
         print_message(f"{HELPER} is there already, and not ours: fstab and `mount -t fuse.bentofs` use it as it is")
-        return
+        return False
     os.symlink(program, HELPER)
-    click.echo(f"{HELPER} is installed, for fstab and `mount -t fuse.bentofs`")
+    return True
 
 
 def _reload(of_user: bool) -> None:

@@ -16,7 +16,7 @@ from bentofs.mount.cli.main import COMMANDS, cli, run
 from tests.harness import ROOT, home_of, make_model, mountpoints, unmount_lazily
 from tests.mount.cli import json_schema
 
-_TEXT = {"completion", "man"}  # they print texts for other programs
+_TEXT = {"completion", "man", "systemd print"}  # they print texts for other programs
 _APART = ("mount", "status")  # they need a process of their own
 
 # Command lines whose output is checked, with their exit statuses, in the order in which they run. {} is a directory.
@@ -40,6 +40,7 @@ RUNS: Mapping[str, Sequence[tuple[int, str]]] = {
         (3, "import {}/m.tar {}/missing --store {}/other"),
         (5, "import {}/m.tar.sha256"),
     ],
+    "systemd": [(0, "systemd install --user"), (0, "systemd uninstall --user"), (3, "systemd uninstall --user")],
     "imports": [(0, "imports --store {}/other"), (3, "imports --store {}/no")],
 }
 
@@ -82,11 +83,20 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         unmount_lazily(tmp_path / "mnt")
 
 
-@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - _TEXT))
-def test_every_command_has_json(name: str) -> None:
+def _commands(name: str) -> dict[str, click.Command]:
+    """Return a command, or those of a group, by their whole names."""
     command = cli.get_command(click.Context(cli), name)
     assert command is not None
-    assert "as_json" in [parameter.name for parameter in command.params], f"{name} has no --json (json_option)"
+    if not isinstance(command, click.Group):
+        return {name: command}
+    return {f"{name} {each}": below for each, below in command.commands.items()}
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - _TEXT))
+def test_every_command_has_json(name: str) -> None:
+    for each, command in _commands(name).items():
+        has_json = "as_json" in [parameter.name for parameter in command.params]
+        assert has_json or each in _TEXT, f"{each} has no --json (json_option)"
     assert name in json_schema.SCHEMA["$defs"], f"mount/cli/schema.json has no definition of {name}"
     assert name in RUNS, f"RUNS has no command line of {name}"
 

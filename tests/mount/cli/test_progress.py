@@ -14,7 +14,7 @@ from rich.progress import TaskID
 from bentofs.mount.cli.bars import Bars
 from bentofs.mount.cli.main import cli
 from bentofs.mount.cli.progress import Reporter
-from tests.harness import home_of, make_model
+from tests.harness import ROOT, home_of, make_model, run
 
 
 class Terminal:
@@ -127,3 +127,12 @@ def test_a_program_gets_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         now[0] += 20
         task.advance(1)
     assert capsys.readouterr().err == ""
+
+
+def test_a_daemon_does_not_load_what_it_does_not_need() -> None:
+    """Progress bars and clients of servers take long to load, and much memory."""
+    script = "import sys; import bentofs.mount.cli.main, bentofs.mount.cli.mount; print(*sys.modules)"
+    loaded = run(sys.executable, "-c", script, cwd=ROOT).stdout.split()
+    assert "bentofs.mount.daemon.serve" in loaded
+    unwanted = ("rich", "pygments", "s3fs", "fsspec", "aiobotocore", "paramiko", "bentofs.mount.cli.transfer")
+    assert not [name for name in loaded if name.startswith(unwanted)]
