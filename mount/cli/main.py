@@ -27,6 +27,7 @@ COMMANDS = {
     "verify": ("inspect", "verify_command"),
     "imports": ("imports", "imports_command"),
     "measure": ("inspect", "measure_command"),
+    "clean": ("clean", "clean_command"),
     "export": ("transfer", "export_command"),
     "import": ("transfer", "import_command"),
     "systemd": ("systemd", "systemd_command"),

@@ -74,7 +74,10 @@ def get_command(
     model = models.model(models.find(tag), max_age=0)
     text = models.storage.read_small(f"{model.tag.path}/{MODEL_YAML}", MAX_MODEL_YAML)
     is_latest = models.latest(model.tag.name) == model.tag.version
-    with closing(Index()) as index, closing(Archives(models.storage, index, chosen, formats=formats)) as archives:
+    with (
+        closing(Index(store=store.location)) as index,
+        closing(Archives(models.storage, index, chosen, formats=formats)) as archives,
+    ):
         described = [_described_archive(archives, model, kind) for kind in formats]
     location = models.storage.location
     mounts = [f"{mount.path}/models/{model.tag.path}" for mount in our_mounts() if mount.source == location]

@@ -24,6 +24,7 @@ from bentofs.mount.daemon.ending import End
 from bentofs.mount.daemon.logs import RecentLog
 from bentofs.mount.daemon.malloc import Trimmer, give_memory_back, trim
 from bentofs.mount.daemon.notify import ServiceManager
+from bentofs.mount.daemon.pruner import Pruner
 from bentofs.mount.daemon.running import state_folder
 from bentofs.mount.daemon.stale import remove_stale
 from bentofs.mount.daemon.status import MountStatus
@@ -91,7 +92,10 @@ def serve(settings: Settings, ready: Callable[[], None], recent: RecentLog) -> N
     budget = MemoryBudget(trim=trim)
     baseline = Baseline()
     recorder = Recorder(storage, baseline)
-    library = Library(storage, settings.compression, formats=settings.formats, budget=budget, recorder=recorder)
+    pruner = Pruner(storage.folder)
+    library = Library(
+        storage, settings.compression, formats=settings.formats, budget=budget, recorder=recorder, gone=pruner.note
+    )
     store, archives = library.models, library.archives
     premeasure = Premeasure(store, archives, settings.formats, library.index)
     # The kernel checks permissions.
@@ -114,6 +118,7 @@ def serve(settings: Settings, ready: Callable[[], None], recent: RecentLog) -> N
     def announce() -> None:
         recorder.start(archives.is_measured, session.is_busy)
         trimmer.start()
+        pruner.start(store)
         log.info("%s is mounted at %s", location, settings.mountpoint)
         manager.ready(f"{location} is mounted at {settings.mountpoint}")
         ready()
@@ -128,6 +133,7 @@ def serve(settings: Settings, ready: Callable[[], None], recent: RecentLog) -> N
         trimmer.stop()
         engine.stop()
         recorder.stop()
+        pruner.stop()
         premeasure.stop()
         archives.close()  # threads that wait for a measurement end now
         if incoming is not None:

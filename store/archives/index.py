@@ -9,14 +9,17 @@ Threading: all methods may be called from any thread; one lock protects the one 
 from __future__ import annotations
 
 import functools
+import os
 import sqlite3
 import sys
 import threading
+import time
 from array import array
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bentofs.store.location import is_url
 from bentofs.store.paths import cache_folder
 from bentofs.store.storage.base import Identity
 from bentofs.store.util.sqlite import Database
@@ -24,19 +27,37 @@ from bentofs.store.util.sqlite import Database
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS checksums (
     file TEXT PRIMARY KEY,
-    crc32 INTEGER NOT NULL
+    crc32 INTEGER NOT NULL,
+    store INTEGER, added INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS chunk_sizes (
     content TEXT, codec TEXT,
     effort INTEGER NOT NULL, worth_it INTEGER NOT NULL, sizes BLOB NOT NULL,
+    store INTEGER, added INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (content, codec)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS archive_digests (
     archive TEXT PRIMARY KEY,
-    sha256 TEXT NOT NULL
+    sha256 TEXT NOT NULL,
+    store INTEGER, added INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS stores (
+    id INTEGER PRIMARY KEY,
+    location BLOB NOT NULL UNIQUE
+);
 """
-_VERSION = 1
+_VERSION = 2
+# Since version 2, a row tells which store it is of, and when it was added (ms since 1970): for pruning.
+_UPGRADES = {
+    1: [
+        statement
+        for table in ("checksums", "chunk_sizes", "archive_digests")
+        for statement in (
+            f"ALTER TABLE {table} ADD COLUMN store INTEGER",
+            f"ALTER TABLE {table} ADD COLUMN added INTEGER NOT NULL DEFAULT 0",
+        )
+    ]
+}
 _FLUSH_COUNT = 512  # checksums kept in memory before they are written
 _FLUSH_SECONDS = 1.0
 _BUSY_SECONDS = 0.2  # for which a reader waits while another process writes
@@ -62,23 +83,31 @@ def default_path() -> Path:
     return cache_folder() / "index.sqlite"
 
 
+def open_database(path: Path | None = None, *, busy_seconds: float = _BUSY_SECONDS) -> Database:
+    """Open the database of an index. `path`: made if it is missing; None for the user's own."""
+    return Database(
+        path or default_path,
+        _SCHEMA,
+        _VERSION,
+        what="index",
+        loss="what it knew will be measured again",
+        busy_seconds=busy_seconds,
+        upgrades=_UPGRADES,
+    )
+
+
 class Index:
     """One connection to an index."""
 
-    def __init__(self, path: Path | None = None) -> None:
-        """`path`: the index, made if it is missing; None for the user's own."""
+    def __init__(self, path: Path | None = None, *, store: str | None = None) -> None:
+        """`path`: the index, made if it is missing; None for the user's own. `store`: the location of the store that is
+        measured, so that `bentofs clean` can tell whose rows these are."""
+        self._store = store_key(store) if store is not None else None
         self._lock = threading.Lock()
         self._pending: dict[Identity, int] = {}
         self._timer: threading.Timer | None = None  # which will flush pending checksums
         self._flush_count = _FLUSH_COUNT
-        self._database = Database(
-            path or default_path,
-            _SCHEMA,
-            _VERSION,
-            what="index",
-            loss="what it knew will be measured again",
-            busy_seconds=_BUSY_SECONDS,
-        )
+        self._database = open_database(path)
 
     @property
     def is_on_disk(self) -> bool:
@@ -93,7 +122,7 @@ class Index:
                 return pending
             row = self._database.run(
                 lambda connection: connection.execute(
-                    "SELECT crc32 FROM checksums WHERE file=?", (_key(identity),)
+                    "SELECT crc32 FROM checksums WHERE file=?", (identity_key(identity),)
                 ).fetchone()
             )
         return row[0] if row and _is_crc32(row[0]) else None
@@ -102,7 +131,7 @@ class Index:
         """Do what `checksum` does, but for many files at once. Return the known ones."""
         found: dict[Identity, int] = {}
         for start in range(0, len(identities), _ASKED):
-            keys = {_key(identity): identity for identity in identities[start : start + _ASKED]}
+            keys = {identity_key(identity): identity for identity in identities[start : start + _ASKED]}
             query = f"SELECT file, crc32 FROM checksums WHERE file IN ({','.join('?' * len(keys))})"
             with self._lock:
                 rows = self._database.run(functools.partial(_fetch_all, query, tuple(keys)))
@@ -135,7 +164,7 @@ class Index:
     def keep_chunk_sizes(self, rows: Iterable[SizesRow]) -> None:
         """Keep sizes of chunks, by content and codec."""
         self._write(
-            "INSERT OR REPLACE INTO chunk_sizes VALUES (?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO chunk_sizes VALUES (?, ?, ?, ?, ?, {owner})",
             [(content, codec, effort, worth_it, _as_blob(sizes)) for content, codec, (effort, worth_it, sizes) in rows],
         )
 
@@ -151,7 +180,7 @@ class Index:
 
     def keep_archive_digest(self, archive: str, sha256: str) -> None:
         """Keep an archive's SHA-256."""
-        self._write("INSERT OR REPLACE INTO archive_digests VALUES (?, ?)", [(archive, sha256)])
+        self._write("INSERT OR REPLACE INTO archive_digests VALUES (?, ?, {owner})", [(archive, sha256)])
 
     def flush(self) -> None:
         """Flush pending checksums to disk."""
@@ -178,12 +207,19 @@ class Index:
         return value if isinstance(value, str) and len(value) == 64 else None
 
     def _write(self, query: str, rows: Sequence[tuple[object, ...]]) -> None:
-        def write(connection: sqlite3.Connection) -> None:
-            with connection:
-                connection.executemany(query, rows)
-
         with self._lock:
-            self._database.run(write)
+            self._database.run(lambda connection: self._insert(connection, query, rows))
+
+    def _insert(self, connection: sqlite3.Connection, query: str, rows: Sequence[tuple[object, ...]]) -> bool:
+        """Run a statement for each row. `{owner}` in it stands for the columns `store` and `added`."""
+        with connection:
+            store: int | None = None
+            if self._store is not None:
+                connection.execute("INSERT OR IGNORE INTO stores (location) VALUES (?)", (self._store,))
+                store = connection.execute("SELECT id FROM stores WHERE location=?", (self._store,)).fetchone()[0]
+            owner = f"{'NULL' if store is None else store}, {time.time_ns() // 1_000_000}"
+            connection.executemany(query.format(owner=owner), rows)
+        return True
 
     def _flush_in(self, seconds: float) -> None:
         self._timer = threading.Timer(seconds, self.flush)
@@ -191,15 +227,10 @@ class Index:
         self._timer.start()
 
     def _flush(self) -> None:
-        rows = [(_key(identity), crc32) for identity, crc32 in self._pending.items()]
+        rows = [(identity_key(identity), crc32) for identity, crc32 in self._pending.items()]
         if rows:
-
-            def write(connection: sqlite3.Connection) -> bool:
-                with connection:
-                    connection.executemany("INSERT OR REPLACE INTO checksums VALUES (?, ?)", rows)
-                return True
-
-            if self._database.run(write):
+            query = "INSERT OR REPLACE INTO checksums VALUES (?, ?, {owner})"
+            if self._database.run(lambda connection: self._insert(connection, query, rows)):
                 self._pending.clear()
                 self._flush_count = _FLUSH_COUNT
             else:  # in use by another process: do not retry soon, since each try keeps a reader waiting
@@ -226,6 +257,11 @@ def _as_blob(sizes: array[int]) -> bytes:
     return sizes.tobytes()
 
 
-def _key(identity: Identity) -> str:
+def identity_key(identity: Identity) -> str:
     """Return an identity as text: devices, inodes and times of distant years do not fit SQLite's integers."""
     return ":".join(map(str, identity))
+
+
+def store_key(location: str) -> bytes:
+    """Return a store's location as a key: its real path, or its URL."""
+    return os.fsencode(location if is_url(location) else os.path.realpath(location))

@@ -14,7 +14,7 @@ import logging
 import os
 import sqlite3
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from bentofs.store.errors import StoreUnreadableError
@@ -29,6 +29,7 @@ CREATE TABLE IF NOT EXISTS file_digests (
     sha256 TEXT NOT NULL,
     PRIMARY KEY (store, tag, created, path)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS roots (store BLOB PRIMARY KEY, inode INTEGER NOT NULL) WITHOUT ROWID;
 """
 _VERSION = 1
 _BUSY_SECONDS = 5.0  # how long a call waits while another process writes
@@ -95,7 +96,7 @@ class Baseline:
         `first`: record only if nothing is recorded for this creation time. Returns False if the SHA-256s could not be
         written; the log says why.
         """
-        key = _key(store, tag, created)
+        key, inode = _key(store, tag, created), _inode_of(store)
 
         def write(connection: sqlite3.Connection) -> bool:
             with connection:
@@ -104,6 +105,8 @@ class Baseline:
                 if first and connection.execute(known, key).fetchone():
                     return True
                 connection.execute("DELETE FROM file_digests WHERE store=? AND tag=?", key[:2])
+                if inode is not None:
+                    connection.execute("INSERT OR REPLACE INTO roots VALUES (?, ?)", (key[0], inode))
                 connection.executemany(
                     "INSERT INTO file_digests VALUES (?, ?, ?, ?, ?)",
                     [(*key, path, sha256) for path, sha256 in digests.items()],
@@ -113,12 +116,73 @@ class Baseline:
         with self._lock:
             return bool(self._database.run(write)) and self._database.is_on_disk
 
+    def stores(self) -> list[str]:
+        """Return the locations of all stores with recorded models."""
+        with self._lock:
+            rows = self._database.run(
+                lambda connection: connection.execute("SELECT DISTINCT store FROM file_digests").fetchall()
+            )
+        return [os.fsdecode(store) for (store,) in rows or ()]
+
+    def root_inode(self, store: str) -> int | None:
+        """Return the inode of a local store's directory when one of its models was recorded last; None if that was by
+        a release that did not keep it."""
+        with self._lock:
+            row = self._database.run(
+                lambda connection: connection.execute(
+                    "SELECT inode FROM roots WHERE store=?", (_store_key(store),)
+                ).fetchone()
+            )
+        return row[0] if row else None
+
+    def rows_by_tag(self, store: str) -> dict[str, int]:
+        """Return how many files are recorded for each tag of a store."""
+        with self._lock:
+            rows = self._database.run(
+                lambda connection: connection.execute(
+                    "SELECT tag, count(*) FROM file_digests WHERE store=? GROUP BY tag", (_store_key(store),)
+                ).fetchall()
+            )
+        return dict(rows or ())
+
+    def forget(self, store: str, tag: str, is_gone: Callable[[], bool]) -> int:
+        """Remove the records of a model, if it is gone. Nobody can record a model meanwhile. Return how many rows were
+        removed."""
+
+        def remove(connection: sqlite3.Connection) -> int:
+            with connection:
+                connection.execute("BEGIN IMMEDIATE")
+                if not is_gone():
+                    return 0
+                statement = "DELETE FROM file_digests WHERE store=? AND tag=?"
+                return connection.execute(statement, (_store_key(store), tag)).rowcount
+
+        with self._lock:
+            return self._database.run(remove) or 0
+
+    def shrink(self) -> None:
+        """Give the room of removed rows back to the file system."""
+        with self._lock:
+            self._database.shrink()
+
     def close(self) -> None:
         """Close the connection."""
         with self._lock:
             self._database.close()
 
 
+def _inode_of(store: str) -> int | None:
+    """Return the inode of a local store's directory; None if there is none."""
+    try:
+        return None if is_url(store) else os.stat(store).st_ino
+    except OSError:
+        return None
+
+
 def _key(store: str, tag: Tag, created: datetime.datetime) -> tuple[bytes, str, str]:
+    return _store_key(store), str(tag), created.isoformat()
+
+
+def _store_key(store: str) -> bytes:
     # A URL is not a path: `realpath` would make it depend on the working directory.
-    return os.fsencode(store if is_url(store) else os.path.realpath(store)), str(tag), created.isoformat()
+    return os.fsencode(store if is_url(store) else os.path.realpath(store))

@@ -12,9 +12,10 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 from urllib.parse import quote
 
@@ -22,6 +23,8 @@ log = logging.getLogger(__name__)
 
 _CACHE_KIB = 512  # page cache; SQLite's default is 2,000, and a mount has several databases
 _STATEMENTS = 16  # compiled statements kept; Python's default is 128, and a query for 500 files takes 50 kB
+_INCREMENTAL = 2  # the value of PRAGMA auto_vacuum
+_VACUUMED = 256  # pages given back in one step, in which no other process can write
 _OPEN_SECONDS = 10.0  # how long opening waits while another process writes
 # Errors that may occur with an intact file: from the system, the disk, or another process.
 _IN_THE_WAY = ("readonly", "locked", "unable to open", "I/O error", "is full")
@@ -42,14 +45,16 @@ class Database:
         loss: str,
         busy_seconds: float,
         busy_level: int = logging.INFO,
+        upgrades: Mapping[int, Sequence[str]] = MappingProxyType({}),
     ) -> None:
         """`path`: of the file, or a function that returns it; `what`: a name for the log; `loss`: the consequence of a
         loss, for the log; `busy_seconds`: how long a call waits while another process writes; `busy_level`: the log
-        level if that was not enough."""
+        level if that was not enough; `upgrades`: the statements that make each older version the next one."""
         self._path = path if isinstance(path, Path) else Path()  # until _find is called
         self._find = path if callable(path) else lambda: self._path
         self._schema = schema
         self._version = version
+        self._upgrades = upgrades
         self._what = what
         self._loss = loss
         self._busy_seconds = busy_seconds
@@ -109,6 +114,12 @@ class Database:
         finally:
             with suppress(sqlite3.Error):
                 old.close()
+
+    def shrink(self) -> None:
+        """Give the room of removed rows back to the file system, in short steps. While another process reads, the file
+        keeps its size."""
+        if self._on_disk:
+            self.run(_shrink)
 
     @property
     def is_on_disk(self) -> bool:
@@ -177,11 +188,11 @@ class Database:
         )
         try:
             self._path.chmod(0o600)
-            if connection.execute("PRAGMA user_version").fetchone()[0] not in (0, self._version):
-                raise sqlite3.DatabaseError("it was written by another version of bentofs")
+            connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # works on an empty file only; for `shrink`
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=NORMAL")
             connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
+            self._upgrade(connection)
             connection.executescript(self._schema)
             connection.execute(f"PRAGMA user_version={self._version}")
             self._inode = self._path.stat().st_ino
@@ -189,6 +200,21 @@ class Database:
             connection.close()
             raise
         return connection
+
+    def _upgrade(self, connection: sqlite3.Connection) -> None:
+        """Bring a file of an older version to this one, unless another process does so meanwhile."""
+        if _version_of(connection) in (0, self._version):
+            return
+        with connection:
+            connection.execute("BEGIN IMMEDIATE")
+            version = _version_of(connection)
+            while version != self._version:
+                if version not in self._upgrades:
+                    raise sqlite3.DatabaseError("it was written by another version of bentofs")
+                for statement in self._upgrades[version]:
+                    connection.execute(statement)
+                version += 1
+            connection.execute(f"PRAGMA user_version={self._version}")
 
     def _open_read_only(self, reason: OSError) -> sqlite3.Connection:
         """Open a file on a read-only file system. It is read in the state in which its last writer left it."""
@@ -218,6 +244,19 @@ class Database:
         for suffix in ("", "-wal", "-shm"):
             with suppress(OSError):
                 Path(f"{self._path}{suffix}").replace(f"{self._path}.damaged{suffix}")
+
+
+def _version_of(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _shrink(connection: sqlite3.Connection) -> None:
+    if connection.execute("PRAGMA auto_vacuum").fetchone()[0] != _INCREMENTAL:  # a file of an older release
+        connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
+        connection.execute("VACUUM")
+    while connection.execute("PRAGMA freelist_count").fetchone()[0]:
+        connection.execute(f"PRAGMA incremental_vacuum({_VACUUMED})").fetchall()
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
 def _is_damage(error: sqlite3.Error) -> bool:

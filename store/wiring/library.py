@@ -5,7 +5,7 @@ Threading: any thread. The context closes everything that it opens.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 
 from bentofs.store.archives.archives import Archives
@@ -32,13 +32,15 @@ class Library:
         formats: Sequence[Format] = (),
         budget: MemoryBudget | None = None,
         recorder: Recorder | None = None,
+        gone: Callable[[Tag], None] = lambda _tag: None,
     ) -> None:
         """`formats`: measuring for one of them measures for the others, too; `recorder`: told of the models that are
-        read; None for a command."""
+        read; None for a command. `gone`: called with each version that has disappeared."""
         budget = budget or MemoryBudget()
         self._recorder = recorder
+        self._gone = gone
         self.storage = storage
-        self.index = Index()
+        self.index = Index(store=storage.location)
         self.measurements = Measurements(self.index, recorder.look_again if recorder else lambda: None, budget)
         self.archives = Archives(
             storage,
@@ -60,6 +62,7 @@ class Library:
         if self._recorder is not None:
             self._recorder.forget(tag)
         self.archives.forget(tag)
+        self._gone(tag)
 
 
 @contextmanager

@@ -70,7 +70,7 @@ def test_many_checksums_are_asked_for_at_once(path: Path) -> None:
         index.keep_checksum(_identity(number), number)
     index.flush()
     index.keep_checksum(_identity(7), 7)  # not written yet
-    index._write("INSERT OR REPLACE INTO checksums VALUES (?, ?)", [("1:100:2:3:4", "no number")])
+    index._write("INSERT OR REPLACE INTO checksums VALUES (?, ?, {owner})", [("1:100:2:3:4", "no number")])
     wanted = [_identity(number) for number in range(2500)]
     found = {_identity(number): number for number in range(2500) if (number % 2 == 0 or number == 7) and number != 100}
     assert index.checksums(wanted) == found
