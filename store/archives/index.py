@@ -19,10 +19,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bentofs.store.location import is_url
 from bentofs.store.paths import cache_folder
 from bentofs.store.storage.base import Identity
 from bentofs.store.util.sqlite import Database
+from bentofs.store.util.urls import is_url
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS checksums (

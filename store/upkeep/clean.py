@@ -19,7 +19,6 @@ from bentofs.store.catalog.catalog import ModelStore
 from bentofs.store.errors import StoreError
 from bentofs.store.integrity import baseline as baseline_module
 from bentofs.store.integrity.baseline import Baseline
-from bentofs.store.location import is_url
 from bentofs.store.paths import state_folder
 from bentofs.store.staging.area import staging_area
 from bentofs.store.staging.leftovers import remove_leftovers, sessions_of
@@ -27,6 +26,7 @@ from bentofs.store.storage.local import LocalStorage
 from bentofs.store.storage.open import StoreSpec
 from bentofs.store.upkeep.index_pruning import IndexPruning
 from bentofs.store.upkeep.report import Kept, Line, size_of_database, size_of_file, size_of_tree
+from bentofs.store.util.urls import is_url
 
 log = logging.getLogger(__name__)
 

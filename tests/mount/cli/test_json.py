@@ -41,6 +41,7 @@ RUNS: Mapping[str, Sequence[tuple[int, str]]] = {
         (5, "import {}/m.tar.sha256"),
     ],
     "systemd": [(0, "systemd install --user"), (0, "systemd uninstall --user"), (3, "systemd uninstall --user")],
+    "clean": [(0, "clean"), (0, "clean --dry-run"), (2, "clean --no-such-option")],
     "imports": [(0, "imports --store {}/other"), (3, "imports --store {}/no")],
 }
 
