@@ -9,8 +9,7 @@ import functools
 import itertools
 import threading
 from array import array
-from collections.abc import Callable, Iterator, Sequence
-from typing import overload
+from collections.abc import Callable, Iterator
 from weakref import WeakValueDictionary
 
 from bentofs.store.archives.crc32_cache import MeasuredFile, Measurements
@@ -19,12 +18,13 @@ from bentofs.store.formats.write.members import Member
 from bentofs.store.storage.base import Entry
 from bentofs.store.storage.entries import Entries
 from bentofs.store.storage.pinned import PinnedFile
+from bentofs.store.util.lazy_sequence import LazySequence
 
 _UNKNOWN = -1
 _ASKED = 500  # CRC-32s looked up at a time
 
 
-class Members(Sequence[Member]):
+class Members(LazySequence[Member]):
     """The members of an archive."""
 
     def __init__(self, entries: Entries, content: Callable[[Entry], Piece]) -> None:
@@ -34,15 +34,8 @@ class Members(Sequence[Member]):
     def __len__(self) -> int:
         return len(self._entries)
 
-    @overload
-    def __getitem__(self, number: int) -> Member: ...
-
-    @overload
-    def __getitem__(self, number: slice) -> list[Member]: ...
-
-    def __getitem__(self, number: int | slice) -> Member | list[Member]:
-        if isinstance(number, slice):
-            return list(map(self._member, range(*number.indices(len(self))), self._entries[number]))
+    def item(self, number: int) -> Member:
+        """Make the member with this number."""
         return self._member(number, self._entries[number])
 
     def __iter__(self) -> Iterator[Member]:

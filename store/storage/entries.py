@@ -11,9 +11,9 @@ import os
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from typing import overload
 
 from bentofs.store.storage.base import Entry, Identity
+from bentofs.store.util.lazy_sequence import LazySequence
 
 FIRST_PATH = "model.yaml"  # path of the first entry
 _FIRST = FIRST_PATH.encode()
@@ -59,7 +59,7 @@ class _Columns:
         return ordered
 
 
-class Entries(Sequence[Entry]):
+class Entries(LazySequence[Entry]):
     """The entries of a model. Immutable. Two are equal, with equal hashes, if all entries are equal."""
 
     __slots__ = ("_base", "_columns", "_first", "_folders", "_paths", "_sources", "_starts")
@@ -91,19 +91,8 @@ class Entries(Sequence[Entry]):
     def __len__(self) -> int:
         return len(self._columns.flags)
 
-    @overload
-    def __getitem__(self, number: int) -> Entry: ...
-
-    @overload
-    def __getitem__(self, number: slice) -> list[Entry]: ...
-
-    def __getitem__(self, number: int | slice) -> Entry | list[Entry]:
-        if isinstance(number, slice):
-            return [self[each] for each in range(*number.indices(len(self)))]
-        if number < 0:
-            number += len(self)
-        if number < 0:
-            raise IndexError(number)
+    def item(self, number: int) -> Entry:
+        """Make the entry with this number."""
         columns = self._columns
         flags = columns.flags[number]
         path = os.fsdecode(self._path(number))
@@ -125,9 +114,6 @@ class Entries(Sequence[Entry]):
             self._sources.get(number) or f"{self._base}/{path}",
             None if crc32 == _NO_CRC32 else crc32,
         )
-
-    def __iter__(self) -> Iterator[Entry]:
-        return map(self.__getitem__, range(len(self)))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Entries) and (self is other or self._parts() == other._parts())

@@ -6,12 +6,13 @@ They are kept in columns: a model of very many files may have as many stretches.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple, overload
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from bentofs.store.formats.write.deflate import SMALL
 from bentofs.store.formats.write.members import Member, Packing
 from bentofs.store.formats.write.tar import end_length, tar_spans
+from bentofs.store.util.lazy_sequence import LazySequence
 
 _STORED, _SMALL, _FILE = range(3)
 
@@ -25,7 +26,7 @@ class Stretch(NamedTuple):
     member: int | None = None  # number of the member, if the stretch is the content of a large file
 
 
-class Stretches(Sequence[Stretch]):
+class Stretches(LazySequence[Stretch]):
     """The stretches of one tar."""
 
     def __init__(self, members: Sequence[Member], mtime: int, packings: Sequence[Packing]) -> None:
@@ -57,26 +58,13 @@ class Stretches(Sequence[Stretch]):
     def __len__(self) -> int:
         return len(self._ways)
 
-    @overload
-    def __getitem__(self, number: int) -> Stretch: ...
-
-    @overload
-    def __getitem__(self, number: slice) -> list[Stretch]: ...
-
-    def __getitem__(self, number: int | slice) -> Stretch | list[Stretch]:
-        if isinstance(number, slice):
-            return list(map(self._stretch, range(*number.indices(len(self)))))
-        return self._stretch(number)
-
-    def __iter__(self) -> Iterator[Stretch]:
-        return map(self._stretch, range(len(self)))
-
     def _append(self, start: int, way: int, number: int = 0) -> None:
         self._starts.append(start)
         self._ways.append(way)
         self._numbers.append(number)
 
-    def _stretch(self, number: int) -> Stretch:
+    def item(self, number: int) -> Stretch:
+        """Make the stretch with this number."""
         start, stop, way = self._starts[number], self._starts[number + 1], self._ways[number]
         if way == _FILE:
             member = self._numbers[number]

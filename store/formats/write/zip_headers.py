@@ -19,8 +19,10 @@ _UNIX = 3
 _STORED, _DEFLATED = 0, 8
 _UTF8_NAME = 0x800
 _FOLDER_ATTRIBUTE = 0x10  # of MS-DOS, in addition to Unix's mode
-_LOCAL = struct.Struct("<4s5H3L2H")
-_CENTRAL = struct.Struct("<4s4B4H3L5H2L")
+_COMMON = struct.Struct("<5H3L2H")  # the fields of both headers
+_CENTRAL_END = struct.Struct("<3H2L")  # the fields that only the record in the directory has behind these
+_LOCAL_LENGTH = 4 + _COMMON.size
+_CENTRAL_LENGTH = 4 + 2 + _COMMON.size + _CENTRAL_END.size
 _END = struct.Struct("<4s4H2LH")
 _END64 = struct.Struct("<4sQ2H2L4Q")
 _LOCATOR64 = struct.Struct("<4sLQL")
@@ -42,80 +44,53 @@ class Stamp:
 
 def local_header(member: Member, packed: int, stamp: Stamp, crc: int) -> bytes:
     """Return the header before a member's content. `packed`: the bytes that the archive holds for the content."""
-    name, flags = _name_and_flags(member)
-    size, version, extra = member.size, _VERSION, stamp.extra
-    method = _method(size, packed)
-    if size >= _MARK32:
-        extra += struct.pack("<HHQQ", 1, 16, size, packed)
-        size = packed = _MARK32
-        version = _VERSION64
-    header = _LOCAL.pack(
-        b"PK\x03\x04",
-        version,
-        flags,
-        method,
-        stamp.time,
-        stamp.date,
-        crc,
-        packed,
-        size,
-        len(name),
-        len(extra),
-    )
-    return header + name + extra
+    large, extra = (member.size, packed) if member.size >= _MARK32 else (), stamp.extra
+    if large:
+        extra += _zip64(large)
+    name, fields = _common(member, packed, stamp, crc, extra, is_zip64=bool(large))
+    return b"PK\x03\x04" + fields + name + extra
 
 
 def central_record(member: Member, packed: int, start: int, stamp: Stamp, crc: int) -> bytes:
     """Return a member's record in the central directory. `start`: the offset of its local header."""
-    name, flags = _name_and_flags(member)
-    size = member.size
-    method = _method(size, packed)
-    large: tuple[int, ...] = ()
-    if size >= _MARK32:
-        large += (size, packed)
-        size = packed = _MARK32
+    large: tuple[int, ...] = (member.size, packed) if member.size >= _MARK32 else ()
+    extra = stamp.extra
     if start >= _MARK32:
         large += (start,)
-        start = _MARK32
-    extra = stamp.extra
-    version = _VERSION
     if large:
-        # zipfile puts the zip64 field first here, and last in the local header.
-        extra = struct.pack(f"<HH{len(large)}Q", 1, 8 * len(large), *large) + extra
-        version = _VERSION64
-    fixed = _CENTRAL.pack(
-        b"PK\x01\x02",
-        version,
-        _UNIX,
-        version,
-        0,
-        flags,
-        method,
-        stamp.time,
-        stamp.date,
-        crc,
-        packed,
-        size,
-        len(name),
-        len(extra),
-        0,
-        0,
-        0,
-        member.mode << 16 | (_FOLDER_ATTRIBUTE if member.is_folder else 0),
-        start,
-    )
-    return fixed + name + extra
+        extra = _zip64(large) + extra  # zipfile puts it first here, and last in the local header
+    name, fields = _common(member, packed, stamp, crc, extra, is_zip64=bool(large))
+    attributes = member.mode << 16 | (_FOLDER_ATTRIBUTE if member.is_folder else 0)
+    made_by = bytes([fields[0], _UNIX])  # the version that is needed to extract it, and the system
+    return b"PK\x01\x02" + made_by + fields + _CENTRAL_END.pack(0, 0, 0, attributes, min(start, _MARK32)) + name + extra
+
+
+def _common(
+    member: Member, packed: int, stamp: Stamp, crc: int, extra: bytes, *, is_zip64: bool
+) -> tuple[bytes, bytes]:
+    """Return a member's name as written, and the fields that both of its headers have."""
+    name, flags = _name_and_flags(member)
+    method = _STORED if packed == member.size else _DEFLATED  # deflated only if that makes it shorter
+    size, packed = (_MARK32, _MARK32) if member.size >= _MARK32 else (member.size, packed)
+    version = _VERSION64 if is_zip64 else _VERSION
+    numbers = (version, flags, method, stamp.time, stamp.date, crc, packed, size, len(name), len(extra))
+    return name, _COMMON.pack(*numbers)
+
+
+def _zip64(numbers: tuple[int, ...]) -> bytes:
+    """Return the extra field for numbers that do not fit in 32 bits."""
+    return struct.pack(f"<HH{len(numbers)}Q", 1, 8 * len(numbers), *numbers)
 
 
 def local_length(member: Member, name_length: int, stamp: Stamp) -> int:
     """Return the length of `local_header`, without making it."""
-    return _LOCAL.size + name_length + len(stamp.extra) + (20 if member.size >= _MARK32 else 0)
+    return _LOCAL_LENGTH + name_length + len(stamp.extra) + (20 if member.size >= _MARK32 else 0)
 
 
 def central_length(member: Member, name_length: int, start: int, stamp: Stamp) -> int:
     """Return the length of `central_record`, without making it."""
     large = 2 * (member.size >= _MARK32) + (start >= _MARK32)
-    return _CENTRAL.size + name_length + len(stamp.extra) + (4 + 8 * large if large else 0)
+    return _CENTRAL_LENGTH + name_length + len(stamp.extra) + (4 + 8 * large if large else 0)
 
 
 def end_records(count: int, directory_start: int, directory_length: int) -> bytes:
@@ -138,11 +113,6 @@ def end_records(count: int, directory_start: int, directory_length: int) -> byte
         directory_start = min(directory_start, _MARK32)
         directory_length = min(directory_length, _MARK32)
     return end64 + _END.pack(b"PK\x05\x06", 0, 0, count, count, directory_length, directory_start, 0)
-
-
-def _method(size: int, packed_size: int) -> int:
-    """Return the method: a member is deflated only if that makes it shorter."""
-    return _STORED if packed_size == size else _DEFLATED
 
 
 def _name_and_flags(member: Member) -> tuple[bytes, int]:
