@@ -8,7 +8,6 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from bentofs.mount.daemon.logs import RecentLog
@@ -87,6 +86,8 @@ class MountStatus:
 
 def installed_version() -> str:
     """Return the version of bentofs, or "unknown" if it is not installed as a distribution."""
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version("bentofs")
     except PackageNotFoundError:

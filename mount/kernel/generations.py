@@ -28,7 +28,7 @@ from bentofs.mount.view.nodes import Attributes, File
 from bentofs.store.errors import SourceChangedError
 from bentofs.store.formats.pieces import Piece
 
-_PATHS_KEPT = 4000  # paths that nobody has open, remembered because the kernel caches them; 700 bytes each
+_PATHS_KEPT = 2000  # paths that nobody has open, remembered because the kernel caches them; 700 bytes each
 
 
 @dataclass(slots=True)

@@ -20,7 +20,7 @@ from bentofs.store.util.budgeted_cache import BudgetedCache
 from bentofs.store.util.keyed_lock import KeyedLock
 from bentofs.store.util.memory_budget import MemoryBudget
 
-_KEPT = 2 << 20  # bytes, over all files whose CRC-32 is kept in memory; the index answers 500 in one query
+_KEPT = 1 << 20  # bytes, over all files whose CRC-32 is kept in memory; the index answers 500 in one query
 _FILE = 480  # bytes that one takes
 
 
@@ -34,7 +34,7 @@ class Measurements:
         """`learnt`: called each time a file was measured; `budget`: None for a new one."""
         self._index = index
         self._learnt = learnt
-        self._known: BudgetedCache[Identity, int] = BudgetedCache(budget or MemoryBudget(), _KEPT, least=_KEPT // 4)
+        self._known: BudgetedCache[Identity, int] = BudgetedCache(budget or MemoryBudget(), _KEPT, least=_KEPT // 2)
         self._turns = KeyedLock()
 
     def crc32(self, file: PinnedFile) -> int:

@@ -63,7 +63,7 @@ _FLUSH_SECONDS = 1.0
 _BUSY_SECONDS = 0.2  # for which a reader waits while another process writes
 _CLOSE_SECONDS = 0.5
 _RETRY_SECONDS = 5.0
-_PENDING_KEPT = 100_000  # checksums kept for an index that is in use
+_PENDING_KEPT = 10_000  # checksums kept for an index that is in use
 _ASKED = 500  # in one query: SQLite takes 999 at least
 
 

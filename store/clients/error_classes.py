@@ -1,7 +1,7 @@
 """Failures: the meaning of an exception from a client library, and its reason without secrets.
 
-Exceptions of botocore, aiohttp and paramiko are recognized by name, so that unused libraries are not loaded. s3fs wraps
-an exception of botocore in an OSError of its own, with the original as its cause.
+Exceptions of botocore, aiohttp, paramiko and ftplib are recognized by name, so that unused libraries are not loaded.
+s3fs wraps an exception of botocore in an OSError of its own, with the original as its cause.
 
 Threading: functions without state.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import enum
 import errno
-import ftplib
 import re
 import socket
 from collections.abc import Iterable
@@ -72,8 +71,8 @@ def failure_of(error: BaseException) -> Failure:
     error = _meant(error)
     status, code, _ = _answer(error)
     names = {kind.__name__ for kind in type(error).__mro__}
-    if isinstance(error, ftplib.Error):
-        return _of_ftp(error)
+    if any(kind.__module__ == "ftplib" for kind in type(error).__mro__):
+        return _of_ftp(str(error), names)
     if status in (401, 403) or code in _DENIED_CODES or names & _DENIED_NAMES:
         return Failure.DENIED
     if status >= 500 or status in (408, 429) or code in _BUSY_CODES:
@@ -134,11 +133,10 @@ def _meant(error: BaseException) -> BaseException:
     return error
 
 
-def _of_ftp(error: ftplib.Error) -> Failure:
-    text = str(error)
+def _of_ftp(text: str, names: set[str]) -> Failure:
     if text.startswith(("452", "552")):
         return Failure.FULL
-    if isinstance(error, (ftplib.error_temp, ftplib.error_proto)):
+    if names & {"error_temp", "error_proto"}:
         return Failure.PASSING
     if text.startswith(("530", "532", "533")) or "permission" in text.lower():
         return Failure.DENIED

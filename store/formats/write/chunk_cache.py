@@ -14,7 +14,7 @@ from bentofs.store.formats.write.chunks import Key, Name
 from bentofs.store.util.memory_budget import MemoryBudget
 
 _MOST = 48 << 20  # bytes at most, if no other cache needs them
-_LEAST = 4 << 20  # bytes, whatever other caches need: a chunk is read in several requests
+_LEAST = 1 << 20  # bytes, whatever other caches need: a chunk is read in several requests
 _RECENT = 8 << 20  # bytes of read or made-ahead chunks that are not evicted for measured chunks
 _PERHAPS = 12 << 20  # bytes at most of chunks without a known reader, measured or read
 _ENTRY = 600  # bytes that a chunk takes in addition to its content
@@ -24,9 +24,9 @@ _IDLE_SECONDS = 20.0  # seconds without use after which all chunks are dropped
 class ChunkCache:
     """Compressed chunks in bounded memory. The memory is freed when nobody reads."""
 
-    def __init__(self, on_idle: Callable[[], None], budget: MemoryBudget) -> None:
-        """`on_idle` is called after a while without use. The cached chunks are dropped before that."""
-        self._on_idle = on_idle
+    def __init__(self, on_shrink: Callable[[], None], budget: MemoryBudget) -> None:
+        """`on_shrink` is called when decoders need all memory, and after a while without use."""
+        self._on_shrink = on_shrink
         self._share = budget.share(_MOST, self._shrink, least=_LEAST, is_spare=True)
         self._lock = threading.Lock()
         self._recent: OrderedDict[Key, bytes] = OrderedDict()
@@ -102,6 +102,8 @@ class ChunkCache:
     def _shrink(self) -> None:
         with self._lock:
             self._fit()
+        if self._share.limit == _LEAST:
+            self._on_shrink()
 
     def _fit(self) -> None:
         limit = self._share.limit
@@ -144,7 +146,7 @@ class ChunkCache:
             self._recent.clear()
             self._fresh_size = self._recent_size = 0
             self._share.report(0)
-        self._on_idle()
+        self._on_shrink()
 
 
 def _weight(made: bytes) -> int:

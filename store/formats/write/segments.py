@@ -13,7 +13,7 @@ from bentofs.store.formats.pieces import PieceList, Views
 from bentofs.store.util.keyed_lock import KeyedLock
 
 MEMBERS = 250  # in one segment
-_KEPT = 16  # segments of one archive that stay laid out
+_KEPT = 4  # segments of one archive that stay laid out
 AT_ONCE = MEMBERS * _KEPT  # members at most of an archive that is laid out as a whole
 
 LayOut = Callable[[range], PieceList]  # lays out the members with these numbers; always gives the same bytes
