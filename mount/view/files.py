@@ -161,7 +161,8 @@ class _ModelFile(File):
 
     @property
     def generation(self) -> Hashable:
-        return self._entry.identity
+        identity = self._entry.identity
+        return b"%d:%d:%d:%d:%d" % identity if identity else None  # short: there is one for each name in a cache
 
     @property
     def look(self) -> int:

@@ -22,7 +22,11 @@ from bentofs.mount.kernel.operations import Look
 from bentofs.mount.view.nodes import Attributes
 from bentofs.store.errors import SourceChangedError
 
-_FILES_KEPT = 200_000
+_FILES_KEPT = 100_000  # of about 500 bytes each
+
+
+# The same objects for all nodes: `stat.S_IFMT` makes a new number at each call.
+_KINDS = {kind: kind for kind in (stat.S_IFDIR, stat.S_IFREG, stat.S_IFLNK)}
 
 
 class Node:
@@ -35,9 +39,9 @@ class Node:
         self.path = path  # in the mount
         self.kind = kind  # the file type of its mode
         self.generation = generation  # None for directories and all in incoming/
-        self.attributes: Attributes | None = None  # told to the kernel last
+        self.attributes: Attributes | None = None  # told to the kernel last; None for a node with a generation
         self.lookups = 0
-        self.handles: list[int] = []  # the handles of its open files, the oldest first
+        self.handles: tuple[int, ...] = ()  # the handles of its open files, the oldest first
         self.is_gone = False  # True after an unlink or a rename took it from its path
 
     def __repr__(self) -> str:
@@ -74,11 +78,13 @@ class NodeTable:
         """Return the node for a path as looked up just now. Count that the kernel is told of it."""
         attributes, generation = look
         kind = stat.S_IFMT(attributes.mode)
+        kind = _KINDS.get(kind, kind)
         with self._lock:
             node = self._by_path.get(path)
             if node is None or node.generation != generation or node.kind != kind:
                 node = self._add(path, kind, generation)
-            node.attributes = attributes
+            if generation is None:
+                node.attributes = attributes
             node.lookups += 1
             return node
 
@@ -97,14 +103,14 @@ class NodeTable:
     def opened(self, node: Node, handle: int) -> None:
         """Note an open file of a node."""
         with self._lock:
-            node.handles.append(handle)
+            node.handles = (*node.handles, handle)
 
     def released(self, number: int, handle: int) -> None:
         """Note that an open file of a node was closed."""
         with self._lock:
             node = self._by_id.get(number)
-            if node is not None and handle in node.handles:
-                node.handles.remove(handle)
+            if node is not None:
+                node.handles = tuple(each for each in node.handles if each != handle)
 
     def remove(self, path: str) -> None:
         """Note that a path was removed. Programs that have it open still see its node."""

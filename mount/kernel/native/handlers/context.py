@@ -104,13 +104,12 @@ class Context:
         )
 
     def _pinned_attributes(self, node: Node) -> Attributes:
-        if node.handles and node.attributes is not None:
-            return node.attributes
+        with suppress(IndexError, KeyError):  # not open, or closed just now
+            return self.operations.fgetattr(node.handles[-1])
         look = self.operations.look(node.path)
         if look.generation != node.generation:
             raise SourceChangedError(f"{node.path} was replaced since it was looked up")
-        node.attributes = look.attributes
-        return node.attributes
+        return look.attributes
 
     def _attributes_of_gone(self, node: Node) -> Attributes:
         """Return the attributes of a file in `incoming/` that has no name any more. While the file is open, its bytes
