@@ -22,6 +22,7 @@ COMMANDS = {
     "mount": ("mount", "mount_command"),
     "unmount": ("unmount", "unmount_command"),
     "status": ("status", "status_command"),
+    "doctor": ("doctor", "doctor_command"),
     "list": ("models", "list_command"),
     "get": ("models", "get_command"),
     "verify": ("inspect", "verify_command"),

@@ -24,8 +24,9 @@ from bentofs.mount.cli.options import (
 )
 from bentofs.mount.cli.output import json_option, print_document, print_message
 from bentofs.mount.daemon import serve as daemon
+from bentofs.mount.daemon.checks.check import Plan
 from bentofs.mount.daemon.logs import LEVELS, start_logging
-from bentofs.mount.daemon.preflight import check_mountpoint, check_readable, check_system
+from bentofs.mount.daemon.preflight import check_mountpoint, check_plan
 from bentofs.mount.daemon.running import log_path
 from bentofs.mount.incoming.service import IncomingSettings
 from bentofs.mount.kernel.engine import DEFAULT_ENGINE, EngineName
@@ -149,9 +150,10 @@ def mount_command(
         raise click.UsageError("--incoming-mode is for other users: it needs --allow-other")
     location = store.location
     engine_name = EngineName(engine)
-    check_system(engine_name)
-    store.check()
-    check_readable(store)
+    in_background = not foreground
+    warnings = []
+    if ready_fd is None:  # else the process that waits has checked
+        warnings = check_plan(Plan(store, engine_name, allow_other, staging, read_only, in_background=in_background))
     real = check_mountpoint(mountpoint, store.folder)
     limits = Limits(max_members, max_expanded or Limits().expanded)
     incoming = IncomingSettings(
@@ -179,14 +181,13 @@ def mount_command(
         log_file=_checked_log_file(log_file, real),
     )
     if foreground or ready_fd is not None:
-        in_background = ready_fd is not None
         if in_background and settings.log_file is None:
             settings = replace(settings, log_file=log_path(real))
         recent = start_logging(log_level, settings.log_file, takes_output=in_background)
         if ready_fd is not None:
             os.set_inheritable(ready_fd, False)
-        if not may_write and not read_only:
-            log.info("%s may not be written by you: no incoming/ in this mount", printable(location))
+        for warning in warnings:
+            log.info("%s", warning)
         daemon.serve(settings, lambda: daemon.tell_ready(ready_fd) if ready_fd is not None else None, recent)
         logging.shutdown()
         sys.stderr.flush()
@@ -194,8 +195,8 @@ def mount_command(
         os._exit(0)
     log_at = settings.log_file or log_path(real)
     daemon.start(_daemon_arguments(settings), log_at)
-    if not may_write and not read_only:
-        print_message(f"{printable(location)} may not be written by you: no incoming/ in this mount")
+    for warning in warnings:
+        print_message(warning)
     has_incoming = os.path.isdir(os.path.join(real, INCOMING))
     if settings.incoming is not None and not has_incoming:
         print_message("no incoming/ in this mount; the log says why")

@@ -2,80 +2,54 @@
 
 from __future__ import annotations
 
-import ctypes
-import ctypes.util
 import os
 import shlex
-import stat
 
+from bentofs.mount.daemon.checks.check import Check, Outcome, Plan
+from bentofs.mount.daemon.checks.fuse import check_allow_other, check_helper, check_libfuse, check_mount_max
+from bentofs.mount.daemon.checks.places import check_cache, check_space, check_staging, check_state, check_store
+from bentofs.mount.daemon.checks.software import check_libraries
+from bentofs.mount.daemon.checks.system import check_capabilities, check_device, check_kernel, check_open_files
 from bentofs.mount.daemon.running import RunningDaemon
 from bentofs.mount.daemon.stale import is_dead
 from bentofs.mount.errors import CannotMountError
-from bentofs.mount.kernel.engine import EngineName
-from bentofs.mount.kernel.mount_table import DEVICE, HELPERS, OUR_TYPE, find_helper, mount_at, real_path
-from bentofs.store.storage.open import StoreSpec
+from bentofs.mount.kernel.mount_table import OUR_TYPE, mount_at, real_path
+
+# In this order: the first one that fails is what a user reads.
+_CHECKS = (
+    check_libfuse,
+    check_device,
+    check_helper,
+    check_capabilities,
+    check_kernel,
+    check_allow_other,
+    check_mount_max,
+    check_store,
+    check_space,
+    check_staging,
+    check_state,
+    check_cache,
+    check_open_files,
+    check_libraries,
+)
 
 
-def check_system(engine: EngineName) -> None:
-    """Check the parts of the system that an engine needs.
-
-    Raises:
-        CannotMountError
-    """
-    if engine is EngineName.LIBFUSE2:
-        _check_libfuse()
-    try:
-        os.close(os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC))
-    except FileNotFoundError:
-        raise CannotMountError(
-            f"{DEVICE} is not there: load the kernel's fuse module (`modprobe fuse`), "
-            "or start the container with --device /dev/fuse --cap-add SYS_ADMIN"
-        ) from None
-    except OSError as error:
-        raise CannotMountError(f"{DEVICE} cannot be opened: {error.strerror}") from None
-    if os.geteuid() != 0:
-        _check_helper()
+def run_checks(plan: Plan) -> list[Check]:
+    """Check all that a mount needs, except for its mountpoint."""
+    return [check(plan) for check in _CHECKS]
 
 
-def _check_helper() -> None:
-    """Check that the mount helper for ordinary users is installed and may mount."""
-    helper = find_helper()
-    if helper is None:
-        raise CannotMountError(
-            f"neither {' nor '.join(HELPERS)} is installed, and only root mounts without: `apt install fuse3` first"
-        )
-    if not os.stat(helper).st_mode & stat.S_ISUID and not _has_capabilities(helper):
-        quoted = shlex.quote(helper)
-        raise CannotMountError(
-            f"{helper} may not mount, since its setuid bit is missing: `sudo chmod u+s {quoted}` first"
-        )
-
-
-def _has_capabilities(program: str) -> bool:
-    try:
-        return bool(os.getxattr(program, "security.capability"))
-    except OSError:
-        return False
-
-
-def _check_libfuse() -> None:
-    library = os.environ.get("FUSE_LIBRARY_PATH") or ctypes.util.find_library("fuse")  # fusepy finds it the same way
-    try:
-        ctypes.CDLL(library or "libfuse.so.2")
-    except OSError:
-        raise CannotMountError(
-            "libfuse 2 is not installed: `apt install libfuse2` (libfuse2t64 on Ubuntu 24.04) first"
-        ) from None
-
-
-def check_readable(store: StoreSpec) -> None:
-    """Check that the user may read a store.
+def check_plan(plan: Plan) -> list[str]:
+    """Do what `run_checks` does. Return the sentences of the warnings.
 
     Raises:
-        CannotMountError
+        CannotMountError: the first check that failed.
     """
-    if not store.may_be_read():
-        raise CannotMountError(f"the model store {store.location} may not be read by you")
+    checks = run_checks(plan)
+    for check in checks:
+        if check.outcome is Outcome.FAILED:
+            raise CannotMountError(check.sentence(), check.status)
+    return [check.sentence() for check in checks if check.outcome is Outcome.WARNING]
 
 
 def check_mountpoint(mountpoint: str, store: str | None) -> str:

@@ -102,6 +102,13 @@ def our_mounts() -> list[OurMount]:
     return list(found.values())
 
 
+def count_fuse_mounts() -> int:
+    """Return the number of FUSE mounts of all users, counted like fusermount."""
+    with open("/proc/self/mountinfo", errors="surrogateescape", newline="\n") as table:
+        kinds = [line.partition(" - ")[2].partition(" ")[0] for line in table]
+    return sum(kind == "fuse" or kind.startswith("fuse.") for kind in kinds)
+
+
 def read_ahead(device: int, size: int) -> None:
     """Make the kernel read `size` bytes ahead of sequential readers on a device (`st_dev`).
 

@@ -37,7 +37,7 @@ from bentofs.store.staging.journal import left_behind
 from bentofs.store.staging.session import Session, open_lock, try_lock
 from bentofs.store.staging.spool_recovery import adopt, adopt_ranges, put_back
 from bentofs.store.util.display import printable
-from bentofs.store.util.fs import remove_tree, sync_path
+from bentofs.store.util.fs import nearest_existing, remove_tree, sync_path
 
 log = logging.getLogger(__name__)
 
@@ -80,12 +80,9 @@ class StagingArea:
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise NoSpaceError(f"models cannot be staged in {self._shown}: no space is left there") from error
-            raise StagingError(
-                f"models cannot be staged in {self._shown}: {os.strerror(error.errno or errno.EIO)}; name another "
-                "folder on the store's file system with --staging DIR"
-            ) from error
+            raise self._unusable(error.errno) from error
         try:
-            self._check_renames(session)
+            self._check_renames(session.path)
         except BaseException:
             for _, lock in dead:
                 lock.close()
@@ -94,6 +91,22 @@ class StagingArea:
         for name, lock in dead:
             self._clean(session, name, lock)
         return session
+
+    def check(self) -> None:
+        """Check that a session can be opened, without making anything. `open_session` finds the rest.
+
+        Raises:
+            StagingError: it cannot.
+        """
+        self._check_place()
+        there = nearest_existing(self.path)
+        if not os.path.isdir(there):
+            raise self._unusable(errno.ENOTDIR)
+        if there == self.path:
+            self._check_owner(there, os.lstat(there).st_uid)
+        if not os.access(there, os.W_OK | os.X_OK, effective_ids=True):
+            raise self._unusable(errno.EACCES)
+        self._check_renames(there)
 
     def is_alive(self, session: str) -> bool:
         """Tell whether the process that opened this session still has it open."""
@@ -138,7 +151,7 @@ class StagingArea:
         self._make()
         with self.locked("area"):
             made = session.make_again()
-        self._check_renames(session)
+        self._check_renames(session.path)
         return made
 
     @property
@@ -171,24 +184,33 @@ class StagingArea:
             look = os.lstat(folder)
             if not stat.S_ISDIR(look.st_mode):
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), folder)
-            if look.st_uid != os.geteuid():
-                raise StagingError(
-                    f"{printable(folder)} belongs to user {look.st_uid}, not to you: name another folder on the "
-                    "store's file system with --staging DIR"
-                )
+            self._check_owner(folder, look.st_uid)
             if stat.S_IMODE(look.st_mode) != 0o700:
                 os.chmod(folder, 0o700)
         if made:
             sync_path(self.path)
             sync_path(parent)
 
-    def _check_renames(self, session: Session) -> None:
-        """Make sure that a rename into the store is possible. It is impossible from another file system, or through
-        another mount of the same one."""
-        leads = os.lstat(self.path).st_dev == os.lstat(self.store).st_dev  # subvolumes of btrfs differ in this
+    def _check_owner(self, folder: str, owner: int) -> None:
+        if owner != os.geteuid():
+            raise StagingError(
+                f"{printable(folder)} belongs to user {owner}, not to you: name another folder on the store's file "
+                "system with --staging DIR"
+            )
+
+    def _unusable(self, number: int | None) -> StagingError:
+        return StagingError(
+            f"models cannot be staged in {self._shown}: {os.strerror(number or errno.EIO)}; name another folder on the "
+            "store's file system with --staging DIR"
+        )
+
+    def _check_renames(self, folder: str) -> None:
+        """Make sure that a rename from a directory of the area into the store is possible. It is impossible from
+        another file system, or through another mount of the same one."""
+        leads = os.lstat(folder).st_dev == os.lstat(self.store).st_dev  # subvolumes of btrfs differ in this
         nothing = f".bentofs-{secrets.token_hex(8)}"
         try:
-            os.rename(os.path.join(session.path, nothing), os.path.join(self.store, nothing))
+            os.rename(os.path.join(folder, nothing), os.path.join(self.store, nothing))
         except FileNotFoundError:
             pass
         except OSError as error:
@@ -275,7 +297,7 @@ class RemoteStagingArea(StagingArea):
     def _check_place(self) -> None:
         """Do nothing: any place is suitable."""
 
-    def _check_renames(self, session: Session) -> None:
+    def _check_renames(self, folder: str) -> None:
         """Do nothing: nothing is renamed into the store."""
 
 

@@ -32,6 +32,13 @@ def writing(path: str) -> Iterator[None]:
         raise StoreUnwritableError(f"{printable(path)} cannot be written: {reason}") from error
 
 
+def nearest_existing(path: str) -> str:
+    """Return an absolute path, or the nearest one above it that exists."""
+    while not os.path.lexists(path):
+        path = os.path.dirname(path)
+    return path
+
+
 def sync_path(path: str) -> None:
     """Sync a file's bytes, or a directory's entries, to disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)

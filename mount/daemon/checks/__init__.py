@@ -1,0 +1,1 @@
+"""Checks of all that a mount needs, each with its outcome and an advice."""
