@@ -57,7 +57,7 @@ def check_kernel(plan: Plan) -> Check:
         missing.append("root")
     if plan.engine is not EngineName.KERNEL:
         missing.append("--engine kernel")
-    used = "is not used: it needs " + " and ".join(missing) if missing else "is used, where the store's files allow it"
+    used = "is not used: it needs " + ", ".join(missing) if missing else "is used, where the store's files allow it"
     return Check(name, Outcome.OK, f"Linux {release}; passthrough of reads {used}")
 
 
