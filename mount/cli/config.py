@@ -132,6 +132,11 @@ def defaults_for(command: click.Command, arguments: Sequence[str]) -> dict[str, 
     }
 
 
+def optional_mountpoint(context: click.Context, parameter: click.Parameter, word: str | None) -> str | None:
+    """Do what `named_mountpoint` does. Return None if there is no word."""
+    return None if word is None else named_mountpoint(context, parameter, word)
+
+
 def named_mountpoint(_context: click.Context, _parameter: click.Parameter, word: str) -> str:
     """Return the mountpoint of a named mount, or else the word itself. A word with a slash is always a path.
 

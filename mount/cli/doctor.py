@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from bentofs.mount.cli.complete import complete_directory
+from bentofs.mount.cli.config import optional_mountpoint
 from bentofs.mount.cli.options import log_to_stderr, staging_option, store_options
 from bentofs.mount.cli.output import json_option, print_document
 from bentofs.mount.daemon.checks.check import Check, Outcome, Plan
@@ -18,7 +20,7 @@ _WIDTHS = 8, 13  # of outcomes and names
 
 
 @click.command(name="doctor")
-@click.argument("mountpoint", required=False)
+@click.argument("mountpoint", required=False, callback=optional_mountpoint, shell_complete=complete_directory)
 @store_options
 @staging_option
 @click.option(
