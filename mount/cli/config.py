@@ -141,11 +141,19 @@ def named_mountpoint(_context: click.Context, _parameter: click.Parameter, word:
     """Return the mountpoint of a named mount, or else the word itself. A word with a slash is always a path.
 
     Raises:
-        ConfigError
+        ConfigError: something in the file is wrong, or the word is neither one of its names nor a path.
     """
-    if "/" in word:
+    if "/" in word or not word:
         return word
-    return str(load().mounts.get(word, {}).get("mountpoint", word))
+    config = load()
+    if word in config.mounts:
+        return str(config.mounts[word]["mountpoint"])
+    if config.mounts and word not in (".", "..") and not os.path.lexists(word):
+        raise ConfigError(
+            f"{printable(config.path)} has no mount {printable(word)!r}: there are {', '.join(config.mounts)}; a "
+            f"folder is written ./{printable(word)}"
+        )
+    return word
 
 
 def _options_of(command: click.Command) -> dict[str, click.Option]:

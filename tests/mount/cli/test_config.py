@@ -62,7 +62,8 @@ def test_values(config: Path) -> None:
     context = click.Context(command("mount"))
     assert named_mountpoint(context, context.command.params[0], "team") == "/home/me/team"
     assert named_mountpoint(context, context.command.params[0], "./team") == "./team"
-    assert named_mountpoint(context, context.command.params[0], "other") == "other"
+    with pytest.raises(ConfigError, match="has no mount 'other': there are team; a folder is written ./other"):
+        named_mountpoint(context, context.command.params[0], "other")
 
 
 def test_what_a_daemon_was_given_is_all_that_counts(config: Path) -> None:
