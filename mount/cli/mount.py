@@ -26,7 +26,7 @@ from bentofs.mount.cli.output import json_option, print_document, print_message
 from bentofs.mount.daemon import serve as daemon
 from bentofs.mount.daemon.checks.check import Plan
 from bentofs.mount.daemon.logs import LEVELS, start_logging
-from bentofs.mount.daemon.preflight import check_mountpoint, check_plan
+from bentofs.mount.daemon.preflight import check_mountpoint, check_plan, is_trap
 from bentofs.mount.daemon.running import log_path
 from bentofs.mount.incoming.service import IncomingSettings
 from bentofs.mount.kernel.engine import DEFAULT_ENGINE, EngineName
@@ -194,7 +194,7 @@ def mount_command(
         # Workers may still wait for readers with open files. They end with the process.
         os._exit(0)
     log_at = settings.log_file or log_path(real)
-    daemon.start(_daemon_arguments(settings), log_at)
+    daemon.start(_daemon_arguments(settings), log_at, in_trap=is_trap(real))
     for warning in warnings:
         print_message(warning)
     has_incoming = os.path.isdir(os.path.join(real, INCOMING))

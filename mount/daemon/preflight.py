@@ -13,7 +13,7 @@ from bentofs.mount.daemon.checks.system import check_capabilities, check_device,
 from bentofs.mount.daemon.running import RunningDaemon
 from bentofs.mount.daemon.stale import is_dead
 from bentofs.mount.errors import CannotMountError
-from bentofs.mount.kernel.mount_table import OUR_TYPE, mount_at, real_path
+from bentofs.mount.kernel.mount_table import AUTOFS, OUR_TYPE, mount_at, real_path
 
 # In this order: the first one that fails is what a user reads.
 _CHECKS = (
@@ -77,8 +77,15 @@ def check_mountpoint(mountpoint: str, store: str | None) -> str:
     return real
 
 
+def is_trap(real: str) -> bool:
+    """Tell whether an automounter waits at a real path for somebody to look at it (systemd's `x-systemd.automount`)."""
+    mounted = mount_at(real)
+    return mounted is not None and mounted.type == AUTOFS
+
+
 def _is_replaceable(mountpoint: str, real: str) -> bool:
-    """Tell whether a dead mount of ours is there. Return False if nothing is mounted there.
+    """Tell whether there is nothing to look at: a dead mount of ours, or an automounter's trap, on which this program
+    would wait for itself. Return False if nothing is mounted there.
 
     Raises:
         CannotMountError: another mount is there.
@@ -86,6 +93,8 @@ def _is_replaceable(mountpoint: str, real: str) -> bool:
     mounted = mount_at(real)
     if mounted is None:
         return False
+    if mounted.type == AUTOFS:
+        return True
     quoted = shlex.quote(mountpoint)
     if RunningDaemon.at(real) is not None or not is_dead(real, mounted):
         raise CannotMountError(

@@ -157,8 +157,11 @@ def _described(settings: Settings) -> dict[str, Any]:
     }
 
 
-def start(arguments: Sequence[str], log_file: Path) -> None:
+def start(arguments: Sequence[str], log_file: Path, *, in_trap: bool = False) -> None:
     """Run `bentofs` with these arguments in the background. Return once its mount answers. The process logs to a file.
+
+    `in_trap`: an automounter waits for the mount. It lets only its own process group pass to the mountpoint, so the
+    daemon stays in this process's group until its mount answers.
 
     Raises:
         CannotMountError: the daemon did not come up; the sentence is its own.
@@ -171,7 +174,7 @@ def start(arguments: Sequence[str], log_file: Path) -> None:
     # Block Ctrl-C until the daemon is known and can be ended. Otherwise it would come up in spite of Ctrl-C.
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
     try:
-        daemon = _begin(arguments, log_file, sender)
+        daemon = _begin(arguments, log_file, sender, new_session=not in_trap)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT,))
         ready = _await_ready(receiver)
     finally:
@@ -188,7 +191,7 @@ def start(arguments: Sequence[str], log_file: Path) -> None:
     raise CannotMountError(reason, max(1, daemon.returncode))
 
 
-def _begin(arguments: Sequence[str], log_file: Path, sender: int) -> subprocess.Popen[bytes]:
+def _begin(arguments: Sequence[str], log_file: Path, sender: int, *, new_session: bool) -> subprocess.Popen[bytes]:
     """Start the daemon's process. It tells through `sender` that it is ready."""
     try:
         with open(log_file, "ab") as output:
@@ -199,7 +202,7 @@ def _begin(arguments: Sequence[str], log_file: Path, sender: int) -> subprocess.
                 stderr=output,
                 cwd=state_folder(),  # python -m looks for modules there, and no other user may write to it
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | carrying(arguments),
-                start_new_session=True,
+                start_new_session=new_session,
                 pass_fds=(sender,),
             )
     finally:
@@ -227,13 +230,15 @@ def _await_ready(receiver: int) -> bool:
 
 def tell_ready(descriptor: int) -> None:
     """Tell the process that called `start` that the mount answers. If that process has ended, unmount: no one knows of
-    the mount."""
+    the mount. From then on, be in a session of its own."""
     try:
         os.write(descriptor, _READY)
     except BrokenPipeError:
         log.info("the command that wanted this mount was ended before it was there")
         os.kill(os.getpid(), signal.SIGTERM)
     os.close(descriptor)
+    if os.getpgrp() != os.getpid():
+        os.setsid()
 
 
 def _collect_seldom() -> None:

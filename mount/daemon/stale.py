@@ -15,7 +15,7 @@ import signal
 
 from bentofs.mount.daemon.running import log_path
 from bentofs.mount.errors import CannotMountError
-from bentofs.mount.kernel.mount_table import OUR_TYPE, Mount, UnmountError, mount_at, unmount
+from bentofs.mount.kernel.mount_table import AUTOFS, OUR_TYPE, Mount, UnmountError, mount_at, unmount
 
 log = logging.getLogger(__name__)
 
@@ -44,10 +44,10 @@ def is_dead(real: str, mounted: Mount) -> bool:
 
 
 def remove_stale(real: str) -> None:
-    """Unmount the dead mounts of ours at a real path. Leave a living mount alone.
+    """Unmount the dead mounts of ours at a real path.
 
     Raises:
-        CannotMountError: a dead mount cannot be unmounted.
+        CannotMountError: a dead mount cannot be unmounted, or a living one came meanwhile.
     """
     if mount_at(real) is None:
         return
@@ -62,6 +62,8 @@ def remove_stale(real: str) -> None:
                     f"{real} is a mount whose daemon has died, and it could not be unmounted: {error}"
                 ) from None
             log.info("%s was a mount whose daemon had died: it is unmounted", real)
+        if mounted is not None and mounted.type != AUTOFS:
+            raise CannotMountError(f"something is mounted at {real} already")
 
 
 def _look(real: str, mounted: Mount) -> int:

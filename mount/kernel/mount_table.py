@@ -12,6 +12,7 @@ DEVICE = "/dev/fuse"
 HELPERS = ("fusermount3", "fusermount")
 SUBTYPE = "bentofs"
 OUR_TYPE = f"fuse.{SUBTYPE}"
+AUTOFS = "autofs"  # a trap for the first access, over which the real mount belongs
 _TOOLS = (["fusermount", "-u"], ["fusermount3", "-u"], ["umount"])  # umount: for root, where there is no fusermount
 _LAZILY = {"umount": "-l"}  # the others' is -z
 _TOOL_SECONDS = 10.0  # how long one tool may take

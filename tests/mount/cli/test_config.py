@@ -62,7 +62,7 @@ def test_values(config: Path) -> None:
     context = click.Context(command("mount"))
     assert named_mountpoint(context, context.command.params[0], "team") == "/home/me/team"
     assert named_mountpoint(context, context.command.params[0], "./team") == "./team"
-    with pytest.raises(ConfigError, match="has no mount 'other': there are team; a folder is written ./other"):
+    with pytest.raises(ConfigError, match=r"has no mount 'other': there are team; a folder is written \./other"):
         named_mountpoint(context, context.command.params[0], "other")
 
 

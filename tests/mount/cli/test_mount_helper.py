@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bentofs.mount.cli.mount_helper import UsageError, parse, split
-from tests.harness import make_model
+from tests.harness import ROOT, make_model, run
 from tests.mount.cli.shell import Shell
 
 
@@ -130,3 +130,22 @@ def test_by_fstab(shell: Shell, tmp_path: Path) -> None:
     assert "exit 32" in shown
     assert "there is no option `formts`: did you mean `formats`?" in done.stderr
     assert "there is no model store at /nonexistent" in done.stderr
+
+
+# Somebody who looks at the mountpoint waits until the automounter's command has ended. A daemon that left the
+# automounter's process group too early would wait for itself.
+_AUTOMOUNT = r"""
+$python -m tests.mount.cli.automounter "$mnt" $python -m bentofs.mount mount "$mnt" >"$log" 2>&1 & automounter=$!
+until grep -q waiting "$log"; do kill -0 $automounter && sleep 0.1; done
+timeout 60 setsid ls "$mnt/models" || { cat "$log"; kill $automounter; exit 1; }
+wait $automounter
+$python -m bentofs.mount unmount "$mnt" && umount "$mnt"
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts autofs")
+def test_by_an_automounter(shell: Shell, tmp_path: Path) -> None:
+    """`x-systemd.automount` in fstab: the first look at the mountpoint mounts."""
+    environment = {"python": sys.executable, "mnt": str(shell.mountpoint), "log": str(tmp_path / "log")}
+    done = run("unshare", "--mount", "sh", "-ec", _AUTOMOUNT, env={**shell.environment, **environment}, cwd=ROOT)
+    assert done.stdout == "iris\n"
