@@ -23,6 +23,7 @@ _APART = ("mount", "status")  # they need a process of their own
 RUNS: Mapping[str, Sequence[tuple[int, str]]] = {
     "mount": [(0, "mount {}/mnt"), (1, "mount {}/mnt"), (3, "mount {}/mnt --store {}/no")],
     "status": [(0, "status {}/mnt"), (1, "status {}/missing")],
+    "doctor": [(0, "doctor"), (2, "doctor --engine none")],
     "unmount": [(0, "unmount {}/mnt"), (1, "unmount {}/mnt")],
     "list": [(0, "list"), (0, "list iris --label no"), (3, "list no"), (2, "list --newer soon")],
     "get": [(0, "get iris"), (0, "get odd"), (3, "get no"), (2, "get"), (2, "get iris --formats rar")],
