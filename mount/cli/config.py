@@ -51,6 +51,7 @@ _OF_MOUNTS = (
     "max-expanded",
     "engine",
     "passthrough",
+    "by-label",
     "auto-unmount",
     "noexec",
     "log-level",

@@ -65,6 +65,7 @@ class _Mode(click.ParamType):  # type: ignore[type-arg]  # generic only since cl
 @click.option("--foreground", is_flag=True, help="Stay in this terminal; log to standard error.")
 @click.option("--allow-other/--no-allow-other", help="Let other users read the mount, too.")
 @follow_links_option
+@click.option("--by-label/--no-by-label", help="Also list models by label. It reads each model.yaml.")
 @click.option("--read-only/--no-read-only", help="Without incoming/.")
 @click.option("--overwrite/--no-overwrite", help="What is copied into incoming/ replaces a model of the same tag.")
 @staging_option
@@ -129,6 +130,7 @@ def mount_command(
     foreground: bool,
     allow_other: bool,
     follow_links: bool,
+    by_label: bool,
     read_only: bool,
     overwrite: bool,
     staging: str | None,
@@ -171,6 +173,7 @@ def mount_command(
         checked_formats(formats, chosen),
         allow_other=allow_other,
         follow_links=follow_links,
+        by_label=by_label,
         incoming=incoming if may_write and not read_only else None,
         compression=chosen,
         engine=engine_name,
@@ -213,7 +216,7 @@ def _daemon_arguments(settings: daemon.Settings) -> list[str]:
     arguments += ["--compression", settings.compression.value]
     arguments += ["--engine", settings.engine.value, _flag("passthrough", settings.passthrough)]
     arguments += [_flag("allow-other", settings.allow_other), _flag("follow-links", settings.follow_links)]
-    arguments += ["--log-level", settings.log_level]
+    arguments += [_flag("by-label", settings.by_label), "--log-level", settings.log_level]
     arguments += ["--log-file", str(settings.log_file)] if settings.log_file is not None else []
     arguments += [_flag("auto-unmount", settings.auto_unmount), _flag("noexec", settings.noexec)]
     incoming = settings.incoming

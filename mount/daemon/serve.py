@@ -63,6 +63,7 @@ class Settings:
     formats: Sequence[Format]
     allow_other: bool = False
     follow_links: bool = False
+    by_label: bool = False
     incoming: IncomingSettings | None = None  # None for a mount without incoming/
     compression: Compression = Compression.AUTO
     engine: EngineName = DEFAULT_ENGINE
@@ -108,7 +109,15 @@ def serve(settings: Settings, ready: Callable[[], None], recent: RecentLog) -> N
     tally = incoming.tally if incoming is not None else None
     status = MountStatus(_described(settings), store, engine, traffic, tally, budget, library.index, recent)
     has_incoming, live = incoming is not None, status.files()
-    tree = Tree(store, archives, settings.formats, has_incoming=has_incoming, live=live, baseline=baseline)
+    tree = Tree(
+        store,
+        archives,
+        settings.formats,
+        has_incoming=has_incoming,
+        live=live,
+        baseline=baseline,
+        by_label=settings.by_label,
+    )
     operations = Operations(tree, engine.handles, incoming.namespace if incoming is not None else None, traffic)
     session = Session(engine, operations, settings.mountpoint, None if storage.reads_ahead else _READ_AHEAD)
 

@@ -8,16 +8,19 @@ from bentofs.store.util.display import printable
 
 _INCOMING = """incoming/               copy a model in, as an archive or a folder: it is imported into the store
 """
+_LABELS = """by-label/KEY/VALUE/     links to the models that have this label
+"""
 _IMPORTING = """Import a model:                     cp NAME-VERSION.zip incoming/
   (it is in the store once cp has succeeded; else incoming/NAME-VERSION.zip.error says why)
 Import a model that is a folder:    cp -r FOLDER incoming/ && sync incoming/FOLDER
 """
 
 
-def readme(location: str, formats: Sequence[str], *, has_incoming: bool) -> str:
+def readme(location: str, formats: Sequence[str], *, has_incoming: bool, by_label: bool = False) -> str:
     """Return the text for a store at `location`, shown in these formats."""
     first = formats[0] if formats else "folder"
     incoming = _INCOMING if has_incoming else ""
+    labels = _LABELS if by_label else ""
     importing = _IMPORTING if has_incoming else ""
     rest = "Everything else is read-only" if has_incoming else "All of it is read-only"
     return f"""This is bentofs: the BentoML model store {printable(location)} as files to copy.
@@ -26,7 +29,7 @@ models/NAME/VERSION/    one model in every format: {", ".join(f".{name}" for nam
                         files/ is the model as a folder; SHA256SUMS is for `sha256sum -c`
 models/NAME/latest      a link to the latest version; latest.{first} and so on to its archives
 by-format/FORMAT/       the same archives, one format a folder; by-format/folder is laid out as a store
-{incoming}.bentofs/               status.json, metrics (for Prometheus) and log of this mount; not listed
+{labels}{incoming}.bentofs/               status.json, metrics (for Prometheus) and log of this mount; not listed
 
 The archives are made while they are read. Their sizes are exact, and nothing is kept on disk.
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from bentofs.mount.view.by_label import BY_LABEL, ByLabel, Labels
 from bentofs.mount.view.extended import ExtendedAttributes
 from bentofs.mount.view.files import ArchiveFile, ChecksumFile, ModelFolder
 from bentofs.mount.view.live import LiveFile, LiveSource
@@ -58,9 +59,11 @@ class Tree:
         has_incoming: bool = False,
         live: Mapping[str, LiveSource] | None = None,
         baseline: Baseline | None = None,
+        by_label: bool = False,
     ) -> None:
         """`has_incoming`: list `incoming/`. Its content is defined in `mount.incoming.namespace`. `live`: the files in
-        `.bentofs/`, which is not listed. `baseline`: the recorded SHA-256s of models' files."""
+        `.bentofs/`, which is not listed. `baseline`: the recorded SHA-256s of models' files. `by_label`: list
+        `by-label/`."""
         self.store = store
         self.archives = archives
         self.formats = tuple(formats)
@@ -72,6 +75,10 @@ class Tree:
             "models": lambda: _Names(self, "/models", _VersionsOfName),
             "by-format": self._by_format,
         }
+        self._has_labels = by_label
+        if by_label:
+            labels = Labels(store)
+            top[BY_LABEL] = lambda: ByLabel(labels, self.mounted_ns)
         if has_incoming:
             top[INCOMING] = lambda: _Fixed(f"/{INCOMING}", self.mounted_ns, {})
         hidden = {OWN: self._own(live)} if live else {}
@@ -100,7 +107,7 @@ class Tree:
 
     def _readme(self) -> Text:
         location, names = self.store.storage.location, [kind.name for kind in self.formats]
-        piece = Literal(readme(location, names, has_incoming=self._has_incoming).encode())
+        piece = Literal(readme(location, names, has_incoming=self._has_incoming, by_label=self._has_labels).encode())
         return Text(f"/{README}", piece, README, self.mounted_ns)
 
     def _by_format(self) -> Folder:
