@@ -28,6 +28,10 @@ class SourceChangedError(StoreError):
     """A file was changed, replaced or removed after the archive that shows it was laid out."""
 
 
+class ConditionFailedError(SourceChangedError):
+    """A condition of a request to a server failed: the object was changed, or exists already."""
+
+
 class StoreUnreadableError(StoreError):
     """The store, or a file in it, could not be read: permissions, an I/O error, a missing store."""
 
@@ -101,6 +105,10 @@ class BadLocationError(StoreError, ValueError):
 
 class RemoteError(StoreUnreadableError):
     """A server, of a store or a transfer, was unreachable, broke off, or answered with an error, after all retries."""
+
+
+class UnreachableError(RemoteError):
+    """A server could not be reached, or broke off, at every attempt."""
 
 
 class MissingStoreError(RemoteError):

@@ -1,4 +1,4 @@
-"""Failures: the meaning of an exception from a client library, and its reason without secrets.
+"""Error classes: turn an exception of a client library into an error of `store.errors`, with a reason without secrets.
 
 Exceptions of botocore, aiohttp, paramiko and ftplib are recognized by name, so that unused libraries are not loaded.
 s3fs wraps an exception of botocore in an OSError of its own, with the original as its cause.
@@ -8,13 +8,24 @@ Threading: functions without state.
 
 from __future__ import annotations
 
-import enum
 import errno
 import re
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from bentofs.store.errors import (
+    ConditionFailedError,
+    MissingStoreError,
+    NoSpaceError,
+    RemoteDeniedError,
+    RemoteError,
+    RemoteNotFoundError,
+    StoreError,
+    UnreachableError,
+)
+from bentofs.store.location import Location
 from bentofs.store.util.display import printable
 
 _MAX_REASON = 300  # characters
@@ -53,50 +64,77 @@ _DENIED_NAMES = {
 # S3 error codes for cases that the status does not show.
 _DENIED_CODES = ("ExpiredToken", "InvalidToken")
 _BUSY_CODES = ("RequestTimeout", "Throttling", "SlowDown")
+_OF_STATUS: dict[int, type[StoreError]] = {
+    404: RemoteNotFoundError,
+    409: ConditionFailedError,
+    412: ConditionFailedError,
+    416: ConditionFailedError,
+}
 
 
-class Failure(enum.Enum):
-    """The kind of a failure."""
-
-    PASSING = "it may go well the next time: a timeout, a lost connection, a server that is busy"
-    MISSING = "there is no such thing"
-    CHANGED = "it is no longer, or already, what a condition said"
-    DENIED = "the server knows us and says no, or does not know us"
-    FULL = "there is no room for it"
-    REFUSED = "it will not go well the next time either"
-
-
-def failure_of(error: BaseException) -> Failure:
-    """Return the kind of failure that an exception means."""
+def class_of(error: BaseException) -> type[StoreError]:
+    """Return the class of `store.errors` that an exception of a client library belongs to."""
     error = _meant(error)
     status, code, _ = _answer(error)
     names = {kind.__name__ for kind in type(error).__mro__}
     if any(kind.__module__ == "ftplib" for kind in type(error).__mro__):
         return _of_ftp(str(error), names)
+    if code == "NoSuchBucket":
+        return MissingStoreError
     if status in (401, 403) or code in _DENIED_CODES or names & _DENIED_NAMES:
-        return Failure.DENIED
+        return RemoteDeniedError
     if status >= 500 or status in (408, 429) or code in _BUSY_CODES:
-        return Failure.PASSING
+        return UnreachableError
     if status:
-        return {404: Failure.MISSING, 409: Failure.CHANGED, 412: Failure.CHANGED, 416: Failure.CHANGED}.get(
-            status, Failure.REFUSED
-        )
+        return _OF_STATUS.get(status, RemoteError)
     if isinstance(error, PermissionError):
-        return Failure.DENIED
+        return RemoteDeniedError
     if isinstance(error, (FileNotFoundError, NotADirectoryError)):
-        return Failure.MISSING
+        return RemoteNotFoundError
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return Failure.FULL
+        return NoSpaceError
     if isinstance(error, (ConnectionError, EOFError, socket.gaierror)) or names & _PASSING_NAMES:
-        return Failure.PASSING
+        return UnreachableError
     if isinstance(error, OSError) and (error.errno in _PASSING or str(error) == "Socket is closed"):  # paramiko
-        return Failure.PASSING
-    return Failure.REFUSED
+        return UnreachableError
+    return RemoteError
 
 
-def code_of(error: BaseException) -> str:
-    """Return the error code of an S3 server; empty for none."""
-    return _answer(error)[1]
+def may_pass(error: BaseException) -> bool:
+    """Return True if the same request may succeed a little later. A StoreError is final."""
+    return not isinstance(error, StoreError) and class_of(error) is UnreachableError
+
+
+def error_for(error: Exception, location: Location) -> StoreError:
+    """Return an exception of a client library as an error of `store.errors`, with a sentence about `location`. Return a
+    StoreError unchanged."""
+    if isinstance(error, StoreError):
+        return error
+    kind, reason, shown = class_of(error), reason_of(error, location.secrets), location.shown
+    if kind is MissingStoreError:
+        return MissingStoreError(f"{shown}: there is no bucket {location.host}")
+    if kind is RemoteDeniedError:
+        return RemoteDeniedError(f"access to {shown} is denied: {reason}")
+    if kind is RemoteNotFoundError:
+        return RemoteNotFoundError(f"{shown} is not there: {reason}")
+    if kind is ConditionFailedError:
+        return ConditionFailedError(f"{shown} was replaced while it was read: start again")
+    if kind is NoSpaceError:
+        return NoSpaceError(f"{shown} cannot be written: no space is left there: {reason}")
+    if kind is UnreachableError:
+        return UnreachableError(f"{shown} cannot be reached, or breaks off: {reason}")
+    return RemoteError(f"{shown}: the server refuses: {reason}")
+
+
+@contextmanager
+def translating(location: Location) -> Iterator[None]:
+    """Turn the exceptions of a client library inside the context into errors about `location` (`error_for`)."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except Exception as error:
+        raise error_for(error, location) from error
 
 
 def reason_of(error: BaseException, secrets: Iterable[str] = ()) -> str:
@@ -109,7 +147,7 @@ def reason_of(error: BaseException, secrets: Iterable[str] = ()) -> str:
     else:
         text = " ".join(str(error).split())
         if not text:
-            text = "it does not answer in time" if failure_of(error) is Failure.PASSING else type(error).__name__
+            text = "it does not answer in time" if class_of(error) is UnreachableError else type(error).__name__
     text = _SECRETS_IN_URL.sub("***", text)  # they may be encoded differently than the user wrote them
     for secret in sorted(secrets, key=len, reverse=True):
         if len(secret) < _SHORT:  # it may be part of many words
@@ -128,19 +166,19 @@ def parameter_reason(error: Exception) -> str:
 def _meant(error: BaseException) -> BaseException:
     """Return the real error. fsspec raises FileNotFoundError, with a cause, if a web server cannot be reached."""
     cause = error.__cause__
-    if isinstance(error, FileNotFoundError) and cause is not None and failure_of(cause) is Failure.PASSING:
+    if isinstance(error, FileNotFoundError) and cause is not None and class_of(cause) is UnreachableError:
         return cause
     return error
 
 
-def _of_ftp(text: str, names: set[str]) -> Failure:
+def _of_ftp(text: str, names: set[str]) -> type[StoreError]:
     if text.startswith(("452", "552")):
-        return Failure.FULL
+        return NoSpaceError
     if names & {"error_temp", "error_proto"}:
-        return Failure.PASSING
+        return UnreachableError
     if text.startswith(("530", "532", "533")) or "permission" in text.lower():
-        return Failure.DENIED
-    return Failure.MISSING if text.startswith("550") else Failure.REFUSED
+        return RemoteDeniedError
+    return RemoteNotFoundError if text.startswith("550") else RemoteError
 
 
 def _answer(error: BaseException | None) -> tuple[int, str, str]:

@@ -18,11 +18,16 @@ import socket
 import threading
 import time
 
-from bentofs.store.errors import ModelExistsError, StoreError, StoreUnwritableError
+from bentofs.store.clients.objects import WritableObjects
+from bentofs.store.errors import (
+    ConditionFailedError,
+    ModelExistsError,
+    RemoteNotFoundError,
+    StoreError,
+    StoreUnwritableError,
+)
 from bentofs.store.model.tag import Tag
 from bentofs.store.storage.manifest import claim_key
-from bentofs.store.storage.objects import ChangedObjectError, MissingObjectError, WritableObjects
-from bentofs.store.storage.retry import Patience
 from bentofs.store.util.cancel import CancelTokens, refuse_if_stopped
 
 log = logging.getLogger(__name__)
@@ -38,14 +43,12 @@ _given_up: set[str] = set()  # tokens of leases that this process could not remo
 class Lease:
     """A lease on one version, held within its context."""
 
-    def __init__(self, objects: WritableObjects, patience: Patience, tag: Tag, stops: CancelTokens = ()) -> None:
+    def __init__(self, objects: WritableObjects, tag: Tag, stops: CancelTokens = ()) -> None:
         """`stops`: once one is set, waiting for another host ends."""
         self._stops = stops
         self._objects = objects
-        self._patience = patience
         self._tag = tag
         self._key = claim_key(tag.name, tag.version)
-        self._shown = f"{objects.location}/{self._key}"
         self._token = secrets.token_hex(16)
         self._lock = threading.Lock()  # held while renewing
         self._beats = 0
@@ -79,7 +82,7 @@ class Lease:
         self._thread.join()
         try:
             self.check()
-            self._patience.call(self._shown, lambda: self._objects.delete([self._key]))
+            self._objects.delete([self._key])
         except StoreError as failed:
             _given_up.add(self._token)
             log.info("the claim on %s is left to expire: %s", self._tag, failed)
@@ -102,7 +105,7 @@ class Lease:
     def _try(self) -> bool:
         try:
             self._etag = self._put(only_new=True)
-        except ChangedObjectError:
+        except ConditionFailedError:
             if not self._is_ours({self._token}) and not self._take_over():
                 return False
         self._renewed = time.monotonic()
@@ -111,11 +114,11 @@ class Lease:
     def _take_over(self) -> bool:
         """Take over an abandoned lease; False if it is not ours now."""
         try:
-            found, age = self._patience.call(self._shown, lambda: self._objects.find(self._key))
+            found, age = self._objects.find(self._key)
             if age < EXPIRY_SECONDS and not self._is_ours(_given_up):
                 return False
             self._etag = self._put(only_if=found.etag)
-        except (MissingObjectError, ChangedObjectError):
+        except (RemoteNotFoundError, ConditionFailedError):
             return False
         log.info("%s: an import that was cut short is begun anew", self._tag)
         return True
@@ -124,17 +127,15 @@ class Lease:
         self._beats += 1
         told = {"by": self._token, "host": socket.gethostname(), "beat": self._beats}
         content = json.dumps(told).encode()
-        return self._patience.call(
-            self._shown, lambda: self._objects.put(self._key, content, only_new=only_new, only_if=only_if)
-        )
+        return self._objects.put(self._key, content, only_new=only_new, only_if=only_if)
 
     def _is_ours(self, tokens: set[str]) -> bool:
         """Tell whether the lease in the store has one of these tokens; if so, take over its ETag. A write of ours may
         have succeeded although its answer was lost."""
         try:
-            found, _ = self._patience.call(self._shown, lambda: self._objects.find(self._key))
-            content = self._patience.call(self._shown, lambda: self._objects.read(found, 0, found.size))
-        except (MissingObjectError, ChangedObjectError):
+            found, _ = self._objects.find(self._key)
+            content = self._objects.read(found, 0, found.size)
+        except (RemoteNotFoundError, ConditionFailedError):
             return False
         if not any(token.encode() in content for token in tokens):
             return False
@@ -146,7 +147,7 @@ class Lease:
         begun = time.monotonic()
         try:
             self._etag = self._put(only_if=self._etag)
-        except (ChangedObjectError, MissingObjectError):
+        except (ConditionFailedError, RemoteNotFoundError):
             if not self._is_ours({self._token}):
                 self._is_lost = True
                 return

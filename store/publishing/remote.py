@@ -10,17 +10,16 @@ Threading: any thread; several hosts may publish the same tag at once.
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-from bentofs.store.catalog.latest import next_latest
-from bentofs.store.catalog.scanner import LATEST
+from bentofs.store.clients.objects import WritableObjects
 from bentofs.store.clients.request_body import Content
 from bentofs.store.errors import (
     BadModelError,
+    ConditionFailedError,
     ModelExistsError,
     OtherContentError,
     StoreError,
@@ -29,16 +28,15 @@ from bentofs.store.errors import (
 )
 from bentofs.store.formats.pieces import Literal
 from bentofs.store.model.model import MODEL_YAML
-from bentofs.store.model.tag import MAX_LENGTH, Tag
 from bentofs.store.publishing.base import Outcome, PublishRequest, Verdict, note_exec_bit
 from bentofs.store.publishing.compare import first_difference, first_other_exec_bit
 from bentofs.store.publishing.lease import Lease
+from bentofs.store.publishing.remote_latest import move_latest
 from bentofs.store.staging.hashing import RunningDigest
 from bentofs.store.staging.model import Staged
 from bentofs.store.storage.base import Entry
 from bentofs.store.storage.local import LocalStorage
 from bentofs.store.storage.manifest import FileNote, Manifest, manifest_key
-from bentofs.store.storage.objects import ChangedObjectError, MissingObjectError, WritableObjects
 from bentofs.store.storage.pinned import OpenFiles, PinnedFile
 from bentofs.store.storage.remote import RemoteStorage
 from bentofs.store.util.cancel import CancelTokens, refuse_if_stopped
@@ -49,7 +47,6 @@ from bentofs.store.util.names import portable_name
 log = logging.getLogger(__name__)
 
 _UPLOADS = 4  # files at once
-_ATTEMPTS = 10  # to write `latest`, while others do
 _MAX_KEY = 1024  # bytes, in S3
 
 
@@ -61,7 +58,6 @@ class RemotePublisher:
         self._stops = stops
         self._storage = storage
         self._objects = storage.writable()
-        self._patience = storage.patience
 
     def compare(self, staged: Staged) -> Verdict | None:  # noqa: ARG002 - it is done under the lease, by SHA-256s
         """Return None, which `Publisher.compare` allows."""
@@ -81,7 +77,6 @@ class _Publication:
         self._stops = stops
         self._storage = storage
         self._objects = objects
-        self._patience = storage.patience
         self._request = request
         staged = self._staged = request.staged
         self._tag = staged.info.tag
@@ -93,11 +88,11 @@ class _Publication:
 
     def run(self) -> Outcome:
         self._check_names()
-        with Lease(self._objects, self._patience, self._tag, self._stops) as claim:
+        with Lease(self._objects, self._tag, self._stops) as claim:
             outcome = self._publish(claim)
             if outcome is not Outcome.UNCHANGED:
                 try:
-                    _move_latest(self._storage, self._objects, self._staged, move=self._request.move_latest)
+                    move_latest(self._storage, self._objects, self._staged, move=self._request.move_latest)
                 except StoreError as error:
                     log.warning("%s is in the store, but whether it is the latest is not settled: %s", self._tag, error)
         self._storage.listings.expire(self._tag.name)
@@ -123,9 +118,8 @@ class _Publication:
                 log.info("%s: what an import that was cut short has left is removed", self._tag)
             self._remove(there)
         claim.check()
-        shown = f"{self._storage.location}/{self._tag.path}"
         try:
-            self._patience.call(shown, lambda: self._objects.end_uploads(f"{self._tag.path}/"))
+            self._objects.end_uploads(f"{self._tag.path}/")
         except StoreError as error:  # lost room, but no reason not to import
             log.info("whether a crash has left parts of uploads is not known: %s", error)
         try:
@@ -154,10 +148,9 @@ class _Publication:
         self._write_manifest(etags)
         claim.check()
         refuse_if_stopped(self._stops)
-        shown = f"{self._storage.location}/{self._key(MODEL_YAML)}"
         try:
-            self._patience.call(shown, lambda: self._objects.put(self._key(MODEL_YAML), content, only_new=True))
-        except ChangedObjectError:  # it may be ours, from an attempt whose answer was lost
+            self._objects.put(self._key(MODEL_YAML), content, only_new=True)
+        except ConditionFailedError:  # it may be ours, from an attempt whose answer was lost
             claim.check()
             self._storage.listings.expire(self._tag.name)
             if self._storage.read_small(self._key(MODEL_YAML), len(content)) != content:
@@ -167,16 +160,14 @@ class _Publication:
         refuse_if_stopped(self._stops)
         claim.check()
         key = self._key(entry.path)
-        shown = f"{self._storage.location}/{printable(key)}"
         content: Content = Literal(b"")
         if entry.identity is not None and entry.size:
             content = PinnedFile(self._local, self._open_files, entry.source, entry.identity)
-        retry = functools.partial(self._patience.call, shown)
         try:
-            return self._objects.put_file(key, content, retry, only_new=True, stops=self._stops)
-        except ChangedObjectError:  # ours, from an attempt whose answer was lost; nobody else may write here
+            return self._objects.upload(key, content, only_new=True, stops=self._stops)
+        except ConditionFailedError:  # ours, from an attempt whose answer was lost; nobody else may write here
             claim.check()
-            return self._objects.put_file(key, content, retry, stops=self._stops)
+            return self._objects.upload(key, content, stops=self._stops)
 
     def _write_manifest(self, etags: dict[str, str]) -> None:
         notes = {}
@@ -187,8 +178,7 @@ class _Publication:
         # `model.yaml` is written later, and its ETag is known only then: it is small, and never executable.
         folders = [portable_name(entry.path) for entry in self._entries if entry.is_folder]
         key = manifest_key(self._tag.name, self._tag.version)
-        content = Manifest(notes, folders).encode()
-        self._patience.call(f"{self._storage.location}/{key}", lambda: self._objects.put(key, content))
+        self._objects.put(key, Manifest(notes, folders).encode())
 
     def _sums(self, entry: Entry) -> tuple[int, str]:
         known = self._staged.files.get(entry.path)
@@ -238,11 +228,7 @@ class _Publication:
         first = self._key(MODEL_YAML)
         others = [*(key for key in keys if key != first), manifest_key(self._tag.name, self._tag.version)]
         for part in ([first], others):
-            self._delete(part)
-
-    def _delete(self, keys: list[str]) -> None:
-        shown = f"{self._storage.location}/{self._tag.path}"
-        self._patience.call(shown, lambda: self._objects.delete(keys))
+            self._objects.delete(part)
 
     def _key(self, path: str) -> str:
         return f"{self._tag.path}/{portable_name(path)}"
@@ -256,34 +242,3 @@ class _Publication:
                 raise UnsafeMemberError(f"{printable(entry.path)!r} is not UTF-8, as keys in S3 must be") from None
             if length > _MAX_KEY:
                 raise UnsafeMemberError(f"{printable(entry.path)[:200]!r}... is too long for a key in S3")
-
-
-def _move_latest(storage: RemoteStorage, objects: WritableObjects, staged: Staged, *, move: bool) -> None:
-    """Make a new version the latest, if the rule says so."""
-    tag: Tag = staged.info.tag
-    key = f"{tag.name}/{LATEST}"
-    shown = f"{storage.location}/{key}"
-    storage.listings.expire(tag.name)
-    if storage.listings.list_now(f"{key}/"):  # a version named `latest`; then BentoML could not write the file either
-        return
-
-    def attempt() -> None:
-        """Update `latest` once. Raises ChangedObjectError: another host changed it."""
-        named, etag = None, ""
-        with suppress(MissingObjectError):
-            found, _ = storage.patience.call(shown, lambda: objects.find(key))
-            etag = found.etag
-            content = storage.patience.call(shown, lambda: objects.read(found, 0, found.size)) if found.size else b""
-            named = content[: 2 * MAX_LENGTH].decode(errors="replace").strip()
-        if named is not None and not move:
-            return
-        chosen = next_latest(storage, tag, staged.info.creation_time, named)
-        if chosen is not None and chosen != named:
-            written = chosen.encode()
-            storage.patience.call(shown, lambda: objects.put(key, written, only_new=not etag, only_if=etag))
-
-    for _ in range(_ATTEMPTS):
-        with suppress(ChangedObjectError):
-            attempt()
-            return
-    log.warning("%s is in the store; others change the latest of %s again and again", tag, tag.name)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import secrets
 from contextlib import suppress
 
-from bentofs.store.errors import StoreUnwritableError
+from bentofs.store.clients.objects import WritableObjects
+from bentofs.store.errors import ConditionFailedError, StoreUnwritableError
 from bentofs.store.storage.manifest import PROBE_SUFFIX
-from bentofs.store.storage.objects import ChangedObjectError, WritableObjects
-from bentofs.store.storage.retry import Patience
 
 
-def check_conditional_writes(objects: WritableObjects, patience: Patience) -> None:
+def check_conditional_writes(objects: WritableObjects) -> None:
     """Try the server's conditional writes with an object of our own.
 
     Raises:
@@ -22,8 +21,8 @@ def check_conditional_writes(objects: WritableObjects, patience: Patience) -> No
 
     def put(*, only_new: bool = False, only_if: str = "") -> bool:
         """Tell whether the server heeded the condition: the object is there, and has another ETag."""
-        with suppress(ChangedObjectError):
-            patience.call(objects.location, lambda: objects.put(key, b"probe", only_new=only_new, only_if=only_if))
+        with suppress(ConditionFailedError):
+            objects.put(key, b"probe", only_new=only_new, only_if=only_if)
             return False
         return True
 
@@ -31,7 +30,7 @@ def check_conditional_writes(objects: WritableObjects, patience: Patience) -> No
         put()
         heeded = put(only_new=True) and put(only_if="0" * 32)
     finally:
-        patience.call(objects.location, lambda: objects.delete([key]))
+        objects.delete([key])
     if not heeded:
         raise StoreUnwritableError(
             f"the server of {objects.location} ignores conditional writes (If-None-Match, If-Match), without which two "

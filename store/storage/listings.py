@@ -20,10 +20,9 @@ from functools import partial
 
 from cachetools import TTLCache
 
-from bentofs.store.errors import BadModelError, MissingStoreError, NotFoundError, StoreError
+from bentofs.store.clients.objects import Listing, ObjectInfo, Objects
+from bentofs.store.errors import BadModelError, MissingStoreError, NotFoundError, RemoteNotFoundError, StoreError
 from bentofs.store.storage.base import Identity
-from bentofs.store.storage.objects import Listing, MissingObjectError, ObjectInfo, Objects
-from bentofs.store.storage.retry import Patience
 from bentofs.store.util.display import printable
 from bentofs.store.util.keyed_lock import KeyedLock
 
@@ -66,10 +65,9 @@ class RootListing:
 class Listings:
     """The listings of one store."""
 
-    def __init__(self, objects: Objects, patience: Patience, ttl: float) -> None:
+    def __init__(self, objects: Objects, ttl: float) -> None:
         """`ttl`: seconds for which a listing is cached."""
         self._objects = objects
-        self._patience = patience
         self._ttl = ttl
         self._device = _number(objects.location)
         self._lock = threading.Lock()  # guards the fields below; never held during a request
@@ -122,10 +120,10 @@ class Listings:
             folders: list[str] = []
             files: list[ObjectInfo] = []
             try:
-                for page in self._ask_for_pages(self._objects.location, partial(self._objects.list_folder, "")):
+                for page in _all_pages(partial(self._objects.list_folder, "")):
                     folders += page.folders
                     files += page.objects
-            except MissingObjectError:
+            except RemoteNotFoundError:
                 raise MissingStoreError(f"there is no model store at {self._objects.location}") from None
             named = {info.key: info for info in files if info.key and not info.key.endswith("/")}
             root = RootListing(folders, named, self.folder_identity("", [*folders, *named], files))
@@ -241,17 +239,10 @@ class Listings:
 
     def _pages(self, prefix: str) -> Iterator[list[ObjectInfo]]:
         try:
-            for page in self._ask_for_pages(self.show(prefix), partial(self._objects.list_objects, prefix)):
+            for page in _all_pages(partial(self._objects.list_objects, prefix)):
                 yield page.objects
-        except MissingObjectError:  # where directories are real
+        except RemoteNotFoundError:  # where directories are real
             return
-
-    def _ask_for_pages(self, shown: str, ask: Callable[..., Listing]) -> Iterator[Listing]:
-        page = self._patience.call(shown, ask)
-        yield page
-        while page.more:
-            page = self._patience.call(shown, partial(ask, more=page.more))
-            yield page
 
     def _keep(self, name: str, objects: list[ObjectInfo]) -> NameListing:
         objects.sort()
@@ -259,6 +250,14 @@ class Listings:
         with self._lock:
             self._names[name] = kept
         return kept
+
+
+def _all_pages(ask: Callable[..., Listing]) -> Iterator[Listing]:
+    page = ask()
+    yield page
+    while page.more:
+        page = ask(more=page.more)
+        yield page
 
 
 def _number(text: str) -> int:

@@ -8,14 +8,19 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bentofs.store.clients.error_classes import parameter_reason
+from bentofs.store.clients.objects import Objects
+from bentofs.store.clients.retry import RetryPolicy
 from bentofs.store.errors import BadLocationError, NotFoundError
 from bentofs.store.location import Location
 from bentofs.store.paths import default_store
 from bentofs.store.storage.base import Storage
 from bentofs.store.storage.local import LocalStorage
 from bentofs.store.storage.remote import DEFAULT_CACHE_SIZE, DEFAULT_PATIENCE, DEFAULT_TTL, RemoteStorage
-from bentofs.store.storage.retry import Patience
 from bentofs.store.util.display import printable
+
+_CONNECT_SECONDS = 5.0
+_LEAST_ATTEMPTS = 3  # that fit into the time a user grants, if the server is silent
+_RESPITE = 2.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -96,21 +101,27 @@ class StoreSpec:
 
     def open_remote(self) -> RemoteStorage:
         """Do what `open` does, for a URL."""
-        patience = Patience(self.where.shown.rstrip("/"), self.patience)
-        storage = RemoteStorage(self._objects(patience), patience, ttl=self.ttl, cache_size=self.cache_size)
+        storage = RemoteStorage(self._objects(), ttl=self.ttl, cache_size=self.cache_size)
         storage.check()
         return storage
 
-    def _objects(self, patience: Patience) -> Any:
+    def _objects(self) -> Objects:
+        attempt_seconds = max(1.0, self.patience / _LEAST_ATTEMPTS)
+        policy = RetryPolicy(
+            connect_seconds=min(_CONNECT_SECONDS, attempt_seconds),
+            silence_seconds=attempt_seconds,
+            seconds=self.patience,
+            respite=_RESPITE,
+        )
         # These modules take long to load, and start threads that do not survive a fork.
         try:
             if self.where.protocol in ("s3", "s3a"):
-                from bentofs.store.storage.s3_objects import S3Objects
+                from bentofs.store.clients.s3 import S3Objects
 
-                return S3Objects(self.where, patience.attempt_seconds)
-            from bentofs.store.storage.fsspec_objects import AnyObjects
+                return S3Objects(self.where, policy)
+            from bentofs.store.clients.fsspec_files import FsspecFiles
 
-            return AnyObjects(self.where, patience.attempt_seconds)
+            return FsspecFiles(self.where, policy)
         except ImportError as error:
             raise BadLocationError(f"{self.location} cannot be used as a store: {error}") from None
         except (ValueError, TypeError) as error:

@@ -19,7 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from bentofs.store.storage.objects import ObjectInfo
+from bentofs.store.clients.objects import ObjectInfo
 
 _FETCHERS = 16
 _SLACK = 2 << 20  # bytes by which the kernel's requests may be out of order

@@ -18,9 +18,12 @@ from dataclasses import dataclass
 
 from cachetools import LRUCache
 
+from bentofs.store.clients.objects import ObjectInfo, Objects, WritableObjects
 from bentofs.store.errors import (
     BadModelError,
+    ConditionFailedError,
     NotFoundError,
+    RemoteNotFoundError,
     SourceChangedError,
     StoreError,
     StoreUnwritableError,
@@ -31,9 +34,7 @@ from bentofs.store.storage.conditional_writes import check_conditional_writes
 from bentofs.store.storage.entries import Entries, EntriesBuilder
 from bentofs.store.storage.listings import Listings, NameListing
 from bentofs.store.storage.manifest import MAX_MANIFEST, FileNote, Manifest, manifest_key
-from bentofs.store.storage.objects import ChangedObjectError, MissingObjectError, ObjectInfo, Objects, WritableObjects
 from bentofs.store.storage.readahead import Pin, ReadAhead
-from bentofs.store.storage.retry import Patience
 from bentofs.store.util.names import local_name
 
 log = logging.getLogger(__name__)
@@ -60,15 +61,13 @@ class RemoteStorage:
     def __init__(
         self,
         objects: Objects,
-        patience: Patience,
         *,
         ttl: float = DEFAULT_TTL,
         cache_size: int = DEFAULT_CACHE_SIZE,
     ) -> None:
         """`ttl`: seconds for which a listing is cached; `cache_size`: bytes of memory for read-ahead."""
         self.objects = objects
-        self.patience = patience
-        self.listings = Listings(objects, patience, ttl)
+        self.listings = Listings(objects, ttl)
         self._lock = threading.Lock()  # guards the fields below; never held during a request
         self._pins: LRUCache[Identity, Pin] = LRUCache(_PINS_KEPT)
         self._small: LRUCache[tuple[str, str], bytes] = LRUCache(
@@ -177,7 +176,7 @@ class RemoteStorage:
         return self.objects
 
     def check_writable(self) -> None:
-        check_conditional_writes(self.writable(), self.patience)
+        check_conditional_writes(self.writable())
 
     def prepare(self, names: Sequence[str]) -> None:
         self.listings.prepare(names)
@@ -251,12 +250,12 @@ class RemoteStorage:
     def _fetch(self, info: ObjectInfo, start: int, end: int) -> bytes | bytearray:
         shown = self.listings.show(info.key)
         try:
-            return self.patience.call(shown, lambda: self.objects.read(info, start, end))
-        except (MissingObjectError, ChangedObjectError) as error:
+            return self.objects.read(info, start, end)
+        except (RemoteNotFoundError, ConditionFailedError) as error:
             with self._lock:
                 self._pins.pop(self.listings.identity(info), None)
             self.listings.changed(info)
-            done = "gone" if isinstance(error, MissingObjectError) else "replaced"
+            done = "gone" if isinstance(error, RemoteNotFoundError) else "replaced"
             raise SourceChangedError(f"{shown} was {done} while it was read") from None
 
 

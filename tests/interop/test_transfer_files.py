@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import quote
@@ -30,9 +31,11 @@ from bentofs.store.errors import (
     SourceChangedError,
     StoreError,
     TargetExistsError,
+    UnreachableError,
     UnsafeMemberError,
 )
 from bentofs.store.location import Location
+from bentofs.store.transfer.endpoints import pool as endpoints
 from bentofs.store.wiring.transfers import opened_exporter
 from tests.harness import ROOT, ended, home_of, make_model, run
 from tests.interop.conftest import Judge, SshServer
@@ -110,6 +113,7 @@ _SLOW_EXPORT = """
 import sys, time
 from bentofs.store.transfer.endpoints.pool import Endpoints
 from bentofs.store.location import Location
+from bentofs.store.transfer.endpoints import pool as endpoints
 
 class Slow:
     length = 4 << 20
@@ -328,8 +332,8 @@ def test_a_web_server(web: str, tmp_path: Path, other: Path, monkeypatch: pytest
     assert "secret" not in str(raised.value)
     with pytest.raises(BadLocationError, match="nothing can be written"):
         export_model("demo:v1", f"{web}/m.tar")
-    monkeypatch.setattr("bentofs.store.transfer.endpoints.retry._FIRST_PAUSE", 0.01)
-    with pytest.raises(RemoteError, match="could not be reached") as refused:
+    monkeypatch.setattr(endpoints, "POLICY", replace(endpoints.POLICY, first_pause=0.01))
+    with pytest.raises(UnreachableError, match="cannot be reached") as refused:
         import_model("http://127.0.0.1:1/m.zip?signature=secret", store=str(other))
     assert not isinstance(refused.value, RemoteNotFoundError)
     assert "secret" not in str(refused.value)

@@ -32,6 +32,7 @@ class Known(NamedTuple):
     size: int | None  # bytes
     stamp: str | None  # changes with the content: an ETag, or a time
     executable: bool = False  # false if the server does not tell
+    mtime_ns: int = 0  # compared if there is no stamp; 0 if the server does not tell
 
 
 class Target(Protocol):

@@ -16,15 +16,16 @@ from typing import Any, TypeVar
 from fsspec import AbstractFileSystem
 from fsspec.asyn import sync
 
-from bentofs.store.clients.fsspec_fs import new_file_system, path_of, size_of, version_of
+from bentofs.store.clients.fsspec_files import FsspecFiles
+from bentofs.store.clients.fsspec_fs import size_of, version_of
 from bentofs.store.clients.request_body import Body
+from bentofs.store.clients.retry import RetryPolicy
 from bentofs.store.errors import BadLocationError, RemoteError, SourceChangedError
 from bentofs.store.formats.pieces import Piece
 from bentofs.store.formats.write.members import Member
 from bentofs.store.location import Location
 from bentofs.store.transfer.endpoints.base import CHUNK, Known, Progress, write_files
 from bentofs.store.transfer.endpoints.remote_parts import RemoteParts
-from bentofs.store.transfer.endpoints.retry import CONNECT_SECONDS, SILENCE_SECONDS, retry, told
 from bentofs.store.util.cancel import CancelTokens
 
 _BLOCK = 4 << 20  # bytes that a file system may hold back before it sends them
@@ -33,14 +34,13 @@ _READ_ONLY = ("http", "https", "data", "github", "git", "zip", "tar", "libarchiv
 Result = TypeVar("Result")
 
 
-class AnyEndpoint:
+class FsspecEndpoint:
     """One of fsspec's file systems."""
 
-    def __init__(self, location: Location, stops: CancelTokens = ()) -> None:
+    def __init__(self, location: Location, policy: RetryPolicy, stops: CancelTokens = ()) -> None:
         self._location = location
         self._stops = stops
-        with told(location):
-            self._fs = new_file_system(location, connect_seconds=CONNECT_SECONDS, silence_seconds=SILENCE_SECONDS)
+        self._files = FsspecFiles(location, policy, root=location.at(""))
         self._parts = RemoteParts(location, self.remove)
         self.can_seek = True
         self._knows_ranges: bool | None = None  # of a web server; None until it is known
@@ -50,12 +50,12 @@ class AnyEndpoint:
         if self._location.protocol in _READ_ONLY:
             raise BadLocationError(f"{self._at(path).shown}: nothing can be written by {self._location.protocol}")
         final = self._path(path)
-        with self._parts.new(path) as part, told(self._at(path)):
+        with self._parts.new(path) as part, self._files.once(path) as fs:
             place = self._path(part)
-            parent = self._fs._parent(final)
+            parent = fs._parent(final)
             if parent.strip("/"):
-                self._fs.makedirs(parent, exist_ok=True)
-            file = self._fs.open(place, "wb", block_size=_BLOCK)
+                fs.makedirs(parent, exist_ok=True)
+            file = fs.open(place, "wb", block_size=_BLOCK)
             try:
                 body = Body(content)
                 while block := body.read(CHUNK):
@@ -63,10 +63,10 @@ class AnyEndpoint:
                     progress(len(block))
             finally:
                 file.close()  # a file that is cut short has a name that nobody knows, and is removed
-            size = self._fs.info(place).get("size")
+            size = fs.info(place).get("size")
             if size != content.length:
                 raise RemoteError(f"{self._at(path).shown}: {size} bytes arrived of {content.length}")
-            self._move(place, final)
+            _move(fs, place, final)
 
     def write_folder(self, path: str, members: Sequence[Member], progress: Progress) -> None:
         """See `Target.write_folder`."""
@@ -74,20 +74,20 @@ class AnyEndpoint:
 
     def make_folder(self, path: str) -> None:
         """Make a folder, if the file system has folders."""
-        with told(self._at(path)):
-            self._fs.makedirs(self._path(path), exist_ok=True)
+        with self._files.once(path) as fs:
+            fs.makedirs(self._path(path), exist_ok=True)
 
     def make_executable(self, path: str) -> None:
         """Do nothing: fsspec has no modes."""
 
     def look(self, path: str) -> Known:
         """See `Source.look`."""
-        info = self._run(path, lambda: self._fs.info(self._path(path)))
+        info = self._run(path, lambda fs: fs.info(self._path(path)))
         if info.get("type") == "directory":
             raise RemoteError(f"{self._at(path).shown} is a folder")
         size = size_of(info)
         if self._location.is_web and self._knows_ranges is None:
-            self._knows_ranges = self._run(path, lambda: self._gives_ranges(path))
+            self._knows_ranges = self._run(path, lambda fs: _gives_ranges(fs, self._path(path)))
         # If a web server knows no ranges, the object can only be read whole, once.
         self.can_seek = size is not None and self._knows_ranges is not False
         return _known(info)
@@ -105,21 +105,14 @@ class AnyEndpoint:
 
     def read_at(self, path: str, known: Known, offset: int, size: int) -> bytes:  # noqa: ARG002 - compared at the end
         """See `Source.read_at`."""
-
-        def read() -> bytes:
-            content: bytes = self._fs.cat_file(self._path(path), offset, offset + size)
-            if len(content) != size:
-                raise EOFError(f"{len(content)} bytes came where {size} were asked for")
-            return content
-
-        return self._run(path, read)
+        return self._files.fetch(path, offset, offset + size, self._stops)
 
     def read_small(self, path: str, limit: int) -> bytes | None:
         """See `Source.read_small`."""
 
-        def read() -> bytes | None:
+        def read(fs: AbstractFileSystem) -> bytes | None:
             try:
-                with self._fs.open(self._path(path), "rb", block_size=_BLOCK) as file:
+                with fs.open(self._path(path), "rb", block_size=_BLOCK) as file:
                     content: bytes = file.read(limit + 1)
             except FileNotFoundError:
                 return None
@@ -131,7 +124,7 @@ class AnyEndpoint:
     def find(self, path: str) -> Iterator[tuple[str, Known | None]]:
         """See `Source.find`."""
         base = self._path(path).rstrip("/")
-        found = self._run(path, lambda: self._fs.find(base, withdirs=True, detail=True))
+        found = self._run(path, lambda fs: fs.find(base, withdirs=True, detail=True))
         for full, info in found.items():
             name = full.rstrip("/")
             if name != base:
@@ -140,47 +133,27 @@ class AnyEndpoint:
 
     def remove(self, path: str) -> None:
         """Remove an object if it is there."""
-        with told(self._at(path)), suppress(FileNotFoundError):
-            self._fs.rm_file(self._path(path))
+        with self._files.once(path) as fs, suppress(FileNotFoundError):
+            fs.rm_file(self._path(path))
 
     def remove_folder(self, path: str) -> None:
         """Remove a folder if it is there and empty."""
-        with suppress(OSError):
-            self._fs.rmdir(self._path(path))
+        with self._files.once(path) as fs, suppress(OSError):
+            fs.rmdir(self._path(path))
 
     def close(self) -> None:
         """See `Source.close`."""
 
-    def _gives_ranges(self, path: str) -> bool:
-        """Tell whether a web server answers a range request with a range. fsspec does not tell, and not all servers
-        do."""
-
-        async def ask() -> bool:
-            session = await self._fs.set_session()
-            headers = {"Range": "bytes=0-0"}
-            async with session.get(self._fs.encode_url(self._path(path)), headers=headers) as answer:
-                return bool(answer.status == http.HTTPStatus.PARTIAL_CONTENT)
-
-        return bool(sync(self._fs.loop, ask))
-
     def _whole(self, path: str) -> Iterator[bytes]:
-        with told(self._at(path)), self._fs.open(self._path(path), "rb", block_size=0) as file:
+        with self._files.once(path) as fs, fs.open(self._path(path), "rb", block_size=0) as file:
             while chunk := file.read(CHUNK):
                 yield chunk
 
-    def _move(self, place: str, final: str) -> None:
-        if type(self._fs).mv is not AbstractFileSystem.mv:
-            self._fs.mv(place, final)
-            return
-        # fsspec's own move takes a name with brackets or asterisks for a pattern.
-        self._fs.cp_file(place, final)
-        self._fs.rm_file(place)
-
-    def _run(self, path: str, action: Callable[[], Result]) -> Result:
-        return retry(action, self._at(path), self._stops)
+    def _run(self, path: str, action: Callable[[AbstractFileSystem], Result]) -> Result:
+        return self._files.run(path, action, self._stops)
 
     def _path(self, path: str) -> str:
-        return path_of(self._fs, self._at(path))
+        return self._files.path(path)
 
     def _at(self, path: str) -> Location:
         return self._location.at(path)
@@ -188,3 +161,23 @@ class AnyEndpoint:
 
 def _known(info: dict[str, Any]) -> Known:
     return Known(size_of(info), version_of(info))
+
+
+def _gives_ranges(fs: AbstractFileSystem, path: str) -> bool:
+    """Tell whether a web server answers a range request with a range. fsspec does not tell, and not all servers do."""
+
+    async def ask() -> bool:
+        session = await fs.set_session()
+        async with session.get(fs.encode_url(path), headers={"Range": "bytes=0-0"}) as answer:
+            return bool(answer.status == http.HTTPStatus.PARTIAL_CONTENT)
+
+    return bool(sync(fs.loop, ask))
+
+
+def _move(fs: AbstractFileSystem, place: str, final: str) -> None:
+    if type(fs).mv is not AbstractFileSystem.mv:
+        fs.mv(place, final)
+        return
+    # fsspec's own move takes a name with brackets or asterisks for a pattern.
+    fs.cp_file(place, final)
+    fs.rm_file(place)

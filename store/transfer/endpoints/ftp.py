@@ -8,105 +8,53 @@ from __future__ import annotations
 import ftplib
 import posixpath
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import TypeVar
 
 from bentofs.store.clients.request_body import Body
-from bentofs.store.errors import BadLocationError, RemoteError, SourceChangedError, UnsafeMemberError
+from bentofs.store.clients.retry import RetryPolicy
+from bentofs.store.errors import BadLocationError, RemoteError, UnsafeMemberError
 from bentofs.store.formats.pieces import Piece
 from bentofs.store.formats.write.members import Member
 from bentofs.store.location import Location
-from bentofs.store.transfer.endpoints.base import CHUNK, Known, Progress, write_files
+from bentofs.store.transfer.endpoints.base import CHUNK, Known, Progress
 from bentofs.store.transfer.endpoints.beside import beside
-from bentofs.store.transfer.endpoints.remote_parts import RemoteParts
-from bentofs.store.transfer.endpoints.retry import (
-    CONNECT_SECONDS,
-    SILENCE_SECONDS,
-    TRIES,
-    may_pass,
-    pause,
-    retry,
-    sentence_for,
-    told,
-)
+from bentofs.store.transfer.endpoints.connected import ConnectedEndpoint
 from bentofs.store.util.cancel import CancelTokens
 from bentofs.store.util.display import printable
 
 _PORT = 21
 
-Result = TypeVar("Result")
 
-
-class FtpEndpoint:
+class FtpEndpoint(ConnectedEndpoint[ftplib.FTP]):
     """One FTP server, as one user."""
 
     can_seek = False  # each range would need a connection
 
-    def __init__(self, location: Location, stops: CancelTokens = (), *, tls: bool) -> None:
+    def __init__(self, location: Location, policy: RetryPolicy, stops: CancelTokens = (), *, tls: bool) -> None:
         for text in (location.user or "", location.password or "", location.path):
             if "\r" in text or "\n" in text:
                 raise BadLocationError(f"{location.shown}: FTP cannot take a line break in a name or password")
-        location.refuse_parameters_except(["timeout"])
-        self._location = location
-        self._stops = stops
+        super().__init__(location, policy, stops, parameters=["timeout"], answers=(ftplib.error_perm,))
         self._host, self._port = location.host_and_port(_PORT)
         self._tls = tls
-        self._silence_seconds = float(location.params.get("timeout", SILENCE_SECONDS))
-        self._was_connected = False
-        self._parts = RemoteParts(location, self._remove_now)
-        self._connection: ftplib.FTP | None = None
 
     def write(self, path: str, content: Piece, progress: Progress) -> None:
         """See `Target.write`."""
         with self._parts.new(path) as part:
-            self._send(path, self._path(part), content, progress)
-
-    def _send(self, path: str, place: str, content: Piece, progress: Progress) -> None:
-        begun = has_folder = False
-        try:
-            for number in range(1, TRIES + 1):
-                sent = 0
-                body = Body(content)
-
-                def tell(block: bytes) -> None:
-                    nonlocal sent
-                    sent += len(block)
-                    progress(len(block))
-
-                try:
-                    ftp = self._ftp()
-                    begun = True
-                    ftp.storbinary(f"STOR {place}", body, CHUNK, tell)
-                    break
-                except Exception as error:
-                    progress(-sent)
-                    self._drop()
-                    if body.error is not None:
-                        raise body.error from error
-                    if begun and isinstance(error, ftplib.error_perm) and not has_folder and number < TRIES:
-                        self._make_folders(posixpath.dirname(place))
-                        has_folder = True
-                        continue
-                    if number == TRIES or not may_pass(error):
-                        raise sentence_for(error, self._at(path)) from error
-                    pause(number, error, self._at(path), self._stops)
-            size = self._run(path, lambda ftp: ftp.size(place))
-            if size != content.length:
-                raise RemoteError(f"{self._at(path).shown}: {size} bytes arrived of {content.length}")
-            self._rename(path, place, content.length)
-        except BaseException:
-            self._drop()  # ends the transfer that is running on it
-            raise
+            place = self._path(part)
+            try:
+                self._retries.call(self._at(path), lambda: self._send(place, content, progress), self._stops)
+                self._check_size(path, self._run(path, lambda ftp: ftp.size(place)), content)
+                self._rename(path, place, content.length)
+            except BaseException:
+                self._drop()  # ends the transfer that is running on it
+                raise
 
     def write_folder(self, path: str, members: Sequence[Member], progress: Progress) -> None:
         """See `Target.write_folder`."""
-        self._make_folders(self._path(path).rstrip("/"))
-        write_files(self, self._at(path), members, progress)
-
-    def make_folder(self, path: str) -> None:
-        """Make a folder."""
-        self._make_folders(self._path(path))
+        self.make_folder(path)
+        super().write_folder(path, members, progress)
 
     def make_executable(self, path: str) -> None:
         """Do nothing: FTP has no modes."""
@@ -126,15 +74,16 @@ class FtpEndpoint:
 
     def chunks(self, path: str, known: Known) -> Iterator[bytes]:
         """Do what `Source.chunks` does, and resume where a transfer broke off."""
-        done = tries = 0
+        done = 0
+        attempts = self._retries.attempts(self._at(path), self._stops)
         while True:
             try:
-                ftp = self._ftp()
+                ftp = self._connected()
                 ftp.voidcmd("TYPE I")
                 with ftp.transfercmd(f"RETR {self._path(path)}", rest=done or None) as stream:
                     while chunk := stream.recv(CHUNK):
                         done += len(chunk)
-                        tries = 0
+                        attempts.proceeded()
                         yield chunk
                 ftp.voidresp()
                 if known.size is not None and done < known.size:
@@ -142,10 +91,7 @@ class FtpEndpoint:
                 break
             except Exception as error:
                 self._drop()
-                tries += 1
-                if tries == TRIES or not may_pass(error):
-                    raise sentence_for(error, self._at(path)) from error
-                pause(tries, error, self._at(path), self._stops)
+                attempts.failed(error)
                 self._compare(path, known)
             except BaseException:
                 self._drop()
@@ -165,56 +111,22 @@ class FtpEndpoint:
             if len(taken) > limit:
                 raise _TooLongError
 
-        def read(ftp: ftplib.FTP) -> None:
+        def read(ftp: ftplib.FTP) -> bytes | None:
             taken.clear()
-            ftp.retrbinary(f"RETR {self._path(path)}", take)
+            try:
+                ftp.retrbinary(f"RETR {self._path(path)}", take)
+            except _TooLongError:
+                self._drop()
+                return None
+            return bytes(taken)
 
         try:
-            self._run(path, read)
+            return self._run(path, read)
         except RemoteError as error:
             self._drop()
             if isinstance(error.__cause__, ftplib.error_perm):
                 return None
             raise
-        except _TooLongError:
-            self._drop()
-            return None
-        return bytes(taken)
-
-    def find(self, path: str) -> Iterator[tuple[str, Known | None]]:
-        """See `Source.find`."""
-        base = self._path(path).rstrip("/") or "/"
-        waiting = [""]
-        while waiting:
-            below = waiting.pop()
-            folder = posixpath.join(base, below)
-            for name, kind, size, modified in self._list(path, folder):
-                inner = posixpath.join(below, name)
-                if kind == "dir":
-                    waiting.append(inner)
-                    yield inner, None
-                elif kind == "file":
-                    yield inner, Known(size, modified)
-                elif kind not in ("cdir", "pdir"):
-                    raise UnsafeMemberError(
-                        f"{self._at(path).shown} holds {printable(inner)!r}, which by its server is no file or folder "
-                        f"({printable(kind)})"
-                    )
-
-    def remove(self, path: str) -> None:
-        """Remove a file if it is there."""
-
-        def delete(ftp: ftplib.FTP) -> None:
-            with suppress(ftplib.error_perm):
-                ftp.delete(self._path(path))
-
-        self._run(path, delete)
-
-    def _remove_now(self, path: str) -> None:
-        """Remove a file if it is there, with one try. Its export has failed, or it belongs to another export."""
-        if self._was_connected:
-            with told(self._at(path)), suppress(ftplib.error_perm):
-                self._ftp().delete(self._path(path))
 
     def remove_folder(self, path: str) -> None:
         """Remove a folder if it is there and empty."""
@@ -227,47 +139,82 @@ class FtpEndpoint:
 
     def close(self) -> None:
         """See `Source.close`."""
-        if self._connection is not None:
+        if self._open is not None:
             with suppress(Exception):
-                self._connection.quit()
-        self._drop()
+                self._open.quit()
+        super().close()
 
-    def _ftp(self) -> ftplib.FTP:
-        """Return the connection. Make it if there is none."""
-        if self._connection is None:
-            kind = ftplib.FTP_TLS if self._tls else ftplib.FTP
-            ftp = kind(timeout=CONNECT_SECONDS, encoding="utf-8")
-            try:
-                ftp.connect(self._host, self._port)
-                ftp.login(self._location.user or "", self._location.password or "")
-                if isinstance(ftp, ftplib.FTP_TLS):
-                    ftp.prot_p()
-                ftp.timeout = self._silence_seconds
-                if isinstance(ftp.sock, socket.socket):
-                    ftp.sock.settimeout(self._silence_seconds)
-            except BaseException:
-                ftp.close()
-                raise
-            self._connection = ftp
-            self._was_connected = True
-        return self._connection
+    def _send(self, place: str, content: Piece, progress: Progress) -> None:
+        """Send a file in one attempt. If the server refuses, its folder may be missing: make that, and send again."""
+        ftp = self._connected()
+        try:
+            self._store(ftp, place, content, progress)
+        except ftplib.error_perm:
+            self.make_folder(posixpath.dirname(place).lstrip("/"))
+            self._store(self._connected(), place, content, progress)
 
-    def _drop(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+    def _store(self, ftp: ftplib.FTP, place: str, content: Piece, progress: Progress) -> None:
+        sent = 0
+        body = Body(content)
 
-    def _run(self, path: str, action: Callable[[ftplib.FTP], Result]) -> Result:
-        def once() -> Result:
-            try:
-                return action(self._ftp())
-            except ftplib.error_perm:
-                raise
-            except Exception:
-                self._drop()
-                raise
+        def advance(block: bytes) -> None:
+            nonlocal sent
+            sent += len(block)
+            progress(len(block))
 
-        return retry(once, self._at(path), self._stops)
+        try:
+            ftp.storbinary(f"STOR {place}", body, CHUNK, advance)
+        except Exception as error:
+            self._drop()
+            progress(-sent)
+            if body.error is not None:
+                raise body.error from error
+            raise
+
+    def _connect(self) -> ftplib.FTP:
+        kind = ftplib.FTP_TLS if self._tls else ftplib.FTP
+        ftp = kind(timeout=self._retries.policy.connect_seconds, encoding="utf-8")
+        try:
+            ftp.connect(self._host, self._port)
+            ftp.login(self._location.user or "", self._location.password or "")
+            if isinstance(ftp, ftplib.FTP_TLS):
+                ftp.prot_p()
+            ftp.timeout = self._silence_seconds
+            if isinstance(ftp.sock, socket.socket):
+                ftp.sock.settimeout(self._silence_seconds)
+        except BaseException:
+            ftp.close()
+            raise
+        return ftp
+
+    def _disconnect(self, connection: ftplib.FTP) -> None:
+        connection.close()
+
+    def _delete(self, connection: ftplib.FTP, path: str) -> None:
+        with suppress(ftplib.error_perm):
+            connection.delete(path)
+
+    def _make_folder(self, connection: ftplib.FTP, path: str) -> None:
+        with suppress(ftplib.error_perm):  # the folder is there; if not, the first file fails
+            connection.mkd(path)
+
+    def _list(self, path: str, folder: str, below: str) -> list[tuple[str, Known | None]]:
+        found: list[tuple[str, Known | None]] = []
+        for name, facts in self._run(path, lambda ftp: list(ftp.mlsd(folder, ["type", "size", "modify"]))):
+            kind = facts.get("type", "").lower()
+            if name in (".", "..") or kind in ("cdir", "pdir"):
+                continue
+            if kind == "dir":
+                found.append((name, None))
+            elif kind == "file":
+                size = int(facts["size"]) if facts.get("size", "").isdigit() else None
+                found.append((name, Known(size, facts.get("modify"))))
+            else:
+                raise UnsafeMemberError(
+                    f"{self._at(path).shown} holds {printable(posixpath.join(below, name))!r}, which by its server is "
+                    f"no file or folder ({printable(kind)})"
+                )
+        return found
 
     def _rename(self, path: str, place: str, length: int) -> None:
         target, aside = self._path(path), beside(self._path(path))
@@ -290,39 +237,10 @@ class FtpEndpoint:
         except BaseException:
             if is_aside:
                 with suppress(Exception):
-                    self._ftp().rename(aside, target)
+                    self._connected().rename(aside, target)
             raise
         if is_aside:
             self.remove(aside.removeprefix("/"))
-
-    def _make_folders(self, path: str) -> None:
-        def make(ftp: ftplib.FTP) -> None:
-            for end in [at for at, char in enumerate(path) if char == "/" and at] + [len(path)]:
-                with suppress(ftplib.error_perm):  # the folder is there; if not, the first file fails
-                    ftp.mkd(path[:end])
-
-        self._run(path, make)
-
-    def _list(self, path: str, folder: str) -> list[tuple[str, str, int | None, str | None]]:
-        def read(ftp: ftplib.FTP) -> list[tuple[str, str, int | None, str | None]]:
-            found = []
-            for name, facts in ftp.mlsd(folder, ["type", "size", "modify"]):
-                if name not in (".", ".."):
-                    size = int(facts["size"]) if facts.get("size", "").isdigit() else None
-                    found.append((name, facts.get("type", "").lower(), size, facts.get("modify")))
-            return found
-
-        return self._run(path, read)
-
-    def _compare(self, path: str, known: Known) -> None:
-        if self.look(path) != known:
-            raise SourceChangedError(f"{self._at(path).shown} was replaced while it was read: start again")
-
-    def _path(self, path: str) -> str:
-        return f"/{path}"
-
-    def _at(self, path: str) -> Location:
-        return self._location.at(path)
 
 
 def _is_file(ftp: ftplib.FTP, path: str) -> bool:

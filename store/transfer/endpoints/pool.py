@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from bentofs.store.clients.error_classes import parameter_reason
+from bentofs.store.clients.retry import RetryPolicy
 from bentofs.store.errors import BadLocationError
 from bentofs.store.location import Location
 from bentofs.store.transfer.endpoints.base import Endpoint, Target
 from bentofs.store.transfer.endpoints.local import LocalEndpoint
 from bentofs.store.util.cancel import CancelTokens
 
+POLICY = RetryPolicy(connect_seconds=10.0, silence_seconds=30.0, attempts=5, first_pause=0.5)  # of transfers
 _KEPT = ("s3", "s3a", "ftp", "ftps", "sftp", "ssh")  # for these, paths mean nothing to a connection
 
 
@@ -90,15 +92,15 @@ def _open(location: Location, stops: CancelTokens) -> Endpoint:
     if location.protocol in ("s3", "s3a"):
         from bentofs.store.transfer.endpoints.s3 import S3Endpoint
 
-        return S3Endpoint(location, stops)
+        return S3Endpoint(location, POLICY, stops)
     if location.protocol in ("ftp", "ftps"):
         from bentofs.store.transfer.endpoints.ftp import FtpEndpoint
 
-        return FtpEndpoint(location, stops, tls=location.protocol == "ftps")
+        return FtpEndpoint(location, POLICY, stops, tls=location.protocol == "ftps")
     if location.protocol in ("sftp", "ssh"):
         from bentofs.store.transfer.endpoints.sftp import SftpEndpoint
 
-        return SftpEndpoint(location, stops)
-    from bentofs.store.transfer.endpoints.fsspec import AnyEndpoint
+        return SftpEndpoint(location, POLICY, stops)
+    from bentofs.store.transfer.endpoints.fsspec import FsspecEndpoint
 
-    return AnyEndpoint(location, stops)
+    return FsspecEndpoint(location, POLICY, stops)

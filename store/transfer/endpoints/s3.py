@@ -1,5 +1,5 @@
-"""S3, and servers that speak it: objects are written by `store.clients.s3_multipart`, and read in several ranges at a
-time.
+"""S3, and servers that speak it, by `store.clients.s3`. An object is read in several ranges at a time. Once written, it
+is compared with what was sent.
 
 Threading: same as `Endpoint`. Requests run in the client's own thread. The number of requests for one object at once is
 limited.
@@ -11,17 +11,16 @@ import concurrent.futures
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
+from bentofs.store.clients.objects import ObjectInfo
 from bentofs.store.clients.request_body import Body
-from bentofs.store.clients.s3_client import S3Client, etag_of
-from bentofs.store.clients.s3_multipart import S3Uploads
+from bentofs.store.clients.retry import RetryPolicy
+from bentofs.store.clients.s3 import S3Objects
 from bentofs.store.errors import RemoteDeniedError, RemoteError, RemoteNotFoundError
 from bentofs.store.formats.pieces import Piece
 from bentofs.store.formats.write.members import Member
 from bentofs.store.location import Location
 from bentofs.store.transfer.endpoints.base import CHUNK, Known, Progress, write_files
-from bentofs.store.transfer.endpoints.retry import CONNECT_SECONDS, SILENCE_SECONDS, retry, told
 from bentofs.store.util.cancel import CancelTokens
 
 _RANGE = 4 << 20  # bytes fetched by one request
@@ -34,22 +33,19 @@ class S3Endpoint:
 
     can_seek = True
 
-    def __init__(self, location: Location, stops: CancelTokens = ()) -> None:
+    def __init__(self, location: Location, policy: RetryPolicy, stops: CancelTokens = ()) -> None:
         self._location = location
         self._stops = tuple(stops)
-        self._client = S3Client(location, connect_seconds=CONNECT_SECONDS, silence_seconds=SILENCE_SECONDS)
-        self._uploads = S3Uploads(self._client, self._ask, location.at("").url.rstrip("/"))
+        self._objects = S3Objects(location.at(""), policy)
 
     def write(self, path: str, content: Piece, progress: Progress) -> None:
         """Do what `Target.write` does; in parts if the object is large."""
-        with told(self._at(path)):
-            etag = self._uploads.write(path, content, stops=self._stops, progress=progress)
+        etag = self._objects.upload(path, content, stops=self._stops, progress=progress)
         self._check(path, content, etag)
 
     def look(self, path: str) -> Known:
         """See `Source.look`."""
-        found = self._ask("head_object", path, stops=self._stops)
-        return Known(found["ContentLength"], etag_of(found) or None)
+        return _known(self._objects.look(path, stops=self._stops))
 
     def chunks(self, path: str, known: Known) -> Iterator[bytes]:
         """Do what `Source.chunks` does, some ranges ahead of the reader."""
@@ -69,14 +65,8 @@ class S3Endpoint:
 
     def read_at(self, path: str, known: Known, offset: int, size: int) -> bytes:
         """Do what `Source.read_at` does, in any number of threads at once."""
-
-        def fetch() -> bytes:
-            content, _ = self._client.fetch(path, offset, offset + size, etag=known.stamp or "", stops=self._stops)
-            if len(content) != size:
-                raise ConnectionError(f"{len(content)} bytes came where {size} were asked for")
-            return bytes(content)
-
-        return retry(fetch, self._at(path), self._stops)
+        wanted = ObjectInfo(path, known.size or 0, known.stamp or "", known.mtime_ns)
+        return bytes(self._objects.read(wanted, offset, offset + size, stops=self._stops))
 
     def read_small(self, path: str, limit: int) -> bytes | None:
         """See `Source.read_small`."""
@@ -93,13 +83,14 @@ class S3Endpoint:
         prefix = f"{path.rstrip('/')}/" if path.strip("/") else ""
         more = ""
         while True:
-            page, more = retry(lambda more=more: self._client.page(prefix, more), self._at(path), self._stops)  # type: ignore[misc]
-            for item in page.get("Contents", []):
-                name = item["Key"][len(prefix) :]
+            page = self._objects.list_objects(prefix, more=more, stops=self._stops)
+            for found in page.objects:
+                name = found.key[len(prefix) :]
                 if name.endswith("/"):
                     yield name.rstrip("/"), None
                 elif name:
-                    yield name, Known(item["Size"], etag_of(item) or None)
+                    yield name, _known(found)
+            more = page.more
             if not more:
                 return
 
@@ -115,24 +106,14 @@ class S3Endpoint:
 
     def remove(self, path: str) -> None:
         """Remove an object if it is there."""
-        self._ask("delete_object", path)
+        self._objects.delete([path])
 
     def remove_folder(self, path: str) -> None:
         """Do nothing: S3 has no folders."""
 
     def close(self) -> None:
         """See `Source.close`."""
-        self._client.close()
-
-    def _ask(
-        self, method: str, key: str, *, body: Body | None = None, stops: CancelTokens = (), **arguments: Any
-    ) -> dict[str, Any]:
-        """Send one request, and retry it if that makes sense."""
-
-        def action() -> dict[str, Any]:
-            return self._client.ask(method, body=body, stops=stops, Key=key, **arguments)
-
-        return retry(action, self._at(key), stops)
+        self._objects.close()
 
     def _check(self, path: str, content: Piece, etag: str) -> None:
         """Compare the server's data of an object with the bytes that were sent."""
@@ -158,3 +139,7 @@ class S3Endpoint:
     def _at(self, path: str) -> Location:
         """Return the location of an object, for a sentence."""
         return self._location.at(path)
+
+
+def _known(found: ObjectInfo) -> Known:
+    return Known(found.size, found.etag or None, mtime_ns=found.mtime_ns)

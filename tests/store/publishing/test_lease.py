@@ -6,14 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from bentofs.store.clients.objects import WritableObjects
+from bentofs.store.clients.retry import RetryPolicy
+from bentofs.store.clients.s3 import S3Objects
 from bentofs.store.errors import CancelledError, ModelExistsError, StoreUnwritableError
 from bentofs.store.location import Location
 from bentofs.store.model.tag import Tag
 from bentofs.store.publishing import lease as claims
 from bentofs.store.publishing.lease import Lease
-from bentofs.store.storage.objects import WritableObjects
-from bentofs.store.storage.retry import Patience
-from bentofs.store.storage.s3_objects import S3Objects
 from tests.buckets import Bucket
 from tests.servers import SeaweedServer
 
@@ -30,11 +30,11 @@ def bucket(seaweed: SeaweedServer) -> Bucket:
 def objects(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> WritableObjects:
     for name, value in bucket.environment().items():
         monkeypatch.setenv(name, value)
-    return S3Objects(Location.parse(bucket.url), 30.0)
+    return S3Objects(Location.parse(bucket.url), RetryPolicy(connect_seconds=30, silence_seconds=30, seconds=30))
 
 
 def claim(objects: WritableObjects) -> Lease:
-    return Lease(objects, Patience(objects.location, 30.0), TAG)
+    return Lease(objects, TAG)
 
 
 def test_one_holder_at_a_time(bucket: Bucket, objects: WritableObjects) -> None:
@@ -59,7 +59,7 @@ def test_waiting_that_is_given_up(objects: WritableObjects) -> None:
     stop = threading.Event()
     threading.Timer(0.5, stop.set).start()
     with claim(objects), pytest.raises(CancelledError):
-        Lease(objects, Patience(objects.location, 30.0), TAG, [stop]).__enter__()
+        Lease(objects, TAG, [stop]).__enter__()
 
 
 def test_waiting_in_vain(objects: WritableObjects, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bentofs.store.clients.objects import ObjectInfo
 from bentofs.store.errors import StoreUnreadableError
-from bentofs.store.storage.objects import ObjectInfo
 from bentofs.store.storage.readahead import Pin, ReadAhead
 
 

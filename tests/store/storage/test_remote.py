@@ -14,6 +14,7 @@ import pytest
 from cachetools import TTLCache
 
 from bentofs.store.catalog.catalog import ModelStore
+from bentofs.store.clients.objects import Listing, ObjectInfo
 from bentofs.store.errors import (
     BadLocationError,
     BadModelError,
@@ -26,7 +27,6 @@ from bentofs.store.errors import (
 from bentofs.store.model.tag import Tag
 from bentofs.store.storage.base import Entry, Kind
 from bentofs.store.storage.manifest import Manifest
-from bentofs.store.storage.objects import Listing, ObjectInfo
 from bentofs.store.storage.open import StoreSpec
 from bentofs.store.storage.remote import RemoteStorage
 from tests.buckets import Bucket
