@@ -46,6 +46,8 @@ _PASSING = (
 _PASSING_NAMES = {
     "HTTPClientError",  # botocore
     "EndpointConnectionError",
+    "ConnectTimeoutError",
+    "ProxyConnectionError",
     "ResponseParserError",
     "IncompleteReadError",
     "ClientError",  # aiohttp; the one of botocore has a response

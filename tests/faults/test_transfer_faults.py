@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -14,7 +15,7 @@ import pytest
 from bentofs.store.api import export_model, import_model
 from bentofs.store.errors import NoSpaceError, RemoteDeniedError, RemoteError, SourceChangedError
 from bentofs.store.location import Location
-from bentofs.store.transfer.endpoints import retry as trouble
+from bentofs.store.transfer.endpoints import pool
 from bentofs.store.wiring.transfers import opened_exporter, opened_fetcher
 from tests.harness import ROOT, ended, home_of, make_model, wait_until
 from tests.servers import FtpServer, Proxy, RcloneServer, S3Server
@@ -26,7 +27,7 @@ _QUICK = "?connect_timeout=1&read_timeout=1"
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten the pauses between tries; their number stays."""
-    monkeypatch.setattr(trouble, "_FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(pool, "POLICY", replace(pool.POLICY, first_pause=0.05))
 
 
 @pytest.fixture

@@ -113,7 +113,6 @@ _SLOW_EXPORT = """
 import sys, time
 from bentofs.store.transfer.endpoints.pool import Endpoints
 from bentofs.store.location import Location
-from bentofs.store.transfer.endpoints import pool as endpoints
 
 class Slow:
     length = 4 << 20
