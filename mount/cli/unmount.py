@@ -6,6 +6,7 @@ import os
 import shlex
 import signal
 import time
+from contextlib import suppress
 
 import click
 
@@ -51,11 +52,11 @@ def unmount_command(mountpoint: str, lazy: bool, force: bool, wait_seconds: floa
     if lazy and not force:
         _await_uploads(mountpoint, real, wait_seconds)
     if (lazy or force) and running is not None:
-        os.kill(running.pid, signal.SIGTERM)  # it unmounts lazily, and does not wait for open files
+        _terminate(running)  # it unmounts lazily, and does not wait for open files
     else:
         _unmount(mountpoint, real, lazy or force, wait_seconds)
     if running is not None:
-        _await_daemon(mountpoint, running, END_SECONDS if lazy or force else END_SECONDS + FINISH_SECONDS)
+        _await_daemon(mountpoint, running, wait_seconds)
     if as_json:
         print_document({"mountpoint": real})
 
@@ -88,17 +89,26 @@ def _await_uploads(mountpoint: str, real: str, wait_seconds: float) -> None:
         waiting.go_on(describe(real, writers))
 
 
-def _await_daemon(mountpoint: str, running: RunningDaemon, seconds: float) -> None:
+def _await_daemon(mountpoint: str, running: RunningDaemon, wait_seconds: float) -> None:
+    """Wait until the daemon has gone. Do not let it finish imports for longer than `wait_seconds`."""
     begun = time.monotonic()
-    told = False
+    told = hurried = False
     while running.is_alive():
         waited = time.monotonic() - begun
-        if waited > seconds + _GRACE_SECONDS:
+        if waited > wait_seconds + END_SECONDS + _GRACE_SECONDS:
             raise CannotMountError(f"{mountpoint} is unmounted, but its daemon {running.pid} has not ended")
+        if waited > wait_seconds and not hurried:
+            hurried = True
+            _terminate(running)
         if waited > _TELL_OF_END_SECONDS and not told:
             told = True
             print_message(f"{mountpoint} is unmounted; its daemon {running.pid} finishes imports")
         time.sleep(_POLL_SECONDS)
+
+
+def _terminate(running: RunningDaemon) -> None:
+    with suppress(ProcessLookupError):  # it has just ended
+        os.kill(running.pid, signal.SIGTERM)
 
 
 class _Waiting:
