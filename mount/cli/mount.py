@@ -155,7 +155,8 @@ def mount_command(
     in_background = not foreground
     warnings = []
     if ready_fd is None:  # else the process that waits has checked
-        warnings = check_plan(Plan(store, engine_name, allow_other, staging, read_only, in_background=in_background))
+        logs_to_state = in_background and log_file is None
+        warnings = check_plan(Plan(store, engine_name, allow_other, staging, read_only, logs_to_state=logs_to_state))
     real = check_mountpoint(mountpoint, store.folder)
     limits = Limits(max_members, max_expanded or Limits().expanded)
     incoming = IncomingSettings(
@@ -250,4 +251,4 @@ def _checked_log_file(file: str | None, mountpoint: str) -> Path | None:
     real = os.path.realpath(file)
     if os.path.commonpath([real, mountpoint]) == mountpoint:
         raise click.UsageError(f"the log {file} lies below the mountpoint: choose a place outside of it")
-    return Path(real)
+    return Path(file)

@@ -42,7 +42,7 @@ class Plan:
     allow_other: bool = False
     staging: str | None = None
     read_only: bool = False
-    in_background: bool = True
+    logs_to_state: bool = True  # the log goes to the user's state directory
     opens_store: bool = False  # reach the server of a store that is a URL; a mount does that itself, later
 
     @property

@@ -70,8 +70,8 @@ def check_staging(plan: Plan) -> Check:
 
 
 def check_state(plan: Plan) -> Check:
-    """Check the directory for logs and checksums. A mount in the background needs it."""
-    outcome = Outcome.FAILED if plan.in_background else Outcome.WARNING
+    """Check the directory for logs and recorded SHA-256s."""
+    outcome = Outcome.FAILED if plan.logs_to_state else Outcome.WARNING
     return _own_folder("state", state_folder, "XDG_STATE_HOME", outcome)
 
 
