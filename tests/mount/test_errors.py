@@ -34,6 +34,8 @@ TABLE = {
     errors.InUseError: errno.EBUSY,
     errors.BadLocationError: errno.EINVAL,
     errors.RemoteError: errno.EIO,
+    errors.UnreachableError: errno.EIO,
+    errors.ConditionFailedError: errno.ESTALE,
     errors.RemoteDeniedError: errno.EACCES,
     errors.RemoteNotFoundError: errno.ENOENT,
     errors.MissingStoreError: errno.EIO,  # models that were there are not gone because of it
@@ -62,6 +64,8 @@ STATUSES = {
     errors.InUseError: 1,
     errors.BadLocationError: 2,
     errors.RemoteError: 7,
+    errors.UnreachableError: 7,
+    errors.ConditionFailedError: 1,
     errors.RemoteDeniedError: 8,
     errors.RemoteNotFoundError: 3,
     errors.MissingStoreError: 3,
