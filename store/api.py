@@ -26,6 +26,7 @@ from bentofs.store.location import Location
 from bentofs.store.model.model import Model
 from bentofs.store.model.tag import Tag
 from bentofs.store.storage.open import StoreSpec
+from bentofs.store.transfer.endpoints.base import no_progress
 from bentofs.store.transfer.endpoints.special import refuse_closed
 from bentofs.store.wiring.library import opened_library
 from bentofs.store.wiring.transfers import opened_exporter, opened_fetcher
@@ -72,7 +73,7 @@ def export_model(
     if target.is_local:
         refuse_closed(target.path)  # before the store opens a file, which might get its descriptor number
     with opened_exporter(store) as (models, exporter):
-        return exporter.run(exporter.plan(models.find(str(tag)), target, output_format), _ignore, sha256=sha256).url
+        return exporter.run(exporter.plan(models.find(str(tag)), target, output_format), no_progress, sha256=sha256).url
 
 
 def import_model(
@@ -106,7 +107,7 @@ def import_model(
     """
     source = Location.parse(path, protocol=protocol, user=user, passwd=passwd, params=params, subpath=subpath)
     with opened_fetcher(store, overwrite=overwrite) as fetcher:
-        return fetcher.fetch(source, _ignore, input_format).tag
+        return fetcher.fetch(source, no_progress, input_format).tag
 
 
 @dataclass(frozen=True)
@@ -268,7 +269,3 @@ def _compression(name: str | None) -> Compression | None:
 def _described(model: Model) -> StoredModel:
     info = model.info
     return StoredModel(info.tag, info.module, info.creation_time, model.size, model.file_count, dict(info.labels))
-
-
-def _ignore(_count: int) -> None:
-    """Ignore progress."""

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bentofs.store.transfer.import_log import ImportLog, Receipt
+from bentofs.store.transfer.import_log import ImportLog
+from bentofs.store.transfer.receipt import Receipt
 from tests.harness import ROOT, Mounted, make_model, run
 
 

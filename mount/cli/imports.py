@@ -14,7 +14,8 @@ from bentofs.mount.cli.output import json_option, print_line, size_text
 from bentofs.store.errors import StoreUnreadableError
 from bentofs.store.staging.area import StagingArea, staging_area
 from bentofs.store.storage.open import StoreSpec
-from bentofs.store.transfer.import_log import ImportLog, Receipt
+from bentofs.store.transfer.import_log import ImportLog
+from bentofs.store.transfer.receipt import Receipt
 from bentofs.store.util.display import printable
 
 _INTERVAL = 0.5  # seconds between two looks

@@ -28,6 +28,7 @@ from bentofs.mount.cli.progress import Task
 from bentofs.mount.daemon.malloc import share_memory
 from bentofs.mount.daemon.stdio import INPUT, OUTPUT
 from bentofs.store.errors import BadTagError, StoreUnwritableError
+from bentofs.store.formats.write.registry import FOLDER
 from bentofs.store.location import Location
 from bentofs.store.model.tag import Tag
 from bentofs.store.storage.open import StoreSpec
@@ -108,11 +109,11 @@ def export_command(
     stop = threading.Event()
     with opened_exporter(store, compression_for(compression, store)) as (models, exporter):
         wanted = [models.find(text) for text in tags] if not everything else models.tags()
-        if is_stream and (len(wanted) != 1 or sha256 or format_name == "folder"):
+        if is_stream and (len(wanted) != 1 or sha256 or format_name == FOLDER):
             raise click.UsageError(f"{shown} takes one archive, and no --sha256")
         several = (everything or len(wanted) > 1) and not is_stream
         if several and not target.is_folder:
-            if format_name != "folder" and not everything:
+            if format_name != FOLDER and not everything:
                 raise click.UsageError(f"{target.shown} is to hold several models: end it with a slash for a folder")
             target = target.at(f"{target.path}/")
         exports = [exporter.plan(tag, target, format_name) for tag in wanted]

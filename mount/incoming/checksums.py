@@ -12,13 +12,13 @@ import os
 import threading
 import time
 
-from bentofs.mount.incoming.names import CHECKSUM_SUFFIX, CHECKSUMS
 from bentofs.mount.incoming.ownership import Ownership
 from bentofs.store.errors import DamagedArchiveError
 from bentofs.store.formats.read.background_sha256 import ArchiveDigest
-from bentofs.store.integrity.sha256sums import MAX_SUMS, NO_SUMS, read_sums, read_sums_beside
-from bentofs.store.transfer.import_log import ImportLog, Receipt
+from bentofs.store.integrity.sha256sums import ALL_SUMS, MAX_SUMS, NO_SUMS, SUFFIX, read_sums, read_sums_beside
+from bentofs.store.transfer.import_log import ImportLog
 from bentofs.store.transfer.importer import StagedImport
+from bentofs.store.transfer.receipt import Receipt
 from bentofs.store.util.display import printable
 
 log = logging.getLogger(__name__)
@@ -60,10 +60,10 @@ class Checksums:
             DamagedArchiveError: the file has another sum, or the file beside it cannot be read as sums.
         """
         folders, name = path.split("/")[:-1], path.rpartition("/")[2]
-        beside = f"{path}{CHECKSUM_SUFFIX}"
+        beside = f"{path}{SUFFIX}"
         notes = [(beside, read_sums_beside(self._read(beside, uid), name))]
         for depth in range(len(folders), -1, -1):  # a file further up also names the directories below it
-            note = "/".join([*folders[:depth], CHECKSUMS])
+            note = "/".join([*folders[:depth], ALL_SUMS])
             stated = read_sums(self._read(note, uid)).by_path.get("/".join([*folders[depth:], name]))
             notes.append((note, frozenset() if stated is None else frozenset([stated])))
         for note, allowed in notes:
@@ -81,9 +81,9 @@ class Checksums:
         folder, _, note = path.rpartition("/")
         content = self._read(path, uid, place)
         stated = {name: frozenset([digest]) for name, digest in read_sums(content).by_path.items()}
-        if note.endswith(CHECKSUM_SUFFIX):
-            of = note.removesuffix(CHECKSUM_SUFFIX)
-            if self._answer(path.removesuffix(CHECKSUM_SUFFIX), uid) is not None:
+        if note.endswith(SUFFIX):
+            of = note.removesuffix(SUFFIX)
+            if self._answer(path.removesuffix(SUFFIX), uid) is not None:
                 stated[of] = read_sums_beside(content, of)
         for name, allowed in stated.items():
             imported = self._imported_as(f"{folder}/{name}" if folder else name, uid) if allowed else None

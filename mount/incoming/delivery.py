@@ -24,8 +24,9 @@ from bentofs.store.formats.read.growing_file import ArrivingFile
 from bentofs.store.model.tag import Tag
 from bentofs.store.publishing.base import Outcome
 from bentofs.store.staging.session import Session
-from bentofs.store.transfer.import_log import ImportLog, ReceiptState, request_id
+from bentofs.store.transfer.import_log import ImportLog
 from bentofs.store.transfer.importer import Importer, StagedImport
+from bentofs.store.transfer.receipt import ReceiptState, request_id
 from bentofs.store.util.display import printable
 
 log = logging.getLogger(__name__)

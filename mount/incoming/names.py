@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import re
 
+from bentofs.store.integrity.sha256sums import ALL_SUMS, SUFFIX
+
 ERROR_SUFFIX = ".error"
-CHECKSUM_SUFFIX = ".sha256"
-CHECKSUMS = "SHA256SUMS"
 
 # Programs write under these names, and rename the file once it is whole: browsers, WinSCP, wget's front ends.
 _UNFINISHED = (".part", ".partial", ".crdownload", ".download", ".filepart", ".tmp", ".temp", "~")
@@ -36,7 +36,7 @@ def is_rsyncs(path: str) -> bool:
 
 def is_note(path: str) -> bool:
     """Return True if the file says something about other files: checksums, or the reason of a refusal."""
-    return path.endswith((ERROR_SUFFIX, CHECKSUM_SUFFIX)) or os.path.basename(path) == CHECKSUMS
+    return path.endswith((ERROR_SUFFIX, SUFFIX)) or os.path.basename(path) == ALL_SUMS
 
 
 def may_be_archive(path: str) -> bool:

@@ -17,7 +17,7 @@ from bentofs.mount.incoming.finalize import Finalizer
 from bentofs.mount.incoming.spool import Spool
 from bentofs.mount.incoming.upload import Upload
 from bentofs.store.errors import CancelledError, StoreError
-from bentofs.store.transfer.import_log import Receipt, ReceiptState
+from bentofs.store.transfer.receipt import Receipt, ReceiptState
 from bentofs.store.util.display import printable
 
 log = logging.getLogger(__name__)

@@ -25,8 +25,7 @@ from bentofs.store.formats.pieces import Generated, Piece
 from bentofs.store.formats.write.registry import Format
 from bentofs.store.model.model import Model
 from bentofs.store.storage.base import Entry
-
-_NS = 1_000_000_000
+from bentofs.store.util.clock import SECOND_NS
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class _MadeFile(File):
         return replace(self, model=self.store.model(self.model.tag, max_age=0))
 
     def _attributes(self, size: int) -> Attributes:
-        return file_attributes(self.path, size, self.model.mtime * _NS, self.model.newest_ctime_ns)
+        return file_attributes(self.path, size, self.model.mtime * SECOND_NS, self.model.newest_ctime_ns)
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,7 @@ class ModelFolder(Folder):
 
     def attributes(self) -> Attributes:
         folders = self._model.entries.folders_in(self._below)
-        mtime_ns = self._model.mtime * _NS
+        mtime_ns = self._model.mtime * SECOND_NS
         # With other times, the model would count as one that BentoML is still saving (`store.catalog.completeness`).
         ctime_ns = max(self._model.newest_ctime_ns, mtime_ns + 1)
         return folder_attributes(self._path, folders, mtime_ns, ctime_ns)

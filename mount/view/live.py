@@ -12,7 +12,6 @@ from bentofs.mount.view.nodes import Attributes, File, file_attributes
 from bentofs.store.formats.pieces import Literal, Piece
 
 _FRESH_SECONDS = 0.1  # for which a stat and the open after it get the same bytes
-_NS = 1_000_000_000
 
 
 class _Snapshot(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bentofs.store.formats.write.registry import FOLDER
 from bentofs.store.util.display import printable
 
 _INCOMING = """incoming/               copy a model in, as an archive or a folder: it is imported into the store
@@ -18,7 +19,7 @@ Import a model that is a folder:    cp -r FOLDER incoming/ && sync incoming/FOLD
 
 def readme(location: str, formats: Sequence[str], *, has_incoming: bool, by_label: bool = False) -> str:
     """Return the text for a store at `location`, shown in these formats."""
-    first = formats[0] if formats else "folder"
+    first = formats[0] if formats else FOLDER
     incoming = _INCOMING if has_incoming else ""
     labels = _LABELS if by_label else ""
     importing = _IMPORTING if has_incoming else ""

@@ -34,17 +34,16 @@ from bentofs.store.catalog.catalog import ModelStore
 from bentofs.store.catalog.scanner import LATEST
 from bentofs.store.errors import NotFoundError
 from bentofs.store.formats.pieces import Literal
-from bentofs.store.formats.write.registry import Format
+from bentofs.store.formats.write.registry import FOLDER, Format
 from bentofs.store.integrity.baseline import Baseline
+from bentofs.store.integrity.sha256sums import ALL_SUMS
 from bentofs.store.model.model import Model
 from bentofs.store.model.tag import Tag
+from bentofs.store.util.clock import SECOND_NS
 
 README = "README.txt"
 INCOMING = "incoming"
 OWN = ".bentofs"  # status, metrics and log of the mount; not listed
-CHECKSUMS = "SHA256SUMS"
-FOLDER_FORMAT = "folder"  # its name below by-format/
-_NS = 1_000_000_000
 
 
 class Tree:
@@ -117,7 +116,7 @@ class Tree:
             )
             for kind in self.formats
         }
-        children[FOLDER_FORMAT] = lambda: _Names(self, f"/by-format/{FOLDER_FORMAT}", _FoldersOfName)
+        children[FOLDER] = lambda: _Names(self, f"/by-format/{FOLDER}", _FoldersOfName)
         return _Fixed("/by-format", self.mounted_ns, children)
 
 
@@ -270,10 +269,10 @@ class _VersionFolder(Folder):
     model: Model
 
     def attributes(self) -> Attributes:
-        return folder_attributes(self.path, 1, self.model.mtime * _NS)
+        return folder_attributes(self.path, 1, self.model.mtime * SECOND_NS)
 
     def items(self) -> list[Item]:
-        items = [file_item(self.path, CHECKSUMS), folder_item(self.path, "files")]
+        items = [file_item(self.path, ALL_SUMS), folder_item(self.path, "files")]
         for kind in self.tree.formats:
             archive = self._archive_name(kind)
             items += [file_item(self.path, archive), file_item(self.path, f"{archive}.sha256")]
@@ -283,7 +282,7 @@ class _VersionFolder(Folder):
         path = f"{self.path}/{name}"
         if name == "files":
             return ModelFolder(self.tree.store, self.tree.archives, path, self.model)
-        if name == CHECKSUMS:
+        if name == ALL_SUMS:
             return ChecksumFile(self.tree.store, self.tree.archives, path, self.model, self.tree.formats)
         for kind in self.tree.formats:
             archive = self._archive_name(kind)

@@ -10,29 +10,26 @@ thread. Two threads may look at the same model; the first result is kept.
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from cachetools import LRUCache
 
-from bentofs.store.catalog.scanner import LATEST, NameFolder, Scanner, Version, why_missing, why_none
+from bentofs.store.catalog.names import REFRESH, Names
+from bentofs.store.catalog.scanner import LATEST, NameFolder, Version, why_none
 from bentofs.store.errors import BadTagError, NotFoundError, SourceChangedError, StoreError, is_failure
 from bentofs.store.model.model import MAX_MODEL_YAML, MODEL_YAML, Model, ModelInfo
 from bentofs.store.model.tag import MAX_LENGTH, Tag, is_tag_part
-from bentofs.store.storage.base import Identity, Kind, Storage
+from bentofs.store.storage.base import Identity, Storage
 from bentofs.store.storage.entries import Entries
-from bentofs.store.storage.manifest import is_ours
-from bentofs.store.storage.timestamps import is_settled
 from bentofs.store.util.budgeted_cache import BudgetedCache
 from bentofs.store.util.memory_budget import MemoryBudget
 
 log = logging.getLogger(__name__)
 
-REFRESH = 0.4  # seconds for which a result is cached
 _LOOKING_SECONDS = 0.1  # time limit for looking into models in a listing of all names;
 _LOOKED_INTO = 2000  # with more names, too few would fit in that time to be worth it
 _WARNINGS_KEPT = 10_000  # remembered, so that each is logged once
@@ -51,14 +48,11 @@ class ModelStore:
         """`gone`: called with each version that has disappeared; `budget`: None for its own."""
         self.storage = storage
         self._gone = gone
-        self._lock = threading.Lock()  # guards the fields below; never held during a look
-        self._names: dict[str, NameFolder] = {}
-        self._names_believed = REFRESH  # seconds for which a look at a name is cached
-        self._surveyor = Scanner(storage, self._warn)
-        self._roots: tuple[Identity, int, list[str]] | None = None
+        self._names = Names(storage, self._warn, self._forget)
         self._models: BudgetedCache[Tag, tuple[Model, float, float]] = BudgetedCache(
             budget or MemoryBudget(), _KEPT, least=_KEPT // 4
         )
+        self._lock = threading.Lock()  # guards the field below
         self._warned: LRUCache[tuple[str, str], bool] = LRUCache(_WARNINGS_KEPT)
 
     def names(self) -> list[str]:
@@ -68,7 +62,7 @@ class ModelStore:
         """
         shown = []
         begun = time.monotonic()
-        names = self._root_names()
+        names = self._names.all()
         deadline = begun + (_LOOKING_SECONDS if len(names) <= _LOOKED_INTO else 0)
         self.storage.prepare(names)
         for name in names:
@@ -83,18 +77,18 @@ class ModelStore:
                 else:
                     self._warn(name, f"{error}; {name} is left out")
         # After listing a large store, `ls -l` asks for each name: a longer cache time avoids a second look at each.
-        self._names_believed = _bearable_age(time.monotonic() - begun)
+        self._names.believe(_bearable_age(time.monotonic() - begun))
         return shown
 
     def name_count(self) -> int:
         """Return the number of directories that may hold models. This is cheap: they are not opened."""
-        return len(self._root_names())
+        return len(self._names.all())
 
     def model_count(self) -> int:
         """Return the number of models. Each name's directory is listed. No model is looked into: a broken one that
         nobody met yet counts."""
         count = 0
-        for name in self._root_names():
+        for name in self._names.all():
             with suppress(NotFoundError):
                 count += self.version_count(name)
         return count
@@ -106,15 +100,15 @@ class ModelStore:
             NotFoundError: there is no such name.
             StoreUnreadableError: its directory may not be read.
         """
-        finished = self._name(name).finished
+        finished = self._names.at(name).finished
         return [text for text in sorted(finished) if self._can_be_shown(Tag(name, text), finished[text])]
 
     def latest(self, name: str) -> str | None:
         """Return the version that BentoML answers for `name:latest`: the content of the `latest` file or, without that
         file, the youngest version. None if the name has no model, or if a version named `latest` rules out the
         file."""
-        folder = self._name(name)
-        for version in (LATEST, self._surveyor.latest(name, folder)):
+        folder = self._names.at(name)
+        for version in (LATEST, self._names.latest(name, folder)):
             seen = folder.finished.get(version) if version is not None else None
             if version is not None and seen is not None and self._can_be_shown(Tag(name, version), seen):
                 return None if version == LATEST else version
@@ -128,7 +122,7 @@ class ModelStore:
         """
         count = sum(
             self._can_be_shown(Tag(name, text), version, look_into=look_into)
-            for text, version in self._name(name).finished.items()
+            for text, version in self._names.at(name).finished.items()
         )
         if not count:
             raise NotFoundError(f"{name} has no models in the store")
@@ -140,11 +134,11 @@ class ModelStore:
 
     def name_identity(self, name: str) -> Identity:
         """Return the identity of a name's directory, for its times."""
-        return self._name(name).identity
+        return self._names.at(name).identity
 
     def info(self, tag: Tag) -> ModelInfo:
         """Return the parsed `model.yaml` of a finished model. Raises the same errors as `model`."""
-        version = self._finished(tag)
+        version = self._names.version(tag)
         if version.info is None:
             version.info = ModelInfo.parse(tag, self.storage.read_small(f"{tag.path}/{MODEL_YAML}", MAX_MODEL_YAML))
         return version.info
@@ -159,7 +153,7 @@ class ModelStore:
         """
         if not max_age:
             self.expire(tag.name)
-        version = self._finished(tag)
+        version = self._names.version(tag)
         now = time.monotonic()
         if version.error is not None and max_age and now - version.looked_into < REFRESH:
             raise version.error.with_traceback(None)
@@ -196,10 +190,7 @@ class ModelStore:
 
     def expire(self, name: str) -> None:
         """Force a new look at a name at its next use. The known state still helps to judge the new one."""
-        with self._lock:
-            known = self._names.get(name)
-            if known is not None:
-                known.seen = -math.inf
+        self._names.expire(name)
 
     def find(self, text: str) -> Tag:
         """Find the model that a user names, by the rules of `bentoml.models.get`: `name:version`; `name` or
@@ -216,7 +207,7 @@ class ModelStore:
         tag = Tag.parse(f"{name}:{version}" if colon else f"{name}:{LATEST}")
         known: NameFolder | None = None
         with suppress(StoreError):
-            known = self._name(name)
+            known = self._names.at(name)
         if tag.version == LATEST and not (colon and known is not None and LATEST in known.versions):
             latest = self.latest(name)
             if latest is None:
@@ -266,7 +257,7 @@ class ModelStore:
         paths = []
         for name in names:
             with suppress(StoreError):  # raised again at the next use
-                finished = self._name(name).finished
+                finished = self._names.at(name).finished
                 paths += [Tag(name, text).path for text, version in finished.items() if version.info is None]
         self.storage.prepare_models(paths, MODEL_YAML)
 
@@ -279,7 +270,7 @@ class ModelStore:
             and now - kept[1] < max(max_age, _bearable_age(kept[2], is_huge=len(kept[0].entries) > _HUGE))
         )
         if kept is not None and is_young:
-            found = self._finished(tag)
+            found = self._names.version(tag)
             if found.info == kept[0].info and found.model_yaml == kept[0].entries[0].identity:
                 return kept[0]
         look = time.monotonic_ns()
@@ -297,7 +288,7 @@ class ModelStore:
         """Return the parsed `model.yaml` and all files, seen in one state. Retry once if they changed in between."""
         for _ in range(2):
             info = self.info(tag)
-            model_yaml = self._finished(tag).model_yaml
+            model_yaml = self._names.version(tag).model_yaml
             entries, newest = self._walk_steadily(tag)
             if entries and entries[0].path == MODEL_YAML and entries[0].identity == model_yaml:
                 return info, entries, newest
@@ -311,58 +302,10 @@ class ModelStore:
         except SourceChangedError:
             return self.storage.walk(tag.path)
 
-    def _finished(self, tag: Tag) -> Version:
-        known = self._name(tag.name)
-        version = known.finished.get(tag.version)
-        if version is None:
-            raise NotFoundError(why_missing(tag, known, self.storage.location))
-        return version
-
-    def _root_names(self) -> list[str]:
-        folder = self.storage.status("").identity
-        kept = self._roots
-        if kept is not None and kept[0] == folder and is_settled(folder.ctime_ns, kept[1]):
-            return kept[2]
-        looked_at = time.time_ns()
-        names = []
-        for name, kind in self.storage.list_folder(""):
-            if kind is Kind.FOLDER and is_tag_part(name):
-                names.append(name)
-            elif not is_ours(name):
-                self._warn(name, f"{name!r} in the store is not a model's folder; it is left out")
-        names.sort()
-        self._roots = (folder, looked_at, names)
-        with self._lock:
-            gone = [(name, self._names.pop(name)) for name in self._names.keys() - set(names)]
-        for name, known in gone:
-            self._forget(Tag(name, version) for version in known.versions)
-        return names
-
-    def _name(self, name: str) -> NameFolder:
-        """Return the state of a name, cached or from a new look."""
-        known = self._names.get(name)
-        if known is not None and time.monotonic() - known.seen < self._names_believed:
-            return known
-        if not is_tag_part(name):
-            raise NotFoundError(f"'{name}' is not a model's name")
-        try:
-            fresh = self._surveyor.look(name, known)
-        except NotFoundError:
-            with self._lock:
-                known = self._names.pop(name, None)
-            self._forget(Tag(name, version) for version in (known.versions if known is not None else ()))
-            raise NotFoundError(why_none(name, None, self.storage.location)) from None
-        with self._lock:
-            self._names[name] = fresh
-        if known is not None:
-            self._forget(Tag(name, version) for version in known.versions.keys() - fresh.versions.keys())
-        return fresh
-
-    def _forget(self, tags: Iterable[Tag]) -> None:
-        """Drop all data of versions that are gone."""
-        for tag in tags:
-            self._models.drop(tag)
-            self._gone(tag)
+    def _forget(self, tag: Tag) -> None:
+        """Drop all data of a version that is gone."""
+        self._models.drop(tag)
+        self._gone(tag)
 
     def _warn(self, path: str, sentence: str) -> None:
         with self._lock:

@@ -66,6 +66,15 @@ _DENIED_NAMES = {
 # S3 error codes for cases that the status does not show.
 _DENIED_CODES = ("ExpiredToken", "InvalidToken")
 _BUSY_CODES = ("RequestTimeout", "Throttling", "SlowDown")
+_SENTENCES: dict[type[StoreError], str] = {
+    MissingStoreError: "{shown}: there is no bucket {host}",
+    RemoteDeniedError: "access to {shown} is denied: {reason}",
+    RemoteNotFoundError: "{shown} is not there: {reason}",
+    ConditionFailedError: "{shown} was replaced while it was read: start again",
+    NoSpaceError: "{shown} cannot be written: no space is left there: {reason}",
+    UnreachableError: "{shown} cannot be reached, or breaks off: {reason}",
+    RemoteError: "{shown}: the server refuses: {reason}",
+}
 _OF_STATUS: dict[int, type[StoreError]] = {
     404: RemoteNotFoundError,
     409: ConditionFailedError,
@@ -112,20 +121,8 @@ def error_for(error: Exception, location: Location) -> StoreError:
     StoreError unchanged."""
     if isinstance(error, StoreError):
         return error
-    kind, reason, shown = class_of(error), reason_of(error, location.secrets), location.shown
-    if kind is MissingStoreError:
-        return MissingStoreError(f"{shown}: there is no bucket {location.host}")
-    if kind is RemoteDeniedError:
-        return RemoteDeniedError(f"access to {shown} is denied: {reason}")
-    if kind is RemoteNotFoundError:
-        return RemoteNotFoundError(f"{shown} is not there: {reason}")
-    if kind is ConditionFailedError:
-        return ConditionFailedError(f"{shown} was replaced while it was read: start again")
-    if kind is NoSpaceError:
-        return NoSpaceError(f"{shown} cannot be written: no space is left there: {reason}")
-    if kind is UnreachableError:
-        return UnreachableError(f"{shown} cannot be reached, or breaks off: {reason}")
-    return RemoteError(f"{shown}: the server refuses: {reason}")
+    kind, reason = class_of(error), reason_of(error, location.secrets)
+    return kind(_SENTENCES[kind].format(shown=location.shown, host=location.host, reason=reason))
 
 
 @contextmanager

@@ -65,9 +65,9 @@ class S3Uploads:
         key: str,
         content: Content,
         *,
-        only_new: bool = False,
-        stops: CancelTokens = (),
-        progress: Callable[[int], None] = lambda _count: None,
+        only_new: bool,
+        stops: CancelTokens,
+        progress: Callable[[int], None],
     ) -> str:
         """Write an object, replacing an existing one, and return its ETag; empty if the server returns none.
 

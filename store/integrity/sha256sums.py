@@ -19,6 +19,7 @@ from typing import NamedTuple
 from bentofs.store.errors import DamagedArchiveError
 from bentofs.store.util.display import printable
 
+ALL_SUMS = "SHA256SUMS"  # usual name of a file with the sums of many files
 SUFFIX = ".sha256"  # of a file of sums beside the file that it describes
 MAX_SUMS = 1 << 20  # bytes read of a file of sums
 NO_SUMS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)  # errors of opening a missing file of sums

@@ -9,7 +9,7 @@ import os
 import stat
 from collections.abc import Callable
 
-from bentofs.store.errors import NotAModelError, TooBigError, UnsafeMemberError
+from bentofs.store.errors import BadModelError, NotAModelError, TooBigError, UnsafeMemberError
 from bentofs.store.model.model import MAX_MODEL_YAML, MODEL_YAML, ModelInfo
 from bentofs.store.staging.file import KnownFiles, StagedFile
 from bentofs.store.staging.fsync_batch import Syncer
@@ -79,7 +79,7 @@ class _StagedFolder:
         with os.fdopen(descriptor, "rb") as file:
             content = file.read(MAX_MODEL_YAML + 1)
         if len(content) > MAX_MODEL_YAML:
-            raise TooBigError(f"the model.yaml is larger than {MAX_MODEL_YAML:,} bytes")
+            raise BadModelError(f"the model.yaml is larger than {MAX_MODEL_YAML:,} bytes")
         return content
 
     def _visit(self, folder: int, path: str, syncer: Syncer) -> None:

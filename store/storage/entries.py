@@ -13,11 +13,11 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 
 from bentofs.store.storage.base import Entry, Identity
+from bentofs.store.util.clock import SECOND_NS
 from bentofs.store.util.lazy_sequence import LazySequence
 
 FIRST_PATH = "model.yaml"  # path of the first entry
 _FIRST = FIRST_PATH.encode()
-_NS = 1_000_000_000
 _FOLDER, _EXECUTABLE = 1, 2
 _NO_CRC32 = -1
 _COLUMNS = 57  # bytes of one entry in all columns except the paths
@@ -46,7 +46,7 @@ class _Columns:
         self.inodes.append(inode)
         self.sizes.append(size)
         for seconds, rest, time_ns in ((self.mtimes, self.mtime_ns, mtime_ns), (self.ctimes, self.ctime_ns, ctime_ns)):
-            whole, part = divmod(time_ns, _NS)
+            whole, part = divmod(time_ns, SECOND_NS)
             seconds.append(whole)
             rest.append(part)
         self.crcs.append(_NO_CRC32 if crc32 is None else crc32)
@@ -102,8 +102,8 @@ class Entries(LazySequence[Entry]):
                 columns.devices[number],
                 columns.inodes[number],
                 columns.sizes[number],
-                columns.mtimes[number] * _NS + columns.mtime_ns[number],
-                columns.ctimes[number] * _NS + columns.ctime_ns[number],
+                columns.mtimes[number] * SECOND_NS + columns.mtime_ns[number],
+                columns.ctimes[number] * SECOND_NS + columns.ctime_ns[number],
             )
         crc32 = columns.crcs[number]
         return Entry(

@@ -14,18 +14,16 @@ from bentofs.store.catalog.catalog import ModelStore
 from bentofs.store.errors import BadLocationError
 from bentofs.store.formats.pieces import Literal, Piece
 from bentofs.store.formats.write.members import Member
-from bentofs.store.formats.write.registry import BENTOMODEL, FORMATS, Format
+from bentofs.store.formats.write.registry import BENTOMODEL, FOLDER, FORMATS, Format
 from bentofs.store.integrity.sha256sums import SUFFIX, write_sums
 from bentofs.store.location import Location
 from bentofs.store.model.model import Model
 from bentofs.store.model.tag import Tag
-from bentofs.store.transfer.endpoints.base import Progress
+from bentofs.store.transfer.endpoints.base import Progress, no_progress
 from bentofs.store.transfer.endpoints.local import write_out
 from bentofs.store.transfer.endpoints.pool import Endpoints
 from bentofs.store.transfer.endpoints.special import is_special
 from bentofs.store.util.cancel import CancelTokens, refuse_if_stopped
-
-FOLDER = "folder"
 
 # BentoML's names of formats, and other names that people write.
 _ALIASES = {"gz": "tar.gz", "tgz": "tar.gz", "xz": "tar.xz", "txz": "tar.xz", "bz2": "tar.bz2", "tbz2": "tar.bz2"}
@@ -141,7 +139,7 @@ class Exporter:
         model, location = self._store.model(export.tag, max_age=0), export.location
         if sha256 and _is_special(location):
             raise BadLocationError(f"{location.shown} is no file beside which a {SUFFIX} could lie: leave out --sha256")
-        expect = expect or _ignore
+        expect = expect or no_progress
         if export.format is None:
             archive = None
             expect(model.size)
@@ -162,7 +160,7 @@ class Exporter:
             if sha256:
                 digest = self._archives.sha256(model, export.format)
                 sums = Literal(write_sums(digest, location.name))
-                target.write(location.path + SUFFIX, sums, _ignore)
+                target.write(location.path + SUFFIX, sums, no_progress)
         return Exported(export.tag, location.url, archive.length, digest)
 
     def write_out(
@@ -185,10 +183,6 @@ class Exporter:
             )
             for entry in model.entries
         ]
-
-
-def _ignore(_count: int) -> None:
-    """Ignore the count."""
 
 
 def _is_special(target: Location) -> bool:

@@ -5,12 +5,9 @@ Threading: a `Fetcher` may be used from any thread, for any number of imports at
 
 from __future__ import annotations
 
-import errno
 import os
-import select
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from bentofs.store.errors import (
@@ -18,31 +15,32 @@ from bentofs.store.errors import (
     CancelledError,
     DamagedArchiveError,
     NotAModelError,
-    NotFoundError,
     RemoteDeniedError,
     SourceChangedError,
     StoreError,
     StoreUnreadableError,
 )
 from bentofs.store.formats.read.detect import Kind, kind_of
-from bentofs.store.formats.read.growing_file import ArrivingFile, WholeFile
+from bentofs.store.formats.read.growing_file import ArrivingFile
+from bentofs.store.formats.write.registry import FOLDER
 from bentofs.store.integrity.sha256sums import MAX_SUMS, NO_SUMS, SUFFIX, read_sums_beside
 from bentofs.store.location import Location
 from bentofs.store.model.tag import Tag
 from bentofs.store.publishing.base import Outcome
 from bentofs.store.staging.session import Session
 from bentofs.store.transfer.byte_counter import Counted
-from bentofs.store.transfer.endpoints.base import CHUNK, Progress, Source
+from bentofs.store.transfer.endpoints.base import Progress, Source
 from bentofs.store.transfer.endpoints.pool import Endpoints
-from bentofs.store.transfer.exporter import FOLDER, format_named
-from bentofs.store.transfer.import_log import ImportLog, ReceiptState
+from bentofs.store.transfer.exporter import format_named
+from bentofs.store.transfer.import_log import ImportLog
 from bentofs.store.transfer.importer import Importer, StagedImport
+from bentofs.store.transfer.receipt import ReceiptState
+from bentofs.store.transfer.source_descriptor import WatchedFile, chunks_of, position_of, reading
 from bentofs.store.transfer.source_folder import fill_from, fill_from_disk
 from bentofs.store.transfer.stream_buffer import StreamedFile
-from bentofs.store.util.cancel import CancelTokens, refuse_if_stopped
+from bentofs.store.util.cancel import CancelTokens
 from bentofs.store.util.display import printable
 
-_LOOK_MILLISECONDS = 200  # between two checks of `stops`
 _HEAD = 512  # bytes that tell the kind of an archive
 # The kinds that an archive of a given format may have. Not all old .bentomodels were compressed.
 _KINDS = {
@@ -150,7 +148,7 @@ class Fetcher:
 
     def _fetch_file(self, location: Location, kinds: tuple[Kind, ...], counted: Counted) -> StagedImport:
         path = location.path
-        with _reading(path):
+        with reading(path):
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             ready = self._stage_descriptor(descriptor, path, kinds, counted)
@@ -169,11 +167,11 @@ class Fetcher:
         return _checked(ready, sums, location)
 
     def _stage_descriptor(self, descriptor: int, name: str, kinds: tuple[Kind, ...], counted: Counted) -> StagedImport:
-        with _reading(name):
+        with reading(name):
             before = os.fstat(descriptor)
-        if stat.S_ISREG(before.st_mode) and _position(descriptor) == 0:
+        if stat.S_ISREG(before.st_mode) and position_of(descriptor) == 0:
             counted.expect(before.st_size)
-            ready = self._stage(_Watched(descriptor, name, counted), kinds, name)
+            ready = self._stage(WatchedFile(descriptor, name, counted), kinds, name)
             after = os.fstat(descriptor)
             if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
                 ready.discard()
@@ -181,7 +179,7 @@ class Fetcher:
             return ready
         return self._stage_streamed(
             StreamedFile(
-                _chunks_of(descriptor, name, self._stops),
+                chunks_of(descriptor, name, self._stops),
                 None,
                 read_at=None,
                 spool=self._session.spool,
@@ -234,22 +232,6 @@ class Fetcher:
         return self._importer.stage(arriving)
 
 
-class _Watched(WholeFile):
-    """A file that reports how far it was read."""
-
-    def __init__(self, descriptor: int, name: str, counted: Counted) -> None:
-        super().__init__(descriptor)
-        self._name = name
-        self._counted = counted
-
-    def read_into(self, view: memoryview, offset: int) -> int:
-        with _reading(self._name):
-            count = super().read_into(view, offset)
-        if offset + count > self._counted.total:
-            self._counted(offset + count - self._counted.total)
-        return count
-
-
 def _kinds(format_name: str | None) -> tuple[Kind, ...] | None:
     """Return the kinds of archives that are taken. An empty tuple means all, None a folder."""
     if format_name is None:
@@ -258,20 +240,6 @@ def _kinds(format_name: str | None) -> tuple[Kind, ...] | None:
         return None
     kind = format_named(format_name)
     return None if kind is None else _KINDS[kind.name]
-
-
-def _chunks_of(descriptor: int, name: str, stops: CancelTokens) -> Iterator[bytes]:
-    """Yield the chunks of a pipe. The pipe may be silent for long: that must not keep a command from being stopped."""
-    ready = select.poll()
-    ready.register(descriptor, select.POLLIN)
-    with _reading(name):
-        while True:
-            while not ready.poll(_LOOK_MILLISECONDS):
-                refuse_if_stopped(stops)
-            chunk = os.read(descriptor, CHUNK)
-            if not chunk:
-                return
-            yield chunk
 
 
 def _checked(ready: StagedImport, sums: bytes, location: Location) -> StagedImport:
@@ -287,22 +255,3 @@ def _checked(ready: StagedImport, sums: bytes, location: Location) -> StagedImpo
         ready.discard()
         raise
     return ready
-
-
-def _position(descriptor: int) -> int:
-    try:
-        return os.lseek(descriptor, 0, os.SEEK_CUR)
-    except OSError:
-        return -1
-
-
-@contextmanager
-def _reading(path: str) -> Iterator[None]:
-    """Turn an OSError inside the context into a sentence about `path`."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise NotFoundError(f"{printable(path)} is not there") from None
-    except OSError as error:
-        reason = os.strerror(error.errno or errno.EIO)
-        raise StoreUnreadableError(f"{printable(path)} cannot be read: {reason}") from error

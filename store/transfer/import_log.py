@@ -9,7 +9,6 @@ Threading: all methods may be called from any thread.
 from __future__ import annotations
 
 import datetime
-import enum
 import logging
 import os
 import sqlite3
@@ -17,8 +16,9 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TypeVar
 
+from bentofs.store.transfer.receipt import RECEIPT_COLUMNS, Receipt, ReceiptState, receipt_of
 from bentofs.store.util.sqlite import Database
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,6 @@ ANSWERING_KEPT = 100_000  # receipts that answer for a name
 _PRUNE_EVERY = 256  # imports
 _BUSY_SECONDS = 5.0  # a call waits so long while another process writes
 _MAX_SENTENCE = 2000  # characters
-_SESSION_DIGITS = 6  # of a session's random digits, in a request id
 _VERSION = 1
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS receipts (
@@ -56,66 +55,9 @@ DROP INDEX IF EXISTS receipts_answering; -- of releases in which a path answered
 CREATE UNIQUE INDEX IF NOT EXISTS receipts_answering_user ON receipts (path, uid) WHERE answers;
 CREATE TABLE IF NOT EXISTS notes (receipt INTEGER PRIMARY KEY, note TEXT NOT NULL);
 """
-_COLUMNS = (
-    "id, change, path, uid, state, size, mtime_ns, received, started, ended, session, tag, creation_time, sha256, "
-    "error, errno, (SELECT note FROM notes WHERE receipt=receipts.id)"
-)
 _NEXT_CHANGE = "(SELECT coalesce(max(change), 0) + 1 FROM receipts)"
 
 _T = TypeVar("_T")
-
-
-class ReceiptState(enum.Enum):
-    """The state of an import: how far it is, or how it ended."""
-
-    RECEIVING = "receiving"
-    IMPORTING = "importing"
-    IMPORTED = "imported"
-    UNCHANGED = "unchanged"
-    REPLACED = "replaced"
-    REFUSED = "refused"
-    INTERRUPTED = "interrupted"
-
-    @property
-    def ended(self) -> bool:
-        return self not in (ReceiptState.RECEIVING, ReceiptState.IMPORTING)
-
-    @property
-    def successful(self) -> bool:
-        return self in (ReceiptState.IMPORTED, ReceiptState.UNCHANGED, ReceiptState.REPLACED)
-
-
-class Receipt(NamedTuple):
-    """One import. `change` grows with every change to any receipt, over all processes."""
-
-    id: int
-    change: int
-    path: str  # below incoming/
-    uid: int  # the uploader's
-    state: ReceiptState
-    size: int | None  # bytes of the upload, once known
-    mtime_ns: int | None  # the mtime that stat gives for the name
-    received: int  # bytes so far
-    started: datetime.datetime  # UTC
-    ended: datetime.datetime | None  # UTC
-    session: str  # of the process that imported
-    tag: str | None
-    creation_time: str | None  # the model's, ISO 8601
-    sha256: str | None  # of the upload, hexadecimal
-    error: str | None  # the sentence
-    errno: str | None  # its name, such as EEXIST
-    note: str | None = None  # a sentence on what came in besides the model
-
-    @property
-    def request(self) -> str:
-        """Return the id that names this import in logs and notes."""
-        return request_id(self.session, self.id)
-
-
-def request_id(session: str, receipt: int) -> str:
-    """Return the id that names an import in logs and notes: unique also over stores and machines. `session`:
-    `Session.name`, which ends in random digits."""
-    return f"{session.rpartition('-')[2][:_SESSION_DIGITS]}-{receipt}"
 
 
 class ImportLog:
@@ -142,17 +84,17 @@ class ImportLog:
         """True for the record itself, False for an empty one in its place."""
         return self._database.is_on_disk
 
-    def begin(self, session: str, path: str, uid: int, *, size: int | None = None, mtime_ns: int | None = None) -> int:
+    def begin(self, session: str, path: str, uid: int) -> int:
         """Record a new import as RECEIVING. `session`: `Session.name`. Return its id. It is 0, which no receipt has, if
         the disk has no room for it."""
-        row = (session, os.fsencode(path), uid, ReceiptState.RECEIVING.value, size, _text(mtime_ns), _now())
+        row = (session, os.fsencode(path), uid, ReceiptState.RECEIVING.value, _now())
 
         def insert(connection: sqlite3.Connection) -> int:
             with connection:
                 return (
                     connection.execute(
-                        "INSERT INTO receipts (change, session, path, uid, state, size, mtime_ns, received, started) "
-                        f"VALUES ({_NEXT_CHANGE}, ?, ?, ?, ?, ?, ?, 0, ?)",
+                        "INSERT INTO receipts (change, session, path, uid, state, received, started) "
+                        f"VALUES ({_NEXT_CHANGE}, ?, ?, ?, ?, 0, ?)",
                         row,
                     ).lastrowid
                     or 0
@@ -284,11 +226,11 @@ class ImportLog:
         """Return the running imports of dead sessions (`StagingArea.is_alive`), each with its session's name."""
         rows = self._run(
             lambda connection: connection.execute(
-                f"SELECT session, {_COLUMNS} FROM receipts WHERE ended IS NULL ORDER BY id"
+                f"SELECT session, {RECEIPT_COLUMNS} FROM receipts WHERE ended IS NULL ORDER BY id"
             ).fetchall()
         )
         alive = {session: is_alive(session) for session in {row[0] for row in rows or ()}}
-        found = ((session, _receipt(tuple(row))) for session, *row in rows or () if not alive[session])
+        found = ((session, receipt_of(tuple(row))) for session, *row in rows or () if not alive[session])
         return [(session, receipt) for session, receipt in found if receipt is not None]
 
     def interrupt(self, receipt: int) -> None:
@@ -323,32 +265,9 @@ class ImportLog:
 
     def _select(self, where: str, values: tuple[object, ...]) -> list[Receipt]:
         rows = self._run(
-            lambda connection: connection.execute(f"SELECT {_COLUMNS} FROM receipts {where}", values).fetchall()
+            lambda connection: connection.execute(f"SELECT {RECEIPT_COLUMNS} FROM receipts {where}", values).fetchall()
         )
-        return [receipt for row in rows or () if (receipt := _receipt(row)) is not None]
-
-
-def _receipt(row: tuple[Any, ...]) -> Receipt | None:
-    """Return a row as a receipt. None, with a warning, for a row that bentofs did not write."""
-    number, change, path, uid, state, size, mtime_ns, received, started, ended, session, *texts = row
-    try:
-        return Receipt(
-            int(number),
-            int(change),
-            os.fsdecode(path),
-            int(uid),
-            ReceiptState(state),
-            None if size is None else int(size),
-            None if mtime_ns is None else int(mtime_ns),
-            int(received),
-            datetime.datetime.fromisoformat(started),
-            None if ended is None else datetime.datetime.fromisoformat(ended),
-            str(session),
-            *(None if text is None else str(text) for text in texts),
-        )
-    except (ValueError, TypeError) as error:
-        log.warning("receipt %r in the record of imports is malformed and left out: %s", number, error)
-        return None
+        return [receipt for row in rows or () if (receipt := receipt_of(row)) is not None]
 
 
 def _prune(connection: sqlite3.Connection) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bentofs.store.transfer.import_log import ReceiptState
+from bentofs.store.transfer.receipt import ReceiptState
 from tests.harness import Mounted, ended, make_model, run, wait_until
 from tests.incoming import area_of, made, record, same, staged, tar_of
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bentofs.store.transfer.import_log import ReceiptState
+from bentofs.store.transfer.receipt import ReceiptState
 from tests.harness import Mounted, run, wait_until
 from tests.incoming import area_of, imports, made, made_tar, record, same, send, staged
 

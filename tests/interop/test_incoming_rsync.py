@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bentofs.store.transfer.import_log import ReceiptState
+from bentofs.store.transfer.receipt import ReceiptState
 from tests.harness import Mounted, make_model, remove_model, run, wait_until
 from tests.interop.conftest import SshServer
 from tests.interop.uploads import Drop, Outcome, Upload, execute, imports_of

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bentofs.store.transfer.import_log import ReceiptState
+from bentofs.store.transfer.receipt import ReceiptState
 from tests.harness import run, wait_until
 from tests.interop.uploads import Drop, Outcome, Upload, execute, pack, shell
 

@@ -23,7 +23,8 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from bentofs.store.staging.area import StagingArea
-from bentofs.store.transfer.import_log import ImportLog, Receipt
+from bentofs.store.transfer.import_log import ImportLog
+from bentofs.store.transfer.receipt import Receipt
 from tests.harness import ROOT, Mounted, home_of, make_model, run, wait_until
 
 SIZE = 300_000  # bytes of an ordinary upload: several requests to the file system

@@ -23,6 +23,11 @@ Progress = Callable[
     [int], None
 ]  # told of bytes that were transferred since the last call; may be negative after a retry
 
+
+def no_progress(_count: int) -> None:
+    """Ignore the count."""
+
+
 CHUNK = 1 << 20  # bytes handed on at a time
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bentofs.store.transfer.import_log import ReceiptState
+from bentofs.store.transfer.receipt import ReceiptState
 from tests.harness import Mounted, run, wait_until
 from tests.incoming import made, made_tar, record, same, tar_of
 from tests.interop.uploads import execute

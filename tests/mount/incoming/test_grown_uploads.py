@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from bentofs.store.transfer.import_log import ReceiptState
+from bentofs.store.transfer.receipt import ReceiptState
 from tests.harness import Mounted, run
 from tests.incoming import area_of, cp, made, record, same, spooled, tar_of
 from tests.interop.uploads import execute

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bentofs.store.transfer import import_log as module
-from bentofs.store.transfer.import_log import ImportLog, ReceiptState
+from bentofs.store.transfer.import_log import ImportLog
+from bentofs.store.transfer.receipt import ReceiptState
 from tests.store.at_once import in_processes, in_threads
 from tests.store.damages import another_version, garbage
 from tests.store.staged import in_a_namespace_of_its_own
@@ -51,7 +52,7 @@ def _works(receipts: ImportLog) -> None:
 def test_the_course_of_an_import(path: Path) -> None:
     receipts = ImportLog(path)
     before = datetime.datetime.now(datetime.timezone.utc)
-    number = receipts.begin("session", "a/ümläut.zip", 4_000_000_000, mtime_ns=5)
+    number = receipts.begin("session", "a/ümläut.zip", 4_000_000_000)
     (receipt,) = receipts.recent()
     assert (receipt.id, receipt.path, receipt.uid, receipt.state) == (
         number,
@@ -267,7 +268,8 @@ def test_a_full_disk(tmp_path: Path) -> None:
     script = """
 import logging, subprocess, sys
 from pathlib import Path
-from bentofs.store.transfer.import_log import ImportLog, ReceiptState
+from bentofs.store.transfer.import_log import ImportLog
+from bentofs.store.transfer.receipt import ReceiptState
 base = Path(sys.argv[1])
 said = []
 class Collect(logging.Handler):
@@ -299,7 +301,8 @@ assert receipts.answer("kept again", None)
 _WORKER = """
 import logging, sys, time
 from pathlib import Path
-from bentofs.store.transfer.import_log import ImportLog, ReceiptState
+from bentofs.store.transfer.import_log import ImportLog
+from bentofs.store.transfer.receipt import ReceiptState
 logging.basicConfig(format="%(levelname)s %(message)s")
 path, name, start = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
 time.sleep(max(0, start - time.time()))

@@ -13,6 +13,7 @@ from bentofs.mount.kernel.native.request import Answer
 from bentofs.mount.kernel.operations import Look, Operations
 from bentofs.mount.view.nodes import Attributes
 from bentofs.store.errors import NotFoundError, SourceChangedError
+from bentofs.store.util.clock import SECOND_NS
 
 # Seconds that the kernel believes a name. With the catalogue's own delay, a change is seen within two.
 NAME_SECONDS = 1
@@ -21,7 +22,6 @@ _PINNED_SECONDS = 60  # the attributes of one generation of a file, and of a lin
 _UPLOAD_SECONDS = 0  # the attributes of an upload: they change with its outcome, which the close decides
 _TREE_BLOCK = 128 << 10  # bytes that programs should read at a time: Python reads so many even for a small piece
 _UPLOAD_BLOCK = 1 << 20  # bytes that programs should write at a time
-_NS = 1_000_000_000
 
 
 class Context:
@@ -81,8 +81,8 @@ class Context:
     def attribute_fields(self, attributes: Attributes, generation: Hashable) -> tuple[int, ...]:
         """Return the fields of the kernel's fuse_attr."""
         mode, inode, links, size, mtime_ns, ctime_ns, uid = attributes
-        mtime, mtime_rest = divmod(mtime_ns, _NS)
-        ctime, ctime_rest = divmod(ctime_ns, _NS)
+        mtime, mtime_rest = divmod(mtime_ns, SECOND_NS)
+        ctime, ctime_rest = divmod(ctime_ns, SECOND_NS)
         is_file = stat.S_ISREG(mode)
         return (
             inode,

@@ -16,8 +16,7 @@ from bentofs.mount.kernel.native.protocol import (
     SetattrValid,
 )
 from bentofs.mount.kernel.native.request import Answer, Request
-
-_NS = 1_000_000_000
+from bentofs.store.util.clock import SECOND_NS
 
 
 class Lookups:
@@ -61,8 +60,8 @@ class Lookups:
         if valid & (SetattrValid.ATIME | SetattrValid.MTIME) and not node.is_gone:
             now = time.time_ns()
             times = (
-                _time(valid, SetattrValid.ATIME, SetattrValid.ATIME_NOW, atime * _NS + atime_ns, now),
-                _time(valid, SetattrValid.MTIME, SetattrValid.MTIME_NOW, mtime * _NS + mtime_ns, now),
+                _time(valid, SetattrValid.ATIME, SetattrValid.ATIME_NOW, atime * SECOND_NS + atime_ns, now),
+                _time(valid, SetattrValid.MTIME, SetattrValid.MTIME_NOW, mtime * SECOND_NS + mtime_ns, now),
             )
             self._operations.utimens(node.path, *times)
         return self._context.attributes_reply(node)
