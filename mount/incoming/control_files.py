@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 
-from bentofs.store.formats.read.detect import Kind, kind_of
+from bentofs.store.formats.read.detect import ArchiveKind, kind_of
 
 _AXEL = ".st"  # weights may have this suffix, too: it counts only beside the file
 _SUFFIXES = (".aria2", ".aria2__temp", ".lftp-pget-status", _AXEL)
@@ -52,7 +52,7 @@ def has_control_file(path_on_disk: str) -> bool:
 
 def _holds_archive(descriptor: int) -> bool:
     head = os.pread(descriptor, _HEAD, 0)
-    return any(head) and kind_of(head) is not Kind.UNKNOWN
+    return any(head) and kind_of(head) is not ArchiveKind.UNKNOWN
 
 
 def _is_control_file(path_on_disk: str) -> bool:

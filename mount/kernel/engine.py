@@ -20,7 +20,7 @@ class EngineName(Enum):
 DEFAULT_ENGINE = EngineName.LIBFUSE2
 
 
-class Mount(Protocol):
+class EngineMount(Protocol):
     """An engine's mount, until `tear_down`."""
 
     def serve(self) -> None:
@@ -50,7 +50,7 @@ class Engine(Protocol):
     def calling_user(self) -> int:
         """Return the uid of the program whose request this thread serves."""
 
-    def mount(self, operations: Operations, workers: Workers) -> Mount:
+    def mount(self, operations: Operations, workers: Workers) -> EngineMount:
         """Mount.
 
         Raises:

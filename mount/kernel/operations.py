@@ -42,7 +42,7 @@ class Look(NamedTuple):
     generation: Hashable = None  # of a file's bytes, or a link's target; None for folders and all in incoming/
 
 
-class Handle(Protocol):
+class PinnedHandle(Protocol):
     """An open file of the tree, pinned to its generation."""
 
     @property
@@ -59,7 +59,7 @@ class Handles(Protocol):
         """Open `file`, which is at `path` now. Return the handle's number, and whether the kernel may keep its cached
         pages."""
 
-    def handle(self, number: int) -> Handle:
+    def handle(self, number: int) -> PinnedHandle:
         """Return the open file of this number."""
 
     def release(self, number: int) -> None:

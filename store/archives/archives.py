@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from bentofs.store.archives.chunk_sizes import NotMeasuredError, Sizes, Subject
+from bentofs.store.archives.chunk_sizes import ModelKey, NotMeasuredError, Sizes
 from bentofs.store.archives.compression import Compression, is_compressed, packings
 from bentofs.store.archives.crc32_cache import Measurements
 from bentofs.store.archives.index import Index
@@ -212,7 +212,7 @@ class Archives:
         how = f"{self.compression.value}/{LAYOUT_VERSION}"
         results = self._sizes.measure(
             plan,
-            Subject(model.fingerprint(), how, model.newest_ctime_ns, str(model.tag)),
+            ModelKey(model.fingerprint(), how, model.newest_ctime_ns, str(model.tag)),
             also=self._parts,
             forced=self.compression is Compression.ALWAYS,
             progress=progress,

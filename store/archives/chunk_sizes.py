@@ -21,7 +21,7 @@ from bentofs.store.archives.measuring import Group, Progress, measure_chunks
 from bentofs.store.formats.pieces import Piece
 from bentofs.store.formats.write.chunk_maker import ChunkMaker
 from bentofs.store.formats.write.chunks import Measured, Name, Unit
-from bentofs.store.formats.write.deflate import CHUNK, END, MOST_EFFORT, Verdict, chunk_codec, codec_name, judge
+from bentofs.store.formats.write.deflate import CHUNK, END, MOST_EFFORT, Judgement, chunk_codec, codec_name, judge
 from bentofs.store.formats.write.plan import Deflated, Plan, Results, read_ranges
 from bentofs.store.storage.timestamps import is_settled
 from bentofs.store.util.memory_budget import MemoryBudget
@@ -32,7 +32,7 @@ _MAX_SIZE = 1 << 22  # bytes: no compressed chunk is larger; an index that says 
 _KEEP_EVERY = 64  # large files, after which their sizes are written
 
 
-class Subject(NamedTuple):
+class ModelKey(NamedTuple):
     """The model that a plan is measured for, as far as sizes depend on it."""
 
     fingerprint: str  # of its content
@@ -130,7 +130,7 @@ class Sizes:
     def measure(
         self,
         plan: Plan,
-        subject: Subject,
+        subject: ModelKey,
         *,
         also: Collection[str] = (),
         forced: bool,
@@ -147,7 +147,7 @@ class Sizes:
         return Results(chunks, {number: what for number, what in zip(plan.large, found, strict=True) if what})
 
     def _of_parts(
-        self, plan: Plan, subject: Subject, also: Collection[str], progress: Progress | None, *, only_known: bool
+        self, plan: Plan, subject: ModelKey, also: Collection[str], progress: Progress | None, *, only_known: bool
     ) -> Measured:
         parts, wanted = plan.parts, plan.wanted
         names = {part: (f"{subject.fingerprint}/{part}/{subject.how}", parts[part].codec.name) for part in parts}
@@ -226,7 +226,7 @@ def _count(file: MeasuredFile) -> int:
     return -(-file.length // CHUNK)
 
 
-def _judge(file: MeasuredFile) -> Verdict:
+def _judge(file: MeasuredFile) -> Judgement:
     return judge(file.read_sample, file.length)
 
 

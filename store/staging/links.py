@@ -23,7 +23,7 @@ _MAX_HOPS = 40  # links followed on one path: Linux's limit
 _MAX_STEPS = 2_000_000  # names on all paths that are followed: some seconds of work
 
 
-class Tree(Protocol):
+class LinkTree(Protocol):
     """The file tree in which links are replaced."""
 
     def look(self, path: str) -> os.stat_result | None:
@@ -107,7 +107,7 @@ class Links:
         if self._copied > MAX_LINKED:
             raise TooBigError(f"the archive holds more than {MAX_LINKED:,} files and folders behind links")
 
-    def replace(self, tree: Tree) -> None:
+    def replace(self, tree: LinkTree) -> None:
         """Replace all links by copies of their targets.
 
         Raises:
@@ -122,7 +122,7 @@ class Links:
             self._copy(tree, below, self._resolve(tree, path), path, [])
         self._links.clear()
 
-    def _copy(self, tree: Tree, below: dict[str, list[str]], source: str, target: str, above: list[str]) -> None:
+    def _copy(self, tree: LinkTree, below: dict[str, list[str]], source: str, target: str, above: list[str]) -> None:
         """Copy the file or directory `source`, which is no link, to `target`. `above`: the directories being copied."""
         self.count_copy()
         look = tree.look(source)
@@ -138,7 +138,7 @@ class Links:
             child = f"{source}/{name}"
             self._copy(tree, below, self._resolve(tree, child), f"{target}/{name}", [*above, source])
 
-    def _resolve(self, tree: Tree, path: str) -> str:
+    def _resolve(self, tree: LinkTree, path: str) -> str:
         """Return the path with all links followed."""
         done: list[str] = []
         todo = path.split("/")[::-1]

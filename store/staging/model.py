@@ -195,7 +195,7 @@ class StagedModel:
         self._close()
         remove_tree(self._path)
 
-    # The tree in which links are replaced (`store.staging.links.Tree`).
+    # The tree in which links are replaced (`store.staging.links.LinkTree`).
 
     def look(self, path: str) -> os.stat_result | None:
         """Return the stat at a path; None if nothing is there."""

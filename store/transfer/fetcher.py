@@ -20,7 +20,7 @@ from bentofs.store.errors import (
     StoreError,
     StoreUnreadableError,
 )
-from bentofs.store.formats.read.detect import Kind, kind_of
+from bentofs.store.formats.read.detect import ArchiveKind, kind_of
 from bentofs.store.formats.read.growing_file import ArrivingFile
 from bentofs.store.formats.write.registry import FOLDER
 from bentofs.store.integrity.sha256sums import MAX_SUMS, NO_SUMS, SUFFIX, read_sums_beside
@@ -44,12 +44,12 @@ from bentofs.store.util.display import printable
 _HEAD = 512  # bytes that tell the kind of an archive
 # The kinds that an archive of a given format may have. Not all old .bentomodels were compressed.
 _KINDS = {
-    "bentomodel": (Kind.XZ, Kind.GZIP, Kind.TAR),
-    "tar": (Kind.TAR,),
-    "tar.gz": (Kind.GZIP,),
-    "tar.xz": (Kind.XZ,),
-    "tar.bz2": (Kind.BZIP2,),
-    "zip": (Kind.ZIP,),
+    "bentomodel": (ArchiveKind.XZ, ArchiveKind.GZIP, ArchiveKind.TAR),
+    "tar": (ArchiveKind.TAR,),
+    "tar.gz": (ArchiveKind.GZIP,),
+    "tar.xz": (ArchiveKind.XZ,),
+    "tar.bz2": (ArchiveKind.BZIP2,),
+    "zip": (ArchiveKind.ZIP,),
 }
 
 
@@ -96,7 +96,7 @@ class Fetcher:
         return self._recorded(location.shown, lambda: self._stage_from(location, kinds, format_name, counted), counted)
 
     def _stage_from(
-        self, location: Location, kinds: tuple[Kind, ...] | None, format_name: str | None, counted: Counted
+        self, location: Location, kinds: tuple[ArchiveKind, ...] | None, format_name: str | None, counted: Counted
     ) -> StagedImport:
         if location.is_local:
             if kinds is None or (format_name is None and os.path.isdir(location.path)):
@@ -146,7 +146,7 @@ class Fetcher:
         )
         return Imported(ready.tag, outcome, counted.total, sha256, ready.staged.left_out)
 
-    def _fetch_file(self, location: Location, kinds: tuple[Kind, ...], counted: Counted) -> StagedImport:
+    def _fetch_file(self, location: Location, kinds: tuple[ArchiveKind, ...], counted: Counted) -> StagedImport:
         path = location.path
         with reading(path):
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -166,7 +166,9 @@ class Fetcher:
             ) from None
         return _checked(ready, sums, location)
 
-    def _stage_descriptor(self, descriptor: int, name: str, kinds: tuple[Kind, ...], counted: Counted) -> StagedImport:
+    def _stage_descriptor(
+        self, descriptor: int, name: str, kinds: tuple[ArchiveKind, ...], counted: Counted
+    ) -> StagedImport:
         with reading(name):
             before = os.fstat(descriptor)
         if stat.S_ISREG(before.st_mode) and position_of(descriptor) == 0:
@@ -190,7 +192,7 @@ class Fetcher:
         )
 
     def _fetch_object(
-        self, source: Source, location: Location, kinds: tuple[Kind, ...], counted: Counted
+        self, source: Source, location: Location, kinds: tuple[ArchiveKind, ...], counted: Counted
     ) -> StagedImport:
         path = location.path
         known = source.look(path)
@@ -212,13 +214,13 @@ class Fetcher:
             raise
         return _checked(ready, sums, location) if sums is not None else ready
 
-    def _stage_streamed(self, arriving: StreamedFile, kinds: tuple[Kind, ...], name: str) -> StagedImport:
+    def _stage_streamed(self, arriving: StreamedFile, kinds: tuple[ArchiveKind, ...], name: str) -> StagedImport:
         try:
             return self._stage(arriving, kinds, name)
         finally:
             arriving.close()
 
-    def _stage(self, arriving: ArrivingFile, kinds: tuple[Kind, ...], name: str) -> StagedImport:
+    def _stage(self, arriving: ArrivingFile, kinds: tuple[ArchiveKind, ...], name: str) -> StagedImport:
         head = memoryview(bytearray(_HEAD))
         count = 0
         while count < _HEAD and (more := arriving.read_into(head[count:], count)):
@@ -232,7 +234,7 @@ class Fetcher:
         return self._importer.stage(arriving)
 
 
-def _kinds(format_name: str | None) -> tuple[Kind, ...] | None:
+def _kinds(format_name: str | None) -> tuple[ArchiveKind, ...] | None:
     """Return the kinds of archives that are taken. An empty tuple means all, None a folder."""
     if format_name is None:
         return ()

@@ -20,7 +20,7 @@ from bentofs.store.errors import CancelledError, ModelExistsError, OtherContentE
 from bentofs.store.formats.read.background_sha256 import ArchiveDigest
 from bentofs.store.formats.read.extract import extract
 from bentofs.store.formats.read.growing_file import ArrivingFile, DigestedFile
-from bentofs.store.formats.read.sink import Target
+from bentofs.store.formats.read.sink import Sink
 from bentofs.store.integrity.baseline import Baseline
 from bentofs.store.model.bentoml_fields import refuse_what_bentoml_cannot_read
 from bentofs.store.model.model import MAX_MODEL_YAML, MODEL_YAML, ModelInfo
@@ -115,9 +115,7 @@ class Importer:
         ready.sha256, ready.digest = digest.value, digest
         return ready
 
-    def stage_members(
-        self, fill: Callable[[Target], None], on_model: Callable[[], None] = lambda: None
-    ) -> StagedImport:
+    def stage_members(self, fill: Callable[[Sink], None], on_model: Callable[[], None] = lambda: None) -> StagedImport:
         """Stage the members that `fill` puts into its target. `on_model`: see `stage`.
 
         Raises:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from bentofs.store.errors import DamagedArchiveError, NotAModelError, NotFoundError, RemoteNotFoundError, TooBigError
-from bentofs.store.formats.read.sink import Target
+from bentofs.store.formats.read.sink import Sink
 from bentofs.store.location import Location
 from bentofs.store.model.model import MODEL_YAML
 from bentofs.store.storage.local import LocalStorage
@@ -19,7 +19,7 @@ from bentofs.store.util.display import printable
 from bentofs.store.util.names import portable_name
 
 
-def fill_from_disk(path: str, target: Target, counted: Counted) -> None:
+def fill_from_disk(path: str, target: Sink, counted: Counted) -> None:
     """Put a folder of this machine into a target. Links are replaced by their targets, within the folder.
 
     Raises:
@@ -49,7 +49,7 @@ def fill_from_disk(path: str, target: Target, counted: Counted) -> None:
         content.let_go()
 
 
-def fill_from(source: Source, location: Location, target: Target, counted: Counted, max_members: int) -> None:
+def fill_from(source: Source, location: Location, target: Sink, counted: Counted, max_members: int) -> None:
     """Put a folder of another machine into a target.
 
     Raises:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from bentofs.mount.errors import CannotMountError, errno_of
-from bentofs.mount.kernel.engine import Mount
+from bentofs.mount.kernel.engine import EngineMount
 from bentofs.mount.kernel.generations import Generations
 from bentofs.mount.kernel.libfuse2 import binding
 from bentofs.mount.kernel.libfuse2.unlinker import Unlinker
@@ -64,7 +64,7 @@ class Libfuse2Engine:
         """Return the uid of the program whose request this thread serves."""
         return binding.calling_user()
 
-    def mount(self, operations: Operations, workers: Workers) -> Mount:
+    def mount(self, operations: Operations, workers: Workers) -> EngineMount:
         """Mount.
 
         Raises:

@@ -1,6 +1,6 @@
-"""Source: a place in an arriving file from which decoders take bytes.
+"""Cursor: a place in an arriving file from which decoders take bytes.
 
-Threading: one thread per source.
+Threading: one thread per cursor.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from bentofs.store.formats.read.growing_file import ArrivingFile
 _MAX_POSITION = 1 << 62  # bytes: no file is longer, even if an archive says so
 
 
-class Source:
+class Cursor:
     """A place in an arriving file from which bytes are taken."""
 
     def __init__(self, arriving: ArrivingFile, position: int = 0, end: int | None = None) -> None:

@@ -17,8 +17,8 @@ from typing import Protocol
 from isal import igzip_lib
 
 from bentofs.store.errors import DamagedArchiveError, TooBigError
-from bentofs.store.formats.read.cursor import Source, cut_short, trailing
-from bentofs.store.formats.read.detect import BZIP2_MAGIC, GZIP_MAGIC, XZ_MAGIC, Kind
+from bentofs.store.formats.read.cursor import Cursor, cut_short, trailing
+from bentofs.store.formats.read.detect import BZIP2_MAGIC, GZIP_MAGIC, XZ_MAGIC, ArchiveKind
 from bentofs.store.formats.read.growing_file import LITTLE_MEMORY, MOST_MEMORY, ArrivingFile
 from bentofs.store.formats.read.gzip_header import PLAIN, pass_header
 from bentofs.store.formats.read.stream import PlainStream, Stream
@@ -44,7 +44,7 @@ class Decoder(Protocol):
     def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
 
 
-def open_stream(arriving: ArrivingFile, kind: Kind) -> Stream:
+def open_stream(arriving: ArrivingFile, kind: ArchiveKind) -> Stream:
     """Return the decompressed content of a file of any kind except zip.
 
     Reading the stream raises:
@@ -52,20 +52,20 @@ def open_stream(arriving: ArrivingFile, kind: Kind) -> Stream:
         TooBigError: the decoder needs too much memory.
         CancelledError: see `ArrivingFile.read_into`.
     """
-    source = Source(arriving)
-    if kind is Kind.XZ:
-        return Stream(source, _xz(source))
-    if kind is Kind.GZIP:
-        return Stream(source, _gzip(source))
-    if kind is Kind.BZIP2:
-        return Stream(source, _bzip2(source))
-    if kind is Kind.ZSTD:
-        return Stream(source, zstd_content(source))
-    return PlainStream(source)
+    cursor = Cursor(arriving)
+    if kind is ArchiveKind.XZ:
+        return Stream(cursor, _xz(cursor))
+    if kind is ArchiveKind.GZIP:
+        return Stream(cursor, _gzip(cursor))
+    if kind is ArchiveKind.BZIP2:
+        return Stream(cursor, _bzip2(cursor))
+    if kind is ArchiveKind.ZSTD:
+        return Stream(cursor, zstd_content(cursor))
+    return PlainStream(cursor)
 
 
-def decoded(source: Source, decoder: Decoder, what: str) -> Iterator[bytes]:
-    """Yield the content of the stream that begins at the source's place. Leave the source at the stream's end.
+def decoded(cursor: Cursor, decoder: Decoder, what: str) -> Iterator[bytes]:
+    """Yield the content of the stream that begins at the cursor. Leave the cursor at the stream's end.
 
     Raises, while iterated:
         DamagedArchiveError, TooBigError, CancelledError: see `open_stream`.
@@ -74,13 +74,13 @@ def decoded(source: Source, decoder: Decoder, what: str) -> Iterator[bytes]:
     while not decoder.eof:
         data = b""
         if decoder.needs_input:
-            data = bytes(source.some(size))
+            data = bytes(cursor.some(size))
             size = min(2 * size, _INPUT)
             if not data:
                 raise cut_short(f"its {what} data has no end")
         if chunk := decode(decoder, data, what):
             yield chunk
-    source.position -= len(decoder.unused_data)
+    cursor.position -= len(decoder.unused_data)
 
 
 def decode(decoder: Decoder, data: bytes, what: str) -> bytes:
@@ -105,76 +105,76 @@ def _memory_limit_args() -> tuple[object, ...]:
     raise AssertionError("liblzma ignores its memory limit")
 
 
-def _xz(source: Source) -> Iterator[bytes | memoryview]:
+def _xz(cursor: Cursor) -> Iterator[bytes | memoryview]:
     while True:
-        if is_laid_out_here(source):
-            yield from stored_content(source)
+        if is_laid_out_here(cursor):
+            yield from stored_content(cursor)
         else:
-            yield from _xz_stream(source)
-        if _skip_zeros(source) % 4:
+            yield from _xz_stream(cursor)
+        if _skip_zeros(cursor) % 4:
             raise DamagedArchiveError("the archive is damaged: the padding after its xz data is cut short")
-        if not _goes_on(source, XZ_MAGIC, "xz"):
+        if not _goes_on(cursor, XZ_MAGIC, "xz"):
             return
 
 
-def _xz_stream(source: Source) -> Iterator[bytes]:
+def _xz_stream(cursor: Cursor) -> Iterator[bytes]:
     """Yield the content of one stream. Try with little memory; if that is not enough, decode again with the most."""
-    start, given = source.position, 0
-    limit = source.arriving.take_memory(LITTLE_MEMORY)
+    start, given = cursor.position, 0
+    limit = cursor.arriving.take_memory(LITTLE_MEMORY)
     try:
-        for chunk in decoded(source, lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=limit), "xz"):
+        for chunk in decoded(cursor, lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=limit), "xz"):
             given += len(chunk)
             yield chunk
         return
     except TooBigError:
         if limit >= MOST_MEMORY:
             raise
-    limit = source.arriving.take_memory(MOST_MEMORY)
-    source.position = start
-    for chunk in decoded(source, lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=limit), "xz"):
+    limit = cursor.arriving.take_memory(MOST_MEMORY)
+    cursor.position = start
+    for chunk in decoded(cursor, lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=limit), "xz"):
         known = min(given, len(chunk))
         given -= known
         if known < len(chunk):
             yield chunk[known:]
 
 
-def _gzip(source: Source) -> Iterator[bytes]:
+def _gzip(cursor: Cursor) -> Iterator[bytes]:
     while True:
-        pass_header(source)
+        pass_header(cursor)
         decoder = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
         decode(decoder, PLAIN, "gzip")
-        yield from decoded(source, decoder, "gzip")
-        if not _goes_on(source, GZIP_MAGIC, "gzip"):
+        yield from decoded(cursor, decoder, "gzip")
+        if not _goes_on(cursor, GZIP_MAGIC, "gzip"):
             return
 
 
-def _bzip2(source: Source) -> Iterator[bytes]:
-    source.arriving.take_memory(LITTLE_MEMORY)
+def _bzip2(cursor: Cursor) -> Iterator[bytes]:
+    cursor.arriving.take_memory(LITTLE_MEMORY)
     while True:
-        yield from decoded(source, bz2.BZ2Decompressor(), "bzip2")
-        if not _goes_on(source, BZIP2_MAGIC, "bzip2"):
+        yield from decoded(cursor, bz2.BZ2Decompressor(), "bzip2")
+        if not _goes_on(cursor, BZIP2_MAGIC, "bzip2"):
             return
 
 
-def _goes_on(source: Source, magic: bytes, what: str) -> bool:
-    """Tell whether another stream begins at the source's place. Zeros may follow the last one: tapes pad files."""
-    if source.peek(len(magic)) == magic:
+def _goes_on(cursor: Cursor, magic: bytes, what: str) -> bool:
+    """Tell whether another stream begins at the cursor. Zeros may follow the last one: tapes pad files."""
+    if cursor.peek(len(magic)) == magic:
         return True
-    _skip_zeros(source)
-    if source.some(1):
+    _skip_zeros(cursor)
+    if cursor.some(1):
         raise trailing(what)
     return False
 
 
-def _skip_zeros(source: Source) -> int:
+def _skip_zeros(cursor: Cursor) -> int:
     """Skip to the next byte that is not zero. Return the number of zeros."""
-    start = source.position
-    while some := source.some(_INPUT):
+    start = cursor.position
+    while some := cursor.some(_INPUT):
         rest = bytes(some).lstrip(b"\0")
         if rest:
-            source.position -= len(rest)
+            cursor.position -= len(rest)
             break
-    return source.position - start
+    return cursor.position - start
 
 
 def _too_much_memory(what: str) -> TooBigError:

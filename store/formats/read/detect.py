@@ -20,7 +20,7 @@ _ZIP_RECORDS = (b"PK\x03\x04", b"PK\x05\x06")
 _SPLIT_ZIP, _ONE_PART_ZIP = b"PK\x07\x08", b"PK00"  # before the first member of a zip that is, or was planned, in parts
 
 
-class Kind(enum.Enum):
+class ArchiveKind(enum.Enum):
     """The kind of a file, by its first bytes."""
 
     XZ = "xz"
@@ -32,21 +32,21 @@ class Kind(enum.Enum):
     UNKNOWN = "unknown"
 
 
-def kind_of(head: bytes) -> Kind:
+def kind_of(head: bytes) -> ArchiveKind:
     """Return the kind of a file that begins with `head`: its first 512 bytes, or all of a shorter file."""
     if head.startswith(XZ_MAGIC):
-        return Kind.XZ
+        return ArchiveKind.XZ
     if head.startswith(GZIP_MAGIC):
-        return Kind.GZIP
+        return ArchiveKind.GZIP
     if head.startswith(BZIP2_MAGIC) and head[4:10] in _BZIP2_BLOCKS:
-        return Kind.BZIP2
+        return ArchiveKind.BZIP2
     if head.startswith(ZSTD_MAGIC) or is_skippable(head):
-        return Kind.ZSTD
+        return ArchiveKind.ZSTD
     if head.removeprefix(_SPLIT_ZIP).removeprefix(_ONE_PART_ZIP).startswith(_ZIP_RECORDS):
-        return Kind.ZIP
+        return ArchiveKind.ZIP
     if is_header(head[:BLOCK]) or (len(head) >= BLOCK and not any(head)):  # or an empty tar
-        return Kind.TAR
-    return Kind.UNKNOWN
+        return ArchiveKind.TAR
+    return ArchiveKind.UNKNOWN
 
 
 def is_skippable(head: bytes) -> bool:

@@ -8,19 +8,19 @@ Threading: one thread per archive.
 from __future__ import annotations
 
 from bentofs.store.errors import NotAModelError
-from bentofs.store.formats.read.cursor import Source
+from bentofs.store.formats.read.cursor import Cursor
 from bentofs.store.formats.read.decode import open_stream
-from bentofs.store.formats.read.detect import Kind, kind_of
+from bentofs.store.formats.read.detect import ArchiveKind, kind_of
 from bentofs.store.formats.read.foreign import foreign_kind, is_disk_image
 from bentofs.store.formats.read.growing_file import ArrivingFile
-from bentofs.store.formats.read.sink import Target
+from bentofs.store.formats.read.sink import Sink
 from bentofs.store.formats.read.stream import Stream
 from bentofs.store.formats.read.tar import untar
 from bentofs.store.formats.read.tar_header import BLOCK
 from bentofs.store.formats.read.zip import unzip
 
 
-def extract(arriving: ArrivingFile, target: Target) -> None:
+def extract(arriving: ArrivingFile, target: Sink) -> None:
     """Unpack an archive into a staged model. Read and check all of it, to its last byte.
 
     Raises:
@@ -31,19 +31,19 @@ def extract(arriving: ArrivingFile, target: Target) -> None:
         CancelledError: it will not arrive.
         StoreError: raised by the target.
     """
-    source = Source(arriving)
-    head = source.exactly(BLOCK)
+    cursor = Cursor(arriving)
+    head = cursor.exactly(BLOCK)
     kind = kind_of(head)
-    if kind is Kind.ZIP:
+    if kind is ArchiveKind.ZIP:
         unzip(arriving, target)
         return
-    if kind is Kind.UNKNOWN:
+    if kind is ArchiveKind.UNKNOWN:
         raise _not_an_archive(foreign_kind(head)) if head else NotAModelError("the file is empty")
-    if not any(head) and is_disk_image(source):
+    if not any(head) and is_disk_image(cursor):
         raise _not_an_archive("an ISO image")
     stream = open_stream(arriving, kind)
-    target.archive_read = lambda: stream.source.position
-    if kind is not Kind.TAR:
+    target.archive_read = lambda: stream.cursor.position
+    if kind is not ArchiveKind.TAR:
         _expect_tar(stream, kind)
     untar(stream, target)
     if not any(head):
@@ -58,7 +58,7 @@ def _not_an_archive(kind: str | None) -> NotAModelError:
     )
 
 
-def _expect_tar(stream: Stream, kind: Kind) -> None:
+def _expect_tar(stream: Stream, kind: ArchiveKind) -> None:
     head = stream.peek(BLOCK)
-    if kind_of(head) is not Kind.TAR:
+    if kind_of(head) is not ArchiveKind.TAR:
         raise NotAModelError(f"the archive holds something compressed with {kind.value}, but no tar archive")

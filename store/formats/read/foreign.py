@@ -6,7 +6,7 @@ ECMA-119 (ISO 9660), HDF5, GGUF, safetensors, pickle protocols 2 to 5.
 
 from __future__ import annotations
 
-from bentofs.store.formats.read.cursor import Source
+from bentofs.store.formats.read.cursor import Cursor
 
 _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
@@ -42,10 +42,10 @@ def foreign_kind(head: bytes) -> str | None:
     return next((kind for magic, kind in _MAGIC if head.startswith(magic)), None)
 
 
-def is_disk_image(source: Source) -> bool:
+def is_disk_image(cursor: Cursor) -> bool:
     """Tell whether a file that begins with zeros, like an empty tar, is an ISO image."""
-    start = source.position
-    source.position = _ISO_AT
-    found = source.exactly(len(_ISO))
-    source.position = start
+    start = cursor.position
+    cursor.position = _ISO_AT
+    found = cursor.exactly(len(_ISO))
+    cursor.position = start
     return found == _ISO

@@ -1,4 +1,4 @@
-"""Target: the destination of an unpacked archive (`store.staging.model.StagedModel`), as the unpackers see it."""
+"""Sink: the destination of an unpacked archive (`store.staging.model.StagedModel`), as the unpackers see it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Writer(Protocol):
     ) -> None: ...
 
 
-class Target(Protocol):
+class Sink(Protocol):
     """A directory that is being filled. Paths come from the archive, with `/` between names, and are checked here."""
 
     archive_read: Callable[[], int] | None  # returns how many bytes of the archive were read so far

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bentofs.store.formats.read.cursor import Source
+from bentofs.store.formats.read.cursor import Cursor
 
 _INPUT = 128 << 10  # bytes read at once: larger buffers would be allocated by the system each time
 
@@ -15,9 +15,9 @@ _INPUT = 128 << 10  # bytes read at once: larger buffers would be allocated by t
 class Stream:
     """A forward-only stream of bytes."""
 
-    def __init__(self, source: Source, chunks: Iterator[bytes | bytearray | memoryview]) -> None:
-        """`source`: the source of the chunks. Its position tells how much of the file was read."""
-        self.source = source
+    def __init__(self, cursor: Cursor, chunks: Iterator[bytes | bytearray | memoryview]) -> None:
+        """`cursor`: the cursor of the chunks. Its position tells how much of the file was read."""
+        self.cursor = cursor
         self._chunks = chunks
         self._rest = memoryview(b"")
         self.position = 0  # bytes taken so far
@@ -57,8 +57,8 @@ class Stream:
 class PlainStream(Stream):
     """The unchanged bytes of an arriving file. Skipped bytes are not read."""
 
-    def __init__(self, source: Source) -> None:
-        super().__init__(source, iter(lambda: source.some(_INPUT), bytearray()))
+    def __init__(self, cursor: Cursor) -> None:
+        super().__init__(cursor, iter(lambda: cursor.some(_INPUT), bytearray()))
 
     def skip(self, count: int) -> None:
         self.position += count
@@ -66,4 +66,4 @@ class PlainStream(Stream):
             self._rest = self._rest[count:]
         else:
             self._rest = memoryview(b"")
-            self.source.position = self.position
+            self.cursor.position = self.position

@@ -11,9 +11,9 @@ Threading: one thread per archive.
 from __future__ import annotations
 
 from bentofs.store.errors import DamagedArchiveError
-from bentofs.store.formats.read.sink import Target, Writer
+from bentofs.store.formats.read.sink import Sink, Writer
 from bentofs.store.formats.read.stream import PlainStream, Stream
-from bentofs.store.formats.read.tar_members import Member, TarMembers, cut_short, skip_padding
+from bentofs.store.formats.read.tar_members import TarMember, TarMembers, cut_short, skip_padding
 
 _COPIED = 1 << 20  # bytes copied at a time
 _SHARED = 1 << 20  # bytes; content of this size or more is copied from file to file, not read here
@@ -22,7 +22,7 @@ _SHARED = 1 << 20  # bytes; content of this size or more is copied from file to 
 _LAST_RECORD = 1 << 20
 
 
-def untar(stream: Stream, target: Target) -> None:
+def untar(stream: Stream, target: Sink) -> None:
     """Unpack the tar archive in a stream, to its end.
 
     Raises:
@@ -38,7 +38,7 @@ def untar(stream: Stream, target: Target) -> None:
     _ignore_rest(stream, target)
 
 
-def _unpack(member: Member, stream: Stream, target: Target) -> None:
+def _unpack(member: TarMember, stream: Stream, target: Sink) -> None:
     if member.symlink is not None:
         target.symlink(member.name, member.symlink)
     elif member.hard_link is not None:
@@ -55,14 +55,14 @@ def _unpack(member: Member, stream: Stream, target: Target) -> None:
         raise cut_short()
 
 
-def _copy_content(stream: Stream, member: Member, file: Writer) -> None:
+def _copy_content(stream: Stream, member: TarMember, file: Writer) -> None:
     if member.sparse is None:
         copy(stream, member.size, file)
         return
-    source, byte = stream.source, memoryview(bytearray(1))
+    cursor, byte = stream.cursor, memoryview(bytearray(1))
 
     def still_comes() -> None:
-        source.arriving.read_into(byte, source.position)  # raises if the archive is no longer wanted
+        cursor.arriving.read_into(byte, cursor.position)  # raises if the archive is no longer wanted
 
     end = 0
     for offset, length in member.sparse.regions():
@@ -80,12 +80,12 @@ def copy(stream: Stream, count: int, file: Writer) -> None:
     """
     descriptor = None
     if isinstance(stream, PlainStream) and count >= _SHARED:
-        descriptor = stream.source.arriving.fileno()
+        descriptor = stream.cursor.arriving.fileno()
     while count:
         if descriptor is not None:
             copied = min(count, _COPIED)
-            source = stream.source
-            if not source.arriving.read_into(memoryview(bytearray(1)), stream.position + copied - 1):
+            cursor = stream.cursor
+            if not cursor.arriving.read_into(memoryview(bytearray(1)), stream.position + copied - 1):
                 raise cut_short()
             file.copy_range(descriptor, stream.position, copied)
             stream.skip(copied)
@@ -98,7 +98,7 @@ def copy(stream: Stream, count: int, file: Writer) -> None:
         count -= copied
 
 
-def _ignore(stream: Stream, count: int, target: Target) -> None:
+def _ignore(stream: Stream, count: int, target: Sink) -> None:
     """Skip bytes that are no part of the model."""
     while count:
         view = stream.take(min(count, _COPIED))
@@ -108,7 +108,7 @@ def _ignore(stream: Stream, count: int, target: Target) -> None:
         count -= len(view)
 
 
-def _ignore_rest(stream: Stream, target: Target) -> None:
+def _ignore_rest(stream: Stream, target: Sink) -> None:
     """Read to the end of the stream, where it is checked."""
     passed = 0
     while view := stream.take(_COPIED):

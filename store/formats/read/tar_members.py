@@ -36,7 +36,7 @@ _DEVICES = (b"3", b"4", b"6")
 _ANOTHER_VOLUME = b"M"
 
 
-class Member(NamedTuple):
+class TarMember(NamedTuple):
     """A file, directory or link. At most one of `is_folder`, `symlink` and `hard_link` is set; else it is a file."""
 
     name: str
@@ -69,7 +69,7 @@ class TarMembers:
         self._globals: set[bytes] = set()
         self.has_end = False  # true once a block of zeros was read
 
-    def next(self) -> Member | None:
+    def next(self) -> TarMember | None:
         """Read up to the next member's content. Return None at the end mark, or if the stream ends without one.
 
         Raises:
@@ -123,7 +123,7 @@ class TarMembers:
             raise cut_short()
         return content
 
-    def _member(self, header: Header, before: _Before) -> Member:
+    def _member(self, header: Header, before: _Before) -> TarMember:
         records = before.records or Records()
         name = _one_of(before.name, records.path, header.name)
         is_folder = header.type in (_FOLDER, _DUMPED_FOLDER) or records.is_folder
@@ -134,18 +134,19 @@ class TarMembers:
             size = header.size if records.is_folder else 0
             if header.type == _SPARSE or records.sparse_version is not None:
                 raise damaged()
-            return Member(_decoded(name.rstrip(b"/")), size, is_folder=True)  # tarfile turns the top directory into "/"
+            # tarfile turns the top directory into "/"
+            return TarMember(_decoded(name.rstrip(b"/")), size, is_folder=True)
         if records.sparse_version is not None:
             raise damaged()
         shown = _decoded(name)
         if is_folder:  # a GNU tar dumped directory has content: its listing; others have none, whatever the size
             size = header.size if header.type == _DUMPED_FOLDER else 0
-            return Member(shown.rstrip("/"), size, is_folder=True)
+            return TarMember(shown.rstrip("/"), size, is_folder=True)
         target = _decoded(_one_of(before.link, records.link, header.link))
         if header.type == _SYMLINK:
-            return Member(shown, 0, symlink=target)
+            return TarMember(shown, 0, symlink=target)
         if header.type == _HARD_LINK:
-            return Member(shown, 0, hard_link=target)
+            return TarMember(shown, 0, hard_link=target)
         if header.type == _ANOTHER_VOLUME:
             raise another_volume()
         if header.type == _SPARSE:
@@ -160,7 +161,7 @@ class TarMembers:
         )
         raise UnsafeMemberError(f"the archive holds {printable(shown)!r}, which is no file, folder or link, but {kind}")
 
-    def _file(self, header: Header, records: Records, name: bytes) -> Member:
+    def _file(self, header: Header, records: Records, name: bytes) -> TarMember:
         size = header.size if records.size is None else records.size
         sparse = None
         if header.type == _SPARSE:
@@ -178,7 +179,7 @@ class TarMembers:
                 sparse = SparseMap.of(records.sparse_size, records.sparse_map)
         if sparse is not None and sparse.stored > size:
             raise damaged()
-        return Member(_decoded(name), size, bool(header.mode & 0o100), sparse=sparse)
+        return TarMember(_decoded(name), size, bool(header.mode & 0o100), sparse=sparse)
 
 
 def skip_padding(stream: Stream, size: int) -> bool:

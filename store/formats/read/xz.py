@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from bentofs.store.errors import DamagedArchiveError
 from bentofs.store.formats.crc32 import crc32
 from bentofs.store.formats.pieces import read_bytes
-from bentofs.store.formats.read.cursor import Source
+from bentofs.store.formats.read.cursor import Cursor
 from bentofs.store.formats.write.xz import (
     CHECK_LENGTH,
     CHUNK,
@@ -31,49 +31,49 @@ _RUN = 2 * CHUNK  # bytes of content read at once: small enough that just-freed 
 _COMPARED = 64 << 10  # bytes of the index compared at once
 
 
-def is_laid_out_here(source: Source) -> bool:
-    """Tell whether `stored_content` can read the stream at the source's place. The place does not change."""
+def is_laid_out_here(cursor: Cursor) -> bool:
+    """Tell whether `stored_content` can read the stream at the cursor. The place does not change."""
     wanted = STREAM_HEADER + full_block_header()
-    return source.peek(len(wanted)) == wanted
+    return cursor.peek(len(wanted)) == wanted
 
 
-def stored_content(source: Source) -> Iterator[memoryview]:
-    """Yield the content of the stream at the source's place. Leave the source at the stream's end.
+def stored_content(cursor: Cursor) -> Iterator[memoryview]:
+    """Yield the content of the stream at the cursor. Leave the cursor at the stream's end.
 
     Raises, while iterated:
         DamagedArchiveError: the stream differs from the output of `xz.py` for the content, or ends too early.
         CancelledError: see `ArrivingFile.read_into`.
     """
-    source.position += len(STREAM_HEADER)
+    cursor.position += len(STREAM_HEADER)
     total = 0
-    while (size := _exactly(source, 1)) != b"\0":  # b"\0" begins the index
-        length = _content_length(size + _exactly(source, 4 * size[0] + 3))
-        yield from _block(source, length)
+    while (size := _exactly(cursor, 1)) != b"\0":  # b"\0" begins the index
+        length = _content_length(size + _exactly(cursor, 4 * size[0] + 3))
+        yield from _block(cursor, length)
         total += length
-    source.position -= 1
+    cursor.position -= 1
     for piece in end_of_stream(total):
         for at in range(0, piece.length, _COMPARED):
             wanted = read_bytes(piece, at, min(_COMPARED, piece.length - at))
-            if _exactly(source, len(wanted)) != wanted:
+            if _exactly(cursor, len(wanted)) != wanted:
                 raise _damaged("its index")
 
 
-def _block(source: Source, length: int) -> Iterator[memoryview]:
+def _block(cursor: Cursor, length: int) -> Iterator[memoryview]:
     crc = 0
     for at in range(0, length, _RUN):
-        content = _chunks(source, min(_RUN, length - at), first=at == 0)
+        content = _chunks(cursor, min(_RUN, length - at), first=at == 0)
         crc = crc32(content, crc)
         yield content
     wanted = END + block_padding(length) + crc.to_bytes(CHECK_LENGTH, "little")
-    if _exactly(source, len(wanted)) != wanted:
+    if _exactly(cursor, len(wanted)) != wanted:
         raise _damaged("the checksum of a block")
 
 
-def _chunks(source: Source, length: int, *, first: bool) -> memoryview:
+def _chunks(cursor: Cursor, length: int, *, first: bool) -> memoryview:
     """Read the next `length` bytes of content: one or two whole chunks."""
     lengths = [min(CHUNK, length - at) for at in range(0, length, CHUNK)]
     run = memoryview(bytearray(length + 3 * len(lengths)))
-    source.fill(run)
+    cursor.fill(run)
     at = 0
     for number, size in enumerate(lengths):
         start = at + 3 * (number + 1)
@@ -104,9 +104,9 @@ def _number(encoded: bytes) -> tuple[int, bytes]:
     raise _damaged("a block's header")
 
 
-def _exactly(source: Source, count: int) -> bytes:
+def _exactly(cursor: Cursor, count: int) -> bytes:
     content = bytearray(count)
-    source.fill(memoryview(content))
+    cursor.fill(memoryview(content))
     return bytes(content)
 
 

@@ -20,9 +20,9 @@ import struct
 
 from bentofs.store.errors import DamagedArchiveError, NotAModelError, UnsafeMemberError
 from bentofs.store.formats.crc32 import crc32
-from bentofs.store.formats.read.cursor import Source, cut_short
+from bentofs.store.formats.read.cursor import Cursor, cut_short
 from bentofs.store.formats.read.growing_file import ArrivingFile
-from bentofs.store.formats.read.sink import Target
+from bentofs.store.formats.read.sink import Sink
 from bentofs.store.formats.read.zip_content import METHODS, STORED, content_of, copy_stored, ends_itself, wrong_size
 from bentofs.store.formats.read.zip_directory import ZipMembers, at_or_behind, has_end, stored_length
 from bentofs.store.formats.read.zip_records import (
@@ -34,7 +34,7 @@ from bentofs.store.formats.read.zip_records import (
     ONE_PART_MARK,
     SPLIT_MARK,
     WRAP32,
-    Entry,
+    ZipEntry,
     congruent,
     read_central,
     read_descriptor,
@@ -46,7 +46,7 @@ from bentofs.store.util.display import printable
 _MAX_TARGET = 4096  # bytes of a link's target
 
 
-def unzip(arriving: ArrivingFile, target: Target) -> None:
+def unzip(arriving: ArrivingFile, target: Sink) -> None:
     """Unpack a zip archive.
 
     Raises:
@@ -54,15 +54,15 @@ def unzip(arriving: ArrivingFile, target: Target) -> None:
         DamagedArchiveError: it is cut short or inconsistent, or is one part of several.
         UnsafeMemberError, TooBigError, CancelledError, StoreError: see `store.formats.read.extract.extract`.
     """
-    source = Source(arriving)
-    target.archive_read = lambda: source.position
-    mark = source.peek(4)
+    cursor = Cursor(arriving)
+    target.archive_read = lambda: cursor.position
+    mark = cursor.peek(4)
     if mark in (SPLIT_MARK, ONE_PART_MARK):
-        source.position = len(mark)
+        cursor.position = len(mark)
     is_done, partial = False, None
     try:
         try:
-            is_done = _unpack_as_it_comes(source, target)
+            is_done = _unpack_as_it_comes(cursor, target)
         except UnsafeMemberError:  # perhaps only the leftover of a replaced or deleted member
             pass
         except _PartialError as error:
@@ -78,18 +78,18 @@ def unzip(arriving: ArrivingFile, target: Target) -> None:
         raise
 
 
-def _unpack_as_it_comes(source: Source, target: Target) -> bool:
+def _unpack_as_it_comes(cursor: Cursor, target: Sink) -> bool:
     """Unpack members in the order of arrival. Return False if only the directory can tell the archive's content."""
     unpacked, count = hashlib.sha256(), 0
-    large: dict[int, Entry] = {}  # by number: members whose sizes do not fit in 32 bits
-    while (signature := source.peek(4)) == LOCAL:
-        entry = read_local(source)
+    large: dict[int, ZipEntry] = {}  # by number: members whose sizes do not fit in 32 bits
+    while (signature := cursor.peek(4)) == LOCAL:
+        entry = read_local(cursor)
         _refuse_unknown(entry)
         ends = ends_itself(entry)
         if entry.has_descriptor and not ends:
             return False
-        end = None if ends else source.position + entry.compressed
-        entry = _unpack(source, entry, target, end, is_listed=False)
+        end = None if ends else cursor.position + entry.compressed
+        entry = _unpack(cursor, entry, target, end, is_listed=False)
         _note(unpacked, entry)
         if max(entry.size, entry.compressed) >= WRAP32:
             large[count] = entry
@@ -98,10 +98,10 @@ def _unpack_as_it_comes(source: Source, target: Target) -> bool:
         if len(signature) < 4:
             raise cut_short(NO_DIRECTORY)
         return False
-    start = source.position
+    start = cursor.position
     listed, listed_count, behind = hashlib.sha256(), 0, 0
-    while source.peek(4) == CENTRAL:
-        entry = _whole(read_central(source), large.get(listed_count), behind)
+    while cursor.peek(4) == CENTRAL:
+        entry = _whole(read_central(cursor), large.get(listed_count), behind)
         behind = entry.offset + entry.compressed
         _note(listed, entry)
         listed_count += 1
@@ -109,11 +109,11 @@ def _unpack_as_it_comes(source: Source, target: Target) -> bool:
             return False
         if entry.mode & 0o100 and not entry.is_folder and not target.make_executable(entry.name):
             return False
-    length = source.position - start
-    return listed.digest() == unpacked.digest() and read_end(source).is_of(start, length, count)
+    length = cursor.position - start
+    return listed.digest() == unpacked.digest() and read_end(cursor).is_of(start, length, count)
 
 
-def _whole(entry: Entry, unpacked: Entry | None, behind: int) -> Entry:
+def _whole(entry: ZipEntry, unpacked: ZipEntry | None, behind: int) -> ZipEntry:
     """Restore the numbers in a directory entry that may be cut off at 32 bits. `behind`: the end of the one before."""
     if entry.is_zip64:
         return entry
@@ -126,70 +126,70 @@ def _whole(entry: Entry, unpacked: Entry | None, behind: int) -> Entry:
     return entry._replace(offset=at_or_behind(entry.offset, behind))
 
 
-def _note(digest: hashlib._Hash, entry: Entry) -> None:
+def _note(digest: hashlib._Hash, entry: ZipEntry) -> None:
     """Add to a digest the fields on which the local header and the directory must agree."""
     name = entry.name.encode("utf-8", "surrogateescape")
     numbers = struct.pack("<QHLQQL", entry.offset, entry.method, entry.crc32, entry.compressed, entry.size, len(name))
     digest.update(numbers + name)
 
 
-def _unpack(source: Source, entry: Entry, target: Target, end: int | None, *, is_listed: bool) -> Entry:
-    """Unpack the member whose content begins at the source's place. Return its entry, completed from the content.
+def _unpack(cursor: Cursor, entry: ZipEntry, target: Sink, end: int | None, *, is_listed: bool) -> ZipEntry:
+    """Unpack the member whose content begins at the cursor. Return its entry, completed from the content.
 
     `end`: the end of the content; None if the content itself marks its end.
     `is_listed`: the numbers come from the directory.
     """
     if entry.is_folder:
-        _, checked = _read_small(source, entry, 0, end)
+        _, checked = _read_small(cursor, entry, 0, end)
         target.folder(entry.name)
         return checked
     with target.file(entry.name, bool(entry.mode & 0o100)) as file:
-        start = source.position
+        start = cursor.position
         if entry.method == STORED:
-            copy_stored(source, entry, file)
+            copy_stored(cursor, entry, file)
             size = entry.size
         else:
             size = 0
-            for chunk in content_of(source, entry, end):
+            for chunk in content_of(cursor, entry, end):
                 size += len(chunk)
                 if size > entry.size and not entry.has_descriptor and entry.is_zip64:
                     raise wrong_size(entry)
                 file.write(memoryview(chunk))
-        checked = _checked(source, entry, start, size)
-        if not is_listed and _may_be_partial(checked) and source.peek(4) not in (LOCAL, CENTRAL):
+        checked = _checked(cursor, entry, start, size)
+        if not is_listed and _may_be_partial(checked) and cursor.peek(4) not in (LOCAL, CENTRAL):
             raise _PartialError(checked)
         file.expected_crc32 = checked.crc32
     return checked
 
 
-def _read_small(source: Source, entry: Entry, limit: int, end: int | None) -> tuple[bytes, Entry]:
+def _read_small(cursor: Cursor, entry: ZipEntry, limit: int, end: int | None) -> tuple[bytes, ZipEntry]:
     """Read the content of a member that is no file."""
-    start = source.position
+    start = cursor.position
     content = bytearray()
-    for chunk in content_of(source, entry, end):
+    for chunk in content_of(cursor, entry, end):
         content += chunk
         if len(content) > limit:
             raise UnsafeMemberError(f"the archive holds {printable(entry.name)!r}, no file, with content of a file")
-    checked = _checked(source, entry, start, len(content))
+    checked = _checked(cursor, entry, start, len(content))
     if crc32(content) != checked.crc32:
         raise DamagedArchiveError(f"the archive is damaged: the CRC-32 of {printable(entry.name)!r} is wrong")
     return bytes(content), checked
 
 
-def _checked(source: Source, entry: Entry, start: int, size: int) -> Entry:
+def _checked(cursor: Cursor, entry: ZipEntry, start: int, size: int) -> ZipEntry:
     """Return a member's entry, checked after its content was read: it began at `start` and has `size` bytes."""
-    compressed = source.position - start
+    compressed = cursor.position - start
     if entry.has_descriptor:
-        checksum = read_descriptor(source, entry, compressed, size)
+        checksum = read_descriptor(cursor, entry, compressed, size)
         return entry._replace(crc32=checksum, compressed=compressed, size=size)
     if not (congruent(compressed, entry.compressed, entry) and congruent(size, entry.size, entry)):
         raise wrong_size(entry)
     return entry._replace(compressed=compressed, size=size)
 
 
-def _unpack_by_directory(arriving: ArrivingFile, target: Target, partial: Entry | None) -> None:
+def _unpack_by_directory(arriving: ArrivingFile, target: Sink, partial: ZipEntry | None) -> None:
     """Unpack the listed members, once all has arrived. The directory must agree with the numbers in `partial`."""
-    source = Source(arriving)
+    cursor = Cursor(arriving)
     length = arriving.length()
     members = ZipMembers(arriving, target.max_members)
     target.archive_read = lambda: length
@@ -197,28 +197,28 @@ def _unpack_by_directory(arriving: ArrivingFile, target: Target, partial: Entry 
         _refuse_unknown(entry)
         if partial and partial.offset == entry.offset and _numbers(partial) != _numbers(entry):
             raise wrong_size(entry)
-        source.position = entry.offset
-        read_local(source)
+        cursor.position = entry.offset
+        read_local(cursor)
         # The directory's sizes are used, so no data descriptor is needed after the content.
         entry = entry._replace(flags=entry.flags & ~0x8)
-        end = source.position + entry.compressed
+        end = cursor.position + entry.compressed
         if not entry.is_zip64 and room - end >= WRAP32:  # its size may be cut off
             if entry.method == STORED:
-                size = stored_length(arriving, entry, source.position, room)
+                size = stored_length(arriving, entry, cursor.position, room)
                 entry = entry._replace(compressed=size, size=size)
-                end = source.position + size
+                end = cursor.position + size
             else:
                 end = room
         if entry.is_link:
-            content, _ = _read_small(source, entry, _MAX_TARGET, end)
+            content, _ = _read_small(cursor, entry, _MAX_TARGET, end)
             target.symlink(entry.name, content.decode("utf-8", "surrogateescape"))
         elif _is_special(entry):
             raise UnsafeMemberError(f"the archive holds {printable(entry.name)!r}, a device, pipe or socket")
         else:
-            _unpack(source, entry, target, end, is_listed=True)
+            _unpack(cursor, entry, target, end, is_listed=True)
 
 
-def _refuse_unknown(entry: Entry) -> None:
+def _refuse_unknown(entry: ZipEntry) -> None:
     name = printable(entry.name)
     if entry.is_encrypted:
         raise NotAModelError(f"the archive is encrypted ({name!r} is): make it without a password")
@@ -231,18 +231,18 @@ def _refuse_unknown(entry: Entry) -> None:
 class _PartialError(Exception):
     """Stored content goes on after the size in its local header. That size may be cut off at 32 bits."""
 
-    def __init__(self, entry: Entry) -> None:
+    def __init__(self, entry: ZipEntry) -> None:
         super().__init__(entry.name)
         self.entry = entry
 
 
-def _may_be_partial(entry: Entry) -> bool:
+def _may_be_partial(entry: ZipEntry) -> bool:
     return entry.method == STORED and not entry.is_zip64 and (entry.size, entry.crc32) != (0, 0)
 
 
-def _numbers(entry: Entry) -> tuple[int, int, int]:
+def _numbers(entry: ZipEntry) -> tuple[int, int, int]:
     return entry.compressed, entry.size, entry.crc32
 
 
-def _is_special(entry: Entry) -> bool:
+def _is_special(entry: ZipEntry) -> bool:
     return stat.S_IFMT(entry.mode) not in (0, stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK)

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from isal import igzip_lib
 
 from bentofs.store.errors import DamagedArchiveError
-from bentofs.store.formats.read.cursor import Source
+from bentofs.store.formats.read.cursor import Cursor
 from bentofs.store.formats.read.decode import Decoder, decode, decoded
 from bentofs.store.formats.read.growing_file import LITTLE_MEMORY, MOST_MEMORY
 from bentofs.store.formats.read.sink import Writer
-from bentofs.store.formats.read.zip_records import Entry
+from bentofs.store.formats.read.zip_records import ZipEntry
 from bentofs.store.util.display import printable
 
 STORED = 0
@@ -28,21 +28,21 @@ _SHARED = 1 << 20  # bytes; stored content of this size or more is copied from f
 _LITTLE_DICTIONARY = 8 << 20  # bytes
 
 
-def copy_stored(source: Source, entry: Entry, file: Writer) -> None:
+def copy_stored(cursor: Cursor, entry: ZipEntry, file: Writer) -> None:
     """Copy stored content."""
     if entry.compressed != entry.size:
         raise wrong_size(entry)
     left = entry.size
-    descriptor = source.arriving.fileno() if entry.size >= _SHARED else None
+    descriptor = cursor.arriving.fileno() if entry.size >= _SHARED else None
     while left:
         if descriptor is not None:
             count = min(left, _COPIED)
-            if not source.has_all(count):
+            if not cursor.has_all(count):
                 raise _cut_within(entry)
-            file.copy_range(descriptor, source.position, count)
-            source.position += count
+            file.copy_range(descriptor, cursor.position, count)
+            cursor.position += count
         else:
-            chunk = source.some(min(left, _COPIED))
+            chunk = cursor.some(min(left, _COPIED))
             if not chunk:
                 raise _cut_within(entry)
             file.write(memoryview(chunk).toreadonly())
@@ -50,9 +50,9 @@ def copy_stored(source: Source, entry: Entry, file: Writer) -> None:
         left -= count
 
 
-def content_of(source: Source, entry: Entry, end: int | None) -> Iterator[bytes | bytearray]:
-    """Yield the decompressed content of a member. Leave the source after it."""
-    limited = Source(source.arriving, source.position, end)
+def content_of(cursor: Cursor, entry: ZipEntry, end: int | None) -> Iterator[bytes | bytearray]:
+    """Yield the decompressed content of a member. Leave the cursor after it."""
+    limited = Cursor(cursor.arriving, cursor.position, end)
     try:
         if entry.method == STORED:
             while chunk := limited.some(_COPIED):
@@ -61,45 +61,45 @@ def content_of(source: Source, entry: Entry, end: int | None) -> Iterator[bytes 
                 raise _cut_within(entry)
         else:
             for part in decoded(limited, _decoder(limited, entry), "zip"):
-                source.position = limited.position
+                cursor.position = limited.position
                 yield part
     finally:
-        source.position = limited.position
+        cursor.position = limited.position
 
 
-def _decoder(source: Source, entry: Entry) -> Decoder:
+def _decoder(cursor: Cursor, entry: ZipEntry) -> Decoder:
     if entry.method == _DEFLATED:
         return igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_DEFLATE)
     if entry.method == _BZIP2:
-        source.arriving.take_memory(LITTLE_MEMORY)
+        cursor.arriving.take_memory(LITTLE_MEMORY)
         return bz2.BZ2Decompressor()
-    head = source.exactly(4)
-    properties = source.exactly(int.from_bytes(head[2:], "little"))
+    head = cursor.exactly(4)
+    properties = cursor.exactly(int.from_bytes(head[2:], "little"))
     if len(properties) != 5:
         raise DamagedArchiveError(f"the archive is damaged: LZMA's properties of {printable(entry.name)!r} are wrong")
     # Put the header of an .lzma file before the same data. Then the size or the end mark ends it.
     size = (1 << 64) - 1 if _lzma_ends(entry) else entry.size
     dictionary = int.from_bytes(properties[1:], "little")
-    source.arriving.take_memory(LITTLE_MEMORY if dictionary <= _LITTLE_DICTIONARY else MOST_MEMORY)
+    cursor.arriving.take_memory(LITTLE_MEMORY if dictionary <= _LITTLE_DICTIONARY else MOST_MEMORY)
     decoder = lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=MOST_MEMORY)
     decode(decoder, properties + size.to_bytes(8, "little"), "LZMA")
     return decoder
 
 
-def ends_itself(entry: Entry) -> bool:
+def ends_itself(entry: ZipEntry) -> bool:
     """Tell whether decompression finds the content's end. Its size may be missing or cut off at 32 bits."""
     if entry.has_descriptor:
         return entry.method != STORED and (entry.method != _LZMA or _lzma_ends(entry))
     return not entry.is_zip64 and entry.method in (_DEFLATED, _BZIP2)
 
 
-def _lzma_ends(entry: Entry) -> bool:
+def _lzma_ends(entry: ZipEntry) -> bool:
     return bool(entry.flags & _LZMA_HAS_END)
 
 
-def wrong_size(entry: Entry) -> DamagedArchiveError:
+def wrong_size(entry: ZipEntry) -> DamagedArchiveError:
     return DamagedArchiveError(f"the archive is damaged: {printable(entry.name)!r} is not as long as the zip says")
 
 
-def _cut_within(entry: Entry) -> DamagedArchiveError:
+def _cut_within(entry: ZipEntry) -> DamagedArchiveError:
     return DamagedArchiveError(f"the archive is cut short within {printable(entry.name)!r}")

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from bentofs.store.errors import DamagedArchiveError, TooBigError
 from bentofs.store.formats.crc32 import crc32
-from bentofs.store.formats.read.cursor import Source, cut_short
+from bentofs.store.formats.read.cursor import Cursor, cut_short
 from bentofs.store.formats.read.growing_file import ArrivingFile
 from bentofs.store.formats.read.zip_records import (
     END,
@@ -27,7 +27,7 @@ from bentofs.store.formats.read.zip_records import (
     WRAP16,
     WRAP32,
     Directory,
-    Entry,
+    ZipEntry,
     may_follow,
     read_central,
     read_end,
@@ -60,16 +60,16 @@ class ZipMembers:
         self._refuse_overlaps(ends)
         self._in_order = self._starts if self._is_in_order() else array("Q", sorted(self._starts))
 
-    def __iter__(self) -> Iterator[tuple[Entry, int]]:
+    def __iter__(self) -> Iterator[tuple[ZipEntry, int]]:
         """Yield each member and the farthest end of its content."""
         for entry, start in zip(self._records(len(self._starts)), self._starts, strict=True):
             after = bisect_right(self._in_order, start)
             room = self._in_order[after] if after < len(self._in_order) else self._directory.offset
             yield entry._replace(offset=start), room
 
-    def _records(self, most: int) -> Iterator[Entry]:
+    def _records(self, most: int) -> Iterator[ZipEntry]:
         directory = self._directory
-        place, end = Source(self._arriving, directory.offset), directory.offset + directory.length
+        place, end = Cursor(self._arriving, directory.offset), directory.offset + directory.length
         count = 0
         while count < directory.members or (not directory.is_zip64 and place.position < end):
             if count >= most:
@@ -79,7 +79,7 @@ class ZipMembers:
         if place.position != end or (count - directory.members) % WRAP16:
             raise DamagedArchiveError("the archive is damaged: the zip's directory is not as long as it says")
 
-    def _place(self, entry: Entry, behind: int) -> tuple[int, int]:
+    def _place(self, entry: ZipEntry, behind: int) -> tuple[int, int]:
         """Return the start of a member and its least end. `behind`: the end of the one before."""
         last = self._directory.offset
         if entry.is_zip64 or last <= WRAP32:
@@ -94,8 +94,8 @@ class ZipMembers:
                     raise
         raise AssertionError
 
-    def _try(self, entry: Entry, offset: int) -> tuple[int, int]:
-        local = read_local(Source(self._arriving, offset))
+    def _try(self, entry: ZipEntry, offset: int) -> tuple[int, int]:
+        local = read_local(Cursor(self._arriving, offset))
         if (local.raw_name, local.method, local.is_encrypted) != (entry.raw_name, entry.method, entry.is_encrypted):
             raise DamagedArchiveError(
                 f"the archive is damaged: {printable(entry.name)!r} has another name or method in the zip's directory"
@@ -124,15 +124,15 @@ def at_or_behind(stated: int, least: int) -> int:
     return least + (stated - least) % WRAP32
 
 
-def stored_length(arriving: ArrivingFile, entry: Entry, start: int, room: int) -> int:
+def stored_length(arriving: ArrivingFile, entry: ZipEntry, start: int, room: int) -> int:
     """Return the length in bytes of stored content that begins at `start` and ends by `room`.
 
     If the stated size may be cut off, the CRC-32 decides.
     """
     length, crc = 0, 0
-    source = Source(arriving, start)
+    cursor = Cursor(arriving, start)
     for whole in range(entry.size, room - start + 1, WRAP32):
-        while length < whole and (chunk := source.some(min(_READ, whole - length))):
+        while length < whole and (chunk := cursor.some(min(_READ, whole - length))):
             crc = crc32(chunk, crc)
             length += len(chunk)
         if crc == entry.crc32:
@@ -159,11 +159,11 @@ def _find_directory(arriving: ArrivingFile) -> Directory:
     return directory._replace(offset=offset)
 
 
-def _find_end(arriving: ArrivingFile) -> Source:
+def _find_end(arriving: ArrivingFile) -> Cursor:
     """Return the place of the end records."""
     length = arriving.length()
     start = max(0, length - MAX_COMMENT - END_LENGTH - MAX_TRAILING)
-    tail = Source(arriving, start).exactly(length - start)
+    tail = Cursor(arriving, start).exactly(length - start)
     found, loose = len(tail), -1
     while (found := tail.rfind(END, 0, found)) >= 0:
         comment = tail[found + END_LENGTH - 2 : found + END_LENGTH]
@@ -176,7 +176,7 @@ def _find_end(arriving: ArrivingFile) -> Source:
     if found < 0:
         raise cut_short(NO_DIRECTORY)
     place = start + found
-    locator = Source(arriving, max(0, place - LOCATOR64_LENGTH)).exactly(LOCATOR64_LENGTH)
+    locator = Cursor(arriving, max(0, place - LOCATOR64_LENGTH)).exactly(LOCATOR64_LENGTH)
     if locator.startswith(LOCATOR64):
         place = int.from_bytes(locator[8:16], "little")
-    return Source(arriving, place)
+    return Cursor(arriving, place)

@@ -13,7 +13,7 @@ import struct
 from typing import NamedTuple
 
 from bentofs.store.errors import DamagedArchiveError
-from bentofs.store.formats.read.cursor import Source, cut_short
+from bentofs.store.formats.read.cursor import Cursor, cut_short
 from bentofs.store.formats.read.zip_names import path_of
 
 LOCAL, CENTRAL, END = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"
@@ -42,7 +42,7 @@ _UNIX = (3, 19)  # Unix, OS X: names are bytes and attributes are modes
 NO_DIRECTORY = "the zip's directory at its end is missing"
 
 
-class Entry(NamedTuple):
+class ZipEntry(NamedTuple):
     """A member's local header or its record in the central directory."""
 
     raw_name: bytes
@@ -90,7 +90,7 @@ class Directory(NamedTuple):
         return (offset % WRAP32, length % WRAP32, members % WRAP16) == self[:3]
 
 
-def congruent(true: int, stated: int, entry: Entry) -> bool:
+def congruent(true: int, stated: int, entry: ZipEntry) -> bool:
     """Tell whether the number `stated` in an entry can be `true`, perhaps cut off at 32 bits."""
     return true == stated or (not entry.is_zip64 and true % WRAP32 == stated)
 
@@ -100,31 +100,31 @@ def may_follow(content: bytes) -> bool:
     return len(content) <= MAX_TRAILING and not any(mark in content for mark in (LOCAL, CENTRAL, END))
 
 
-def read_local(source: Source) -> Entry:
-    """Read the local header at the source's place."""
-    offset = source.position
-    fields = _LOCAL.unpack(source.whole(_LOCAL.size, NO_DIRECTORY))
+def read_local(cursor: Cursor) -> ZipEntry:
+    """Read the local header at the cursor."""
+    offset = cursor.position
+    fields = _LOCAL.unpack(cursor.whole(_LOCAL.size, NO_DIRECTORY))
     signature, _, flags, method, _, _, crc, compressed, size, name_length, extra_length = fields
     if signature != LOCAL:
         raise DamagedArchiveError("the archive is damaged: a member is not where the zip's directory has it")
-    name, extra = source.whole(name_length, NO_DIRECTORY), _extra(source.whole(extra_length, NO_DIRECTORY))
+    name, extra = cursor.whole(name_length, NO_DIRECTORY), _extra(cursor.whole(extra_length, NO_DIRECTORY))
     large = extra.get(_EXTRA_ZIP64)
     if large is not None:
         (size, compressed), _ = _large(large, (size, compressed))
-    path, length = path_of(name, flags, extra, is_unix=True), source.position - offset
-    return Entry(name, path, flags, method, crc, compressed, size, offset, 0, large is not None, length)
+    path, length = path_of(name, flags, extra, is_unix=True), cursor.position - offset
+    return ZipEntry(name, path, flags, method, crc, compressed, size, offset, 0, large is not None, length)
 
 
-def read_central(source: Source) -> Entry:
-    """Read the directory's record at the source's place."""
-    start = source.position
-    fields = _CENTRAL.unpack(source.whole(_CENTRAL.size, NO_DIRECTORY))
+def read_central(cursor: Cursor) -> ZipEntry:
+    """Read the directory's record at the cursor."""
+    start = cursor.position
+    fields = _CENTRAL.unpack(cursor.whole(_CENTRAL.size, NO_DIRECTORY))
     signature, made_by, _, flags, method, _, _, crc, compressed, size, *rest = fields
     name_length, extra_length, comment_length, disk, _, attributes, offset = rest
     if signature != CENTRAL:
         raise DamagedArchiveError("the archive is damaged: the zip's directory does not hold together")
-    name, extra = source.whole(name_length, NO_DIRECTORY), _extra(source.whole(extra_length, NO_DIRECTORY))
-    source.whole(comment_length, NO_DIRECTORY)
+    name, extra = cursor.whole(name_length, NO_DIRECTORY), _extra(cursor.whole(extra_length, NO_DIRECTORY))
+    cursor.whole(comment_length, NO_DIRECTORY)
     large = extra.get(_EXTRA_ZIP64)
     if large is not None:
         (size, compressed, offset), large = _large(large, (size, compressed, offset))
@@ -134,30 +134,30 @@ def read_central(source: Source) -> Entry:
         raise DamagedArchiveError("the archive is one part of several of a zip: join all parts first")
     is_unix = made_by >> 8 in _UNIX
     path, mode = path_of(name, flags, extra, is_unix=is_unix), _mode(attributes >> 16, size) if is_unix else 0
-    length = source.position - start
-    return Entry(name, path, flags, method, crc, compressed, size, offset, mode, large is not None, length)
+    length = cursor.position - start
+    return ZipEntry(name, path, flags, method, crc, compressed, size, offset, mode, large is not None, length)
 
 
-def read_end(source: Source) -> Directory:
-    """Read the records at the source's place, from the end of the directory to the end of the archive."""
-    start = source.position
+def read_end(cursor: Cursor) -> Directory:
+    """Read the records at the cursor, from the end of the directory to the end of the archive."""
+    start = cursor.position
     directory: Directory | None = None
-    if source.peek(4) == END64:
-        head = source.whole(_END64.size, NO_DIRECTORY)
+    if cursor.peek(4) == END64:
+        head = cursor.whole(_END64.size, NO_DIRECTORY)
         _, length, _, _, disk, first_disk, here, count, directory_length, offset = _END64.unpack(head)
-        source.whole(min(length + 12 - _END64.size, 1 << 20) if length + 12 > _END64.size else 0, NO_DIRECTORY)
-        signature, locator_disk, locator_offset, _ = _LOCATOR64.unpack(source.whole(_LOCATOR64.size, NO_DIRECTORY))
+        cursor.whole(min(length + 12 - _END64.size, 1 << 20) if length + 12 > _END64.size else 0, NO_DIRECTORY)
+        signature, locator_disk, locator_offset, _ = _LOCATOR64.unpack(cursor.whole(_LOCATOR64.size, NO_DIRECTORY))
         if signature != LOCATOR64 or locator_offset != start:
             raise DamagedArchiveError("the archive is damaged: the end records of the zip disagree")
         _refuse_parts(disk, first_disk, locator_disk, here != count)
         directory = Directory(offset, directory_length, count, is_zip64=True)
     signature, disk, first_disk, here, count, directory_length, offset, comment = _END.unpack(
-        source.whole(_END.size, NO_DIRECTORY)
+        cursor.whole(_END.size, NO_DIRECTORY)
     )
     if signature != END:
         raise DamagedArchiveError("the archive is damaged: the zip's directory is not followed by its end record")
-    source.whole(comment, NO_DIRECTORY)
-    if not may_follow(source.exactly(MAX_TRAILING + 1)):
+    cursor.whole(comment, NO_DIRECTORY)
+    if not may_follow(cursor.exactly(MAX_TRAILING + 1)):
         raise DamagedArchiveError("the archive is damaged: something follows the end of the zip")
     if directory is None:
         _refuse_parts(disk, first_disk, 0, here != count)
@@ -172,13 +172,13 @@ def read_end(source: Source) -> Directory:
     return directory
 
 
-def read_descriptor(source: Source, entry: Entry, compressed: int, size: int) -> int:
+def read_descriptor(cursor: Cursor, entry: ZipEntry, compressed: int, size: int) -> int:
     """Skip the data descriptor of a member whose content had these lengths. Return its CRC-32.
 
     The signature is optional, and numbers have 32 or 64 bits: the variant that matches the lengths is taken.
     """
-    start = source.position
-    found = source.exactly(24)
+    start = cursor.position
+    found = cursor.exactly(24)
     widths = ("<QQ", "<LL") if entry.is_zip64 or max(compressed, size) >= WRAP32 else ("<LL", "<QQ")
     for signature in (DESCRIPTOR, b""):
         for width in widths:
@@ -186,7 +186,7 @@ def read_descriptor(source: Source, entry: Entry, compressed: int, size: int) ->
             sizes = struct.pack(width, compressed % wrap, size % wrap)
             skip = len(signature)
             if found.startswith(signature) and found[skip + 4 : skip + 4 + len(sizes)] == sizes:
-                source.position = start + skip + 4 + len(sizes)
+                cursor.position = start + skip + 4 + len(sizes)
                 return int.from_bytes(found[skip : skip + 4], "little")
     if len(found) < 24:
         raise cut_short(NO_DIRECTORY)

@@ -41,7 +41,7 @@ _WINDOW_SAVES = 0.0015  # of a large file; its sample does not show this, as not
 _HOPELESS = 0.9  # if level 1 leaves a larger share, no level is worth it
 
 
-class Verdict(NamedTuple):
+class Judgement(NamedTuple):
     """The result of a file's sample."""
 
     effort: int  # see `compress_chunk`
@@ -76,7 +76,7 @@ def sample_ranges(length: int) -> Sequence[tuple[int, int]]:
     return [((length - size) * number // (_SAMPLES - 1), size) for number in range(_SAMPLES)]
 
 
-def judge(read: Callable[[int, int], bytes], length: int) -> Verdict:
+def judge(read: Callable[[int, int], bytes], length: int) -> Judgement:
     """Judge a file of `length` bytes by a sample that `read(offset, size)` reads. The same bytes give the same verdict.
     Half of the sample is enough to recognize hopeless files. Most weights are hopeless.
 
@@ -93,13 +93,13 @@ def judge(read: Callable[[int, int], bytes], length: int) -> Verdict:
         sample += b"".join(read(*part) for part in parts)
         level1 = len(_compress(memoryview(sample), 1))
         if level1 > len(sample) * _HOPELESS:  # zlib would agree, but take fifteen times as long
-            return Verdict(1, False)
+            return Judgement(1, False)
     peer = int(len(zlib.compress(sample, 1)) * (1 + _WINDOW_SAVES))
     if level1 <= peer:
-        return Verdict(1, level1 <= len(sample) * _WORTH)
+        return Judgement(1, level1 <= len(sample) * _WORTH)
     level2, level3 = (len(_compress(memoryview(sample), level)) for level in (2, 3))
     needed = _SLOW_STEPS * (level2 - peer) / max(1, level2 - level3)
-    return Verdict(min(MOST_EFFORT, _LEVEL2 + max(0, math.ceil(needed))), level2 <= len(sample) * _WORTH)
+    return Judgement(min(MOST_EFFORT, _LEVEL2 + max(0, math.ceil(needed))), level2 <= len(sample) * _WORTH)
 
 
 @functools.cache

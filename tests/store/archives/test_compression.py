@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 import zipfile
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 
 from bentofs.store.archives.archives import Archives
 from bentofs.store.archives.compression import MAX_FILE, MAX_MODEL, Compression, packings
-from bentofs.store.archives.index import Index
+from bentofs.store.archives.index import ChunkSizes, Index
 from bentofs.store.catalog.catalog import ModelStore
 from bentofs.store.errors import CancelledError, SourceChangedError
 from bentofs.store.formats.write import deflate
@@ -161,7 +162,8 @@ def test_wrong_sizes_in_the_index_are_an_error_once_and_never_wrong_bytes(
     kind = TAR_GZ if kind is TAR_GZ else ZIP
     archives = Archives(storage, index, Compression.AUTO)
     right = whole(archives.open(_model(storage), kind))
-    rows = index._database.run(lambda connection: connection.execute("SELECT * FROM chunk_sizes").fetchall())
+    query = "SELECT content, codec, effort, worth_it, sizes FROM chunk_sizes"
+    rows = index._database.run(lambda connection: connection.execute(query).fetchall())
     assert rows
     for content, codec, effort, worth_it, sizes in rows:
         if how == "a size" and sizes:
@@ -174,9 +176,7 @@ def test_wrong_sizes_in_the_index_are_an_error_once_and_never_wrong_bytes(
             sizes = b"\0" * len(sizes)
         elif how == "an effort" and effort:
             effort = 99
-        index._write(
-            "INSERT OR REPLACE INTO chunk_sizes VALUES (?, ?, ?, ?, ?)", [(content, codec, effort, worth_it, sizes)]
-        )
+        index.keep_chunk_sizes([(content, codec, ChunkSizes(effort, bool(worth_it), array("I", sizes)))])
     other = Archives(storage, index, Compression.AUTO)
     caplog.set_level(logging.INFO)
     for _ in range(4):  # each wrong part is found by itself

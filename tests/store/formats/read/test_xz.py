@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bentofs.store.errors import DamagedArchiveError
-from bentofs.store.formats.read.cursor import Source
+from bentofs.store.formats.read.cursor import Cursor
 from bentofs.store.formats.read.decode import open_stream
-from bentofs.store.formats.read.detect import Kind
+from bentofs.store.formats.read.detect import ArchiveKind
 from bentofs.store.formats.read.xz import is_laid_out_here, stored_content
 from bentofs.store.formats.write.xz import lay_out_xz
 from tests.store.content import Memory, whole
@@ -44,7 +44,7 @@ class _Arrived:
 
 
 def _read_back(stream: bytes, most: int = 1 << 30) -> bytes:
-    source = Source(_Arrived(stream, most))
+    source = Cursor(_Arrived(stream, most))
     assert is_laid_out_here(source)
     content = b"".join(stored_content(source))
     assert source.position == len(stream)
@@ -74,7 +74,7 @@ def test_short_reads() -> None:
     ids=["empty", "cut", "no whole block", "liblzma's"],
 )
 def test_others_are_left_to_liblzma(stream: bytes) -> None:
-    source = Source(_Arrived(stream))
+    source = Cursor(_Arrived(stream))
     assert not is_laid_out_here(source)
     assert source.position == 0
 
@@ -105,5 +105,5 @@ def test_cuts_are_never_missed(length: int) -> None:
 
 def test_what_follows_is_read_on() -> None:
     stream = _STREAM + bytes(8) + lzma.compress(b"more") + _STREAM
-    opened = open_stream(_Arrived(stream), Kind.XZ)
+    opened = open_stream(_Arrived(stream), ArchiveKind.XZ)
     assert opened.exactly(len(stream)) == _CONTENT + b"more" + _CONTENT
