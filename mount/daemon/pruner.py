@@ -1,6 +1,7 @@
 """The pruner: a thread that removes what a mount's index and baseline keep of models that are gone, and old logs.
 
-It begins when no model has gone for a minute, and works at the lowest priority. `bentofs clean` does the same at once.
+It begins when no model has gone for a minute, and once a day, for models that were replaced. It works at the lowest
+priority. `bentofs clean` does the same at once.
 
 Threading: `note` may be called from any thread; all else happens in the pruner's own thread.
 """
@@ -21,6 +22,8 @@ from bentofs.store.upkeep.clean import clean_logs, prune_store
 
 log = logging.getLogger(__name__)
 
+_DAY_SECONDS = 86400.0
+_PAUSE_SECONDS = 0.002  # after each model that is looked at, for the mount's readers
 _QUIET_SECONDS = 60.0  # without a model that goes, before pruning begins: models often go one after another
 
 
@@ -68,14 +71,18 @@ class Pruner:
             if _inode_of(self._folder) != self._root:
                 continue  # its disk is not mounted: nobody knows which models are gone
             try:
-                rows = prune_store(self._folder, models, gone, self._stopping.is_set)
+                rows = prune_store(self._folder, models, gone, self._gives_way)
                 log.info("%d rows of models that are gone were pruned", rows)
             except (StoreError, OSError) as error:  # the next model that goes brings the next try
                 log.info("what is kept of models that are gone was not pruned: %s", error)
 
+    def _gives_way(self) -> bool:
+        """Pause. Return True if the mount ends."""
+        return self._stopping.wait(_PAUSE_SECONDS)
+
     def _is_due(self) -> bool:
-        """Wait until models have gone, and no more go. Return False if the mount ends."""
-        self._wake.wait()
+        """Wait until models have gone, and no more go; at most a day. Return False if the mount ends."""
+        self._wake.wait(_DAY_SECONDS)
         while not self._stopping.is_set():
             self._wake.clear()
             if not self._wake.wait(self._quiet_seconds):

@@ -30,7 +30,7 @@ _LEFT_OUT = "user.bentofs.labels_left_out"
 _MAX_NAME = 255  # bytes, as in Linux
 _ROOM = 3000  # bytes for all that `model.yaml` tells, by ext4's reckoning; its block has 4096 for all attributes
 _ENTRY = 22  # bytes that ext4 takes for each attribute beside its name and value, with padding
-_KEPT = 256  # models whose attributes are cached, of about 4 KB each
+_KEPT = 1000  # models whose attributes are cached, of 1 to 5 KB each
 _LABEL_SAFE = "/@:+,"  # in a label's key, beside letters, digits, '_', '.', '-' and '~'
 
 Attributes = Mapping[str, bytes]

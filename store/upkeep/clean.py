@@ -171,8 +171,10 @@ class Upkeep:
 def clean_logs(used: Collection[Path], *, dry_run: bool = False) -> Iterator[Line]:
     """Remove the logs of mounts that are not there, a month after their last line. `used`: the logs of mounts that are
     there."""
-    names = {path.name for path in used}
-    for path in sorted(filter(is_log, state_folder().glob("*.log*"))):
+    names, folder = {path.name for path in used}, state_folder()
+    if not folder.is_dir() or folder.stat().st_uid != os.geteuid():  # under sudo, with another user's home
+        return
+    for path in sorted(filter(is_log, folder.glob("*.log*"))):
         if path.name.removesuffix(".1") in names:
             size = size_of_file(path)
             yield Line(Kept.LOG, str(path), size, 0, size, "its mount is there")
@@ -182,7 +184,8 @@ def clean_logs(used: Collection[Path], *, dry_run: bool = False) -> Iterator[Lin
 
 def prune_store(location: str, models: ModelStore, gone: Collection[str], is_ending: Callable[[], bool]) -> int:
     """Remove what the index keeps of files that a local store has no more, and the baseline of models that are gone.
-    Return the number of rows. `gone`: the tags of these models.
+    Return the number of rows. `gone`: the tags of these models; `is_ending`: called after each
+    look at a model, to end early.
 
     Raises:
         StoreError: the store cannot be read, or a database is in use.

@@ -250,12 +250,18 @@ def _version_of(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
+def _free_pages(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA freelist_count").fetchone()[0])
+
+
 def _shrink(connection: sqlite3.Connection) -> None:
     if connection.execute("PRAGMA auto_vacuum").fetchone()[0] != _INCREMENTAL:  # a file of an older release
         connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
         connection.execute("VACUUM")
-    while connection.execute("PRAGMA freelist_count").fetchone()[0]:
+    free, before = _free_pages(connection), -1
+    while free and free != before:
         connection.execute(f"PRAGMA incremental_vacuum({_VACUUMED})").fetchall()
+        free, before = _free_pages(connection), free
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
