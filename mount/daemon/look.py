@@ -12,9 +12,8 @@ from typing import Any, NamedTuple
 
 from bentofs.mount.daemon.ask import Tell, ask_all
 from bentofs.mount.daemon.running import RunningDaemon
-from bentofs.mount.daemon.status import STATUS
 from bentofs.mount.kernel.mount_table import OurMount
-from bentofs.mount.view.tree import OWN
+from bentofs.mount.view.own_names import OWN, STATUS
 
 SECONDS = 3.0  # how long a mount may take to answer
 _MOST = 1 << 20  # bytes of a status

@@ -16,12 +16,12 @@ from bentofs.mount.daemon.model_counter import ModelCounter
 from bentofs.mount.kernel.engine import Engine
 from bentofs.mount.kernel.traffic import Traffic
 from bentofs.mount.view.live import LiveSource
+from bentofs.mount.view.own_names import LOG, METRICS, STATUS
 from bentofs.store.archives.index import Index, default_path
 from bentofs.store.catalog.catalog import ModelStore
 from bentofs.store.errors import NoHomeError
 from bentofs.store.util.memory_budget import MemoryBudget
 
-STATUS, METRICS, LOG = "status.json", "metrics", "log"
 _PERIOD, _REQUESTS_PERIOD = 10.0, 60.0  # seconds between two counts of the models; the latter if each takes requests
 _PRIVATE = 0o600  # names of uploads, of all users
 

@@ -28,6 +28,7 @@ from bentofs.mount.view.nodes import (
     folder_item,
     link_item,
 )
+from bentofs.mount.view.own_names import OWN
 from bentofs.mount.view.readme import readme
 from bentofs.store.archives.archives import Archives
 from bentofs.store.catalog.catalog import ModelStore
@@ -43,7 +44,6 @@ from bentofs.store.util.clock import SECOND_NS
 
 README = "README.txt"
 INCOMING = "incoming"
-OWN = ".bentofs"  # status, metrics and log of the mount; not listed
 
 
 class Tree:
