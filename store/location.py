@@ -107,7 +107,7 @@ class Location:
         if not colon or port.endswith("]"):
             host, port = self.host, str(default)
         if not (port.isascii() and port.isdigit() and int(port) < 1 << 16):
-            raise BadLocationError(f"{self.shown}: {printable(port)!r} is no port")
+            raise BadLocationError(f"{self.shown}: {printable(port)!r} is not a port number")
         return host.strip("[]"), int(port)
 
     def refuse_parameters_except(self, known: Sequence[str]) -> None:
@@ -171,7 +171,7 @@ class Location:
         protocol = _known(protocol or "file")
         if protocol == "file":
             if user is not None or passwd is not None:
-                raise BadLocationError("a user and a password mean nothing for a path on this machine")
+                raise BadLocationError("a path on this machine takes no user and no password")
             local = os.path.join(path, subpath) if subpath else path
             if not local:
                 raise BadLocationError("the path is empty")
@@ -189,7 +189,7 @@ class Location:
             parts = urlsplit(url, allow_fragments=False)
         except ValueError:  # its text may hold a part of a password
             raise BadLocationError(
-                f"{without_secrets(url)} is not a URL: its host makes no sense, or what is special in its user or "
+                f"{without_secrets(url)} is not a URL: its host is invalid, or special characters in its user or "
                 "password is not percent-encoded"
             ) from None
         protocol = _known(url.partition("://")[0].lower())
@@ -211,7 +211,7 @@ class Location:
         # The host is not shown: it may be the beginning of a password.
         if (port and not port.isdigit()) or url.partition("://")[2].startswith(f"{parts.netloc}#"):
             raise BadLocationError(
-                f"{protocol}://... is not a URL: what is special in its user or password must be percent-encoded"
+                f"{protocol}://... is not a URL: special characters in its user or password must be percent-encoded"
             )
         path, params = parts.path.removeprefix("/"), dict(parse_qsl(parts.query, keep_blank_values=True))
         if protocol in ("http", "https") and parts.query:
@@ -239,7 +239,7 @@ def _known(protocol: str) -> str:
     known = {*known_implementations, "ftps"}
     if protocol not in known:
         names = ", ".join(sorted(known))
-        raise BadLocationError(f"{printable(protocol)!r} is no protocol that is known here; there are {names}")
+        raise BadLocationError(f"{printable(protocol)!r} is not a known protocol: choose from {names}")
     return protocol
 
 

@@ -47,5 +47,5 @@ def _folder(find: Callable[[str], str], variable: str) -> Path:
     except RuntimeError:
         folder = Path()
     if not folder.is_absolute():  # older releases of platformdirs leave the ~
-        raise NoHomeError(f"you have no home directory: set {variable} to a folder of yours")
+        raise NoHomeError(f"you have no home directory: set {variable} to a directory of yours")
     return folder

@@ -152,7 +152,7 @@ def named_mountpoint(_context: click.Context, _parameter: click.Parameter, word:
     if config.mounts and word not in (".", "..") and not os.path.lexists(word):
         raise ConfigError(
             f"{printable(config.path)} has no mount {printable(word)!r}: there are {', '.join(config.mounts)}; a "
-            f"folder is written ./{printable(word)}"
+            f"directory is written ./{printable(word)}"
         )
     return word
 
@@ -195,7 +195,7 @@ def _checked(path: str, content: Mapping[str, Any]) -> Config:
         mount = dict(_table(path, where, value))
         _check_keys(path, where, mount, ("mountpoint", *_SHARED, *_OF_MOUNTS))
         if "mountpoint" not in mount:
-            raise ConfigError(f'{printable(path)}: {where} has no mountpoint: add a line `mountpoint = "/a/folder"`')
+            raise ConfigError(f'{printable(path)}: {where} has no mountpoint: add a line `mountpoint = "/a/directory"`')
         mount["mountpoint"] = _path(path, where, "mountpoint", mount["mountpoint"])
         mounts[name] = mount
     return Config(path, defaults, mounts)

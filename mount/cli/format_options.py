@@ -22,7 +22,9 @@ class _Formats(click.ParamType):  # type: ignore[type-arg]  # generic only since
         names = [name.strip().removeprefix(".") for name in value.split(",") if name.strip()]
         unknown = [name for name in names if name not in FORMATS]
         if unknown or not names:
-            self.fail(f"{', '.join(unknown) or 'nothing'} is no format; there are {', '.join(FORMATS)}", param, ctx)
+            self.fail(
+                f"{', '.join(unknown) or 'nothing'} is not a format: choose from {', '.join(FORMATS)}", param, ctx
+            )
         return [FORMATS[name] for name in dict.fromkeys(names)]
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:  # noqa: ARG002
@@ -34,7 +36,7 @@ formats_option = click.option(
     type=_Formats(),
     default=",".join(kind.name for kind in DEFAULT_FORMATS),
     show_default=True,
-    help=f"Archives to show, of {', '.join(FORMATS)}.",
+    help=f"Formats of archives, separated by commas: {', '.join(FORMATS)}.",
 )
 
 

@@ -25,10 +25,16 @@ _INTERVAL = 0.5  # seconds between two looks
 @store_options
 @staging_option
 @json_option
-@click.option("--follow", is_flag=True, help="Go on as imports begin, proceed and end, until interrupted.")
-@click.option("--limit", type=click.IntRange(0, sys.maxsize), default=100, show_default=True, help="How many to show.")
+@click.option("--follow", is_flag=True, help="Print every change until interrupted.")
+@click.option(
+    "--limit",
+    type=click.IntRange(0, sys.maxsize),
+    default=100,
+    show_default=True,
+    help="How many imports to show, the newest ones.",
+)
 def imports_command(store: StoreSpec, staging: str | None, as_json: bool, follow: bool, limit: int) -> None:
-    """Show what was copied into incoming/, and what became of it."""
+    """List imports and their outcomes: copies into incoming/, and files of `bentofs import`."""
     log_to_stderr()
     store.check()
     area = staging_area(store.location, store.folder, staging)
@@ -93,7 +99,7 @@ def _open(area: StagingArea) -> ImportLog | None:
             return None
     except PermissionError:
         raise StoreUnreadableError(
-            f"the record of imports {printable(str(area.receipts))} may not be read by you: it is of those who import"
+            f"the record of imports {printable(str(area.receipts))} cannot be read by you: ask a user who imports"
         ) from None
     receipts = ImportLog(area.receipts)
     if not receipts.is_on_disk:

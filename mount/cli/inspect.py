@@ -35,10 +35,10 @@ from bentofs.store.wiring.library import opened_library
 @click.argument("tags", nargs=-1, metavar="[TAG]...", shell_complete=complete_tag)
 @store_options
 @follow_links_option
-@click.option("--accept", is_flag=True, help="Record what is there now as right, whatever was recorded before.")
+@click.option("--accept", is_flag=True, help="Record the current SHA-256s, whatever was recorded before.")
 @json_option
 def verify_command(tags: tuple[str, ...], store: StoreSpec, follow_links: bool, accept: bool, as_json: bool) -> None:
-    """Read models whole and compare them with the SHA-256s recorded the first time. Without TAG: all of the store."""
+    """Read models whole and compare them with the SHA-256s recorded the first time. Without TAG: all models."""
     models = open_store(store, follow_links=follow_links)
     wanted = [models.find(tag) for tag in tags] or models.tags()
     digests = Baseline()
@@ -70,7 +70,7 @@ def verify_command(tags: tuple[str, ...], store: StoreSpec, follow_links: bool, 
         digests.close()
     failures = []
     if outcomes[Outcome.DIFFERS]:
-        failures.append(f"{outcomes[Outcome.DIFFERS]} differ from what was recorded; if that is meant, use --accept")
+        failures.append(f"{outcomes[Outcome.DIFFERS]} differ from the record: use --accept to record them as they are")
     if outcomes[Outcome.UNREADABLE]:
         failures.append(f"{outcomes[Outcome.UNREADABLE]} could not be read whole")
     if outcomes[Outcome.NOT_RECORDED]:
@@ -97,8 +97,8 @@ def measure_command(
 ) -> None:
     """Compute sizes and checksums of archives ahead of time, so that the first look at them does not wait.
 
-    Mounts of the same user find them. Formats and compression must be those of the mount. Without TAG: all of the
-    store. Known sizes and checksums are not computed again, so an interrupted run goes on the next time.
+    Mounts of the same user find them. Formats and compression must be those of the mount. Without TAG: all
+    models. Known sizes and checksums are not computed again, so an interrupted run goes on the next time.
     """
     chosen = compression_for(compression, store)
     checked_formats(formats, chosen)

@@ -87,7 +87,7 @@ def run_jobs(
                     status = status or code
         except KeyboardInterrupt:
             give_up()
-            reporter.say("bentofs: interrupted: what is under way is taken back", err=True)
+            reporter.say("bentofs: interrupted: transfers that run are undone", err=True)
             status = INTERRUPTED
         except BaseException:  # nobody reads the reports
             give_up()

@@ -104,7 +104,7 @@ def _sentence(error: OSError) -> str:
     if error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, FileNotFoundError):  # Python names no file only when it cannot find the working directory
-        return "the working directory is not there any more: go to another one"
+        return "the working directory was deleted: change to another one"
     return str(error)
 
 

@@ -52,7 +52,7 @@ class _Mode(click.ParamType):  # type: ignore[type-arg]  # generic only since cl
         except ValueError:
             mode = -1
         if not 0 < mode <= 0o1777:
-            self.fail(f"{value} is no mode of a folder: octal digits, as 1777", param, ctx)
+            self.fail(f"{value} is not the mode of a directory: write octal digits, such as 1777", param, ctx)
         # If other users may write there, set the sticky bit: nobody may remove another user's files.
         return mode | 0o1000 if mode & 0o022 else mode
 
@@ -66,37 +66,47 @@ class _Mode(click.ParamType):  # type: ignore[type-arg]  # generic only since cl
 @click.option("--allow-other/--no-allow-other", help="Let other users read the mount, too.")
 @follow_links_option
 @click.option("--by-label/--no-by-label", help="Also list models by label. It reads each model.yaml.")
-@click.option("--read-only/--no-read-only", help="Without incoming/.")
-@click.option("--overwrite/--no-overwrite", help="What is copied into incoming/ replaces a model of the same tag.")
+@click.option("--read-only/--no-read-only", help="Mount without incoming/.")
+@click.option(
+    "--overwrite/--no-overwrite",
+    help="Let copies into incoming/ replace models that have the same tag and other content.",
+)
 @staging_option
 @click.option(
     "--settle",
     type=click.FloatRange(min=0),
     metavar="SECONDS",
-    help="Import a folder in incoming/ after so long a quiet.",
+    help="Import a directory in incoming/ once nothing in it has changed for SECONDS.",
 )
-@click.option("--incoming-mode", type=_Mode(), metavar="MODE", help="Permissions of incoming/, as 1777; else 755.")
+@click.option(
+    "--incoming-mode", type=_Mode(), metavar="MODE", help="Permissions of incoming/, such as 1777. Default: 755."
+)
 @click.option(
     "--max-members",
     type=click.IntRange(min=1),
     default=Limits().members,
     show_default=True,
-    help="Of one imported model.",
+    help="The most files and directories in one imported model.",
 )
-@click.option("--max-expanded", type=Size(), metavar="SIZE", help="Bytes of one imported model, as 50G; else 1T.")
+@click.option(
+    "--max-expanded",
+    type=Size(),
+    metavar="SIZE",
+    help="The most bytes of one imported model, such as 50G. Default: 1T.",
+)
 @click.option(
     "--engine",
     type=click.Choice([name.value for name in EngineName]),
     default=DEFAULT_ENGINE.value,
     show_default=True,
     envvar="BENTOFS_ENGINE",
-    help="Speak to the kernel directly, or through libfuse 2.",
+    help="How to speak to the kernel: directly, or through libfuse 2.",
 )
 @click.option(
     "--passthrough/--no-passthrough",
     default=True,
     show_default=True,
-    help="Have the kernel read the files of a local store itself, where root and Linux 6.9 allow it.",
+    help="Let the kernel read the files of a local store itself. It needs root and Linux 6.9.",
 )
 @click.option(
     "--log-level",
@@ -104,24 +114,24 @@ class _Mode(click.ParamType):  # type: ignore[type-arg]  # generic only since cl
     default="info",
     show_default=True,
     envvar="BENTOFS_LOG_LEVEL",
-    help="The least level that is logged.",
+    help="Log events of this level and above.",
 )
 @click.option(
     "--log-file",
     metavar="FILE",
     shell_complete=complete_file,
     callback=lambda _context, _parameter, file: file and os.path.abspath(file),
-    help="Log to this file, kept below 8 MiB by rotation. Default: a file in the user's state folder; with "
-    "--foreground, standard error, with priorities if that is systemd's journal.",
+    help="Log to this file. It is rotated, and takes 8 MiB at most. Default: a file in your state directory; with "
+    "--foreground, standard error.",
 )
 @click.option(
     "--auto-unmount/--no-auto-unmount",
-    help="If the daemon is killed, unmount. Without it a dead mountpoint stays, on which everything fails: a mirror of "
-    "an empty folder would delete its copies.",
+    help="Unmount if the daemon is killed. By default the dead mountpoint stays and every access to it fails: a mirror "
+    "must not take an empty directory for deletions.",
 )
 @json_option
 @click.option("--noexec/--no-noexec", help="Let nobody run programs that lie in the mount.")
-@click.option("--ready-fd", type=int, hidden=True, help="Of the process that waits for this daemon.")
+@click.option("--ready-fd", type=int, hidden=True, help="A descriptor of the process that waits for this daemon.")
 def mount_command(
     mountpoint: str,
     store: StoreSpec,
@@ -147,7 +157,7 @@ def mount_command(
     as_json: bool,
     ready_fd: int | None,
 ) -> None:
-    """Mount a model store at MOUNTPOINT: an empty folder, or the name of a mount in the configuration file."""
+    """Mount a model store at MOUNTPOINT: an empty directory, or the name of a mount in the configuration file."""
     if incoming_mode is not None and not allow_other:
         raise click.UsageError("--incoming-mode is for other users: it needs --allow-other")
     location = store.location

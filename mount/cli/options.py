@@ -36,7 +36,7 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic only since cli
             return value
         match = re.fullmatch(r"(\d+)([KMGT]?)i?B?", value, re.IGNORECASE)
         if match is None:
-            self.fail(f"{value} is no size: a number of bytes, perhaps with K, M, G or T", param, ctx)
+            self.fail(f"{value} is not a size: write a number of bytes, such as 1000 or 50G", param, ctx)
         return int(match[1]) << 10 * " KMGT".index(match[2].upper() or " ")
 
 
@@ -55,7 +55,7 @@ class KeyValue(click.ParamType):  # type: ignore[type-arg]  # generic only since
             return value
         key, equals, text = value.partition("=")
         if not equals or not key:
-            self.fail("it is not KEY=VALUE", param, ctx)  # the text may be a secret
+            self.fail("write it as KEY=VALUE", param, ctx)  # the text may be a secret
         if self._as_json:
             with suppress(ValueError):
                 return key, json.loads(text)
@@ -69,7 +69,7 @@ def store_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "--store",
         metavar="DIR|URL",
         shell_complete=complete_directory,
-        help="The model store: a folder, or a URL as s3://bucket/prefix. Default: $BENTOML_HOME/models, else "
+        help="The model store: a directory, or a URL such as s3://bucket/prefix. Default: $BENTOML_HOME/models, else "
         "~/bentoml/models.",
     )
     @click.option(
@@ -78,7 +78,7 @@ def store_options(command: Callable[..., Any]) -> Callable[..., Any]:
         type=KeyValue(as_json=True),
         multiple=True,
         metavar="KEY=VALUE",
-        help="For the file system of a URL, as fsspec knows it; the value may be JSON. S3 takes endpoint, region and "
+        help="An option for the file system of a URL (fsspec). The value may be JSON. S3 reads endpoint, region and "
         "credentials from AWS's environment variables and files.",
     )
     @click.option(
@@ -87,13 +87,13 @@ def store_options(command: Callable[..., Any]) -> Callable[..., Any]:
         default=DEFAULT_TTL,
         show_default=True,
         metavar="SECONDS",
-        help="How long listings of a URL are believed.",
+        help="How long listings of a URL are cached.",
     )
     @click.option(
         "--cache-size",
         type=Size(),
         metavar="SIZE",
-        help=f"Memory for what is read of a URL, as 512M; else {_MOUNT_CACHE_SIZE >> 20}M for a mount, "
+        help=f"Memory for the cache of a URL, such as 512M. Default: {_MOUNT_CACHE_SIZE >> 20}M for a mount, "
         f"{DEFAULT_CACHE_SIZE >> 20}M for other commands.",
     )
     @click.option(
@@ -102,7 +102,7 @@ def store_options(command: Callable[..., Any]) -> Callable[..., Any]:
         default=DEFAULT_PATIENCE,
         show_default=True,
         metavar="SECONDS",
-        help="How long a URL's server may take to answer, retries included.",
+        help="How long a URL's server may take to answer, with retries.",
     )
     @functools.wraps(command)
     def wrapped(
@@ -162,8 +162,8 @@ def compression_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "--compression",
         type=click.Choice([choice.value for choice in Compression]),
-        help="What .tar.gz and .zip compress: what is worth it, everything (.bentomodel, too), or nothing. Default: "
-        "auto; never for a store that is a URL, whose files would have to be fetched for the sizes of archives.",
+        help="Which files .tar.gz and .zip compress: those that are worth it, all (in a .bentomodel, too), or none. "
+        "Default: auto; never for a store that is a URL, since measuring sizes would fetch all files.",
     )(command)
 
 
@@ -177,8 +177,8 @@ staging_option = click.option(
     metavar="DIR",
     shell_complete=complete_directory,
     callback=lambda _context, _parameter, folder: folder and os.path.abspath(folder),
-    help="Where models are made ready, on the store's file system. Default: a hidden folder beside the store; for a "
-    "store that is a URL, in the user's state folder.",
+    help="Where models are staged, on the store's file system. Default: a hidden directory beside the store; for a "
+    "store that is a URL, in your state directory.",
 )
 
 follow_links_option = click.option(

@@ -107,7 +107,7 @@ def _unit_path(of_user: bool) -> str:
         return os.path.join(SYSTEM_FOLDER, NAME)
     home = os.environ.get("XDG_CONFIG_HOME") or os.path.join(os.path.expanduser("~"), ".config")
     if not os.path.isabs(home):
-        raise CannotMountError("you have no home directory: set XDG_CONFIG_HOME to a folder of yours")
+        raise CannotMountError("you have no home directory: set XDG_CONFIG_HOME to a directory of yours")
     return os.path.join(home, "systemd", "user", NAME)
 
 

@@ -49,11 +49,13 @@ def _common(command: Callable[..., None]) -> Callable[..., None]:
             shell_complete=complete_word(known_formats()),
             help=f"One of {', '.join(known_formats())}.",
         ),
-        click.option("--protocol", help="With a path instead of a URL: ftp, s3, sftp, ..."),
+        click.option("--protocol", help="The protocol, if PATH is not a URL: ftp, s3, sftp, ..."),
         click.option("--subpath", metavar="PATH", help="With --protocol: the path below the host or bucket."),
-        click.option("--user", envvar="BENTOFS_USER", help="Also from $BENTOFS_USER."),
+        click.option("--user", envvar="BENTOFS_USER", help="The user name. $BENTOFS_USER does the same."),
         click.option(
-            "--passwd", envvar="BENTOFS_PASSWD", help="Better from $BENTOFS_PASSWD: others may see arguments."
+            "--passwd",
+            envvar="BENTOFS_PASSWD",
+            help="The password. Prefer $BENTOFS_PASSWD: other users see arguments for a moment.",
         ),
         click.option(
             "--param",
@@ -61,10 +63,12 @@ def _common(command: Callable[..., None]) -> Callable[..., None]:
             type=KeyValue(as_json=False),
             multiple=True,
             metavar="KEY=VALUE",
-            help="With --protocol: for the server's protocol.",
+            help="With --protocol: a parameter, as in the query of a URL.",
         ),
-        click.option("--jobs", type=click.IntRange(1, 64), default=2, show_default=True, help="Transfers at once."),
-        click.option("--quiet", is_flag=True, help="Say nothing but errors."),
+        click.option(
+            "--jobs", type=click.IntRange(1, 64), default=2, show_default=True, help="How many transfers run at once."
+        ),
+        click.option("--quiet", is_flag=True, help="Print errors only."),
         json_option,
     ]
     command = store_options(command)
@@ -75,7 +79,7 @@ def _common(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.command(name="export")
 @click.argument("arguments", nargs=-1, metavar="[TAG]... [PATH|URL|-]", shell_complete=complete_tag_or_path)
-@click.option("--all", "everything", is_flag=True, help="All models of the store; no TAG then.")
+@click.option("--all", "everything", is_flag=True, help="Export all models. Give no TAG then.")
 @click.option("--sha256", is_flag=True, help="Write <file>.sha256 beside each archive.")
 @compression_option
 @_common
@@ -93,7 +97,7 @@ def export_command(
 ) -> None:
     """Export models to a PATH, a URL, or - for standard output. Without one: to the working directory.
 
-    The extension says in which format, or --format does. A folder gets <name>-<version>.<extension>.
+    The extension or --format selects the format. In a directory, the file is <name>-<version>.<extension>.
     """
     log_to_stderr()
     share_memory()
@@ -114,7 +118,7 @@ def export_command(
         several = (everything or len(wanted) > 1) and not is_stream
         if several and not target.is_folder:
             if format_name != FOLDER and not everything:
-                raise click.UsageError(f"{target.shown} is to hold several models: end it with a slash for a folder")
+                raise click.UsageError(f"{target.shown} must be a directory for several models: end it with a slash")
             target = target.at(f"{target.path}/")
         exports = [exporter.plan(tag, target, format_name) for tag in wanted]
         if several:
@@ -153,14 +157,14 @@ def import_command(
     jobs: int,
     **parts: Any,
 ) -> None:
-    """Import models from a PATH, a URL, or - for standard input: archives of any kind, or folders.
+    """Import models from a PATH, a URL, or - for standard input: archives of any kind, or directories.
 
-    An archive beside which a <file>.sha256 lies is compared with that.
+    An archive is compared with <file>.sha256, if that lies beside it.
     """
     log_to_stderr()
     share_memory()
     if sources.count("-") > 1:
-        raise click.UsageError("there is only one standard input")
+        raise click.UsageError("standard input (-) can be read only once")
     stop = threading.Event()
     places = [None if path == "-" else _location(path, parts) for path in sources]
     with opened_fetcher(
@@ -187,7 +191,7 @@ def _tags_and_path(arguments: Sequence[str], everything: bool, *, is_host: bool)
     """Return the tags to export, and the target. `is_host`: the target is HOST or HOST:PORT."""
     if everything:
         if len(arguments) > 1:
-            raise click.UsageError("--all goes with a target, and with no TAG")
+            raise click.UsageError("--all takes a target, and no TAG")
         return (), arguments[0] if arguments else "./"
     if not arguments:
         raise click.UsageError("name a TAG, or use --all")
@@ -210,7 +214,7 @@ def _refuse_unusable(descriptor: int, shown: str) -> None:
     if not is_given:
         raise StoreUnwritableError(f"{shown} cannot be written: it is not open")
     if os.isatty(descriptor):
-        raise click.UsageError(f"an archive is nothing for a terminal: redirect {shown}")
+        raise click.UsageError(f"an archive cannot be written to a terminal: redirect {shown}")
 
 
 def _is_output(descriptor: int) -> bool:

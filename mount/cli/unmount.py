@@ -28,8 +28,10 @@ _TELL_OF_END_SECONDS = 5.0  # the same for the daemon's end, which takes a secon
 
 @click.command(name="unmount")
 @click.argument("mountpoint", callback=named_mountpoint, shell_complete=complete_mountpoint)
-@click.option("--lazy", is_flag=True, help="Even while files are open for reading: they answer errors from then on.")
-@click.option("--force", is_flag=True, help="Even while files are open and imports run. The next mount keeps uploads.")
+@click.option("--lazy", is_flag=True, help="Unmount even while files are open for reading. Their readers get errors.")
+@click.option(
+    "--force", is_flag=True, help="Unmount even while files are open and imports run. The next mount keeps uploads."
+)
 @click.option(
     "--wait",
     "wait_seconds",
@@ -41,13 +43,13 @@ _TELL_OF_END_SECONDS = 5.0  # the same for the daemon's end, which takes a secon
 )
 @json_option
 def unmount_command(mountpoint: str, lazy: bool, force: bool, wait_seconds: float, as_json: bool) -> None:
-    """Unmount MOUNTPOINT. Wait for running imports; return when the daemon has gone."""
+    """Unmount MOUNTPOINT. Wait for running imports; return when the daemon has ended."""
     real = real_path(mountpoint)
     mounted = mount_at(real)
     if mounted is None:
         raise CannotMountError(f"nothing is mounted at {mountpoint}")
     if mounted.type != OUR_TYPE:
-        raise CannotMountError(f"what is mounted at {mountpoint} is not ours, but of type {mounted.type}")
+        raise CannotMountError(f"the mount at {mountpoint} is not of bentofs, but of type {mounted.type}")
     running = RunningDaemon.at(real)
     if lazy and not force:
         _await_uploads(mountpoint, real, wait_seconds)

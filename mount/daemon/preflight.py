@@ -98,7 +98,7 @@ def _is_replaceable(mountpoint: str, real: str) -> bool:
     quoted = shlex.quote(mountpoint)
     if RunningDaemon.at(real) is not None or not is_dead(real, mounted):
         raise CannotMountError(
-            f"something is mounted at {mountpoint} already: `bentofs unmount {quoted}` takes it away if it is ours"
+            f"something is mounted at {mountpoint} already: if it is a mount of bentofs, use `bentofs unmount {quoted}`"
         )
     if mounted.type != OUR_TYPE:
         raise CannotMountError(
@@ -115,7 +115,7 @@ def _check_empty(mountpoint: str) -> None:
         quoted = shlex.quote(mountpoint)
         raise CannotMountError(f"{mountpoint} is not there: make it with `mkdir -p {quoted}` first") from None
     except NotADirectoryError:
-        raise CannotMountError(f"{mountpoint} is not a folder") from None
+        raise CannotMountError(f"{mountpoint} is not a directory") from None
     except OSError as error:
         raise CannotMountError(f"{mountpoint} cannot be read: {error.strerror}") from None
     if names:

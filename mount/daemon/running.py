@@ -24,7 +24,9 @@ def state_folder() -> Path:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     owner = folder.stat().st_uid
     if owner != os.geteuid():
-        raise PermissionError(f"{folder} belongs to user {owner}, not to you: set XDG_STATE_HOME to a folder of yours")
+        raise PermissionError(
+            f"{folder} belongs to user {owner}, not to you: set XDG_STATE_HOME to a directory of yours"
+        )
     return folder
 
 

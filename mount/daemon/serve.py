@@ -243,7 +243,7 @@ def tell_ready(descriptor: int) -> None:
     try:
         os.write(descriptor, _READY)
     except BrokenPipeError:
-        log.info("the command that wanted this mount was ended before it was there")
+        log.info("the command that asked for this mount was ended before the mount was ready")
         os.kill(os.getpid(), signal.SIGTERM)
     os.close(descriptor)
     if os.getpgrp() != os.getpid():

@@ -68,7 +68,7 @@ class Checksums:
             notes.append((note, frozenset() if stated is None else frozenset([stated])))
         for note, allowed in notes:
             if allowed and (ready.sha256 is None or ready.sha256() not in allowed):
-                raise DamagedArchiveError(f"it does not have the SHA-256 that {printable(note)} states: copy it again")
+                raise DamagedArchiveError(f"its SHA-256 is not the one in {printable(note)}: copy it again")
 
     def check_imported(self, path: str, uid: int, place: str) -> None:
         """Compare the sums in a file with earlier imports. `place`: where the file lies, maybe still under another

@@ -198,7 +198,7 @@ class Delivery:
     def withdraw(self, upload: Upload) -> None:
         """Record that an upload is not to be imported any more."""
         if upload.receipt is not None and not upload.imported and not self._ends:
-            why = str(upload.gone or "it was not finished, or is a file of a folder")
+            why = str(upload.gone or "it was not finished, or is a file of a directory")
             self._receipts.finish(upload.receipt, ReceiptState.INTERRUPTED, error=why)
             upload.receipt = None
 

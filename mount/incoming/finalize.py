@@ -79,7 +79,7 @@ class Finalizer:
             if upload.is_strict or upload.holds_model or not _means_no_archive(error):
                 self._delivery.refuse(upload, path, error)
                 raise
-            log.info("%s stays as a file of its folder: %s", printable(path), error)
+            log.info("%s stays as a file of its directory: %s", printable(path), error)
             self._delivery.withdraw(upload)
             return
         self._delivery.deliver(upload, path, ready)

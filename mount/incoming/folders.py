@@ -87,7 +87,7 @@ class Folders:
             uid = self._spool.owners.of(os.lstat(self._spool.at(path)))
             uploads = list(self._spool.find_below(path))
             if any(upload.handles for upload in uploads):
-                busy = InUseError("a file in it is still being written: sync the folder when that is done")
+                busy = InUseError("a file in it is still being written: sync the directory when that is done")
                 self._delivery.refuse_path(path, uid, busy)
                 raise busy
             short = next((upload.path for upload in uploads if upload.failure is not None), None)
@@ -98,7 +98,9 @@ class Folders:
             control = find_control_file(self._spool.at(path))
             if control is not None:
                 shown = printable(os.path.relpath(control, self._spool.root))
-                loading = InUseError(f"a file in it is still being downloaded: sync the folder when {shown} has gone")
+                loading = InUseError(
+                    f"a file in it is still being downloaded: sync the directory when {shown} has gone"
+                )
                 self._delivery.refuse_path(path, uid, loading)
                 raise loading
             unwritten = self._spool.find_unwritten_below(path)
@@ -118,7 +120,7 @@ class Folders:
                 self._delivery.refuse_path(path, uid, error)
                 raise error
             for upload in uploads:
-                self._spool.forget(upload, f"it is a file of the folder {printable(path)}")
+                self._spool.forget(upload, f"it is a file of the directory {printable(path)}")
             taken = self._delivery.take_folder(path)
         self._spool.end_gone()
         self._delivery.deliver_folder(path, taken, uid)

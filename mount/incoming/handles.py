@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 _KEEP_SIZE, _PUNCH_HOLE = 1, 2  # modes of fallocate(2)
 _RESERVE = 16 << 20  # bytes that an upload leaves free
 _BECAME = "{} has become a model: its bytes are in models/"
-_MIXED = "two programs wrote to it at once, and nobody knows whose bytes it has: copy it again"
+_MIXED = "two programs wrote to it at once, so its bytes may be mixed: copy it again"
 
 
 @dataclass

@@ -136,7 +136,7 @@ class Operations:
         else:
             node = self._tree.lookup(path)
             if not isinstance(node, Folder):
-                raise OSError(errno.ENOTDIR, "not a folder")
+                raise OSError(errno.ENOTDIR, "not a directory")
             opened = node
         number = next(self._numbers)
         self._folders[number] = path, opened

@@ -170,7 +170,7 @@ class _ModelFile(File):
     def attributes(self) -> Attributes:
         identity = self._entry.identity
         if identity is None:
-            raise NotFoundError(f"{self._path} is a folder")
+            raise NotFoundError(f"{self._path} is a directory")
         return file_attributes(
             self._path, identity.size, identity.mtime_ns, identity.ctime_ns, executable=self._entry.executable
         )

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from bentofs.store.formats.write.registry import FOLDER
 from bentofs.store.util.display import printable
 
-_INCOMING = """incoming/               copy a model in, as an archive or a folder: it is imported into the store
+_INCOMING = """incoming/               copy a model in, as an archive or a directory: it is imported into the store
 """
 _LABELS = """by-label/KEY/VALUE/     links to the models that have this label
 """
 _IMPORTING = """Import a model:                     cp NAME-VERSION.zip incoming/
   (it is in the store once cp has succeeded; else incoming/NAME-VERSION.zip.error says why)
-Import a model that is a folder:    cp -r FOLDER incoming/ && sync incoming/FOLDER
+Import a model that is a directory: cp -r DIRECTORY incoming/ && sync incoming/DIRECTORY
 """
 
 
@@ -27,9 +27,9 @@ def readme(location: str, formats: Sequence[str], *, has_incoming: bool, by_labe
     return f"""This is bentofs: the BentoML model store {printable(location)} as files to copy.
 
 models/NAME/VERSION/    one model in every format: {", ".join(f".{name}" for name in formats)};
-                        files/ is the model as a folder; SHA256SUMS is for `sha256sum -c`
+                        files/ is the model as a directory; SHA256SUMS is for `sha256sum -c`
 models/NAME/latest      a link to the latest version; latest.{first} and so on to its archives
-by-format/FORMAT/       the same archives, one format a folder; by-format/folder is laid out as a store
+by-format/FORMAT/       the same archives, one format a directory; by-format/folder is laid out as a store
 {labels}{incoming}.bentofs/               status.json, metrics (for Prometheus) and log of this mount; not listed
 
 The archives are made while they are read. Their sizes are exact, and nothing is kept on disk.

@@ -228,7 +228,7 @@ class Archives:
             StoreUnreadableError: it may not be read.
         """
         if entry.identity is None:
-            raise ValueError(f"{entry.path} is a folder")
+            raise ValueError(f"{entry.path} is a directory")
         file = self._file(entry)
         file.open()
         return file
@@ -259,7 +259,7 @@ class Archives:
 
     def _file(self, entry: Entry) -> PinnedFile:
         if entry.identity is None:
-            raise ValueError(f"{entry.path} is a folder")
+            raise ValueError(f"{entry.path} is a directory")
         return PinnedFile(self._storage, self._open_files, entry.source, entry.identity)
 
     def _measured_members(self, model: Model) -> MeasuredMembers:

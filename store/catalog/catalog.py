@@ -220,7 +220,7 @@ class ModelStore:
         if len(matches) > 1:
             raise BadTagError(
                 f"several versions of {name} begin with {version}: {', '.join(matches[:5])}"
-                f"{', ...' if len(matches) > 5 else ''}: write more of the one that is meant"
+                f"{', ...' if len(matches) > 5 else ''}: write more of the version"
             )
         return Tag(name, matches[0]) if matches else tag
 

@@ -49,7 +49,7 @@ class Names:
             if kind is Kind.FOLDER and is_tag_part(name):
                 names.append(name)
             elif not is_ours(name):
-                self._warn(name, f"{name!r} in the store is not a model's folder; it is left out")
+                self._warn(name, f"{name!r} in the store is not a model's directory; it is left out")
         names.sort()
         self._root = (folder, looked_at, names)
         with self._lock:

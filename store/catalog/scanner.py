@@ -21,8 +21,8 @@ from bentofs.store.storage.timestamps import is_settled
 
 LATEST = "latest"
 _UNFINISHED_ADVICE = (
-    "If the save was interrupted, delete the folder and save again; if the model is whole and was changed or copied by "
-    "hand, `touch -d yesterday` on its folder has it shown"
+    "If the save was interrupted, delete the directory and save again; if the model is whole and was changed or copied "
+    "by hand, `touch -d yesterday` on its directory has it shown"
 )
 UNFINISHED_NOTICE_NS = 10_000_000_000  # an unfinished save without changes for so long is logged
 
@@ -141,7 +141,7 @@ class Scanner:
             elif item == LATEST and kind is Kind.FILE:
                 has_latest = True
             elif not is_ours(item):
-                self._warn(f"{name}/{item}", f"{item!r} in the folder of {name} is not a model; it is left out")
+                self._warn(f"{name}/{item}", f"{item!r} in the directory of {name} is not a model; it is left out")
         return Listing(taken_ns, versions, has_latest, [*paths, LATEST] if has_latest else paths)
 
     def _judge(
@@ -158,7 +158,7 @@ class Scanner:
             # BentoML is saving it, or it is a stray directory.
             since_ns = time.time_ns() - folder.identity.ctime_ns
             if since_ns >= UNFINISHED_NOTICE_NS and not self._storage.commits_by_model_yaml:
-                self._warn(tag.path, f"the folder of {tag} holds no {MODEL_YAML}; it is left out")
+                self._warn(tag.path, f"the directory of {tag} holds no {MODEL_YAML}; it is left out")
             return None
         for look in (folder, model_yaml):
             if isinstance(look, StoreError):
@@ -191,8 +191,8 @@ class Scanner:
         ):
             self._warn(
                 tag.path,
-                f"{tag} is not shown: by the times of its folder BentoML has not finished saving it, and nothing has "
-                f"changed in it for {UNFINISHED_NOTICE_NS // 10**9} s. {_UNFINISHED_ADVICE}",
+                f"{tag} is not shown: by the times of its directory BentoML has not finished saving it, and nothing "
+                f"has changed in it for {UNFINISHED_NOTICE_NS // 10**9} s. {_UNFINISHED_ADVICE}",
             )
         return version
 
@@ -215,8 +215,8 @@ def why_missing(tag: Tag, known: NameFolder, location: str) -> str:
     if tag.version not in known.listing.versions:
         return f"{tag} is not in the store {location}"
     if tag.version not in known.versions:
-        return f"{tag} is left out: its folder in {location} holds no {MODEL_YAML} that can be read"
-    return f"{tag} is left out: by the times of its folder BentoML has not finished saving it. {_UNFINISHED_ADVICE}"
+        return f"{tag} is left out: its directory in {location} holds no {MODEL_YAML} that can be read"
+    return f"{tag} is left out: by the times of its directory BentoML has not finished saving it. {_UNFINISHED_ADVICE}"
 
 
 def why_none(name: str, known: NameFolder | None, location: str) -> str:

@@ -89,7 +89,7 @@ class S3Uploads:
         answer = self.ask("put_object", key, body=body, stops=stops, ContentLength=content.length, **options)
         if is_md5(answer) and etag_of(answer) != body.md5():
             self.ask("delete_object", key)
-            raise RemoteError(f"{self.shown(key)}: what the server received is not what was sent")
+            raise RemoteError(f"{self.shown(key)}: the server received other bytes than were sent")
         progress(content.length)
         return etag_of(answer)
 
@@ -172,9 +172,7 @@ class _Multipart:
         try:
             self._uploads.abort(self._key, upload)
         except StoreError as error:
-            log.warning(
-                "%s; until the next upload to this bucket has ended it, the server keeps what it has of it", error
-            )
+            log.warning("%s; the server keeps its parts until the next upload to this bucket removes them", error)
         else:
             done()
 
@@ -198,7 +196,7 @@ class _Multipart:
         answer = self._ask("upload_part", body, UploadId=upload, PartNumber=number, ContentLength=length)
         if is_md5(answer) and etag_of(answer) != body.md5():
             shown = self._uploads.shown(self._key)
-            raise RemoteError(f"{shown}: what the server received is not what was sent, in part {number}")
+            raise RemoteError(f"{shown}: the server received other bytes than were sent, in part {number}")
         self._progress(length)
         return {"PartNumber": number, "ETag": answer["ETag"]}
 

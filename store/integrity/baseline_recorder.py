@@ -158,7 +158,7 @@ class Recorder:
     def _sha256(self, entry: Entry) -> str | None:
         """Return the SHA-256 of one file; None if the thread must stop."""
         if entry.identity is None:
-            raise ValueError(f"{entry.path} is a folder")
+            raise ValueError(f"{entry.path} is a directory")
         file = PinnedFile(self._storage, self._open_files, entry.source, entry.identity)
         file.open()
         digest = hashlib.sha256()

@@ -98,7 +98,7 @@ def _check_signatures(subject: str, signatures: dict[Any, Any]) -> None:
             is_read = isinstance(dims, list) and len(dims) == 2 and all(_is_integral(dim) for dim in dims)
         if not is_read:
             raise BadModelError(
-                f"the signature of {_shown(method)} in {subject} is none that BentoML can read: write a mapping, such "
+                f"the signature of {_shown(method)} in {subject} cannot be read by BentoML: write a mapping, such "
                 "as {batchable: true, batch_dim: [0, 0]}"
             )
 

@@ -54,7 +54,7 @@ def _same_bytes(
     left: Storage, left_entry: Entry, right: Storage, right_entry: Entry, buffers: tuple[bytearray, bytearray]
 ) -> bool:
     if left_entry.identity is None or right_entry.identity is None:
-        raise ValueError("folders have no bytes")
+        raise ValueError("directories have no bytes")
     left_file = left.open_file(left_entry.source, left_entry.identity)
     right_file = right.open_file(right_entry.source, right_entry.identity)
     for offset in range(0, left_entry.size, _CHUNK):

@@ -69,7 +69,7 @@ class _Publication:
                 outcome = self._attempt()
                 if outcome is not None:
                     return outcome
-        raise StoreUnwritableError(f"{self._tag} is changed in the store by others again and again: try once more")
+        raise StoreUnwritableError(f"{self._tag} is changed by others again and again: try again")
 
     def _mark_complete(self) -> None:
         """Set BentoML's own mark of a finished save: the directory's mtime differs from its ctime."""
@@ -185,13 +185,13 @@ class _Publication:
             intent.finish_latest(self._lock, self._session.new_staged_path())
             intent.end(self._session.new_staged_path())
         except (OSError, StoreError) as error:
-            log.warning("%s is in the store, but whether it is the latest is not settled: %s", self._tag, error)
+            log.warning("%s is in the store, but its `latest` may be out of date: %s", self._tag, error)
 
     def _undo(self, intent: JournalEntry) -> None:
         try:
             intent.settle(self._lock, self._session.new_staged_path())
         except (OSError, StoreError) as error:
-            log.warning("what importing %s has begun in the store could not be undone yet: %s", self._tag, error)
+            log.warning("the unfinished import of %s could not be undone yet: %s", self._tag, error)
 
     def _lock(self) -> AbstractContextManager[None]:
         return self._session.area.locked("latest")

@@ -128,5 +128,5 @@ def _stat_of_folder(path: str) -> os.stat_result | None:
         except FileNotFoundError:
             return None
     if not stat.S_ISDIR(look.st_mode):
-        raise ModelExistsError(f"{printable(path)} is in the way, since it is not a folder: remove it first")
+        raise ModelExistsError(f"{printable(path)} is in the way, since it is not a directory: remove it first")
     return look

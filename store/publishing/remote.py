@@ -94,7 +94,7 @@ class _Publication:
                 try:
                     move_latest(self._storage, self._objects, self._staged, move=self._request.move_latest)
                 except StoreError as error:
-                    log.warning("%s is in the store, but whether it is the latest is not settled: %s", self._tag, error)
+                    log.warning("%s is in the store, but its `latest` may be out of date: %s", self._tag, error)
         self._storage.listings.expire(self._tag.name)
         return outcome
 
@@ -115,13 +115,13 @@ class _Publication:
             outcome = Outcome.REPLACED
         if there:
             if outcome is Outcome.IMPORTED:
-                log.info("%s: what an import that was cut short has left is removed", self._tag)
+                log.info("%s: the remains of an interrupted import are removed", self._tag)
             self._remove(there)
         claim.check()
         try:
             self._objects.end_uploads(f"{self._tag.path}/")
         except StoreError as error:  # lost room, but no reason not to import
-            log.info("whether a crash has left parts of uploads is not known: %s", error)
+            log.info("parts of uploads may remain after a crash: %s", error)
         try:
             self._upload(claim)
         except BaseException:
@@ -142,7 +142,7 @@ class _Publication:
                     uploaded.cancel()
                 raise
         if {self._key(path): etag for path, etag in etags.items()} != self._keys():
-            raise StoreUnwritableError(f"somebody else writes {self._tag} in {self._storage.location}: copy it again")
+            raise StoreUnwritableError(f"another host writes {self._tag} in {self._storage.location}: copy it again")
         model_yaml = next(entry for entry in self._entries if entry.path == MODEL_YAML)
         content = self._content(model_yaml)
         self._write_manifest(etags)
@@ -154,7 +154,7 @@ class _Publication:
             claim.check()
             self._storage.listings.expire(self._tag.name)
             if self._storage.read_small(self._key(MODEL_YAML), len(content)) != content:
-                raise ModelExistsError(f"{self._tag} was saved by somebody else just now") from None
+                raise ModelExistsError(f"{self._tag} has just been saved by another host") from None
 
     def _upload_file(self, claim: Lease, entry: Entry) -> str:
         refuse_if_stopped(self._stops)

@@ -166,8 +166,8 @@ class StagingArea:
             raise StagingError(f"the model store {store} may not be written by you")
         if os.path.commonpath([self.store, self.path]) == self.store:
             raise StagingError(
-                f"{self._shown} lies inside the store, where BentoML would take it for a model: name a folder outside "
-                "of it with --staging DIR"
+                f"{self._shown} lies inside the store, where BentoML would take it for a model: name a directory "
+                "outside of it with --staging DIR"
             )
 
     def _make(self) -> None:
@@ -194,14 +194,14 @@ class StagingArea:
     def _check_owner(self, folder: str, owner: int) -> None:
         if owner != os.geteuid():
             raise StagingError(
-                f"{printable(folder)} belongs to user {owner}, not to you: name another folder on the store's file "
+                f"{printable(folder)} belongs to user {owner}, not to you: name another directory on the store's file "
                 "system with --staging DIR"
             )
 
     def _unusable(self, number: int | None) -> StagingError:
         return StagingError(
-            f"models cannot be staged in {self._shown}: {os.strerror(number or errno.EIO)}; name another folder on the "
-            "store's file system with --staging DIR"
+            f"models cannot be staged in {self._shown}: {os.strerror(number or errno.EIO)}; name another directory on "
+            "the store's file system with --staging DIR"
         )
 
     def _check_renames(self, folder: str) -> None:
@@ -223,12 +223,12 @@ class StagingArea:
             return
         if os.path.ismount(self.store):
             raise StagingError(
-                f"the store {printable(self.store)} is a mount of its own, so that no folder outside of it is on the "
-                "same file system: use a folder in that mount as the store (BENTOML_HOME one level up), or do "
+                f"the store {printable(self.store)} is a mount of its own, so that no directory outside of it is on "
+                "the same file system: use a directory in that mount as the store (BENTOML_HOME one level up), or do "
                 "without imports, as `bentofs mount --read-only` does"
             )
         raise StagingError(
-            f"{self._shown} is not on the file system of the store {printable(self.store)}: name a folder that is, "
+            f"{self._shown} is not on the file system of the store {printable(self.store)}: name a directory that is, "
             "outside of the store, with --staging DIR"
         )
 
@@ -279,7 +279,7 @@ class StagingArea:
                     lock.close()  # first: NFS and FUSE keep an open file in its directory
                     remove_tree(path)
             except (OSError, StoreError) as error:
-                log.warning("what a process that died left in %s could not be cleaned up: %s", printable(path), error)
+                log.warning("the remains of a dead process in %s could not be removed: %s", printable(path), error)
 
 
 class RemoteStagingArea(StagingArea):

@@ -75,7 +75,7 @@ class _StagedFolder:
         try:
             descriptor = os.open(MODEL_YAML, _FILE, dir_fd=root)
         except FileNotFoundError:
-            raise NotAModelError("there is no model.yaml in the folder, so it is not a model") from None
+            raise NotAModelError("there is no model.yaml in the directory, so it is not a model") from None
         with os.fdopen(descriptor, "rb") as file:
             content = file.read(MAX_MODEL_YAML + 1)
         if len(content) > MAX_MODEL_YAML:
@@ -84,7 +84,7 @@ class _StagedFolder:
 
     def _visit(self, folder: int, path: str, syncer: Syncer) -> None:
         if path.count("/") >= MAX_DEPTH - 1:
-            raise UnsafeMemberError(f"{printable(path[:200])} lies more than {MAX_DEPTH} folders deep")
+            raise UnsafeMemberError(f"{printable(path[:200])} lies more than {MAX_DEPTH} directories deep")
         self._own(folder)
         os.fchmod(folder, 0o777 & ~self._umask | 0o700)
         with os.scandir(folder) as found:
@@ -92,7 +92,7 @@ class _StagedFolder:
         for name in sorted(names.difference(self._extras.remove_from(folder, path, names))):
             self._members += 1
             if self._members > self._limits.members:
-                raise TooBigError(f"the folder holds more than {self._limits.members:,} files and folders")
+                raise TooBigError(f"the directory holds more than {self._limits.members:,} files and directories")
             below = f"{path}/{name}" if path else name
             look = os.stat(name, dir_fd=folder, follow_symlinks=False)
             if stat.S_ISDIR(look.st_mode):
@@ -113,7 +113,7 @@ class _StagedFolder:
                     raise
                 syncer.file(descriptor, size)  # which closes it
             else:
-                raise UnsafeMemberError(f"{printable(below)} in the folder is neither a file nor a folder")
+                raise UnsafeMemberError(f"{printable(below)} in the directory is neither a file nor a directory")
 
     def _own(self, descriptor: int) -> os.stat_result:
         """Make a file or directory of another user ours, so that the other user cannot change it. Return its stat."""
@@ -128,7 +128,7 @@ class _StagedFolder:
         look = os.fstat(descriptor)
         self._expanded += look.st_size
         if self._expanded > self._limits.expanded:
-            raise TooBigError(f"the folder holds more than {self._limits.expanded:,} bytes")
+            raise TooBigError(f"the directory holds more than {self._limits.expanded:,} bytes")
         digest = RunningDigest()
         digest.update_from(descriptor, 0, look.st_size)
         self._files[path] = StagedFile(look.st_size, *digest.result(), Identity.of(look))

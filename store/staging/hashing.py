@@ -92,7 +92,7 @@ class RunningDigest:
         while count:
             got = os.preadv(descriptor, [buffer[: min(len(buffer), count)]], offset)
             if not got:
-                raise OSError("what was just copied has become shorter")
+                raise OSError("the copied file has become shorter")
             self.update(buffer[:got])
             offset += got
             count -= got

@@ -105,7 +105,7 @@ class Links:
         """
         self._copied += 1
         if self._copied > MAX_LINKED:
-            raise TooBigError(f"the archive holds more than {MAX_LINKED:,} files and folders behind links")
+            raise TooBigError(f"the archive holds more than {MAX_LINKED:,} files and directories behind links")
 
     def replace(self, tree: LinkTree) -> None:
         """Replace all links by copies of their targets.
@@ -132,7 +132,7 @@ class Links:
             tree.copy_file(source, target)
             return
         if source in above or not source or target.startswith(f"{source}/"):
-            raise UnsafeMemberError(f"the archive holds {printable(target)!r}, a link to a folder around it")
+            raise UnsafeMemberError(f"the archive holds {printable(target)!r}, a link to a directory around it")
         tree.make_folder(target)
         for name in {*tree.names(source), *below.get(source, ())}:
             child = f"{source}/{name}"

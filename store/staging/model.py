@@ -327,7 +327,7 @@ class StagedModel:
         self._members += 1
         if self._members > self._limits.members:
             raise TooBigError(
-                f"the archive holds more than {self._limits.members:,} files and folders: --max-members allows more"
+                f"the archive holds more than {self._limits.members:,} files and directories: --max-members allows more"
             )
 
     def _keep(self, path: str, file: StagedFile) -> None:
@@ -353,7 +353,7 @@ class StagedModel:
             return names[0]
         if len(names) == 1 and self._tree.has_file(f"{names[0]}/{_BENTO_YAML}"):
             raise NotAModelError("this is a Bento, not a model: import it with `bentoml import`")
-        raise NotAModelError("the archive holds no model: model.yaml must lie at its top, or in its only top folder")
+        raise NotAModelError("the archive holds no model: model.yaml must lie at its top, or in its only top directory")
 
     def _read_model_yaml(self, path: str) -> bytes:
         with writing(path), os.fdopen(os.open(path, _FILE, dir_fd=self._tree.root), "rb") as file:

@@ -90,7 +90,7 @@ class StagedTree:
                 descriptor = os.open(name, FOLDER, dir_fd=folder)
             except NotADirectoryError:
                 raise UnsafeMemberError(
-                    f"the archive holds {printable(path)!r}, but also a file in the place of a folder around it"
+                    f"the archive holds {printable(path)!r}, but also a file in the place of a directory around it"
                 ) from None
             if is_new:
                 os.fchmod(descriptor, self._folder_mode)

@@ -56,9 +56,11 @@ class Walk:
         look = os.fstat(folder)
         here = (look.st_dev, look.st_ino)
         if here in above:
-            raise UnsafeMemberError(f"{self._show(path)} is a link to a folder around it: links must not make a cycle")
+            raise UnsafeMemberError(
+                f"{self._show(path)} is a link to a directory around it: links must not make a cycle"
+            )
         if len(above) >= MAX_DEPTH:
-            raise BadModelError(f"{self._show(path)} lies more than {MAX_DEPTH} folders deep")
+            raise BadModelError(f"{self._show(path)} lies more than {MAX_DEPTH} directories deep")
         self._newest = max(self._newest, look.st_ctime_ns)
         above.append(here)
         with os.scandir(folder) as found:
@@ -75,10 +77,10 @@ class Walk:
         self, folder: int, name: str, look: os.stat_result, path: str, source: str, above: list[tuple[int, int]]
     ) -> None:
         if len(self._entries) >= MAX_MEMBERS:
-            raise BadModelError(f"{self._show('')} holds more than {MAX_MEMBERS:,} files and folders")
+            raise BadModelError(f"{self._show('')} holds more than {MAX_MEMBERS:,} files and directories")
         self._linked += self._within_links > 0
         if self._linked > MAX_LINKED:
-            raise BadModelError(f"{self._show('')} holds more than {MAX_LINKED:,} files and folders behind links")
+            raise BadModelError(f"{self._show('')} holds more than {MAX_LINKED:,} files and directories behind links")
         self._newest = max(self._newest, look.st_ctime_ns)
         if stat.S_ISREG(look.st_mode):
             self._entries.add(path, False, bool(look.st_mode & stat.S_IXUSR), Identity.of(look), source)
@@ -92,7 +94,9 @@ class Walk:
         elif stat.S_ISLNK(look.st_mode):
             self._take_link(path, source, above)
         else:
-            raise UnsafeMemberError(f"{self._show(path)} is a device, socket or pipe: archives hold files and folders")
+            raise UnsafeMemberError(
+                f"{self._show(path)} is a device, socket or pipe: archives hold files and directories"
+            )
 
     def _take_link(self, path: str, source: str, above: list[tuple[int, int]]) -> None:
         """Add the target of a link in place of the link."""

@@ -63,7 +63,7 @@ class Manifest:
             files = {str(path): _note(note) for path, note in told["files"].items()}
             return cls(files, [_folder(path) for path in told["folders"]])
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise BadModelError(f"it is no manifest: {type(error).__name__}") from None
+            raise BadModelError(f"it is not a manifest: {type(error).__name__}") from None
 
 
 def manifest_key(name: str, version: str) -> str:

@@ -46,7 +46,7 @@ class StoreSpec:
         text = default_store() if text is None else text
         where = Location.parse(text)
         if options and where.is_local:
-            raise BadLocationError("options for a file system are for stores that are URLs")
+            raise BadLocationError("options for a file system need a store that is a URL")
         where = replace(where, params={**where.params, **(options or {})})
         return cls(text, where, options or {}, **settings)
 

@@ -132,7 +132,7 @@ class RemoteStorage:
             below = info.key[begin:]
             parts = below.split("/")
             if any(part in (".", "..") for part in parts) or "" in parts[:-1] or "\0" in below:
-                raise UnsafeMemberError(f"{self.listings.show(info.key)} is no name for a file")
+                raise UnsafeMemberError(f"{self.listings.show(info.key)} is not a name for a file")
             if below.endswith("/"):  # the marker of a directory that some tools create
                 folders.add(below[:-1])
             elif below:
@@ -144,7 +144,7 @@ class RemoteStorage:
                 folders.add(below)
         both = folders & files.keys()
         if both:
-            raise BadModelError(f"{self.listings.show(f'{path}/{min(both)}')} is a file, and a folder as well")
+            raise BadModelError(f"{self.listings.show(f'{path}/{min(both)}')} is a file, and a directory as well")
         entries = EntriesBuilder(path)
         for below in folders:
             if below:

@@ -44,7 +44,7 @@ def format_named(name: str) -> Format | None:
         return None
     kind = FORMATS.get(_ALIASES.get(name, name))
     if kind is None:
-        raise BadLocationError(f"{name!r} is no format that is known here; there are {', '.join(known_formats())}")
+        raise BadLocationError(f"{name!r} is not a known format: choose from {', '.join(known_formats())}")
     return kind
 
 
@@ -100,7 +100,7 @@ class Exporter:
         stem = f"{tag.name}-{tag.version}"
         if kind is None:
             if _is_special(target):
-                raise BadLocationError(f"{target.shown} cannot hold a folder")
+                raise BadLocationError(f"{target.shown} cannot hold a directory")
             # An existing folder gets a new folder in it. A missing one becomes the model.
             is_there = target.is_local and os.path.isdir(target.path)
             return Export(tag, None, target.below(stem) if is_there else target)
@@ -138,7 +138,9 @@ class Exporter:
         """
         model, location = self._store.model(export.tag, max_age=0), export.location
         if sha256 and _is_special(location):
-            raise BadLocationError(f"{location.shown} is no file beside which a {SUFFIX} could lie: leave out --sha256")
+            raise BadLocationError(
+                f"{location.shown} is not a file that can have a {SUFFIX} beside it: leave out --sha256"
+            )
         expect = expect or no_progress
         if export.format is None:
             archive = None

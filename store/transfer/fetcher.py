@@ -114,7 +114,7 @@ class Fetcher:
         errors."""
         kinds = _kinds(format_name)
         if kinds is None:
-            raise BadLocationError(f"{name} cannot hold a folder")
+            raise BadLocationError(f"{name} cannot hold a directory")
         counted = Counted(progress, self._stops)
         return self._recorded(name, lambda: self._stage_descriptor(descriptor, name, kinds, counted), counted)
 
@@ -251,7 +251,7 @@ def _checked(ready: StagedImport, sums: bytes, location: Location) -> StagedImpo
         stated = read_sums_beside(sums, name)
         if stated and (ready.sha256 is None or ready.sha256() not in stated):
             raise DamagedArchiveError(
-                f"{location.shown} does not have the SHA-256 that {printable(name + SUFFIX)} beside it states"
+                f"{location.shown} has another SHA-256 than {printable(name + SUFFIX)} beside it says"
             )
     except BaseException:
         ready.discard()

@@ -27,7 +27,7 @@ def fill_from_disk(path: str, target: Sink, counted: Counted) -> None:
         StoreError: it cannot be read, or the target refuses it.
     """
     if not os.path.isdir(path):
-        kind = "not a folder" if os.path.lexists(path) else "not there"
+        kind = "not a directory" if os.path.lexists(path) else "not there"
         raise NotFoundError(f"{printable(path)} is {kind}")
     parent, name = os.path.split(os.path.realpath(path))
     storage = LocalStorage(parent)
@@ -62,7 +62,7 @@ def fill_from(source: Source, location: Location, target: Sink, counted: Counted
     for path, known in source.find(location.path):
         found.append((path, known))
         if len(found) > max_members:
-            raise TooBigError(f"{location.shown} holds more than {max_members:,} files and folders")
+            raise TooBigError(f"{location.shown} holds more than {max_members:,} files and directories")
     if not any(path == MODEL_YAML for path, _ in found):
         if not found:
             raise RemoteNotFoundError(f"{location.shown} is not there, or it is empty")

@@ -128,7 +128,9 @@ class StreamedFile:
         if self._kept is not None:
             return os.preadv(self._kept.fileno(), [view[:count]], offset)
         if self._read_at is None:
-            raise DamagedArchiveError("the archive leads back to what came long before, and it comes from a stream")
+            raise DamagedArchiveError(
+                "the archive must be read backwards, but it comes from a stream: save it as a file first"
+            )
         start, content = self._back
         if not start <= offset < start + len(content):
             start, content = offset, self._read_at(offset, min(max(_BACK, count), (self._size or end) - offset))
@@ -142,7 +144,7 @@ class StreamedFile:
         try:
             for chunk in self._chunks:
                 if not self._take(chunk):
-                    raise CancelledError("it is not wanted any more")
+                    raise CancelledError("it was cancelled")
             if self._size is not None and self._end != self._size:
                 raise DamagedArchiveError(f"only {self._end:,} of {self._size:,} bytes came: try again")
         except BaseException as failed:  # passed to the readers

@@ -241,7 +241,7 @@ def why_kept(location: str, digests: Baseline, *, gone: bool = False) -> str:
         return f"cannot be read ({error.strerror})"
     if names or gone or digests.root_inode(location) == inode:
         return ""
-    return "is empty, and was another folder (--gone-stores removes them)"
+    return "is empty, and was another directory (--gone-stores removes them)"
 
 
 def forget_model(location: str, tag: str, digests: Baseline) -> int:

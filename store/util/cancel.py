@@ -13,4 +13,4 @@ CancelTokens = Sequence[threading.Event]  # set to cancel
 def refuse_if_stopped(stops: CancelTokens) -> None:
     """Raise CancelledError if one of the tokens is set."""
     if any(stop.is_set() for stop in stops):
-        raise CancelledError("it was given up")
+        raise CancelledError("it was cancelled")

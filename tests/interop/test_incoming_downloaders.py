@@ -141,7 +141,7 @@ def test_an_archive_whose_name_looks_like_a_control_file(drop: Drop) -> None:
 
 def test_a_file_of_weights_whose_name_looks_like_a_control_file(drop: Drop, tmp_path: Path) -> None:
     """A file of weights with the name of a control file is no archive, and its user is told."""
-    drop.mount.expect_log("weights.st was not imported: this is nothing that is known here")
+    drop.mount.expect_log("weights.st was not imported: this is an unknown kind of file")
     (tmp_path / "weights.st").write_bytes(b"\x01weights" * 1000)
     assert execute("cp", tmp_path / "weights.st", drop.incoming).returncode == 1
     (drop.incoming / "weights.st").unlink()
@@ -154,7 +154,7 @@ def test_a_folder_whose_file_is_being_downloaded(drop: Drop, web: WebServer) -> 
     execute("cp", "-r", model, folder)
     (folder / "weights.bin").unlink()
     command = DOWNLOADERS["aria2c that writes zeros"].command(url, folder, "weights.bin")
-    drop.mount.expect_log("a file in it is still being downloaded: sync the folder when [^ ]*.aria2 has gone")
+    drop.mount.expect_log("a file in it is still being downloaded: sync the directory when [^ ]*.aria2 has gone")
     with started(command):
         wait_until((folder / "weights.bin.aria2").exists, 30, "there is a control file")
         time.sleep(1.0)

@@ -107,7 +107,7 @@ def test_statuses(shell: Shell, folder: Path, store: Path) -> None:
     assert "--overwrite" in shell("import", folder, status=4)
     assert "replaced" in shell("import", folder, "--overwrite")
     assert "there is no bucket" in shell("list", store="s3://no-such-bucket-here/x", status=3)
-    assert "no protocol" in shell("list", store="nope://x", status=2)
+    assert "not a known protocol" in shell("list", store="nope://x", status=2)
     assert "no model store" in shell("list", store=str(store / "missing"), status=3)
     shell.environment["AWS_SECRET_ACCESS_KEY"] = "wrong-secret"
     assert "wrong-secret" not in shell("import", folder, status=8)

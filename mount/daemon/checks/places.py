@@ -82,7 +82,7 @@ def check_cache(plan: Plan) -> Check:  # noqa: ARG001 - all checks take the plan
 
 def _own_folder(name: str, find: Callable[[], Path], variable: str, outcome: Outcome) -> Check:
     """Check that a directory of the user's own can be made, or be used."""
-    advice = f"set {variable} to a folder of yours"
+    advice = f"set {variable} to a directory of yours"
     try:
         folder = find()
     except StoreError as error:

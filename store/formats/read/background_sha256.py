@@ -90,7 +90,7 @@ class ArchiveDigest:
         if self._error is not None:
             raise self._error
         if self._value is None:
-            raise CancelledError("the digest of the archive was given up")
+            raise CancelledError("the digest of the archive was cancelled")
         return self._value
 
     def when_ended(self, tell: Callable[[str | None], None]) -> None:

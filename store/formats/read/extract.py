@@ -51,10 +51,10 @@ def extract(arriving: ArrivingFile, target: Sink) -> None:
 
 
 def _not_an_archive(kind: str | None) -> NotAModelError:
-    known = f"this is {kind}" if kind is not None else "this is nothing that is known here"
+    known = f"this is {kind}" if kind is not None else "this is an unknown kind of file"
     joined = "" if kind is not None else "; if it is one part of several, join them first"
     return NotAModelError(
-        f"{known}, and no archive that a model can come in: make a .tar, .tar.gz or .zip of the model's folder{joined}"
+        f"{known}, not an archive of a model: make a .tar, .tar.gz or .zip of the model's directory{joined}"
     )
 
 

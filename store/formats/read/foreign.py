@@ -27,9 +27,9 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"\x80\x04", "a pickle"),
     (b"\x80\x05", "a pickle"),
     (b"name: ", "a text, as model.yaml is"),
-    (b"<!DOCTYPE", "a page of the web, as servers send for what they do not have"),
-    (b"<!doctype", "a page of the web, as servers send for what they do not have"),
-    (b"<html", "a page of the web, as servers send for what they do not have"),
+    (b"<!DOCTYPE", "a web page, as servers send instead of a missing file"),
+    (b"<!doctype", "a web page, as servers send instead of a missing file"),
+    (b"<html", "a web page, as servers send instead of a missing file"),
     (b"version https://git-lfs", "a pointer of Git LFS, which stands for the file: `git lfs pull` gets it"),
 )
 _ISO, _ISO_AT = b"CD001", 32 * 1024 + 1

@@ -159,7 +159,9 @@ class TarMembers:
             if header.type in _DEVICES
             else f"of the unknown type {printable(_decoded(header.type))!r}"
         )
-        raise UnsafeMemberError(f"the archive holds {printable(shown)!r}, which is no file, folder or link, but {kind}")
+        raise UnsafeMemberError(
+            f"the archive holds {printable(shown)!r}, which is no file, directory or link, but {kind}"
+        )
 
     def _file(self, header: Header, records: Records, name: bytes) -> TarMember:
         size = header.size if records.size is None else records.size

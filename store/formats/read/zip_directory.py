@@ -73,7 +73,7 @@ class ZipMembers:
         count = 0
         while count < directory.members or (not directory.is_zip64 and place.position < end):
             if count >= most:
-                raise TooBigError(f"the archive holds more than {most:,} files and folders")
+                raise TooBigError(f"the archive holds more than {most:,} files and directories")
             yield read_central(place)
             count += 1
         if place.position != end or (count - directory.members) % WRAP16:

@@ -117,7 +117,7 @@ def write_files(files: Files, location: Location, members: Sequence[Member], pro
     base = location.path.rstrip("/")
     with suppress(RemoteNotFoundError):
         if next(files.find(base), None) is not None:
-            raise TargetExistsError(f"{location.shown} is not empty: name a folder that is not there yet")
+            raise TargetExistsError(f"{location.shown} is not empty: name a directory that is not there yet")
     undo: list[tuple[Callable[[str], None], str]] = []
     try:
         for member in [*members[1:], members[0]]:  # model.yaml is the first of an archive's members

@@ -84,7 +84,7 @@ class FsspecEndpoint:
         """See `Source.look`."""
         info = self._run(path, lambda fs: fs.info(self._path(path)))
         if info.get("type") == "directory":
-            raise RemoteError(f"{self._at(path).shown} is a folder")
+            raise RemoteError(f"{self._at(path).shown} is a directory")
         size = size_of(info)
         if self._location.is_web and self._knows_ranges is None:
             self._knows_ranges = self._run(path, lambda fs: _gives_ranges(fs, self._path(path)))

@@ -212,7 +212,7 @@ class FtpEndpoint(ConnectedEndpoint[ftplib.FTP]):
             else:
                 raise UnsafeMemberError(
                     f"{self._at(path).shown} holds {printable(posixpath.join(below, name))!r}, which by its server is "
-                    f"no file or folder ({printable(kind)})"
+                    f"neither a file nor a directory ({printable(kind)})"
                 )
         return found
 

@@ -101,7 +101,7 @@ class LocalEndpoint:
                     if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                         raise
                     raise TargetExistsError(
-                        f"{printable(path)} is not empty: name a folder that is not there yet"
+                        f"{printable(path)} is not empty: name a directory that is not there yet"
                     ) from None
                 _sync_folder(parent)
 

@@ -75,7 +75,7 @@ def remove_left_behind(folder: str, now: float) -> None:
         try:
             _remove_if_left_behind(part, now)
         except OSError as error:  # the part may belong to another user
-            log.info("%s may be what a killed export left, and stays: %s", printable(part), error)
+            log.info("%s may be of a killed export, and stays: %s", printable(part), error)
 
 
 def _remove_if_left_behind(part: str, now: float) -> None:

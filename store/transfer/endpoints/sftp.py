@@ -161,8 +161,8 @@ class SftpEndpoint(ConnectedEndpoint[paramiko.SFTPClient]):
             look = self._behind(path, folder, posixpath.join(below, name)) if stat.S_ISLNK(mode) else each
             if not stat.S_ISREG(look.st_mode or 0):
                 raise UnsafeMemberError(
-                    f"{self._at(path).shown} holds {printable(posixpath.join(below, name))!r}, no file or folder, nor "
-                    "a link to a file"
+                    f"{self._at(path).shown} holds {printable(posixpath.join(below, name))!r}, which is neither a "
+                    "file, a directory, nor a link to a file"
                 )
             found.append((name, _known(look)))
         return found

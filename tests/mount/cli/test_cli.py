@@ -98,7 +98,7 @@ def test_a_working_directory_that_has_gone(shell: Shell, tmp_path: Path) -> None
     for arguments, status in ((["list"], 0), (["list", "--store", "models"], 1), (["mount", "mnt"], 1)):
         command = ["sh", "-c", script, "sh", sys.executable, "-m", "bentofs.mount", *arguments]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
-        told = "bentofs: the working directory is not there any more: go to another one\n" if status else ""
+        told = "bentofs: the working directory was deleted: change to another one\n" if status else ""
         assert (done.returncode, done.stderr) == (status, told)
 
 
@@ -213,7 +213,7 @@ def test_reasons_not_to_mount(shell: Shell, tmp_path: Path) -> None:
     assert re.search(r"missing is not there: make it with `mkdir", shell.refuses("mount", missing))
     file = tmp_path / "file"
     file.touch()
-    assert "is not a folder" in shell.refuses("mount", file)
+    assert "is not a directory" in shell.refuses("mount", file)
     full = tmp_path / "full"
     (full / "x").mkdir(parents=True)
     assert "is not empty" in shell.refuses("mount", full)
@@ -335,8 +335,8 @@ def test_unmounting_what_is_in_use_or_not_mounted(shell: Shell) -> None:
 def test_what_another_program_mounted_is_left_alone(shell: Shell) -> None:
     run("bindfs", "--no-allow-other", shell.store, shell.mountpoint)
     try:
-        assert "not ours, but of type fuse" in shell.refuses("unmount", shell.mountpoint)
-        assert "not ours, but of type fuse" in shell.refuses("unmount", "--lazy", shell.mountpoint)
+        assert "not of bentofs, but of type fuse" in shell.refuses("unmount", shell.mountpoint)
+        assert "not of bentofs, but of type fuse" in shell.refuses("unmount", "--lazy", shell.mountpoint)
         assert "mounted at" in shell.refuses("mount", shell.mountpoint)
         assert os.listdir(shell.mountpoint) == ["iris"]
     finally:

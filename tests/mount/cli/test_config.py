@@ -62,7 +62,7 @@ def test_values(config: Path) -> None:
     context = click.Context(command("mount"))
     assert named_mountpoint(context, context.command.params[0], "team") == "/home/me/team"
     assert named_mountpoint(context, context.command.params[0], "./team") == "./team"
-    with pytest.raises(ConfigError, match=r"has no mount 'other': there are team; a folder is written \./other"):
+    with pytest.raises(ConfigError, match=r"has no mount 'other': there are team; a directory is written \./other"):
         named_mountpoint(context, context.command.params[0], "other")
 
 
@@ -93,7 +93,7 @@ def test_what_a_daemon_was_given_is_all_that_counts(config: Path) -> None:
         ("[defaults]\nttl = 0", "`ttl` in [defaults] is wrong: 0.0 is not in the range"),
         ("[defaults]\nincoming-mode = 1777", "`incoming-mode` in [defaults] is wrong: it must be a text in quotation"),
         ("[defaults]\nstorage-option = 'a=b'", "`storage-option` in [defaults] is wrong: it must be a table"),
-        ("[defaults]\nformats = ['rar']", "`formats` in [defaults] is wrong: rar is no format"),
+        ("[defaults]\nformats = ['rar']", "`formats` in [defaults] is wrong: rar is not a format"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_sentence(config: Path, text: str, said: str) -> None:

@@ -97,8 +97,8 @@ BOMB = (
 
 
 REFUSED: dict[str, tuple[Callable[[], bytes], int, str]] = {
-    "no archive": (lambda: b"These are no bytes of an archive.\n" * 100, errno.EINVAL, "no archive"),
-    "a picture": (lambda: b"\x89PNG\r\n\x1a\n" + bytes(5000), errno.EINVAL, "no archive"),
+    "no archive": (lambda: b"These are no bytes of an archive.\n" * 100, errno.EINVAL, "not an archive"),
+    "a picture": (lambda: b"\x89PNG\r\n\x1a\n" + bytes(5000), errno.EINVAL, "not an archive"),
     "no model.yaml": (lambda: _no_model_yaml(), errno.EINVAL, "model.yaml"),
     "a bad tag": (lambda: tar_with(tag="Upper Case:v1"), errno.EINVAL, "tag|name"),
     "a tag with a newline": (
@@ -149,7 +149,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], int, str]] = {
     ),
     "a device": (lambda: tar_with(member("d", type=tarfile.CHRTYPE, devmajor=1, devminor=3)), errno.EINVAL, "device"),
     "a fifo": (lambda: tar_with(member("f", type=tarfile.FIFOTYPE)), errno.EINVAL, "device|pipe"),
-    "a file as a folder": (lambda: tar_with(member("w/below", b"x")), errno.EINVAL, "folder"),
+    "a file as a folder": (lambda: tar_with(member("w/below", b"x")), errno.EINVAL, "directory"),
     "a huge size": (
         lambda: tar_with_size_field(b"\x80" + bytes(3) + b"\x7f" + b"\xff" * 7),
         errno.EBADMSG,
@@ -226,7 +226,7 @@ def test_a_new_upload_takes_the_reason_of_the_last_one_away(store: Path, mounted
     target = mount.path / "incoming/m.tar"
     assert cp(tmp_path / "bad.tar", target).returncode == 1
     note = mount.path / "incoming/m.tar.error"
-    assert "no archive" in note.read_text()
+    assert "not an archive" in note.read_text()
     with target.open("wb", buffering=0) as file:
         file.write(archive.read_bytes())
         assert not note.exists()
@@ -319,7 +319,7 @@ def test_imports_table_and_follow(store: Path, mounted: Mount, tmp_path: Path) -
     assert "slow.tar" in table[1]
     assert "m:v1" in table[1]
     assert "bad.tar" in table[2]
-    assert "no archive" in table[2]
+    assert "not an archive" in table[2]
     mount.stop()
     kept = imports(mount)
     assert [(receipt["file"], receipt["state"]) for receipt in kept] == [

@@ -95,7 +95,7 @@ def test_read_only_has_no_incoming(mount: Callable[..., Mounted], shared_store: 
         (["--incoming-mode", "1777"], "--allow-other"),
         (["--allow-other", "--incoming-mode", "rwx"], "rwx"),
         (["--allow-other", "--incoming-mode", "7777"], "7777"),
-        (["--allow-other", "--incoming-mode", "0"], "0 is no mode"),
+        (["--allow-other", "--incoming-mode", "0"], "0 is not the mode"),
     ],
 )
 def test_modes_that_are_refused(shared_store: Path, shared: Path, options: list[str], words: str) -> None:
@@ -310,7 +310,7 @@ def test_the_owner_may_remove_what_others_left(mount: Callable[..., Mounted], sh
     readable(shared / "junk")
     done = as_user(NOBODY, "cp", shared / "junk", incoming)
     assert "Invalid argument" in done.stderr
-    assert "no archive" in as_user(NOBODY, "cat", incoming / "junk.error").stdout
+    assert "not an archive" in as_user(NOBODY, "cat", incoming / "junk.error").stdout
     run("rm", incoming / "junk", "-f", incoming / "junk.error")
     assert os.listdir(incoming) == []
 

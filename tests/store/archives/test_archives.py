@@ -249,7 +249,7 @@ def test_one_file(store: Path, folder: Path, archives: Archives) -> None:
     assert whole(held) == _WEIGHTS
     assert whole(archives.open_file(entries[_UNDECODABLE])) == b"odd"
     assert whole(archives.open_file(entries[b"nothing"])) == b""
-    with pytest.raises(ValueError, match="folder"):
+    with pytest.raises(ValueError, match="directory"):
         archives.open_file(entries[b"nested"])
     shutil.rmtree(folder)
     with pytest.raises(SourceChangedError):

@@ -223,7 +223,7 @@ class TestLatest:
             latest.symlink_to(store.parent / "text")
         else:
             os.mkfifo(latest)
-        expect_log("'latest' in the folder of iris", 1)
+        expect_log("'latest' in the directory of iris", 1)
         assert models().latest("iris") == models().latest("iris") == "v1"
 
     def test_a_version_of_that_name_leaves_no_place_for_it(self, store: Path, models: Looks) -> None:

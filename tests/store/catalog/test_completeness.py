@@ -69,7 +69,7 @@ def test_a_save_that_was_killed_is_never_shown_and_named(
     make_model(store, "iris:v0")
     assert not _shown(models)
     assert models().tags() == [Tag("iris", "v0")]
-    expect_log("iris:v1 is not shown.*delete the folder", 1)
+    expect_log("iris:v1 is not shown.*delete the directory", 1)
     for seconds in (10, 50, 3600, 10**6):
         clock.advance(seconds)
         assert not _shown(models)
@@ -86,7 +86,7 @@ def test_why_a_model_that_is_asked_for_is_left_out(store: Path, models: Looks, e
     (folder / "model.yaml").write_bytes((folder / "old").read_bytes())
     (folder / "old").unlink()
     for text, sentence in (
-        ("iris:v1", r"^iris:v1 is left out: by the times .* `touch -d yesterday` on its folder has it shown$"),
+        ("iris:v1", r"^iris:v1 is left out: by the times .* `touch -d yesterday` on its directory has it shown$"),
         ("iris", r"^iris has no models in .* but those that are left out: iris:v1 is left out: by the times "),
         ("iris:v2", r"^iris:v2 is not in the store "),
         ("lily:v1", r"^lily has no models in "),
@@ -98,7 +98,7 @@ def test_why_a_model_that_is_asked_for_is_left_out(store: Path, models: Looks, e
     assert _shown(models)
     (folder / "model.yaml").unlink()
     expect_log("holds no model.yaml; it is left out")
-    with pytest.raises(NotFoundError, match=r"^iris:v1 is left out: its folder in .* holds no model.yaml"):
+    with pytest.raises(NotFoundError, match=r"^iris:v1 is left out: its directory in .* holds no model.yaml"):
         models().model(models().find("iris:v1"))
 
 

@@ -195,7 +195,7 @@ def test_versions_and_names_that_are_links(
     (store / "iris" / "v2").symlink_to(elsewhere / "iris" / "v2")
     (store / "rose").symlink_to(elsewhere / "rose")
     if not follow:
-        expect_log("'v2' in the folder of iris", 1)
+        expect_log("'v2' in the directory of iris", 1)
         expect_log("'rose' in the store", 1)
     catalogue = ModelStore(LocalStorage(str(store), follow_links=follow))
     for _ in range(3):

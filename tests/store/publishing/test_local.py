@@ -286,7 +286,7 @@ def test_a_version_called_latest(store: Path, session: Session) -> None:
 def test_latest_that_cannot_be_read_is_told_but_the_model_is_there(store: Path, expect_log: ExpectLog) -> None:
     session = StagingArea(str(store)).open_session()
     _save(store, {"a": _2024}, "x" * 1000)
-    expect_log("iris:v1 is in the store, but whether it is the latest", 1)
+    expect_log("iris:v1 is in the store, but its `latest` may be", 1)
     assert publish_files(session, "iris:v1", NEW) is Outcome.IMPORTED
     (store / "iris" / "latest").write_text("a")
     session.close()

@@ -228,6 +228,6 @@ def test_links_that_multiply_what_is_there(store: Path, model: Path) -> None:
             (model / f"f{level:02}" / link).symlink_to(f"../f{level + 1:02}")
     (model / "f20").mkdir()
     begun = time.thread_time()
-    with pytest.raises(BadModelError, match="10,000 files and folders behind links"):
+    with pytest.raises(BadModelError, match="10,000 files and directories behind links"):
         LocalStorage(str(store)).walk("iris/v1")
     assert time.thread_time() - begun < 20

@@ -263,7 +263,7 @@ def test_places(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "secret" not in repr(secret)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(BadLocationError, match=r"nonsense.*no protocol"):
+    with pytest.raises(BadLocationError, match=r"nonsense.*not a known protocol"):
         StoreSpec.named("nonsense://x/y")
     with pytest.raises(BadLocationError, match="URLs"):
         StoreSpec.named("/some/where", options={"key": "secret"})

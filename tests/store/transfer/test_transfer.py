@@ -189,7 +189,7 @@ def test_formats_by_name() -> None:
     export_model("demo:v1", "a.tar", "zip")
     assert zipfile.is_zipfile("a.tar")
     assert export_model("demo:v1", "b.tar", "bentomodel").endswith("/b.tar.bentomodel")
-    with pytest.raises(BadLocationError, match=r"'rar' is no format.* tar.*, gz, .*folder"):
+    with pytest.raises(BadLocationError, match=r"'rar' is not a known format.* tar.*, gz, .*folder"):
         export_model("demo:v1", "c", "rar")
     with pytest.raises(BadLocationError, match="'rar'"):
         import_model("a.tar", "rar")

@@ -136,7 +136,7 @@ def test_other_stores_keep_theirs(store: Path, tmp_path: Path) -> None:
     # Its disk is not mounted: an empty directory is in its place.
     away.mkdir()
     done = clean(store)
-    assert "is empty, and was another folder" in done[Kept.BASELINE][0].note
+    assert "is empty, and was another directory" in done[Kept.BASELINE][0].note
     away.rmdir()
     (tmp_path / "unplugged").rename(away)
     models = ModelStore(LocalStorage(str(away)))

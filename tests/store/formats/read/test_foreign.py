@@ -34,10 +34,10 @@ def _empty_tar() -> bytes:
         (bytes(40_000) + b"CD001", "the archive holds no model: it begins with zeros"),
         (pickle.dumps(["model"]), "this is a pickle"),
         (struct.pack("<Q", 20) + b'{"w":{"dtype":"F32"}' + bytes(80), "this is a safetensors file"),
-        (b"<!DOCTYPE html><title>404 Not Found</title>", "this is a page of the web"),
+        (b"<!DOCTYPE html><title>404 Not Found</title>", "this is a web page"),
         (b"name: iris\nversion: v1\n", "this is a text"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "this is a pointer of Git LFS"),
-        (os.urandom(3) + b"anything" * 100, "this is nothing that is known here"),
+        (os.urandom(3) + b"anything" * 100, "this is an unknown kind of file"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
