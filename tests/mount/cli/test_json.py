@@ -17,7 +17,7 @@ from tests.harness import ROOT, home_of, make_model, mountpoints, unmount_lazily
 from tests.mount.cli import json_schema
 
 _TEXT = {"completion", "man", "systemd print"}  # they print texts for other programs
-_APART = ("mount", "status")  # they need a process of their own
+_APART = ("mount", "status", "doctor", "clean")  # they need a process of their own
 
 # Command lines whose output is checked, with their exit statuses, in the order in which they run. {} is a directory.
 RUNS: Mapping[str, Sequence[tuple[int, str]]] = {
