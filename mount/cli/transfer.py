@@ -228,7 +228,7 @@ def _spread(exports: list[Export], target: Location) -> list[Export]:
     named = []
     for export in exports:
         if export.format is None and export.location == target:
-            export = replace(export, location=target.below(f"{export.tag.name}-{export.tag.version}"))
+            export = replace(export, location=target.below(export.tag.stem))
         named.append(export)
     places = Counter(export.location.path for export in named)
     spread = []

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from bentofs.store.clients.error_classes import error_for, may_pass, reason_of
-from bentofs.store.errors import RemoteError, StoreError
+from bentofs.store.errors import StoreError, UnreachableError
 from bentofs.store.location import Location
 from bentofs.store.util.cancel import CancelTokens, refuse_if_stopped
 
@@ -74,11 +74,11 @@ class Retries:
         """Return the attempts of a request that the caller repeats.
 
         Raises:
-            RemoteError: the server gave another request no answer just now.
+            UnreachableError: the server gave another request no answer just now.
         """
         with self._lock:
             if time.monotonic() - self._failed_at < self.policy.respite:
-                raise RemoteError(f"{location.shown} cannot be reached: {self._failure}")
+                raise UnreachableError(f"{location.shown} cannot be reached: {self._failure}")
         return Attempts(self, location, stops)
 
     def _answered(self) -> None:
@@ -122,9 +122,7 @@ class Attempts:
         if self._count >= policy.attempts or time.monotonic() + pause >= self._begun + policy.seconds:
             self._retries._gave_up(reason)
             raise error_for(error, location) from error
-        log.info(
-            "%s: attempt %d failed, the next one follows in %.1f s: %s", location.shown, self._count, pause, reason
-        )
+        log.info("%s: %s; asked again in %.1f s", location.shown, reason, pause)
         end = time.monotonic() + pause * random.uniform(*_JITTER)
         while (left := end - time.monotonic()) > 0:
             refuse_if_stopped(self._stops)

@@ -97,17 +97,16 @@ class Exporter:
             BadLocationError: the format is not known, or does not go with the archives' compression.
         """
         kind = format_named(format_name) if format_name is not None else format_of(target.path)
-        stem = f"{tag.name}-{tag.version}"
         if kind is None:
             if _is_special(target):
                 raise BadLocationError(f"{target.shown} cannot hold a directory")
             # An existing folder gets a new folder in it. A missing one becomes the model.
             is_there = target.is_local and os.path.isdir(target.path)
-            return Export(tag, None, target.below(stem) if is_there else target)
+            return Export(tag, None, target.below(tag.stem) if is_there else target)
         if kind.lay_out is None and self._archives.compression is Compression.NEVER:
             raise BadLocationError(f"{kind.name} cannot be made without compression: use --compression auto")
         if target.is_folder:
-            target = target.below(stem + kind.suffix)
+            target = target.below(tag.stem + kind.suffix)
         elif kind is BENTOMODEL and not target.path.endswith(kind.suffix) and not _is_special(target):
             target = target.at(target.path + kind.suffix)
         return Export(tag, kind, target)

@@ -8,7 +8,7 @@ import secrets
 _KEPT = 50  # characters of a name, of up to four bytes each; file systems take 255 bytes
 
 
-def beside(path: str) -> str:
-    """Return a hidden name in the folder of `path`. It is used only once."""
+def beside(path: str, writer: str = "") -> str:
+    """Return a hidden name in the folder of `path`. It is used only once. `writer`: says in the name who writes."""
     folder, name = posixpath.split(path)
-    return posixpath.join(folder, f".{name[:_KEPT]}.{secrets.token_hex(6)}.part")
+    return posixpath.join(folder, f".{name[:_KEPT]}.{writer}{secrets.token_hex(6)}.part")

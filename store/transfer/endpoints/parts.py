@@ -23,12 +23,12 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
+from bentofs.store.transfer.endpoints.beside import beside
 from bentofs.store.util.display import printable
 from bentofs.store.util.fs import remove_tree
 
 log = logging.getLogger(__name__)
 
-_KEPT = 50  # characters of a name, of up to four bytes each; file systems take 255 bytes
 _NAME = re.compile(r"\..{1,50}\.(?:[0-9a-f]{8}-)?[0-9a-f]{12}\.part", re.DOTALL)  # older releases have no system in it
 _FILE = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # NFS locks only writable files
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -43,9 +43,8 @@ def new_part(path: str, mode: int, *, is_folder: bool = False) -> Iterator[tuple
     Raises:
         OSError: it cannot be made.
     """
-    folder, name = os.path.split(path)
     for _ in range(_TRIES):
-        part = os.path.join(folder, f".{name[:_KEPT]}.{_this_system()}-{secrets.token_hex(6)}.part")
+        part = beside(path, f"{_this_system()}-")
         if is_folder:
             os.mkdir(part, mode)
         descriptor = os.open(part, _FOLDER if is_folder else _FILE | os.O_CREAT | os.O_EXCL, mode)
