@@ -32,7 +32,7 @@ from bentofs.mount.incoming.service import IncomingSettings
 from bentofs.mount.kernel.engine import DEFAULT_ENGINE, EngineName
 from bentofs.mount.view.tree import INCOMING
 from bentofs.store.formats.write.registry import Format
-from bentofs.store.staging.model import Limits
+from bentofs.store.staging.limits import Limits
 from bentofs.store.storage.open import StoreSpec
 from bentofs.store.util.display import printable
 

@@ -18,7 +18,7 @@ from bentofs.mount.incoming.recovery import Recovery
 from bentofs.mount.incoming.spool import Spool
 from bentofs.store.errors import StoreError
 from bentofs.store.integrity.baseline import Baseline
-from bentofs.store.staging.model import Limits
+from bentofs.store.staging.limits import Limits
 from bentofs.store.transfer.importer import StagedImport
 from bentofs.store.util.display import printable
 from bentofs.store.util.memory_budget import MemoryBudget

@@ -14,8 +14,9 @@ from bentofs.store.model.model import MAX_MODEL_YAML, MODEL_YAML, ModelInfo
 from bentofs.store.staging.file import KnownFiles, StagedFile
 from bentofs.store.staging.fsync_batch import Syncer
 from bentofs.store.staging.hashing import RunningDigest
+from bentofs.store.staging.limits import Limits
 from bentofs.store.staging.mac_extras import MacExtras, is_of_zips
-from bentofs.store.staging.model import Limits, Staged
+from bentofs.store.staging.model import Staged
 from bentofs.store.storage.base import Identity
 from bentofs.store.storage.local_walk import MAX_DEPTH
 from bentofs.store.util.display import printable

@@ -9,39 +9,27 @@ Threading: one thread stages a model. Other threads digest and fsync its files.
 
 from __future__ import annotations
 
-import itertools
 import os
 import stat
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from bentofs.store.errors import BadModelError, NotAModelError, TooBigError, UnsafeMemberError
+from bentofs.store.errors import UnsafeMemberError
 from bentofs.store.model.model import MAX_MODEL_YAML, MODEL_YAML, ModelInfo
 from bentofs.store.staging.file import KnownFiles, StagedFile, StagedFileWriter
 from bentofs.store.staging.fsync_batch import Syncer
 from bentofs.store.staging.hashing import Digester
+from bentofs.store.staging.limits import Counts, Limits
 from bentofs.store.staging.links import Links
 from bentofs.store.staging.mac_extras import MacExtras, may_be_extra
 from bentofs.store.staging.member_paths import local_path, member_parts
-from bentofs.store.staging.tree import StagedTree, bad_name, twice
+from bentofs.store.staging.model_root import find_top, read_model_yaml
+from bentofs.store.staging.tree import READ_FILE, StagedTree, bad_name, twice
 from bentofs.store.storage.base import Identity
 from bentofs.store.util.display import printable
 from bentofs.store.util.fs import FOLDER, remove_tree, writing
 
-_BENTO_YAML = "bento.yaml"
-_FREE_EXPANSION = 1 << 30  # bytes that any archive may expand to
-_MAX_RATIO = 1000  # beyond that, bytes for each byte of the archive; deflate at its best comes to 1032
-_MACS_OWN = ("__MACOSX", "._")  # prefixes of names that a Mac packs beside the chosen directory: in zips, and in tars
-_COMPARED = 1 << 20  # bytes compared at a time
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-
-
-class Limits(NamedTuple):
-    """The limits of one model."""
-
-    members: int = 1_000_000  # files and directories
-    expanded: int = 1 << 40  # bytes of all files
 
 
 class Staged(NamedTuple):
@@ -89,11 +77,9 @@ class StagedModel:
         self._begin()
 
     def _begin(self) -> None:
-        self._members = 0
-        self._expanded = 0
-        self._passed_over = 0
+        self._counts = Counts(self._limits, lambda: self.archive_read() if self.archive_read is not None else None)
         with writing(self._path):
-            self._tree = StagedTree(self._path, self._folder_mode, self._count_member)
+            self._tree = StagedTree(self._path, self._folder_mode, self._counts.add_member)
         self._may_have_extras = False
         self._extras = MacExtras()
         self._files = KnownFiles()
@@ -138,14 +124,13 @@ class StagedModel:
 
     def pass_over(self, count: int) -> None:
         """Count bytes that came out of the archive but are no part of the model."""
-        self._passed_over += count
-        self._refuse_bombs()
+        self._counts.pass_over(count)
 
     def make_executable(self, path: str) -> bool:
         """Make a written file executable; False if there is no such file."""
         path = "/".join(member_parts(local_path(path)))
         try:
-            descriptor = os.open(path, _FILE, dir_fd=self._tree.root)
+            descriptor = os.open(path, READ_FILE, dir_fd=self._tree.root)
         except OSError:
             return False
         look = os.fstat(descriptor)
@@ -176,13 +161,15 @@ class StagedModel:
         self._digester.drain()
         with writing(self._path):
             self._leave_out_extras()
-            top = self._find_top()
+            top = find_top(self._tree)
             model = os.open(top or ".", FOLDER, dir_fd=self._tree.root)
             try:
                 os.fchmod(model, self._folder_mode)
             finally:
                 os.close(model)
-        info = self._info or self._take_model_yaml(self._read_model_yaml(f"{top}/{MODEL_YAML}" if top else MODEL_YAML))
+        info = self._info or self._take_model_yaml(
+            read_model_yaml(self._tree, f"{top}/{MODEL_YAML}" if top else MODEL_YAML)
+        )
         with writing(self._path):
             self._syncer.finish()
         files = self._files.below(top)
@@ -213,7 +200,7 @@ class StagedModel:
         """Copy a file."""
         self._digester.check()
         with writing(path):
-            descriptor = os.open(path, _FILE, dir_fd=self._tree.root)
+            descriptor = os.open(path, READ_FILE, dir_fd=self._tree.root)
         try:
             look = os.fstat(descriptor)
             with self._new_file(member_parts(target), bool(look.st_mode & stat.S_IXUSR)) as file:
@@ -226,7 +213,7 @@ class StagedModel:
         parts = member_parts(path)
         if not parts or "\0" in target:
             raise UnsafeMemberError(f"the archive holds a link without a name or target, {printable(path)!r}")
-        self._count_member()
+        self._counts.add_member()
         if self._is_known_link("/".join(parts), target, is_hard=is_hard):
             return
         self._refuse_links(parts, path)
@@ -240,23 +227,9 @@ class StagedModel:
         """Tell whether a link is there already, or leads to itself: tar writes such a link for a file given twice."""
         if is_hard and path == target:
             return path in self._links or self._tree.has_file(path)
-        return self._links.has(path, target, is_hard=is_hard) or (is_hard and self._are_same(path, target))
-
-    def _are_same(self, path: str, target: str) -> bool:
-        """Tell whether two files exist and have the same content."""
-        if not (self._tree.has_file(path) and self._tree.has_file(target)):
-            return False
-        files = [os.open(each, _FILE, dir_fd=self._tree.root) for each in (path, target)]
-        try:
-            sizes = [os.fstat(file).st_size for file in files]
-            for offset in range(0, sizes[0] if sizes[0] == sizes[1] else 0, _COMPARED):
-                self.pass_over(min(_COMPARED, sizes[0] - offset))
-                if os.pread(files[0], _COMPARED, offset) != os.pread(files[1], _COMPARED, offset):
-                    return False
-            return sizes[0] == sizes[1]
-        finally:
-            for file in files:
-                os.close(file)
+        return self._links.has(path, target, is_hard=is_hard) or (
+            is_hard and self._tree.have_same_content(path, target, self.pass_over)
+        )
 
     def _refuse_links(self, parts: list[str], path: str) -> None:
         """Refuse to write through a link, or over one."""
@@ -272,7 +245,7 @@ class StagedModel:
     def _new_file(self, parts: list[str], executable: bool, *, replaces: bool = False) -> StagedFileWriter:
         path = "/".join(parts)
         folder = self._tree.enter(parts[:-1], path)
-        self._count_member()
+        self._counts.add_member()
         before = None
         with writing(path):
             try:
@@ -287,7 +260,7 @@ class StagedModel:
                 raise bad_name(path, error) from None
             os.fchmod(descriptor, self._program_mode if executable else self._file_mode)
         self._may_have_extras = self._may_have_extras or may_be_extra(parts)
-        file = StagedFileWriter(path, descriptor, self._digester, self._syncer, self._grow, self._keep)
+        file = StagedFileWriter(path, descriptor, self._digester, self._syncer, self._counts.grow, self._keep)
         if before is not None:
             file.expect_small(MAX_MODEL_YAML, lambda content: _refuse_another(path, before, content))
         elif path == MODEL_YAML:
@@ -304,31 +277,9 @@ class StagedModel:
         for link in sorted(self._links.take_hard_links_to(path)):
             self._links.count_copy()
             self.copy_file(path, link)
-        content = self._read_model_yaml(path) if parts[-1] == MODEL_YAML and len(parts) <= 2 else None
+        content = read_model_yaml(self._tree, path) if parts[-1] == MODEL_YAML and len(parts) <= 2 else None
         os.unlink(path, dir_fd=self._tree.root)
         return content
-
-    def _grow(self, count: int) -> None:
-        """Count bytes that are about to be written to a file."""
-        self._expanded += count
-        if self._expanded > self._limits.expanded:
-            raise TooBigError(
-                f"the archive expands to more than {self._limits.expanded:,} bytes: --max-expanded allows more"
-            )
-        self._refuse_bombs()
-
-    def _refuse_bombs(self) -> None:
-        if self.archive_read is None:
-            return
-        if self._expanded + self._passed_over > _FREE_EXPANSION + _MAX_RATIO * self.archive_read():
-            raise TooBigError(f"the archive expands to more than {_MAX_RATIO:,} times its size, which no model does")
-
-    def _count_member(self) -> None:
-        self._members += 1
-        if self._members > self._limits.members:
-            raise TooBigError(
-                f"the archive holds more than {self._limits.members:,} files and directories: --max-members allows more"
-            )
 
     def _keep(self, path: str, file: StagedFile) -> None:
         """Keep a complete file. It is called in the digester's thread, or while that has no job of this file."""
@@ -340,27 +291,6 @@ class StagedModel:
         if self._may_have_extras:
             for path in self._extras.remove_below(self._tree.root):
                 self._files.forget(path)
-
-    def _find_top(self) -> str:
-        """Return the model's directory: "" or the only top directory."""
-        if self._tree.has_file(MODEL_YAML):
-            return ""
-        if self._tree.has_file(_BENTO_YAML):
-            raise NotAModelError("this is a Bento, not a model: import it with `bentoml import`")
-        with os.scandir(self._tree.root) as entries:
-            names = list(itertools.islice((each.name for each in entries if not each.name.startswith(_MACS_OWN)), 2))
-        if len(names) == 1 and self._tree.has_file(f"{names[0]}/{MODEL_YAML}"):
-            return names[0]
-        if len(names) == 1 and self._tree.has_file(f"{names[0]}/{_BENTO_YAML}"):
-            raise NotAModelError("this is a Bento, not a model: import it with `bentoml import`")
-        raise NotAModelError("the archive holds no model: model.yaml must lie at its top, or in its only top directory")
-
-    def _read_model_yaml(self, path: str) -> bytes:
-        with writing(path), os.fdopen(os.open(path, _FILE, dir_fd=self._tree.root), "rb") as file:
-            content = file.read(MAX_MODEL_YAML + 1)
-        if len(content) > MAX_MODEL_YAML:
-            raise BadModelError(f"{printable(path)!r} is larger than {MAX_MODEL_YAML:,} bytes")
-        return content
 
     def _take_model_yaml(self, content: bytes) -> ModelInfo:
         self._info = ModelInfo.learn(content)

@@ -15,6 +15,9 @@ from bentofs.store.util.display import printable
 from bentofs.store.util.fs import FOLDER, writing
 from bentofs.store.util.names import local_name
 
+_COMPARED = 1 << 20  # bytes compared at a time
+READ_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
 
 class StagedTree:
     """The directories below one new directory. It keeps the directories around the last member open."""
@@ -68,6 +71,22 @@ class StagedTree:
     def has_name(self, folder: int, name: str) -> bool:
         """Tell whether a directory holds exactly this name, not another name that the file system treats as equal."""
         return not self._folds or name in os.listdir(folder)
+
+    def have_same_content(self, path: str, other: str, compared: Callable[[int], None]) -> bool:
+        """Tell whether two files exist and have the same content. `compared`: called before bytes are compared."""
+        if not (self.has_file(path) and self.has_file(other)):
+            return False
+        files = [os.open(each, READ_FILE, dir_fd=self.root) for each in (path, other)]
+        try:
+            sizes = [os.fstat(file).st_size for file in files]
+            for offset in range(0, sizes[0] if sizes[0] == sizes[1] else 0, _COMPARED):
+                compared(min(_COMPARED, sizes[0] - offset))
+                if os.pread(files[0], _COMPARED, offset) != os.pread(files[1], _COMPARED, offset):
+                    return False
+            return sizes[0] == sizes[1]
+        finally:
+            for file in files:
+                os.close(file)
 
     def _leave_to(self, depth: int) -> None:
         while len(self._above) > depth:

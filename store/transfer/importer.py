@@ -29,7 +29,8 @@ from bentofs.store.publishing.base import Outcome, Publisher, PublishRequest, Ve
 from bentofs.store.publishing.local import LocalPublisher
 from bentofs.store.staging.folder import stage_folder
 from bentofs.store.staging.import_sizes import StagedSizes
-from bentofs.store.staging.model import Limits, Staged, StagedModel
+from bentofs.store.staging.limits import Limits
+from bentofs.store.staging.model import Staged, StagedModel
 from bentofs.store.staging.session import Session
 from bentofs.store.util.fs import remove_tree
 

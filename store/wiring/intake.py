@@ -14,7 +14,7 @@ from bentofs.store.publishing.local import LocalPublisher
 from bentofs.store.publishing.remote import RemotePublisher
 from bentofs.store.staging.area import StagingArea, staging_area
 from bentofs.store.staging.import_sizes import StagedSizes
-from bentofs.store.staging.model import Limits
+from bentofs.store.staging.limits import Limits
 from bentofs.store.staging.session import Session
 from bentofs.store.storage.base import Storage
 from bentofs.store.storage.remote import RemoteStorage

@@ -11,7 +11,7 @@ from contextlib import ExitStack, closing, contextmanager
 from bentofs.store.archives.compression import Compression
 from bentofs.store.catalog.catalog import ModelStore
 from bentofs.store.integrity.baseline import Baseline
-from bentofs.store.staging.model import Limits
+from bentofs.store.staging.limits import Limits
 from bentofs.store.storage.open import StoreSpec
 from bentofs.store.transfer.exporter import Exporter
 from bentofs.store.transfer.fetcher import Fetcher

@@ -19,7 +19,7 @@ from bentofs.mount.cli.main import cli
 from bentofs.mount.errors import errno_of, exit_status_of
 from bentofs.store import api, errors
 from bentofs.store.location import Location
-from bentofs.store.staging.model import Limits
+from bentofs.store.staging.limits import Limits
 from bentofs.store.storage.open import StoreSpec
 from bentofs.store.wiring.transfers import opened_fetcher
 from tests.harness import ROOT, Mounted, home_of, make_model

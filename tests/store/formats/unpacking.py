@@ -15,7 +15,8 @@ from bentofs.store.formats.read.extract import extract
 from bentofs.store.formats.read.growing_file import ArrivingFile, WholeFile
 from bentofs.store.formats.write.members import Member
 from bentofs.store.formats.write.registry import FORMATS
-from bentofs.store.staging.model import Limits, Staged, StagedModel
+from bentofs.store.staging.limits import Limits
+from bentofs.store.staging.model import Staged, StagedModel
 from tests.store.content import Memory, laid_out_as, whole
 
 MODEL_YAML = b"""\

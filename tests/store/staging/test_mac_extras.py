@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from bentofs.store.staging.folder import stage_folder
-from bentofs.store.staging.model import Limits, Staged
+from bentofs.store.staging.limits import Limits
+from bentofs.store.staging.model import Staged
 from tests.store.formats.unpacking import MODEL_YAML, unpack
 
 _DOUBLE = b"\0\5\x16\7\0\2\0\0Mac OS X        "  # the begin of AppleDouble

@@ -26,7 +26,8 @@ from bentofs.store.errors import (
 )
 from bentofs.store.model.model import ModelInfo
 from bentofs.store.staging.file import KnownFiles, StagedFile
-from bentofs.store.staging.model import Limits, Staged, StagedModel
+from bentofs.store.staging.limits import Limits
+from bentofs.store.staging.model import Staged, StagedModel
 from bentofs.store.storage.base import Identity
 from tests.harness import ROOT, ended, mountpoints, unmount_lazily, wait_until
 from tests.store.formats.unpacking import MODEL_YAML, look

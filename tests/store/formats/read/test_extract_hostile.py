@@ -22,7 +22,7 @@ from bentofs.store.errors import BadModelError, DamagedArchiveError, StoreError,
 from bentofs.store.formats.pieces import read_bytes
 from bentofs.store.formats.read.growing_file import LITTLE_MEMORY, MOST_MEMORY, ArrivingFile
 from bentofs.store.formats.write.xz import index_and_footer
-from bentofs.store.staging.model import Limits
+from bentofs.store.staging.limits import Limits
 from tests.store.formats.unpacking import MODEL_YAML, Trickling, ours, tree_of, unpack, unpacked
 
 

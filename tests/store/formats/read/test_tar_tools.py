@@ -397,8 +397,8 @@ def test_a_plain_tar_that_has_lost_a_part_in_the_middle() -> None:
 
 
 def test_bytes_behind_the_end_expand_only_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bentofs.store.staging.model._FREE_EXPANSION", 1 << 20)
-    monkeypatch.setattr("bentofs.store.staging.model._MAX_RATIO", 10)
+    monkeypatch.setattr("bentofs.store.staging.limits._FREE_EXPANSION", 1 << 20)
+    monkeypatch.setattr("bentofs.store.staging.limits._MAX_RATIO", 10)
     archive = gzip.compress(_YAML + END + bytes(40 << 20))
     with pytest.raises(TooBigError, match="expands"):
         unpacked(archive)
