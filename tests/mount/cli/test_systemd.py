@@ -6,8 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from bentofs.mount.cli.systemd import systemd_command
 from bentofs.mount.daemon.unit import MARK, unit_text
+from bentofs.mount.errors import CannotMountError
 from tests.harness import ROOT, run
 from tests.mount.cli.shell import Shell
 
@@ -46,22 +49,24 @@ def test_a_path_that_no_unit_can_name() -> None:
             unit_text(path, of_user=True)
 
 
-def test_installing_for_a_user(shell: Shell, tmp_path: Path) -> None:
-    environment = {"XDG_CONFIG_HOME": str(tmp_path / "config")}
+def test_installing_for_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     unit = tmp_path / "config/systemd/user/bentofs@.service"
-    printed = shell("systemd", "print", "--user", **environment).stdout
-    done = shell("systemd", "install", "--user", **environment)
-    assert (done.returncode, done.stdout.splitlines()[0]) == (0, f"{unit} is installed")
+    bentofs = CliRunner()
+    printed = bentofs.invoke(systemd_command, ["print", "--user"]).stdout
+    done = bentofs.invoke(systemd_command, ["install", "--user"])
+    assert (done.exit_code, done.stdout.splitlines()[0]) == (0, f"{unit} is installed")
     assert unit.read_text() == printed
     assert printed.startswith(f"{MARK}\n")
     program = re.search("^ExecStart=(.*) mount --foreground %i$", printed, re.MULTILINE)
     assert program is not None
     assert os.path.samefile(os.path.dirname(program[1]), os.path.dirname(sys.executable))
-    assert shell("systemd", "uninstall", "--user", **environment).returncode == 0
+    assert bentofs.invoke(systemd_command, ["uninstall", "--user"]).exit_code == 0
     assert not unit.exists()
     unit.write_text("[Unit]\n")
-    assert "not ours" in shell.refuses("systemd", "install", "--user", XDG_CONFIG_HOME=str(tmp_path / "config"))
-    assert "not ours" in shell.refuses("systemd", "uninstall", "--user", XDG_CONFIG_HOME=str(tmp_path / "config"))
+    for command in ("install", "uninstall"):
+        with pytest.raises(CannotMountError, match="not ours"):
+            bentofs.invoke(systemd_command, [command, "--user"], catch_exceptions=False)
 
 
 _SYSTEM = r"""
