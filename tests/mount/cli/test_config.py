@@ -115,6 +115,14 @@ def test_a_file_that_is_named_must_be_there(config: Path, monkeypatch: pytest.Mo
     assert not config.exists()
 
 
+def test_every_option_of_a_mount_can_be_configured() -> None:
+    options = [option for option in command("mount").params if isinstance(option, click.Option)]
+    others = {option.name for option in options if option.envvar is None}
+    assert others == {"foreground", "as_json", "ready_fd"}
+    flags = [option for option in options if option.is_flag and option.name not in others]
+    assert all(option.secondary_opts for option in flags)  # so that the command line can switch them off
+
+
 def test_no_two_options_have_one_variable() -> None:
     for name in COMMANDS:
         variables = [option.envvar for option in command(name).params if isinstance(option.envvar, str)]
