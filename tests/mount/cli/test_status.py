@@ -16,11 +16,14 @@ import pytest
 
 from bentofs.mount.daemon.ask import Tell, ask_all
 from bentofs.mount.daemon.look import State, look_at, read_answer
-from bentofs.mount.kernel.mount_table import OurMount, our_mounts
-from tests.harness import ROOT, Mounted, ended, make_model, wait_until
+from bentofs.mount.kernel.mount_table import OurMount
+from tests.harness import ROOT, Mounted, ended, home_of, make_model, wait_until
 from tests.incoming import cp
+from tests.mount.kernel.test_ordinary_user import as_ordinary_user
+from tests.store.users import NOBODY, folder_of_an_ordinary_user
 
 Mount = Callable[..., Mounted]
+_READS_PYTHON = "--inh-caps +dac_read_search --ambient-caps +dac_read_search"  # it may lie in root's home
 COMMAND = [sys.executable, "-m", "bentofs.mount", "status"]
 
 
@@ -154,7 +157,19 @@ def test_root_looks_at_mounts_of_others(content: bytes) -> None:
     assert (report.state, report.pid, report.status) == (State.UNKNOWN, 7, {})
 
 
-def test_the_mount_table_knows_whose_mount_it_is(store: Path, mounted: Mount) -> None:
-    mount = mounted(store)
-    (found,) = (each for each in our_mounts() if each.path == str(mount.path))
-    assert (found.user, found.group) == (os.geteuid(), os.getegid())
+def test_a_mount_of_another_user() -> None:
+    """Root sees a mount that refuses root. Another user is told whose it is."""
+    assert os.geteuid() == 0, "only root can become two other users: run the tests as root"
+    with folder_of_an_ordinary_user() as home:
+        make_model(home / "bentoml" / "models", "m:v1", {"w": b"w"})
+        home_of(home)
+        (home / "mnt").mkdir()
+        for path in home.rglob("*"):
+            os.chown(path, NOBODY, NOBODY)
+        other = f"setpriv --reuid 1234 --regid 1234 --clear-groups {_READS_PYTHON}"
+        looks = f"$bentofs status $0/mnt; ls $0/mnt; {other} $bentofs status $0/mnt; $bentofs unmount $0/mnt"
+        done = as_ordinary_user(home, "$bentofs mount mnt --engine kernel", then_as_root=f"({looks})")
+    assert done.returncode == 0, done
+    assert "bentoml/models, 1 model\n" in done.stdout
+    assert "Permission denied" in done.stderr
+    assert f"  daemon    it answers user {NOBODY} only\n" in done.stdout
