@@ -13,11 +13,15 @@ import logging
 import os
 from dataclasses import dataclass
 
-from bentofs.mount.incoming.delivery import Delivery
 from bentofs.mount.incoming.empty_uploads import EmptyUploads
 from bentofs.mount.incoming.finalize import Finalizer
+from bentofs.mount.incoming.imported import ImportedNames
+from bentofs.mount.incoming.reports import Reports
 from bentofs.mount.incoming.spool import Spool
+from bentofs.mount.incoming.spool_names import SpoolNames
+from bentofs.mount.incoming.undecided import append_offset
 from bentofs.mount.incoming.upload import Upload
+from bentofs.mount.incoming.upload_state import UploadState
 from bentofs.mount.view.nodes import Attributes
 from bentofs.store.errors import CancelledError, InUseError, NoSpaceError, NotFoundError, StoreError
 from bentofs.store.util.display import printable
@@ -46,40 +50,43 @@ class _Handle:
     last_change: int = -1  # the number of its last change to the upload
     mixed: InUseError | None = None  # somebody else wrote to the same file meanwhile
 
-    def attach(self, upload: Upload) -> None:
-        """Open an upload through this handle; under the spool's lock."""
+    def attach(self, names: SpoolNames, upload: Upload) -> None:
+        """Open an upload through this handle."""
         self.upload = upload
-        upload.handles += 1
+        names.hold(upload)
 
 
 class UploadHandles:
     """The handles on the files of one spool, by number."""
 
-    def __init__(self, spool: Spool, delivery: Delivery, finalizer: Finalizer) -> None:
+    def __init__(
+        self, spool: Spool, finalizer: Finalizer, empty: EmptyUploads, imported: ImportedNames, reports: Reports
+    ) -> None:
         self._spool = spool
-        self._delivery = delivery
         self._finalizer = finalizer
-        self.empty = EmptyUploads(spool, delivery)
-        self._lock = spool.lock
+        self._empty_uploads = empty
+        self._imported = imported
+        self._read_back = imported.read_back
+        self._reports = reports
         self._handles: dict[int, _Handle] = {}
         self._numbers = itertools.count(1)
 
     def create(self, path: str, flags: int, mode: int, uid: int) -> int:
         """Create a file that belongs to a user, and return a handle on it. Of its mode, only the executable bit is
         kept."""
-        with self._lock:
-            return self._handle(path, flags, uid, self._spool.create(path, uid, mode))
+        with self._spool.locked() as names:
+            return self._handle(names, path, flags, uid, self._new_file(names, path, uid, mode))
 
     def open(self, path: str, flags: int, uid: int) -> int:
         """Open a file that is here, and return a handle. A name that anybody imported can be opened to write it anew.
         For a moment, the user who imported it can also read it back."""
-        with self._lock:
-            upload = self._spool.find(path)
+        with self._spool.locked() as names:
+            upload = names.find(path)
             is_writing = flags & (os.O_WRONLY | os.O_RDWR)
-            reads_back = self._delivery.open_imported(path, uid) if upload is None and not is_writing else None
+            reads_back = self._imported.open(path, uid) if upload is None and not is_writing else None
             if upload is None and reads_back is None and not is_writing:
                 raise NotFoundError(_BECAME.format(printable(path)))
-            number = self._handle(path, flags, uid, upload)
+            number = self._handle(names, path, flags, uid, upload)
             self._handles[number].reads_back = reads_back
         if flags & os.O_TRUNC:
             try:
@@ -93,17 +100,17 @@ class UploadHandles:
         """Return what `fstat` tells."""
         handle = self._handles[number]
         if handle.upload is None:
-            return self._spool.answer(handle.path, handle.uid)
-        return self._spool.file_attributes(handle.path, handle.upload.status(), handle.upload)
+            return self._imported.attributes(handle.path, handle.uid)
+        return self._spool.attributes_of(handle.path, handle.upload.file.status(), handle.upload)
 
     def read_into(self, number: int, view: memoryview, offset: int) -> int:
         """Read back written bytes. It is fewer than asked for only at the end."""
         handle = self._handles[number]
         if handle.upload is not None:
-            return handle.upload.read_into(view, offset)
+            return handle.upload.file.read_into(view, offset)
         if handle.reads_back is None:
             raise NotFoundError(_BECAME.format(printable(handle.path)))
-        return self._delivery.read_back.read_into(handle.reads_back, view, offset)
+        return self._read_back.read_into(handle.reads_back, view, offset)
 
     def write(self, number: int, view: memoryview, offset: int) -> int:
         """Write all of the view.
@@ -115,21 +122,22 @@ class UploadHandles:
         goes_on = handle.wrote
         upload = self._written(number)
         try:
-            self._delivery.check_room(len(view) + upload.unread + _RESERVE)
+            self._read_back.make_room(len(view) + upload.unread + _RESERVE)
             if handle.appends:
-                offset = upload.append_offset(view, offset, goes_on=goes_on)
+                offset = _append_offset(upload, view, offset, goes_on=goes_on)
             handle.last_change = upload.write(view, offset)
-            if upload.receipt is None and upload.is_archive and upload.gone is None:
-                self._delivery.begin(upload)
+            if not upload.receipt.is_running and upload.kind.is_archive and upload.lost is None:
+                self._reports.begin(upload)
             return len(view)
         except OSError as error:
-            upload.fail(error, offset)
+            upload.file.fail(error, offset)
             raise
         except StoreError as error:
             if isinstance(error, NoSpaceError):
-                upload.fail(error, offset)
-            if upload.taken is None and upload.is_archive:  # a note beside a model's file would be imported with it
-                self._delivery.refuse(upload, upload.path, error)
+                upload.file.fail(error, offset)
+            # A note beside a model's file would be imported with it.
+            if upload.state.takes_bytes and upload.kind.is_archive:
+                self._reports.refuse(upload, upload.path, error)
             raise
 
     def truncate(self, number: int, length: int) -> None:
@@ -139,11 +147,11 @@ class UploadHandles:
 
     def truncate_path(self, path: str, length: int, uid: int) -> None:
         """Set a file's length by its name."""
-        with self._lock:
-            upload = self._spool.find(path)
+        with self._spool.locked() as names:
+            upload = names.find(path)
             if upload is None:
-                self._spool.answer(path, uid)
-            number = self._handle(path, 0, uid, upload)
+                self._imported.attributes(path, uid)
+            number = self._handle(names, path, 0, uid, upload)
         try:
             if length:
                 self.truncate(number, length)
@@ -165,14 +173,14 @@ class UploadHandles:
             return
         if mode & ~_KEEP_SIZE:
             raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
-        self._delivery.check_room(length + _RESERVE)
+        self._read_back.make_room(length + _RESERVE)
         upload = self._handles[number].upload
-        size = self.attributes(number).size if upload is None else upload.status().st_size
+        size = self.attributes(number).size if upload is None else upload.file.size
         if not mode and offset + length > size:
             self.truncate(number, offset + length)
 
     def flush(self, number: int) -> None:
-        """Settle the upload when a program closes a file, and report the outcome. Do nothing if the program wrote
+        """Decide the upload when a program closes a file, and report the outcome. Do nothing if the program wrote
         nothing. If the file will be renamed, the outcome comes then.
 
         Raises:
@@ -183,22 +191,21 @@ class UploadHandles:
         upload = handle.upload
         if upload is None or not handle.wrote:
             return
-        with self._lock:
+        with self._spool.locked():
             handle.is_dirty = False
         if handle.mixed is not None:
-            if upload.is_archive:
-                upload.mark_refused()
-                self._delivery.refuse(upload, upload.path, handle.mixed)
+            if upload.kind.is_archive:
+                self._finalizer.refuse(upload, handle.mixed)
             raise handle.mixed
         try:
-            self._finalizer.settle(upload)
+            self._finalizer.finalize(upload)
         except CancelledError as error:
-            if error is upload.gone and upload.is_archive:
-                self._say_gone(handle, upload, error)
+            if error is upload.lost and upload.kind.is_archive:
+                self._say_lost(handle, upload, error)
             raise
-        if upload.imported and upload.taken_at != handle.last_change:
+        if upload.is_imported and not upload.includes(handle.last_change):
             late = CancelledError("another program's copy of it was imported: copy it again")
-            self._delivery.refuse_path(handle.path, handle.uid, late)
+            self._reports.refuse_path(handle.path, handle.uid, late)
             raise late
 
     def sync(self, number: int) -> None:
@@ -206,73 +213,82 @@ class UploadHandles:
         upload = self._handles[number].upload
         if upload is None:
             return
-        upload.sync()
-        if not upload.imported and upload.gone is None:
+        upload.file.sync()
+        if not upload.is_imported and upload.lost is None:
             sync_path(os.path.dirname(self._spool.at(upload.path)))
 
     def release(self, number: int) -> None:
         """Release an open file."""
-        with self._lock:
+        with self._spool.locked() as names:
             handle = self._handles.pop(number)
             upload = handle.upload
-            is_taken = upload is not None and handle.may_write and self.empty.take(upload)
+            is_taken = upload is not None and handle.may_write and self._empty_uploads.take(names, upload)
         if handle.reads_back is not None:
-            self._delivery.read_back.close(handle.reads_back)
-        if upload is None or is_taken:
-            return
-        with self._lock:
+            self._read_back.close(handle.reads_back)
+        if upload is not None and not is_taken:
             self._spool.let_go(upload)
-        self._spool.end_gone()
 
-    def is_being_written(self, upload: Upload) -> bool:
-        """Return True if a program has written to a file and not closed it yet; under the spool's lock."""
+    def is_being_written(self, _names: SpoolNames, upload: Upload) -> bool:
+        """Return True if a program has written to a file and not closed it yet."""
         return any(handle.is_dirty for handle in self._handles.values() if handle.upload is upload)
 
-    def _handle(self, path: str, flags: int, uid: int, upload: Upload | None) -> int:
+    def _handle(self, names: SpoolNames, path: str, flags: int, uid: int, upload: Upload | None) -> int:
         number = next(self._numbers)
         handle = self._handles[number] = _Handle(path, uid, None, bool(flags & os.O_APPEND))
         handle.may_write = bool(flags & (os.O_WRONLY | os.O_RDWR))
         if upload is not None:
-            handle.attach(upload)
+            handle.attach(names, upload)
         return number
 
-    def _say_gone(self, handle: _Handle, upload: Upload, error: CancelledError) -> None:
+    def _new_file(self, names: SpoolNames, path: str, uid: int, mode: int = 0) -> Upload:
+        upload = names.create(path, uid, mode)
+        self._reports.notes.remove(path)
+        return upload
+
+    def _say_lost(self, handle: _Handle, upload: Upload, error: CancelledError) -> None:
         """Report an upload that lost its name. A program that removed its file needs no note beside it. A program that
         lost it to another program does."""
-        if upload.is_replaced and not self._spool.is_on_its_way(handle.path):
-            self._delivery.say_why(handle.path, error, handle.uid)
+        if upload.state is UploadState.REPLACED and not self._spool.is_on_its_way(handle.path):
+            self._reports.notes.write(handle.path, error, handle.uid)
         else:
             log.info("%s was not imported: %s", printable(handle.path), error)
 
     def _written(self, number: int) -> Upload:
         """Return the upload that a handle writes to."""
         handle = self._handles[number]
-        with self._lock:
+        with self._spool.locked() as names:
             upload = handle.upload
             if upload is None:
-                upload = self._spool.find(handle.path) or self._spool.create(handle.path, handle.uid)
-                handle.attach(upload)
-            if upload.handles > 1:
+                upload = names.find(handle.path) or self._new_file(names, handle.path, handle.uid)
+                handle.attach(names, upload)
+            if names.handles(upload) > 1:
                 for other in self._handles.values():
                     if other.upload is upload and other is not handle and other.is_dirty:
                         mixed = handle.mixed or other.mixed or InUseError(_MIXED)
                         handle.mixed = other.mixed = mixed
-            handle.wrote = handle.is_dirty = upload.may_replace = True
-            if not upload.is_undecided:
-                self._spool.mark(upload)
+            handle.wrote = handle.is_dirty = True
+            if not upload.mark.is_set:
+                names.mark(upload)
             return upload
 
     def _empty(self, number: int) -> None:
         """Empty a file to begin it anew. If another program has it open, or it is being published, leave it, and give
         the name a new file."""
         handle = self._handles[number]
-        with self._lock:
+        with self._spool.locked() as names:
             upload = handle.upload
-            if upload is not None and upload.gone is None and (upload.taken or upload.handles > 1):
-                self._spool.detach(upload)
-                upload.handles -= 1
+            has_name = upload is not None and upload.lost is None
+            if upload is not None and has_name and (not upload.state.takes_bytes or names.handles(upload) > 1):
+                names.detach(upload)
+                names.let_go(upload)
                 handle.upload = None
-        self._spool.end_gone()
         was_written, was_dirty = handle.wrote, handle.is_dirty
         self._written(number).truncate(0)
         handle.wrote, handle.is_dirty = was_written, was_dirty  # an empty file decides nothing
+
+
+def _append_offset(upload: Upload, view: memoryview, offset: int, *, goes_on: bool) -> int:
+    """Return the offset at which to write for a program that appends; `goes_on`: it has written before."""
+    if upload.mark.is_short and not goes_on:
+        return append_offset(upload.file.fileno(), view, offset)
+    return upload.file.size

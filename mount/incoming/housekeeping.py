@@ -8,10 +8,11 @@ import threading
 import time
 from collections.abc import Callable
 
-from bentofs.mount.incoming.delivery import Delivery
 from bentofs.mount.incoming.empty_uploads import EmptyUploads
 from bentofs.mount.incoming.folders import Folders
 from bentofs.mount.incoming.names import is_on_its_way
+from bentofs.mount.incoming.read_back import ReadBack
+from bentofs.mount.incoming.reports import Reports
 from bentofs.mount.incoming.spool import Spool
 from bentofs.mount.incoming.stale_notes import remove_stale_notes
 from bentofs.store.errors import StoreError
@@ -30,7 +31,8 @@ class Housekeeping:
         self,
         spool: Spool,
         folders: Folders,
-        delivery: Delivery,
+        reports: Reports,
+        read_back: ReadBack,
         empty: EmptyUploads,
         settle_seconds: float | None,
         make_again: Callable[[], None],
@@ -40,7 +42,8 @@ class Housekeeping:
         self._make_again = make_again
         self._spool = spool
         self._folders = folders
-        self._delivery = delivery
+        self._reports = reports
+        self._read_back = read_back
         self._empty = empty
         self._settle_seconds = settle_seconds
         self._refused: dict[str, int] = {}  # directory -> its newest change when it was refused (ns)
@@ -64,9 +67,9 @@ class Housekeeping:
             try:
                 self._make_again()
                 for upload in self._spool.running():
-                    self._delivery.report(upload)
+                    self._reports.progress(upload)
                 self._empty.decide()
-                self._delivery.read_back.tidy()
+                self._read_back.tidy()
                 self._remove_stale_notes()
                 if self._settle_seconds is not None:
                     self._import_quiet_folders(self._settle_seconds)

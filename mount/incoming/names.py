@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import os
 import re
+import stat
+from typing import NamedTuple
 
 from bentofs.store.integrity.sha256sums import ALL_SUMS, SUFFIX
 
+FILE_MODE = stat.S_IFREG | 0o644  # of all files in incoming/
 ERROR_SUFFIX = ".error"
 
 # Programs write under these names, and rename the file once it is whole: browsers, WinSCP, wget's front ends.
@@ -20,6 +23,17 @@ _ARCHIVES = (
     *(".tar", ".tar.gz", ".tar.xz", ".tar.bz2", ".tar.zst", ".tgz", ".txz", ".tbz2", ".tbz", ".tzst"),
     ".zip",
 )
+
+
+class Kind(NamedTuple):
+    """The kind of a file, by its path and the files beside it."""
+
+    is_archive: bool  # it is to be imported
+    is_strict: bool  # it must hold a model
+    fails_early: bool  # a known error already fails a write
+
+
+NO_ARCHIVE = Kind(is_archive=False, is_strict=False, fails_early=False)
 
 
 def is_on_its_way(path: str) -> bool:

@@ -6,7 +6,7 @@ The operation that ends an upload returns the outcome of the import. For most pr
 comes as a directory, it is fsync of the directory (`mount.incoming.folders`). Imported names are no longer listed.
 
 Paths are relative to `incoming/`, which itself is the empty path. Knows no FUSE. Threading: any thread. The spool's
-lock guards names, and is not held while an upload is settled.
+lock guards names, and is not held while an upload is decided.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ import time
 from collections.abc import Callable
 
 from bentofs.mount.incoming.control_files import controlled_path
-from bentofs.mount.incoming.delivery import Delivery
 from bentofs.mount.incoming.finalize import Finalizer
 from bentofs.mount.incoming.folders import Folders
 from bentofs.mount.incoming.handles import UploadHandles
+from bentofs.mount.incoming.imported import ImportedNames
 from bentofs.mount.incoming.names import is_on_its_way, is_rsyncs, may_be_archive
+from bentofs.mount.incoming.reports import Reports
 from bentofs.mount.incoming.spool import Spool
+from bentofs.mount.incoming.spool_names import SpoolNames
 from bentofs.mount.incoming.undecided import MARK
 from bentofs.mount.incoming.upload import Upload
 from bentofs.mount.view.nodes import Attributes, Item, inode_of
@@ -43,16 +45,28 @@ class Namespace:
     """One mount's `incoming/`: its names, its open `files`, and the `folders` in it."""
 
     def __init__(
-        self, spool: Spool, delivery: Delivery, finalizer: Finalizer, make_again: Callable[[], None], mode: int = 0o755
+        self,
+        spool: Spool,
+        files: UploadHandles,
+        folders: Folders,
+        finalizer: Finalizer,
+        imported: ImportedNames,
+        reports: Reports,
+        calling_user: Callable[[], int],
+        make_again: Callable[[], None],
+        mode: int = 0o755,
     ) -> None:
-        """`make_again`: creates removed parts of the spool again; `mode`: the permissions of `incoming/`."""
+        """`calling_user`: returns the uid whose request this thread serves; `make_again`: creates removed parts of the
+        spool again; `mode`: the permissions of `incoming/`."""
+        self.files = files
+        self.folders = folders
         self._make_again = make_again
         self._spool = spool
-        self._delivery = delivery
         self._finalizer = finalizer
+        self._imported = imported
+        self._reports = reports
+        self._calling_user = calling_user
         self._mode = stat.S_IFDIR | mode
-        self.files = UploadHandles(spool, delivery, finalizer)
-        self.folders = Folders(spool, delivery)
 
     def attributes(self, path: str) -> Attributes:
         """Return what `stat` tells.
@@ -66,7 +80,7 @@ class Namespace:
             if not os.path.isdir(self._spool.root):
                 self._make_again()
             if path:
-                return self._spool.answer(path)
+                return self._imported.attributes(path, self._calling_user())
             look = os.lstat(self._spool.root)
         if not path:
             return Attributes(
@@ -75,7 +89,7 @@ class Namespace:
         if stat.S_ISDIR(look.st_mode):
             uid = self._spool.owners.of(look)
             return Attributes(_FOLDER_MODE, look.st_ino, look.st_nlink, 0, look.st_mtime_ns, look.st_ctime_ns, uid)
-        return self._spool.file_attributes(path, look)
+        return self._spool.attributes_of(path, look)
 
     def items(self, path: str) -> list[Item]:
         """Return the entries of a directory."""
@@ -98,50 +112,48 @@ class Namespace:
             StoreError: why it was not imported. It keeps its old name, unless that is one of rsync's: rsync removes a
                 file that it cannot rename, and the bytes must stay for a resume.
         """
-        with self._spool.lock:
-            upload = self._spool.find(old)
+        with self._spool.locked() as names:
+            upload = names.find(old)
             if upload is None:
-                self._rename_other(old, new)
-            else:
-                upload.handles += 1
-        if upload is None:
-            self._spool.end_gone()
-            return
+                self._rename_other(names, old, new)
+                return
+            names.hold(upload)
         try:
-            with self._spool.lock:  # whichever handle is closed from now on, the file has its new name
-                is_written = self.files.is_being_written(upload) and not upload.is_settled
-                moves_anyway = is_rsyncs(old) or self._spool.is_on_its_way(new) or is_written
-                if moves_anyway:
-                    self._move(upload, old, new)
-                    self._spool.mark(upload)
-            if not moves_anyway:
-                try:
-                    self._finalizer.settle(upload, new)
-                finally:
-                    self._spool.judge(upload, old)
-                if not upload.imported:
-                    self._move(upload, old, new)
-            elif not is_written:  # else the end of the writing decides
-                self._finalizer.settle(upload)
+            self._rename_file(upload, old, new)
         finally:
-            with self._spool.lock:
-                self._spool.let_go(upload)
-            self._spool.end_gone()
-        if not upload.is_archive:
+            self._spool.let_go(upload)
+        if not upload.kind.is_archive:
             self._decide_controlled(old)
+
+    def _rename_file(self, upload: Upload, old: str, new: str) -> None:
+        with self._spool.locked() as names:  # whichever handle is closed from now on, the file has its new name
+            is_written = self.files.is_being_written(names, upload) and not upload.state.is_decided
+            moves_anyway = is_rsyncs(old) or self._spool.is_on_its_way(new) or is_written
+            if moves_anyway:
+                names.move(upload, old, new)
+                names.mark(upload)
+        if not moves_anyway:
+            try:
+                self._finalizer.finalize(upload, new)
+            finally:
+                self._spool.judge(upload, old)
+            if not upload.is_imported:
+                with self._spool.locked() as names:
+                    names.move(upload, old, new)
+        elif not is_written:  # else the end of the writing decides
+            self._finalizer.finalize(upload)
 
     def unlink(self, path: str) -> None:
         """Remove a file. A model imported from it stays in the store."""
-        with self._spool.lock:
-            upload = self._spool.find(path)
+        with self._spool.locked() as names:
+            upload = names.find(path)
             if upload is None:
-                self._spool.answer(path)
-                self._delivery.forget(path, self._spool.calling_user())
+                self._imported.attributes(path, self._calling_user())
+                self._imported.forget(path, self._calling_user())
                 return
-            self._spool.remove(path, upload)
-        self._spool.end_gone()
-        self._delivery.remove_note(path)
-        if not upload.is_archive:
+            names.remove(path, upload)
+        self._reports.notes.remove(path)
+        if not upload.kind.is_archive:
             self._decide_controlled(path)
 
     def set_mode(self, path: str, mode: int) -> None:
@@ -149,7 +161,7 @@ class Namespace:
         try:
             look = os.lstat(self._spool.at(path))
         except (FileNotFoundError, NotADirectoryError):
-            self._spool.answer(path)
+            self._imported.attributes(path, self._calling_user())
             return
         if stat.S_ISREG(look.st_mode):
             os.chmod(self._spool.at(path), 0o600 | mode & stat.S_IXUSR | look.st_mode & MARK)
@@ -160,9 +172,9 @@ class Namespace:
         try:
             look = os.lstat(at)
         except (FileNotFoundError, NotADirectoryError):
-            self._spool.answer(path)
+            self._imported.attributes(path, self._calling_user())
             if mtime_ns is not None:
-                self._delivery.set_mtime(path, self._spool.calling_user(), mtime_ns)
+                self._imported.set_mtime(path, self._calling_user(), mtime_ns)
             return
         if mtime_ns is not None and abs(time.time_ns() - mtime_ns) < _NOW_NS:
             self._spool.touch(look)
@@ -175,45 +187,32 @@ class Namespace:
         path = controlled_path(control)
         if path is None:
             return
-        with self._spool.lock:
-            upload = self._spool.find(path)
-            if upload is None or self._spool.is_on_its_way(path) or self.files.is_being_written(upload):
+        with self._spool.locked() as names:
+            upload = names.find(path)
+            if upload is None or self._spool.is_on_its_way(path) or self.files.is_being_written(names, upload):
                 return
-            upload.handles += 1
+            names.hold(upload)
         try:
-            self._finalizer.settle(upload)
+            self._finalizer.finalize(upload)
         except (StoreError, OSError) as error:
             log.debug("%s was refused: %s", printable(path), error)
         finally:
-            with self._spool.lock:
-                self._spool.let_go(upload)
-            self._spool.end_gone()
+            self._spool.let_go(upload)
 
-    def _move(self, upload: Upload, old: str, new: str) -> None:
-        with self._spool.lock:
-            replaced = self._spool.find(new)
-            os.rename(self._spool.at(old), self._spool.at(new))
-            if replaced is not None and replaced is not upload:
-                self._spool.replace(replaced, "another file was renamed to its name before it was imported")
-            upload.path = new
-            self._spool.judge(upload, new)
-
-    def _rename_other(self, old: str, new: str) -> None:
-        """Rename a directory or an imported name; under the spool's lock."""
+    def _rename_other(self, names: SpoolNames, old: str, new: str) -> None:
+        """Rename a directory or an imported name."""
         at = self._spool.at(old)
         if not os.path.lexists(at):
-            self._spool.answer(old)
-            replaced = self._spool.find(new)
+            self._imported.attributes(old, self._calling_user())
+            replaced = names.find(new)
             if replaced is not None:
-                self._spool.remove(new, replaced)
-            self._delivery.rename(old, new, self._spool.calling_user())
+                names.remove(new, replaced)
+            self._imported.rename(old, new, self._calling_user())
             return
         if is_on_its_way(old) and not is_on_its_way(new) and _holds_archives(at, new):
             raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))  # so mv copies each file, with its own outcome
         os.rename(at, self._spool.at(new))
-        for upload in self._spool.find_below(old):
-            upload.path = new + upload.path[len(old) :]
-        self._spool.move_imported_below(old, new)
+        names.move_below(old, new)
 
 
 def _holds_archives(root: str, new: str) -> bool:

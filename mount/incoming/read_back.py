@@ -17,6 +17,8 @@ import threading
 import time
 from dataclasses import dataclass
 
+from bentofs.store.errors import NoSpaceError
+
 _SECONDS = 30.0  # that a file is kept
 MOST_FILES = 32  # each has a descriptor
 _SHARE = 4  # the files may take one part in so many of the free room
@@ -46,10 +48,19 @@ class ReadBack:
         self._lock = threading.Lock()
         self._files: dict[int, _File] = {}  # by receipt; the oldest first
 
+    def make_room(self, wanted: int) -> None:
+        """Raise NoSpaceError if the disk has no room for so many bytes. Drop the kept files if that gives room."""
+        if free_room(self._spool) >= wanted:
+            return
+        self.drop()
+        if free_room(self._spool) < wanted:
+            raise NoSpaceError("there is no room left in the store's file system for the upload and the model in it")
+
     def keep(self, receipt: int, descriptor: int) -> None:
-        """Keep the bytes of an import for a moment. This closes the descriptor, now or later."""
+        """Keep the bytes of an import for a moment. This closes the descriptor, now or later. `receipt`: 0 if the
+        import has none; then nobody could read it."""
         size = os.fstat(descriptor).st_size
-        if size > free_room(self._spool) // _SHARE:
+        if not receipt or size > free_room(self._spool) // _SHARE:
             os.close(descriptor)
             return
         with self._lock:

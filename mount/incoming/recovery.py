@@ -12,8 +12,8 @@ import logging
 import threading
 from collections.abc import Sequence
 
-from bentofs.mount.incoming.delivery import Delivery
 from bentofs.mount.incoming.finalize import Finalizer
+from bentofs.mount.incoming.reports import Reports
 from bentofs.mount.incoming.spool import Spool
 from bentofs.mount.incoming.upload import Upload
 from bentofs.store.errors import CancelledError, StoreError
@@ -26,9 +26,9 @@ log = logging.getLogger(__name__)
 class Recovery:
     """The recovery of one spool that a new mount took over."""
 
-    def __init__(self, spool: Spool, delivery: Delivery, finalizer: Finalizer) -> None:
+    def __init__(self, spool: Spool, reports: Reports, finalizer: Finalizer) -> None:
         self._spool = spool
-        self._delivery = delivery
+        self._reports = reports
         self._finalizer = finalizer
         self._thread: threading.Thread | None = None
 
@@ -48,27 +48,27 @@ class Recovery:
     def _take(self, receipt: Receipt) -> Upload | None:
         if receipt.state is not ReceiptState.IMPORTING or receipt.size is None:
             return None
-        with self._spool.lock:
-            upload = self._spool.find(receipt.path)
-            if upload is None or not upload.is_archive or upload.status().st_size != receipt.size or upload.handles:
+        with self._spool.locked() as names:
+            upload = names.find(receipt.path)
+            if upload is None or not upload.kind.is_archive or upload.file.size != receipt.size:
                 return None
-            upload.handles += 1
-            upload.may_replace = False
-        self._delivery.begin(upload)
-        self._delivery.report_whole(upload, is_final=not self._spool.is_on_its_way(upload.path))
+            if names.handles(upload):
+                return None
+            names.hold(upload)
+            upload.replace_nothing()
+        self._reports.begin(upload)
+        self._reports.whole(upload, is_final=not self._spool.is_on_its_way(upload.path))
         return upload
 
     def _decide(self, uploads: Sequence[Upload]) -> None:
         for upload in uploads:
             shown = printable(upload.path)
             try:
-                self._finalizer.settle(upload)
+                self._finalizer.finalize(upload)
             except CancelledError as error:
                 log.info("%s is not imported now: %s", shown, error)
             except StoreError:
                 log.debug("%s was refused", shown)  # its note and the log say why
             except Exception:
                 log.exception("%s could not be imported", shown)
-            with self._spool.lock:
-                self._spool.let_go(upload)
-            self._spool.end_gone()
+            self._spool.let_go(upload)

@@ -9,14 +9,27 @@ from dataclasses import dataclass, field
 
 from bentofs.mount.incoming.checksums import Checksums
 from bentofs.mount.incoming.delivery import Delivery
+from bentofs.mount.incoming.empty_uploads import EmptyUploads
+from bentofs.mount.incoming.error_notes import ErrorNotes
 from bentofs.mount.incoming.finalize import Finalizer
+from bentofs.mount.incoming.folder_delivery import FolderDelivery
+from bentofs.mount.incoming.folders import Folders
+from bentofs.mount.incoming.handles import UploadHandles
 from bentofs.mount.incoming.housekeeping import Housekeeping
+from bentofs.mount.incoming.imported import ImportedNames
 from bentofs.mount.incoming.namespace import Namespace
 from bentofs.mount.incoming.ownership import Ownership
 from bentofs.mount.incoming.premeasure import Premeasure
+from bentofs.mount.incoming.publishing import Publishing
+from bentofs.mount.incoming.read_back import ReadBack
+from bentofs.mount.incoming.receipts import Receipts
 from bentofs.mount.incoming.recovery import Recovery
+from bentofs.mount.incoming.reports import Reports
 from bentofs.mount.incoming.spool import Spool
+from bentofs.mount.incoming.spool_names import UploadFactory
+from bentofs.mount.incoming.staging_run import Slots, Stager
 from bentofs.store.errors import StoreError
+from bentofs.store.formats.read.growing_file import ArrivingFile
 from bentofs.store.integrity.baseline import Baseline
 from bentofs.store.staging.limits import Limits
 from bentofs.store.transfer.importer import StagedImport
@@ -72,36 +85,47 @@ class Incoming:
             measure=premeasure.staged,
         )
         area = intake.area
-        self._session, self._receipts, self._importer = intake.session, intake.receipts, intake.importer
-        dead = self._receipts.of_dead(area.is_alive)
+        self._session, self._log, self._importer = intake.session, intake.receipts, intake.importer
+        dead = self._log.of_dead(area.is_alive)
 
         def imported(ready: StagedImport) -> None:
             premeasure.measure(ready.tag, is_staged=ready.is_measured)
 
+        spooled = self._session.spool
         owners = Ownership()
-        self._sums = Checksums(self._session.spool, self._receipts, owners)
-        self._delivery = Delivery(self._session, self._importer, self._receipts, self._sums, imported, owners)
-        self._spool = Spool(self._session.spool, self._session.ranges, self._delivery, calling_user, budget)
-        finalizer = Finalizer(self._spool, self._delivery)
-        self.namespace = Namespace(self._spool, self._delivery, finalizer, self._make_again, settings.mode)
+        self._receipts = Receipts(self._log, self._session.name)
+        reports = Reports(ErrorNotes(spooled, owners), self._receipts)
+        names = ImportedNames(self._importer, self._log, ReadBack(spooled))
+        self._sums = Checksums(spooled, self._log, owners)
+        publishing = Publishing(self._importer, owners, imported)
+
+        def stage(arriving: ArrivingFile, on_model: Callable[[], None]) -> StagedImport:
+            return self._importer.stage(arriving, digest_later=True, on_model=on_model)
+
+        stager = Stager(stage, Slots(budget))
+        self._spool = Spool(spooled, UploadFactory(self._session.ranges, owners, self._receipts, stager))
+        delivery = Delivery(publishing, self._sums, reports)
+        finalizer = Finalizer(self._spool, delivery, reports, self._sums, names.read_back, self._importer.compare)
+        empty = EmptyUploads(self._spool, finalizer)
+        files = UploadHandles(self._spool, finalizer, empty, names, reports)
+        folder_delivery = FolderDelivery(self._session, owners, publishing, self._receipts, reports)
+        folders = Folders(self._spool, folder_delivery, reports)
+        self.namespace = Namespace(
+            self._spool, files, folders, finalizer, names, reports, calling_user, self._make_again, settings.mode
+        )
         self._housekeeping = Housekeeping(
-            self._spool,
-            self.namespace.folders,
-            self._delivery,
-            self.namespace.files.empty,
-            settings.settle_seconds,
-            self._make_again,
+            self._spool, folders, reports, names.read_back, empty, settings.settle_seconds, self._make_again
         )
         self._housekeeping.start()
         of_this_boot = [receipt for session, receipt in dead if area.is_of_this_boot(session)]
-        self._recovery = Recovery(self._spool, self._delivery, finalizer)
+        self._recovery = Recovery(self._spool, reports, finalizer)
         self._recovery.start(of_this_boot)
         for _, receipt in dead:  # not earlier: a kill in between would lose the uploads that recovery takes
-            self._receipts.interrupt(receipt.id)
+            self._log.interrupt(receipt.id)
 
     def tally(self) -> tuple[int, dict[str, int]]:
         """Return the number of running imports, and the numbers of ended ones by their state, since the mount began."""
-        return self._receipts.tally()
+        return self._log.tally()
 
     def _make_again(self) -> None:
         """Create the staging area again if somebody removed it."""
@@ -112,7 +136,7 @@ class Incoming:
             try:
                 if not area.make_again(self._session):
                     return
-                self._receipts.return_to_disk()
+                self._log.return_to_disk()
             except (StoreError, OSError) as error:
                 if not self._is_missing:
                     log.warning("%s was removed and cannot be made again: %s", printable(area.path), error)
@@ -133,14 +157,14 @@ class Incoming:
         with self._making_again:
             self._is_closing = True
         self._housekeeping.stop()
-        self._delivery.end()
+        self._receipts.end()
         self._spool.close()
         is_quiet = self._importer.close(_CLOSE_SECONDS)
         if not is_quiet:
             self._ending.set()
             is_quiet = self._importer.close(_CLOSE_SECONDS)
         self._sums.close(_CLOSE_SECONDS)
-        self._receipts.close()
+        self._log.close()
         if is_quiet:
             self._session.close()
         else:  # its lock ends with the process, and the next mount cleans up

@@ -1,4 +1,4 @@
-"""Runs: attempts to stage an upload, each in its own thread, with a limit on how many run at once.
+"""StagingRun: one attempt to stage an upload, in its own thread; and the limits on how many run at once.
 
 Knows no FUSE. Threading: any thread.
 """
@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from bentofs.mount.incoming.decoder_memory import DecoderMemory
 from bentofs.mount.incoming.upload_reader import UploadReader
-from bentofs.store.errors import PostponedError, StoreError
+from bentofs.store.errors import PostponedError
 from bentofs.store.formats.read.growing_file import ArrivingFile
 from bentofs.store.transfer.importer import StagedImport
 from bentofs.store.util.memory_budget import MemoryBudget
@@ -33,7 +33,37 @@ class Slots:
         self.late = threading.Semaphore(_LATE_RUNS)
 
 
-class Run:
+class Stager:
+    """Starts the runs that stage uploads."""
+
+    def __init__(self, stage: Stage, slots: Slots) -> None:
+        self._stage = stage
+        self._slots = slots
+
+    def early(self, descriptor: int) -> StagingRun | None:
+        """Start a run that follows a writer. Return None if too many others run."""
+        if not self._slots.early.acquire(blocking=False):
+            return None
+        return self._start(descriptor, self._slots.early, None)
+
+    def late(self, descriptor: int, length: int) -> StagingRun:
+        """Start a run on a file that is whole, once there is a slot. `length`: of the file in bytes."""
+        self._slots.late.acquire()
+        return self._start(descriptor, self._slots.late, length)
+
+    def _start(self, descriptor: int, slot: threading.Semaphore, length: int | None) -> StagingRun:
+        try:
+            run = StagingRun(descriptor, self._stage, slot, self._slots.memory)
+            if length is not None:
+                run.arriving.finish(length)
+            run.start()
+        except BaseException:
+            slot.release()
+            raise
+        return run
+
+
+class StagingRun:
     """One attempt to stage an upload, in its own thread."""
 
     def __init__(self, descriptor: int, stage: Stage, slot: threading.Semaphore, memory: DecoderMemory) -> None:
@@ -82,7 +112,7 @@ class Run:
             result, self.result = self.result, None
             return result
 
-    def abandon(self, error: StoreError) -> None:
+    def abandon(self, error: BaseException) -> None:
         """Tell the run that nobody wants its result. It ends as soon as it can, and leaves nothing. This does not wait
         for the end."""
         self.arriving.cancel()

@@ -46,6 +46,40 @@ def shown_mtime_ns(look: os.stat_result) -> int:
     return min(0, look.st_mtime_ns - _SECOND)
 
 
+class UndecidedMark:
+    """The mark of one open file, and whether it is shown shorter: while nobody writes to it."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._is_set = is_undecided(os.fstat(descriptor))
+        self._is_short = self._is_set
+
+    @property
+    def is_set(self) -> bool:
+        """True if the file must not look complete to its tool."""
+        return self._is_set
+
+    @property
+    def is_short(self) -> bool:
+        """True if the file is shown shorter than it is."""
+        return self._is_short
+
+    def set(self, undecided: bool) -> None:
+        """Set or clear the mark."""
+        if undecided != self._is_set:
+            set_undecided(self._descriptor, undecided)
+            self._is_set = undecided
+        self._is_short = self._is_short and undecided
+
+    def show_short(self) -> None:
+        """Show the file shorter, while the mark is set."""
+        self._is_short = self._is_set
+
+    def show_whole(self) -> None:
+        """Show the true size: a program writes to the file."""
+        self._is_short = False
+
+
 def append_offset(descriptor: int, view: memoryview, offset: int) -> int:
     """Return the offset at which the first bytes of an appending program belong. The kernel puts them at the shown end.
     They belong there if they repeat the hidden bytes. Otherwise they belong at the true end."""

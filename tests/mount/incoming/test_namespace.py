@@ -8,13 +8,28 @@ from unittest.mock import Mock
 
 import pytest
 
+from bentofs.mount.incoming.checksums import Checksums
 from bentofs.mount.incoming.delivery import Delivery
+from bentofs.mount.incoming.empty_uploads import EmptyUploads
+from bentofs.mount.incoming.error_notes import ErrorNotes
 from bentofs.mount.incoming.finalize import Finalizer
+from bentofs.mount.incoming.folder_delivery import FolderDelivery
+from bentofs.mount.incoming.folders import Folders
+from bentofs.mount.incoming.handles import UploadHandles
+from bentofs.mount.incoming.imported import ImportedNames
 from bentofs.mount.incoming.namespace import Namespace
 from bentofs.mount.incoming.ownership import Ownership
+from bentofs.mount.incoming.read_back import ReadBack
+from bentofs.mount.incoming.receipts import Receipts
+from bentofs.mount.incoming.reports import Reports
 from bentofs.mount.incoming.spool import Spool
+from bentofs.mount.incoming.spool_names import SpoolNames, UploadFactory
+from bentofs.mount.incoming.staging_run import Slots, Stager
 from bentofs.mount.incoming.upload import Upload
 from bentofs.store.formats.read.growing_file import ArrivingFile
+from bentofs.store.transfer.import_log import ImportLog
+from bentofs.store.transfer.importer import Importer
+from bentofs.store.util.memory_budget import MemoryBudget
 
 
 def test_a_file_that_is_closed_just_when_it_is_renamed_is_imported(
@@ -28,25 +43,42 @@ def test_a_file_that_is_closed_just_when_it_is_renamed_is_imported(
         assert renamed.wait(10)
         return Mock()
 
-    delivery = Mock(spec=Delivery, stage=staged, owners=Ownership())
-    delivery.deliver.side_effect = lambda upload, _path, _ready: upload.mark_imported()
+    delivered = []
+
+    def deliver(upload: Upload, path: str) -> int:
+        upload.take()
+        upload.mark_imported()
+        delivered.append(path)
+        return 0
+
     for folder in ("spool", "ranges"):
         (tmp_path / folder).mkdir()
-    spool = Spool(str(tmp_path / "spool"), str(tmp_path / "ranges"), delivery, os.geteuid)
-    namespace = Namespace(spool, delivery, Finalizer(spool, delivery), lambda: None)
-    number = namespace.files.create("m.tar.part", os.O_WRONLY, 0o644, os.geteuid())
-    namespace.files.write(number, memoryview(b"x"), 0)
-    closer = threading.Thread(target=namespace.files.flush, args=(number,), daemon=True)
-    move = namespace._move
+    log = ImportLog(tmp_path / "receipts.sqlite")
+    owners, receipts = Ownership(), Receipts(log, "session")
+    stager = Stager(staged, Slots(MemoryBudget()))
+    spool = Spool(str(tmp_path / "spool"), UploadFactory(str(tmp_path / "ranges"), owners, receipts, stager))
+    reports, read_back = Reports(ErrorNotes(spool.root, owners), receipts), ReadBack(spool.root)
+    delivery = Mock(spec=Delivery)
+    delivery.deliver.side_effect = deliver
+    finalizer = Finalizer(spool, delivery, reports, Mock(spec=Checksums), read_back, lambda _ready: None)
+    imported = ImportedNames(Mock(spec=Importer), log, read_back)
+    files = UploadHandles(spool, finalizer, EmptyUploads(spool, finalizer), imported, reports)
+    folders = Folders(spool, Mock(spec=FolderDelivery), reports)
+    namespace = Namespace(spool, files, folders, finalizer, imported, reports, os.geteuid, lambda: None)
+    number = files.create("m.tar.part", os.O_WRONLY, 0o644, os.geteuid())
+    files.write(number, memoryview(b"x"), 0)
+    closer = threading.Thread(target=files.flush, args=(number,), daemon=True)
+    move = SpoolNames.move
 
-    def move_late(upload: Upload, old: str, new: str) -> None:
+    def move_late(names: SpoolNames, upload: Upload, old: str, new: str) -> None:
         closer.start()
         closer.join(0.5)
-        move(upload, old, new)
+        move(names, upload, old, new)
 
-    monkeypatch.setattr(namespace, "_move", move_late)
+    monkeypatch.setattr(SpoolNames, "move", move_late)
     namespace.rename("m.tar.part", "m.tar")
     renamed.set()
     closer.join(10)
-    assert [call.args[1] for call in delivery.deliver.call_args_list] == ["m.tar"]
-    namespace.files.release(number)
+    assert delivered == ["m.tar"]
+    files.release(number)
+    log.close()

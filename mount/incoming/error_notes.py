@@ -1,0 +1,47 @@
+"""ErrorNotes: the `.error` notes beside refused files and directories. Each says why its file was not imported.
+
+Knows no FUSE. Threading: any thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import suppress
+
+from bentofs.mount.incoming.names import ERROR_SUFFIX, final_path
+from bentofs.mount.incoming.ownership import Ownership
+from bentofs.store.errors import StoreError
+from bentofs.store.util.display import printable
+
+log = logging.getLogger(__name__)
+
+
+class ErrorNotes:
+    """The notes in one spool."""
+
+    def __init__(self, spool: str, owners: Ownership) -> None:
+        """`spool`: the directory in which uploads lie."""
+        self._spool = spool
+        self._owners = owners
+
+    def write(self, path: str, error: StoreError, uid: int) -> None:
+        """Say in the log, and in a note beside it, why a user's file or directory was not imported."""
+        log.warning("%s was not imported: %s", printable(path), error)
+        try:
+            descriptor = os.open(
+                self._at(path), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+            )
+            with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as note:
+                self._owners.give(descriptor, uid)
+                note.write(f"{printable(path)} was not imported: {error}\n")
+        except OSError as failed:
+            log.warning("no note of it could be left: %s", failed)
+
+    def remove(self, path: str) -> None:
+        """Remove the note that says why the last upload of this name was refused."""
+        with suppress(OSError):
+            os.unlink(self._at(final_path(path)))
+
+    def _at(self, path: str) -> str:
+        return f"{self._spool}/{path}{ERROR_SUFFIX}"
