@@ -17,7 +17,7 @@ from bentofs.mount.daemon.ending import END_SECONDS, FINISH_SECONDS
 from bentofs.mount.daemon.holders import describe, holders_of
 from bentofs.mount.daemon.running import RunningDaemon
 from bentofs.mount.errors import CannotMountError
-from bentofs.mount.kernel.mount_table import OUR_TYPE, UnmountError, mount_at, real_path, unmount
+from bentofs.mount.kernel.mount_table import OUR_TYPE, MountBusyError, UnmountError, mount_at, real_path, unmount
 
 _GRACE_SECONDS = 10.0  # on a busy machine, beyond the daemon's own limit
 _POLL_SECONDS = 0.02
@@ -69,9 +69,10 @@ def _unmount(mountpoint: str, real: str, lazy: bool, wait_seconds: float) -> Non
     while True:
         try:
             return unmount(real, lazy=lazy)
+        except MountBusyError:
+            pass  # whoever holds it decides below
         except UnmountError as error:
-            if "busy" not in str(error):
-                raise CannotMountError(f"{mountpoint} could not be unmounted: {error}") from None
+            raise CannotMountError(f"{mountpoint} could not be unmounted: {error}") from None
         holders = holders_of(real)
         readers = [holder for holder in holders if not holder.writes]
         if readers:

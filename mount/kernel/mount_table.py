@@ -15,11 +15,16 @@ OUR_TYPE = f"fuse.{SUBTYPE}"
 AUTOFS = "autofs"  # a trap for the first access, over which the real mount belongs
 _TOOLS = (["fusermount", "-u"], ["fusermount3", "-u"], ["umount"])  # umount: for root, where there is no fusermount
 _LAZILY = {"umount": "-l"}  # the others' is -z
+_BUSY = "busy"  # the tools report EBUSY by its text alone: "Device or resource busy", "target is busy"
 _TOOL_SECONDS = 10.0  # how long one tool may take
 
 
 class UnmountError(Exception):
-    """The text is the tool's message."""
+    """An unmount failed. The text is the tool's message."""
+
+
+class MountBusyError(UnmountError):
+    """A program still has something open in the mount."""
 
 
 class Mount(NamedTuple):
@@ -127,7 +132,8 @@ def unmount(real: str, *, lazy: bool) -> None:
     """Unmount the topmost mount at a real path. `lazy`: even while it is in use; its users then get errors.
 
     Raises:
-        UnmountError
+        MountBusyError: a program still uses it.
+        UnmountError: anything else.
     """
     reasons = []
     for tool in _TOOLS:
@@ -144,6 +150,8 @@ def unmount(real: str, *, lazy: bool) -> None:
         if done.returncode == 0:
             return
         reasons.append(done.stderr.strip())
+    if reasons and _BUSY in reasons[0].replace(real, ""):
+        raise MountBusyError(reasons[0])
     raise UnmountError(reasons[0] if reasons else "fusermount is not installed: `apt install fuse3` first")
 
 

@@ -19,6 +19,8 @@ from types import MappingProxyType
 from typing import TypeVar
 from urllib.parse import quote
 
+from bentofs.store.util.sqlite_causes import Cause, UnusableFileError, cause_of
+
 log = logging.getLogger(__name__)
 
 _CACHE_KIB = 512  # page cache; SQLite's default is 2,000, and a mount has several databases
@@ -26,8 +28,6 @@ _STATEMENTS = 16  # compiled statements kept; Python's default is 128, and a que
 _INCREMENTAL = 2  # the value of PRAGMA auto_vacuum
 _VACUUMED = 256  # pages given back in one step, in which no other process can write
 _OPEN_SECONDS = 10.0  # how long opening waits while another process writes
-# Errors that may occur with an intact file: from the system, the disk, or another process.
-_IN_THE_WAY = ("readonly", "locked", "unable to open", "I/O error", "is full")
 
 _T = TypeVar("_T")
 
@@ -75,10 +75,11 @@ class Database:
             self._is_full = False
             return done
         except sqlite3.Error as error:
-            if "locked" in str(error):
+            cause = cause_of(error)
+            if cause is Cause.BUSY:
                 log.log(self._busy_level, "the %s %s is in use (%s)", self._what, self._path, error)
                 return None
-            if "is full" in str(error):  # logged once, until there is space again
+            if cause is Cause.FULL:  # logged once, until there is space again
                 if not self._is_full:
                     log.warning("the %s %s cannot be added to: %s", self._what, self._path, error)
                 self._is_full = True
@@ -88,7 +89,7 @@ class Database:
                 return None
             with suppress(sqlite3.Error):
                 self._connection.close()
-            if _is_damage(error):
+            if cause is Cause.DAMAGED:
                 log.warning("the %s %s failed (%s); %s", self._what, self._path, error, self._loss)
                 self._set_aside()
                 self._connection = self._open()
@@ -142,7 +143,7 @@ class Database:
         try:
             return self._open_file()
         except sqlite3.DatabaseError as error:
-            if any(sign in str(error) for sign in _IN_THE_WAY):
+            if cause_of(error) in (Cause.BUSY, Cause.FULL, Cause.DISK):
                 log.warning("no %s is kept: %s: %s", self._what, self._path, error)
                 return self._in_memory()
             log.warning("the %s %s is damaged (%s); %s", self._what, self._path, error, self._loss)
@@ -166,7 +167,7 @@ class Database:
                 return self._connect()
             except sqlite3.OperationalError as error:
                 # SQLite does not wait when several processes create the file at once.
-                if "locked" not in str(error) or time.monotonic() > deadline:
+                if cause_of(error) is not Cause.BUSY or time.monotonic() > deadline:
                     raise
                 time.sleep(0.05)
 
@@ -178,7 +179,7 @@ class Database:
         if owner != os.geteuid():
             raise PermissionError(f"{folder} belongs to user {owner}, not to you")
         if self._path.exists() and not self._path.is_file():
-            raise sqlite3.DatabaseError("it is not a file")
+            raise UnusableFileError("it is not a file")
         connection = sqlite3.connect(
             self._path,
             timeout=self._busy_seconds,
@@ -210,7 +211,7 @@ class Database:
             version = _version_of(connection)
             while version != self._version:
                 if version not in self._upgrades:
-                    raise sqlite3.DatabaseError("it was written by another version of bentofs")
+                    raise UnusableFileError("it was written by another version of bentofs")
                 for statement in self._upgrades[version]:
                     connection.execute(statement)
                 version += 1
@@ -226,7 +227,7 @@ class Database:
                 isolation_level="IMMEDIATE",
             )
             if connection.execute("PRAGMA user_version").fetchone()[0] != self._version:
-                raise sqlite3.DatabaseError("it was written by another version of bentofs")
+                raise UnusableFileError("it was written by another version of bentofs")
         except sqlite3.Error as error:
             log.warning("no %s is kept: %s: %s", self._what, reason, error)
             return self._in_memory()
@@ -263,9 +264,3 @@ def _shrink(connection: sqlite3.Connection) -> None:
         connection.execute(f"PRAGMA incremental_vacuum({_VACUUMED})").fetchall()
         free, before = _free_pages(connection), free
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-
-
-def _is_damage(error: sqlite3.Error) -> bool:
-    """True if the file itself is damaged. False if the disk or another process caused the error."""
-    signs = ("not a database", "malformed", "no such table", "no such column", "has no column")
-    return any(sign in str(error) for sign in signs)
