@@ -11,15 +11,16 @@ import errno
 import itertools
 import logging
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from bentofs.mount.incoming.append_place import AppendPlace
 from bentofs.mount.incoming.empty_uploads import EmptyUploads
 from bentofs.mount.incoming.finalize import Finalizer
 from bentofs.mount.incoming.imported import ImportedNames
 from bentofs.mount.incoming.reports import Reports
 from bentofs.mount.incoming.spool import Spool
 from bentofs.mount.incoming.spool_names import SpoolNames
-from bentofs.mount.incoming.undecided import append_offset
 from bentofs.mount.incoming.upload import Upload
 from bentofs.mount.incoming.upload_state import UploadState
 from bentofs.mount.view.nodes import Attributes
@@ -42,7 +43,7 @@ class _Handle:
     path: str
     uid: int
     upload: Upload | None
-    appends: bool = False  # opened with O_APPEND
+    appends: AppendPlace | None = None  # if opened with O_APPEND
     may_write: bool = True
     reads_back: int | None = None  # receipt of the import under this name, if its bytes are still there
     wrote: bool = False
@@ -119,13 +120,12 @@ class UploadHandles:
             StoreError: it is already known that this upload cannot be imported, or there is no room.
         """
         handle = self._handles[number]
-        goes_on = handle.wrote
         upload = self._written(number)
         try:
             self._read_back.make_room(len(view) + upload.unread + _RESERVE)
-            if handle.appends:
-                offset = _append_offset(upload, view, offset, goes_on=goes_on)
-            handle.last_change = upload.write(view, offset)
+            for piece, at in _pieces(handle, upload, view, offset):
+                offset = at
+                handle.last_change = upload.write(piece, at)
             if not upload.receipt.is_running and upload.kind.is_archive and upload.lost is None:
                 self._reports.begin(upload)
             return len(view)
@@ -234,7 +234,7 @@ class UploadHandles:
 
     def _handle(self, names: SpoolNames, path: str, flags: int, uid: int, upload: Upload | None) -> int:
         number = next(self._numbers)
-        handle = self._handles[number] = _Handle(path, uid, None, bool(flags & os.O_APPEND))
+        handle = self._handles[number] = _Handle(path, uid, None, AppendPlace() if flags & os.O_APPEND else None)
         handle.may_write = bool(flags & (os.O_WRONLY | os.O_RDWR))
         if upload is not None:
             handle.attach(names, upload)
@@ -287,8 +287,8 @@ class UploadHandles:
         handle.wrote, handle.is_dirty = was_written, was_dirty  # an empty file decides nothing
 
 
-def _append_offset(upload: Upload, view: memoryview, offset: int, *, goes_on: bool) -> int:
-    """Return the offset at which to write for a program that appends; `goes_on`: it has written before."""
-    if upload.mark.is_short and not goes_on:
-        return append_offset(upload.file.fileno(), view, offset)
-    return upload.file.size
+def _pieces(handle: _Handle, upload: Upload, view: memoryview, offset: int) -> Iterable[tuple[memoryview, int]]:
+    """Return what to write for a write at the kernel's offset, with its offset in the file."""
+    if handle.appends is None:
+        return [(view, offset)]
+    return handle.appends.pieces(upload.file.fileno(), view, offset, is_short=upload.mark.is_short)

@@ -54,10 +54,20 @@ class Spool(SpoolPaths):
         uid = upload.uid if upload else self.owners.of(look)
         size, mtime_ns = look.st_size, look.st_mtime_ns
         if is_undecided(look) and not has_control_file(self.at(path)):  # the downloader needs the true ones
-            size = shown_size(look) if upload is None or upload.mark.is_short else size
+            if upload is None:
+                size = self._shown_size(path)
+            elif upload.mark.is_short:
+                size = shown_size(upload.file.fileno())
             mtime_ns = shown_mtime_ns(look)
         mode = FILE_MODE | (0o111 if look.st_mode & stat.S_IXUSR else 0)
         return Attributes(mode, look.st_ino, 1, size, mtime_ns, look.st_ctime_ns, uid)
+
+    def _shown_size(self, path: str) -> int:
+        descriptor = os.open(self.at(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            return shown_size(descriptor)
+        finally:
+            os.close(descriptor)
 
     def touch(self, look: os.stat_result) -> None:
         """Note that a program set a file's times to now."""

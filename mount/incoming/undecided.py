@@ -7,7 +7,21 @@ Unless a program is writing it, it is also shown some bytes shorter than it is. 
 again. Closing the file then decides it again. All bytes stay in place: reading to the end gives them.
 
 A program may open such a file to append (O_APPEND). Either it resumes at the size that it was shown, like curl. Or it
-goes on behind the last byte and does not look, like `cat part >> file`. The bytes tell which (`append_offset`).
+goes on behind the last byte and does not look, like `cat part >> file`. The bytes tell which
+(`mount.incoming.append_place`): a program that resumes begins with the hidden bytes. So the hidden bytes are chosen in
+such a way that no file goes on with them by a pattern. A run of equal bytes, an array of equal numbers, a table of
+equal records: if the file goes on like that, its next bytes differ from the hidden ones. Therefore,
+
+- the hidden bytes are no repetition of a shorter word. The proof: let the end of a file have a period, and let the
+  hidden bytes be what continues it. Then they equal their own rotation by their length, so the length is a multiple of
+  the period, and they repeat a word of that length.
+- the bytes before them are not the same bytes.
+- if the file ends with a run of equal bytes, they begin before the run. If the run is longer than 1 MiB, the whole file
+  is hidden.
+
+One case is left: a part that begins with the very bytes that happen to be hidden, all of them, where nothing before
+showed such a repetition. Then both programs would send the same bytes, so the bytes cannot tell. They count as sent
+again.
 
 The mark lies in the mode of the spooled file, so it survives crashes and renames.
 
@@ -21,7 +35,9 @@ import stat
 
 MARK = stat.S_ISVTX  # has no other meaning for a file
 _SECOND = 1_000_000_000
-_HIDDEN = 512  # bytes: enough to tell them from the bytes that follow
+_HIDDEN = 512  # bytes to hide: no tool sends so few by chance
+_LONGEST_RUN = 1 << 20  # bytes
+_FIRST_LOOK = 1 << 14  # bytes; most runs are the end of a tar
 
 
 def is_undecided(look: os.stat_result) -> bool:
@@ -36,9 +52,34 @@ def set_undecided(descriptor: int, undecided: bool) -> None:
         os.fchmod(descriptor, stat.S_IMODE(look.st_mode) ^ MARK)
 
 
-def shown_size(look: os.stat_result) -> int:
+def shown_size(descriptor: int) -> int:
     """Return the size to show for an undecided file that nobody writes."""
-    return look.st_size - min(_HIDDEN, (look.st_size + 1) // 2)
+    size = os.fstat(descriptor).st_size
+    most = min(_HIDDEN, (size + 1) // 2)
+    tail = os.pread(descriptor, 2 * most, max(0, size - 2 * most))
+    for count in (most, most - 1, most - 2):
+        if count > 0 and _is_telling(tail, count):
+            return size - count
+    return _before_run(descriptor, size)
+
+
+def _is_telling(tail: bytes, count: int) -> bool:
+    """Return True if the last `count` bytes repeat no shorter word, and do not repeat the bytes before them."""
+    last = tail[-count:]
+    return (last + last).find(last, 1) == count and tail[-2 * count : -count] != last
+
+
+def _before_run(descriptor: int, size: int) -> int:
+    """Return the offset of the byte before the run of equal bytes at the end; 0 if the run is too long."""
+    count = _FIRST_LOOK
+    while True:
+        tail = os.pread(descriptor, count, max(0, size - count))
+        rest = tail.rstrip(tail[-1:])
+        if rest:
+            return size - len(tail) + len(rest) - 1
+        if count >= min(size, _LONGEST_RUN):
+            return 0
+        count *= 8
 
 
 def shown_mtime_ns(look: os.stat_result) -> int:
@@ -78,13 +119,3 @@ class UndecidedMark:
     def show_whole(self) -> None:
         """Show the true size: a program writes to the file."""
         self._is_short = False
-
-
-def append_offset(descriptor: int, view: memoryview, offset: int) -> int:
-    """Return the offset at which the first bytes of an appending program belong. The kernel puts them at the shown end.
-    They belong there if they repeat the hidden bytes. Otherwise they belong at the true end."""
-    look = os.fstat(descriptor)
-    if offset != shown_size(look):
-        return look.st_size
-    hidden = os.pread(descriptor, min(len(view), look.st_size - offset), offset)
-    return offset if view[: len(hidden)] == hidden else look.st_size
