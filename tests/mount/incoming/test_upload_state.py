@@ -74,6 +74,10 @@ class Bench:
     def replace(self) -> None:
         self.upload.lose_name(UploadState.REPLACED, "replaced")
 
+    def refuse_after(self, lose_name: Callable[[], None]) -> None:
+        lose_name()
+        self.refuse()
+
 
 Verb = Callable[[Bench], object]
 VERBS: dict[str, Verb] = {
@@ -89,8 +93,8 @@ VERBS: dict[str, Verb] = {
     "import": lambda bench: bench.upload.mark_imported(),
     "remove": Bench.remove,
     "replace": Bench.replace,
-    "remove, then refuse": lambda bench: (bench.remove(), bench.refuse()),
-    "replace, then refuse": lambda bench: (bench.replace(), bench.refuse()),
+    "remove, then refuse": lambda bench: bench.refuse_after(bench.remove),
+    "replace, then refuse": lambda bench: bench.refuse_after(bench.replace),
     "stop": lambda bench: bench.upload.stop(),
     "close": lambda bench: bench.upload.close(),
 }
