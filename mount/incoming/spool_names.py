@@ -140,13 +140,13 @@ class SpoolNames:
         os.rename(self._paths.at(old), self._paths.at(new))
         if replaced is not None and replaced is not upload:
             self._forget(replaced, UploadState.REPLACED, "another file was renamed to its name before it was imported")
-        upload.path = new
+        upload.rename(new)
         self._paths.judge(upload, new)
 
     def move_below(self, old: str, new: str) -> None:
         """Note that a directory was renamed."""
         for upload in self.find_below(old):
-            upload.path = new + upload.path[len(old) :]
+            upload.rename(new + upload.path[len(old) :])
         self.imported_below.move(old, new)
 
     def remove(self, path: str, upload: Upload) -> None:

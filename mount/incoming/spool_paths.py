@@ -34,7 +34,7 @@ class SpoolPaths:
         """Decide the kind of an upload by its path. In a directory that is a model, it is a file of that model. A
         downloader's control file is never imported."""
         if upload.file.is_control_file(self.at(path)):
-            upload.kind = NO_ARCHIVE
+            upload.judge(NO_ARCHIVE)
             return
         folders = path.split("/")[:-1]
         in_model = any(
@@ -43,4 +43,4 @@ class SpoolPaths:
         is_strict = must_be_archive(path) and not in_model
         # rsync learns of a refusal from the rename, and goes on with its next file. A failed write would end it.
         fails_early = is_strict and not self.is_on_its_way(path)
-        upload.kind = Kind(may_be_archive(path) and not in_model, is_strict, fails_early)
+        upload.judge(Kind(may_be_archive(path) and not in_model, is_strict, fails_early))

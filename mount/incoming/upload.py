@@ -16,10 +16,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from bentofs.mount.incoming.names import NO_ARCHIVE, Kind
 from bentofs.mount.incoming.receipts import UploadReceipt
 from bentofs.mount.incoming.staging_run import Stager, StagingRun
-from bentofs.mount.incoming.undecided import UndecidedMark
+from bentofs.mount.incoming.upload_facts import UploadFacts
 from bentofs.mount.incoming.upload_file import UploadFile
 from bentofs.mount.incoming.upload_reader import UploadReader
 from bentofs.mount.incoming.upload_state import UploadState, moved
@@ -28,19 +27,12 @@ from bentofs.store.transfer.importer import StagedImport
 from bentofs.store.util.display import printable
 
 
-class Upload:
+class Upload(UploadFacts):
     """One file in `incoming/`, from its creation or next change until it is imported or removed."""
 
     def __init__(self, path: str, file: UploadFile, uid: int, receipt: UploadReceipt, stager: Stager) -> None:
         """`path`: below `incoming/`; `file` is closed by this object."""
-        self.path = path  # renames change it, under the spool's lock
-        self.uid = uid
-        self.file = file
-        self.receipt = receipt
-        look = file.status()
-        self.inode = look.st_ino
-        self.mark = UndecidedMark(file.fileno())
-        self.kind: Kind = NO_ARCHIVE  # `Spool.judge` sets it
+        super().__init__(path, file, uid, receipt)
         self._stager = stager
         self._lock = threading.Lock()
         self._deciding = threading.Lock()
@@ -51,9 +43,7 @@ class Upload:
         self._changes = 0
         self._taken_at = -1  # number of the last change in the model
         self._run: StagingRun | None = None
-        self._is_fresh = look.st_size == 0
-        self._is_touched = False
-        self._may_replace = True
+        self._is_fresh = file.size == 0
 
     @property
     def state(self) -> UploadState:
@@ -71,16 +61,6 @@ class Upload:
         return self._state is UploadState.IMPORTED
 
     @property
-    def may_replace(self) -> bool:
-        """True if it may replace another model of its tag, in mounts that overwrite."""
-        return self._may_replace
-
-    @property
-    def is_touched(self) -> bool:
-        """True if a program set its times to now: `touch` does so to make an empty file."""
-        return self._is_touched
-
-    @property
     def holds_model(self) -> bool:
         """True if the bytes are known to be an archive of a model, even one that is refused."""
         run = self._run
@@ -95,14 +75,6 @@ class Upload:
     def includes(self, change: int) -> bool:
         """Return True if a change was the last one before the model was taken."""
         return self._taken_at == change
-
-    def touch(self) -> None:
-        """Note that a program set the times to now."""
-        self._is_touched = True
-
-    def replace_nothing(self) -> None:
-        """Let this upload replace no other model, until a program writes to it."""
-        self._may_replace = False
 
     @contextmanager
     def deciding(self) -> Iterator[None]:
@@ -137,7 +109,7 @@ class Upload:
         if known is not None and not isinstance(known, PostponedError) and not self._may_be_mended(known):
             raise known
         self._is_fresh = self._is_fresh and allocates
-        self._may_replace = True
+        self.allow_replacing()
         self.mark.show_whole()
         self.file.write(self.path, view, offset, allocates=allocates)
         change = self._changed(run, lambda arriving: arriving.wrote(offset, offset + len(view)))
@@ -149,7 +121,7 @@ class Upload:
         with self._lock:
             self._refuse_if_taken()
             run = self._run
-        self._may_replace = True
+        self.allow_replacing()
         self.mark.show_whole()
         if not self.file.resize(length):
             return self._changes
@@ -160,7 +132,7 @@ class Upload:
         """Do what `UploadFile.skip` does."""
         with self._lock:
             self._refuse_if_taken()
-        self._may_replace = True
+        self.allow_replacing()
         self.file.skip(offset, length)
 
     def staged(self) -> StagedImport:

@@ -32,7 +32,7 @@ class Bench:
         file = UploadFile(descriptor, WrittenRanges(str(folder / "ranges"), 0, is_new=True))
         receipt = UploadReceipt(Receipts(Mock(), "session"))
         self.upload = Upload("m.tar", file, os.geteuid(), receipt, Stager(self._stage, Slots(MemoryBudget())))
-        self.upload.kind = Kind(is_archive=True, is_strict=True, fails_early=True)
+        self.upload.judge(Kind(is_archive=True, is_strict=True, fails_early=True))
         move_to = self.upload._move_to
 
         def noted(state: UploadState) -> None:
