@@ -37,8 +37,9 @@ class Delivery:
         receipt = upload.receipt.number(path, upload.uid)
         if ready.digest is not None:
             self._sums.await_digest(receipt, ready.digest)
+        request = upload.receipt.request
         upload.receipt.finish(path, look, outcome, ready)
         upload.mark_imported()
         self._reports.notes.remove(path)
-        self._publishing.announce(path, outcome, ready)
+        self._publishing.announce(path, outcome, ready, request)
         return receipt

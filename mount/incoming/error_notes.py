@@ -25,16 +25,18 @@ class ErrorNotes:
         self._spool = spool
         self._owners = owners
 
-    def write(self, path: str, error: StoreError, uid: int) -> None:
-        """Say in the log, and in a note beside it, why a user's file or directory was not imported."""
-        log.warning("%s was not imported: %s", printable(path), error)
+    def write(self, path: str, error: StoreError, uid: int, request: str | None = None) -> None:
+        """Say in the log, and in a note beside it, why a user's file or directory was not imported. `request`: the id
+        of its import in the record, if it has one."""
+        shown = "" if request is None else f" (request {request})"
+        log.warning("%s was not imported: %s%s", printable(path), error, shown)
         try:
             descriptor = os.open(
                 self._at(path), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
             )
             with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as note:
                 self._owners.give(descriptor, uid)
-                note.write(f"{printable(path)} was not imported: {error}\n")
+                note.write(f"{printable(path)} was not imported: {error}{shown}\n")
         except OSError as failed:
             log.warning("no note of it could be left: %s", failed)
 

@@ -59,7 +59,7 @@ class FolderDelivery:
         _remove_around(taken, path)
         self._receipts.finish(receipt, outcome, ready)
         self._reports.notes.remove(path)
-        self._publishing.announce(path, outcome, ready)
+        self._publishing.announce(path, outcome, ready, self._receipts.request(receipt))
 
     def _put_back(self, taken: str, path: str, uid: int) -> None:
         if uid != self._owners.user == 0:  # staging made root the owner

@@ -32,11 +32,12 @@ class Publishing:
         """Publish a user's model. Only a user who may move `latest` does."""
         return self.importer.publish(ready, move_latest=self._may_move_latest(uid, ready.tag), may_replace=may_replace)
 
-    def announce(self, path: str, outcome: Outcome, ready: StagedImport) -> None:
-        """Tell the log, and the rest of the mount, that the model of a path is in the store."""
+    def announce(self, path: str, outcome: Outcome, ready: StagedImport, request: str | None) -> None:
+        """Tell the log, and the rest of the mount, that the model of a path is in the store. `request`: the id of its
+        import in the record."""
         self._on_imported(ready)
-        left_out = ready.staged.left_out
-        log.info("%s: %s %s%s", printable(path), ready.tag, outcome.value, f"; {left_out}" if left_out else "")
+        left_out = f"; {ready.staged.left_out}" if ready.staged.left_out else ""
+        log.info("%s: %s %s%s (request %s)", printable(path), ready.tag, outcome.value, left_out, request)
 
     def _may_move_latest(self, uid: int, tag: Tag) -> bool:
         """Return True if a user's upload may move `latest`. It may not if others brought in models of that name."""

@@ -14,7 +14,7 @@ from bentofs.store.errors import CancelledError, StoreError
 from bentofs.store.publishing.base import Outcome
 from bentofs.store.transfer.import_log import ImportLog
 from bentofs.store.transfer.importer import StagedImport
-from bentofs.store.transfer.receipt import ReceiptState
+from bentofs.store.transfer.receipt import ReceiptState, request_id
 
 _STATES = {
     Outcome.IMPORTED: ReceiptState.IMPORTED,
@@ -45,9 +45,13 @@ class Receipts:
         """Begin a receipt and return its number; 0 if the disk has no room for it."""
         return self.log.begin(self._session, path, uid)
 
-    def refuse_path(self, path: str, uid: int, error: StoreError) -> None:
-        """Record that a path was refused which has no upload."""
-        self.log.finish(self.begin(path, uid), ReceiptState.REFUSED, error=str(error), errno=_errno_name(error))
+    def request(self, number: int) -> str:
+        """Return the id that joins a receipt, its note and its lines in the log."""
+        return request_id(self._session, number)
+
+    def refuse(self, number: int, error: StoreError) -> None:
+        """Record why an import without an upload was refused."""
+        self.log.finish(number, ReceiptState.REFUSED, error=str(error), errno=_errno_name(error))
 
     def finish(
         self,
@@ -85,6 +89,11 @@ class UploadReceipt:
     def is_running(self) -> bool:
         """True from the first bytes to the outcome."""
         return self._running is not None
+
+    @property
+    def request(self) -> str | None:
+        """Return the id of the running receipt (`Receipts.request`)."""
+        return None if self._running is None else self._receipts.request(self._running)
 
     def begin(self, path: str, uid: int) -> None:
         """Record that bytes come. If the upload was refused before, withdraw the refusal: a child process that closed

@@ -43,10 +43,11 @@ class Reports:
             return
         if not upload.receipt.is_running:
             self.begin(upload)
-        self.notes.write(final_path(path), error, upload.uid)
+        self.notes.write(final_path(path), error, upload.uid, upload.receipt.request)
         upload.receipt.refuse(path, upload.file.size, error)
 
     def refuse_path(self, path: str, uid: int, error: StoreError) -> None:
         """Report why a path was not imported: a directory, or bytes that came after their upload had become a model."""
-        self.notes.write(path, error, uid)
-        self._receipts.refuse_path(path, uid, error)
+        number = self._receipts.begin(path, uid)
+        self.notes.write(path, error, uid, self._receipts.request(number))
+        self._receipts.refuse(number, error)

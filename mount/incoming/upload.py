@@ -43,6 +43,7 @@ class Upload(UploadFacts):
         self._changes = 0
         self._taken_at = -1  # number of the last change in the model
         self._run: StagingRun | None = None
+        self._denied: BaseException | None = None  # why the last write was refused
         self._is_fresh = file.size == 0
 
     @property
@@ -107,7 +108,9 @@ class Upload(UploadFacts):
             fails = run is not None and self.kind.fails_early and not self._state.is_decided
             known = run.error if run is not None and fails else None
         if known is not None and not isinstance(known, PostponedError) and not self._may_be_mended(known):
+            self._denied = known
             raise known
+        self._denied = None
         self._is_fresh = self._is_fresh and allocates
         self.allow_replacing()
         self.mark.show_whole()
@@ -144,6 +147,8 @@ class Upload(UploadFacts):
         unwritten = self.file.unwritten()
         if unwritten is None:
             return self._staged()
+        if self._denied is not None:  # bsdtar sets the full length after a write that failed
+            raise self._denied
         if not self.file.may_be_zip():
             raise unwritten
         try:
