@@ -22,8 +22,8 @@ _WHY = "the file is empty: no model came"
 def is_told(mount: Mounted, name: str) -> None:
     """Wait until the note and the record tell it. The kernel does not wait for an answer to the close."""
     note = mount.path / "incoming" / f"{name}.error"
-    wait_until(note.exists, 10, "the note is there")
-    assert note.read_text() == f"{name} was not imported: {_WHY}\n"
+    wait_until(lambda: note.exists() and note.stat().st_size, 10, "the note is there")
+    assert re.fullmatch(rf"{re.escape(name)} was not imported: {_WHY} \(request \w+-\d+\)\n", note.read_text())
     wait_until(lambda: record(mount)[0].state is ReceiptState.REFUSED, 10, "it is in the record")
     last = record(mount)[0]
     assert (last.path, last.errno, last.error, last.size) == (name, "EINVAL", _WHY, 0)
