@@ -25,7 +25,7 @@ _ARCHIVES = (
 )
 
 
-class Kind(NamedTuple):
+class UploadKind(NamedTuple):
     """The kind of a file, by its path and the files beside it."""
 
     is_archive: bool  # it is to be imported
@@ -33,7 +33,7 @@ class Kind(NamedTuple):
     fails_early: bool  # a known error already fails a write
 
 
-NO_ARCHIVE = Kind(is_archive=False, is_strict=False, fails_early=False)
+NO_ARCHIVE = UploadKind(is_archive=False, is_strict=False, fails_early=False)
 
 
 def is_on_its_way(path: str) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from bentofs.mount.incoming.control_files import has_control_file
-from bentofs.mount.incoming.names import NO_ARCHIVE, Kind, is_on_its_way, may_be_archive, must_be_archive
+from bentofs.mount.incoming.names import NO_ARCHIVE, UploadKind, is_on_its_way, may_be_archive, must_be_archive
 from bentofs.mount.incoming.upload import Upload
 from bentofs.store.model.model import MODEL_YAML
 
@@ -43,4 +43,4 @@ class SpoolPaths:
         is_strict = must_be_archive(path) and not in_model
         # rsync learns of a refusal from the rename, and goes on with its next file. A failed write would end it.
         fails_early = is_strict and not self.is_on_its_way(path)
-        upload.judge(Kind(may_be_archive(path) and not in_model, is_strict, fails_early))
+        upload.judge(UploadKind(may_be_archive(path) and not in_model, is_strict, fails_early))

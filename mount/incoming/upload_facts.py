@@ -6,7 +6,7 @@ upload.
 
 from __future__ import annotations
 
-from bentofs.mount.incoming.names import NO_ARCHIVE, Kind
+from bentofs.mount.incoming.names import NO_ARCHIVE, UploadKind
 from bentofs.mount.incoming.receipts import UploadReceipt
 from bentofs.mount.incoming.undecided import UndecidedMark
 from bentofs.mount.incoming.upload_file import UploadFile
@@ -32,7 +32,7 @@ class UploadFacts:
         return self._path
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> UploadKind:
         """Return the kind, as it was last judged."""
         return self._kind
 
@@ -50,7 +50,7 @@ class UploadFacts:
         """Note the new path of the file."""
         self._path = path
 
-    def judge(self, kind: Kind) -> None:
+    def judge(self, kind: UploadKind) -> None:
         """Set the kind (`SpoolPaths.judge`)."""
         self._kind = kind
 

@@ -7,7 +7,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from bentofs.mount.incoming.names import Kind
+from bentofs.mount.incoming.names import UploadKind
 from bentofs.mount.incoming.receipts import Receipts, UploadReceipt
 from bentofs.mount.incoming.staging_run import Slots, Stager
 from bentofs.mount.incoming.upload import Upload
@@ -32,7 +32,7 @@ class Bench:
         file = UploadFile(descriptor, WrittenRanges(str(folder / "ranges"), 0, is_new=True))
         receipt = UploadReceipt(Receipts(Mock(), "session"))
         self.upload = Upload("m.tar", file, os.geteuid(), receipt, Stager(self._stage, Slots(MemoryBudget())))
-        self.upload.judge(Kind(is_archive=True, is_strict=True, fails_early=True))
+        self.upload.judge(UploadKind(is_archive=True, is_strict=True, fails_early=True))
         move_to = self.upload._move_to
 
         def noted(state: UploadState) -> None:
