@@ -101,7 +101,7 @@ class Finalizer:
             if upload.kind.is_strict or upload.holds_model or not _means_no_archive(error):
                 self._reports.refuse(upload, path, error)
                 raise
-            log.info("%s stays as a file of its folder: %s", printable(path), error)
+            log.info("%s stays as a file of its directory: %s", printable(path), error)
             upload.withdraw()
             upload.keep()
 

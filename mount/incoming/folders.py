@@ -112,7 +112,7 @@ class Folders:
     def _obstacle(self, names: SpoolNames, path: str) -> StoreError | None:
         """Return the error that keeps a directory from being imported now, or None."""
         if _has_open_file(names, path):
-            return InUseError("a file in it is still being written: sync the folder when that is done")
+            return InUseError("a file in it is still being written: sync the directory when that is done")
         for upload in names.find_below(path):
             if upload.file.failure is not None:
                 shown = printable(upload.path)
@@ -120,7 +120,7 @@ class Folders:
         control = find_control_file(self._spool.at(path))
         if control is not None:
             shown = printable(os.path.relpath(control, self._spool.root))
-            return InUseError(f"a file in it is still being downloaded: sync the folder when {shown} has gone")
+            return InUseError(f"a file in it is still being downloaded: sync the directory when {shown} has gone")
         unwritten = names.find_unwritten_below(path)
         if unwritten is not None:
             return DamagedArchiveError(

@@ -162,7 +162,7 @@ class SpoolNames:
 
     def leave_to_folder(self, upload: Upload, folder: str) -> None:
         """Forget an upload that is a file of a directory, which is imported."""
-        self._forget(upload, UploadState.REMOVED, f"it is a file of the folder {folder}")
+        self._forget(upload, UploadState.REMOVED, f"it is a file of the directory {folder}")
 
     def has_become_model(self, upload: Upload, path: str) -> None:
         """Remove the file that was imported under a name."""

@@ -216,7 +216,7 @@ class Upload(UploadFacts):
 
     def withdraw(self) -> None:
         """Record that the upload is not to be imported any more."""
-        self.receipt.withdraw(str(self._lost or "it was not finished, or is a file of a folder"))
+        self.receipt.withdraw(str(self._lost or "it was not finished, or is a file of a directory"))
 
     def stop(self) -> None:
         """Stop staging, and remove what was staged. Do not wait for that. A model that is being published goes on."""
