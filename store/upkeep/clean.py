@@ -31,6 +31,7 @@ from bentofs.store.util.urls import is_url
 log = logging.getLogger(__name__)
 
 _LOG = re.compile(r"[0-9a-f]{16}\.log(\.1)?")
+_NOTES = 3  # in one line of the report
 OLD_SECONDS = 30 * 86400.0  # after which a log without a mount, and a damaged database, are stale
 
 
@@ -95,7 +96,7 @@ class Upkeep:
             pruning.shrink()
         left = size if self._dry_run else size_of_database(path)
         notes.insert(0, f"{rows:,} rows, {stale:,} of files and models that are gone")
-        return Line(Kept.INDEX, str(path), size, size * stale // rows if rows else 0, left, "; ".join(notes))
+        return Line(Kept.INDEX, str(path), size, size * stale // rows if rows else 0, left, _joined(notes))
 
     def _clean_baseline(self, path: Path, digests: Baseline, locations: Sequence[str]) -> Line:
         size, rows, stale, notes = size_of_database(path), 0, 0, []
@@ -117,7 +118,7 @@ class Upkeep:
             digests.shrink()
         left = size if self._dry_run else size_of_database(path)
         notes.insert(0, f"{rows:,} files, {stale:,} of models that are gone")
-        return Line(Kept.BASELINE, str(path), size, size * stale // rows if rows else 0, left, "; ".join(notes))
+        return Line(Kept.BASELINE, str(path), size, size * stale // rows if rows else 0, left, _joined(notes))
 
     def _models(self, location: str) -> ModelStore | None:
         """Open a store's catalogue. Return None if the store is not at hand."""
@@ -146,7 +147,7 @@ class Upkeep:
             ).path
             for location in locations
         }
-        areas |= {str(path) for path in state_folder().glob("*.bentofs")}
+        areas |= {str(path) for path in state_folder().glob("*.bentofs") if not path.is_symlink()}
         for path in sorted(filter(os.path.isdir, areas)):
             size, sessions = size_of_tree(path), sessions_of(path)
             stale = sum(size_of_tree(session.leftovers) for session in sessions if session.leftovers)
@@ -252,6 +253,12 @@ def forget_model(location: str, tag: str, digests: Baseline) -> int:
 
 def _folder(location: str, tag: str) -> str:
     return os.path.join(location, tag.replace(":", "/", 1))
+
+
+def _joined(notes: Sequence[str]) -> str:
+    """Join notes into one text, the first ones only."""
+    more = len(notes) - _NOTES
+    return "; ".join([*notes[:_NOTES], *([f"{more} more stores like that"] if more > 0 else [])])
 
 
 def _is_gone(folder: str) -> bool:
