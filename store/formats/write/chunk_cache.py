@@ -14,9 +14,10 @@ from bentofs.store.formats.write.chunks import Key, Name
 from bentofs.store.util.memory_budget import MemoryBudget
 
 _MOST = 48 << 20  # bytes at most, if no other cache needs them
-_LEAST = 1 << 20  # bytes, whatever other caches need: a chunk is read in several requests
+_LEAST = 2 << 20  # bytes, whatever other caches need: a chunk is read in several requests
 _RECENT = 8 << 20  # bytes of read or made-ahead chunks that are not evicted for measured chunks
-_PERHAPS = 12 << 20  # bytes at most of chunks without a known reader, measured or read
+_MOST_RECENT = 12 << 20  # bytes at most of read or made-ahead chunks
+_PERHAPS = 6 << 20  # bytes at most of measured chunks without a known reader
 _ENTRY = 600  # bytes that a chunk takes in addition to its content
 _IDLE_SECONDS = 20.0  # seconds without use after which all chunks are dropped
 
@@ -107,7 +108,7 @@ class ChunkCache:
 
     def _fit(self) -> None:
         limit = self._share.limit
-        while self._recent_size > _PERHAPS:
+        while self._recent_size > _MOST_RECENT:
             self._drop_oldest_recent()
         while self.size > limit:
             if self._recent_size > min(_RECENT, limit) or not self._fresh:

@@ -377,7 +377,7 @@ class TestMaking:
         other.put(1, b"", 8 << 20)
         assert 11 << 20 < cache.size <= 12 << 20
         budget.reserve(20 << 20)
-        assert cache.size <= 4 << 20, "so much it needs for those who read"
+        assert cache.size <= 2 << 20, "so much it needs for those who read"
         assert (("wanted", "codec"), 0) in cache, "the first of a batch stay"
         assert other.get(1) is None
 
