@@ -22,7 +22,7 @@ from bentofs.store.formats.pieces import Piece
 from bentofs.store.formats.write.chunk_maker import ChunkMaker
 from bentofs.store.formats.write.chunks import Measured, Name, Unit
 from bentofs.store.formats.write.deflate import CHUNK, END, MOST_EFFORT, Judgement, chunk_codec, codec_name, judge
-from bentofs.store.formats.write.plan import Deflated, Plan, Results, read_ranges
+from bentofs.store.formats.write.plan import Deflated, Plan, Results, read_parts
 from bentofs.store.storage.timestamps import is_settled
 from bentofs.store.util.memory_budget import MemoryBudget
 
@@ -161,8 +161,7 @@ class Sizes:
             unknown = [wanted, *(part for part in others if self._known_part(names[part]) is None)]
             found = {part: array("I") for part in unknown}
             groups = [Group(names[part], parts[part].codec, is_wanted=part == wanted) for part in unknown]
-            contents = read_ranges(plan.tar, {part: parts[part].ranges() for part in unknown})
-            numbered = ((unknown.index(part), content) for part, content in contents)
+            numbered = ((unknown.index(part), content) for part, content in read_parts(plan, unknown))
             for of, more in self._measure(groups, numbered, progress):
                 found[unknown[of]].extend(more)
             if is_kept:

@@ -58,9 +58,8 @@ class ZipPacker:
 
 def lay_out_deflate(plan: Plan, results: Results, maker: Maker) -> PieceList:
     """Lay out the deflate stream of a tar, without a last block. `results`: with the chunks of all its runs."""
-    stretches = Stretches(plan.members, plan.mtime, plan.packings)
-    stream = _Deflate(stretches, plan.members, plan.tar, results, maker)
-    return lay_out_in_segments(len(stretches), stream.lay_out, stream.length)
+    stream = _Deflate(plan.stretches, plan.members, plan.tar, results, maker)
+    return lay_out_in_segments(len(plan.stretches), stream.lay_out, stream.length)
 
 
 class _Deflate:

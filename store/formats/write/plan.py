@@ -11,9 +11,10 @@ from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from bentofs.store.formats.pieces import Piece, PieceList
+from bentofs.store.formats.pieces import Piece, PieceList, read_bytes
 from bentofs.store.formats.write.chunks import Codec, Measured
 from bentofs.store.formats.write.members import Member, Packing
+from bentofs.store.formats.write.stretches import Stretches
 from bentofs.store.formats.write.tar import lay_out_tar
 
 
@@ -29,6 +30,7 @@ class Part(NamedTuple):
 
     codec: Codec  # without a window
     ranges: Callable[[], Iterable[Range]]  # computes them: ordered, none empty, none overlapping another
+    pieces: Callable[[], Iterable[Piece]] | None = None  # the same, if each range is a piece of its own without the tar
 
 
 class Plan:
@@ -58,6 +60,11 @@ class Plan:
         """The tar of the members, not compressed."""
         return lay_out_tar(self.members, self.mtime)
 
+    @functools.cached_property
+    def stretches(self) -> Stretches:
+        """The stretches of the tar, if the members are packed one by one."""
+        return Stretches(self.members, self.mtime, self.packings)
+
 
 class Deflated(NamedTuple):
     """The measurement of a large file that is worth compressing (`store.formats.write.deflate`)."""
@@ -73,12 +80,20 @@ class Results(NamedTuple):
     large: Mapping[int, Deflated]  # by the numbers of members; large files that are missing are stored
 
 
-def read_ranges(tar: Piece, ranges: Mapping[str, Iterable[Range]]) -> Iterator[tuple[str, memoryview]]:
-    """Yield the contents of the ranges of some parts, in order within each part. Read each byte once.
+def read_parts(plan: Plan, parts: Sequence[str]) -> Iterator[tuple[str, memoryview]]:
+    """Yield the contents of the chunks of some parts, in order within each part. Read each byte once.
 
     Raises:
         SourceChangedError, StoreUnreadableError: while reading.
     """
+    pieces = plan.parts[parts[0]].pieces if len(parts) == 1 else None
+    if pieces is None:
+        return read_ranges(plan.tar, {part: plan.parts[part].ranges() for part in parts})
+    return ((parts[0], memoryview(read_bytes(piece, 0, piece.length))) for piece in pieces())
+
+
+def read_ranges(tar: Piece, ranges: Mapping[str, Iterable[Range]]) -> Iterator[tuple[str, memoryview]]:
+    """Do what `read_parts` does, from the tar."""
     following = {part: iter(each) for part, each in ranges.items()}
     next_ones = {part: first for part, each in following.items() if (first := next(each, None)) is not None}
     begin, window = 0, memoryview(b"")

@@ -40,7 +40,7 @@ class OnTheSpot:
     def results(self, plan: Plan) -> Results:
         name = (plan.wanted, plan.parts[plan.wanted].codec.name)
         if name not in self._known:
-            codec, ranges = plan.parts[plan.wanted]
+            codec, ranges, _ = plan.parts[plan.wanted]
             sizes = array("I")
             for number, (start, stop) in enumerate(ranges()):
                 content = memoryview(read_bytes(plan.tar, start, stop - start))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from bentofs.store.formats.pieces import Piece
 from bentofs.store.formats.write import deflate, stretches
 from bentofs.store.formats.write.members import Member, Packing
-from bentofs.store.formats.write.plan import Plan, Range, read_ranges
+from bentofs.store.formats.write.plan import Plan, Range, read_parts, read_ranges
 from bentofs.store.formats.write.registry import FORMATS, TAR_GZ, ZIP, Format
 from tests.store.content import Memory, whole
 from tests.store.formats.compressing import OnTheSpot
@@ -68,7 +68,7 @@ def test_ranges_are_in_order_and_within_the_tar(kind: Format, packed: _Packed, m
     plan = _plan(kind, packed, mtime)
     assert plan.wanted == kind.part
     assert plan.wanted in plan.parts
-    for codec, ranges in plan.parts.values():
+    for codec, ranges, _ in plan.parts.values():
         end = 0
         for start, stop in ranges():
             assert end <= start < stop <= plan.tar.length
@@ -93,7 +93,7 @@ def test_both_formats_plan_the_same_and_one_reading_serves_both(packed: _Packed,
         for content in small:
             content.bytes_read = 0
         found: dict[str, list[bytes]] = {part: [] for part in parts}
-        for part, chunk in read_ranges(plan.tar, {part: ranges[part] for part in parts}):
+        for part, chunk in read_parts(plan, parts):
             found[part].append(bytes(chunk))
         assert found == {part: [tar[start:stop] for start, stop in ranges[part]] for part in parts}
         assert [content.bytes_read for content in small] == [content.length for content in small]
