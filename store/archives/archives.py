@@ -148,7 +148,8 @@ class Archives:
 
     def forget(self, tag: Tag) -> None:
         """Drop the cached archives of a model that is no longer in the store."""
-        self._laid_out.drop_where(lambda key: key.tag == tag)
+        for cache in (self._laid_out, self._lengths):
+            cache.drop_where(lambda key: key.tag == tag)
 
     def _key(self, model: Model, kind: Format) -> _Key:
         return _Key(model.tag, model.generation, kind.name, self.revision)

@@ -23,6 +23,7 @@ from bentofs.store.formats.write.registry import BENTOMODEL, FORMATS, TAR, TAR_G
 from bentofs.store.model.model import Model
 from bentofs.store.model.tag import Tag
 from bentofs.store.storage.local import LocalStorage
+from bentofs.store.util.memory_budget import MemoryBudget
 from tests.harness import make_model
 from tests.store.at_once import in_threads
 from tests.store.content import PieceFile, whole
@@ -305,3 +306,17 @@ class TestSha256:
             with pytest.raises(StoreError):
                 archives.sha256(model, TAR)
         assert index.archive_digest(f"{model.fingerprint()}/tar/1") is None
+
+
+@pytest.mark.usefixtures("folder")
+def test_nothing_is_kept_of_a_model_that_is_gone(store: Path, index: Index) -> None:
+    budget = MemoryBudget()
+    archives = Archives(LocalStorage(str(store)), index, Compression.NEVER, budget=budget)
+    archives.open(_model(store), TAR)
+    archives.length(_model(store), ZIP)
+    assert budget.usage().caches
+    archives.forget(Tag("iris", "other"))
+    assert budget.usage().caches
+    archives.forget(_TAG)
+    assert not budget.usage().caches
+    archives.close()
