@@ -50,6 +50,7 @@ def unmount_command(mountpoint: str, lazy: bool, force: bool, wait_seconds: floa
         raise CannotMountError(f"nothing is mounted at {mountpoint}")
     if mounted.type != OUR_TYPE:
         raise CannotMountError(f"the mount at {mountpoint} is not of bentofs, but of type {mounted.type}")
+    os.chdir("/")  # this process may stand in the mount, and keep it busy
     running = RunningDaemon.at(real)
     if lazy and not force:
         _await_uploads(mountpoint, real, wait_seconds)

@@ -16,6 +16,7 @@ from tests.harness import Mounted, make_model, run
 
 GIB = 1 << 30
 MEMORY = 120 << 20  # bytes: the promise
+MANY = 65_600 if "BENTOFS_LONG" in os.environ else 9_000  # files
 
 
 def peak_memory(pid: int) -> int:
@@ -90,26 +91,25 @@ def test_zip64(store: Path, mounted: Callable[..., Mounted]) -> None:
 
 
 def test_many_files(store: Path, mounted: Callable[..., Mounted]) -> None:
-    """More members than a zip counts in 16 bits; names longer than 100 characters among them."""
-    files: dict[str | bytes, bytes | int] = {
-        f"d{n % 100:02}/{n:06}" + "x" * (n % 130): b"%d" % n for n in range(65_600)
-    }
+    """Names longer than 100 characters among them. With BENTOFS_LONG=1, more members than a zip counts in 16 bits."""
+    files: dict[str | bytes, bytes | int] = {f"d{n % 100:02}/{n:06}" + "x" * (n % 130): b"%d" % n for n in range(MANY)}
+    last = MANY - 1
     make_model(store, "many:v1", files)
     mount = mounted(store)
     listed = run("tar", "tf", mount.archive("many:v1", ".tar")).stdout.splitlines()
     assert len(listed) == len(files) + 100 + 1
     with zipfile.ZipFile(mount.archive("many:v1", ".zip")) as archive:
         assert len(archive.namelist()) == len(files) + 100 + 1
-        for name in ("d00/000000", "d99/065599" + "x" * (65_599 % 130)):
+        for name in ("d00/000000", f"d{last % 100:02}/{last:06}" + "x" * (last % 130)):
             assert archive.read(name) == files[name]
     assert sum(len(names) for _, _, names in os.walk(mount.path / "models/many/v1/files")) == len(files) + 1
     with mount.archive("many:v1", ".zip").open("rb") as file:
         file.seek(-22, os.SEEK_END)
-        assert struct.unpack("<4s4H", file.read(12))[3] == 0xFFFF  # the zip64 record counts
+        assert struct.unpack("<4s4H", file.read(12))[3] == min(len(files) + 101, 0xFFFF)  # else the zip64 record counts
 
 
-def test_ten_thousand_files_whole(store: Path, mounted: Callable[..., Mounted], tmp_path: Path) -> None:
-    files: dict[str | bytes, bytes | int] = {f"{n % 97}/{n}.json": b'{"n": %d}' % n for n in range(10_000)}
+def test_many_files_whole(store: Path, mounted: Callable[..., Mounted], tmp_path: Path) -> None:
+    files: dict[str | bytes, bytes | int] = {f"{n % 97}/{n}.json": b'{"n": %d}' % n for n in range(MANY // 3)}
     folder = make_model(store, "many:v1", files)
     mount = mounted(store)
     for suffix, command in ((".bentomodel", "tar xJf"), (".tar.gz", "tar xzf"), (".zip", "unzip -q")):

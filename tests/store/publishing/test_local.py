@@ -442,8 +442,8 @@ def test_killed_at_every_step_of_an_import(store: Path) -> None:
         if (store / "iris").exists():
             (store / "iris").rmdir()
     assert outcomes == sorted(outcomes), "nothing first, and from some step on the whole"
-    assert outcomes.count(False) > 10
-    assert outcomes.count(True) > 5
+    assert outcomes.count(False) > 3
+    assert outcomes.count(True) > 1
 
 
 def test_killed_at_every_step_of_an_overwrite(store: Path, expect_log: ExpectLog) -> None:
@@ -473,8 +473,8 @@ def test_killed_at_every_step_of_an_overwrite(store: Path, expect_log: ExpectLog
             make_model(store, "iris:v0", OLD, creation_time=_2024, latest=False)
             (store / "iris" / "latest").write_text("v1")
     assert outcomes == sorted(outcomes), "the old one first, and from some step on the new one"
-    assert outcomes.count(False) > 10
-    assert outcomes.count(True) > 5
+    assert outcomes.count(False) > 3
+    assert outcomes.count(True) > 1
 
 
 _OVERWRITING = """
