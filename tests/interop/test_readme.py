@@ -1,4 +1,5 @@
-"""The README, followed word by word by an ordinary user in a fresh clone: each command runs, and prints what is shown.
+"""The README and the recipes, followed word by word by an ordinary user in a fresh clone. Each command runs, and prints
+the output that is shown.
 
 The user is `you`, whose home is /home/you, as in the README. Both exist in a mount namespace of their own, with a
 directory /media/stick. The machine `host` of the README is this one, reached by a real sshd. Its buckets lie on a real
@@ -39,7 +40,11 @@ _BEFORE = {
         " && ! cp ~/downloads/half-a-model.zip ~/bentofs/incoming/"
     ),
 }
-_FAILS = {"cp half-a-model.zip ~/bentofs/incoming/"}
+# Commands that are to fail.
+_FAILS = {
+    "cp half-a-model.zip ~/bentofs/incoming/",
+    "head -c 9000 whole.tar > ~/bentofs/incoming/whole.tar",
+}
 
 _SETUP = r"""
 set -euo pipefail
@@ -138,8 +143,8 @@ def buckets(seaweed: SeaweedServer) -> Iterator[dict[str, str]]:
 
 
 def test_every_command(buckets: dict[str, str], tmp_path: Path) -> None:
-    todo = list(steps((ROOT / "README.md").read_text()))
-    assert len(todo) > 25
+    todo = [step for path in ("README.md", "scripts/RECIPES.md") for step in steps((ROOT / path).read_text())]
+    assert len(todo) > 40
     assert {*_BEFORE, *_FAILS} <= {step.command for step in todo}, "the README has lost a command"
     (tmp_path / "session").write_text(_session(todo))
     (tmp_path / "setup").write_text(_SETUP)
