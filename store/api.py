@@ -21,7 +21,7 @@ from bentofs.store.errors import BadLocationError
 from bentofs.store.formats.pieces import Piece
 from bentofs.store.formats.write.registry import FORMATS, Format
 from bentofs.store.integrity.baseline import Baseline
-from bentofs.store.integrity.verify import Report, verify_model
+from bentofs.store.integrity.verify import VerifyReport, verify_model
 from bentofs.store.location import Location
 from bentofs.store.model.model import Model
 from bentofs.store.model.tag import Tag
@@ -178,7 +178,7 @@ class Store:
         model = self._models.model(self._models.find(str(tag)), max_age=0)
         return io.BufferedReader(_ArchiveFile(self._archives.open(model, _format(archive_format))), _BUFFER)
 
-    def verify(self, tag: Tag | str, *, accept: bool = False) -> Report:
+    def verify(self, tag: Tag | str, *, accept: bool = False) -> VerifyReport:
         """Read a whole model and compare it with the SHA-256s that were recorded the first time.
 
         Args:

@@ -35,8 +35,7 @@ if TYPE_CHECKING:
         TooBigError,
         UnsafeMemberError,
     )
-    from bentofs.store.integrity.verify import Outcome as VerifyOutcome
-    from bentofs.store.integrity.verify import Report as VerifyReport
+    from bentofs.store.integrity.verify import VerifyOutcome, VerifyReport
     from bentofs.store.model.tag import Tag
 
 __all__ = [
@@ -69,8 +68,6 @@ __all__ = [
     "import_model",
 ]
 
-_RENAMED = {"VerifyOutcome": "Outcome", "VerifyReport": "Report"}
-
 
 def __getattr__(name: str) -> Any:
     """Import a public name."""
@@ -78,13 +75,13 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name.endswith("Error"):
         module = "bentofs.store.errors"
-    elif name in _RENAMED:
+    elif name.startswith("Verify"):
         module = "bentofs.store.integrity.verify"
     elif name == "Tag":
         module = "bentofs.store.model.tag"
     else:
         module = "bentofs.store.api"
-    value = getattr(importlib.import_module(module), _RENAMED.get(name, name))
+    value = getattr(importlib.import_module(module), name)
     globals()[name] = value
     return value
 

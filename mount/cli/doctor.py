@@ -8,7 +8,7 @@ from bentofs.mount.cli.complete import complete_directory
 from bentofs.mount.cli.config import optional_mountpoint
 from bentofs.mount.cli.options import log_to_stderr, staging_option, store_options
 from bentofs.mount.cli.output import json_option, print_document
-from bentofs.mount.daemon.checks.check import Check, Outcome, Plan
+from bentofs.mount.daemon.checks.check import Check, CheckOutcome, Plan
 from bentofs.mount.daemon.checks.mounts import check_mounts
 from bentofs.mount.daemon.preflight import check_mountpoint, run_checks
 from bentofs.mount.errors import CannotMountError
@@ -54,15 +54,15 @@ def doctor_command(
             click.echo(f"{check.outcome.value:{_WIDTHS[0]}}{check.name:{_WIDTHS[1]}}{check.detail}")
             if check.advice:
                 click.echo(f"{'':{sum(_WIDTHS)}}-> {check.advice}")
-    return int(any(check.outcome is Outcome.FAILED for check in checks))
+    return int(any(check.outcome is CheckOutcome.FAILED for check in checks))
 
 
 def _mountpoint(mountpoint: str, store: StoreSpec) -> Check:
     try:
         real = check_mountpoint(mountpoint, store.folder)
     except CannotMountError as error:
-        return Check("mountpoint", Outcome.FAILED, str(error))
-    return Check("mountpoint", Outcome.OK, f"{printable(real)} is free")
+        return Check("mountpoint", CheckOutcome.FAILED, str(error))
+    return Check("mountpoint", CheckOutcome.OK, f"{printable(real)} is free")
 
 
 def _described(check: Check) -> dict[str, str | None]:

@@ -24,7 +24,7 @@ from bentofs.mount.errors import exit_status_of
 from bentofs.store.errors import AlteredModelError, StoreError
 from bentofs.store.formats.write.registry import Format
 from bentofs.store.integrity.baseline import Baseline
-from bentofs.store.integrity.verify import Outcome, Report, verify_model
+from bentofs.store.integrity.verify import VerifyOutcome, VerifyReport, verify_model
 from bentofs.store.model.tag import Tag
 from bentofs.store.storage.open import StoreSpec
 from bentofs.store.util.display import printable
@@ -42,7 +42,7 @@ def verify_command(tags: tuple[str, ...], store: StoreSpec, follow_links: bool, 
     models = open_store(store, follow_links=follow_links)
     wanted = [models.find(tag) for tag in tags] or models.tags()
     digests = Baseline()
-    outcomes: Counter[Outcome] = Counter()
+    outcomes: Counter[VerifyOutcome] = Counter()
     try:
         with Reporter(quiet=False, as_json=as_json) as reporter:
             for tag in wanted:
@@ -57,7 +57,7 @@ def verify_command(tags: tuple[str, ...], store: StoreSpec, follow_links: bool, 
                         raise
                     # The model was deleted or replaced meanwhile. Go on with the others.
                     _say_failure(reporter, tag, error, as_json=as_json)
-                    outcomes[Outcome.UNREADABLE] += 1
+                    outcomes[VerifyOutcome.UNREADABLE] += 1
                     continue
                 outcomes[report.outcome] += 1
                 if as_json:
@@ -69,14 +69,16 @@ def verify_command(tags: tuple[str, ...], store: StoreSpec, follow_links: bool, 
     finally:
         digests.close()
     failures = []
-    if outcomes[Outcome.DIFFERS]:
-        failures.append(f"{outcomes[Outcome.DIFFERS]} differ from the record: use --accept to record them as they are")
-    if outcomes[Outcome.UNREADABLE]:
-        failures.append(f"{outcomes[Outcome.UNREADABLE]} could not be read whole")
-    if outcomes[Outcome.NOT_RECORDED]:
-        failures.append(f"{outcomes[Outcome.NOT_RECORDED]} could not be recorded")
+    if outcomes[VerifyOutcome.DIFFERS]:
+        failures.append(
+            f"{outcomes[VerifyOutcome.DIFFERS]} differ from the record: use --accept to record them as they are"
+        )
+    if outcomes[VerifyOutcome.UNREADABLE]:
+        failures.append(f"{outcomes[VerifyOutcome.UNREADABLE]} could not be read whole")
+    if outcomes[VerifyOutcome.NOT_RECORDED]:
+        failures.append(f"{outcomes[VerifyOutcome.NOT_RECORDED]} could not be recorded")
     if failures:
-        kind = AlteredModelError if outcomes[Outcome.DIFFERS] else StoreError
+        kind = AlteredModelError if outcomes[VerifyOutcome.DIFFERS] else StoreError
         raise kind(f"of {len(wanted)} models, {'; '.join(failures)}")
 
 
@@ -137,7 +139,7 @@ def _say_failure(reporter: Reporter, tag: Tag, error: StoreError, *, as_json: bo
     reporter.say(f"bentofs: {tag}: {error}", err=True)
 
 
-def _described(tag: Tag, report: Report, seconds: float) -> dict[str, object]:
+def _described(tag: Tag, report: VerifyReport, seconds: float) -> dict[str, object]:
     return {
         "tag": str(tag),
         "outcome": report.outcome.value,

@@ -25,7 +25,7 @@ from bentofs.store.errors import StoreError
 
 _POLL_SECONDS = 0.2
 
-Report = tuple[str, dict[str, Any]]  # for people, for programs
+JobReport = tuple[str, dict[str, Any]]  # for people, for programs
 
 
 class _Failed(click.ClickException):
@@ -43,7 +43,7 @@ class Job(NamedTuple):
     """One transfer."""
 
     name: str  # for people
-    run: Callable[[Task], Report]  # returns the report
+    run: Callable[[Task], JobReport]  # returns the report
 
 
 def run_jobs(
@@ -52,7 +52,7 @@ def run_jobs(
     """Run transfers, some at a time, and report each when it ends. `give_up` makes those under way end."""
     status = 0
 
-    def ended(job: Job, future: Future[Report], seconds: float) -> int:
+    def ended(job: Job, future: Future[JobReport], seconds: float) -> int:
         try:
             text, done = future.result()
         except Exception as error:
@@ -72,7 +72,7 @@ def run_jobs(
     with _interruptible(), Reporter(quiet=quiet, as_json=as_json) as reporter:
         pool = ThreadPoolExecutor(at_once, thread_name_prefix="transfer")
         # Submit no more than run at once: there may be very many jobs.
-        under_way: dict[Future[Report], tuple[Job, list[float]]] = {}
+        under_way: dict[Future[JobReport], tuple[Job, list[float]]] = {}
         try:
             while True:
                 for job in islice(jobs, at_once - len(under_way)):
@@ -98,7 +98,7 @@ def run_jobs(
         raise _Failed(status)
 
 
-def _timed(job: Job, reporter: Reporter, times: list[float]) -> Report:
+def _timed(job: Job, reporter: Reporter, times: list[float]) -> JobReport:
     task = reporter.task(job.name)
     begun = time.monotonic()
     try:

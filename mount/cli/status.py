@@ -13,7 +13,7 @@ import click
 
 from bentofs.mount.cli.complete import complete_mountpoint
 from bentofs.mount.cli.output import json_option, print_document, print_message, size_text
-from bentofs.mount.daemon.look import Report, State, look_at
+from bentofs.mount.daemon.look import MountReport, MountState, look_at
 from bentofs.mount.errors import CannotMountError
 from bentofs.mount.kernel.mount_table import OUR_TYPE, OurMount, mount_at, our_mounts, real_path
 from bentofs.store.util.display import printable
@@ -44,7 +44,7 @@ def status_command(mountpoint: str | None, as_json: bool, watch: bool) -> int:
             click.echo("\n" * (number > 0) + "\n".join(_lines(report)))
         if not reports:
             print_message("you have no mounts: `bentofs mount MOUNTPOINT` makes one")
-    return int(any(report.state is not State.SERVING for report in reports))
+    return int(any(report.state is not MountState.SERVING for report in reports))
 
 
 def _wanted(mountpoint: str | None) -> list[OurMount]:
@@ -67,7 +67,7 @@ def _wanted(mountpoint: str | None) -> list[OurMount]:
     raise CannotMountError(f"the mount at {printable(mountpoint)} is not of type {OUR_TYPE}, but {other.type}")
 
 
-def _lines(report: Report) -> Iterator[str]:
+def _lines(report: MountReport) -> Iterator[str]:
     """Yield the lines on one mount."""
     told = report.status
     yield printable(report.mount.path)
@@ -83,28 +83,28 @@ def _lines(report: Report) -> Iterator[str]:
             yield f"  {label:{_LABEL}} {text}"
 
 
-def _store(report: Report) -> str:
+def _store(report: MountReport) -> str:
     models = report.status.get("models")
     shown = printable(str(report.status.get("store", report.mount.source)))
     return shown if models is None else f"{shown}, {_counted(models, 'model')}"
 
 
-def _daemon(report: Report) -> str:
+def _daemon(report: MountReport) -> str:
     told, state, quoted = report.status, report.state, shlex.quote(printable(report.mount.path))
     parts = [] if report.pid is None else [f"pid {report.pid}"]
-    if state is State.SERVING:
+    if state is MountState.SERVING:
         parts += [f"bentofs {told['version']}", f"engine {told['engine']}"]
     begun = _time(report.since)
     who = ", ".join([*parts, *([f"since {begun}"] if begun else [])])
-    if state is State.SERVING:
+    if state is MountState.SERVING:
         return who
     trouble = {
-        State.STUCK: "it does not answer"
+        MountState.STUCK: "it does not answer"
         if report.pid is None
         else f"it does not answer: `kill -USR1 {report.pid}` writes its stacks to its log",
-        State.STALE: f"it has died: mount again, or remove the mount with `bentofs unmount {quoted}`",
-        State.DENIED: f"it answers user {report.mount.user} only",
-        State.UNKNOWN: "it gives no status: another version of bentofs serves the mount",
+        MountState.STALE: f"it has died: mount again, or remove the mount with `bentofs unmount {quoted}`",
+        MountState.DENIED: f"it answers user {report.mount.user} only",
+        MountState.UNKNOWN: "it gives no status: another version of bentofs serves the mount",
     }[state]
     return f"{who}; {trouble}" if who else trouble
 

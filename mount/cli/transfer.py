@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from bentofs.mount.cli.complete import complete_file, complete_tag_or_path, complete_word
-from bentofs.mount.cli.jobs import Job, Report, run_jobs
+from bentofs.mount.cli.jobs import Job, JobReport, run_jobs
 from bentofs.mount.cli.options import (
     KeyValue,
     compression_for,
@@ -129,7 +129,7 @@ def export_command(
             exporter.give_up()
 
         def job(export: Export) -> Job:
-            def run(task: Task) -> Report:
+            def run(task: Task) -> JobReport:
                 if to_stdout and export.format is not None:
                     done = exporter.write_out(export.tag, export.format, OUTPUT, shown, task.advance, task.expect)
                 else:
@@ -175,7 +175,7 @@ def import_command(
     ) as fetcher:
 
         def job(place: Location | None) -> Job:
-            def run(task: Task) -> Report:
+            def run(task: Task) -> JobReport:
                 if place is None:
                     done = fetcher.fetch_stream(INPUT, "standard input", task.advance, format_name)
                 else:
@@ -258,14 +258,14 @@ def _location(path: str, parts: Mapping[str, Any]) -> Location:
     return location
 
 
-def _described_export(done: Exported, suffix: str | None) -> Report:
+def _described_export(done: Exported, suffix: str | None) -> JobReport:
     """Return the report. `suffix`: the extension that BentoML needs to open the file, if the file has another one."""
     fields = {"tag": str(done.tag), "url": done.url, "size": done.size, "sha256": done.sha256}
     text = f"{done.tag} -> {printable(done.url)}"
     return text if suffix is None else f"{text}, which BentoML opens only if it is renamed to end in {suffix}", fields
 
 
-def _described_import(done: Imported, source: str) -> Report:
+def _described_import(done: Imported, source: str) -> JobReport:
     fields = {
         "tag": str(done.tag),
         "source": source,

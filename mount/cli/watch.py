@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from bentofs.mount.daemon.look import Report, State
+from bentofs.mount.daemon.look import MountReport, MountState
 from bentofs.store.util.display import printable
 
 _INTERVAL = 1.0  # seconds
@@ -23,7 +23,7 @@ _LEFT = 2  # columns that are aligned to the left
 _Reading = tuple[float, int, int]  # time, reads, bytes
 
 
-def watch_mounts(look: Callable[[], Sequence[Report]]) -> NoReturn:
+def watch_mounts(look: Callable[[], Sequence[MountReport]]) -> NoReturn:
     """Show the mounts until interrupted. No thread draws the screen, since `look` forks."""
     before: dict[str, _Reading] = {}
     with Live(console=Console(highlight=False, markup=False, emoji=False), screen=True, auto_refresh=False) as live:
@@ -33,7 +33,7 @@ def watch_mounts(look: Callable[[], Sequence[Report]]) -> NoReturn:
             time.sleep(_INTERVAL)
 
 
-def _screen(reports: Sequence[Report], before: dict[str, _Reading]) -> Group:
+def _screen(reports: Sequence[MountReport], before: dict[str, _Reading]) -> Group:
     """Return the screen. `before`: what was read when the last screen was made; it is changed to what is read now."""
     table = Table(box=None, pad_edge=False, expand=True)
     for number, heading in enumerate(_COLUMNS):
@@ -49,10 +49,10 @@ def _screen(reports: Sequence[Report], before: dict[str, _Reading]) -> Group:
     return Group(table, Text(), *newest, footer)
 
 
-def _cells(report: Report, before: dict[str, _Reading]) -> list[str]:
+def _cells(report: MountReport, before: dict[str, _Reading]) -> list[str]:
     path, told = report.mount.path, report.status
     state, pid = report.state.value, str(report.pid or "")
-    if report.state is not State.SERVING:
+    if report.state is not MountState.SERVING:
         before.pop(path, None)
         return [printable(path), state, pid, *[""] * (len(_COLUMNS) - 3)]
     totals: Mapping[str, Any] = told["reads"]

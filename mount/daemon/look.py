@@ -19,7 +19,7 @@ SECONDS = 3.0  # how long a mount may take to answer
 _MOST = 1 << 20  # bytes of a status
 
 
-class State(Enum):
+class MountState(Enum):
     """The state of a mount."""
 
     SERVING = "serving"
@@ -29,11 +29,11 @@ class State(Enum):
     UNKNOWN = "unknown"  # it answers, but has no status: an older version serves it
 
 
-class Report(NamedTuple):
+class MountReport(NamedTuple):
     """One mount, seen from outside."""
 
     mount: OurMount
-    state: State
+    state: MountState
     pid: int | None
     since: str | None  # ISO 8601
     status: dict[str, Any]  # as its daemon tells it; empty unless it is serving
@@ -51,7 +51,7 @@ class Report(NamedTuple):
         return known | self.status | {"mountpoint": self.mount.path, "state": self.state.value}
 
 
-def look_at(mounts: Sequence[OurMount], seconds: float = SECONDS) -> list[Report]:
+def look_at(mounts: Sequence[OurMount], seconds: float = SECONDS) -> list[MountReport]:
     """Look at mounts, at all at once. Call it while this process has one thread."""
     answers = ask_all([_question(mount) for mount in mounts], seconds)
     return [read_answer(mount, told, ended=ended) for mount, (told, ended) in zip(mounts, answers, strict=True)]
@@ -79,19 +79,19 @@ def _question(mount: OurMount) -> Callable[[Tell], None]:
     return ask
 
 
-def read_answer(mount: OurMount, told: bytes, *, ended: bool) -> Report:
+def read_answer(mount: OurMount, told: bytes, *, ended: bool) -> MountReport:
     """Return the report that a mount's answer makes."""
     daemon, _, rest = told.partition(b"\n")
     number, _, content = rest.partition(b"\n")
     known = _parsed(daemon)
     pid, since = known.get("pid"), known.get("since")
     if not ended:
-        return Report(mount, State.STUCK, pid, since, {})
+        return MountReport(mount, MountState.STUCK, pid, since, {})
     status = _parsed(content)
     if number == b"0" and _is_status(status):
-        return Report(mount, State.SERVING, status["pid"], status.get("since"), status)
-    states = {errno.ENOTCONN: State.STALE, errno.EACCES: State.DENIED, errno.EPERM: State.DENIED}
-    return Report(mount, states.get(int(number or 0), State.UNKNOWN), pid, since, {})
+        return MountReport(mount, MountState.SERVING, status["pid"], status.get("since"), status)
+    states = {errno.ENOTCONN: MountState.STALE, errno.EACCES: MountState.DENIED, errno.EPERM: MountState.DENIED}
+    return MountReport(mount, states.get(int(number or 0), MountState.UNKNOWN), pid, since, {})
 
 
 def _parsed(content: bytes) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 
-from bentofs.mount.daemon.checks.check import Check, Outcome, Plan
+from bentofs.mount.daemon.checks.check import Check, CheckOutcome, Plan
 from bentofs.mount.daemon.checks.fuse import check_allow_other, check_helper, check_libfuse, check_mount_max
 from bentofs.mount.daemon.checks.places import check_cache, check_space, check_staging, check_state, check_store
 from bentofs.mount.daemon.checks.software import check_libraries
@@ -47,9 +47,9 @@ def check_plan(plan: Plan) -> list[str]:
     """
     checks = run_checks(plan)
     for check in checks:
-        if check.outcome is Outcome.FAILED:
+        if check.outcome is CheckOutcome.FAILED:
             raise CannotMountError(check.sentence(), check.status)
-    return [check.sentence() for check in checks if check.outcome is Outcome.WARNING]
+    return [check.sentence() for check in checks if check.outcome is CheckOutcome.WARNING]
 
 
 def check_mountpoint(mountpoint: str, store: str | None) -> str:

@@ -23,7 +23,7 @@ from bentofs.store.storage.base import Identity
 QUIET_NS = 57_000_000_000  # with the delays of caches, this gives a minute after the last change
 
 
-class State(enum.Enum):
+class Completeness(enum.Enum):
     """The state of a version directory."""
 
     COMPLETE = "complete"
@@ -31,13 +31,13 @@ class State(enum.Enum):
     LATEST_DECIDES = "latest"  # complete once a later `latest` names it, or nothing changed for QUIET_NS
 
 
-def judge(folder: Identity, model_yaml: Identity) -> State:
+def judge(folder: Identity, model_yaml: Identity) -> Completeness:
     """Judge a version by the times of its directory and of its `model.yaml`."""
     if _bears_copied_times(folder):
-        return State.COMPLETE
+        return Completeness.COMPLETE
     if _bears_copied_times(model_yaml):
-        return State.UNFINISHED
-    return State.LATEST_DECIDES
+        return Completeness.UNFINISHED
+    return Completeness.LATEST_DECIDES
 
 
 def _bears_copied_times(identity: Identity) -> bool:

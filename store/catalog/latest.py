@@ -13,7 +13,7 @@ import os
 import stat
 from contextlib import suppress
 
-from bentofs.store.catalog.completeness import State
+from bentofs.store.catalog.completeness import Completeness
 from bentofs.store.catalog.scanner import LATEST, Scanner
 from bentofs.store.errors import StoreError
 from bentofs.store.model.model import MAX_MODEL_YAML, MODEL_YAML, ModelInfo
@@ -82,7 +82,7 @@ def _creation_times(storage: Storage, name: str) -> dict[str, datetime.datetime]
     for version, seen in (
         Scanner(storage, lambda _path, sentence: log.debug("%s", sentence)).look(name, None).versions.items()
     ):
-        time = _creation_time(storage, name, version) if seen.state is State.COMPLETE else None
+        time = _creation_time(storage, name, version) if seen.state is Completeness.COMPLETE else None
         if time is not None:
             times[version] = time
     return times

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from bentofs.store.catalog.completeness import QUIET_NS, State, judge
+from bentofs.store.catalog.completeness import QUIET_NS, Completeness, judge
 from bentofs.store.errors import NotFoundError, StoreError, is_failure
 from bentofs.store.model.model import MODEL_YAML, ModelInfo
 from bentofs.store.model.tag import MAX_LENGTH, Tag, is_tag_part
@@ -35,7 +35,7 @@ class Version:
 
     folder: Identity
     model_yaml: Identity
-    state: State  # COMPLETE or UNFINISHED
+    state: Completeness  # COMPLETE or UNFINISHED
     info: ModelInfo | None = None  # parsed when first asked for
     looked_into: float = 0.0  # monotonic time of the last look into it; 0 for never
     error: StoreError | None = None  # the error of that look, if any
@@ -109,7 +109,9 @@ class Scanner:
             version = self._judge(Tag(name, text), fresh, looks[2 * number], looks[2 * number + 1], before)
             if version is not None:
                 fresh.versions[text] = version
-        fresh.finished = {text: version for text, version in fresh.versions.items() if version.state is State.COMPLETE}
+        fresh.finished = {
+            text: version for text, version in fresh.versions.items() if version.state is Completeness.COMPLETE
+        }
         return fresh
 
     def latest(self, name: str, folder: NameFolder) -> str | None:
@@ -171,22 +173,22 @@ class Scanner:
         if model_yaml.kind is not Kind.FILE:
             self._warn(tag.path, f"the {MODEL_YAML} of {tag} is not a regular file; {tag} is left out")
             return None
-        version = Version(folder.identity, model_yaml.identity, State.COMPLETE)
+        version = Version(folder.identity, model_yaml.identity, Completeness.COMPLETE)
         if before is not None and before.model_yaml == version.model_yaml:
             version.info, version.looked_into, version.error = before.info, before.looked_into, before.error
-            if before.state is State.COMPLETE and before.folder.inode == version.folder.inode:
+            if before.state is Completeness.COMPLETE and before.folder.inode == version.folder.inode:
                 return version  # a later change by hand removes BentoML's mark, but it stays a model
-        if before is not None and before.state is State.COMPLETE and before.folder == version.folder:
+        if before is not None and before.state is Completeness.COMPLETE and before.folder == version.folder:
             return version  # likewise for a change of its model.yaml
         if self._storage.commits_by_model_yaml:
             return version
         version.state = judge(version.folder, version.model_yaml)
-        if version.state is State.LATEST_DECIDES:
+        if version.state is Completeness.LATEST_DECIDES:
             newest = self._newest_change(tag, version)
             finished = time.time_ns() - newest >= QUIET_NS or self._is_named(tag, name_folder, newest)
-            version.state = State.COMPLETE if finished else State.UNFINISHED
+            version.state = Completeness.COMPLETE if finished else Completeness.UNFINISHED
         elif (
-            version.state is State.UNFINISHED
+            version.state is Completeness.UNFINISHED
             and time.time_ns() - self._newest_change(tag, version) >= UNFINISHED_NOTICE_NS
         ):
             self._warn(

@@ -20,7 +20,7 @@ from bentofs.store.storage.pinned import OpenFiles, PinnedFile
 log = logging.getLogger(__name__)
 
 
-class Outcome(enum.Enum):
+class VerifyOutcome(enum.Enum):
     """The outcome for a model, or for one of its files."""
 
     SAME = "same"
@@ -32,24 +32,24 @@ class Outcome(enum.Enum):
     NOT_RECORDED = "could not be recorded"
 
 
-class Report(NamedTuple):
+class VerifyReport(NamedTuple):
     """The outcome for one model."""
 
-    outcome: Outcome  # SAME, RECORDED, NOT_RECORDED, DIFFERS, or UNREADABLE if no readable file differs
+    outcome: VerifyOutcome  # SAME, RECORDED, NOT_RECORDED, DIFFERS, or UNREADABLE if no readable file differs
     file_count: int
     size: int  # bytes
-    problems: list[tuple[str, Outcome]]  # paths in the model
+    problems: list[tuple[str, VerifyOutcome]]  # paths in the model
 
     def sentence(self) -> str:
         """Return a sentence for a user."""
         files = f"{self.file_count} files, {self.size:,} bytes"
-        if self.outcome is Outcome.RECORDED:
+        if self.outcome is VerifyOutcome.RECORDED:
             return f"recorded for the next time ({files})"
-        if self.outcome is Outcome.NOT_RECORDED:
+        if self.outcome is VerifyOutcome.NOT_RECORDED:
             return f"read whole, but could not be recorded for the next time ({files})"
-        if self.outcome is Outcome.SAME:
+        if self.outcome is VerifyOutcome.SAME:
             return f"the same as recorded ({files})"
-        unreadable = sum(outcome is Outcome.UNREADABLE for _, outcome in self.problems)
+        unreadable = sum(outcome is VerifyOutcome.UNREADABLE for _, outcome in self.problems)
         differing = len(self.problems) - unreadable
         parts = [f"{differing} differ from what was recorded"] if differing else []
         parts += [f"{unreadable} could not be read"] if unreadable else []
@@ -64,7 +64,7 @@ def verify_model(
     accept: bool = False,
     expect: Callable[[int], object] = lambda _size: None,
     progress: Callable[[int], object] = lambda _count: None,
-) -> Report:
+) -> VerifyReport:
     """Read a model whole and compare it with its baseline; `accept`: record the model's SHA-256s instead.
 
     `expect` is called with the model's size in bytes, then `progress` with the number of bytes of each read.
@@ -78,7 +78,7 @@ def verify_model(
     key = (store.storage.location, tag, model.info.creation_time)
     recorded = {} if accept else digests.of(*key)
     found: dict[bytes, str] = {}
-    problems: list[tuple[str, Outcome]] = []
+    problems: list[tuple[str, VerifyOutcome]] = []
     open_files = OpenFiles()
     for entry in model.entries:
         if entry.identity is None:
@@ -88,17 +88,19 @@ def verify_model(
             found[path] = sha256_of(PinnedFile(store.storage, open_files, entry.source, entry.identity), progress)
         except (SourceChangedError, StoreUnreadableError) as error:
             log.warning("%s", error)
-            problems.append((entry.path, Outcome.UNREADABLE))
+            problems.append((entry.path, VerifyOutcome.UNREADABLE))
             recorded.pop(path, None)
     if recorded:
         problems += _differences(recorded, _without_new_extras(store, model, recorded, found))
-        outcome = Outcome.SAME
+        outcome = VerifyOutcome.SAME
     elif not problems:
-        outcome = Outcome.RECORDED if digests.record(*key, found, first=not accept) else Outcome.NOT_RECORDED
+        outcome = (
+            VerifyOutcome.RECORDED if digests.record(*key, found, first=not accept) else VerifyOutcome.NOT_RECORDED
+        )
     if problems:
-        only_unreadable = all(problem is Outcome.UNREADABLE for _, problem in problems)
-        outcome = Outcome.UNREADABLE if only_unreadable else Outcome.DIFFERS
-    return Report(outcome, model.file_count, model.size, problems)
+        only_unreadable = all(problem is VerifyOutcome.UNREADABLE for _, problem in problems)
+        outcome = VerifyOutcome.UNREADABLE if only_unreadable else VerifyOutcome.DIFFERS
+    return VerifyReport(outcome, model.file_count, model.size, problems)
 
 
 def _without_new_extras(
@@ -114,13 +116,13 @@ def _without_new_extras(
     return {path: sha256 for path, sha256 in found.items() if path in kept or path in recorded}
 
 
-def _differences(recorded: dict[bytes, str], found: dict[bytes, str]) -> list[tuple[str, Outcome]]:
+def _differences(recorded: dict[bytes, str], found: dict[bytes, str]) -> list[tuple[str, VerifyOutcome]]:
     problems = []
     for path in sorted(recorded.keys() | found.keys()):
         if path not in found:
-            problems.append((os.fsdecode(path), Outcome.MISSING))
+            problems.append((os.fsdecode(path), VerifyOutcome.MISSING))
         elif path not in recorded:
-            problems.append((os.fsdecode(path), Outcome.NEW))
+            problems.append((os.fsdecode(path), VerifyOutcome.NEW))
         elif recorded[path] != found[path]:
-            problems.append((os.fsdecode(path), Outcome.DIFFERS))
+            problems.append((os.fsdecode(path), VerifyOutcome.DIFFERS))
     return problems

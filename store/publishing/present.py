@@ -11,7 +11,7 @@ import stat
 import time
 from contextlib import suppress
 
-from bentofs.store.catalog.completeness import State
+from bentofs.store.catalog.completeness import Completeness
 from bentofs.store.catalog.scanner import Scanner
 from bentofs.store.errors import BadModelError, ModelExistsError, NotFoundError, SourceChangedError
 from bentofs.store.model.tag import Tag
@@ -55,7 +55,7 @@ class PresentVersion:
         deadline = time.monotonic() + _CLAIM_SECONDS
         while True:
             version = scanner.look(self._tag.name, None).versions.get(self._tag.version)
-            if version is not None and version.state is State.COMPLETE:
+            if version is not None and version.state is Completeness.COMPLETE:
                 return
             if time.monotonic() > deadline or not self._is_empty():
                 break

@@ -11,7 +11,7 @@ from bentofs.mount.kernel.engine import EngineName
 from bentofs.store.storage.open import StoreSpec
 
 
-class Outcome(Enum):
+class CheckOutcome(Enum):
     """The outcome of a check."""
 
     OK = "ok"
@@ -23,7 +23,7 @@ class Check(NamedTuple):
     """The result of one check."""
 
     name: str
-    outcome: Outcome
+    outcome: CheckOutcome
     detail: str  # what was found
     advice: str = ""  # what to do; empty if there is nothing
     status: int = 1  # the exit status of a mount that fails by it

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 
 from packaging.requirements import Requirement
 
-from bentofs.mount.daemon.checks.check import Check, Outcome, Plan
+from bentofs.mount.daemon.checks.check import Check, CheckOutcome, Plan
 
 _US = "bentofs"
 
@@ -18,7 +18,7 @@ def check_libraries(plan: Plan) -> Check:  # noqa: ARG001 - all checks take the 
     try:
         needed = [Requirement(text) for text in requires(_US) or ()]
     except PackageNotFoundError:
-        return Check(name, Outcome.WARNING, "bentofs runs from its source, so versions are unknown")
+        return Check(name, CheckOutcome.WARNING, "bentofs runs from its source, so versions are unknown")
     found, wrong = [], []
     for each in needed:
         if each.marker is not None and not each.marker.evaluate({"extra": ""}):
@@ -32,7 +32,7 @@ def check_libraries(plan: Plan) -> Check:  # noqa: ARG001 - all checks take the 
         if not each.specifier.contains(there, prereleases=True):
             wrong.append(f"{each.name} {there} is not {each.specifier}")
     if wrong:
-        return Check(name, Outcome.WARNING, "; ".join(wrong), "install bentofs again with pip")
+        return Check(name, CheckOutcome.WARNING, "; ".join(wrong), "install bentofs again with pip")
     return Check(
-        name, Outcome.OK, ", ".join([f"bentofs {version(_US)}", f"Python {platform.python_version()}", *found])
+        name, CheckOutcome.OK, ", ".join([f"bentofs {version(_US)}", f"Python {platform.python_version()}", *found])
     )

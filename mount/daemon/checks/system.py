@@ -9,7 +9,7 @@ import resource
 import stat
 from pathlib import Path
 
-from bentofs.mount.daemon.checks.check import Check, Outcome, Plan, in_container
+from bentofs.mount.daemon.checks.check import Check, CheckOutcome, Plan, in_container
 from bentofs.mount.kernel.engine import EngineName
 from bentofs.mount.kernel.mount_table import DEVICE
 
@@ -27,19 +27,19 @@ def check_device(plan: Plan) -> Check:  # noqa: ARG001 - all checks take the pla
         descriptor = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         advice = f"load the kernel's fuse module (`modprobe fuse`), or {_CONTAINER}"
-        return Check(name, Outcome.FAILED, f"{DEVICE} is not there", advice)
+        return Check(name, CheckOutcome.FAILED, f"{DEVICE} is not there", advice)
     except PermissionError as error:
         advice = _CONTAINER if in_container() else f"`sudo chmod 666 {DEVICE}`, which is its usual mode"
-        return Check(name, Outcome.FAILED, f"{DEVICE} cannot be opened: {error.strerror}", advice)
+        return Check(name, CheckOutcome.FAILED, f"{DEVICE} cannot be opened: {error.strerror}", advice)
     except OSError as error:
         advice = "load the kernel's fuse module (`modprobe fuse`)"
-        return Check(name, Outcome.FAILED, f"{DEVICE} cannot be opened: {error.strerror}", advice)
+        return Check(name, CheckOutcome.FAILED, f"{DEVICE} cannot be opened: {error.strerror}", advice)
     look = os.fstat(descriptor)
     os.close(descriptor)
     if not stat.S_ISCHR(look.st_mode) or look.st_rdev != _NUMBER:
         advice = f"make it with `mknod -m 666 {DEVICE} c 10 229`"
-        return Check(name, Outcome.FAILED, f"{DEVICE} is not the kernel's device", advice)
-    return Check(name, Outcome.OK, f"{DEVICE} can be opened (mode {stat.S_IMODE(look.st_mode):o})")
+        return Check(name, CheckOutcome.FAILED, f"{DEVICE} is not the kernel's device", advice)
+    return Check(name, CheckOutcome.OK, f"{DEVICE} can be opened (mode {stat.S_IMODE(look.st_mode):o})")
 
 
 def check_kernel(plan: Plan) -> Check:
@@ -49,7 +49,7 @@ def check_kernel(plan: Plan) -> Check:
     number = (int(match[1]), int(match[2])) if match else _OLDEST
     if plan.engine is EngineName.KERNEL and number < _OLDEST:
         detail = f"Linux {release} is older than 5.4, the oldest for --engine kernel"
-        return Check(name, Outcome.FAILED, detail, "mount with --engine libfuse2")
+        return Check(name, CheckOutcome.FAILED, detail, "mount with --engine libfuse2")
     missing = []
     if number < _PASSTHROUGH:
         missing.append("Linux 6.9")
@@ -58,7 +58,7 @@ def check_kernel(plan: Plan) -> Check:
     if plan.engine is not EngineName.KERNEL:
         missing.append("--engine kernel")
     used = "is not used: it needs " + ", ".join(missing) if missing else "is used, where the store's files allow it"
-    return Check(name, Outcome.OK, f"Linux {release}; passthrough of reads {used}")
+    return Check(name, CheckOutcome.OK, f"Linux {release}; passthrough of reads {used}")
 
 
 def check_capabilities(plan: Plan) -> Check:  # noqa: ARG001
@@ -67,12 +67,12 @@ def check_capabilities(plan: Plan) -> Check:  # noqa: ARG001
     bounding = int(_of_process("CapBnd") or "f" * 16, 16)
     if not bounding >> _SYS_ADMIN & 1:
         detail = "neither this process nor a helper may mount, since the capability SYS_ADMIN was taken away"
-        return Check(name, Outcome.FAILED, detail, _CONTAINER)
+        return Check(name, CheckOutcome.FAILED, detail, _CONTAINER)
     profile = _apparmor()
     if profile.endswith("(enforce)") and profile.startswith(("docker-", "cri-containerd", "containers-")):
         detail = f"the AppArmor profile {profile} may forbid to mount"
-        return Check(name, Outcome.WARNING, detail, "start the container with --security-opt apparmor=unconfined")
-    return Check(name, Outcome.OK, "the capability SYS_ADMIN is within reach")
+        return Check(name, CheckOutcome.WARNING, detail, "start the container with --security-opt apparmor=unconfined")
+    return Check(name, CheckOutcome.OK, "the capability SYS_ADMIN is within reach")
 
 
 def check_open_files(plan: Plan) -> Check:  # noqa: ARG001
@@ -80,8 +80,8 @@ def check_open_files(plan: Plan) -> Check:  # noqa: ARG001
     name, (_, hard) = "open files", resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < _DESCRIPTORS:
         detail = f"a daemon may have {hard} files open, and many readers need {_DESCRIPTORS}"
-        return Check(name, Outcome.WARNING, detail, "raise the limit (`ulimit -Hn`, or LimitNOFILE= of the unit)")
-    return Check(name, Outcome.OK, f"a daemon may have {'any number of' if hard < 0 else hard} files open")
+        return Check(name, CheckOutcome.WARNING, detail, "raise the limit (`ulimit -Hn`, or LimitNOFILE= of the unit)")
+    return Check(name, CheckOutcome.OK, f"a daemon may have {'any number of' if hard < 0 else hard} files open")
 
 
 def has_no_new_privileges() -> bool:

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from bentofs.mount.__main__ import main
 from bentofs.mount.cli.inspect import verify_command
 from bentofs.store.catalog.catalog import ModelStore
-from bentofs.store.integrity.verify import Report, verify_model
+from bentofs.store.integrity.verify import VerifyReport, verify_model
 from tests.harness import ROOT, ended, home_of, make_model, mountpoints, run, unmount_lazily, wait_until
 from tests.mount.cli.shell import Shell, daemons
 from tests.store.users import NOBODY
@@ -394,7 +394,7 @@ def test_verify_goes_on_when_a_model_is_deleted_meanwhile(
     for name, value in home_of(tmp_path).items():
         monkeypatch.setenv(name, value)
 
-    def verify_model_after_a_deletion(store: ModelStore, *arguments: Any, **options: Any) -> Report:
+    def verify_model_after_a_deletion(store: ModelStore, *arguments: Any, **options: Any) -> VerifyReport:
         shutil.rmtree(shell.store / "iris" / "v1", ignore_errors=True)
         return verify_model(store, *arguments, **options)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
-from bentofs.mount.cli.jobs import Job, Report, run_jobs
+from bentofs.mount.cli.jobs import Job, JobReport, run_jobs
 from bentofs.mount.cli.progress import Task
 from bentofs.store.errors import NotFoundError
 from tests.harness import ROOT, home_of, make_model
@@ -20,7 +20,7 @@ def test_no_more_jobs_are_held_than_run(capsys: pytest.CaptureFixture[str]) -> N
     lock = threading.Lock()
     drawn = ended = most = 0
 
-    def run(_task: Task) -> Report:
+    def run(_task: Task) -> JobReport:
         nonlocal ended, most
         with lock:
             most = max(most, drawn - ended)
@@ -40,7 +40,7 @@ def test_no_more_jobs_are_held_than_run(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_one_that_fails_stops_no_other(capsys: pytest.CaptureFixture[str]) -> None:
-    def fail(_task: Task) -> Report:
+    def fail(_task: Task) -> JobReport:
         raise NotFoundError("it is not there")
 
     jobs = [Job("a", fail), Job("b", lambda _task: ("done", {"size": 0}))]

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from bentofs.mount.daemon.ask import Tell, ask_all
-from bentofs.mount.daemon.look import State, look_at, read_answer
+from bentofs.mount.daemon.look import MountState, look_at, read_answer
 from bentofs.mount.kernel.mount_table import OurMount
 from tests.harness import ROOT, Mounted, ended, home_of, make_model, wait_until
 from tests.incoming import cp
@@ -154,7 +154,7 @@ def test_root_looks_at_mounts_of_others(content: bytes) -> None:
     """Another user's daemon may answer anything."""
     mount = OurMount("/mnt", "store", 1000, 1000)
     report = read_answer(mount, b'{"pid": 7}\n0\n' + content, ended=True)
-    assert (report.state, report.pid, report.status) == (State.UNKNOWN, 7, {})
+    assert (report.state, report.pid, report.status) == (MountState.UNKNOWN, 7, {})
 
 
 def test_a_mount_of_another_user() -> None:

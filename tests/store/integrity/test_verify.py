@@ -9,7 +9,7 @@ import pytest
 from bentofs.store.catalog.catalog import ModelStore
 from bentofs.store.errors import BadModelError, NotFoundError
 from bentofs.store.integrity.baseline import Baseline
-from bentofs.store.integrity.verify import Outcome, Report, verify_model
+from bentofs.store.integrity.verify import VerifyOutcome, VerifyReport, verify_model
 from bentofs.store.model.tag import Tag
 from bentofs.store.storage.local import LocalStorage
 from tests.harness import make_model, remove_model
@@ -31,19 +31,19 @@ def digests(tmp_path: Path) -> Iterator[Baseline]:
     digests.close()
 
 
-def _verify(store: Path, digests: Baseline, *, accept: bool = False) -> Report:
+def _verify(store: Path, digests: Baseline, *, accept: bool = False) -> VerifyReport:
     """Verify like a new process, as the command line does."""
     return verify_model(ModelStore(LocalStorage(str(store))), digests, _TAG, accept=accept)
 
 
 def test_recorded_and_then_the_same(store: Path, folder: Path, digests: Baseline) -> None:
     first = _verify(store, digests)
-    assert (first.outcome, first.file_count, first.problems) == (Outcome.RECORDED, 4, [])
+    assert (first.outcome, first.file_count, first.problems) == (VerifyOutcome.RECORDED, 4, [])
     assert first.size == 7 + (folder / "model.yaml").stat().st_size
     assert "recorded" in first.sentence()
     for _ in range(2):
         report = _verify(store, digests)
-        assert (report.outcome, report.problems) == (Outcome.SAME, [])
+        assert (report.outcome, report.problems) == (VerifyOutcome.SAME, [])
         assert "the same as recorded (4 files" in report.sentence()
 
 
@@ -51,7 +51,7 @@ def test_a_copy_with_other_times_is_the_same(store: Path, folder: Path, digests:
     _verify(store, digests)
     os.utime(folder / "weights" / "a", (5, 5))
     (folder / "weights" / "a").write_bytes(b"aaaa")
-    assert _verify(store, digests).outcome is Outcome.SAME
+    assert _verify(store, digests).outcome is VerifyOutcome.SAME
 
 
 def _flip_a_bit(path: Path) -> None:
@@ -71,11 +71,11 @@ def test_every_difference_is_named(store: Path, folder: Path, digests: Baseline)
     os.utime(folder, (1, 1))
     for _ in range(2):
         report = _verify(store, digests)
-        assert report.outcome is Outcome.DIFFERS
+        assert report.outcome is VerifyOutcome.DIFFERS
         assert dict(report.problems) == {
-            "weights/a": Outcome.DIFFERS,
-            os.fsdecode(b"odd \xff"): Outcome.MISSING,
-            "weights/new": Outcome.NEW,
+            "weights/a": VerifyOutcome.DIFFERS,
+            os.fsdecode(b"odd \xff"): VerifyOutcome.MISSING,
+            "weights/new": VerifyOutcome.NEW,
         }
         assert report.sentence().startswith("of 4 files")
         assert "3 differ" in report.sentence()
@@ -91,24 +91,24 @@ def test_one_difference_is_enough(store: Path, folder: Path, digests: Baseline, 
     else:
         (folder / "weights" / "new").write_bytes(b"")
     report = _verify(store, digests)
-    assert (report.outcome, len(report.problems)) == (Outcome.DIFFERS, 1)
+    assert (report.outcome, len(report.problems)) == (VerifyOutcome.DIFFERS, 1)
 
 
 def test_accepted_it_is_the_record(store: Path, folder: Path, digests: Baseline) -> None:
     _verify(store, digests)
     _flip_a_bit(folder / "weights" / "a")
     (folder / "weights" / "new").write_bytes(b"new")
-    assert _verify(store, digests, accept=True).outcome is Outcome.RECORDED
-    assert _verify(store, digests).outcome is Outcome.SAME
+    assert _verify(store, digests, accept=True).outcome is VerifyOutcome.RECORDED
+    assert _verify(store, digests).outcome is VerifyOutcome.SAME
     (folder / "weights" / "new").unlink()
-    assert _verify(store, digests).problems == [("weights/new", Outcome.MISSING)]
+    assert _verify(store, digests).problems == [("weights/new", VerifyOutcome.MISSING)]
 
 
 def test_a_model_saved_again_under_its_tag_is_a_new_one(store: Path, folder: Path, digests: Baseline) -> None:
     _verify(store, digests)
     remove_model(store, "iris:v1")
     make_model(store, "iris:v1", {"other": b"other"}, creation_time="2026-02-02T00:00:00+00:00")
-    assert _verify(store, digests).outcome is Outcome.RECORDED
+    assert _verify(store, digests).outcome is VerifyOutcome.RECORDED
     assert folder.exists()
 
 
@@ -116,8 +116,8 @@ def test_models_and_stores_are_told_apart(store: Path, folder: Path, digests: Ba
     _verify(store, digests)
     (tmp_path / "other").mkdir()
     make_model(tmp_path / "other", "iris:v1", {"weights/a": b"bbbb"})
-    assert _verify(tmp_path / "other", digests).outcome is Outcome.RECORDED
-    assert _verify(store, digests).outcome is Outcome.SAME
+    assert _verify(tmp_path / "other", digests).outcome is VerifyOutcome.RECORDED
+    assert _verify(store, digests).outcome is VerifyOutcome.SAME
     assert folder.exists()
 
 
@@ -129,14 +129,17 @@ def test_an_unreadable_file_is_told_from_a_differing_one_and_keeps_what_was_reco
     digests = Baseline(tmp_path / "state" / "digests.sqlite")
     with folder_of_an_ordinary_user() as store, an_ordinary_user():
         folder = make_model(store, "iris:v1", _FILES)
-        assert _verify(store, digests).outcome is Outcome.RECORDED
+        assert _verify(store, digests).outcome is VerifyOutcome.RECORDED
         (folder / "weights" / "a").chmod(0)
         report = _verify(store, digests, accept=accept)
-        assert (report.outcome, report.problems) == (Outcome.UNREADABLE, [("weights/a", Outcome.UNREADABLE)])
+        assert (report.outcome, report.problems) == (
+            VerifyOutcome.UNREADABLE,
+            [("weights/a", VerifyOutcome.UNREADABLE)],
+        )
         assert report.sentence().endswith("1 could not be read")
         (folder / "weights" / "a").chmod(0o600)
         _flip_a_bit(folder / "weights" / "a")
-        assert _verify(store, digests).problems == [("weights/a", Outcome.DIFFERS)]
+        assert _verify(store, digests).problems == [("weights/a", VerifyOutcome.DIFFERS)]
     digests.close()
 
 
@@ -146,9 +149,9 @@ def test_the_first_time_with_an_unreadable_file_records_nothing(tmp_path: Path) 
     with folder_of_an_ordinary_user() as store, an_ordinary_user():
         folder = make_model(store, "iris:v1", _FILES)
         (folder / "weights" / "a").chmod(0)
-        assert _verify(store, digests).outcome is Outcome.UNREADABLE
+        assert _verify(store, digests).outcome is VerifyOutcome.UNREADABLE
         (folder / "weights" / "a").chmod(0o600)
-        assert _verify(store, digests).outcome is Outcome.RECORDED
+        assert _verify(store, digests).outcome is VerifyOutcome.RECORDED
     digests.close()
 
 

@@ -14,8 +14,7 @@ from bentofs.store.catalog.catalog import ModelStore
 from bentofs.store.errors import BadModelError, CancelledError, ModelExistsError
 from bentofs.store.formats.read.growing_file import WholeFile
 from bentofs.store.integrity.baseline import Baseline
-from bentofs.store.integrity.verify import Outcome as Verified
-from bentofs.store.integrity.verify import verify_model
+from bentofs.store.integrity.verify import VerifyOutcome, verify_model
 from bentofs.store.model.tag import Tag
 from bentofs.store.publishing.base import Outcome
 from bentofs.store.staging.area import StagingArea
@@ -65,11 +64,11 @@ def test_an_imported_model_is_measured_and_can_be_verified(
     time.sleep(0.05)  # a change within a tick of the clock would not show, so younger files are not trusted
     assert importer.publish(ready) is Outcome.IMPORTED
     fresh = ModelStore(LocalStorage(str(store)))
-    assert verify_model(fresh, digests, TAG).outcome is Verified.SAME
+    assert verify_model(fresh, digests, TAG).outcome is VerifyOutcome.SAME
     measured = {entry.path: index.checksum(entry.identity) for entry in fresh.model(TAG).entries if entry.identity}
     assert measured["a"] is not None
     (store / TAG.path / "a").write_bytes(b"c" * 100_000)
-    assert verify_model(ModelStore(LocalStorage(str(store))), digests, TAG).outcome is Verified.DIFFERS
+    assert verify_model(ModelStore(LocalStorage(str(store))), digests, TAG).outcome is VerifyOutcome.DIFFERS
 
 
 def test_a_taken_tag_is_refused_before_the_end(tmp_path: Path, store: Path, importer: Importer) -> None:

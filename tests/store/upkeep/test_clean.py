@@ -19,7 +19,7 @@ from bentofs.store.catalog.catalog import ModelStore
 from bentofs.store.formats.write.registry import FORMATS
 from bentofs.store.integrity.baseline import Baseline
 from bentofs.store.integrity.baseline import default_path as baseline_path
-from bentofs.store.integrity.verify import Outcome, verify_model
+from bentofs.store.integrity.verify import VerifyOutcome, verify_model
 from bentofs.store.model.tag import Tag
 from bentofs.store.paths import state_folder
 from bentofs.store.staging.area import StagingArea
@@ -102,7 +102,7 @@ def test_all_that_is_kept_for_models_that_are_gone_goes(store: Path) -> None:
         model = models.model(Tag("m", "v0"))
         assert all(archives.is_length_known(model, kind) for kind in KINDS)
         assert archives.known_sha256(model, KINDS[0])
-        assert verify_model(models, baseline, model.tag).outcome is Outcome.SAME
+        assert verify_model(models, baseline, model.tag).outcome is VerifyOutcome.SAME
         archives.close()
     shutil.rmtree(store / "m")
     done = clean(store)
@@ -141,7 +141,7 @@ def test_other_stores_keep_theirs(store: Path, tmp_path: Path) -> None:
     (tmp_path / "unplugged").rename(away)
     models = ModelStore(LocalStorage(str(away)))
     with contextlib.closing(Baseline()) as baseline:
-        assert verify_model(models, baseline, Tag("m", "v1")).outcome is Outcome.SAME
+        assert verify_model(models, baseline, Tag("m", "v1")).outcome is VerifyOutcome.SAME
     shutil.rmtree(away)
     clean(store, gone=True)
     assert rows() == before // 3
