@@ -1,12 +1,16 @@
-"""The command line's option that chooses the formats of archives."""
+"""The command line's options that choose the formats of archives, and what they compress."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import click
 
 from bentofs.mount.cli.complete import Items, complete_list_of
 from bentofs.store.archives.compression import Compression
 from bentofs.store.formats.write.registry import DEFAULT_FORMATS, FORMATS, Format
+from bentofs.store.storage.open import StoreSpec
 
 
 class _Formats(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.2
@@ -52,3 +56,18 @@ def checked_formats(formats: list[Format], compression: Compression) -> list[For
                 f"{kind.name} cannot be made without compression: leave it out of --formats, or use --compression auto"
             )
     return formats
+
+
+def compression_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the option to a command. The argument is None if the option is not used (`compression_for`)."""
+    return click.option(
+        "--compression",
+        type=click.Choice([choice.value for choice in Compression]),
+        help="Which files .tar.gz and .zip compress: those that are worth it, all (in a .bentomodel, too), or none. "
+        "Default: auto; never for a store that is a URL, since measuring sizes would fetch all files.",
+    )(command)
+
+
+def compression_for(text: str | None, place: StoreSpec) -> Compression:
+    """Return the user's choice, or the default for a store."""
+    return Compression(text) if text else Compression.default(has_page_cache=place.has_page_cache)

@@ -6,8 +6,6 @@ import sys
 import time
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from bentofs.mount.cli.options import log_to_stderr, staging_option, store_options
 from bentofs.mount.cli.output import json_option, print_line, size_text
@@ -52,6 +50,9 @@ def _show_imports(area: StagingArea, as_json: bool, limit: int) -> None:
         for receipt in found:
             _print_json(receipt)
         return
+    from rich.console import Console  # slow to load, and --json needs none of it
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False)
     for heading in ("Started", "File", "Outcome", "Model", "Received"):
         table.add_column(heading, justify="right" if heading == "Received" else "left")

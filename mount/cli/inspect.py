@@ -9,15 +9,9 @@ from collections import Counter
 import click
 
 from bentofs.mount.cli.complete import complete_tag
-from bentofs.mount.cli.format_options import checked_formats, formats_option
-from bentofs.mount.cli.options import (
-    compression_for,
-    compression_option,
-    follow_links_option,
-    log_to_stderr,
-    open_store,
-    store_options,
-)
+from bentofs.mount.cli.format_options import checked_formats, compression_for, compression_option, formats_option
+from bentofs.mount.cli.opening import open_store
+from bentofs.mount.cli.options import follow_links_option, log_to_stderr, store_options
 from bentofs.mount.cli.output import error_fields, json_option, size_text
 from bentofs.mount.cli.progress import Reporter
 from bentofs.mount.errors import exit_status_of

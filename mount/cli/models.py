@@ -10,14 +10,9 @@ import click
 
 from bentofs.mount.cli.complete import complete_name, complete_tag
 from bentofs.mount.cli.filters import Filters, filter_options
-from bentofs.mount.cli.format_options import checked_formats, formats_option
-from bentofs.mount.cli.options import (
-    compression_for,
-    compression_option,
-    follow_links_option,
-    open_store,
-    store_options,
-)
+from bentofs.mount.cli.format_options import checked_formats, compression_for, compression_option, formats_option
+from bentofs.mount.cli.opening import open_store
+from bentofs.mount.cli.options import follow_links_option, store_options
 from bentofs.mount.cli.output import json_option, print_document, size_text
 from bentofs.mount.cli.tables import in_columns
 from bentofs.mount.cli.yaml_values import as_json_values

@@ -12,16 +12,8 @@ import click
 
 from bentofs.mount.cli.complete import complete_file, complete_mount
 from bentofs.mount.cli.config import named_mountpoint
-from bentofs.mount.cli.format_options import checked_formats, formats_option
-from bentofs.mount.cli.options import (
-    Size,
-    arguments_for,
-    compression_for,
-    compression_option,
-    follow_links_option,
-    staging_option,
-    store_options,
-)
+from bentofs.mount.cli.format_options import checked_formats, compression_for, compression_option, formats_option
+from bentofs.mount.cli.options import Size, arguments_for, follow_links_option, staging_option, store_options
 from bentofs.mount.cli.output import json_option, print_document, print_message
 from bentofs.mount.daemon import serve as daemon
 from bentofs.mount.daemon.checks.check import Plan

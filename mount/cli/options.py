@@ -16,8 +16,6 @@ import click
 from click.core import ParameterSource
 
 from bentofs.mount.cli.complete import complete_directory
-from bentofs.store.archives.compression import Compression
-from bentofs.store.catalog.catalog import ModelStore
 from bentofs.store.storage.open import StoreSpec
 from bentofs.store.storage.remote import DEFAULT_CACHE_SIZE, DEFAULT_PATIENCE, DEFAULT_TTL
 
@@ -142,34 +140,9 @@ def _files_of(place: StoreSpec) -> dict[str, str]:
     return {key: os.path.abspath(os.path.expanduser(params[key])) for key in _FILES if params.get(key)}
 
 
-def open_store(place: StoreSpec, *, follow_links: bool = False) -> ModelStore:
-    """Open the catalogue of a store, for a command that looks at it once. Log to standard error.
-
-    Raises:
-        StoreError: there is no such store, or it cannot be reached.
-    """
-    log_to_stderr()
-    return ModelStore(place.open(follow_links=follow_links))
-
-
 def log_to_stderr() -> None:
     """Print warnings and errors of the log on standard error, like the command's own messages."""
     logging.basicConfig(level=logging.WARNING, format="bentofs: %(message)s", stream=sys.stderr)
-
-
-def compression_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the option to a command. The argument is None if the option is not used (`compression_for`)."""
-    return click.option(
-        "--compression",
-        type=click.Choice([choice.value for choice in Compression]),
-        help="Which files .tar.gz and .zip compress: those that are worth it, all (in a .bentomodel, too), or none. "
-        "Default: auto; never for a store that is a URL, since measuring sizes would fetch all files.",
-    )(command)
-
-
-def compression_for(text: str | None, place: StoreSpec) -> Compression:
-    """Return the user's choice, or the default for a store."""
-    return Compression(text) if text else Compression.default(has_page_cache=place.has_page_cache)
 
 
 staging_option = click.option(

@@ -14,15 +14,9 @@ from typing import Any
 import click
 
 from bentofs.mount.cli.complete import complete_file, complete_tag_or_path, complete_word
+from bentofs.mount.cli.format_options import compression_for, compression_option
 from bentofs.mount.cli.jobs import Job, JobReport, run_jobs
-from bentofs.mount.cli.options import (
-    KeyValue,
-    compression_for,
-    compression_option,
-    log_to_stderr,
-    staging_option,
-    store_options,
-)
+from bentofs.mount.cli.options import KeyValue, log_to_stderr, staging_option, store_options
 from bentofs.mount.cli.output import json_option
 from bentofs.mount.cli.progress import Task
 from bentofs.mount.daemon.malloc import share_memory

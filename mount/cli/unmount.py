@@ -13,9 +13,8 @@ import click
 from bentofs.mount.cli.complete import complete_mountpoint
 from bentofs.mount.cli.config import named_mountpoint
 from bentofs.mount.cli.output import json_option, print_document, print_message
-from bentofs.mount.daemon.ending import END_SECONDS, FINISH_SECONDS
 from bentofs.mount.daemon.holders import describe, holders_of
-from bentofs.mount.daemon.running import RunningDaemon
+from bentofs.mount.daemon.running import END_SECONDS, FINISH_SECONDS, RunningDaemon
 from bentofs.mount.errors import CannotMountError
 from bentofs.mount.kernel.mount_table import OUR_TYPE, MountBusyError, UnmountError, mount_at, real_path, unmount
 

@@ -12,12 +12,10 @@ import threading
 from collections.abc import Callable
 
 from bentofs.mount.daemon.notify import ServiceManager
+from bentofs.mount.daemon.running import END_SECONDS, FINISH_SECONDS
 from bentofs.mount.kernel.session import Session
 
 log = logging.getLogger(__name__)
-
-END_SECONDS = 9.0  # from a signal to the end
-FINISH_SECONDS = 60.0  # how long imports in the background may go on after an unmount
 
 
 class End:

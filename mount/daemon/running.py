@@ -12,6 +12,9 @@ from typing import NamedTuple
 from bentofs.mount.kernel.mount_table import DEVICE, mount_at, real_path
 from bentofs.store import paths as home
 
+END_SECONDS = 9.0  # from a signal to a daemon's end
+FINISH_SECONDS = 60.0  # how long imports in the background may go on after an unmount
+
 
 def state_folder() -> Path:
     """Return the state directory. Make it if it is missing, for this user only.
