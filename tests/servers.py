@@ -380,7 +380,7 @@ class Proxy:
                 if self.trouble_when is not None:
                     self.trouble = self.trouble_when(self)
                 while self.trouble == "hang" and not self._ended.is_set():
-                    time.sleep(0.02)
+                    time.sleep(0.02)  # between two looks
                 if self.trouble == "reset":
                     self.reset()
                     return

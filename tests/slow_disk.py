@@ -33,7 +33,7 @@ class SlowDisk(fuse.Operations):  # fusepy has no types
 
     def read(self, path: str, size: int, offset: int, fh: int) -> bytes:
         while "stuck" in os.path.basename(path) and os.path.exists(self._gate):
-            time.sleep(0.02)
+            time.sleep(0.02)  # between two looks
         return os.pread(fh, size, offset)
 
     def release(self, _path: str, fh: int) -> None:

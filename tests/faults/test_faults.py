@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness import Mounted, make_model, run, unmount_lazily, wait_until
+from tests.waiting import let_a_change_be_seen, wait_until_settled
 
 
 def test_killed_daemon_gives_errors_never_an_early_end(store: Path, mounted: Callable[..., Mounted]) -> None:
@@ -42,7 +43,7 @@ def test_truncated_source(store: Path, mounted: Callable[..., Mounted]) -> None:
     for suffix in (".bentomodel", ".tar", ".tar.gz", ".zip"):
         with (folder / "w.bin").open("wb") as source:
             source.write(os.urandom(8_000_000))
-        time.sleep(2)
+        let_a_change_be_seen()
         path = mount.archive("m:v1", suffix)
         size = path.stat().st_size
         with path.open("rb", buffering=0) as file:
@@ -62,16 +63,16 @@ def test_store_vanishes_and_comes_back(store: Path, mounted: Callable[..., Mount
     assert mount.shows("m:v1")
     aside = store.with_name("aside")
     store.rename(aside)
-    time.sleep(2)
+    let_a_change_be_seen()
     with pytest.raises(OSError, match="Input/output"):
         os.listdir(mount.path / "models")
     assert os.listdir(mount.path)  # everything else works on
     aside.rename(store)
-    time.sleep(2)
+    let_a_change_be_seen()
     assert (mount.path / "models/m/v1/files/w").read_bytes() == b"w"
     shutil.rmtree(store)
     make_model(store, "n:v1", {"w": b"n"})
-    time.sleep(2)
+    let_a_change_be_seen()
     assert os.listdir(mount.path / "models") == ["n"]
 
 
@@ -86,7 +87,7 @@ def test_index_lost_while_mounted(store: Path, mounted: Callable[..., Mounted]) 
     first = mount.archive("m:v1", ".zip").read_bytes()
     shutil.rmtree(_index(mount).parent)
     make_model(store, "n:v1", {"w": os.urandom(1_000_000)})
-    time.sleep(2)
+    let_a_change_be_seen()
     run("unzip", "-t", mount.archive("n:v1", ".zip"))
     mount.stop()
     mount.start()
@@ -117,7 +118,7 @@ def test_index_damaged_between_mounts(store: Path, mounted: Callable[..., Mounte
 def test_wrong_checksums_in_the_index_of_another_content(store: Path, mounted: Callable[..., Mounted]) -> None:
     """A file restored with its old mtime and size is known by its ctime: the index is not used for it."""
     folder = make_model(store, "m:v1", {"w": b"a" * 100_000})
-    time.sleep(0.1)
+    wait_until_settled(store)
     mount = mounted(store)
     mount.archive("m:v1", ".zip").read_bytes()
     mount.stop()
@@ -134,7 +135,7 @@ def test_wrong_checksums_in_the_index_of_another_content(store: Path, mounted: C
 def test_two_mounts_share_one_index(store: Path, tmp_path: Path) -> None:
     for number in range(20):
         make_model(store, f"m{number}:v1", {"a": os.urandom(200_000), "b": os.urandom(100_000)})
-    time.sleep(0.1)
+    wait_until_settled(store)
     shared = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
     with (
         Mounted(store, tmp_path / "one", environment=shared) as one,
@@ -164,7 +165,7 @@ def test_a_deleted_model_gives_its_room_back(store: Path, mounted: Callable[...,
 def test_index_held_by_another_process(store: Path, mounted: Callable[..., Mounted]) -> None:
     """Readers go on, and the mount ends on request, while another process holds the index for ever."""
     make_model(store, "m:v1", {f"{number}": os.urandom(1000) for number in range(2000)})
-    time.sleep(0.1)
+    wait_until_settled(store)
     mount = mounted(store)
     holder = sqlite3.connect(_index(mount), isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")

@@ -173,7 +173,7 @@ def slow_save(tag: str) -> None:
         path, mode, flags = os.path.realpath(os.fsdecode(arguments[0])), arguments[1] or "", arguments[2]
         written = path.startswith(from_store + os.sep) and ("w" in mode or flags & (os.O_WRONLY | os.O_RDWR))
         if written and os.path.basename(path) != "model.yaml" and os.path.exists(from_store + "/model.yaml"):
-            time.sleep(0.2)
+            time.sleep(0.2)  # a slow save
 
     with bentoml.models.create(tag) as model:
         fill_so_that_model_yaml_is_copied_early(model)

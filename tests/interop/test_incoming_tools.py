@@ -43,6 +43,7 @@ Sends = Callable[[Bench, Upload], "CompletedProcess[str]"]
 _SHUTIL = "import shutil, sys; getattr(shutil, sys.argv[1])(sys.argv[2], sys.argv[3])"
 _WRITE = "import sys; f = open(sys.argv[2], 'wb'); f.write(open(sys.argv[1], 'rb').read()); f.close()"
 _TO_STDOUT = "import os, sys; os.write(1, open(sys.argv[1], 'rb').read())"
+# A slow writer that goes on for long after the refusal.
 _SLOWLY = "import os, time; [(os.write(1, b'no archive' * 6554), time.sleep(0.05)) for _ in range(150)]"
 _NODE_WRITE = "const fs = require('fs'); fs.writeFileSync(process.argv[2], fs.readFileSync(process.argv[1]))"
 _NODE_COPY = "require('fs').copyFileSync(process.argv[1], process.argv[2])"

@@ -90,7 +90,7 @@ def test_from_bucket_to_bucket_in_little_memory(shell: Shell, store: Path) -> No
                 status = Path(f"/proc/{process.pid}/status").read_text()
                 if "VmHWM" in status:
                     found = max(found, int(status.split("VmHWM:")[1].split()[0]) << 10)
-                time.sleep(0.01)
+                time.sleep(0.01)  # between two looks
             assert process.returncode == 0
             return found
 

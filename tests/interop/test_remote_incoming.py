@@ -122,7 +122,7 @@ def test_many_hosts_at_the_same_and_at_different_tags(tmp_path: Path, bucket: Bu
                 found.pop("model.yaml", None)
                 if len(found) != 6 or len(set(found.values())) != 1:
                     seen.append(f"{number}: {found}")
-            time.sleep(0.05)
+            time.sleep(0.05)  # between two looks
 
     watchers = [threading.Thread(target=watch, args=(mount,)) for mount in mounts]
     for watcher in watchers:

@@ -158,7 +158,7 @@ def test_what_others_do_is_seen_in_time(store: Path, bucket: Bucket, mounted: Mo
     mount = mounted(bucket.url, environment=bucket.environment(), options=READ_ONLY)
     assert os.listdir(mount.path / "models") == []
     bucket.put("m/v1/w", b"1")
-    time.sleep(TTL + 1)
+    time.sleep(TTL + 1)  # the listing has expired
     assert os.listdir(mount.path / "models") == [], "no model.yaml, no model"
     bucket.put("m/v1/model.yaml", (store / "m/v1/model.yaml").read_bytes())
     wait_until(lambda: mount.shows("m:v1"), TTL + 2, "m:v1 is shown")
@@ -231,7 +231,7 @@ def test_list_and_verify(store: Path, bucket: Bucket, tmp_path: Path) -> None:
     for answer in ("recorded", "the same"):
         verified = command(tmp_path, "verify", "iris:v1", "--store", bucket.url, environment=environment)
         assert answer in verified.stdout, verified.stderr
-    time.sleep(1.1)
+    time.sleep(1.1)  # the server counts in seconds
     bucket.put("iris/v1/z", b"not empty any more")
     verified = command(tmp_path, "verify", "iris:v1", "--store", bucket.url, environment=environment)
     assert verified.returncode == 5

@@ -214,7 +214,7 @@ def test_neither_disk_nor_much_memory(seaweed: S3Server, tmp_path: Path, store: 
                 command = Path(f"/proc/{process.pid}/cmdline").read_bytes()
                 if b"-m\0bentofs.mount" in command and "VmHWM" in status:
                     found = int(status.split("VmHWM:")[1].split()[0]) << 10
-                time.sleep(0.01)
+                time.sleep(0.01)  # between two looks
             assert process.returncode == 0
             return found
 

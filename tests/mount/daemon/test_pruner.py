@@ -9,7 +9,8 @@ from bentofs.mount.daemon.pruner import Pruner
 from bentofs.store.catalog.catalog import ModelStore
 from bentofs.store.storage.local import LocalStorage
 from tests.harness import Mounted, make_model, wait_until
-from tests.store.upkeep.test_clean import FILES, home, rows, settle, use
+from tests.store.upkeep.test_clean import FILES, home, rows, use
+from tests.waiting import wait_until_settled
 
 __all__ = ["home"]
 
@@ -17,7 +18,7 @@ __all__ = ["home"]
 def test_models_that_go_take_their_rows_along(store: Path) -> None:
     for number in range(3):
         make_model(store, f"m:v{number}", FILES)
-    settle(store)
+    wait_until_settled(store)
     use(store, "m:v0", "m:v1", "m:v2")
     before = rows()
     pruner = Pruner(str(store), quiet_seconds=0.1)

@@ -72,7 +72,7 @@ def test_a_rename_that_hangs_blocks_nobody(store: Path, mounted: Mount, tmp_path
         wait_until((store / "m/v1").exists, 10, "the import has got to its end")
         for _ in range(3):
             ending.enter_context(ended(subprocess.Popen(["cat", temporary], stderr=subprocess.DEVNULL)))
-            time.sleep(0.3)
+            time.sleep(0.3)  # let cat ask for the name: depending on the engine, it hangs or is told at once
             assert "other-v1.tar" in run("ls", "-lR", mount.path / "models/other", seconds=10).stdout
         assert mover.poll() is None
         fcntl.flock(lock, fcntl.LOCK_UN)
@@ -101,7 +101,7 @@ def test_twelve_uploads_at_once(store: Path, mounted: Mount, tmp_path: Path) -> 
         for file, content in uploads:
             if content[offset : offset + step]:
                 file.write(content[offset : offset + step])
-        time.sleep(0.05)
+        time.sleep(0.05)  # slow writers
     assert len(in_incoming(mount)) == 12
     with ThreadPoolExecutor(12) as pool:
         list(pool.map(lambda upload: upload[0].close(), uploads))

@@ -338,7 +338,7 @@ def _fill_until_refused(descriptor: int) -> None:
     """Write junk until a write fails."""
     for _ in range(200):
         os.write(descriptor, b"This is no archive.\n" * 4000)
-        time.sleep(0.05)
+        time.sleep(0.05)  # a slow writer: the refusal comes while it writes
 
 
 def test_grown_after_a_write_was_refused(shared: Mounted) -> None:

@@ -127,5 +127,5 @@ def test_two_mounts_of_one_store(shared: Path, shared_store: Path) -> None:
         assert os.listdir(two.path / "incoming") == []
         for mounted in (one, two):
             wait_until(functools.partial(_shows_six, mounted), 10, "all are shown")
-        time.sleep(0.1)
+        time.sleep(0.1)  # let the one mount do to the other's upload what it must not do
         assert sorted(os.listdir(one.path / "incoming")) == ["half", "half.error"]

@@ -15,6 +15,7 @@ import pytest
 
 from tests.harness import Mounted, ended, make_model, mountpoints, run, wait_until
 from tests.slow_disk import STUCK
+from tests.waiting import wait_until_hanging
 
 
 def test_stuck_readers_stop_nobody(stuck_store: tuple[Path, Path], mounted: Callable[..., Mounted]) -> None:
@@ -34,7 +35,7 @@ def test_stuck_readers_stop_nobody(stuck_store: tuple[Path, Path], mounted: Call
     threads = [threading.Thread(target=read, args=(path,), daemon=True) for path in paths]
     for thread in threads:
         thread.start()
-    time.sleep(1.0)
+    wait_until_hanging(*(thread.native_id for thread in threads))
     assert not results  # all of them hang
     begun = time.monotonic()
     assert "fast" in run("ls", "-l", mount.path / "models", seconds=20).stdout
@@ -65,7 +66,7 @@ def test_a_slow_measurement_keeps_up_its_own_folder_only(
     threads = [threading.Thread(target=look, args=(number,), daemon=True) for number in range(16)]
     for thread in threads:
         thread.start()
-    time.sleep(1.0)
+    wait_until_hanging(*(thread.native_id for thread in threads))
     assert not sizes  # all of them hang
     begun = time.monotonic()
     assert "fast" in run("ls", "-l", mount.path / "models", seconds=20).stdout
@@ -97,7 +98,7 @@ def test_sigterm_ends_a_stuck_mount(
         ["cat", str(mount.archive("stuck00:v1", suffix))], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
     with ended(reader):
-        time.sleep(0.5)
+        wait_until_hanging(reader.pid)
         mount.stop()
         assert reader.wait(10) != 0  # an error, not an early end
 
@@ -119,7 +120,7 @@ def test_signals_under_load_end_cleanly(
             for suffix in (".tar", ".zip", ".bentomodel", ".tar.gz")
         ]
         held = os.open(mount.path / "README.txt", os.O_RDONLY)
-        time.sleep(random.uniform(0.1, 0.5))
+        time.sleep(random.uniform(0.1, 0.5))  # any moment of the reading
         os.kill(mount.pid, signal_number)
         try:
             assert mount.process.wait(15) == 0, mount.log()

@@ -3,14 +3,14 @@
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.harness import Mounted, ended, make_model
-from tests.mount.view.test_replaced import REPLACEMENTS, SETTLED, SIZE, open_and_read, replace, weights
+from tests.mount.view.test_replaced import REPLACEMENTS, SIZE, open_and_read, replace, weights
+from tests.waiting import let_a_change_be_seen
 
 # Write the mapped bytes, a page at a time: the first half before the go-ahead, all of it afterwards.
 _PROGRAM = """
@@ -40,7 +40,7 @@ def test_mapped_readers(store: Path, mounted: Callable[..., Mounted], shown: str
         assert reader.stdout is not None
         assert reader.stdout.readline() == b"ready\n"
         replace(store, "m:v1", b"B", REPLACEMENTS[which])
-        time.sleep(SETTLED)
+        let_a_change_be_seen()
         path.stat()
         fresh = open_and_read(path)  # a second reader, of the new model, fills the kernel's cache
         assert fresh.error is None

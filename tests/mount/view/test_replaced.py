@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import Mounted, make_model, run
+from tests.harness import Mounted, make_model, run, wait_until
+from tests.waiting import let_a_change_be_seen
 
 SIZE = 4 << 20
 REPLACEMENTS = {"equal": SIZE, "smaller": 1 << 20, "larger": 8 << 20}
-SETTLED = 2.0  # seconds within which a change must be seen
 
 
 @dataclass
@@ -96,7 +96,7 @@ def test_replaced_under_readers(store: Path, mounted: Callable[..., Mounted], sh
 
     for name, size in REPLACEMENTS.items():
         replace(store, f"{name}:v1", b"B", size)
-    time.sleep(SETTLED)
+    let_a_change_be_seen()
 
     for name, path in paths.items():
         new_size = path.stat().st_size
@@ -141,7 +141,7 @@ def test_opened_right_after_a_replacement(store: Path, mounted: Callable[..., Mo
             content = open_and_read(path)
             assert content.only(b"A") or content.only(b"B")
             assert content.error == "ESTALE" or (content.only(fill) and len(content.content) >= size)
-        time.sleep(SETTLED)
+        let_a_change_be_seen()
         for path in paths.values():
             settled = Bytes(path.read_bytes(), None)
             assert settled.only(fill)
@@ -158,10 +158,9 @@ def test_model_deleted_and_made_again_under_a_reader(store: Path, mounted: Calla
     old = os.open(path, os.O_RDONLY)
     os.read(old, 4096)
     shutil.rmtree(store / "m" / "v1")
-    time.sleep(SETTLED)
-    assert not path.exists()
+    wait_until(lambda: not path.exists(), 10, "the deleted model is gone")
     make_model(store, "m:v1", weights(b"B", SIZE // 2))
-    time.sleep(SETTLED)
+    wait_until(path.exists, 10, "the new model is shown")
     content = open_and_read(path)
     assert content.error is None
     assert content.only(b"B")
@@ -182,10 +181,10 @@ def test_a_slow_lookup_that_ends_after_the_replacement(store: Path, mounted: Cal
     sizes = {path.stat().st_size}
     for _ in range(2):
         path.stat()
-        time.sleep(SETTLED)
+        let_a_change_be_seen()
         looker = threading.Thread(target=lambda: [path.stat() for _ in range(3)])
         looker.start()
-        time.sleep(0.1)
+        time.sleep(0.1)  # let the lookups begin: each reads 20,000 files' times
         os.rename(store / "m/v1", store.parent / "aside")
         os.rename(store.parent / "other/m/v1", store / "m/v1")
         os.rename(store.parent / "aside", store.parent / "other/m/v1")
@@ -194,7 +193,7 @@ def test_a_slow_lookup_that_ends_after_the_replacement(store: Path, mounted: Cal
         assert content.error in (None, "ESTALE")
         if content.error is None:
             sizes.add(len(content.content))
-        time.sleep(SETTLED)
+        let_a_change_be_seen()
         assert len(path.read_bytes()) == path.stat().st_size
         sizes.add(path.stat().st_size)
         with tarfile.open(path) as tar:
@@ -213,10 +212,10 @@ def test_nothing_outside_of_the_mount_is_ever_unlinked(store: Path, mounted: Cal
     theirs.parent.mkdir(parents=True)
     theirs.write_text("precious")
     replace(store, "m:v1", b"B", SIZE // 2)
-    time.sleep(SETTLED)
+    let_a_change_be_seen()
     with suppress(OSError):
         os.stat("m-v1.tar", dir_fd=folder)
-    time.sleep(0.5)
+    time.sleep(0.5)  # let the daemon do what it must not do
     assert theirs.read_text() == "precious"
     os.close(held)
     os.close(folder)
@@ -237,7 +236,7 @@ def test_sigterm_while_paths_are_being_detached(store: Path, mounted: Callable[.
         os.pread(descriptor, 1000, 0)
     for tag in tags:
         replace(store, tag, b"B", 300_000)
-    time.sleep(SETTLED)
+    let_a_change_be_seen()
 
     def look(path: Path) -> None:
         with suppress(OSError):
@@ -247,7 +246,7 @@ def test_sigterm_while_paths_are_being_detached(store: Path, mounted: Callable[.
     try:
         for looker in lookers:
             looker.start()
-        time.sleep(attempt * 0.003)
+        time.sleep(attempt * 0.003)  # another moment at each attempt
         os.kill(mount.pid, signal.SIGTERM)
         assert mount.process.wait(15) == 0, mount.log()
     finally:
@@ -293,7 +292,7 @@ def test_replaced_under_a_reader_of_what_is_compressed(
         assert reader.read(100_000) == old[:100_000]
         shutil.rmtree(folder)
         make_model(store, "m:v1", words(2))
-        time.sleep(SETTLED)
+        let_a_change_be_seen()
         new = path.read_bytes()
         assert len(new) == path.stat().st_size
         assert new != old

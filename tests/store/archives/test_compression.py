@@ -32,6 +32,7 @@ from bentofs.store.storage.local import LocalStorage
 from tests.harness import make_model
 from tests.store.content import whole
 from tests.store.counting import CountingStorage
+from tests.waiting import wait_until_settled
 
 _DICE = random.Random(5)
 _WORDS = b" ".join(_DICE.choice([b"alpha", b"beta", b"gamma", b"delta", b"42"]) for _ in range(500_000))
@@ -48,7 +49,7 @@ _FILES: dict[str | bytes, bytes | int] = {
 @pytest.fixture
 def storage(store: Path) -> CountingStorage:
     make_model(store, "mixed:v1", _FILES)
-    time.sleep(0.03)  # so that its ctimes show that its files have not changed for long
+    wait_until_settled(store)
     return CountingStorage(store)
 
 
@@ -248,7 +249,7 @@ def test_a_file_just_written_is_not_kept_beyond_this_archive(
 
 def test_it_can_be_interrupted_and_goes_on_where_it_was(store: Path, index: Index) -> None:
     make_model(store, "mixed:v1", {f"{number:03}": _WORDS[number:][:400_000] for number in range(200)})
-    time.sleep(0.03)
+    wait_until_settled(store)
     storage = CountingStorage(store)
     archives = Archives(storage, index, Compression.AUTO)
     reached = threading.Event()

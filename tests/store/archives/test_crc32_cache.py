@@ -19,6 +19,7 @@ from bentofs.store.formats.pieces import read_bytes
 from bentofs.store.storage.base import Identity
 from bentofs.store.storage.local import LocalFile, LocalStorage
 from bentofs.store.storage.pinned import OpenFiles, PinnedFile
+from tests.waiting import wait_until_settled
 
 _CONTENT = random.Random(1).randbytes(1_000_000)
 
@@ -55,7 +56,7 @@ def weights(store: Path) -> Path:
     """A file that has not changed for long, as far as its ctime can tell."""
     path = store / "weights"
     path.write_bytes(_CONTENT)
-    time.sleep(0.03)
+    wait_until_settled(path)
     return path
 
 
@@ -158,7 +159,7 @@ def test_a_change_in_the_middle_is_an_error_and_nothing_is_kept(
 
 def test_many_threads_wait_for_one_measure(storage: CountingStorage, weights: Path, index: Index) -> None:
     measurements = Measurements(index)
-    storage.before_read = lambda: time.sleep(0.01)
+    storage.before_read = lambda: time.sleep(0.01)  # a slow disk
     pinned = [_pinned(storage) for _ in range(8)]
     found: list[int] = []
     threads = [threading.Thread(target=lambda file=file: found.append(measurements.crc32(file))) for file in pinned]
@@ -303,7 +304,7 @@ def test_few_files_stay_open_however_many_are_read(store: Path, storage: Countin
 def test_readers_that_come_together_open_a_file_once(storage: CountingStorage, weights: Path) -> None:
     """An open may take long, and a second one may wait for the bytes that the first reads."""
     assert weights.exists()
-    storage.before_open = lambda: time.sleep(0.1)
+    storage.before_open = lambda: time.sleep(0.1)  # a slow disk
     file = _pinned(storage)
     with ThreadPoolExecutor(8) as pool:
         contents = list(pool.map(lambda offset: read_bytes(file, offset, 100), range(0, 800, 100)))

@@ -235,7 +235,7 @@ from bentofs.store.archives.index import Index
 from bentofs.store.storage.base import Identity
 logging.basicConfig(format="%(levelname)s %(message)s")
 path, number, start = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
-time.sleep(max(0, start - time.time()))
+time.sleep(max(0, start - time.time()))  # all workers begin at once
 index = Index(path)
 for count in range(60):
     index.keep_checksum(Identity(number, count, 1, 1, 1), count)

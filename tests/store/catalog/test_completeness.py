@@ -14,6 +14,7 @@ from bentofs.store.model.tag import Tag
 from bentofs.store.storage.local import LocalStorage
 from tests.harness import make_model, run
 from tests.store.clock import Clock
+from tests.waiting import wait_until_settled
 
 Looks = Callable[[], ModelStore]
 ExpectLog = Callable[..., None]
@@ -107,7 +108,7 @@ def test_a_dead_save_is_named_ten_seconds_after_its_last_change_wherever_that_wa
     store: Path, clock: Clock, expect_log: ExpectLog, caplog: pytest.LogCaptureFixture, changed: str
 ) -> None:
     folder = make_model(store, "iris:v1", {"sub/weights": b"w"}, complete=False)
-    time.sleep(0.3)
+    time.sleep(0.3)  # so that the change is more than a tenth of a second younger than the rest
     (folder / changed).write_bytes(b"changed")
     catalogue = ModelStore(LocalStorage(str(store)))
     _advance_to(clock, folder, 9.9)
@@ -137,12 +138,12 @@ def test_an_old_release_that_latest_named_too_early(store: Path, models: Looks, 
     `get`, which rewrites a `latest` that names nothing, even during a save."""
     if before == "somebody asked for it":
         folder = _old_release(store, "iris:v1", latest=True)
-        time.sleep(0.03)
+        wait_until_settled(folder)
         (folder / "weights").write_bytes(b"still coming")
     else:
         (store / "iris").mkdir()
         (store / "iris" / "latest").write_text("v1")
-        time.sleep(0.03)
+        wait_until_settled(store)
         folder = _old_release(store, "iris:v1")
     assert not _shown(models)
     (folder.parent / "latest").write_text("v1")
@@ -162,7 +163,7 @@ def test_an_old_release_of_another_version_after_a_quiet_minute(store: Path, mod
 @pytest.mark.parametrize("changed", ["sub/weights", "sub/new", "model.yaml"])
 def test_each_change_begins_the_minute_anew(store: Path, clock: Clock, changed: str) -> None:
     folder = _old_release(store, "iris:v1")
-    time.sleep(0.3)
+    time.sleep(0.3)  # so that the change is more than a tenth of a second younger than the rest
     with (folder / changed).open("ab") as file:
         file.write(b"\n")
     catalogue = ModelStore(LocalStorage(str(store)))
@@ -184,7 +185,7 @@ def test_once_complete_it_stays_shown_while_nothing_changes(store: Path, models:
 def test_once_complete_it_stays_shown_when_it_is_edited(store: Path, models: Looks, changed: str) -> None:
     folder = _old_release(store, "iris:v1", latest=True)
     assert _shown(models)
-    time.sleep(0.03)
+    wait_until_settled(folder)
     with (folder / changed).open("ab") as file:
         file.write(b"\n")
     assert _shown(models)

@@ -182,7 +182,7 @@ def trickling(handler: http.server.BaseHTTPRequestHandler) -> None:
     with contextlib.suppress(OSError):
         for _ in range(100):
             handler.wfile.write(b"x")
-            time.sleep(0.2)
+            time.sleep(0.2)  # a slow server
 
 
 def ranges_at(port: int, scheme: str = "http", **settings: Any) -> S3Ranges:
@@ -199,7 +199,7 @@ def ranges_at(port: int, scheme: str = "http", **settings: Any) -> S3Ranges:
         (answering(429, b"busy"), "answers 429"),
         (lambda handler: handler.wfile.write(b"what?\r\n\r\n"), "no HTTP"),
         (lambda handler: setattr(handler, "close_connection", True), "closed"),
-        (lambda _handler: time.sleep(2), "timed out"),
+        (lambda _handler: time.sleep(2), "timed out"),  # a silent server
         (trickling, "too long"),
     ],
 )

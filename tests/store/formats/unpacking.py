@@ -172,7 +172,7 @@ class Trickling:
                 self._there = at
                 self._condition.notify_all()
             if dice.random() < 0.3:
-                time.sleep(0.001)
+                time.sleep(0.001)  # a slow sender
         with self._condition:
             self._ended = True
             self._condition.notify_all()

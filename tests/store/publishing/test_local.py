@@ -500,7 +500,7 @@ def test_killed_at_random_while_overwriting(store: Path) -> None:
     for _ in range(8):
         with other_process(_OVERWRITING, store) as process:
             said(process, "ready")
-            time.sleep(chance.random() / 5)
+            time.sleep(chance.random() / 5)  # any moment of the overwriting
             process.send_signal(signal.SIGKILL)
             process.wait(10)
         before = contents(store) if "bound" not in str(store) else None

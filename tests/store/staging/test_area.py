@@ -372,7 +372,7 @@ def test_one_lock_at_a_time(store: Path, area: StagingArea) -> None:
         for _ in range(10):
             with area.locked("something"):
                 inside.append(number)
-                time.sleep(random.random() / 500)
+                time.sleep(random.random() / 500)  # let another thread come in, if it can
                 assert inside == [number]
                 inside.clear()
 

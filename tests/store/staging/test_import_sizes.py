@@ -2,7 +2,6 @@
 
 import random
 import subprocess
-import time
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -30,6 +29,7 @@ from bentofs.store.storage.base import Identity
 from bentofs.store.storage.local import LocalFile, LocalStorage
 from bentofs.store.transfer.importer import Importer
 from tests.harness import make_model, wait_until
+from tests.waiting import wait_until_settled
 
 TAG = Tag("iris", "v1")
 _DICE = random.Random(3)
@@ -71,7 +71,7 @@ def folder(tmp_path: Path) -> Path:
 def _import(importer: Importer, archive: Path) -> Outcome:
     with archive.open("rb") as file:
         ready = importer.stage(WholeFile(file.fileno()))
-    time.sleep(0.03)  # a change within a tick of the clock would not show, so younger files are not trusted
+    wait_until_settled(Path(ready.staged.path))
     return importer.publish(ready)
 
 
@@ -101,7 +101,7 @@ def test_archives_of_an_imported_model_are_ready_at_once(
         assert _import(importer, _packed(folder)) is Outcome.IMPORTED
     else:
         ready = importer.stage_folder(str(folder))
-        time.sleep(0.03)
+        wait_until_settled(Path(ready.staged.path))
         assert importer.publish(ready) is Outcome.IMPORTED
     lengths = []
     for storage, its_index in (

@@ -33,7 +33,7 @@ class Remote:
             self.fetched.append((info.key, start, end))
             self._now += 1
             self.most_at_once = max(self.most_at_once, self._now)
-        time.sleep(self.seconds)
+        time.sleep(self.seconds)  # a slow server
         with self._lock:
             self._now -= 1
         if self.error is not None:

@@ -240,7 +240,7 @@ def test_all_models_are_fetched_together(bucket: Bucket, tmp_path: Path, monkeyp
             fetched.append(wanted.key)
             now += 1
             most = max(most, now)
-        time.sleep(0.05)
+        time.sleep(0.05)  # a slow server
         with lock:
             now -= 1
         return read_object(wanted, start, end)

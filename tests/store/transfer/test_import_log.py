@@ -305,7 +305,7 @@ from bentofs.store.transfer.import_log import ImportLog
 from bentofs.store.transfer.receipt import ReceiptState
 logging.basicConfig(format="%(levelname)s %(message)s")
 path, name, start = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
-time.sleep(max(0, start - time.time()))
+time.sleep(max(0, start - time.time()))  # all workers begin at once
 receipts = ImportLog(path)
 for count in range(40):
     receipt = receipts.begin(name, f"{name}/{count}", 0)

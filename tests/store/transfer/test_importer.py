@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from bentofs.store.staging.session import Session
 from bentofs.store.storage.local import LocalStorage
 from bentofs.store.transfer.importer import Importer, StagedImport
 from tests.harness import make_model
+from tests.waiting import wait_until_settled
 
 TAG = Tag("iris", "v1")
 
@@ -61,7 +61,7 @@ def test_an_imported_model_is_measured_and_can_be_verified(
 ) -> None:
     folder = make_model(tmp_path / "elsewhere", str(TAG), {"a": b"a" * 100_000, "sub/b": b"b"})
     ready = staged(importer, packed(folder))
-    time.sleep(0.05)  # a change within a tick of the clock would not show, so younger files are not trusted
+    wait_until_settled(Path(ready.staged.path))
     assert importer.publish(ready) is Outcome.IMPORTED
     fresh = ModelStore(LocalStorage(str(store)))
     assert verify_model(fresh, digests, TAG).outcome is VerifyOutcome.SAME

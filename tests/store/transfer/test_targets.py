@@ -140,7 +140,7 @@ class Slow:
     def read_into(self, views, offset):
         if offset:
             print("half", flush=True)
-            time.sleep(60)
+            time.sleep(60)  # until it is killed
 
 def ignore(count): pass
 

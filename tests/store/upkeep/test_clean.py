@@ -29,6 +29,7 @@ from bentofs.store.upkeep.clean import OLD_SECONDS, Upkeep
 from bentofs.store.upkeep.report import Kept, Line
 from tests.harness import make_model
 from tests.store.staged import other_process
+from tests.waiting import wait_until_settled
 
 KINDS = [FORMATS[name] for name in ("tar", "tar.gz", "zip")]
 FILES: dict[str | bytes, bytes | int] = {f"{number:03}": b"text " * 200 + bytes([number]) for number in range(250)}
@@ -79,7 +80,7 @@ def rows() -> int:
 def test_all_that_is_kept_for_models_that_are_gone_goes(store: Path) -> None:
     for number in range(4):
         make_model(store, f"m:v{number}", FILES)
-    settle(store)
+    wait_until_settled(store)
     use(store, "m:v0")
     one = rows()
     use(store, "m:v1", "m:v2", "m:v3")
@@ -110,20 +111,13 @@ def test_all_that_is_kept_for_models_that_are_gone_goes(store: Path) -> None:
     assert done[Kept.INDEX][0].left + done[Kept.BASELINE][0].left < 200_000
 
 
-def settle(store: Path) -> None:
-    """Wait until no change of the models' files can hide in their times."""
-    youngest = max(path.lstat().st_ctime for path in store.rglob("*"))
-    while time.time() < youngest + 0.1:
-        time.sleep(0.02)
-
-
 def test_other_stores_keep_theirs(store: Path, tmp_path: Path) -> None:
     other, away = tmp_path / "other", tmp_path / "away"
     for each in (store, other, away):
         make_model(each, "m:v1", FILES)
         make_model(each, "n:v1", {})
     for each in (store, other, away):
-        settle(each)
+        wait_until_settled(each)
         use(each, "m:v1")
     before = rows()
     away.rename(tmp_path / "unplugged")
@@ -150,7 +144,7 @@ def test_other_stores_keep_theirs(store: Path, tmp_path: Path) -> None:
 def test_a_model_that_cannot_be_shown_keeps_its_baseline(store: Path, expect_log: Callable[..., None]) -> None:
     expect_log("the model.yaml of m:v1 .* is left out")
     make_model(store, "m:v1", FILES)
-    settle(store)
+    wait_until_settled(store)
     use(store, "m:v1")
     (store / "m" / "v1" / "model.yaml").write_text("damaged: [")
     clean(store)
@@ -162,7 +156,7 @@ def test_an_index_of_an_older_release(store: Path) -> None:
     """Its rows are kept and used, and pruned though no store is known for them."""
     make_model(store, "m:v1", FILES)
     make_model(store, "n:v1", FILES)
-    settle(store)
+    wait_until_settled(store)
     use(store, "m:v1", "n:v1")
     to_version_1(index_path())
     before = rows()
@@ -190,7 +184,7 @@ def test_beside_processes_that_measure(store: Path) -> None:
     tags = [f"m:v{number}" for number in range(4)]
     for tag in tags:
         make_model(store, tag, FILES)
-    settle(store)
+    wait_until_settled(store)
     use(store, *tags)
     for tag in tags[:2]:
         shutil.rmtree(store / "m" / tag.removeprefix("m:"))

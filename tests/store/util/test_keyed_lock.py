@@ -16,7 +16,7 @@ def test_one_thread_at_a_time_at_the_same_thing() -> None:
             with turns.at("same"):
                 inside += 1
                 most = max(most, inside)
-                time.sleep(0.0005)
+                time.sleep(0.0005)  # let another thread come in, if it can
                 inside -= 1
 
     threads = [threading.Thread(target=work) for _ in range(6)]

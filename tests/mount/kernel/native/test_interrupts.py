@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness import Mounted, ended, run
+from tests.waiting import wait_until_hanging
 
 # The program stats a file whose size must be measured first, on a stuck disk. It prints the signals caught meanwhile.
 _PROGRAM = """
@@ -43,7 +44,7 @@ def test_ctrl_c_ends_who_waits(slow: tuple[Mounted, Path, Path]) -> None:
     for command in (["stat", str(path)], ["cat", str(path)], ["ls", "-l", str(path.parent)]):
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
             with ended(subprocess.Popen(command, stdout=subprocess.DEVNULL)) as program:
-                time.sleep(0.3)
+                wait_until_hanging(program.pid)
                 assert program.poll() is None
                 program.send_signal(number)
                 assert program.wait(_SOON) == -number
@@ -59,9 +60,9 @@ def test_a_handler_runs_and_other_signals_change_nothing(slow: tuple[Mounted, Pa
         with ended(subprocess.Popen(command, stdout=subprocess.PIPE, text=True)) as program:
             assert program.stdout is not None
             assert program.stdout.readline() == "begun\n"
-            time.sleep(0.3)
+            wait_until_hanging(program.pid)
             program.send_signal(signal.SIGURG)  # like Go's scheduler, all the time
-            time.sleep(0.3)
+            time.sleep(0.3)  # let the signal do what it must not do
             assert program.poll() is None
             if ending:
                 program.send_signal(ending)
@@ -77,7 +78,7 @@ def test_a_reader_without_page_cache_ends(stuck_store: tuple[Path, Path], mounte
     mount = mounted(store, options=["--engine", "kernel", "--compression", "never"])
     command = ["dd", f"if={mount.archive('stuck01:v1', '.tar')}", "of=/dev/null", "bs=256k", "iflag=direct", "skip=1"]
     with ended(subprocess.Popen(command, stderr=subprocess.DEVNULL)) as program:
-        time.sleep(0.5)
+        wait_until_hanging(program.pid)
         assert program.poll() is None
         program.kill()
         assert program.wait(_SOON) == -signal.SIGKILL

@@ -27,6 +27,7 @@ from bentofs.store.formats.write.members import Member, Packing
 from bentofs.store.formats.write.registry import FORMATS, TAR_GZ, ZIP, Format
 from bentofs.store.util.budgeted_cache import BudgetedCache
 from bentofs.store.util.memory_budget import MemoryBudget
+from tests.harness import wait_until
 from tests.store.content import Memory, whole
 from tests.store.formats import golden
 from tests.store.formats.compressing import DECOMPRESS, OnTheSpot, fail_on_wrong, unpack_zip
@@ -340,10 +341,7 @@ class TestMaking:
         kept = [*cache._recent.values(), *(made for _, made in cache._fresh.values())]
         assert sum(map(sys.getsizeof, kept)) < cache.size, "all that they take is counted"
         assert (("other", "codec"), 0) in cache, "the first of a batch stay"
-        deadline = time.monotonic() + 30
-        while cache.size or maker._buffers:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_until(lambda: not cache.size and not maker._buffers, 30, "all memory is given back")
         maker.close()
 
     def test_what_is_kept_for_readers_who_may_come_takes_no_room_from_others(

@@ -23,6 +23,7 @@ from bentofs.store.storage.local import LocalStorage
 from tests.harness import make_model
 from tests.store.content import whole
 from tests.store.counting import CountingStorage
+from tests.waiting import wait_until_settled
 
 _DICE = random.Random(5)
 _WORDS = b" ".join(_DICE.choice([b"alpha", b"beta", b"gamma", b"delta", b"42"]) for _ in range(100_000))
@@ -40,7 +41,7 @@ def _model(storage: LocalStorage) -> Model:
 def storage(store: Path) -> CountingStorage:
     files = {f"{number % 3}/{number}": _WORDS[number:][: _SIZES[number % 5]] for number in range(60)}
     make_model(store, "mixed:v1", {**files, "large": _WORDS, "nothing": b""})
-    time.sleep(0.03)
+    wait_until_settled(store)
     return CountingStorage(store)
 
 
@@ -121,7 +122,7 @@ def test_are_compressed_on_all_cores(storage: CountingStorage, index: Index, mon
         with lock:
             now.append(codec.name)
             together.add(tuple(sorted(now)))
-        time.sleep(0.02)
+        time.sleep(0.02)  # long enough to meet the other one
         try:
             return compress(maker, codec, content, number)
         finally:
@@ -140,7 +141,7 @@ def test_are_compressed_on_all_cores(storage: CountingStorage, index: Index, mon
 @pytest.mark.parametrize("size", [2000, 100_000])
 def test_are_given_up_when_the_process_ends(store: Path, index: Index, size: int) -> None:
     make_model(store, "many:v1", {f"{number:03}": _WORDS[number:][:size] for number in range(300)})
-    time.sleep(0.03)
+    wait_until_settled(store)
     model = ModelStore(LocalStorage(str(store))).model(Tag("many", "v1"))
     storage = CountingStorage(store)
     archives = Archives(storage, index, Compression.AUTO, formats=[TAR_GZ, ZIP])
