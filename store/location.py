@@ -190,7 +190,7 @@ class Location:
         except ValueError:  # its text may hold a part of a password
             raise BadLocationError(
                 f"{without_secrets(url)} is not a URL: its host is invalid, or special characters in its user or "
-                "password is not percent-encoded"
+                "password are not percent-encoded"
             ) from None
         protocol = _known(url.partition("://")[0].lower())
         if protocol == "file":

@@ -64,7 +64,7 @@ def parse(words: Sequence[str]) -> Call:
     try:
         flags, places = getopt.gnu_getopt(list(words), "sfnvrwo:t:N:")
     except getopt.GetoptError as error:
-        raise UsageError(f"{error.msg}: this program is for mount to call") from None
+        raise UsageError(f"{error.msg}: this program is called by mount(8)") from None
     if len(places) != 2:
         raise UsageError(f"it must be called as `{PROGRAM} STORE MOUNTPOINT -o OPTIONS`, as mount does")
     given = {flag for flag, _ in flags}

@@ -217,8 +217,8 @@ def _is_output(descriptor: int) -> bool:
 
 
 def _spread(exports: list[Export], target: Location) -> list[Export]:
-    """Return the exports to one folder such that none replaces another. a-b:c and a:b-c make the same <name>-<version>,
-    so a folder with the name comes before it."""
+    """Return the exports to one directory such that none replaces another. a-b:c and a:b-c make the same
+    <name>-<version>, so a directory with the name comes before it."""
     named = []
     for export in exports:
         if export.format is None and export.location == target:

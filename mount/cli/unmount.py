@@ -70,7 +70,7 @@ def _unmount(mountpoint: str, real: str, lazy: bool, wait_seconds: float) -> Non
         try:
             return unmount(real, lazy=lazy)
         except MountBusyError:
-            pass  # whoever holds it decides below
+            pass  # the programs that hold it decide below
         except UnmountError as error:
             raise CannotMountError(f"{mountpoint} could not be unmounted: {error}") from None
         holders = holders_of(real)

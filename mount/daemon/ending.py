@@ -39,7 +39,7 @@ class End:
         work = threading.Thread(target=finish, name="finish", daemon=True)
         work.start()
         if not session.wait_for(work, FINISH_SECONDS):
-            log.info("imports that still run are left to the next mount")
+            log.info("running imports are left to the next mount")
 
     def hurry(self) -> None:
         """End this process after END_SECONDS, whatever it waits for, unless `is_there` is called before. The next mount
@@ -52,6 +52,6 @@ class End:
         self._timer.cancel()
 
     def _end_now(self) -> None:
-        log.info("ended before everything was closed: something does not answer")
+        log.info("ended before everything was closed: the store, a server or the kernel does not answer")
         logging.shutdown()
         os._exit(0)

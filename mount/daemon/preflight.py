@@ -119,4 +119,4 @@ def _check_empty(mountpoint: str) -> None:
     except OSError as error:
         raise CannotMountError(f"{mountpoint} cannot be read: {error.strerror}") from None
     if names:
-        raise CannotMountError(f"{mountpoint} is not empty: a mount would hide what is in it")
+        raise CannotMountError(f"{mountpoint} is not empty: a mount would hide its files; choose an empty directory")

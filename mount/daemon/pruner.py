@@ -72,9 +72,9 @@ class Pruner:
                 continue  # its disk is not mounted: nobody knows which models are gone
             try:
                 rows = prune_store(self._folder, models, gone, self._gives_way)
-                log.info("%d rows of models that are gone were pruned", rows)
+                log.info("%d rows of deleted models were pruned", rows)
             except (StoreError, OSError) as error:  # the next model that goes brings the next try
-                log.info("what is kept of models that are gone was not pruned: %s", error)
+                log.info("the records of deleted models were not pruned: %s", error)
 
     def _gives_way(self) -> bool:
         """Pause. Return True if the mount ends."""

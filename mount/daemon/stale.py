@@ -61,7 +61,7 @@ def remove_stale(real: str) -> None:
                 raise CannotMountError(
                     f"{real} is a mount whose daemon has died, and it could not be unmounted: {error}"
                 ) from None
-            log.info("%s was a mount whose daemon had died: it is unmounted", real)
+            log.info("unmounted %s, whose daemon had died", real)
         if mounted is not None and mounted.type != AUTOFS:
             raise CannotMountError(f"something is mounted at {real} already")
 

@@ -3,9 +3,9 @@
 The kernel puts them at the end that the file is shown with. They belong there if the program resumes at that size, like
 curl: then they begin with the hidden bytes (`mount.incoming.undecided`). Otherwise they belong behind the last byte.
 
-As long as a program has sent fewer bytes than are hidden, and all of them repeat hidden ones, nothing is decided. The
-file does not change meanwhile, since the same bytes are written over themselves. If another byte comes then, the
-program did not resume: all of its bytes go behind the last byte.
+Nothing is decided while a program has sent fewer bytes than are hidden, and all of them repeat hidden ones. The file
+does not change meanwhile, since the same bytes are written over themselves. If another byte comes then, the program did
+not resume: all of its bytes go behind the last byte.
 
 Knows no FUSE. Threading: one thread; the kernel lets one program at a time append.
 """

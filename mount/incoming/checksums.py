@@ -111,7 +111,7 @@ class Checksums:
 
     def _digested(self, receipt: int, sha256: str | None) -> None:
         if sha256 is None:
-            log.info("the SHA-256 of an upload that was imported was not made: the mount ends, or it cannot be read")
+            log.info("the SHA-256 of an imported upload was not computed: the mount ends, or the upload cannot be read")
         else:
             self._receipts.set_sha256(receipt, sha256)
         with self._lock:
@@ -126,7 +126,5 @@ class Checksums:
                 return file.read(MAX_SUMS) if owner in (uid, self._owners.user) else b""
         except OSError as error:
             if error.errno not in NO_SUMS:
-                log.warning(
-                    "%s cannot be read, so that nothing is compared with it: %s", printable(path), error.strerror
-                )
+                log.warning("%s cannot be read, so no checksum was compared: %s", printable(path), error.strerror)
             return b""

@@ -38,7 +38,7 @@ class ErrorNotes:
                 self._owners.give(descriptor, uid)
                 note.write(f"{printable(path)} was not imported: {error}{shown}\n")
         except OSError as failed:
-            log.warning("no note of it could be left: %s", failed)
+            log.warning("its note could not be written: %s", failed)
 
     def remove(self, path: str) -> None:
         """Remove the note that says why the last upload of this name was refused."""

@@ -81,7 +81,7 @@ class Housekeeping:
             return
         self._notes_at = time.monotonic() + _NOTES_INTERVAL
         for path in remove_stale_notes(self._spool.root):
-            log.info("%s is removed: the file that it was of has gone", printable(path))
+            log.info("%s is removed: its file has gone", printable(path))
 
     def _import_quiet_folders(self, seconds: float) -> None:
         for folder in list(self._folders.models("")):

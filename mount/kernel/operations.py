@@ -39,7 +39,7 @@ class Look(NamedTuple):
     """The state of a path at one look."""
 
     attributes: Attributes
-    generation: Hashable = None  # of a file's bytes, or a link's target; None for folders and all in incoming/
+    generation: Hashable = None  # of a file's bytes, or a link's target; None for directories and all in incoming/
 
 
 class PinnedHandle(Protocol):

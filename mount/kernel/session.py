@@ -95,7 +95,7 @@ class Session:
             try:
                 read_ahead(look.st_dev, self._read_ahead)
             except OSError as error:
-                log.debug("the kernel reads ahead as it likes: %s", error)
+                log.debug("the read-ahead of the kernel could not be set: %s", error)
         self._engine.begin()
         ready()
 

@@ -1,4 +1,4 @@
-"""A model's files in the mount: its archives, their checksums, and its own files in their folders."""
+"""A model's files in the mount: its archives, their checksums, and its own files in their directories."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class ModelFolder(Folder):
     """A directory of a model, or the model's own directory."""
 
     def __init__(self, store: ModelStore, archives: Archives, path: str, model: Model, below: str = "") -> None:
-        """`path`: in the mount; `below`: in the model, empty for the model's own folder."""
+        """`path`: in the mount; `below`: in the model, empty for the model's own directory."""
         self._store = store
         self._archives = archives
         self._path = path

@@ -174,7 +174,7 @@ class Sizes:
         self.maker.close()
 
     def _on_wrong(self, name: Name) -> None:
-        log.info("measured sizes of %s (%s) were wrong; they are dropped", *name)
+        log.info("wrong sizes of %s (%s) were removed from the index", *name)
         self._index.forget_chunk_sizes(*name)
         self.maker.cache.forget(name)
         self.revision += 1

@@ -95,7 +95,7 @@ def _creation_time(storage: Storage, name: str, version: str) -> datetime.dateti
     try:
         return ModelInfo.parse(tag, storage.read_small(f"{tag.path}/{MODEL_YAML}", MAX_MODEL_YAML)).creation_time
     except StoreError as error:
-        log.info("%s does not count when the latest of %s is chosen: %s", tag, name, error)
+        log.info("%s is ignored for the latest of %s: %s", tag, name, error)
         return None
 
 

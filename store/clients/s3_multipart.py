@@ -106,7 +106,7 @@ class S3Uploads:
                 self.ask("list_parts", key, UploadId=upload)
             except RemoteNotFoundError:
                 return
-        raise RemoteError(f"{self.shown(key)}: an unfinished multipart upload of it could not be ended")
+        raise RemoteError(f"{self.shown(key)}: its unfinished multipart upload could not be aborted")
 
     def unfinished(self) -> Unfinished:
         """Return the notes on multipart uploads to this bucket."""

@@ -49,7 +49,7 @@ class Unfinished:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             os.write(descriptor, json.dumps([path, upload]).encode())
         except OSError as error:
-            log.info("the upload of %s is not noted, so that a crash would leave its parts: %s", path, error)
+            log.info("the upload of %s could not be noted, so a crash would leave its parts in S3: %s", path, error)
 
         def done() -> None:
             with suppress(OSError):

@@ -59,7 +59,7 @@ def refuse_what_bentoml_cannot_read(tag: Tag, content: bytes) -> None:
         if not isinstance(value, dict) and not (field == "metadata" and value == []):
             raise BadModelError(
                 f"the field {field} in {subject} is not a mapping, so that BentoML cannot read it: write {field}: "
-                f"{_REQUIRED.get(field, '{}')} if it is to hold nothing"
+                f"{_REQUIRED.get(field, '{}')} if it is empty"
             )
     _check_context(subject, read["context"])
     _check_signatures(subject, read.get("signatures", {}))

@@ -140,7 +140,7 @@ class Outline:
         name = event.anchor or ""
         target = self._anchors.get(name)
         if target is None:
-            raise BadModelError(f"is not YAML: nothing is anchored as {printable(name)[:100]!r}")
+            raise BadModelError(f"is not YAML: there is no anchor {printable(name)[:100]!r}")
         if not target.weight:
             raise BadModelError("holds a value that contains itself")
         self._count += target.weight

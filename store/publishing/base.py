@@ -68,4 +68,4 @@ def note_exec_bit(tag: Tag, path: str | None) -> None:
     """Log a file that differs in its exec bit only; `path`: None if there is none."""
     if path is not None:
         shown = printable(path)
-        log.info("%s is unchanged, but not the exec bit of %s: --overwrite takes over what came in", tag, shown)
+        log.info("%s is unchanged, except for the exec bit of %s: --overwrite takes it over", tag, shown)

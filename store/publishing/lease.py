@@ -99,7 +99,7 @@ class Lease:
                 self._renew()
             if self._is_lost:
                 raise StoreUnwritableError(
-                    f"{self._tag} could not be written in time, and another host may have begun to: copy it again"
+                    f"{self._tag} took too long to write, and another host may have started to write it: copy it again"
                 )
 
     def _try(self) -> bool:
@@ -120,7 +120,7 @@ class Lease:
             self._etag = self._put(only_if=found.etag)
         except (RemoteNotFoundError, ConditionFailedError):
             return False
-        log.info("%s: an import that was cut short is begun anew", self._tag)
+        log.info("%s: starting an interrupted import again", self._tag)
         return True
 
     def _put(self, *, only_new: bool = False, only_if: str = "") -> str:

@@ -69,7 +69,7 @@ class _Publication:
                 outcome = self._attempt()
                 if outcome is not None:
                     return outcome
-        raise StoreUnwritableError(f"{self._tag} is changed by others again and again: try again")
+        raise StoreUnwritableError(f"{self._tag} was changed several times during the import: try again")
 
     def _mark_complete(self) -> None:
         """Set BentoML's own mark of a finished save: the directory's mtime differs from its ctime."""

@@ -142,7 +142,9 @@ class _Publication:
                     uploaded.cancel()
                 raise
         if {self._key(path): etag for path, etag in etags.items()} != self._keys():
-            raise StoreUnwritableError(f"another host writes {self._tag} in {self._storage.location}: copy it again")
+            raise StoreUnwritableError(
+                f"another host is writing {self._tag} in {self._storage.location}: copy it again"
+            )
         model_yaml = next(entry for entry in self._entries if entry.path == MODEL_YAML)
         content = self._content(model_yaml)
         self._write_manifest(etags)

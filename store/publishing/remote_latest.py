@@ -48,4 +48,8 @@ def move_latest(storage: RemoteStorage, objects: WritableObjects, staged: Staged
         with suppress(ConditionFailedError):
             attempt()
             return
-    log.warning("%s is in the store; others change the latest of %s again and again", tag, tag.name)
+    log.warning(
+        "%s is in the store, but its `latest` was not updated: other hosts change the `latest` of %s too often",
+        tag,
+        tag.name,
+    )

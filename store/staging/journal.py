@@ -143,9 +143,9 @@ class JournalEntry:
         try:
             self.place(self.old, folder)
             os.fsync(folder)
-            log.warning("%s is back in the store: replacing it was cut short", self.tag)
+            log.warning("%s is back in the store: its replacement was interrupted", self.tag)
         except FileExistsError:
-            log.info("%s was saved anew while replacing it was cut short", self.tag)
+            log.info("%s was saved again after its replacement was interrupted", self.tag)
         finally:
             os.close(folder)
 

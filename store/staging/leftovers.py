@@ -1,7 +1,7 @@
 """Leftovers: the parts of a staging area that nobody needs any more.
 
 A session whose process has ended is dead. Its uploads can be resumed, and its journal tells what to finish or undo: the
-next session takes over both (`store.staging.area`). What it only staged, and empty dead sessions, are leftovers.
+next session takes over both (`store.staging.area`). Its other staged files, and empty dead sessions, are leftovers.
 
 Threading: any thread, beside any process: an area's lock and a session's lock are held as the area itself holds them.
 """

@@ -1,4 +1,4 @@
-"""Exporting: a model becomes an archive or a folder, at any place that can be written to. No file is made on the way.
+"""Exporting: write a model as an archive or a directory to a path, a URL or an open file. No temporary file is made.
 
 Threading: an `Exporter` may be used from any thread, for any number of exports at once.
 """
@@ -35,7 +35,7 @@ def known_formats() -> list[str]:
 
 
 def format_named(name: str) -> Format | None:
-    """Return the format that has this name in BentoML or here. None for a folder.
+    """Return the format that has this name in BentoML or here. None for a directory.
 
     Raises:
         BadLocationError: no format has this name.
@@ -59,7 +59,7 @@ class Export:
     """An export that is planned: the model and its target."""
 
     tag: Tag
-    format: Format | None  # None for a folder
+    format: Format | None  # None for a directory
     location: Location
 
     @property
@@ -100,7 +100,7 @@ class Exporter:
         if kind is None:
             if _is_special(target):
                 raise BadLocationError(f"{target.shown} cannot hold a directory")
-            # An existing folder gets a new folder in it. A missing one becomes the model.
+            # An existing directory gets a new directory in it. A missing one becomes the model.
             is_there = target.is_local and os.path.isdir(target.path)
             return Export(tag, None, target.below(tag.stem) if is_there else target)
         if kind.lay_out is None and self._archives.compression is Compression.NEVER:
@@ -137,9 +137,7 @@ class Exporter:
         """
         model, location = self._store.model(export.tag, max_age=0), export.location
         if sha256 and _is_special(location):
-            raise BadLocationError(
-                f"{location.shown} is not a file that can have a {SUFFIX} beside it: leave out --sha256"
-            )
+            raise BadLocationError(f"{location.shown} cannot have a {SUFFIX} beside it: leave out --sha256")
         expect = expect or no_progress
         if export.format is None:
             archive = None

@@ -162,7 +162,7 @@ class Fetcher:
                 return ready
             ready.discard()
             raise StoreUnreadableError(
-                f"{printable(path + SUFFIX)} cannot be read, so that nothing is compared with it: {error.strerror}"
+                f"{printable(path + SUFFIX)} cannot be read, so no checksum was compared: {error.strerror}"
             ) from None
         return _checked(ready, sums, location)
 
@@ -228,14 +228,12 @@ class Fetcher:
         kind = kind_of(bytes(head[:count]))
         if kinds and kind not in kinds:
             wanted = " or ".join(kind.value for kind in kinds)
-            raise NotAModelError(
-                f"{printable(name)} is not of the format that was asked for: {kind.value}, not {wanted}"
-            )
+            raise NotAModelError(f"{printable(name)} is not in the requested format: {kind.value}, not {wanted}")
         return self._importer.stage(arriving)
 
 
 def _kinds(format_name: str | None) -> tuple[ArchiveKind, ...] | None:
-    """Return the kinds of archives that are taken. An empty tuple means all, None a folder."""
+    """Return the kinds of archives that are taken. An empty tuple means all, None a directory."""
     if format_name is None:
         return ()
     if format_name == FOLDER:

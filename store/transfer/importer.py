@@ -1,4 +1,4 @@
-"""Importing: an archive or a folder becomes a model of a local store. It is staged, checked and published.
+"""Importing: an archive or a directory becomes a model of a local store. It is staged, checked and published.
 
 Data measured on the way is kept: CRC-32s for the archives that the mount will show, SHA-256s for `bentofs verify`.
 
@@ -74,7 +74,7 @@ class Importer:
         measure: Callable[[str], StagedSizes] | None = None,
     ) -> None:
         """`overwrite`: true to replace a model of the same tag with other content; `publisher`: None for the publisher
-        of the session's own store; `measure`: makes the measurer of the model in a folder
+        of the session's own store; `measure`: makes the measurer of the model in a directory
         (`store.staging.import_sizes`)."""
         self._publisher = publisher or LocalPublisher(session)
         self._measure = measure
@@ -139,7 +139,7 @@ class Importer:
                 raise
 
     def stage_folder(self, path: str) -> StagedImport:
-        """Stage a folder in place. A rename must be able to move it into the store.
+        """Stage a directory in place. A rename must be able to move it into the store.
 
         Raises:
             StoreError: the reason why it cannot be imported. It is still there.
@@ -197,7 +197,7 @@ class Importer:
 
     def close(self, seconds: float) -> bool:
         """Start nothing more. Return true if all running work has ended within so many seconds. Until it has, the
-        session's folders must stay."""
+        session's directories must stay."""
         with self._condition:
             self._closed = True
             return self._condition.wait_for(lambda: not self._under_way, seconds)

@@ -1,4 +1,4 @@
-"""A model to import that lies in a folder and not in an archive: on this machine, or on a server.
+"""A model to import that lies in a directory and not in an archive: on this machine, or on a server.
 
 Threading: any thread.
 """
@@ -20,10 +20,10 @@ from bentofs.store.util.names import portable_name
 
 
 def fill_from_disk(path: str, target: Sink, counted: Counted) -> None:
-    """Put a folder of this machine into a target. Links are replaced by their targets, within the folder.
+    """Put a directory of this machine into a target. Links are replaced by their targets, within the directory.
 
     Raises:
-        NotFoundError, NotAModelError: there is no folder, or it is no model.
+        NotFoundError, NotAModelError: there is no directory, or it is no model.
         StoreError: it cannot be read, or the target refuses it.
     """
     if not os.path.isdir(path):
@@ -50,11 +50,11 @@ def fill_from_disk(path: str, target: Sink, counted: Counted) -> None:
 
 
 def fill_from(source: Source, location: Location, target: Sink, counted: Counted, max_members: int) -> None:
-    """Put a folder of another machine into a target.
+    """Put a directory of another machine into a target.
 
     Raises:
-        RemoteNotFoundError, NotAModelError: there is no folder, or it is no model.
-        TooBigError: it holds more than `max_members` files and folders.
+        RemoteNotFoundError, NotAModelError: there is no directory, or it is no model.
+        TooBigError: it holds more than `max_members` files and directories.
         DamagedArchiveError: a file is shorter than the server said.
         StoreError: it cannot be read, or the target refuses it.
     """

@@ -42,7 +42,7 @@ class StreamedFile:
         progress: Callable[[int], None],
     ) -> None:
         """`size`: the expected bytes, None if unknown; `read_at`: returns a range, if the source can seek; `spool`: a
-        folder for the bytes that must be kept if it cannot."""
+        directory for the bytes that must be kept if it cannot."""
         self._chunks = chunks
         self._size = size
         self._read_at = read_at

@@ -81,7 +81,7 @@ class Database:
                 return None
             if cause is Cause.FULL:  # logged once, until there is space again
                 if not self._is_full:
-                    log.warning("the %s %s cannot be added to: %s", self._what, self._path, error)
+                    log.warning("the %s %s cannot be written: %s", self._what, self._path, error)
                 self._is_full = True
                 return None
             if isinstance(error, sqlite3.IntegrityError):  # the statement is wrong, not the file

@@ -56,7 +56,7 @@ def test_name_that_is_refused(drop: Drop, kind: str) -> None:
     drop.mount.expect_log(f"{re.escape(printable(upload.name))} was not imported: ")
     if len(os.fsencode(note.name)) > 255:
         # There is no room for the suffix. The log and the record have the reason.
-        drop.mount.expect_log("no note of it could be left")
+        drop.mount.expect_log("its note could not be written")
     else:
         assert b"was not imported: " in note.read_bytes()
     assert drop.receipts(upload.name)[-1].errno == "EBADMSG"

@@ -329,7 +329,7 @@ def test_a_web_server(web: str, tmp_path: Path, other: Path, monkeypatch: pytest
     with pytest.raises(RemoteNotFoundError) as raised:
         import_model(f"{web}/missing?signature=secret", store=str(other))
     assert "secret" not in str(raised.value)
-    with pytest.raises(BadLocationError, match="nothing can be written"):
+    with pytest.raises(BadLocationError, match="files cannot be written"):
         export_model("demo:v1", f"{web}/m.tar")
     monkeypatch.setattr(endpoints, "POLICY", replace(endpoints.POLICY, first_pause=0.01))
     with pytest.raises(UnreachableError, match="cannot be reached") as refused:

@@ -81,7 +81,7 @@ class Passthrough:
         try:
             fcntl.ioctl(self._device, BACKING_CLOSE, BACKING_CLOSE_IN.pack(backing.id))
         except OSError as error:  # the mount has ended
-            log.debug("backing id %d could not be given back: %s", backing.id, error)
+            log.debug("backing id %d could not be released: %s", backing.id, error)
 
     def _new_backing(self, piece: PinnedFile) -> _Backing | None:
         file = piece.open()  # held open until the kernel has it
@@ -93,7 +93,7 @@ class Passthrough:
         except OSError as error:
             if error.errno in (errno.EPERM, errno.ELOOP, errno.EOPNOTSUPP):
                 self._is_possible = False
-            log.info("files are read by the daemon: %s", error.strerror)
+            log.info("no passthrough, so the daemon reads the files: %s", error.strerror)
             return None
         return _Backing(number)
 

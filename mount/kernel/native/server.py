@@ -97,7 +97,7 @@ class Server:
                 if error.errno in _AGAIN:
                     return True
                 if error.errno not in _ENDED:
-                    log.exception("no more requests can be read")
+                    log.exception("requests cannot be read any more")
                 return False
             handle(buffer, received)
             return True
@@ -165,7 +165,7 @@ class Server:
             os.writev(self._device, parts)
         except OSError as error:
             if error.errno not in (errno.ENOENT, *_ENDED):
-                log.exception("the kernel does not take a reply")
+                log.exception("the kernel refused a reply")
             return False
         return True
 

@@ -169,7 +169,7 @@ def _read_small(cursor: Cursor, entry: ZipEntry, limit: int, end: int | None) ->
     for chunk in content_of(cursor, entry, end):
         content += chunk
         if len(content) > limit:
-            raise UnsafeMemberError(f"the archive holds {printable(entry.name)!r}, no file, with content of a file")
+            raise UnsafeMemberError(f"the archive holds {printable(entry.name)!r}, which is not a file but has content")
     checked = _checked(cursor, entry, start, len(content))
     if crc32(content) != checked.crc32:
         raise DamagedArchiveError(f"the archive is damaged: the CRC-32 of {printable(entry.name)!r} is wrong")

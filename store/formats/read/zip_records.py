@@ -46,7 +46,7 @@ class ZipEntry(NamedTuple):
     """A member's local header or its record in the central directory."""
 
     raw_name: bytes
-    name: str  # as a path; ends in `/` for a folder
+    name: str  # as a path; ends in `/` for a directory
     flags: int
     method: int
     crc32: int

@@ -96,7 +96,7 @@ def check_measured(maker: Maker, measured: Measured, count: int) -> None:
     """
     if len(measured.sizes) < count:
         maker.on_wrong(measured.name)
-        raise SourceChangedError(f"too little is known of {printable(measured.of)}; it is measured again")
+        raise SourceChangedError(f"the sizes of {printable(measured.of)} are incomplete; it is measured again")
 
 
 class Chunks:

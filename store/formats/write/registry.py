@@ -152,6 +152,6 @@ ZIP = Format("zip", True, zip_length, _lay_out_zip, _plan_zip, _compress_zip, co
 TAR_XZ = Format("tar.xz", False, _tar_xz_length, _lay_out_tar_xz, _plan_tar_xz, _compress_tar_xz, _xz_codec)
 TAR_BZ2 = Format("tar.bz2", False, None, None, _plan_tar_bz2, _compress_tar_bz2, lambda: bzip2.codec().name)
 
-FOLDER = "folder"  # the name of no archive: the model as a folder
+FOLDER = "folder"  # the name of no archive: the model as a directory
 FORMATS = {known.name: known for known in (BENTOMODEL, TAR, TAR_GZ, ZIP, TAR_XZ, TAR_BZ2)}
 DEFAULT_FORMATS = (BENTOMODEL, TAR, TAR_GZ, ZIP)  # the others must compress for long before their sizes are known

@@ -52,8 +52,8 @@ class Target(Protocol):
         has confirmed all of it, by a checksum or else by its size."""
 
     def write_folder(self, path: str, members: Sequence[Member], progress: Progress) -> None:
-        """Make a folder of these members at a path where nothing is yet. Nothing is left if that fails. If the folder
-        cannot appear all at once, model.yaml comes last.
+        """Make a directory of these members at an unused path. If that fails, nothing is left. If the directory cannot
+        appear all at once, model.yaml comes last.
 
         Raises:
             TargetExistsError: something is there.
@@ -87,10 +87,10 @@ class Source(Protocol):
         """Return all of a small object. None if there is none, or if it is larger than `limit` bytes."""
 
     def find(self, path: str) -> Iterator[tuple[str, Known | None]]:
-        """Yield everything below a folder, by its path below it, in any order. A folder comes with None.
+        """Yield everything below a directory, by its path below it, in any order. A directory comes with None.
 
         Raises:
-            UnsafeMemberError: something there cannot be read as a file or folder.
+            UnsafeMemberError: something there cannot be read as a file or directory.
         """
 
     def close(self) -> None:

@@ -9,6 +9,6 @@ _KEPT = 50  # characters of a name, of up to four bytes each; file systems take 
 
 
 def beside(path: str, writer: str = "") -> str:
-    """Return a hidden name in the folder of `path`. It is used only once. `writer`: says in the name who writes."""
+    """Return a hidden name in the directory of `path`. It is used only once. `writer`: says in the name who writes."""
     folder, name = posixpath.split(path)
     return posixpath.join(folder, f".{name[:_KEPT]}.{writer}{secrets.token_hex(6)}.part")

@@ -1,4 +1,4 @@
-"""What endpoints with one connection have in common: it is made when it is needed, and made anew after an error.
+"""The base of endpoints with one connection. It connects when needed, and again after an error.
 
 Threading: same as `Endpoint`.
 """
@@ -62,12 +62,12 @@ class ConnectedEndpoint(ABC, Generic[Connection]):
 
     @abstractmethod
     def _make_folder(self, connection: Connection, path: str) -> None:
-        """Make a folder unless it is there. Its parent is there."""
+        """Make a directory unless it is there. Its parent is there."""
 
     @abstractmethod
     def _list(self, path: str, folder: str, below: str) -> list[tuple[str, Known | None]]:
-        """Return the names in a folder, each with its data, None for a folder. `path`: where `find` began; `below`:
-        the folder's path below that."""
+        """Return the names in a directory, each with its data, None for a directory. `path`: where `find` began;
+        `below`: the directory's path below that."""
 
     @abstractmethod
     def look(self, path: str) -> Known:
@@ -83,14 +83,14 @@ class ConnectedEndpoint(ABC, Generic[Connection]):
 
     @abstractmethod
     def remove_folder(self, path: str) -> None:
-        """Remove a folder if it is there and empty."""
+        """Remove a directory if it is there and empty."""
 
     def write_folder(self, path: str, members: Sequence[Member], progress: Progress) -> None:
         """See `Target.write_folder`."""
         write_files(self, self._at(path), members, progress)
 
     def make_folder(self, path: str) -> None:
-        """Make a folder and its parents."""
+        """Make a directory and its parents."""
         full = self._path(path).rstrip("/")
 
         def make(connection: Connection) -> None:

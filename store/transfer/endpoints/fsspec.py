@@ -48,7 +48,7 @@ class FsspecEndpoint:
     def write(self, path: str, content: Piece, progress: Progress) -> None:
         """See `Target.write`."""
         if self._location.protocol in _READ_ONLY:
-            raise BadLocationError(f"{self._at(path).shown}: nothing can be written by {self._location.protocol}")
+            raise BadLocationError(f"{self._at(path).shown}: files cannot be written by {self._location.protocol}")
         final = self._path(path)
         with self._parts.new(path) as part, self._files.once(path) as fs:
             place = self._path(part)
@@ -73,7 +73,7 @@ class FsspecEndpoint:
         write_files(self, self._at(path), members, progress)
 
     def make_folder(self, path: str) -> None:
-        """Make a folder, if the file system has folders."""
+        """Make a directory, if the file system has directories."""
         with self._files.once(path) as fs:
             fs.makedirs(self._path(path), exist_ok=True)
 
@@ -137,7 +137,7 @@ class FsspecEndpoint:
             fs.rm_file(self._path(path))
 
     def remove_folder(self, path: str) -> None:
-        """Remove a folder if it is there and empty."""
+        """Remove a directory if it is there and empty."""
         with self._files.once(path) as fs, suppress(OSError):
             fs.rmdir(self._path(path))
 

@@ -129,7 +129,7 @@ class FtpEndpoint(ConnectedEndpoint[ftplib.FTP]):
             raise
 
     def remove_folder(self, path: str) -> None:
-        """Remove a folder if it is there and empty."""
+        """Remove a directory if it is there and empty."""
 
         def remove(ftp: ftplib.FTP) -> None:
             with suppress(ftplib.error_perm):
@@ -145,7 +145,7 @@ class FtpEndpoint(ConnectedEndpoint[ftplib.FTP]):
         super().close()
 
     def _send(self, place: str, content: Piece, progress: Progress) -> None:
-        """Send a file in one attempt. If the server refuses, its folder may be missing: make that, and send again."""
+        """Send a file in one attempt. If the server refuses, make the missing directory and send again."""
         ftp = self._connected()
         try:
             self._store(ftp, place, content, progress)
@@ -195,7 +195,7 @@ class FtpEndpoint(ConnectedEndpoint[ftplib.FTP]):
             connection.delete(path)
 
     def _make_folder(self, connection: ftplib.FTP, path: str) -> None:
-        with suppress(ftplib.error_perm):  # the folder is there; if not, the first file fails
+        with suppress(ftplib.error_perm):  # the directory is there; if not, the first file fails
             connection.mkd(path)
 
     def _list(self, path: str, folder: str, below: str) -> list[tuple[str, Known | None]]:

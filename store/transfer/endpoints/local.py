@@ -24,23 +24,28 @@ from bentofs.store.util.display import printable
 from bentofs.store.util.fs import sync_path, writing
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY)  # errors of a folder whose files may still be writable
+_DENIED = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.EBUSY,
+)  # errors of a directory whose files may still be writable
 
 
 class LocalEndpoint:
     """All of this machine as a target. Paths are absolute."""
 
     def __init__(self, stops: CancelTokens = (), tidied: set[str] | None = None) -> None:
-        """`stops`: once one is set, waiting for the reader of a pipe ends. `tidied`: folders from which the remains of
-        killed exports were removed already; more are added."""
+        """`stops`: once one is set, waiting for the reader of a pipe ends. `tidied`: directories from which the remains
+        of killed exports were removed already; more are added."""
         self._stops = stops
         self._tidied = set() if tidied is None else tidied
 
     def write(self, path: str, content: Piece, progress: Progress) -> None:
-        """Do what `Target.write` does, and make missing folders. A link stays; its target is replaced.
+        """Do what `Target.write` does, and make missing directories. A link stays; its target is replaced.
 
         Pipes, devices and open files of this process are written into. A file that is a mount point, or lies in a
-        read-only folder, is emptied and then written into: an error leaves it empty.
+        read-only directory, is emptied and then written into: an error leaves it empty.
         """
         descriptor = own_descriptor(path)
         if descriptor is not None:
@@ -76,7 +81,7 @@ class LocalEndpoint:
             self._overwrite(path, content, progress)
 
     def write_folder(self, path: str, members: Sequence[Member], progress: Progress) -> None:
-        """Do what `Target.write_folder` does. The folder appears all at once."""
+        """Do what `Target.write_folder` does. The directory appears all at once."""
         path = os.path.realpath(path.rstrip("/") or "/")
         parent = os.path.dirname(path)
         with ExitStack() as stack:
@@ -96,7 +101,7 @@ class LocalEndpoint:
                 for folder, _, _ in os.walk(hidden):
                     sync_path(folder)
                 try:
-                    os.rename(hidden, path)  # an empty folder may be there
+                    os.rename(hidden, path)  # an empty directory may be there
                 except OSError as error:
                     if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                         raise
@@ -158,7 +163,7 @@ class LocalEndpoint:
             os.close(descriptor)
 
     def _tidy(self, folder: str, part: int) -> None:
-        """Remove the remains of killed exports from a folder. The new part's time is by the clock of its file
+        """Remove the remains of killed exports from a directory. The new part's time is by the clock of its file
         system."""
         if folder not in self._tidied:
             self._tidied.add(folder)
@@ -180,11 +185,11 @@ def write_out(descriptor: int, path: str, content: Piece, progress: Progress) ->
 
 
 def _make_folders(path: str) -> None:
-    """Make a folder and its parents, unless they are there."""
+    """Make a directory and its parents, unless they are there."""
     with writing(path):
         try:
             os.makedirs(path, exist_ok=True)
-        except FileExistsError:  # something is there that is no folder
+        except FileExistsError:  # something is there that is no directory
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from None
 
 
@@ -198,7 +203,7 @@ def _reserve(descriptor: int, length: int) -> None:
 
 
 def _sync_folder(path: str) -> None:
-    """Do what `sync_path` does, for a folder in which a file has appeared. The folder may be writable but not
+    """Do what `sync_path` does, for a directory in which a file has appeared. The directory may be writable but not
     readable."""
     with suppress(PermissionError):
         sync_path(path)

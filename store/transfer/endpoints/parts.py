@@ -1,8 +1,8 @@
-"""Parts: files and folders of this machine that an export is still writing, beside its target and under a hidden name.
+"""Parts: local files and directories that an export is still writing, beside its target and under a hidden name.
 
 An export holds a lock on its part for as long as it lives. The kernel removes the lock when the process ends, however
-it ends. So the next export to the folder can find and remove the part of a killed export. A lock works only within one
-running system: a file server may not pass it on, and another machine may write there. So the part's name says which
+it ends. So the next export to the directory can find and remove the part of a killed export. A lock works only within
+one running system: a file server may not pass it on, and another machine may write there. So the part's name says which
 running system writes it. A part of another system is removed when nothing in it has changed for a day.
 
 Threading: any thread, any number of processes and machines.
@@ -63,7 +63,7 @@ def new_part(path: str, mode: int, *, is_folder: bool = False) -> Iterator[tuple
 
 
 def remove_left_behind(folder: str, now: float) -> None:
-    """Remove the parts of killed exports from a folder. `now`: by the clock of its file system."""
+    """Remove the parts of killed exports from a directory. `now`: by the clock of its file system."""
     try:
         with os.scandir(folder) as entries:
             names = [entry.name for entry in entries if _NAME.fullmatch(entry.name)]
@@ -74,7 +74,7 @@ def remove_left_behind(folder: str, now: float) -> None:
         try:
             _remove_if_left_behind(part, now)
         except OSError as error:  # the part may belong to another user
-            log.info("%s may be of a killed export, and stays: %s", printable(part), error)
+            log.info("%s stays, though it may be left by a killed export: %s", printable(part), error)
 
 
 def _remove_if_left_behind(part: str, now: float) -> None:
@@ -96,7 +96,7 @@ def _remove_if_left_behind(part: str, now: float) -> None:
         if not _still_stands(part, descriptor):
             return
         if is_of_this_system or now - _last_change(part) > _STALE_SECONDS:
-            log.info("%s, which a killed export has left, is removed", printable(part))
+            log.info("removed %s, which a killed export left", printable(part))
             remove_tree(part)
     finally:
         os.close(descriptor)

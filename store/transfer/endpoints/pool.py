@@ -28,7 +28,7 @@ class Endpoints:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._idle: list[tuple[Location, CancelTokens, Endpoint]] | None = []  # None once they are closed
-        self._tidied: set[str] = set()  # folders of this machine
+        self._tidied: set[str] = set()  # directories of this machine
 
     @contextmanager
     def target(self, location: Location, stops: CancelTokens = ()) -> Iterator[Target]:

@@ -51,6 +51,6 @@ class RemoteParts:
         try:
             self._remove(part)
         except StoreError as error:  # the next export tries again
-            log.info("%s, which an export has left, could not be removed: %s", printable(part), error)
+            log.info("%s, which a killed export left, could not be removed: %s", printable(part), error)
         else:
             forget()

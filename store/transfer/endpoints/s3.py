@@ -79,7 +79,7 @@ class S3Endpoint:
         return self.read_at(path, known, 0, known.size) if known.size else b""
 
     def find(self, path: str) -> Iterator[tuple[str, Known | None]]:
-        """Do what `Source.find` does. An empty object whose key ends in a slash stands for a folder."""
+        """Do what `Source.find` does. An empty object whose key ends in a slash stands for a directory."""
         prefix = f"{path.rstrip('/')}/" if path.strip("/") else ""
         more = ""
         while True:
@@ -99,7 +99,7 @@ class S3Endpoint:
         write_files(self, self._at(path), members, progress)
 
     def make_folder(self, path: str) -> None:
-        """Do nothing: S3 has no folders."""
+        """Do nothing: S3 has no directories."""
 
     def make_executable(self, path: str) -> None:
         """Do nothing: S3 has no modes."""
@@ -109,7 +109,7 @@ class S3Endpoint:
         self._objects.delete([path])
 
     def remove_folder(self, path: str) -> None:
-        """Do nothing: S3 has no folders."""
+        """Do nothing: S3 has no directories."""
 
     def close(self) -> None:
         """See `Source.close`."""

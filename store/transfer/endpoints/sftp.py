@@ -97,7 +97,7 @@ class SftpEndpoint(ConnectedEndpoint[paramiko.SFTPClient]):
         return content if content is not None and len(content) <= limit else None
 
     def remove_folder(self, path: str) -> None:
-        """Remove a folder if it is there and empty."""
+        """Remove a directory if it is there and empty."""
 
         def remove(sftp: paramiko.SFTPClient) -> None:
             with suppress(OSError):
@@ -124,7 +124,7 @@ class SftpEndpoint(ConnectedEndpoint[paramiko.SFTPClient]):
     def _new_file(self, sftp: paramiko.SFTPClient, place: str) -> paramiko.SFTPFile:
         try:
             return sftp.open(place, "wb")
-        except FileNotFoundError:  # its folder is missing too
+        except FileNotFoundError:  # its directory is missing too
             self.make_folder(posixpath.dirname(place).lstrip("/"))
             return self._connected().open(place, "wb")
 
@@ -168,7 +168,7 @@ class SftpEndpoint(ConnectedEndpoint[paramiko.SFTPClient]):
         return found
 
     def _behind(self, path: str, folder: str, inner: str) -> paramiko.SFTPAttributes:
-        """Return the attributes of the target of a link in a folder. `inner`: the link's path below `path`."""
+        """Return the attributes of the target of a link in a directory. `inner`: the link's path below `path`."""
 
         def read(sftp: paramiko.SFTPClient) -> paramiko.SFTPAttributes:
             real = sftp.normalize(posixpath.join(folder, posixpath.basename(inner)))

@@ -67,7 +67,7 @@ def test_what_mount_gives_becomes_one_argument_each() -> None:
         (["-o", "remount,ro"], "unmount it first"),
         (["-o", "foreground"], "mount waits until"),
         (["-N", "1"], "nsenter"),
-        (["-q"], "this program is for mount to call"),
+        (["-q"], "this program is called by mount(8)"),
         (["third"], "it must be called as"),
     ],
 )

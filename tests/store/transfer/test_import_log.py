@@ -289,7 +289,7 @@ for number in range(100):
     if not receipts.begin("session", "x" * 1000, 0):
         break
 assert not receipts.begin("session", "not kept", 0)
-assert len(said) == 1 and "cannot be added to" in said[0], said
+assert len(said) == 1 and "cannot be written" in said[0], said
 assert receipts.answer("first", None)
 (base / "filler").unlink()
 receipts.finish(receipts.begin("session", "kept again", 0), ReceiptState.IMPORTED)

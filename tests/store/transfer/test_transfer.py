@@ -204,7 +204,7 @@ def test_a_format_that_is_named_refuses_others(other: str, form: str, fits: str)
     if form == fits or (form == "bentomodel" and fits in ("tar", "gz")):
         import_model(name, form, store=other)
     else:
-        with pytest.raises(NotAModelError, match="not of the format"):
+        with pytest.raises(NotAModelError, match="not in the requested format"):
             import_model(name, form, store=other)
         assert os.listdir(other) == []
 
