@@ -13,6 +13,7 @@ import pytest
 from tests.faults.surviving import clean_area
 from tests.harness import Mounted, ended, run
 from tests.incoming import area_of, imports, made, made_tar, same, send, spooled
+from tests.waiting import wait_until_settled
 
 
 def traced(mount: Mounted, base: Path, work: Callable[[], object]) -> list[tuple[float, str, str]]:
@@ -58,7 +59,7 @@ def test_durable_before_it_is_acknowledged(
     def work() -> None:
         send(model, form, mount, tmp_path)
         ended_at.append(time.time())
-        time.sleep(0.5)
+        time.sleep(0.5)  # record also what the daemon does too late
 
     calls = traced(mount, tmp_path, work)
     same(model, store / "m/v1")
@@ -118,7 +119,7 @@ def test_unchanged_is_durable_too(store: Path, mounted: Callable[..., Mounted], 
     archive = made_tar(tmp_path, "m:v1", {"w": os.urandom(100_000), "d/e": b"e"})
     run("cp", "-rT", tmp_path / "made", store)
     mount = mounted(store)
-    time.sleep(0.1)
+    wait_until_settled(store)
     os.utime(store / "m/v1", (1, 1))
     calls = traced(mount, tmp_path, lambda: run("cp", archive, mount.path / "incoming"))
     assert imports(mount)[-1]["state"] == "unchanged"

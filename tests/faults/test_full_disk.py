@@ -80,7 +80,7 @@ def test_full_disk_and_a_model_that_comes_as_a_folder(
     big = made(tmp_path, "m:v1", {"w": os.urandom(90 << 20)})
     assert "No space left" in cp("-r", big, mount.path / "incoming/m").stderr
     wait_until((mount.path / "incoming/m.error").exists, 20, "it is refused")
-    time.sleep(2)
+    time.sleep(2.5)  # let the quiet time and a look of the daemon pass: it must not be imported
     assert contents(store) == {}
     (big / "w").write_bytes(b"w")
     run("cp", big / "w", mount.path / "incoming/m")
@@ -149,7 +149,7 @@ def test_disk_that_fills_up_at_any_moment(small_disk: Path, mounted: Callable[..
         )
         for thread in random.Random(number).sample([filler, copier], 2):
             thread.start()
-            time.sleep(random.Random(number).uniform(0, 0.02))
+            time.sleep(random.Random(number).uniform(0, 0.02))  # any moment of the other
             if number % 4 == 3 and thread is filler:
                 filler.join(60)  # full before the copy begins, where that comes second: one copy at least must fail
         for thread in (filler, copier):

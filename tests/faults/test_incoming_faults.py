@@ -88,7 +88,7 @@ def test_killed_at_any_moment(store: Path, mounted: Callable[..., Mounted], tmp_
     for number in range(ROUNDS):
         archives = models_of(tmp_path, 8, number)
         copies = Copies(mount, archives)
-        time.sleep(chance.uniform(0.0, 0.3))
+        time.sleep(chance.uniform(0.0, 0.3))  # any moment of the copies
         mount.process.send_signal(signal.SIGKILL)
         mount.process.wait(20)
         unmount_lazily(mount.path)
@@ -135,7 +135,7 @@ def test_killed_while_overwriting(store: Path, mounted: Callable[..., Mounted], 
 
         copier = threading.Thread(target=copy)
         copier.start()
-        time.sleep(chance.uniform(0.0, 0.25))
+        time.sleep(chance.uniform(0.0, 0.25))  # any moment of the copies
         mount.process.send_signal(signal.SIGKILL)
         mount.process.wait(20)
         unmount_lazily(mount.path)
@@ -177,7 +177,7 @@ def test_killed_right_after_a_folder_has_replaced_a_model(
     mount.start()
     assert os.listdir(mount.path / "incoming") == []
     clean_area(mount)
-    time.sleep(3)
+    time.sleep(2.5)  # let the quiet time and a look of the daemon pass: nothing must be imported
     same(new, store / "m/v1")
 
 
@@ -202,7 +202,7 @@ def test_killed_while_a_folder_that_is_there_already_is_removed(
     wait_until(shrinks, 60, "it is being removed, or has been", interval=0.0005)
     killed(mount)
     mount.start()
-    time.sleep(3)
+    time.sleep(2.5)  # let the quiet time and a look of the daemon pass: half of it must not be imported
     wait_until(lambda: os.listdir(mount.path / "incoming") == [], 20, "nothing is left, or it was imported again")
     same(tmp_path / "made/m/v1", store / "m/v1")
 
@@ -215,7 +215,7 @@ def test_terminated_at_any_moment(store: Path, mounted: Callable[..., Mounted], 
     for number in range(ROUNDS // 2):
         archives = models_of(tmp_path, 8, number)
         copies = Copies(mount, archives)
-        time.sleep(chance.uniform(0.0, 0.3))
+        time.sleep(chance.uniform(0.0, 0.3))  # any moment of the copies
         mount.stop()
         acknowledged = copies.wait()
         whole_or_none(tmp_path, store, list(archives), acknowledged)
@@ -289,7 +289,7 @@ def test_removed_while_it_is_published(store: Path, mounted: Callable[..., Mount
         archive = made_tar(tmp_path, tag, {f"{name}": os.urandom(20_000) for name in "abcdefghij"})
         name = mount.path / "incoming" / archive.name
         with ended(subprocess.Popen(["cp", archive, name], stderr=subprocess.DEVNULL)) as copier:
-            time.sleep(chance.uniform(0.0, 0.04))
+            time.sleep(chance.uniform(0.0, 0.04))  # any moment of the import
             for _ in range(3):
                 with suppress(OSError):
                     if how == "removed":
@@ -301,7 +301,7 @@ def test_removed_while_it_is_published(store: Path, mounted: Callable[..., Mount
                     else:
                         name.with_suffix(".part").write_bytes(b"")
                         name.with_suffix(".part").rename(name)
-                time.sleep(chance.uniform(0.0, 0.01))
+                time.sleep(chance.uniform(0.0, 0.01))  # any later moment
             code = copier.wait(30)
         contents(store)
         if code == 0:

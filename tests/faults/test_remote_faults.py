@@ -14,6 +14,7 @@ import pytest
 from tests.buckets import Bucket
 from tests.harness import Mounted, make_model, wait_until
 from tests.servers import Proxy, RcloneServer, SeaweedServer
+from tests.waiting import wait_until_hanging
 
 Mount = Callable[..., Mounted]
 
@@ -157,7 +158,7 @@ def test_a_mount_whose_server_hangs_can_be_ended(bucket: Bucket, proxy: Proxy, m
 
     waiting = threading.Thread(target=look)
     waiting.start()
-    time.sleep(0.5)
+    wait_until_hanging(waiting.native_id)
     mount.allow_log(".")  # a request that is cut off may be logged
     started = time.monotonic()
     mount.stop()

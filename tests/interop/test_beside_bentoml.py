@@ -13,8 +13,8 @@ import pytest
 
 from tests.harness import Mounted, ended, make_model, run, wait_until
 from tests.interop.conftest import Judge
+from tests.waiting import SEEN_WITHIN
 
-SEEN_WITHIN = 2.0
 QUIET_FOR = 60.0  # BentoML before 1.4.20 leaves no mark on a finished model that is not the latest
 SLOW_SAVE_FILES = 21  # of `judge.py slow-save`: model.yaml and 20 others
 
@@ -135,12 +135,12 @@ def test_unfinished_save_is_not_shown(mount: Mounted, store: Path, judge: Judge,
         end = time.monotonic() + 10
         while time.monotonic() < end:
             assert not listed(mount, "slow:v1"), "shown while it was being saved"
-            time.sleep(0.2)
+            time.sleep(0.2)  # between two looks: it must not be shown
         process.send_signal(signal.SIGCONT)
         while process.poll() is None:
             complete = _files_below(store / "slow" / "v1") == SLOW_SAVE_FILES
             assert complete or not listed(mount, "slow:v1"), "shown while it was being saved"
-            time.sleep(0.05)
+            time.sleep(0.05)  # between two looks
         assert process.wait(60) == 0
     check_appears(mount, "slow:v1")
     shown = [path for path in (mount.path / "models" / "slow" / "v1" / "files").rglob("*") if path.is_file()]
@@ -168,7 +168,7 @@ def test_what_takes_a_minute(mount: Mounted, store: Path, tmp_path: Path) -> Non
         assert not listed(mount, "killed:v1"), f"shown {time.monotonic() - killed:.1f} s after its save was killed"
         if shown_after is None and mount.shows("aged:v1"):
             shown_after = time.monotonic() - imported
-        time.sleep(0.25)
+        time.sleep(0.25)  # between two looks
     assert shown_after is not None
     assert shown_after < QUIET_FOR + SEEN_WITHIN
 
@@ -253,7 +253,7 @@ def test_rubbish_that_comes_later_is_named(mount: Mounted, store: Path) -> None:
     end = time.monotonic() + SEEN_WITHIN
     while time.monotonic() < end:
         run("ls", "-R", mount.path / "models")
-        time.sleep(0.2)
+        time.sleep(0.2)  # between two looks
     assert os.listdir(mount.path / "models") == ["good"]
     mount.wait_for_log("late-file")
     mount.wait_for_log("late-broken")

@@ -6,7 +6,6 @@ import functools
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,9 +104,10 @@ def test_a_download_that_is_gone_on_with(drop: Drop, web: WebServer, name: str, 
     upload = drop.upload(Outcome.IMPORTED, suffix=".tar", size=SIZE)
     control = f"{upload.name}{DOWNLOADERS[name].control}"
     command = command_of(name, upload, drop, web, slowly=True)
+    sent = web.sent_slowly
     with started(command) as process:
         wait_until(lambda: control in os.listdir(drop.incoming), 30, "there is a control file")
-        time.sleep(1.0)
+        wait_until(lambda: web.sent_slowly > sent + (512 << 10), 30, "a part has come")
         process.send_signal(end)
         process.wait(30)
     assert left_of(upload, drop) == [upload.name, control]
@@ -124,9 +124,10 @@ def test_a_control_file_that_a_user_removes(drop: Drop, web: WebServer) -> None:
     upload = drop.upload(Outcome.IMPORTED, suffix=".tar", size=SIZE)
     drop.expect_refusal(upload)
     command = command_of("aria2c that writes zeros", upload, drop, web, slowly=True)
+    sent = web.sent_slowly
     with started(command):
         wait_until(lambda: len(left_of(upload, drop)) == 2, 30, "there is a control file")
-        time.sleep(1.0)
+        wait_until(lambda: web.sent_slowly > sent + (512 << 10), 30, "a part has come")
     (drop.incoming / f"{upload.name}.aria2").unlink()
     assert left_of(upload, drop) == [upload.name, f"{upload.name}.error"]
     assert "bytes never came" in (drop.incoming / f"{upload.name}.error").read_text()
@@ -155,9 +156,10 @@ def test_a_folder_whose_file_is_being_downloaded(drop: Drop, web: WebServer) -> 
     (folder / "weights.bin").unlink()
     command = DOWNLOADERS["aria2c that writes zeros"].command(url, folder, "weights.bin")
     drop.mount.expect_log("a file in it is still being downloaded: sync the directory when [^ ]*.aria2 has gone")
+    sent = web.sent_slowly
     with started(command):
         wait_until((folder / "weights.bin.aria2").exists, 30, "there is a control file")
-        time.sleep(1.0)
+        wait_until(lambda: web.sent_slowly > sent + (512 << 10), 30, "a part has come")
     assert execute("sync", folder).returncode == 1
     assert not drop.in_store(tag).exists()
     web.offer("weights.bin", (model / "weights.bin").read_bytes())

@@ -37,7 +37,7 @@ from bentofs.store.errors import (
 from bentofs.store.location import Location
 from bentofs.store.transfer.endpoints import pool as endpoints
 from bentofs.store.wiring.transfers import opened_exporter
-from tests.harness import ROOT, ended, home_of, make_model, run
+from tests.harness import ROOT, ended, home_of, make_model, run, wait_until
 from tests.interop.conftest import Judge, SshServer
 from tests.servers import FtpServer
 
@@ -119,7 +119,7 @@ class Slow:
     def read_into(self, views, offset):
         if offset:
             print("begun", flush=True)
-            time.sleep(60)
+            time.sleep(60)  # until it is killed
 
 location = Location.parse(sys.argv[1])
 with Endpoints().target(location) as target:
@@ -293,7 +293,8 @@ def test_a_disk_that_is_full_for_a_moment(ssh_server: SshServer, tmp_path: Path)
                 nonlocal sent
                 sent += count
                 if sent > 2_000_000 and (disk / "filler").exists():
-                    time.sleep(0.5)  # until the server has failed to write the bytes
+                    wait_until(lambda: os.statvfs(disk).f_bavail == 0, 20, "the server has filled the disk")
+                    time.sleep(0.1)  # until the write behind the last free byte has failed
                     (disk / "filler").unlink()
 
             make_model(Path(models.storage.location), "small:v1", {"weights.bin": os.urandom(3_000_000)})

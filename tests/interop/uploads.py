@@ -217,6 +217,7 @@ class WebServer:
     files: dict[str, bytes] = field(default_factory=dict)
     slow: set[str] = field(default_factory=set)
     ranges: list[str] = field(default_factory=list)  # the Range headers of the requests
+    sent_slowly: int = 0  # bytes of slow files
 
     def offer(self, name: str, content: bytes, *, slowly: bool = False) -> str:
         """Offer a file. Return its URL. `slowly`: 64 KiB at a time, so that there is time to interrupt."""
@@ -261,8 +262,8 @@ def serving() -> Iterator[WebServer]:
                 self.wfile.write(content)
                 return
             for at in range(0, len(content), 65536):
-                self.wfile.write(content[at : at + 65536])
-                time.sleep(0.15)
+                web.sent_slowly += self.wfile.write(content[at : at + 65536])
+                time.sleep(0.15)  # a slow server
 
         def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002
             """Log nothing to stderr."""

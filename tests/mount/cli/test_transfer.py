@@ -1,5 +1,6 @@
 """`bentofs export` and `bentofs import`: their output, their exit status, and that secrets stay secret."""
 
+import contextlib
 import json
 import os
 import pty
@@ -9,7 +10,6 @@ import signal
 import subprocess
 import sys
 import tarfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -209,6 +209,12 @@ def test_closed_standard_input_and_output(shell: Shell) -> None:
         assert re.fullmatch(rf"bentofs: .*standard {name} cannot be .*: Bad file descriptor\n", done.stderr)
 
 
+def _polls(pid: int) -> bool:
+    with contextlib.suppress(OSError):  # a thread ended meanwhile
+        return any("poll" in (task / "wchan").read_text() for task in Path(f"/proc/{pid}/task").iterdir())
+    return False
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_while_standard_input_is_silent(shell: Shell, number: signal.Signals) -> None:
     reader, writer = os.pipe()
@@ -224,7 +230,7 @@ def test_interrupted_while_standard_input_is_silent(shell: Shell, number: signal
             )
         ) as process:
             wait_until((shell.other.parent / ".other.bentofs" / "receipts.sqlite").exists, 20, "the import begins")
-            time.sleep(0.5)
+            wait_until(lambda: _polls(process.pid), 20, "the import waits for standard input")
             process.send_signal(number)
             _, told = process.communicate(timeout=10)
         assert process.returncode == 130

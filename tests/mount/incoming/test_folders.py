@@ -22,7 +22,7 @@ def test_folder_is_imported_at_sync(store: Path, mounted: Mount, tmp_path: Path)
     mount = mounted(store)
     model = made(tmp_path, "m:v1", {"w": os.urandom(200_000), "d/e": b"e", "empty/": b""})
     run("cp", "-r", model, mount.path / "incoming/any name")
-    time.sleep(1.5)
+    time.sleep(1.5)  # let a look of the daemon pass: without --settle it imports nothing by itself
     assert not (store / "m").exists()
     assert in_incoming(mount) == ["any name"]
     run("sync", mount.path / "incoming/any name")
@@ -100,7 +100,7 @@ def test_settle(store: Path, mounted: Mount, tmp_path: Path) -> None:
         assert not (store / "m").exists()
         wait_until((store / "m/v1").exists, 20, "the quiet folder is imported")
         assert time.monotonic() - begun > 1.0
-        time.sleep(2.5)
+        time.sleep(1.5)  # let another look of the daemon pass: the others came earlier, and must stay
         assert sorted(os.listdir(store)) == ["m"]
         assert in_incoming(mount) == ["busy", "unnamed"]
         file.write(b" and closed")
@@ -117,7 +117,7 @@ def test_settle_is_off_by_default_and_waits_for_what_still_comes(store: Path, mo
     shutil.copy(made(tmp_path, "m:v1") / "model.yaml", mount.path / "incoming/m")
     for number in range(6):  # never two quiet seconds
         (mount.path / f"incoming/m/{number}").write_bytes(b"more")
-        time.sleep(0.7)
+        time.sleep(0.7)  # a slow copy
         assert not (store / "m").exists()
     wait_until((store / "m/v1/5").exists, 20, "it is imported")
     assert len(os.listdir(store / "m/v1")) == 7
@@ -128,7 +128,7 @@ def test_settle_leaves_a_folder_on_its_way_alone(store: Path, mounted: Mount, tm
     name."""
     mount = mounted(store, options=["--settle", "1"])
     run("cp", "-r", made(tmp_path, "m:v1"), mount.path / "incoming/m.part")
-    time.sleep(4)
+    time.sleep(2.5)  # let the quiet time and a look of the daemon pass: it must not be imported
     assert os.listdir(store) == []
     (mount.path / "incoming/m.part/more").write_bytes(b"more")
     run("mv", mount.path / "incoming/m.part", mount.path / "incoming/m")
@@ -143,9 +143,9 @@ def test_settle_refuses_a_folder_once(store: Path, mounted: Mount, tmp_path: Pat
     mount.expect_log("m was not imported: m:v1 is in the store", times=2)
     run("cp", "-r", made(tmp_path, "m:v1", {"w": b"new"}), mount.path / "incoming/m")
     wait_until(lambda: imports(mount), 10, "it is refused")
-    time.sleep(4)
+    time.sleep(2.5)  # let the quiet time and a look of the daemon pass: it must not be read again
     assert len(imports(mount)) == 1
     (mount.path / "incoming/m/more").write_bytes(b"more")
     wait_until(lambda: len(imports(mount)) == 2, 10, "it is looked at again")
-    time.sleep(4)
+    time.sleep(2.5)  # the same again
     assert len(imports(mount)) == 2

@@ -268,7 +268,7 @@ def test_what_is_known_to_be_bad_fails_the_next_write(store: Path, mounted: Moun
             file.write(content)
             for _ in range(2000):
                 file.write(bytes(100_000))
-                time.sleep(0.005)
+                time.sleep(0.005)  # a slow writer
             pytest.fail("no write was refused")
 
     with pytest.raises(OSError, match="Invalid argument") as raised:
@@ -295,7 +295,6 @@ def test_imports_table_and_follow(store: Path, mounted: Mount, tmp_path: Path) -
     with ended(follower):
         reader = threading.Thread(target=follow)
         reader.start()
-        time.sleep(1.5)
         content = made_tar(tmp_path, "m:v1", {"w": os.urandom(2_000_000)}).read_bytes()
         with slow_copy(mount.path / "incoming/slow.tar", tmp_path / "pipe") as file:
             file.write(content[:1_000_000])
@@ -308,6 +307,7 @@ def test_imports_table_and_follow(store: Path, mounted: Mount, tmp_path: Path) -
             )
             running = imports(mount)[-1]
             assert (running["file"], running["ended"], running["state"]) == ("slow.tar", None, "receiving")
+            wait_until(lambda: [line for line in lines if line["state"] == "receiving"], 30, "the follower tells it")
             file.write(content[1_000_000:])
         assert put(mount, "bad.tar", b"bad" * 100) == errno.EINVAL
         wait_until(

@@ -2,7 +2,6 @@
 
 import os
 import stat
-import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness import Mounted, make_model, run, wait_until
+from tests.waiting import wait_until_settled
 
 CREATED = "2026-01-02T03:04:05.678901+00:00"
 CREATED_SECONDS = int(datetime.fromisoformat(CREATED).timestamp())
@@ -171,7 +171,7 @@ def test_small_files_are_read_once_for_the_sizes_of_both_formats(
     store: Path, mounted: Callable[..., Mounted], first: str, second: str
 ) -> None:
     make_model(store, "small:v1", {f"{number}.json": b'{"number": 42}' * 2000 for number in range(100)})
-    time.sleep(0.03)  # so that the measurement is kept
+    wait_until_settled(store)  # so that the measurement is kept
     mount = mounted(store)
 
     def read_by(suffix: str) -> int:

@@ -1,13 +1,11 @@
 """A change of the store is seen within two seconds: by stat, by a new open, and by a read of that open."""
 
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 from tests.harness import Mounted, make_model, remove_model
-
-WITHIN = 2.0  # seconds
+from tests.waiting import let_a_change_be_seen
 
 
 def test_added_and_deleted(store: Path, mounted: Callable[..., Mounted]) -> None:
@@ -18,7 +16,7 @@ def test_added_and_deleted(store: Path, mounted: Callable[..., Mounted]) -> None
     assert not (mount.path / "models/second").exists()
     make_model(store, "first:v2", {"w": b"2"})
     make_model(store, "second:v1", {"w": b"2"})
-    time.sleep(WITHIN)
+    let_a_change_be_seen()
     assert sorted(os.listdir(mount.path / "models")) == ["first", "second"]
     assert {"v1", "v2"} <= set(os.listdir(mount.path / "models/first"))
     assert os.listdir(mount.path / "by-format/zip/second") == ["second-v1.zip"]
@@ -27,7 +25,7 @@ def test_added_and_deleted(store: Path, mounted: Callable[..., Mounted]) -> None
     remove_model(store, "second:v1")
     (store / "second" / "latest").unlink()
     (store / "second").rmdir()
-    time.sleep(WITHIN)
+    let_a_change_be_seen()
     assert os.listdir(mount.path / "models") == ["first"]
     assert not (mount.path / "models/first/v1").exists()
     assert not (mount.path / "by-format/zip/first/first-v1.zip").exists()
@@ -43,13 +41,13 @@ def test_latest_rewritten_in_place(store: Path, mounted: Callable[..., Mounted])
     assert os.readlink(name / "latest") == "v2"
     assert (mount.path / "by-format/folder/m/latest").read_text() == "v2"
     (store / "m/latest").write_text("v1")
-    time.sleep(WITHIN)
+    let_a_change_be_seen()
     assert os.readlink(name / "latest") == "v1"
     assert os.readlink(name / "latest.zip") == "v1/m-v1.zip"
     assert (name / "latest.tar").read_bytes() == (name / "v1/m-v1.tar").read_bytes()
     assert (mount.path / "by-format/folder/m/latest").read_text() == "v1"
     (store / "m/latest").write_text("gone")
-    time.sleep(WITHIN)
+    let_a_change_be_seen()
     assert os.readlink(name / "latest") == "v2"  # BentoML's answer in this case: the youngest
 
 
@@ -64,7 +62,7 @@ def test_edited_in_place_with_equal_size(store: Path, mounted: Callable[..., Mou
         file.seek(1_000_000)
         file.write(b"new!")
     os.utime(folder / "weights.bin", ns=(stamp, stamp))
-    time.sleep(WITHIN)
+    let_a_change_be_seen()
     for name in shown:
         after = (version / name).read_bytes()
         assert len(after) == len(before[name]) == (version / name).stat().st_size
@@ -81,13 +79,13 @@ def test_files_added_to_and_taken_from_a_model(store: Path, mounted: Callable[..
     assert sorted(os.listdir(files)) == ["a", "model.yaml", "sub"]
     (folder / "sub" / "c").write_bytes(b"c")
     os.utime(folder, ns=(1, 1))
-    time.sleep(WITHIN)
+    let_a_change_be_seen()
     assert sorted(os.listdir(files / "sub")) == ["b", "c"]
     assert archive.stat().st_size > size
     (folder / "sub" / "c").unlink()
     (folder / "a").unlink()
     os.utime(folder, ns=(1, 1))
-    time.sleep(WITHIN)
+    let_a_change_be_seen()
     assert sorted(os.listdir(files)) == ["model.yaml", "sub"]
     assert not (files / "a").exists()
     assert archive.stat().st_size < size
@@ -100,6 +98,6 @@ def test_a_file_added_by_hand_does_not_hide_the_model(store: Path, mounted: Call
     mount = mounted(store)
     assert mount.shows("m:v1")
     (folder / "added.txt").write_text("by hand")
-    time.sleep(WITHIN)
+    let_a_change_be_seen()
     assert (mount.path / "models/m/v1/files/added.txt").read_text() == "by hand"
     assert b"added.txt" in mount.archive("m:v1", ".tar").read_bytes()
