@@ -130,7 +130,7 @@ def test_many_hosts_at_the_same_and_at_different_tags(tmp_path: Path, bucket: Bu
     with ThreadPoolExecutor(10) as pool:
         copies = {key: pool.submit(cp, path, mounts[key[0]]) for key, path in archives.items()}
         outcomes = {key: copy.result().returncode for key, copy in copies.items()}
-    time.sleep(1.5)
+    time.sleep(1.5)  # let the listings expire: the watchers look at what is there then, too
     ended.set()
     for watcher in watchers:
         watcher.join(20)
