@@ -6,13 +6,14 @@ import click
 
 from bentofs.mount.cli.complete import complete_directory
 from bentofs.mount.cli.config import optional_mountpoint
+from bentofs.mount.cli.engine_option import engine_option
 from bentofs.mount.cli.options import log_to_stderr, staging_option, store_options
 from bentofs.mount.cli.output import json_option, print_document
 from bentofs.mount.daemon.checks.check import Check, CheckOutcome, Plan
 from bentofs.mount.daemon.checks.mounts import check_mounts
 from bentofs.mount.daemon.preflight import check_mountpoint, run_checks
 from bentofs.mount.errors import CannotMountError
-from bentofs.mount.kernel.engine import DEFAULT_ENGINE, EngineName
+from bentofs.mount.kernel.engine import EngineName
 from bentofs.store.storage.open import StoreSpec
 from bentofs.store.util.display import printable
 
@@ -23,14 +24,7 @@ _WIDTHS = 8, 13  # of outcomes and names
 @click.argument("mountpoint", required=False, callback=optional_mountpoint, shell_complete=complete_directory)
 @store_options
 @staging_option
-@click.option(
-    "--engine",
-    type=click.Choice([name.value for name in EngineName]),
-    default=DEFAULT_ENGINE.value,
-    show_default=True,
-    envvar="BENTOFS_ENGINE",
-    help="The engine that is to mount.",
-)
+@engine_option("The engine that is to mount.")
 @click.option("--allow-other", is_flag=True, help="Check for a mount that other users may read.")
 @json_option
 def doctor_command(

@@ -12,6 +12,7 @@ import click
 
 from bentofs.mount.cli.complete import complete_file, complete_mount
 from bentofs.mount.cli.config import named_mountpoint
+from bentofs.mount.cli.engine_option import engine_option
 from bentofs.mount.cli.format_options import checked_formats, compression_for, compression_option, formats_option
 from bentofs.mount.cli.options import Size, arguments_for, follow_links_option, staging_option, store_options
 from bentofs.mount.cli.output import json_option, print_document, print_message
@@ -21,7 +22,7 @@ from bentofs.mount.daemon.logs import LEVELS, start_logging
 from bentofs.mount.daemon.preflight import check_mountpoint, check_plan, is_trap
 from bentofs.mount.daemon.running import log_path
 from bentofs.mount.incoming.service import IncomingSettings
-from bentofs.mount.kernel.engine import DEFAULT_ENGINE, EngineName
+from bentofs.mount.kernel.engine import EngineName
 from bentofs.mount.view.tree import INCOMING
 from bentofs.store.formats.write.registry import Format
 from bentofs.store.staging.limits import Limits
@@ -86,14 +87,7 @@ class _Mode(click.ParamType):  # type: ignore[type-arg]  # generic only since cl
     metavar="SIZE",
     help="The most bytes of one imported model, such as 50G. Default: 1T.",
 )
-@click.option(
-    "--engine",
-    type=click.Choice([name.value for name in EngineName]),
-    default=DEFAULT_ENGINE.value,
-    show_default=True,
-    envvar="BENTOFS_ENGINE",
-    help="How to speak to the kernel: directly, or through libfuse 2.",
-)
+@engine_option("How to speak to the kernel: directly, or through libfuse 2.")
 @click.option(
     "--passthrough/--no-passthrough",
     default=True,
