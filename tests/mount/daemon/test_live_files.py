@@ -42,7 +42,7 @@ def test_what_a_mount_tells_of_itself(engine: str, store: Path, mounted: Mount, 
     (mount.path / "models/m/v1/SHA256SUMS").read_bytes()
     with (mount.path / "README.txt").open("rb") as still_open:
         still_open.read()
-        reads = status_of(mount)["reads"]
+        reads = until(mount, lambda told: "other" in told["reads"])["reads"]
     assert (reads["zip"]["opens"], reads["zip"]["bytes"]) == (1, size)
     assert 1 <= reads["zip"]["reads"] <= size // 4096 + 1
     assert reads["checksums"]["opens"] == reads["other"]["opens"] == 1
