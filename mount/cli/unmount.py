@@ -6,7 +6,8 @@ import os
 import shlex
 import signal
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import click
 
@@ -49,18 +50,33 @@ def unmount_command(mountpoint: str, lazy: bool, force: bool, wait_seconds: floa
         raise CannotMountError(f"nothing is mounted at {mountpoint}")
     if mounted.type != OUR_TYPE:
         raise CannotMountError(f"the mount at {mountpoint} is not of bentofs, but of type {mounted.type}")
-    os.chdir("/")  # this process may stand in the mount, and keep it busy
     running = RunningDaemon.at(real)
-    if lazy and not force:
-        _await_uploads(mountpoint, real, wait_seconds)
-    if (lazy or force) and running is not None:
-        _terminate(running)  # it unmounts lazily, and does not wait for open files
-    else:
-        _unmount(mountpoint, real, lazy or force, wait_seconds)
-    if running is not None:
-        _await_daemon(mountpoint, running, wait_seconds)
+    with _elsewhere():
+        if lazy and not force:
+            _await_uploads(mountpoint, real, wait_seconds)
+        if (lazy or force) and running is not None:
+            _terminate(running)  # it unmounts lazily, and does not wait for open files
+        else:
+            _unmount(mountpoint, real, lazy or force, wait_seconds)
+        if running is not None:
+            _await_daemon(mountpoint, running, wait_seconds)
     if as_json:
         print_document({"mountpoint": real})
+
+
+@contextmanager
+def _elsewhere() -> Iterator[None]:
+    """Leave the working directory for a while: it may lie in the mount, and keep it busy."""
+    before = None
+    with suppress(OSError):  # it is gone
+        before = os.getcwd()
+    os.chdir("/")
+    try:
+        yield
+    finally:
+        if before is not None:
+            with suppress(OSError):
+                os.chdir(before)
 
 
 def _unmount(mountpoint: str, real: str, lazy: bool, wait_seconds: float) -> None:

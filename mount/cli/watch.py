@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
@@ -26,11 +27,14 @@ _Reading = tuple[float, int, int]  # time, reads, bytes
 def watch_mounts(look: Callable[[], Sequence[MountReport]]) -> NoReturn:
     """Show the mounts until interrupted. No thread draws the screen, since `look` forks."""
     before: dict[str, _Reading] = {}
+    # Ctrl-C counts between two looks only. Python drops a KeyboardInterrupt that it raises where it forks.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     with Live(console=Console(highlight=False, markup=False, emoji=False), screen=True, auto_refresh=False) as live:
         while True:
             reports = look()
             live.update(_screen(reports, before), refresh=True)
-            time.sleep(_INTERVAL)
+            if signal.sigtimedwait({signal.SIGINT}, _INTERVAL) is not None:
+                raise KeyboardInterrupt
 
 
 def _screen(reports: Sequence[MountReport], before: dict[str, _Reading]) -> Group:

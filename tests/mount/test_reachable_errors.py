@@ -19,6 +19,7 @@ from bentofs.mount.cli.main import cli
 from bentofs.mount.errors import errno_of, exit_status_of
 from bentofs.store import api, errors
 from bentofs.store.location import Location
+from bentofs.store.staging.area import staging_area
 from bentofs.store.staging.limits import Limits
 from bentofs.store.storage.open import StoreSpec
 from bentofs.store.wiring.transfers import opened_fetcher
@@ -108,12 +109,11 @@ def _no_home(place: Place) -> None:
     def unknown(_uid: int) -> None:
         raise KeyError
 
-    (place.base / "mnt").mkdir()
     with pytest.MonkeyPatch.context() as patch:
         for name in home_of(place.base):
             patch.delenv(name, raising=False)
         patch.setattr(pwd, "getpwuid", unknown)
-        cli.main(["mount", str(place.base / "mnt"), "--store", str(place.store)], standalone_mode=False)
+        staging_area("s3://bucket/models", None, None)
 
 
 def _cut(place: Place) -> None:

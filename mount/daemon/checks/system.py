@@ -84,6 +84,11 @@ def check_open_files(plan: Plan) -> Check:  # noqa: ARG001
     return Check(name, CheckOutcome.OK, f"a daemon may have {'any number of' if hard < 0 else hard} files open")
 
 
+def may_mount() -> bool:
+    """Tell whether this process may mount without a helper: it is root's, or has the capability."""
+    return bool(int(_of_process("CapEff") or "0", 16) >> _SYS_ADMIN & 1)
+
+
 def has_no_new_privileges() -> bool:
     """Tell whether setuid programs give this process no rights."""
     return _of_process("NoNewPrivs") == "1"

@@ -20,7 +20,7 @@ from collections.abc import Callable
 log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 0.05  # between two checks of the signals of interrupted programs
-_EARLY_SECONDS = 1.0  # how long a request that is not known yet may take to become known
+_EARLY_SECONDS = 10.0  # how long a request that is not known yet may take to become known, on a busy machine
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGKILL)
 _ENDING_MASK = sum(1 << (number - 1) for number in _ENDING)
 

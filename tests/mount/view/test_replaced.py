@@ -162,6 +162,8 @@ def test_model_deleted_and_made_again_under_a_reader(store: Path, mounted: Calla
     make_model(store, "m:v1", weights(b"B", SIZE // 2))
     wait_until(path.exists, 10, "the new model is shown")
     content = open_and_read(path)
+    if content.error == "ENOENT":  # with libfuse2, an open may meet the moment in which the old node leaves the name
+        content = open_and_read(path)
     assert content.error is None
     assert content.only(b"B")
     assert len(content.content) == path.stat().st_size
