@@ -265,7 +265,7 @@ def test_places(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(BadLocationError, match=r"nonsense.*not a known protocol"):
         StoreSpec.named("nonsense://x/y")
-    with pytest.raises(BadLocationError, match="URLs"):
+    with pytest.raises(BadLocationError, match="URL"):
         StoreSpec.named("/some/where", options={"key": "secret"})
     with pytest.raises(RemoteError, match="no_such_option"):
         StoreSpec.named(
