@@ -1,5 +1,6 @@
 """A fatal signal ends at once a program that waits for a slow answer. No other signal does."""
 
+import functools
 import signal
 import subprocess
 import sys
@@ -43,7 +44,9 @@ def test_ctrl_c_ends_who_waits(slow: tuple[Mounted, Path, Path]) -> None:
     mount, path, gate = slow
     for command in (["stat", str(path)], ["cat", str(path)], ["ls", "-l", str(path.parent)]):
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
-            with ended(subprocess.Popen(command, stdout=subprocess.DEVNULL)) as program:
+            # Where the tests run in the background, SIGINT is ignored, also by the programs that they start.
+            heeds = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+            with ended(subprocess.Popen(command, stdout=subprocess.DEVNULL, preexec_fn=heeds)) as program:
                 wait_until_hanging(program.pid)
                 assert program.poll() is None
                 program.send_signal(number)
