@@ -62,7 +62,7 @@ def test_a_good_place(shell: Shell, mounted: Callable[..., Mounted]) -> None:
 
 
 def test_places(shell: Shell, tmp_path: Path) -> None:
-    """What is wrong with the places is said by both commands in the same words, with the same exit status."""
+    """Both commands name the fault of a place in the same words, with the same exit status."""
     (tmp_path / "file").touch()
     for options, environment, names, status in (
         (["--store", str(tmp_path / "gone")], {}, ["store"], 3),
@@ -83,7 +83,7 @@ _NOBODY = f"setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups --inh-caps 
 _NOBODY += " --ambient-caps +dac_read_search"  # the tests' Python may lie in root's home
 _CONFIGURED = 'mount --bind "$0/fuse.conf" /etc/fuse.conf'
 
-# What root changes in a mount namespace of its own; the program that starts doctor; the configuration of the helper;
+# The changes that root makes in a mount namespace; the program that starts doctor; the configuration of the helper;
 # and what doctor finds: the check, its outcome, and words.
 _BROKEN = {
     "root": (

@@ -40,7 +40,7 @@ def test_running_imports_are_waited_for(shell: Shell, tmp_path: Path) -> None:
 
 
 def test_force_waits_for_nothing(shell: Shell, tmp_path: Path) -> None:
-    """What has come of an upload is kept for the next mount."""
+    """The bytes of an upload that have come are kept for the next mount."""
     content = made_tar(tmp_path, "new:v1", {"w.bin": os.urandom(100_000)}).read_bytes()
     assert shell("mount", shell.mountpoint).returncode == 0
     upload = os.open(shell.mountpoint / "incoming" / "new.tar", os.O_WRONLY | os.O_CREAT)

@@ -1,4 +1,4 @@
-"""What a mount keeps of models shrinks when they go."""
+"""The state that a mount keeps of models shrinks when they go."""
 
 import os
 import shutil

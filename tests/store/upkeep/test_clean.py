@@ -1,4 +1,4 @@
-"""What bentofs keeps on disk shrinks when models go, and nothing is removed that anybody needs."""
+"""The state on disk shrinks when models go. Nothing that is needed is removed."""
 
 import contextlib
 import os
@@ -96,7 +96,7 @@ def test_all_that_is_kept_for_models_that_are_gone_goes(store: Path) -> None:
     assert rows() == one
     for kept in (Kept.INDEX, Kept.BASELINE):
         assert done[kept][0].left < done[kept][0].size * 0.6
-    # What is left serves: nothing is measured or recorded anew.
+    # The rows that are left serve: nothing is measured or recorded anew.
     models = ModelStore(LocalStorage(str(store)))
     with contextlib.closing(Index(store=str(store))) as index, contextlib.closing(Baseline()) as baseline:
         archives = Archives(models.storage, index, Compression.ALWAYS, formats=KINDS)
