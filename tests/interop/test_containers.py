@@ -89,9 +89,10 @@ _SIDECAR = r"""
 mkdir -p volume && mount -t tmpfs volume volume && mount --make-rshared volume
 look() { nsenter --mount="/proc/$program/ns/mnt" --wd=/ ls "$PWD/volume/models" "$PWD/volume/models/models" 2>&1; }
 sidecar() {
+    rm -f log  # the last daemon's words are not this one's
     unshare --mount --propagation unchanged "$entrypoint" mount "$PWD/volume/models" --foreground --allow-other 2>log &
     sidecar=$!
-    until grep -q "is mounted at" log; do kill -0 $sidecar && sleep 0.1; done
+    until grep -qs "is mounted at" log; do kill -0 $sidecar && sleep 0.1; done
 }
 unshare --mount --propagation slave sleep 600 & program=$!
 trap 'kill $program $sidecar' EXIT
