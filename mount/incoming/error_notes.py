@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 from contextlib import suppress
 
 from bentofs.mount.incoming.names import ERROR_SUFFIX, final_path
@@ -31,14 +32,21 @@ class ErrorNotes:
         shown = "" if request is None else f" (request {request})"
         log.warning("%s was not imported: %s%s", printable(path), error, shown)
         try:
-            descriptor = os.open(
-                self._at(path), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
-            )
-            with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as note:
-                self._owners.give(descriptor, uid)
-                note.write(f"{printable(path)} was not imported: {error}{shown}\n")
+            self._put(path, f"{printable(path)} was not imported: {error}{shown}\n", uid)
         except OSError as failed:
             log.warning("its note could not be written: %s", failed)
+
+    def _put(self, path: str, text: str, uid: int) -> None:
+        """Write the whole note beside the spool, then move it in: nobody reads a note without its text."""
+        descriptor, draft = tempfile.mkstemp(prefix="note-", dir=os.path.dirname(self._spool))
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as note:
+                self._owners.give(descriptor, uid)
+                note.write(text)
+            os.replace(draft, self._at(path))
+        except BaseException:
+            os.unlink(draft)
+            raise
 
     def remove(self, path: str) -> None:
         """Remove the note that says why the last upload of this name was refused."""
