@@ -165,9 +165,9 @@ def mount_command(
     chosen = compression_for(compression, store)
     may_write = store.may_be_written()
     settings = daemon.Settings(
-        real,
-        store,
-        checked_formats(formats, chosen),
+        mountpoint=real,
+        store=store,
+        formats=checked_formats(formats, chosen),
         allow_other=allow_other,
         follow_links=follow_links,
         by_label=by_label,

@@ -3,69 +3,46 @@ thread, lock or socket has to survive a fork."""
 
 from __future__ import annotations
 
-import fcntl
-import gc
 import logging
 import os
-import resource
 import select
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bentofs.mount.daemon.argv_secrets import UTF8_MODE, carrying, without_secrets
+from bentofs.mount.daemon.backend import Backend, TreeSettings
 from bentofs.mount.daemon.ending import End
 from bentofs.mount.daemon.logs import RecentLog
-from bentofs.mount.daemon.malloc import Trimmer, give_memory_back, trim
+from bentofs.mount.daemon.malloc import give_memory_back
 from bentofs.mount.daemon.notify import ServiceManager
-from bentofs.mount.daemon.pruner import Pruner
 from bentofs.mount.daemon.running import state_folder
 from bentofs.mount.daemon.stale import remove_stale
-from bentofs.mount.daemon.status import MountStatus
+from bentofs.mount.daemon.tuning import allow_many_files, collect_seldom
 from bentofs.mount.errors import CannotMountError
-from bentofs.mount.incoming.premeasure import Premeasure
-from bentofs.mount.incoming.service import IncomingSettings, open_incoming
 from bentofs.mount.kernel.engine import DEFAULT_ENGINE, EngineName, new_engine
 from bentofs.mount.kernel.operations import Operations
 from bentofs.mount.kernel.session import Session, block_signals
-from bentofs.mount.kernel.traffic import Traffic
-from bentofs.mount.view.tree import Tree
-from bentofs.store.archives.compression import Compression
-from bentofs.store.formats.write.registry import Format
-from bentofs.store.integrity.baseline import Baseline
-from bentofs.store.integrity.baseline_recorder import Recorder
-from bentofs.store.storage.open import StoreSpec
 from bentofs.store.util.display import printable
-from bentofs.store.util.memory_budget import MemoryBudget
-from bentofs.store.wiring.library import Library
 
 log = logging.getLogger(__name__)
 
 READY_SECONDS = 30.0  # how long a daemon may take until its mount answers
 _READY = b"ready\n"
 _READ_AHEAD = 1 << 20  # bytes; for storage that does not read ahead itself
-_ALLOCATIONS = 10_000  # objects made minus objects freed between two garbage collections; Python's default is 700
-_DESCRIPTORS = 1023  # open in a busy mount: files being read, uploads, requests under way
 
 
-@dataclass(frozen=True)
-class Settings:
+@dataclass(frozen=True, kw_only=True)
+class Settings(TreeSettings):
     """The settings of a mount."""
 
     mountpoint: str  # real path
-    store: StoreSpec
-    formats: Sequence[Format]
     allow_other: bool = False
-    follow_links: bool = False
-    by_label: bool = False
-    incoming: IncomingSettings | None = None  # None for a mount without incoming/
-    compression: Compression = Compression.AUTO
     engine: EngineName = DEFAULT_ENGINE
     auto_unmount: bool = False  # if the daemon is killed, a helper unmounts
     noexec: bool = False  # nobody runs programs that lie in the mount
@@ -85,49 +62,31 @@ def serve(settings: Settings, ready: Callable[[], None], recent: RecentLog) -> N
     block_signals()
     manager = ServiceManager()
     give_memory_back()
-    _collect_seldom()
-
-    _allow_many_files()
+    collect_seldom()
+    allow_many_files()
     location = settings.store.location
     storage = settings.store.open(follow_links=settings.follow_links)
-    budget = MemoryBudget(trim=trim)
-    baseline = Baseline()
-    recorder = Recorder(storage, baseline)
-    pruner = Pruner(storage.folder)
-    library = Library(
-        storage, settings.compression, formats=settings.formats, budget=budget, recorder=recorder, gone=pruner.note
-    )
-    store, archives = library.models, library.archives
-    premeasure = Premeasure(store, archives, settings.formats, library.index)
     # The kernel checks permissions.
     options = ["allow_other", "default_permissions"] if settings.allow_other else []
     options += ["auto_unmount"] * settings.auto_unmount + ["noexec"] * settings.noexec
     passed_through = storage.folder if settings.passthrough else None
     engine = new_engine(settings.engine, settings.mountpoint, location, options, passed_through)
-    incoming = open_incoming(library, baseline, premeasure, settings.incoming, budget, engine.calling_user)
-    traffic = Traffic()
-    tally = incoming.tally if incoming is not None else None
-    status = MountStatus(_described(settings), store, engine, traffic, tally, budget, library.index, recent)
-    has_incoming, live = incoming is not None, status.files()
-    tree = Tree(
-        store,
-        archives,
-        settings.formats,
-        has_incoming=has_incoming,
-        live=live,
-        baseline=baseline,
-        by_label=settings.by_label,
+    backend = Backend(
+        storage,
+        settings,
+        recent,
+        _described(settings),
+        calling_user=engine.calling_user,
+        features=lambda: engine.features,
     )
-    operations = Operations(tree, engine.handles, incoming.namespace if incoming is not None else None, traffic)
+    incoming = backend.incoming
+    namespace = incoming.namespace if incoming is not None else None
+    operations = Operations(backend.tree, engine.handles, namespace, backend.traffic)
     session = Session(engine, operations, settings.mountpoint, None if storage.reads_ahead else _READ_AHEAD)
-
-    trimmer = Trimmer()
     end = End(manager, f"{settings.mountpoint} is being unmounted")
 
     def announce() -> None:
-        recorder.start(archives.is_measured, session.is_busy)
-        trimmer.start()
-        pruner.start(store)
+        backend.start(session.is_busy)
         log.info("%s is mounted at %s", location, settings.mountpoint)
         manager.ready(f"{location} is mounted at {settings.mountpoint}")
         ready()
@@ -139,16 +98,9 @@ def serve(settings: Settings, ready: Callable[[], None], recent: RecentLog) -> N
             end.let_finish(incoming.finish, session)
         end.hurry()
     finally:
-        trimmer.stop()
         engine.stop()
-        recorder.stop()
-        pruner.stop()
-        premeasure.stop()
-        archives.close()  # threads that wait for a measurement end now
-        if incoming is not None:
-            incoming.close()
-        library.close()
-        baseline.close()
+        backend.stop()
+        backend.close()
         end.is_there()
     log.info("%s is unmounted", settings.mountpoint)
 
@@ -248,21 +200,3 @@ def tell_ready(descriptor: int) -> None:
     os.close(descriptor)
     if os.getpgrp() != os.getpid():
         os.setsid()
-
-
-def _collect_seldom() -> None:
-    """Make Python collect cyclic garbage less often. There is hardly any, and each full collection of a large store's
-    objects stops every reader for a tenth of a second."""
-    gc.freeze()  # loaded modules live as long as the mount
-    gc.set_threshold(_ALLOCATIONS)
-
-
-def _allow_many_files() -> None:
-    """Raise the limit of open files: models that are being read need many, and each request under way a few."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    # The kernel's table of open files grows by doubling. Once there are threads, each growth makes an open wait for
-    # milliseconds. The table never shrinks, so make it grow now.
-    with suppress(OSError), open(os.devnull) as any_file:  # a lower limit is no error
-        os.close(fcntl.fcntl(any_file, fcntl.F_DUPFD_CLOEXEC, _DESCRIPTORS))

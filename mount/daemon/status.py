@@ -6,17 +6,16 @@ import datetime
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from bentofs.mount.daemon.logs import RecentLog
 from bentofs.mount.daemon.metrics import as_metrics
 from bentofs.mount.daemon.model_counter import ModelCounter
-from bentofs.mount.kernel.engine import Engine
-from bentofs.mount.kernel.traffic import Traffic
 from bentofs.mount.view.live import LiveSource
 from bentofs.mount.view.own_names import LOG, METRICS, STATUS
+from bentofs.mount.view.traffic import Traffic
 from bentofs.store.archives.index import Index, default_path
 from bentofs.store.catalog.catalog import ModelStore
 from bentofs.store.errors import NoHomeError
@@ -32,7 +31,7 @@ class MountStatus:
 
     fixed: Mapping[str, Any]  # that never change: mountpoint, store, engine, ...
     store: ModelStore
-    engine: Engine
+    features: Callable[[], Sequence[str]]  # of the kernel, in use
     traffic: Traffic
     tally: Callable[[], tuple[int, dict[str, int]]] | None  # of imports; None without incoming/
     budget: MemoryBudget
@@ -61,7 +60,7 @@ class MountStatus:
         return {
             "version": installed_version(),
             **self.fixed,
-            "features": list(self.engine.features),
+            "features": list(self.features()),
             "pid": os.getpid(),
             "since": _iso(began),
             "models": counter.number(),

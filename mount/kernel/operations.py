@@ -14,9 +14,9 @@ from collections.abc import Hashable
 from typing import NamedTuple, NoReturn, Protocol
 
 from bentofs.mount.incoming.namespace import Namespace
-from bentofs.mount.kernel.traffic import Traffic
 from bentofs.mount.kernel.xattrs import ExtendedAttributeOperations
 from bentofs.mount.view.nodes import Attributes, File, Folder, Item, Link, Node, inode_of
+from bentofs.mount.view.traffic import Traffic
 from bentofs.mount.view.tree import INCOMING, Tree
 from bentofs.store.errors import SourceChangedError
 from bentofs.store.formats.pieces import Piece

@@ -29,7 +29,7 @@ from bentofs.mount.view.nodes import (
     link_item,
 )
 from bentofs.mount.view.own_names import OWN
-from bentofs.mount.view.readme import readme
+from bentofs.mount.view.readme import Reader, readme
 from bentofs.store.archives.archives import Archives
 from bentofs.store.catalog.catalog import ModelStore
 from bentofs.store.catalog.scanner import LATEST
@@ -59,15 +59,17 @@ class Tree:
         live: Mapping[str, LiveSource] | None = None,
         baseline: Baseline | None = None,
         by_label: bool = False,
+        reader: Reader = Reader.MOUNT,
     ) -> None:
         """`has_incoming`: list `incoming/`. Its content is defined in `mount.incoming.namespace`. `live`: the files in
         `.bentofs/`, which is not listed. `baseline`: the recorded SHA-256s of models' files. `by_label`: list
-        `by-label/`."""
+        `by-label/`. `reader`: who reads README.txt."""
         self.store = store
         self.archives = archives
         self.formats = tuple(formats)
         self.extended = ExtendedAttributes(store, archives, baseline)
         self._has_incoming = has_incoming
+        self._reader = reader
         self.mounted_ns = time.time_ns()
         top: dict[str, Callable[[], Node]] = {
             README: self._readme,
@@ -106,7 +108,8 @@ class Tree:
 
     def _readme(self) -> Text:
         location, names = self.store.storage.location, [kind.name for kind in self.formats]
-        piece = Literal(readme(location, names, has_incoming=self._has_incoming, by_label=self._has_labels).encode())
+        text = readme(location, names, has_incoming=self._has_incoming, by_label=self._has_labels, reader=self._reader)
+        piece = Literal(text.encode())
         return Text(f"/{README}", piece, README, self.mounted_ns)
 
     def _by_format(self) -> Folder:

@@ -13,7 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from bentofs.mount.daemon.metrics import as_metrics
-from bentofs.mount.kernel.traffic import Total, Traffic
+from bentofs.mount.view.traffic import Total, Traffic
 from tests.harness import Mounted, make_model, run, wait_until
 from tests.incoming import cp, imports, made_tar
 from tests.store.at_once import in_threads

@@ -1,0 +1,117 @@
+"""Backend: the objects behind one tree, whoever shows it: a mount (`mount.daemon.serve`) or a server
+(`mount.daemon.http_server`)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bentofs.mount.daemon.logs import RecentLog
+from bentofs.mount.daemon.malloc import Trimmer, trim
+from bentofs.mount.daemon.pruner import Pruner
+from bentofs.mount.daemon.status import MountStatus
+from bentofs.mount.incoming.premeasure import Premeasure
+from bentofs.mount.incoming.service import IncomingSettings, open_incoming
+from bentofs.mount.view.readme import Reader
+from bentofs.mount.view.traffic import Traffic
+from bentofs.mount.view.tree import Tree
+from bentofs.store.archives.compression import Compression
+from bentofs.store.formats.write.registry import Format
+from bentofs.store.integrity.baseline import Baseline
+from bentofs.store.integrity.baseline_recorder import Recorder
+from bentofs.store.storage.base import Storage
+from bentofs.store.storage.open import StoreSpec
+from bentofs.store.util.memory_budget import MemoryBudget
+from bentofs.store.wiring.library import Library
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TreeSettings:
+    """The settings of a tree, whoever shows it."""
+
+    store: StoreSpec
+    formats: Sequence[Format]
+    follow_links: bool = False
+    by_label: bool = False
+    incoming: IncomingSettings | None = None  # None for a tree without incoming/
+    compression: Compression = Compression.AUTO
+
+
+class Backend:
+    """A store that is open to be shown as a tree. `stop` and `close` end everything that runs."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        settings: TreeSettings,
+        recent: RecentLog,
+        described: Mapping[str, Any],
+        *,
+        calling_user: Callable[[], int],
+        features: Callable[[], Sequence[str]] = lambda: (),
+        reader: Reader = Reader.MOUNT,
+    ) -> None:
+        """`described`: the settings, for the status; `calling_user`, `features`: see `Engine`; `reader`: who reads
+        README.txt.
+
+        Raises:
+            StagingError: there is no place for `incoming/`.
+        """
+        self._budget = MemoryBudget(trim=trim)
+        self._baseline = Baseline()
+        self._recorder = Recorder(storage, self._baseline)
+        self._pruner = Pruner(storage.folder)
+        self._trimmer = Trimmer()
+        self.library = Library(
+            storage,
+            settings.compression,
+            formats=settings.formats,
+            budget=self._budget,
+            recorder=self._recorder,
+            gone=self._pruner.note,
+        )
+        store, archives = self.library.models, self.library.archives
+        self._premeasure = Premeasure(store, archives, settings.formats, self.library.index)
+        self.incoming = open_incoming(
+            self.library, self._baseline, self._premeasure, settings.incoming, self._budget, calling_user
+        )
+        self.traffic = Traffic()
+        tally = self.incoming.tally if self.incoming is not None else None
+        self.status = MountStatus(
+            described, store, features, self.traffic, tally, self._budget, self.library.index, recent
+        )
+        self.tree = Tree(
+            store,
+            archives,
+            settings.formats,
+            has_incoming=self.incoming is not None,
+            live=self.status.files(),
+            baseline=self._baseline,
+            by_label=settings.by_label,
+            reader=reader,
+        )
+
+    def start(self, is_busy: Callable[[], bool]) -> None:
+        """Start the work in the background. `is_busy`: tells whether a request is being served."""
+        self._recorder.start(self.library.archives.is_measured, is_busy)
+        self._trimmer.start()
+        self._pruner.start(self.library.models)
+
+    def stop(self) -> None:
+        """Stop the work in the background. Threads that wait for a measurement end."""
+        self._trimmer.stop()
+        self._recorder.stop()
+        self._pruner.stop()
+        self._premeasure.stop()
+        self.library.archives.close()
+
+    def close(self) -> None:
+        """Close everything, after `stop`. Incomplete uploads are kept for the next process."""
+        if self.incoming is not None:
+            self.incoming.close()
+        self.library.close()
+        self._baseline.close()
