@@ -9,7 +9,7 @@ import pytest
 
 # Failed asserts of helpers show their values, as those of tests do. This must come before their import.
 pytest.register_assert_rewrite(
-    *(f"tests.{name}" for name in ("harness", "incoming", "buckets", "interop", "mount", "store", "faults"))
+    *(f"tests.{name}" for name in ("harness", "serving", "incoming", "buckets", "interop", "mount", "store", "faults"))
 )
 
 from tests import harness  # noqa: E402
@@ -27,7 +27,16 @@ hypothesis.settings.load_profile("bentofs")
 
 # Fixtures that start servers, and folders whose tests mount or start programs.
 _SERVERS = {"seaweed", "bucket", "rclone", "ftp_server", "proxies"}
-_MOUNTING = ("interop", "faults", "mount/kernel", "mount/view", "mount/incoming", "mount/daemon", "mount/cli")
+_MOUNTING = (
+    "interop",
+    "faults",
+    "mount/kernel",
+    "mount/view",
+    "mount/incoming",
+    "mount/daemon",
+    "mount/cli",
+    "mount/serve",
+)
 _AS_ROOT = {"open_device"}  # changes the mode of /dev/fuse, and restores it
 
 

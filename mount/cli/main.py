@@ -21,6 +21,7 @@ from bentofs.store.errors import StoreError
 COMMANDS = {
     "mount": ("mount", "mount_command"),
     "unmount": ("unmount", "unmount_command"),
+    "serve": ("serve", "serve_command"),
     "status": ("status", "status_command"),
     "doctor": ("doctor", "doctor_command"),
     "list": ("models", "list_command"),

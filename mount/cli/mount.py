@@ -10,15 +10,16 @@ from pathlib import Path
 
 import click
 
-from bentofs.mount.cli.complete import complete_file, complete_mount
+from bentofs.mount.cli.complete import complete_mount
 from bentofs.mount.cli.config import named_mountpoint
 from bentofs.mount.cli.engine_option import engine_option
 from bentofs.mount.cli.format_options import checked_formats, compression_for, compression_option, formats_option
+from bentofs.mount.cli.log_options import log_file_option, log_level_option
 from bentofs.mount.cli.options import Size, arguments_for, follow_links_option, staging_option, store_options
 from bentofs.mount.cli.output import json_option, print_document, print_message
 from bentofs.mount.daemon import serve as daemon
 from bentofs.mount.daemon.checks.check import Plan
-from bentofs.mount.daemon.logs import LEVELS, start_logging
+from bentofs.mount.daemon.logs import start_logging
 from bentofs.mount.daemon.preflight import check_mountpoint, check_plan, is_trap
 from bentofs.mount.daemon.running import log_path
 from bentofs.mount.incoming.service import IncomingSettings
@@ -94,22 +95,8 @@ class _Mode(click.ParamType):  # type: ignore[type-arg]  # generic only since cl
     show_default=True,
     help="Let the kernel read the files of a local store itself. It needs root and Linux 6.9.",
 )
-@click.option(
-    "--log-level",
-    type=click.Choice(LEVELS),
-    default="info",
-    show_default=True,
-    envvar="BENTOFS_LOG_LEVEL",
-    help="Log events of this level and above.",
-)
-@click.option(
-    "--log-file",
-    metavar="FILE",
-    shell_complete=complete_file,
-    callback=lambda _context, _parameter, file: file and os.path.abspath(file),
-    help="Log to this file. It is rotated, and takes 8 MiB at most. Default: a file in your state directory; with "
-    "--foreground, standard error.",
-)
+@log_level_option
+@log_file_option
 @click.option(
     "--auto-unmount/--no-auto-unmount",
     help="Unmount if the daemon is killed. By default the dead mountpoint stays and every access to it fails: a mirror "

@@ -113,7 +113,7 @@ def store_options(command: Callable[..., Any]) -> Callable[..., Any]:
         **others: Any,
     ) -> Any:
         if cache_size is None:
-            is_mount = click.get_current_context().info_name == "mount"
+            is_mount = click.get_current_context().info_name in ("mount", "serve")
             cache_size = _MOUNT_CACHE_SIZE if is_mount else DEFAULT_CACHE_SIZE
         source = click.get_current_context().get_parameter_source
         if source("storage_options") is ParameterSource.DEFAULT_MAP is not source("store"):

@@ -1,4 +1,4 @@
-"""The command `bentofs status`: the mounts, and what each daemon tells of itself."""
+"""The command `bentofs status`: the mounts and servers, and what each daemon tells of itself."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ import click
 
 from bentofs.mount.cli.complete import complete_mountpoint
 from bentofs.mount.cli.output import json_option, print_document, print_message, size_text
-from bentofs.mount.daemon.look import MountReport, MountState, look_at
+from bentofs.mount.daemon.look import MountReport, MountState, look_at, look_at_servers
+from bentofs.mount.daemon.status_socket import server_sockets
 from bentofs.mount.errors import CannotMountError
 from bentofs.mount.kernel.mount_table import OUR_TYPE, OurMount, mount_at, our_mounts, real_path
 from bentofs.store.util.display import printable
+from bentofs.store.util.urls import is_url
 
 _LABEL = 9  # characters
 
@@ -26,25 +28,43 @@ _LABEL = 9  # characters
 @json_option
 @click.option("--watch", is_flag=True, help="Show a live screen, until interrupted.")
 def status_command(mountpoint: str | None, as_json: bool, watch: bool) -> int:
-    """Show the mount at MOUNTPOINT, or all of your mounts (root: of all users).
+    """Show the mount at MOUNTPOINT, or all of your mounts and servers (root: of all users).
 
-    A daemon that does not answer within 3 seconds is reported so. The exit status is 1 if a mount does not serve.
+    MOUNTPOINT may be the URL of a server. A daemon that does not answer within 3 seconds is reported so. The exit
+    status is 1 if one does not serve.
     """
     if watch:
         if as_json or not sys.stdout.isatty():
             raise click.UsageError("--watch needs a terminal, and no --json: for programs there is .bentofs/metrics")
         from bentofs.mount.cli.watch import watch_mounts  # rich is slow to load
 
-        watch_mounts(lambda: look_at(_wanted(mountpoint)))
-    reports = look_at(_wanted(mountpoint))
+        watch_mounts(lambda: _reports(mountpoint))
+    reports = _reports(mountpoint)
     if as_json:
         print_document([report.as_json() for report in reports])
     else:
         for number, report in enumerate(reports):
             click.echo("\n" * (number > 0) + "\n".join(_lines(report)))
         if not reports:
-            print_message("you have no mounts: `bentofs mount MOUNTPOINT` makes one")
+            print_message("you have no mounts: `bentofs mount MOUNTPOINT` makes one, and `bentofs serve` needs none")
     return int(any(report.state is not MountState.SERVING for report in reports))
+
+
+def _reports(mountpoint: str | None) -> list[MountReport]:
+    """Return the reports to show.
+
+    Raises:
+        CannotMountError: nothing of ours is there.
+    """
+    if mountpoint is None:
+        return [*look_at(_wanted(None)), *look_at_servers(server_sockets())]
+    if not is_url(mountpoint):
+        return look_at(_wanted(mountpoint))
+    url = mountpoint.rstrip("/") + "/"
+    reports = look_at_servers([server for server in server_sockets() if server.url == url])
+    if not reports:
+        raise CannotMountError(f"no server of yours is at {printable(mountpoint)}")
+    return reports
 
 
 def _wanted(mountpoint: str | None) -> list[OurMount]:

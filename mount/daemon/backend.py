@@ -81,15 +81,15 @@ class Backend:
         )
         self.traffic = Traffic()
         tally = self.incoming.tally if self.incoming is not None else None
-        self.status = MountStatus(
+        self.live = MountStatus(
             described, store, features, self.traffic, tally, self._budget, self.library.index, recent
-        )
+        ).files()
         self.tree = Tree(
             store,
             archives,
             settings.formats,
             has_incoming=self.incoming is not None,
-            live=self.status.files(),
+            live=self.live,
             baseline=self._baseline,
             by_label=settings.by_label,
             reader=reader,

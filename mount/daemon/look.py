@@ -1,4 +1,5 @@
-"""Look at the mounts of bentofs from outside. A daemon may be stopped or dead: each look is bounded in time."""
+"""Look at the mounts and the servers of bentofs from outside. A daemon may be stopped or dead: each look is bounded in
+time."""
 
 from __future__ import annotations
 
@@ -6,12 +7,14 @@ import datetime
 import errno
 import json
 import os
+import socket
 from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any, NamedTuple
 
 from bentofs.mount.daemon.ask import Tell, ask_all
 from bentofs.mount.daemon.running import RunningDaemon
+from bentofs.mount.daemon.status_socket import ServerSocket, peer_of
 from bentofs.mount.kernel.mount_table import OurMount
 from bentofs.mount.view.own_names import OWN, STATUS
 
@@ -30,7 +33,7 @@ class MountState(Enum):
 
 
 class MountReport(NamedTuple):
-    """One mount, seen from outside."""
+    """One mount or server, seen from outside. The path of a server is its URL."""
 
     mount: OurMount
     state: MountState
@@ -55,6 +58,38 @@ def look_at(mounts: Sequence[OurMount], seconds: float = SECONDS) -> list[MountR
     """Look at mounts, at all at once. Call it while this process has one thread."""
     answers = ask_all([_question(mount) for mount in mounts], seconds)
     return [read_answer(mount, told, ended=ended) for mount, (told, ended) in zip(mounts, answers, strict=True)]
+
+
+def look_at_servers(servers: Sequence[ServerSocket], seconds: float = SECONDS) -> list[MountReport]:
+    """Look at servers, as `look_at` does."""
+    answers = ask_all([_question_to(server) for server in servers], seconds)
+    reports = []
+    for server, (told, ended) in zip(servers, answers, strict=True):
+        head, _, rest = told.partition(b"\n")
+        user = _parsed(head).get("user")
+        if user is not None:
+            report = read_answer(OurMount(server.url, "", user), head + b"\n" + rest, ended=ended)
+            reports.append(report._replace(mount=report.mount._replace(source=str(report.status.get("store", "")))))
+    return reports
+
+
+def _question_to(server: ServerSocket) -> Callable[[Tell], None]:
+    """Return a function that tells the same as for a mount, and the user of the server. It tells nothing if the server
+    has gone, or belongs to another user and this one is not root."""
+
+    def ask(tell: Tell) -> None:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(server.address)
+            pid, user = peer_of(sock)
+            if os.geteuid() not in (0, user):
+                return
+            daemon = RunningDaemon.of(pid)
+            since = daemon and datetime.datetime.fromtimestamp(daemon.start_time(), datetime.timezone.utc).isoformat()
+            tell(json.dumps({"pid": pid, "since": since, "user": user}).encode() + b"\n0\n")
+            while content := sock.recv(_MOST):
+                tell(content)
+
+    return ask
 
 
 def _question(mount: OurMount) -> Callable[[Tell], None]:

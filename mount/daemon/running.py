@@ -39,7 +39,7 @@ def log_path(mountpoint: str) -> Path:
 
 
 class RunningDaemon(NamedTuple):
-    """A process that serves a mount."""
+    """A process that serves a mount, or by HTTP."""
 
     pid: int
     started: int  # clock ticks since boot; a later process with the same pid has another value
@@ -63,6 +63,12 @@ class RunningDaemon(NamedTuple):
                         started = _start_of(int(entry))
                         found += [cls(int(entry), started)] if started is not None else []
         return max(found, key=lambda daemon: daemon.started, default=None)
+
+    @classmethod
+    def of(cls, pid: int) -> RunningDaemon | None:
+        """Return the daemon with this pid; None if it has ended."""
+        started = _start_of(pid)
+        return None if started is None else cls(pid, started)
 
     def start_time(self) -> float:
         """Return when the daemon began, in seconds since 1970."""

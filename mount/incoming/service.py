@@ -32,6 +32,7 @@ from bentofs.store.errors import StoreError
 from bentofs.store.formats.read.growing_file import ArrivingFile
 from bentofs.store.integrity.baseline import Baseline
 from bentofs.store.staging.limits import Limits
+from bentofs.store.transfer.import_log import ImportLog
 from bentofs.store.transfer.importer import StagedImport
 from bentofs.store.util.display import printable
 from bentofs.store.util.memory_budget import MemoryBudget
@@ -122,6 +123,11 @@ class Incoming:
         self._recovery.start(of_this_boot)
         for _, receipt in dead:  # not earlier: a kill in between would lose the uploads that recovery takes
             self._log.interrupt(receipt.id)
+
+    @property
+    def record(self) -> ImportLog:
+        """Return the record of imports."""
+        return self._log
 
     def tally(self) -> tuple[int, dict[str, int]]:
         """Return the number of running imports, and the numbers of ended ones by their state, since the mount began."""

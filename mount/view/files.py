@@ -62,6 +62,12 @@ class ArchiveFile(_MadeFile):
     def kind(self) -> str:
         return self.format.name
 
+    def bytes_name(self) -> str:
+        return f"{self.archives.bytes_name(self.model, self.format)}/{self.archives.revision}"
+
+    def sha256(self) -> str | None:
+        return self.archives.known_sha256(self.model, self.format)
+
     def is_measured(self) -> bool:
         return self.archives.is_length_known(self.model, self.format)
 
@@ -81,6 +87,9 @@ class ChecksumFile(_MadeFile):
 
     kind = "checksums"
     formats: Sequence[Format]
+
+    def bytes_name(self) -> str:
+        return "sums/" + "/".join(self.archives.bytes_name(self.model, kind) for kind in self.formats)
 
     def attributes(self) -> Attributes:
         return self._attributes(self._length())
@@ -166,6 +175,9 @@ class _ModelFile(File):
     @property
     def look(self) -> int:
         return self._model.look
+
+    def bytes_name(self) -> str:
+        return f"file/{self._entry.identity}"
 
     def attributes(self) -> Attributes:
         identity = self._entry.identity

@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Hashable
 from typing import NamedTuple
 
-from bentofs.store.formats.pieces import Piece
+from bentofs.store.formats.pieces import Piece, read_bytes
 from bentofs.store.formats.write.registry import Format
 from bentofs.store.model.model import Model
 from bentofs.store.storage.base import Entry
@@ -90,6 +90,14 @@ class File:
     def attributes(self) -> Attributes:
         """Return the stat data."""
 
+    def bytes_name(self) -> str | None:
+        """Return a text that is the same only for the same bytes, also over restarts. None if there is none."""
+        return None
+
+    def sha256(self) -> str | None:
+        """Return the SHA-256 of the bytes, hexadecimal, if it is known; else None."""
+        return None
+
     def is_measured(self) -> bool:
         """Tell whether `attributes` answers without reading the model's files."""
         return True
@@ -159,6 +167,9 @@ class Text(File):
     @property
     def generation(self) -> Hashable:
         return self._generation
+
+    def bytes_name(self) -> str:
+        return f"text/{read_bytes(self._piece, 0, self._piece.length)!r}"
 
     def attributes(self) -> Attributes:
         return file_attributes(self._path, self._piece.length, self._mtime_ns, self._mtime_ns)

@@ -240,7 +240,7 @@ class Archives:
 
     def sha256(self, model: Model, kind: Format) -> str:
         """Return an archive's SHA-256, hexadecimal. Read the whole archive unless it is known for this generation."""
-        name = self._digest_name(model, kind)
+        name = self.bytes_name(model, kind)
         with self._turns.at((model.tag, model.generation, kind.name)):
             known = self._index.archive_digest(name)
             if known is None:
@@ -250,9 +250,10 @@ class Archives:
 
     def known_sha256(self, model: Model, kind: Format) -> str | None:
         """Return an archive's SHA-256, hexadecimal; None if nobody has asked for it yet."""
-        return self._index.archive_digest(self._digest_name(model, kind))
+        return self._index.archive_digest(self.bytes_name(model, kind))
 
-    def _digest_name(self, model: Model, kind: Format) -> str:
+    def bytes_name(self, model: Model, kind: Format) -> str:
+        """Return a text that is the same only for the same bytes of an archive, in all processes."""
         name = f"{model.fingerprint()}/{kind.name}/{LAYOUT_VERSION}"
         if kind.codec is not None and is_compressed(kind, self.compression):
             name += f"/{self.compression.value}/{kind.codec()}"

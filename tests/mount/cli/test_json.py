@@ -17,12 +17,13 @@ from tests.harness import ROOT, home_of, make_model, mountpoints, unmount_lazily
 from tests.mount.cli import json_schema
 
 _TEXT = {"completion", "man", "systemd print"}  # they print texts for other programs
-_APART = ("mount", "status", "doctor", "clean")  # they need a process of their own
+_APART = ("mount", "serve", "status", "doctor", "clean")  # they need a process of their own
 
 # Command lines whose output is checked, with their exit statuses, in the order in which they run. {} is a directory.
 RUNS: Mapping[str, Sequence[tuple[int, str]]] = {
     "mount": [(0, "mount {}/mnt"), (1, "mount {}/mnt"), (3, "mount {}/mnt --store {}/no")],
     "status": [(0, "status {}/mnt"), (1, "status {}/missing")],
+    "serve": [(3, "serve --store {}/no"), (2, "serve --bind nowhere")],  # a good one: mount/serve/test_reading.py
     "doctor": [(0, "doctor"), (2, "doctor --engine none")],
     "unmount": [(0, "unmount {}/mnt"), (1, "unmount {}/mnt")],
     "list": [(0, "list"), (0, "list iris --label no"), (3, "list no"), (2, "list --newer soon")],

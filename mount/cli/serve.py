@@ -1,0 +1,115 @@
+"""The command `bentofs serve`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from bentofs.mount.cli.format_options import checked_formats, compression_for, compression_option, formats_option
+from bentofs.mount.cli.log_options import log_file_option, log_level_option
+from bentofs.mount.cli.options import follow_links_option, staging_option, store_options
+from bentofs.mount.cli.output import json_option, print_document
+from bentofs.mount.daemon.http_server import ServerSettings, serve_http
+from bentofs.mount.daemon.logs import start_logging
+from bentofs.mount.errors import CannotMountError
+from bentofs.mount.incoming.service import IncomingSettings
+from bentofs.store.formats.write.registry import Format
+from bentofs.store.storage.open import StoreSpec
+from bentofs.store.util.display import printable
+
+log = logging.getLogger(__name__)
+
+
+class _Address(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.2
+    """HOST:PORT. An IPv6 address stands in brackets."""
+
+    name = "host:port"
+
+    def convert(
+        self, value: str | tuple[str, int], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, int]:
+        if isinstance(value, tuple):
+            return value
+        host, _, port = value.rpartition(":")
+        host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+        if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+            self.fail(f"{value} is not an address: write HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080", param, ctx)
+        return host, int(port)
+
+
+@click.command(name="serve")
+@store_options
+@click.option(
+    "--bind",
+    type=_Address(),
+    default="127.0.0.1:8080",
+    show_default=True,
+    metavar="HOST:PORT",
+    help="The address to serve at. Port 0 is any that is free; the log says which.",
+)
+@formats_option
+@compression_option
+@follow_links_option
+@click.option("--by-label/--no-by-label", help="Also list models by label. It reads each model.yaml.")
+@click.option("--read-only/--no-read-only", help="Serve without incoming/.")
+@click.option(
+    "--overwrite/--no-overwrite",
+    help="Let uploads into incoming/ replace models that have the same tag and other content.",
+)
+@staging_option
+@log_level_option
+@log_file_option
+@json_option
+def serve_command(
+    store: StoreSpec,
+    bind: tuple[str, int],
+    formats: list[Format],
+    compression: str | None,
+    follow_links: bool,
+    by_label: bool,
+    read_only: bool,
+    overwrite: bool,
+    staging: str | None,
+    log_level: str,
+    log_file: str | None,
+    as_json: bool,
+) -> None:
+    """Serve a model store by HTTP and WebDAV: the tree of a mount, without FUSE.
+
+    It stays in the foreground until it is interrupted.
+    """
+    store.check()
+    if not store.may_be_read():
+        raise CannotMountError(f"the model store {printable(store.location)} may not be read by you")
+    chosen = compression_for(compression, store)
+    host, port = bind
+    incoming = IncomingSettings(staging=staging, overwrite=overwrite)
+    settings = ServerSettings(
+        store=store,
+        formats=checked_formats(formats, chosen),
+        follow_links=follow_links,
+        by_label=by_label,
+        incoming=incoming if store.may_be_written() and not read_only else None,
+        compression=chosen,
+        host=host,
+        port=port,
+        log_level=log_level,
+        log_file=Path(log_file) if log_file is not None else None,
+    )
+    recent = start_logging(log_level, settings.log_file, takes_output=False)
+    if settings.incoming is None and not read_only:
+        log.warning("no incoming/: %s may not be written by you", printable(store.location))
+
+    def ready(url: str, has_incoming: bool) -> None:
+        if as_json:
+            print_document({"store": store.location, "url": url, "incoming": has_incoming})
+            sys.stdout.flush()
+
+    serve_http(settings, ready, recent)
+    logging.shutdown()
+    sys.stderr.flush()
+    os._exit(0)  # threads may still wait for a server

@@ -1,0 +1,168 @@
+"""The server of `bentofs serve`: one process that shows one store by HTTP, until a signal ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aiohttp.web import ServerRunner, SockSite
+
+from bentofs.mount.daemon.backend import Backend, TreeSettings
+from bentofs.mount.daemon.ending import End
+from bentofs.mount.daemon.logs import RecentLog
+from bentofs.mount.daemon.malloc import give_memory_back
+from bentofs.mount.daemon.notify import ServiceManager
+from bentofs.mount.daemon.status_socket import StatusSocket
+from bentofs.mount.daemon.tuning import allow_many_files, collect_seldom
+from bentofs.mount.errors import CannotMountError
+from bentofs.mount.serve.connections import BoundedServer
+from bentofs.mount.serve.guards import Guards
+from bentofs.mount.serve.routes import Routes
+from bentofs.mount.serve.site import Site
+from bentofs.mount.view.own_names import STATUS
+from bentofs.mount.view.readme import Reader
+from bentofs.store.util.display import printable
+
+log = logging.getLogger(__name__)
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_GRACE_SECONDS = 2.0  # how long requests under way may take when the server ends
+_LINGERING_SECONDS = 1.5  # for the rest of a body that was refused
+_BACKLOG = 256
+_HTTP = {"keepalive_timeout": 75.0, "lingering_time": _LINGERING_SECONDS, "access_log": None, "auto_decompress": False}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerSettings(TreeSettings):
+    """The settings of a server."""
+
+    host: str  # a name or an address
+    port: int  # 0 for any that is free
+    tls: ssl.SSLContext | None = None
+    log_level: str = "info"
+    log_file: Path | None = None  # absolute; None for standard error
+
+
+def serve_http(settings: ServerSettings, ready: Callable[[str, bool], None], recent: RecentLog) -> None:
+    """Serve in this process until a signal ends it. `ready` is called once the server answers, with its URL, and with
+    True if it has `incoming/`. `recent`: the log's newest lines.
+
+    Raises:
+        CannotMountError: the address cannot be had.
+        StagingError: there is no place for `incoming/`.
+    """
+    manager = ServiceManager()
+    give_memory_back()
+    collect_seldom()
+    allow_many_files()
+    sockets = _listening(settings.host, settings.port)
+    url = _url(settings, sockets[0])
+    storage = settings.store.open(follow_links=settings.follow_links)
+    user = os.geteuid()
+    described = _described(settings, url)
+    backend = Backend(storage, settings, recent, described, calling_user=lambda: user, reader=Reader.SERVER)
+    incoming = backend.incoming
+    namespace, record = (incoming.namespace, incoming.record) if incoming is not None else (None, None)
+    site = Site(backend.tree, namespace, record, backend.traffic, user)
+    end = End(manager, f"{url} is being closed")
+
+    def announce() -> None:
+        location = settings.store.location
+        log.info("%s is served at %s", location, url)
+        manager.ready(f"{location} is served at {url}")
+        ready(url, incoming is not None)
+
+    try:
+        asyncio.run(_run(settings, backend, site, sockets, url, announce, end))
+        end.hurry()
+    finally:
+        site.close()
+        backend.stop()
+        backend.close()
+        end.is_there()
+    log.info("%s is closed", url)
+
+
+async def _run(
+    settings: ServerSettings,
+    backend: Backend,
+    site: Site,
+    sockets: list[socket.socket],
+    url: str,
+    announce: Callable[[], None],
+    end: End,
+) -> None:
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[signal.Signals] = loop.create_future()
+
+    def note(number: signal.Signals) -> None:
+        if not ended.done():
+            ended.set_result(number)
+
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, note, number)
+    server = BoundedServer(Routes(site, Guards()).answer, **_HTTP)
+    runner = ServerRunner(server, handle_signals=False, shutdown_timeout=_GRACE_SECONDS)
+    await runner.setup()
+    status = StatusSocket(url, backend.live[STATUS])
+    try:
+        for sock in sockets:
+            await SockSite(runner, sock, ssl_context=settings.tls, backlog=_BACKLOG).start()
+        server.start()
+        await status.start()
+        backend.start(lambda: server.is_busy)
+        announce()
+        received = await ended
+        log.info("ending: %s", received.name)
+        end.begin(by_signal=True)
+    finally:
+        server.stop()
+        await status.stop()
+        await runner.cleanup()
+
+
+def _listening(host: str, port: int) -> list[socket.socket]:
+    """Return a listening socket for each address of a host, all with one port."""
+    found: list[socket.socket] = []
+    try:
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, _, _, _, address in dict.fromkeys(addresses):
+            chosen = found[0].getsockname()[1] if found else port
+            sock = socket.socket(family, socket.SOCK_STREAM)
+            found.append(sock)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind((address[0], chosen, *address[2:]))
+    except OSError as error:
+        for sock in found:
+            sock.close()
+        raise CannotMountError(f"{host}:{port} cannot be served: {error.strerror}") from None
+    return found
+
+
+def _url(settings: ServerSettings, sock: socket.socket) -> str:
+    scheme = "http" if settings.tls is None else "https"
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"{scheme}://{host}:{sock.getsockname()[1]}/"
+
+
+def _described(settings: ServerSettings, url: str) -> dict[str, Any]:
+    """Return the settings for the status. They hold no secrets."""
+    log_file = settings.log_file
+    return {
+        "mountpoint": url,
+        "store": printable(settings.store.location),
+        "engine": "http",
+        "formats": [kind.name for kind in settings.formats],
+        "compression": settings.compression.value,
+        "log_file": printable(str(log_file)) if log_file is not None else None,
+    }

@@ -1,0 +1,125 @@
+"""Connections: bounds how many clients are connected, and for how long a silent one is.
+
+A connection is idle between two requests, and before its first one. It waits while its client sends or takes bytes, and
+works while this server has something to do for it. Idle ones are the first to go when there are too many.
+
+Threading: the event loop's thread only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from aiohttp.web import BaseRequest, Response, Server, StreamResponse
+from aiohttp.web_protocol import RequestHandler
+
+log = logging.getLogger(__name__)
+
+MOST = 512  # connections
+_SWEEP_SECONDS = 1.0
+
+
+class Phase(enum.Enum):
+    """What a connection does. The value: how many seconds it may do so without a byte; None for no limit."""
+
+    NEW = 20.0  # it has sent no whole request yet
+    IDLE = 75.0  # its next request has not come
+    WORKING = None
+    RECEIVING = 60.0
+    SENDING = 600.0  # browsers pause downloads
+
+
+class Activity:
+    """The state of one connection."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self.transport = transport
+        self.phase = Phase.NEW
+        self.since = time.monotonic()  # of the phase, or of its last byte
+
+    def enter(self, phase: Phase) -> None:
+        """Enter a phase."""
+        self.phase = phase
+        self.since = time.monotonic()
+
+    def went_on(self) -> None:
+        """Note that bytes came or went."""
+        self.since = time.monotonic()
+
+    @property
+    def is_idle(self) -> bool:
+        """True if no request of it is being answered."""
+        return self.phase in (Phase.NEW, Phase.IDLE)
+
+    def has_stalled(self, now: float) -> bool:
+        """Return True if its time is over."""
+        return self.phase.value is not None and now - self.since > self.phase.value
+
+
+class BoundedServer(Server):
+    """aiohttp's low-level server, with bounds."""
+
+    def __init__(self, handler: Callable[[BaseRequest, Activity], Awaitable[StreamResponse]], **settings: object):
+        """`settings`: those of aiohttp's RequestHandler."""
+        super().__init__(self._handle, **settings)  # type: ignore[arg-type]
+        self._handler = handler
+        self._activities: dict[asyncio.BaseTransport, Activity] = {}
+        self._sweeper: asyncio.Task[None] | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        """True if a request is being answered."""
+        return any(not activity.is_idle for activity in list(self._activities.values()))
+
+    def start(self) -> None:
+        """Start to close the connections whose time is over."""
+        self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
+
+    def stop(self) -> None:
+        """Stop that."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+
+    def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
+        """Take a connection. If there are too many, close the one that has been idle longest."""
+        super().connection_made(handler, transport)
+        if len(self._activities) >= MOST:
+            idle = [activity for activity in self._activities.values() if activity.is_idle]
+            (min(idle, key=lambda activity: activity.since).transport if idle else transport).abort()
+        self._activities[transport] = Activity(transport)
+
+    def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
+        """Forget a connection."""
+        transport = self._connections.get(handler)
+        if transport is not None:
+            self._activities.pop(transport, None)
+        super().connection_lost(handler, exc)
+
+    async def _handle(self, request: BaseRequest) -> StreamResponse:
+        transport = request.transport
+        activity = self._activities.get(transport) if transport is not None else None
+        if activity is None:  # it has just gone
+            return Response()
+        activity.enter(Phase.WORKING)
+        try:
+            return await self._handler(request, activity)
+        except ConnectionError:  # the client has gone: nothing to answer, and nothing to log
+            activity.transport.abort()
+            return Response()
+        finally:
+            activity.enter(Phase.IDLE)
+
+    async def _sweep(self) -> None:
+        with suppress(asyncio.CancelledError):
+            while True:
+                await asyncio.sleep(_SWEEP_SECONDS)
+                now = time.monotonic()
+                for activity in list(self._activities.values()):
+                    if activity.has_stalled(now):
+                        log.debug("closed a connection that was silent for too long: %s", activity.phase.name)
+                        activity.transport.abort()

@@ -1,0 +1,1 @@
+"""The pages for people. All HTML is made here."""
