@@ -31,11 +31,12 @@ has_libfuse2() {
 present() {
   case $1 in
     libfuse2) has_libfuse2 ;;
+    mount-helper) present fusermount3 || present fusermount ;;
     *) PATH="$PATH:/sbin:/usr/sbin" command -v "$1" >/dev/null ;;
   esac
 }
 
-# need_packages NEED=PACKAGE...: installs the packages whose NEED (a command, or libfuse2) is not here yet.
+# need_packages NEED=PACKAGE...: installs the packages whose NEED (a command, libfuse2 or mount-helper) is not here yet.
 need_packages() {
   local pair missing=()
   for pair in "$@"; do

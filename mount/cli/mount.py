@@ -88,7 +88,7 @@ class _Mode(click.ParamType):  # type: ignore[type-arg]  # generic only since cl
     metavar="SIZE",
     help="The most bytes of one imported model, such as 50G. Default: 1T.",
 )
-@engine_option("How to speak to the kernel: directly, or through libfuse 2.")
+@engine_option("How to speak to the kernel: directly, or through libfuse 2, for Linux before 5.4.")
 @click.option(
     "--passthrough/--no-passthrough",
     default=True,

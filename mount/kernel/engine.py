@@ -17,7 +17,9 @@ class EngineName(Enum):
     LIBFUSE2 = "libfuse2"  # libfuse 2, through fusepy
 
 
-DEFAULT_ENGINE = EngineName.LIBFUSE2
+# No other engine steps in by itself where this one cannot serve: a program would meet other promises (SEMANTICS.md)
+# without anybody's choice, and libfuse 2 is seldom installed. The error names the option instead.
+DEFAULT_ENGINE = EngineName.KERNEL
 
 
 class EngineMount(Protocol):

@@ -43,7 +43,6 @@ def play(base: Path, script: str) -> "subprocess.CompletedProcess[str]":
         "PATH": f"{base / 'bin'}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
         "entrypoint": str(EXAMPLES / "entrypoint"),
-        "BENTOFS_ENGINE": "kernel",
     }
     return run("unshare", "--mount", *become_root(), "sh", "-ec", script, env=environment, cwd=base, seconds=180)
 

@@ -23,7 +23,7 @@ def check_libfuse(plan: Plan) -> Check:
     """Check that libfuse 2 can be loaded, if the engine needs it."""
     name = "libfuse"
     if plan.engine is not EngineName.LIBFUSE2:
-        return Check(name, CheckOutcome.OK, "not needed: --engine kernel speaks to the kernel itself")
+        return Check(name, CheckOutcome.OK, "not needed: the engine kernel speaks to the kernel itself")
     library = os.environ.get("FUSE_LIBRARY_PATH") or ctypes.util.find_library("fuse")  # fusepy finds it the same way
     try:
         version = ctypes.CDLL(library or "libfuse.so.2").fuse_version()
