@@ -56,7 +56,7 @@ class Pruner:
         """Stop the thread. Wait a moment for it: a step of a pruning is short."""
         self._stopping.set()
         self._wake.set()
-        if self._thread is not None:
+        if self._thread is not None and self._thread.is_alive():  # it may be starting just now
             self._thread.join(1.0)
 
     def _run(self, models: ModelStore) -> None:

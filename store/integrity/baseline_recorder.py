@@ -99,7 +99,7 @@ class Recorder:
         """Stop the thread, within the time that a step takes."""
         self._stopping.set()
         self._wake.set()
-        if self._thread.ident is not None:
+        if self._thread.is_alive():  # it may be starting just now
             self._thread.join(2)
 
     def _run(self) -> None:

@@ -6,6 +6,7 @@ import re
 import shlex
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -142,6 +143,50 @@ def test_default_mountpoint_where_the_project_was_cloned(environment: dict[str, 
     finally:
         if mountpoints(mountpoint):
             unmount_lazily(mountpoint)
+
+
+@pytest.fixture
+def tools(tmp_path: Path) -> Path:
+    """A PATH like that of a machine where nothing of FUSE is installed. Its apt-get only notes what it is asked."""
+    folder = tmp_path / "tools"
+    folder.mkdir()
+    for place in ("/usr/bin", "/bin", "/usr/sbin", "/sbin"):
+        for tool in os.scandir(place):
+            if tool.name not in ("fusermount", "fusermount3", "apt-get", "ldconfig", "sudo"):
+                with contextlib.suppress(FileExistsError):
+                    (folder / tool.name).symlink_to(tool.path)
+    for name in ("apt-get", "sudo", "ldconfig"):
+        (folder / name).write_text(f'#!/bin/sh\necho "{name} $*" >> {tmp_path}/asked\nexit 1\n')
+        (folder / name).chmod(0o755)
+    return folder
+
+
+def test_root_installs_nothing(mountpoint: Path, tools: Path, environment: dict[str, str]) -> None:
+    become_root = [] if os.geteuid() == 0 else ["unshare", "--mount", "--map-root-user"]
+    script = '"$0" "$1" && exec "$2" unmount "$1"'
+    printed = run(
+        *(*become_root, "sh", "-c", script, ROOT / "scripts" / "start", mountpoint, ROOT / ".venv/bin/bentofs"),
+        env={**environment, "PATH": str(tools), "PYTHON": sys.executable, "FUSE_LIBRARY_PATH": "/nonexistent"},
+    ).stdout
+    assert commands_in(printed)
+    assert not (tools.parent / "asked").exists()
+
+
+def test_others_install_the_helper_only(mountpoint: Path, tools: Path, environment: dict[str, str]) -> None:
+    """As nobody, who may read where the project lies."""
+    become = ["setpriv", "--reuid", "65534", "--clear-groups", "--inh-caps", "+dac_read_search"]
+    become += ["--ambient-caps", "+dac_read_search"]
+    done = subprocess.run(
+        [*(become if os.geteuid() == 0 else []), ROOT / "scripts" / "start", mountpoint],
+        env={**environment, "PATH": str(tools), "PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "Installing from your distribution: fuse3\n" in done.stderr
+    assert not mountpoints(mountpoint)
 
 
 def daemon_of(mountpoint: Path) -> int:

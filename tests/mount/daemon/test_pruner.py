@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,6 +37,17 @@ def test_models_that_go_take_their_rows_along(store: Path) -> None:
     assert models.tags() == []
     pruner.stop()
     assert rows() == before * 2 // 3
+
+
+def test_stopped_while_it_starts(store: Path) -> None:
+    """A mount that ends as soon as it has come up. Another thread starts the pruner."""
+    models = ModelStore(LocalStorage(str(store)))
+    for _ in range(200):
+        pruner = Pruner(None)
+        starter = threading.Thread(target=pruner.start, args=(models,))
+        starter.start()
+        pruner.stop()
+        starter.join()
 
 
 def test_an_old_log_goes_when_a_mount_comes(store: Path, tmp_path: Path, mounted: Callable[..., Mounted]) -> None:

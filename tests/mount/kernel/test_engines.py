@@ -3,6 +3,7 @@
 import ctypes
 import errno
 import fcntl
+import json
 import mmap
 import os
 import shutil
@@ -207,11 +208,20 @@ def test_a_copy_within_the_mount(mount: Mounted, tmp_path: Path) -> None:
     assert mount.shows("n:v1")
 
 
-def test_nothing_of_libfuse_is_needed(store: Path, mounted: Callable[..., Mounted]) -> None:
+def test_by_default_nothing_of_libfuse_is_needed(store: Path, mounted: Callable[..., Mounted]) -> None:
     """fusepy fails at import if its library does not exist."""
     make_model(store, "m:v1", {"w": b"w"})
-    mount = mounted(store, options=["--engine", "kernel"], environment={"FUSE_LIBRARY_PATH": "/nonexistent"})
+    mount = mounted(store, environment={"BENTOFS_ENGINE": "", "FUSE_LIBRARY_PATH": "/nonexistent"})
     assert mount.archive("m:v1", ".tar").read_bytes()
+    assert json.loads((mount.path / ".bentofs" / "status.json").read_text())["engine"] == "kernel"
+
+
+def test_an_old_kernel_with_a_new_fuse(store: Path, mounted: Callable[..., Mounted]) -> None:
+    """Distributions add newer versions of FUSE to old kernels: the handshake decides, not the kernel's release."""
+    make_model(store, "m:v1", {"w": b"w"})
+    mount = mounted(store, options=["--engine", "kernel"], prefix=["setarch", "--uname-2.6"])
+    assert mount.archive("m:v1", ".tar").read_bytes()
+    mount.wait_for_log(r"Linux 2\.6\..* is older than 5\.4, .* mount with --engine libfuse2")
 
 
 def test_root_needs_no_helper(store: Path, mounted: Callable[..., Mounted], tmp_path: Path) -> None:

@@ -1,13 +1,15 @@
 """INIT: the protocol features agreed on with old and new kernels."""
 
+import errno
+import socket
 import struct
 
 import pytest
 
 from bentofs.mount.errors import CannotMountError
 from bentofs.mount.kernel.native import protocol
-from bentofs.mount.kernel.native.handshake import Offer, agree
-from bentofs.mount.kernel.native.protocol import INIT_OUT, InitFlag
+from bentofs.mount.kernel.native.handshake import Offer, agree, shake_hands
+from bentofs.mount.kernel.native.protocol import IN_HEADER, INIT_OUT, OUT_HEADER, InitFlag, Opcode
 
 ALL = (1 << 64) - 1
 
@@ -56,6 +58,30 @@ def test_only_what_was_offered_is_agreed_to() -> None:
 def test_an_old_kernel_is_told_so() -> None:
     with pytest.raises(CannotMountError, match=r"7\.30 of the FUSE protocol.*--engine libfuse2"):
         agree(Offer(7, 30, 131072, ALL))
+
+
+def test_the_handshake_over_a_device() -> None:
+    """A kernel that is too old gets an error, so that nobody waits for the mount. A newer major version is answered
+    with ours, and asks again."""
+    ours, kernel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, kernel:
+        kernel.send(init(unique=2, major=7, minor=23))
+        with pytest.raises(CannotMountError, match=r"7\.23 of the FUSE protocol.*7\.31.*--engine libfuse2"):
+            shake_hands(ours.fileno())
+        assert OUT_HEADER.unpack(kernel.recv(100)) == (OUT_HEADER.size, -errno.EPROTO, 2)
+        kernel.send(init(unique=4, major=8, minor=1))
+        kernel.send(init(unique=6, major=7, minor=39))
+        assert shake_hands(ours.fileno()).minor == 39
+        for unique, version in ((4, (7, 45)), (6, (7, 39))):
+            reply = kernel.recv(100)
+            assert OUT_HEADER.unpack_from(reply) == (len(reply), 0, unique)
+            assert INIT_OUT.unpack_from(reply, OUT_HEADER.size)[:2] == version
+
+
+def init(unique: int, major: int, minor: int) -> bytes:
+    """Return the kernel's first request."""
+    body = struct.pack("=IIII48x", major, minor, 131072, 0)
+    return IN_HEADER.pack(IN_HEADER.size + len(body), Opcode.INIT, unique, 0, 0, 0, 0, 0, 0) + body
 
 
 def test_an_offer_of_any_length_is_read() -> None:
