@@ -11,16 +11,18 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import pytest
-
+from tests.engines import both_engines, cases_by_engine
 from tests.harness import Mounted, ended, make_model, mountpoints, run, wait_until
 from tests.slow_disk import STUCK
 from tests.waiting import wait_until_hanging
 
 
-def test_stuck_readers_stop_nobody(stuck_store: tuple[Path, Path], mounted: Callable[..., Mounted]) -> None:
+@both_engines
+def test_stuck_readers_stop_nobody(
+    stuck_store: tuple[Path, Path], mounted: Callable[..., Mounted], engine: tuple[str, ...]
+) -> None:
     store, gate = stuck_store
-    mount = mounted(store)
+    mount = mounted(store, options=engine)
     fast = mount.archive("fast:v1", ".tar")
     paths = [mount.archive(f"stuck{number:02}:v1", ".tar") for number in range(STUCK)]
     for path in paths:
@@ -87,13 +89,13 @@ def _threads(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/task"))
 
 
-@pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
+@cases_by_engine("suffix", [".tar", ".tar.gz"], [".tar.gz"])
 def test_sigterm_ends_a_stuck_mount(
-    stuck_store: tuple[Path, Path], mounted: Callable[..., Mounted], suffix: str
+    stuck_store: tuple[Path, Path], mounted: Callable[..., Mounted], suffix: str, engine: tuple[str, ...]
 ) -> None:
     """While reading, and while measuring."""
     store, _ = stuck_store
-    mount = mounted(store)
+    mount = mounted(store, options=engine)
     reader = subprocess.Popen(
         ["cat", str(mount.archive("stuck00:v1", suffix))], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
@@ -103,12 +105,12 @@ def test_sigterm_ends_a_stuck_mount(
         assert reader.wait(10) != 0  # an error, not an early end
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@cases_by_engine("signal_number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], [signal.SIGTERM])
 def test_signals_under_load_end_cleanly(
-    store: Path, mounted: Callable[..., Mounted], signal_number: signal.Signals
+    store: Path, mounted: Callable[..., Mounted], signal_number: signal.Signals, engine: tuple[str, ...]
 ) -> None:
     make_model(store, "m:v1", {f"{number}.bin": os.urandom(1_000_000) for number in range(30)})
-    mount = mounted(store)
+    mount = mounted(store, options=engine)
     for _ in range(4):
         loops = [
             subprocess.Popen(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.engines import cases_by_engine
 from tests.harness import Mounted, ended, make_model
 from tests.mount.view.test_replaced import REPLACEMENTS, SIZE, open_and_read, replace, weights
 from tests.waiting import let_a_change_be_seen
@@ -28,11 +29,13 @@ for at in range(0, len(mapped), mmap.PAGESIZE):
 """
 
 
+@cases_by_engine("which", list(REPLACEMENTS), ["smaller"])
 @pytest.mark.parametrize("shown", ["m-v1.bentomodel", "m-v1.tar", "files/weights.bin"])
-@pytest.mark.parametrize("which", REPLACEMENTS)
-def test_mapped_readers(store: Path, mounted: Callable[..., Mounted], shown: str, which: str) -> None:
+def test_mapped_readers(
+    store: Path, mounted: Callable[..., Mounted], shown: str, which: str, engine: tuple[str, ...]
+) -> None:
     make_model(store, "m:v1", weights(b"A", SIZE))
-    mount = mounted(store)
+    mount = mounted(store, options=engine)
     path = mount.path / "models/m/v1" / shown
     before = path.read_bytes()
     command = [sys.executable, "-c", _PROGRAM, str(path)]

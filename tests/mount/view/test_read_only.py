@@ -2,18 +2,21 @@
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.engines import BOTH
 from tests.harness import Mounted, make_model
 
 
-@pytest.fixture
-def mount(store: Path, mounted: Callable[..., Mounted]) -> Mounted:
-    make_model(store, "m:v1", {"w": b"w", "sub/x": b"x"})
-    return mounted(store)
+@pytest.fixture(scope="module", params=BOTH)
+def mount(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mounted]:
+    base = tmp_path_factory.mktemp("read-only")
+    make_model(base / "bentoml" / "models", "m:v1", {"w": b"w", "sub/x": b"x"})
+    with Mounted(base / "bentoml" / "models", base, options=request.param) as mounted:
+        yield mounted
 
 
 FILE = "models/m/v1/m-v1.tar"
@@ -49,13 +52,13 @@ ATTEMPTS: dict[str, Attempt] = {
 
 
 @pytest.mark.parametrize("name", ATTEMPTS)
-def test_refused(mount: Mounted, store: Path, name: str) -> None:
+def test_refused(mount: Mounted, name: str) -> None:
     before = sorted(str(path) for path in mount.path.rglob("*"))
     with pytest.raises(OSError, match="Read-only file system") as raised:
         ATTEMPTS[name](mount.path)
     assert raised.value.errno == errno.EROFS
     assert sorted(str(path) for path in mount.path.rglob("*")) == before
-    assert sorted(path.name for path in (store / "m/v1").iterdir()) == ["model.yaml", "sub", "w"]
+    assert sorted(path.name for path in (mount.store / "m/v1").iterdir()) == ["model.yaml", "sub", "w"]
 
 
 def test_access(mount: Mounted) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.engines import LIBFUSE2, cases_by_engine
 from tests.harness import Mounted, make_model, run, wait_until
 from tests.waiting import let_a_change_be_seen
 
@@ -81,11 +82,13 @@ STORED = ("--compression", "never", "--no-passthrough")
 SHOWN = ("m-v1.bentomodel", "m-v1.tar", "m-v1.tar.gz", "m-v1.zip", "files/weights.bin")
 
 
-@pytest.mark.parametrize("shown", SHOWN)
-def test_replaced_under_readers(store: Path, mounted: Callable[..., Mounted], shown: str) -> None:
+@cases_by_engine("shown", SHOWN, ["m-v1.tar", "files/weights.bin"])
+def test_replaced_under_readers(
+    store: Path, mounted: Callable[..., Mounted], shown: str, engine: tuple[str, ...]
+) -> None:
     for name in REPLACEMENTS:
         make_model(store, f"{name}:v1", weights(b"A", SIZE))
-    mount = mounted(store, options=STORED)
+    mount = mounted(store, options=[*STORED, *engine])
     paths = {name: mount.path / "models" / name / "v1" / shown.replace("m-", f"{name}-") for name in REPLACEMENTS}
     old_sizes = {name: path.stat().st_size for name, path in paths.items()}
     halfway = {name: os.open(path, os.O_RDONLY) for name, path in paths.items()}
@@ -123,13 +126,15 @@ def test_replaced_under_readers(store: Path, mounted: Callable[..., Mounted], sh
         os.close(descriptor)
 
 
-@pytest.mark.parametrize("shown", SHOWN)
-def test_opened_right_after_a_replacement(store: Path, mounted: Callable[..., Mounted], shown: str) -> None:
+@cases_by_engine("shown", SHOWN, ["m-v1.tar"])
+def test_opened_right_after_a_replacement(
+    store: Path, mounted: Callable[..., Mounted], shown: str, engine: tuple[str, ...]
+) -> None:
     """The kernel still trusts its cached attributes of the old model: whatever the answer, never a mixture."""
     names = ("read", "closed")
     for name in names:
         make_model(store, f"{name}:v1", weights(b"A", SIZE))
-    mount = mounted(store, options=STORED)
+    mount = mounted(store, options=[*STORED, *engine])
     paths = {name: mount.path / "models" / name / "v1" / shown.replace("m-", f"{name}-") for name in names}
     for fill, size in ((b"B", SIZE), (b"A", SIZE // 2)):
         for name, path in paths.items():
@@ -148,12 +153,18 @@ def test_opened_right_after_a_replacement(store: Path, mounted: Callable[..., Mo
             assert len(settled.content) >= size
 
 
-@pytest.mark.parametrize("shown", ["models/m/v1/m-v1.tar", "by-format/tar/m/m-v1.tar", "models/m/v1/files/weights.bin"])
-def test_model_deleted_and_made_again_under_a_reader(store: Path, mounted: Callable[..., Mounted], shown: str) -> None:
+@cases_by_engine(
+    "shown",
+    ["models/m/v1/m-v1.tar", "by-format/tar/m/m-v1.tar", "models/m/v1/files/weights.bin"],
+    ["models/m/v1/m-v1.tar"],
+)
+def test_model_deleted_and_made_again_under_a_reader(
+    store: Path, mounted: Callable[..., Mounted], shown: str, engine: tuple[str, ...]
+) -> None:
     """The name was gone in between: only the reader held the old node."""
     make_model(store, "m:v1", weights(b"A", SIZE))
     make_model(store, "m:v0", {}, latest=False)  # so that the directory around it stays
-    mount = mounted(store, options=["--no-passthrough"])
+    mount = mounted(store, options=["--no-passthrough", *engine])
     path = mount.path / shown
     old = os.open(path, os.O_RDONLY)
     os.read(old, 4096)
@@ -206,7 +217,7 @@ def test_a_slow_lookup_that_ends_after_the_replacement(store: Path, mounted: Cal
 def test_nothing_outside_of_the_mount_is_ever_unlinked(store: Path, mounted: Callable[..., Mounted]) -> None:
     """The mount is taken away under a process that goes on in it. Its path now holds another program's files."""
     make_model(store, "m:v1", weights(b"A", SIZE))
-    mount = mounted(store, options=["--engine", "libfuse2"])
+    mount = mounted(store, options=LIBFUSE2)
     folder = os.open(mount.path / "models/m/v1", os.O_RDONLY)
     held = os.open("m-v1.tar", os.O_RDONLY, dir_fd=folder)
     run("fusermount", "-u", "-z", mount.path)
@@ -231,7 +242,7 @@ def test_sigterm_while_paths_are_being_detached(store: Path, mounted: Callable[.
     tags = [f"m{number}:v1" for number in range(20)]
     for tag in tags:
         make_model(store, tag, weights(b"A", 200_000))
-    mount = mounted(store, options=["--engine", "libfuse2"])
+    mount = mounted(store, options=LIBFUSE2)
     paths = [mount.archive(tag, ".tar") for tag in tags]
     held = [os.open(path, os.O_RDONLY) for path in paths]
     for descriptor in held:
