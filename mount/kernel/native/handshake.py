@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 from typing import NamedTuple
 
@@ -22,7 +23,7 @@ from bentofs.mount.kernel.native.protocol import (
 from bentofs.mount.kernel.workers import MAX_WORKERS
 
 MAX_TRANSFER = 1 << 20  # bytes of one READ or WRITE
-_PAGE = 4096
+_PAGE = mmap.PAGESIZE  # 64 KiB on some ARM machines
 BUFFER_SIZE = MAX_TRANSFER + _PAGE  # bytes of the longest request: a WRITE with its headers
 
 # Left out on purpose:

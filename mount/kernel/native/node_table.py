@@ -59,6 +59,7 @@ class NodeTable:
         self._by_id: dict[int, Node] = {ROOT_ID: root}
         self._by_path: dict[str, Node] = {"/": root}  # the node that the kernel was told of last
         self._files = 0
+        self._limit = _FILES_KEPT  # of `_files`
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -132,7 +133,7 @@ class NodeTable:
         self._by_id[node.id] = self._by_path[path] = node
         if kind != stat.S_IFDIR:
             self._files += 1
-            if self._files > _FILES_KEPT:
+            if self._files > self._limit:
                 self._drop_oldest()
         return node
 
@@ -145,9 +146,14 @@ class NodeTable:
             del self._by_path[node.path]
 
     def _drop_oldest(self) -> None:
-        for node in itertools.islice(list(self._by_id.values()), len(self._by_id) // 2):
+        """Drop the older half of the files, except for open ones. If most are open, the limit rises, since each call
+        takes time."""
+        for node in list(self._by_id.values()):
+            if self._files <= _FILES_KEPT // 2:
+                break
             if node.kind != stat.S_IFDIR and not node.handles:
                 self._drop(node)
+        self._limit = max(_FILES_KEPT, 2 * self._files)
 
     def _detach(self, path: str) -> None:
         node = self._by_path.pop(path, None)

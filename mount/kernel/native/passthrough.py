@@ -18,6 +18,7 @@ import threading
 from bentofs.mount.kernel.native.handle_table import HandleTable
 from bentofs.mount.kernel.native.node_table import Node
 from bentofs.mount.kernel.native.protocol import BACKING_CLOSE, BACKING_CLOSE_IN, BACKING_OPEN, BACKING_OPEN_IN
+from bentofs.store.storage.base import OpenFile
 from bentofs.store.storage.pinned import PinnedFile
 
 log = logging.getLogger(__name__)
@@ -27,12 +28,12 @@ _OVERLAY = "overlay"
 
 
 class _Backing:
-    """A file that the kernel reads itself."""
+    """The way in which a node is open."""
 
     __slots__ = ("count", "id")
 
     def __init__(self, number: int) -> None:
-        self.id = number
+        self.id = number  # 0 if the daemon reads the file
         self.count = 0  # the number of handles that share it
 
 
@@ -42,27 +43,30 @@ class Passthrough:
     def __init__(self, device: int, handles: HandleTable, *, is_agreed: bool) -> None:
         self._device = device
         self._handles = handles
-        self._is_possible = is_agreed
+        self._is_agreed = self._is_possible = is_agreed
         self._lock = threading.Lock()  # guards the two below
         self._by_node: dict[int, _Backing] = {}
-        self._by_handle: dict[int, int] = {}  # the node of each handle that the kernel reads
+        self._by_handle: dict[int, int] = {}  # the node of each handle in the one above
 
     def open(self, node: Node, handle: int) -> int:
-        """Make the kernel read an open file itself. Return the backing id, or 0 if the daemon must read it."""
-        if not self._is_possible:
+        """Make the kernel read an open file itself. Return the backing id, or 0 if the daemon must read it.
+
+        Raises:
+            SourceChangedError: another file is in its place.
+            StoreUnreadableError: it may not be read.
+        """
+        if not self._is_agreed:
             return 0
         piece = self._handles.handle(handle).piece
         if not isinstance(piece, PinnedFile):
             return 0
+        file = None
+        if self._is_possible and node.id not in self._by_node:
+            file = piece.open()  # without the lock: a disk may be stuck
         with self._lock:
             backing = self._by_node.get(node.id)
             if backing is None:
-                if node.handles:  # open through the page cache
-                    return 0
-                backing = self._new_backing(piece)
-                if backing is None:
-                    return 0
-                self._by_node[node.id] = backing
+                backing = self._by_node[node.id] = _Backing(self._new_number(file))
             backing.count += 1
             self._by_handle[handle] = node.id
             return backing.id
@@ -78,24 +82,25 @@ class Passthrough:
             if backing.count:
                 return
             del self._by_node[node]
+        if not backing.id:
+            return
         try:
             fcntl.ioctl(self._device, BACKING_CLOSE, BACKING_CLOSE_IN.pack(backing.id))
         except OSError as error:  # the mount has ended
             log.debug("backing id %d could not be released: %s", backing.id, error)
 
-    def _new_backing(self, piece: PinnedFile) -> _Backing | None:
-        file = piece.open()  # held open until the kernel has it
-        descriptor = file.descriptor()
+    def _new_number(self, file: OpenFile | None) -> int:
+        """Give an open file to the kernel. Return the backing id, or 0."""
+        descriptor = file.descriptor() if file is not None else None
         if descriptor is None:
-            return None
+            return 0
         try:  # for a bytearray, ioctl returns its result; for bytes, it returns bytes
-            number = fcntl.ioctl(self._device, BACKING_OPEN, bytearray(BACKING_OPEN_IN.pack(descriptor, 0, 0)))
+            return int(fcntl.ioctl(self._device, BACKING_OPEN, bytearray(BACKING_OPEN_IN.pack(descriptor, 0, 0))))
         except OSError as error:
             if error.errno in (errno.EPERM, errno.ELOOP, errno.EOPNOTSUPP):
                 self._is_possible = False
             log.info("no passthrough, so the daemon reads the files: %s", error.strerror)
-            return None
-        return _Backing(number)
+            return 0
 
 
 def stack_depth(store: str | None) -> int:

@@ -66,7 +66,7 @@ class InitFlag(IntFlag):
     READDIRPLUS_AUTO = 1 << 14  # READDIRPLUS only if the names are looked up as well
     PARALLEL_DIROPS = 1 << 18  # several LOOKUPs in one directory at once
     ABORT_ERROR = 1 << 21  # read() fails with ECONNABORTED after an abort
-    MAX_PAGES = 1 << 22  # requests of up to 256 pages instead of 32
+    MAX_PAGES = 1 << 22  # requests of more than 32 pages
     CACHE_SYMLINKS = 1 << 23
     INIT_EXT = 1 << 30  # 7.36: bits from 32 on
     PASSTHROUGH = 1 << 37  # 7.40

@@ -38,7 +38,7 @@ from bentofs.store.util.aligned_buffer import page_buffer
 
 log = logging.getLogger(__name__)
 
-_PAGE = 4096
+_PAGE = mmap.PAGESIZE
 _HEADER_AT = _PAGE - OUT_HEADER.size  # so that file bytes begin at a page boundary
 _MAX_ERRNO = 511
 _ROOMS_KEPT = 8

@@ -71,6 +71,11 @@ def test_an_open_upload_that_was_removed(store: Path, mounted: Callable[..., Mou
     assert os.pread(file, 10, 0) == b"12345678"
     path.write_bytes(b"another")  # under the same name
     assert os.fstat(file).st_size == 8
+    for flags in (os.O_RDONLY, os.O_RDWR | os.O_TRUNC):
+        with pytest.raises(OSError, match=os.strerror(errno.ESTALE)):  # neither file is opened by it
+            os.open(f"/proc/self/fd/{file}", flags)
+    with pytest.raises(OSError, match=os.strerror(errno.ESTALE)):
+        os.truncate(f"/proc/self/fd/{file}", 1)
     os.ftruncate(file, 2)
     assert os.fstat(file).st_size == 2
     with pytest.raises(OSError, match=os.strerror(errno.ECANCELED)):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from bentofs.mount.kernel.native.handlers.context import Context
 from bentofs.mount.kernel.native.node_table import Node
 from bentofs.mount.kernel.native.passthrough import Passthrough
@@ -21,6 +23,7 @@ from bentofs.mount.kernel.native.protocol import (
 )
 from bentofs.mount.kernel.native.request import Answer, Request
 from bentofs.mount.kernel.operations import Look, Opened
+from bentofs.store.errors import SourceChangedError
 
 
 class Files:
@@ -35,6 +38,8 @@ class Files:
     def open(self, request: Request) -> Answer:
         flags, _ = OPEN_IN.unpack_from(request.body)
         node = self._nodes.get(request.node)
+        if node.is_gone:  # another file may have its path now
+            raise SourceChangedError(f"{node.path} was removed or replaced since it was looked up")
         opened = self._operations.open(node.path, flags, request.uid, node.generation)
         return self._opened(node, opened)
 
@@ -42,7 +47,11 @@ class Files:
         flags, mode, _, _ = CREATE_IN.unpack_from(request.body)
         path = self._context.child_path(request.node, request.name(CREATE_IN.size))
         opened = self._operations.create(path, flags, mode, request.uid)
-        look = Look(self._operations.fgetattr(opened.handle))
+        try:
+            look = Look(self._operations.fgetattr(opened.handle))
+        except BaseException:
+            self._operations.release(opened.handle)
+            raise
         node = self._nodes.tell(path, look)
         answer = self._opened(node, opened)
 
@@ -55,6 +64,8 @@ class Files:
     def read(self, request: Request, room: memoryview) -> int:
         """Fill the room with the requested bytes. Return their number."""
         handle, offset, size, *_ = READ_IN.unpack_from(request.body)
+        if size > len(room):  # fewer bytes would be the end of the file to the kernel
+            raise OSError(errno.EIO, f"a read of {size} bytes is longer than agreed")
         return self._operations.read_into(handle, room[:size], offset)
 
     def write(self, request: Request) -> bytes:
@@ -80,7 +91,11 @@ class Files:
         return b""
 
     def _opened(self, node: Node, opened: Opened) -> Answer:
-        backing = 0 if opened.direct else self._passthrough.open(node, opened.handle)
+        try:
+            backing = 0 if opened.direct else self._passthrough.open(node, opened.handle)
+        except BaseException:
+            self._operations.release(opened.handle)
+            raise
         self._nodes.opened(node, opened.handle)
         if opened.direct:
             flags = OpenFlag.DIRECT_IO

@@ -16,6 +16,7 @@ from bentofs.mount.kernel.native.protocol import (
     SetattrValid,
 )
 from bentofs.mount.kernel.native.request import Answer, Request
+from bentofs.store.errors import SourceChangedError
 from bentofs.store.util.clock import SECOND_NS
 
 
@@ -55,6 +56,8 @@ class Lookups:
         if valid & SetattrValid.SIZE:
             if valid & SetattrValid.FH:
                 self._operations.ftruncate(handle, size)
+            elif node.is_gone:  # another file may have its path now
+                raise SourceChangedError(f"{node.path} was removed or replaced since it was looked up")
             else:
                 self._operations.truncate(node.path, size, request.uid)
         if valid & (SetattrValid.ATIME | SetattrValid.MTIME) and not node.is_gone:

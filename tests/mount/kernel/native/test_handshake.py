@@ -8,7 +8,7 @@ import pytest
 
 from bentofs.mount.errors import CannotMountError
 from bentofs.mount.kernel.native import protocol
-from bentofs.mount.kernel.native.handshake import Offer, agree, shake_hands
+from bentofs.mount.kernel.native.handshake import MAX_TRANSFER, Offer, agree, shake_hands
 from bentofs.mount.kernel.native.protocol import IN_HEADER, INIT_OUT, OUT_HEADER, InitFlag, Opcode
 
 ALL = (1 << 64) - 1
@@ -53,6 +53,13 @@ def test_only_what_was_offered_is_agreed_to() -> None:
     _, _, _, flags, _, _, max_write, _, pages, _, flags2, *_ = INIT_OUT.unpack(body)
     assert (flags, flags2, pages) == (offered, 0, 0)
     assert max_write == 1 << 20
+
+
+def test_a_request_fits_into_its_buffer_whatever_a_page_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some machines have pages of 64 KiB. A read longer than its buffer would be cut short."""
+    monkeypatch.setattr("bentofs.mount.kernel.native.handshake._PAGE", 65536)
+    _, body = agree(Offer(7, 31, 131072, ALL))
+    assert INIT_OUT.unpack(body)[8] * 65536 == MAX_TRANSFER
 
 
 def test_an_old_kernel_is_told_so() -> None:

@@ -58,12 +58,27 @@ def test_files_are_bounded_and_open_ones_stay(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("bentofs.mount.kernel.native.node_table._FILES_KEPT", 100)
     nodes = NodeTable()
     folder = nodes.tell("/models", Look(FOLDER))
+    for number in range(300):  # directories are never dropped: a process may have one as its own
+        nodes.tell(f"/models/folder-{number}", Look(FOLDER))
     held = nodes.tell("/held", Look(FILE, 1))
     nodes.opened(held, 5)
     for number in range(1000):
         nodes.tell(f"/models/{number}", Look(FILE, number))
-    assert len(nodes) <= 103
+    assert len(nodes) <= 403
     assert nodes.get(held.id) is held
     assert nodes.get(folder.id) is folder
     nodes.released(held.id, 5)
     assert not held.handles
+
+
+def test_open_files_beyond_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They stay, and looking for others to drop costs little."""
+    monkeypatch.setattr("bentofs.mount.kernel.native.node_table._FILES_KEPT", 100)
+    nodes = NodeTable()
+    opened = [nodes.tell(f"/{number}", Look(FILE, number)) for number in range(90)]
+    for node in opened:
+        nodes.opened(node, node.id)
+    for number in range(10_000):
+        nodes.tell(f"/others/{number}", Look(FILE, number))
+    assert all(nodes.get(node.id) is node for node in opened)
+    assert len(nodes) <= 90 + 100 + 1
