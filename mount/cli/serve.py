@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import ssl
 import sys
 from pathlib import Path
 
 import click
 
+from bentofs.mount.cli.complete import complete_file
 from bentofs.mount.cli.format_options import checked_formats, compression_for, compression_option, formats_option
 from bentofs.mount.cli.log_options import log_file_option, log_level_option
 from bentofs.mount.cli.options import follow_links_option, staging_option, store_options
@@ -17,6 +19,7 @@ from bentofs.mount.daemon.http_server import ServerSettings, serve_http
 from bentofs.mount.daemon.logs import start_logging
 from bentofs.mount.errors import CannotMountError
 from bentofs.mount.incoming.service import IncomingSettings
+from bentofs.mount.serve.auth import TOKEN_VARIABLE, read_credentials
 from bentofs.store.formats.write.registry import Format
 from bentofs.store.storage.open import StoreSpec
 from bentofs.store.util.display import printable
@@ -51,6 +54,23 @@ class _Address(click.ParamType):  # type: ignore[type-arg]  # generic only since
     metavar="HOST:PORT",
     help="The address to serve at. Port 0 is any that is free; the log says which.",
 )
+@click.option(
+    "--auth",
+    metavar="FILE",
+    shell_complete=complete_file,
+    help="Ask for a password or token. FILE has lines of `htpasswd -B`, and bearer tokens, one a line. A token may "
+    f"also stand in ${TOKEN_VARIABLE}. Other machines can reach a server only with one of both.",
+)
+@click.option(
+    "--host",
+    "names",
+    multiple=True,
+    metavar="NAME",
+    help="Another name by which clients reach the server, as behind a proxy. Addresses, localhost and the machine's "
+    "own name need none.",
+)
+@click.option("--tls-cert", metavar="FILE", shell_complete=complete_file, help="Serve by HTTPS with this certificate.")
+@click.option("--tls-key", metavar="FILE", shell_complete=complete_file, help="The certificate's key, if not in FILE.")
 @formats_option
 @compression_option
 @follow_links_option
@@ -67,6 +87,10 @@ class _Address(click.ParamType):  # type: ignore[type-arg]  # generic only since
 def serve_command(
     store: StoreSpec,
     bind: tuple[str, int],
+    auth: str | None,
+    names: tuple[str, ...],
+    tls_cert: str | None,
+    tls_key: str | None,
     formats: list[Format],
     compression: str | None,
     follow_links: bool,
@@ -97,6 +121,9 @@ def serve_command(
         compression=chosen,
         host=host,
         port=port,
+        names=names,
+        credentials=read_credentials(auth, os.environ.pop(TOKEN_VARIABLE, None)),
+        tls=_tls(tls_cert, tls_key),
         log_level=log_level,
         log_file=Path(log_file) if log_file is not None else None,
     )
@@ -113,3 +140,22 @@ def serve_command(
     logging.shutdown()
     sys.stderr.flush()
     os._exit(0)  # threads may still wait for a server
+
+
+def _tls(certificate: str | None, key: str | None) -> ssl.SSLContext | None:
+    """Return the context for HTTPS; None for HTTP."""
+    if certificate is None:
+        if key is not None:
+            raise click.UsageError("--tls-key needs --tls-cert")
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(certificate, key, password=lambda: "")  # else OpenSSL would ask on the terminal
+    except ssl.SSLError as error:
+        reason = (error.reason or "no PEM").replace("_", " ").lower()
+        shown = printable(certificate) + (f" and {printable(key)}" if key else "")
+        raise CannotMountError(f"{shown} cannot be used for HTTPS: {reason}", 2) from None
+    except OSError as error:
+        raise CannotMountError(f"{printable(certificate)} or its key cannot be read: {error.strerror}", 2) from None
+    return context

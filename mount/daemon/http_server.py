@@ -8,21 +8,22 @@ import os
 import signal
 import socket
 import ssl
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from aiohttp.web import ServerRunner, SockSite
+from aiohttp.web import ServerRunner
 
 from bentofs.mount.daemon.backend import Backend, TreeSettings
 from bentofs.mount.daemon.ending import End
+from bentofs.mount.daemon.listening import authority, bound_sockets, is_loopback
 from bentofs.mount.daemon.logs import RecentLog
 from bentofs.mount.daemon.malloc import give_memory_back
 from bentofs.mount.daemon.notify import ServiceManager
 from bentofs.mount.daemon.status_socket import StatusSocket
 from bentofs.mount.daemon.tuning import allow_many_files, collect_seldom
-from bentofs.mount.errors import CannotMountError
+from bentofs.mount.serve.auth import Credentials
 from bentofs.mount.serve.connections import BoundedServer
 from bentofs.mount.serve.guards import Guards
 from bentofs.mount.serve.routes import Routes
@@ -37,7 +38,8 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _GRACE_SECONDS = 2.0  # how long requests under way may take when the server ends
 _LINGERING_SECONDS = 1.5  # for the rest of a body that was refused
 _BACKLOG = 256
-_HTTP = {"keepalive_timeout": 75.0, "lingering_time": _LINGERING_SECONDS, "access_log": None, "auto_decompress": False}
+_HANDSHAKE_SECONDS = 10.0
+_HTTP = {"keepalive_timeout": 75.0, "lingering_time": _LINGERING_SECONDS, "auto_decompress": False}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +48,8 @@ class ServerSettings(TreeSettings):
 
     host: str  # a name or an address
     port: int  # 0 for any that is free
+    names: Sequence[str] = ()  # further names that lead to it
+    credentials: Credentials = field(default_factory=Credentials)
     tls: ssl.SSLContext | None = None
     log_level: str = "info"
     log_file: Path | None = None  # absolute; None for standard error
@@ -63,7 +67,7 @@ def serve_http(settings: ServerSettings, ready: Callable[[str, bool], None], rec
     give_memory_back()
     collect_seldom()
     allow_many_files()
-    sockets = _listening(settings.host, settings.port)
+    sockets = bound_sockets(settings.host, settings.port, must_be_local=not settings.credentials.are_there)
     url = _url(settings, sockets[0])
     storage = settings.store.open(follow_links=settings.follow_links)
     user = os.geteuid()
@@ -76,7 +80,7 @@ def serve_http(settings: ServerSettings, ready: Callable[[str, bool], None], rec
 
     def announce() -> None:
         location = settings.store.location
-        log.info("%s is served at %s", location, url)
+        log.info("%s is served at %s, %s", location, url, _audience(settings, sockets))
         manager.ready(f"{location} is served at {url}")
         ready(url, incoming is not None)
 
@@ -109,13 +113,19 @@ async def _run(
 
     for number in _SIGNALS:
         loop.add_signal_handler(number, note, number)
-    server = BoundedServer(Routes(site, Guards()).answer, **_HTTP)
+    server = BoundedServer(Routes(site, Guards(settings.names, settings.credentials)).answer, **_HTTP)
     runner = ServerRunner(server, handle_signals=False, shutdown_timeout=_GRACE_SECONDS)
     await runner.setup()
+    listening: list[asyncio.Server] = []
     status = StatusSocket(url, backend.live[STATUS])
     try:
-        for sock in sockets:
-            await SockSite(runner, sock, ssl_context=settings.tls, backlog=_BACKLOG).start()
+        handshake = None if settings.tls is None else _HANDSHAKE_SECONDS
+        listening += [
+            await loop.create_server(
+                server, sock=sock, ssl=settings.tls, backlog=_BACKLOG, ssl_handshake_timeout=handshake
+            )
+            for sock in sockets
+        ]
         server.start()
         await status.start()
         backend.start(lambda: server.is_busy)
@@ -126,33 +136,23 @@ async def _run(
     finally:
         server.stop()
         await status.stop()
+        for each in listening:
+            each.close()
         await runner.cleanup()
 
 
-def _listening(host: str, port: int) -> list[socket.socket]:
-    """Return a listening socket for each address of a host, all with one port."""
-    found: list[socket.socket] = []
-    try:
-        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, _, _, _, address in dict.fromkeys(addresses):
-            chosen = found[0].getsockname()[1] if found else port
-            sock = socket.socket(family, socket.SOCK_STREAM)
-            found.append(sock)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.bind((address[0], chosen, *address[2:]))
-    except OSError as error:
-        for sock in found:
-            sock.close()
-        raise CannotMountError(f"{host}:{port} cannot be served: {error.strerror}") from None
-    return found
+def _audience(settings: ServerSettings, sockets: Sequence[socket.socket]) -> str:
+    """Return who can read it, for the log. Warn of passwords in clear text."""
+    is_local = all(is_loopback(sock.getsockname()[0]) for sock in sockets)
+    if not settings.credentials.are_there:
+        return "to all users of this machine"
+    if not is_local and settings.tls is None:
+        log.warning("passwords and tokens cross the network in clear text: add --tls-cert, or let a proxy do TLS")
+    return f"to users with a password or token{', on this machine' if is_local else ''}"
 
 
 def _url(settings: ServerSettings, sock: socket.socket) -> str:
-    scheme = "http" if settings.tls is None else "https"
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return f"{scheme}://{host}:{sock.getsockname()[1]}/"
+    return f"{'http' if settings.tls is None else 'https'}://{authority(settings.host, sock.getsockname()[1])}/"
 
 
 def _described(settings: ServerSettings, url: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web import BaseRequest, Response, Server, StreamResponse
 from aiohttp.web_protocol import RequestHandler
 
@@ -22,6 +23,15 @@ log = logging.getLogger(__name__)
 
 MOST = 512  # connections
 _SWEEP_SECONDS = 1.0
+
+
+def _tells_of_us(record: logging.LogRecord) -> bool:
+    """Return False for a malformed request: it is no fault of ours, and may hold a secret."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
+
+
+_LOGGER = logging.getLogger(f"{__name__}.aiohttp")
+_LOGGER.addFilter(_tells_of_us)
 
 
 class Phase(enum.Enum):
@@ -66,7 +76,7 @@ class BoundedServer(Server):
 
     def __init__(self, handler: Callable[[BaseRequest, Activity], Awaitable[StreamResponse]], **settings: object):
         """`settings`: those of aiohttp's RequestHandler."""
-        super().__init__(self._handle, **settings)  # type: ignore[arg-type]
+        super().__init__(self._handle, logger=_LOGGER, access_log=None, **settings)  # type: ignore[arg-type]
         self._handler = handler
         self._activities: dict[asyncio.BaseTransport, Activity] = {}
         self._sweeper: asyncio.Task[None] | None = None
@@ -90,7 +100,12 @@ class BoundedServer(Server):
         super().connection_made(handler, transport)
         if len(self._activities) >= MOST:
             idle = [activity for activity in self._activities.values() if activity.is_idle]
-            (min(idle, key=lambda activity: activity.since).transport if idle else transport).abort()
+            if not idle:
+                transport.abort()
+                return
+            oldest = min(idle, key=lambda activity: activity.since).transport
+            del self._activities[oldest]
+            oldest.abort()
         self._activities[transport] = Activity(transport)
 
     def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:

@@ -14,6 +14,7 @@ from bentofs.mount.serve.pages.listing import PAGE, Pages
 from bentofs.mount.serve.reading import Reading
 from bentofs.mount.serve.site import Site
 from bentofs.mount.serve.targets import BadTargetError, Target, parse_target
+from bentofs.mount.view.live import LiveFile
 from bentofs.mount.view.nodes import Folder
 from bentofs.store.errors import StoreError
 from bentofs.store.util.display import printable
@@ -67,6 +68,8 @@ class Routes:
         place, node = await self._site.read(self._site.find, names)
         if isinstance(node, Folder):
             return await self._pages.folder(request, place, node)
+        if isinstance(node, LiveFile) and node.is_private and not self._guards.knows_users:
+            return sentence_answer(403, f"{target.path} is for users who show a password: start with --auth FILE")
         if target.is_folder:
             return sentence_answer(404, f"{target.path} is a file: leave out the slash at the end")
         return await self._reading.answer(request, activity, place, node)

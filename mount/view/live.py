@@ -59,6 +59,11 @@ class LiveFile(File):
         attributes = file_attributes(self._path, len(snapshot.content), snapshot.time_ns, snapshot.time_ns)
         return attributes._replace(mode=stat.S_IFREG | self._source.mode)
 
+    @property
+    def is_private(self) -> bool:
+        """True if only the mount's user may read it."""
+        return not self._source.mode & stat.S_IROTH
+
     def renewed(self) -> File:
         return self
 

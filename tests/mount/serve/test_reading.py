@@ -6,7 +6,6 @@ import hashlib
 import os
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -282,33 +281,21 @@ def test_an_address_that_is_taken_is_a_sentence(server: Served) -> None:
     assert done.stderr.endswith(f"bentofs: 127.0.0.1:{port} cannot be served: Address already in use\n")
 
 
-def test_a_signal_ends_it_while_clients_read(store: Path, tmp_path: Path) -> None:
-    begun = time.monotonic()
-    with (
-        Served(store, tmp_path) as server,
-        socket.create_connection(server.address, timeout=30) as sock,
-    ):
-        sock.sendall(f"GET {TAR} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-        assert sock.recv(10) == b"HTTP/1.1 2"
-        begun = time.monotonic()
-    assert time.monotonic() - begun < 9
-
-
-def test_ready_is_told_to_a_service_manager(store: Path, tmp_path: Path) -> None:
+def test_its_life(store: Path, tmp_path: Path) -> None:
+    """A service manager hears of it, FUSE is not needed, and a signal ends it while clients read."""
     place = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(place))
         manager.settimeout(60)
-        with Served(store, tmp_path, "--read-only", environment={"NOTIFY_SOCKET": str(place)}) as server:
+        with (
+            Served(store, tmp_path, "--read-only", environment={"NOTIFY_SOCKET": str(place)}) as server,
+            socket.create_connection(server.address, timeout=30) as sock,
+        ):
             told = manager.recv(4096).decode()
             assert told.splitlines()[0] == "READY=1"
             assert server.url in told
             assert server.get("/incoming/").status == 404
+            assert "libfuse" not in Path(f"/proc/{server.process.pid}/maps").read_text()
+            sock.sendall(f"GET {TAR} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            assert sock.recv(10) == b"HTTP/1.1 2"
         assert manager.recv(4096).decode().startswith("STOPPING=1")
-
-
-def test_no_kernel_module_is_loaded(store: Path, tmp_path: Path) -> None:
-    """A server needs neither FUSE nor libfuse."""
-    with Served(store, tmp_path) as server:
-        maps = Path(f"/proc/{server.process.pid}/maps").read_text()
-    assert "libfuse" not in maps
