@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
@@ -20,6 +19,7 @@ from bentofs.store.clients.request_body import Body, Content
 from bentofs.store.clients.retry import Retries, RetryPolicy
 from bentofs.store.clients.s3_client import S3Client, etag_of
 from bentofs.store.clients.s3_multipart import S3Uploads
+from bentofs.store.clients.s3_pages import mtime_ns_of
 from bentofs.store.errors import ConditionFailedError, RemoteError, RemoteNotFoundError
 from bentofs.store.location import Location
 from bentofs.store.util.cancel import CancelTokens
@@ -46,7 +46,7 @@ class S3Objects:
         self._uploads = S3Uploads(self._client, self._ask, location.at("").url.rstrip("/"))
 
     def list_objects(self, prefix: str, *, more: str = "", stops: CancelTokens = ()) -> Listing:
-        return self._retried(prefix, lambda: self._page(prefix, more, ""), stops)
+        return self._retried(prefix, lambda: self._page(prefix, more, "", stops), stops)
 
     def list_folder(self, prefix: str, *, more: str = "") -> Listing:
         return self._retried(prefix, lambda: self._page(prefix, more, "/"))
@@ -133,17 +133,14 @@ class S3Objects:
         """
         return found.mtime_ns // 10**9 == listed.mtime_ns // 10**9 or listed in self._page(listed.key, "", "/").objects
 
-    def _page(self, prefix: str, more: str, delimiter: str) -> Listing:
-        page, further = self._client.page(self.prefix + prefix, more, delimiter=delimiter)
+    def _page(self, prefix: str, more: str, delimiter: str, stops: CancelTokens = ()) -> Listing:
+        page = self._client.page(self.prefix + prefix, more, delimiter=delimiter, stops=stops)
         begin = len(self.prefix)
-        objects = [self._info(item["Key"][begin:], item, item["Size"]) for item in page.get("Contents", ())]
-        folders = [item["Prefix"][begin:].rstrip("/") for item in page.get("CommonPrefixes", ())]
-        return Listing(objects, folders, further)
+        objects = [ObjectInfo(found.key[begin:], *found[1:]) for found in page.objects]
+        return Listing(objects, [folder[begin:].rstrip("/") for folder in page.folders], page.more)
 
     def _info(self, key: str, answer: dict[str, Any], size: int) -> ObjectInfo:
-        modified = answer.get("LastModified")
-        mtime_ns = int(modified.timestamp() * 1000) * 1_000_000 if isinstance(modified, datetime) else 0
-        return ObjectInfo(key, size, etag_of(answer), mtime_ns)
+        return ObjectInfo(key, size, etag_of(answer), mtime_ns_of(answer.get("LastModified")))
 
     def _ask(
         self, method: str, key: str, *, body: Body | None = None, stops: CancelTokens = (), **arguments: Any

@@ -4,8 +4,8 @@ Endpoint, region and credentials come from the usual places of AWS tools, or fro
 its URL, and the parameters of s3fs (`key`, `secret`, `endpoint_url`, `region`, `profile`, `anon`, ...).
 
 s3fs creates the client. Requests use S3's own operations: fsspec has no conditions and no paged listings, and a write
-by s3fs commits a file that an exception has cut short (its issue 154). Ranges are read without s3fs, once its first
-request has shown the way (`store.clients.s3_ranges`).
+by s3fs commits a file that an exception has cut short (its issue 154). Ranges are read and listings are made without
+s3fs, once its first request has shown the way (`store.clients.s3_shortcut`).
 
 Threading: any thread. Requests run in the client's own thread, so that a body may be read from another bucket, or in
 the calling thread. Create it only after a fork.
@@ -20,9 +20,8 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from contextvars import ContextVar
 from datetime import datetime
 from functools import cached_property
 from typing import Any, cast
@@ -30,8 +29,12 @@ from typing import Any, cast
 from botocore.credentials import ReadOnlyCredentials
 from botocore.utils import parse_timestamp
 
+from bentofs.store.clients.objects import Listing, ObjectInfo
 from bentofs.store.clients.request_body import Body
-from bentofs.store.clients.s3_ranges import S3Ranges, manner_of
+from bentofs.store.clients.s3_pages import fetch_page, mtime_ns_of
+from bentofs.store.clients.s3_plain import Manner, PlainRequests, manner_of_listing, manner_of_object
+from bentofs.store.clients.s3_ranges import fetch_range
+from bentofs.store.clients.s3_shortcut import LESSONS, Shortcut
 from bentofs.store.location import Location
 from bentofs.store.util.cancel import CancelTokens, refuse_if_stopped
 
@@ -43,11 +46,7 @@ _CHUNK = 256 << 10  # bytes
 _LEAST_RATE = 16 << 10  # bytes a second; a slower server counts as hung
 _SENDING_SECONDS = 30.0  # least silence allowed while a body is sent: the system buffers some megabytes
 _WRITE_OPTIONS = {"acl": "ACL", "cache-control": "CacheControl", "storage-class": "StorageClass"}
-_LESSONS = 5  # limit on how often the manner of requests is learnt from the library
 _TIMEOUTS = ("connect_timeout", "read_timeout")
-
-# The requests for objects that a task of the event loop sent: URL and headers.
-_noted: ContextVar[list[tuple[str, Mapping[str, Any]]]] = ContextVar("noted")
 
 
 class S3Client:
@@ -106,9 +105,9 @@ class S3Client:
         self._fs.session = AioSession(**self._fs.kwargs)
         parsers = self._fs.session.get_component("response_parser_factory")
         parsers.set_parser_defaults(timestamp_parser=_time_of)
-        # Reads without the library. None while the library's manner is not known, or after it has changed.
-        self._ranges: S3Ranges | None = None
-        self._lessons = 0 if any(own.values()) else _LESSONS
+        lessons = 0 if any(own.values()) else LESSONS
+        self._reads = Shortcut("GetObject", lessons, self._plain_requests)
+        self._lists = Shortcut("ListObjectsV2", lessons, self._plain_requests)
         self._loop.set_exception_handler(_of_no_request)
         self._thread.start()
 
@@ -151,16 +150,13 @@ class S3Client:
         `etag`: the object must have it; not every server heeds that.
         """
         limit = self.silence_seconds + (end - start) / _LEAST_RATE
-        ranges = None if stops else self._ranges  # such a request cannot be cancelled
-        if ranges is not None:
-            found = ranges.fetch(key, start, end, etag=etag, seconds=limit)
+        requests = None if stops else self._reads.requests  # such a request cannot be cancelled
+        if requests is not None:
+            found = fetch_range(requests, key, start, end, etag=etag, seconds=limit)
             if found is not None:
                 return found
         answer = self._fetch(key, start, end, etag, stops, limit)
-        if ranges is not None and self._ranges is ranges:  # the learnt manner is not enough, or outdated
-            self._lessons -= 1
-            self._ranges = None
-            ranges.close()
+        self._reads.drop(requests)
         return answer
 
     def _fetch(
@@ -174,16 +170,12 @@ class S3Client:
 
         async def get() -> dict[str, Any]:
             nonlocal received, touched
-            if self._lessons and self._ranges is None:
-                client = await self._fs.set_session()
-                client.meta.events.register("before-send.s3.GetObject", _note_request, unique_id="bentofs")
-            noted: list[tuple[str, Mapping[str, Any]]] = []
-            _noted.set(noted)
+            noted = self._reads.listen(await self._fs.set_session())
             answer = await self._fs._call_s3(
                 "get_object", Bucket=self.bucket, Key=key, Range=f"bytes={start}-{end - 1}", **condition
             )
             if noted:
-                self._learn(key, noted[-1])
+                self._reads.learn(manner_of_object(key, *noted[-1]))
             async with answer["Body"] as stream:
                 while chunk := await stream.read(_CHUNK):
                     chunks.append(chunk)
@@ -196,22 +188,45 @@ class S3Client:
         answer = self._wait(get(), stops, touched=lambda: touched, limit=limit)
         return b"".join(chunks), answer  # joined here: all requests wait for the receiving thread
 
-    def page(self, prefix: str, more: str = "", *, delimiter: str = "") -> tuple[dict[str, Any], str]:
-        """Return one page of the listing of keys that begin with `prefix`, and the token for the next page; empty at
-        the end.
+    def page(self, prefix: str, more: str = "", *, delimiter: str = "", stops: CancelTokens = ()) -> Listing:
+        """Return one page of the listing of keys that begin with `prefix`. Raises what `ask` raises.
 
-        `delimiter`: keys that contain it are grouped into common prefixes.
+        `more`: the token of this page; `delimiter`: keys that contain it are grouped into common prefixes.
         """
+        requests = None if stops else self._lists.requests
+        if requests is not None:
+            found = fetch_page(requests, prefix, more, delimiter=delimiter, seconds=self.silence_seconds)
+            if found is not None:
+                return found
+        page = self._page(prefix, more, delimiter, stops)
+        self._lists.drop(requests)
+        return page
+
+    def _page(self, prefix: str, more: str, delimiter: str, stops: CancelTokens) -> Listing:
+        """Do what `page` does, by the library."""
         asked: dict[str, Any] = {"ContinuationToken": more} if more else {}
         if delimiter:
             asked["Delimiter"] = delimiter
-        answer = self.ask("list_objects_v2", Prefix=prefix, **asked)
-        return answer, str(answer.get("NextContinuationToken") or "")
+
+        async def ask() -> dict[str, Any]:
+            noted = self._lists.listen(await self._fs.set_session())
+            answer = await self._fs._call_s3("list_objects_v2", Bucket=self.bucket, Prefix=prefix, **asked)
+            if noted:
+                self._lists.learn(manner_of_listing(*noted[-1]))
+            return cast("dict[str, Any]", answer)
+
+        answer = self._wait(ask(), stops)
+        objects = [
+            ObjectInfo(item["Key"], item["Size"], etag_of(item), mtime_ns_of(item.get("LastModified")))
+            for item in answer.get("Contents", ())
+        ]
+        folders = [item["Prefix"] for item in answer.get("CommonPrefixes", ())]
+        return Listing(objects, folders, str(answer.get("NextContinuationToken") or ""))
 
     def close(self) -> None:
         """Close the connections."""
-        if self._ranges is not None:
-            self._ranges.close()
+        self._reads.close()
+        self._lists.close()
         session = self._fs._s3
         if session is not None:
             with suppress(Exception):  # all results are in; only sockets are left
@@ -219,20 +234,14 @@ class S3Client:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
 
-    def _learn(self, key: str, sent: tuple[str, Mapping[str, Any]]) -> None:
-        """Learn the manner of a request that the library made with success; `sent`: its URL and headers."""
-        if self._lessons and self._ranges is None:
-            manner = manner_of(key, *sent)
-            if manner is None:
-                self._lessons = 0
-            else:
-                self._ranges = S3Ranges(
-                    manner,
-                    lambda: self._wait(self._credentials()),
-                    certificates=self._fs.session.get_config_variable("ca_bundle"),
-                    connect_seconds=self._connect_seconds,
-                    silence_seconds=self._read_seconds,
-                )
+    def _plain_requests(self, manner: Manner) -> PlainRequests:
+        return PlainRequests(
+            manner,
+            lambda: self._wait(self._credentials()),
+            certificates=self._fs.session.get_config_variable("ca_bundle"),
+            connect_seconds=self._connect_seconds,
+            silence_seconds=self._read_seconds,
+        )
 
     async def _credentials(self) -> Any:
         if self._fs.key and self._fs.secret:
@@ -276,12 +285,6 @@ class S3Client:
 def etag_of(answer: dict[str, Any]) -> str:
     """Return the ETag in an answer, without quotes, which servers use inconsistently; empty for none."""
     return str(answer.get("ETag") or "").strip('"')
-
-
-def _note_request(request: Any, **_: object) -> None:
-    """Record a request for an object. The library calls this before it sends the request."""
-    with suppress(LookupError):
-        _noted.get().append((request.url, request.headers))
 
 
 def _time_of(value: Any) -> datetime:

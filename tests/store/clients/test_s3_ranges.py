@@ -4,25 +4,23 @@ import contextlib
 import http.server
 import ssl
 import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from bentofs.store.clients.s3_client import S3Client, etag_of
-from bentofs.store.clients.s3_ranges import Manner, S3Ranges, manner_of
+from bentofs.store.clients.s3_plain import Manner, manner_of_object
+from bentofs.store.clients.s3_ranges import fetch_range
 from bentofs.store.location import Location
 from tests.buckets import Bucket
 from tests.servers import RcloneServer, SeaweedServer
+from tests.store.clients.plain import Answer, answering, requests_at, serving, without_library
 
 _SIGNED = "AWS4-HMAC-SHA256 Credential=AK/20260101/eu-west-3/s3/aws4_request, SignedHeaders=host, Signature=abc"
 _PLAIN = {"Authorization": _SIGNED, "Range": "bytes=0-1", "X-Amz-Date": "20260101T000000Z"}
 _NAMES = ["plain", "a/b c/d+e", "100%/x%20y", "q?x=1&y", "h#a", "ü/\N{SNOWMAN}", "t~/-_.", "b'\"(!*)", "x=@:,;$"]
-
-Answer = Callable[[http.server.BaseHTTPRequestHandler], None]
 
 
 @pytest.mark.parametrize(
@@ -39,12 +37,12 @@ Answer = Callable[[http.server.BaseHTTPRequestHandler], None]
     ],
 )
 def test_what_is_not_plain_is_left_to_the_library(url: str, headers: dict[str, str], manner: Manner | None) -> None:
-    assert manner_of("k/e y", url, headers) == manner
+    assert manner_of_object("k/e y", url, headers) == manner
 
 
 def test_proxies_are_left_to_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    assert manner_of("k", "http://h:9/b/k", _PLAIN) is None
+    assert manner_of_object("k", "http://h:9/b/k", _PLAIN) is None
 
 
 @pytest.fixture(params=["seaweed", "rclone"])
@@ -60,15 +58,6 @@ def client(bucket: Bucket) -> Iterator[S3Client]:
     client = S3Client(Location.parse(f"s3://{bucket.name}"), connect_seconds=5, silence_seconds=5)
     yield client
     client.close()
-
-
-def without_library(client: S3Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make every later use of the library fail."""
-
-    async def refused(*_: object, **__: object) -> None:
-        raise AssertionError("the library was asked")
-
-    monkeypatch.setattr(client._fs, "_call_s3", refused)
 
 
 def test_the_same_bytes_past_the_library(bucket: Bucket, client: S3Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,9 +98,9 @@ def test_who_is_told_something_else_learns_anew(
     bucket.put("a", b"a" * 100)
     key = f"{bucket.prefix}/a"
     client.fetch(key, 0, 10)
-    assert client._ranges is not None
-    client._ranges._credentials = None
-    client._ranges._ask_for_credentials = lambda: None
+    assert client._reads.requests is not None
+    client._reads.requests._credentials = None
+    client._reads.requests._ask_for_credentials = lambda: None
     for _ in range(2):
         assert client.fetch(key, 0, 10)[0] == b"a" * 10
     without_library(client, monkeypatch)
@@ -139,55 +128,12 @@ def test_a_server_that_was_started_anew_meanwhile(rclone: RcloneServer, monkeypa
     client.close()
 
 
-@contextlib.contextmanager
-def serving(answer: Answer, context: ssl.SSLContext | None = None) -> Iterator[int]:
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            answer(self)
-
-        def log_message(self, *_: object) -> None:
-            """Suppress the log."""
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    if context is not None:
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield server.server_address[1]
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-def answering(status: int, content: bytes, length: int | None = None, *, of_range: str = "") -> Answer:
-    def answer(handler: http.server.BaseHTTPRequestHandler) -> None:
-        handler.send_response(status)
-        if of_range:
-            handler.send_header("Content-Range", of_range)
-        handler.send_header("Content-Length", str(len(content) if length is None else length))
-        handler.end_headers()
-        handler.wfile.write(content)
-        handler.close_connection = length is not None
-
-    return answer
-
-
 def trickling(handler: http.server.BaseHTTPRequestHandler) -> None:
     answering(206, b"", 100)(handler)
     with contextlib.suppress(OSError):
         for _ in range(100):
             handler.wfile.write(b"x")
             time.sleep(0.2)  # a slow server
-
-
-def ranges_at(port: int, scheme: str = "http", **settings: Any) -> S3Ranges:
-    settings = {"certificates": None, "connect_seconds": 2.0, "silence_seconds": 1.0, **settings}
-    return S3Ranges(Manner(f"{scheme}://127.0.0.1:{port}", "/b/", ""), lambda: None, **settings)
 
 
 @pytest.mark.parametrize(
@@ -205,25 +151,25 @@ def ranges_at(port: int, scheme: str = "http", **settings: Any) -> S3Ranges:
 )
 def test_answers_that_are_worth_another_try(answer: Answer, error: str) -> None:
     with serving(answer) as port:
-        ranges = ranges_at(port)
+        requests = requests_at(port)
         begun = time.monotonic()
         with pytest.raises((ConnectionError, TimeoutError), match=error):
-            ranges.fetch("k", 0, 100, etag="", seconds=1.5)
+            fetch_range(requests, "k", 0, 100, etag="", seconds=1.5)
         assert time.monotonic() - begun < 15
-        assert ranges._idle == []
-        ranges.close()
+        assert requests._idle == []
+        requests.close()
 
 
 def test_answers_that_are_short_or_to_be_understood() -> None:
     with serving(answering(206, b"x" * 40, 100)) as port:
-        ranges = ranges_at(port)
-        found = ranges.fetch("k", 0, 100, etag="", seconds=5)
+        requests = requests_at(port)
+        found = fetch_range(requests, "k", 0, 100, etag="", seconds=5)
         assert found is not None
         assert found[0] == b"x" * 40
-        assert ranges._idle == []
+        assert requests._idle == []
     for status in (301, 400, 403, 404, 412):
         with serving(answering(status, b"<Error/>")) as port:
-            assert ranges_at(port).fetch("k", 0, 100, etag="", seconds=5) is None
+            assert fetch_range(requests_at(port), "k", 0, 100, etag="", seconds=5) is None
 
 
 @pytest.mark.parametrize(
@@ -238,9 +184,9 @@ def test_answers_that_are_short_or_to_be_understood() -> None:
 )
 def test_bytes_of_another_place_are_not_taken(status: int, of_range: str, is_taken: bool) -> None:
     with serving(answering(status, b"x" * 5, of_range=of_range)) as port:
-        ranges = ranges_at(port)
-        assert (ranges.fetch("k", 5, 10, etag="", seconds=5) is not None) == is_taken
-        ranges.close()
+        requests = requests_at(port)
+        assert (fetch_range(requests, "k", 5, 10, etag="", seconds=5) is not None) == is_taken
+        requests.close()
 
 
 def test_who_a_server_is_is_checked(tmp_path: Path) -> None:
@@ -253,11 +199,11 @@ def test_who_a_server_is_is_checked(tmp_path: Path) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     with serving(answering(206, b"x" * 100), context) as port:
-        trusting = ranges_at(port, "https", certificates=str(certificate))
+        trusting = requests_at(port, "https", certificates=str(certificate))
         for _ in range(2):
-            found = trusting.fetch("k", 0, 100, etag="", seconds=5)
+            found = fetch_range(trusting, "k", 0, 100, etag="", seconds=5)
             assert found is not None
             assert found[0] == b"x" * 100
         assert len(trusting._idle) == 1
         trusting.close()
-        assert ranges_at(port, "https").fetch("k", 0, 100, etag="", seconds=5) is None
+        assert fetch_range(requests_at(port, "https"), "k", 0, 100, etag="", seconds=5) is None
