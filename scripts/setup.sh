@@ -23,7 +23,7 @@ as_root() {
 }
 
 has_libfuse2() {
-  PATH="$PATH:/sbin:/usr/sbin" ldconfig -p 2>/dev/null | grep -q 'libfuse\.so\.2'
+  PATH="$PATH:/sbin:/usr/sbin" ldconfig -p 2>/dev/null | grep 'libfuse\.so\.2' >/dev/null  # -q would end ldconfig by SIGPIPE
 }
 
 # present NEED: whether the thing that a package brings is here. What counts is the thing, not the package: it may have

@@ -58,7 +58,7 @@ def export_model(
         output_format: `bentomodel`, `tar`, `tar.gz` (or `gz`), `zip`, `tar.xz`, `tar.bz2` or `folder`; None to
             choose by the path's extension.
         subpath, protocol, user, passwd, params: parts of a URL, if `path` is not a URL.
-        store: a directory or a URL; None for BentoML's own store.
+        store: a directory or a URL; None for $BENTOFS_STORE, else BentoML's own store.
         sha256: write `<file>.sha256` beside the archive.
 
     Returns:
@@ -94,7 +94,7 @@ def import_model(
         path: an archive or a directory with a `model.yaml`.
         input_format: refuse anything but this format; None for any.
         protocol, user, passwd, params, subpath: parts of a URL, if `path` is not a URL.
-        store: a directory or a URL; None for BentoML's own store. A missing directory is created.
+        store: a directory or a URL; None for $BENTOFS_STORE, else BentoML's own store. A missing directory is created.
         overwrite: replace an existing model with the same tag and other content.
 
     Returns:
@@ -136,7 +136,7 @@ class Store:
         """Open a store.
 
         Args:
-            location: a directory or a URL; None for BentoML's own store.
+            location: a directory or a URL; None for $BENTOFS_STORE, else BentoML's own store.
             compression: `auto`, `always` or `never`. The archives are the same as in a mount with this option. None for
                 the default: `auto` for a directory, `never` for a URL.
 

@@ -1,7 +1,8 @@
 """The configuration file: options that one always types, and named mounts.
 
 An option on the command line counts first, then its environment variable, then the file, then the default. In the file,
-`[mounts.NAME]` counts for `bentofs mount NAME`, and `[defaults]` for all commands that have the option.
+`[mounts.NAME]` counts for `bentofs mount NAME`, and `[defaults]` for all commands that have the option. The `store` of
+`[mounts.NAME]` also counts before its environment variable.
 """
 
 from __future__ import annotations
@@ -116,7 +117,11 @@ def defaults_for(command: click.Command, arguments: Sequence[str]) -> dict[str, 
         ConfigError
     """
     options = _options_of(command)
-    if not options or {"--help", "-h", "--ready-fd"} & set(arguments):  # a daemon has all options on its command line
+    if not options or {"--help", "-h"} & set(arguments):
+        return {}
+    if "--ready-fd" in arguments:  # a daemon has all options on its command line: no variable counts either
+        for option in options.values():
+            option.envvar = None
         return {}
     config = load()
     found = {key: ("[defaults]", value) for key, value in config.defaults.items()}
@@ -124,6 +129,8 @@ def defaults_for(command: click.Command, arguments: Sequence[str]) -> dict[str, 
     mount = config.mounts.get(name, {})
     if "store" in mount:
         found.pop("storage-option", None)  # they are for another store
+        if os.environ.get(str(options["store"].envvar)):  # a named mount shows the store that its table names
+            options["store"].envvar = options["storage-option"].envvar = None
     found |= {key: (f"[mounts.{name}]", value) for key, value in mount.items()}
     context = click.Context(command, info_name=command.name)
     return {

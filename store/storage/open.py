@@ -18,6 +18,7 @@ from bentofs.store.storage.local import LocalStorage
 from bentofs.store.storage.remote import DEFAULT_CACHE_SIZE, DEFAULT_PATIENCE, DEFAULT_TTL, RemoteStorage
 from bentofs.store.util.display import printable
 
+_STORE_VARIABLE = "BENTOFS_STORE"
 _CONNECT_SECONDS = 5.0
 _LEAST_ATTEMPTS = 3  # that fit into the time a user grants, if the server is silent
 _RESPITE = 2.0  # seconds
@@ -36,14 +37,14 @@ class StoreSpec:
 
     @classmethod
     def named(cls, text: str | None = None, *, options: Mapping[str, Any] | None = None, **settings: Any) -> StoreSpec:
-        """Parse the text of a user: a path, or a URL; None for BentoML's own store.
+        """Parse the text of a user: a path, or a URL; None for $BENTOFS_STORE, else BentoML's own store.
 
         `options`: for the file system of a URL, like the parameters in the URL; `settings`: the other fields.
 
         Raises:
             BadLocationError: the protocol is not known, the URL is malformed, or there are options for a path.
         """
-        text = default_store() if text is None else text
+        text = os.environ.get(_STORE_VARIABLE) or default_store() if text is None else text
         where = Location.parse(text)
         if options and where.is_local:
             raise BadLocationError("options for a file system need a store that is a URL")

@@ -89,5 +89,5 @@ def opened_library(
 
 
 def spec_of(store: str | StoreSpec | None) -> StoreSpec:
-    """Return the store that an argument of the API names; None for BentoML's own."""
+    """Return the store that an argument of the API names; None for $BENTOFS_STORE, else BentoML's own."""
     return store if isinstance(store, StoreSpec) else StoreSpec.named(store)

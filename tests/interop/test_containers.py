@@ -1,8 +1,10 @@
 """The examples for containers: judged by the tools of the field, and played with the kernel's own namespaces."""
 
+import argparse
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +16,7 @@ import yaml
 
 from bentofs.mount.cli.main import cli
 from tests.harness import ROOT, home_of, make_model, run
+from tests.interop.readme import blocks
 
 EXAMPLES = ROOT / "scripts" / "containers"
 _BIN = Path(sys.executable).parent
@@ -72,6 +75,32 @@ def test_kubernetes() -> None:
     names = {volume["name"] for volume in pod["volumes"]}
     for container in (sidecar, *pod["containers"]):
         assert {mount["name"] for mount in container["volumeMounts"]} <= names
+
+
+def test_commands_of_the_readme() -> None:
+    """`docker run` makes the container of the Compose file, and `docker build` reads the Dockerfile.
+
+    No client of Docker is in Debian without its daemon. A test of its whole grammar would need both.
+    """
+    (block,) = [block for block in blocks("README.md") if "docker" in block.text]
+    build, run_image = map(shlex.split, block.commands())
+    assert build[:3] == ["docker", "build", "-f"]
+    assert ROOT / build[3] == EXAMPLES / "Dockerfile"
+    assert build[4:] == ["-t", "bentofs", "."]
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("-d", action="store_true", required=True)
+    for option in ("--device", "--cap-add", "--security-opt", "-v"):
+        parser.add_argument(option, action="append")
+    parser.add_argument("image")
+    assert run_image[:2] == ["docker", "run"]
+    asked = parser.parse_args(run_image[2:])
+    service: dict[str, Any] = yaml.safe_load((EXAMPLES / "compose.yaml").read_text())["services"]["bentofs"]
+    assert asked.image == service["image"]
+    assert (asked.device, asked.cap_add) == (service["devices"], service["cap_add"])
+    assert asked.security_opt == [option.replace(":", "=") for option in service["security_opt"]]
+    binds = [volume for volume in service["volumes"] if volume["type"] == "bind"]
+    expected = [":".join([v["source"], v["target"], *v.get("bind", {}).values()]) for v in binds]
+    assert asked.v == [text.replace("${BENTOML_HOME:-~/bentoml}", "~/bentoml") for text in expected]
 
 
 def check_options(arguments: list[str]) -> None:

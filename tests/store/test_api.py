@@ -1,7 +1,6 @@
 """The public Python API: the names of `import bentofs`."""
 
 import io
-import re
 import tarfile
 import zipfile
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import bentofs
-from tests.harness import ROOT, home_of, make_model
+from tests.harness import home_of, make_model
 
 WEIGHTS = bytes(range(256)) * 3000
 FORMATS = ["bentomodel", "tar", "tar.gz", "zip", "tar.xz", "tar.bz2"]
@@ -135,14 +134,16 @@ def test_errors_are_sentences(opened: bentofs.Store, tmp_path: Path) -> None:
         archive.seek(-1)
 
 
-def test_the_example_of_the_readme(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert found is not None
-    make_model(home / "bentoml" / "models", "iris-species:v1", {"w": b"weights"}, labels={"team": "nlp"})
-    exec(compile(found[1].replace("/tmp/", f"{tmp_path}/"), "README.md", "exec"), {})
-    listed, names = capsys.readouterr().out.splitlines()
-    assert listed.startswith("iris-species:v1 ")
-    assert listed.endswith(" {'team': 'nlp'}")
-    assert names == "['model.yaml', 'w']"
-    with bentofs.Store(str(tmp_path / "team/models")) as store:
-        assert [str(model.tag) for model in store.list()] == ["iris-species:v1"]
+def test_the_store_of_the_environment(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same store as for the commands: BENTOFS_STORE counts before BentoML's own, an argument before both."""
+    for store in (home / "bentoml" / "models", tmp_path / "theirs", tmp_path / "given"):
+        make_model(store, f"{store.name}:v1")
+    assert _tags(bentofs.Store()) == ["models:v1"]
+    monkeypatch.setenv("BENTOFS_STORE", str(tmp_path / "theirs"))
+    assert _tags(bentofs.Store()) == ["theirs:v1"]
+    assert _tags(bentofs.Store(str(tmp_path / "given"))) == ["given:v1"]
+
+
+def _tags(store: bentofs.Store) -> list[str]:
+    with store:
+        return [str(model.tag) for model in store.list()]

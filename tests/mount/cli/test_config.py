@@ -68,7 +68,9 @@ def test_values(config: Path) -> None:
 
 def test_what_a_daemon_was_given_is_all_that_counts(config: Path) -> None:
     config.write_text(TEAM)
-    assert defaults_for(command("mount"), ["/home/me/team", "--ready-fd", "3"]) == {}
+    mount = command("mount")
+    assert defaults_for(mount, ["/home/me/team", "--ready-fd", "3"]) == {}
+    assert not any(option.envvar for option in mount.params)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +133,7 @@ def test_no_two_options_have_one_variable() -> None:
 
 
 def test_which_one_counts(shell: Shell, tmp_path: Path) -> None:
-    """A named mount; then the command line before the environment, and the environment before the file."""
+    """The command line before the environment, and that before the file. But a named mount keeps its store."""
     folder = tmp_path / "config" / "bentofs"
     folder.mkdir(parents=True)
     shell.environment["XDG_CONFIG_HOME"] = str(tmp_path / "config")
@@ -143,7 +145,12 @@ formats = "zip"
 read-only = true
 compression = "never"
 """)
-    more = {"BENTOML_HOME": "/nonexistent", "BENTOFS_FORMATS": "tar,tar.gz", "BENTOFS_READ_ONLY": "0"}
+    more = {
+        "BENTOFS_STORE": "/nonexistent",
+        "BENTOFS_STORAGE_OPTION": "key=theirs",
+        "BENTOFS_FORMATS": "tar,tar.gz",
+        "BENTOFS_READ_ONLY": "0",
+    }
     done = shell("mount", "mine", "--formats", "tar", **more)
     assert (done.returncode, done.stderr) == (0, "")
     assert sorted(path.name for path in shell.mountpoint.iterdir()) == ["README.txt", "by-format", "incoming", "models"]
