@@ -201,7 +201,8 @@ class Machine(RuleBasedStateMachine):
     @rule(data=st.data(), share=st.floats(0, 1))
     def cut(self, data: st.DataObject, share: float) -> None:
         name = data.draw(st.sampled_from(self._hidden()))
-        length = max(1000, int(len(self.kept[name]) * share))
+        # The first member's name stays: what nobody can tell to be a part of a model is kept as a file of its directory.
+        length = max(3000, int(len(self.kept[name]) * share))
         if length < len(self.kept[name]):
             os.truncate(self.incoming / name, length)
             self.kept[name] = self.kept[name][:length]
