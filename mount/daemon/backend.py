@@ -53,10 +53,11 @@ class Backend:
         *,
         calling_user: Callable[[], int],
         features: Callable[[], Sequence[str]] = lambda: (),
+        nodes: Callable[[], int | None] = lambda: None,
         reader: Reader = Reader.MOUNT,
     ) -> None:
-        """`described`: the settings, for the status; `calling_user`, `features`: see `Engine`; `reader`: who reads
-        README.txt.
+        """`described`: the settings, for the status; `calling_user`, `features`, `nodes`: see `Engine`; `reader`: who
+        reads README.txt.
 
         Raises:
             StagingError: there is no place for `incoming/`.
@@ -82,7 +83,7 @@ class Backend:
         self.traffic = Traffic()
         tally = self.incoming.tally if self.incoming is not None else None
         self.live = MountStatus(
-            described, store, features, self.traffic, tally, self._budget, self.library.index, recent
+            described, store, features, nodes, self.traffic, tally, self._budget, self.library.index, recent
         ).files()
         self.tree = Tree(
             store,

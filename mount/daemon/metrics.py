@@ -33,6 +33,7 @@ def as_metrics(status: Mapping[str, Any]) -> str:
     problems = [({"level": level}, status["problems"][f"{level}s"]) for level in ("warning", "error")]
     lines += _family("bentofs_log_records_total", "counter", "Records of the log, by level.", problems)
     for name, kind, help_text, value in (
+        ("bentofs_kernel_nodes", "gauge", "Files and directories that the kernel remembers.", status["kernel_nodes"]),
         ("bentofs_cache_bytes", "gauge", "Memory of all caches.", status["caches"]["bytes"]),
         ("bentofs_decoder_bytes", "gauge", "Memory of decoders.", status["caches"]["decoders_bytes"]),
         ("bentofs_cache_limit_bytes", "gauge", "Most memory of both.", status["caches"]["limit_bytes"]),

@@ -78,6 +78,7 @@ def serve(settings: Settings, ready: Callable[[], None], recent: RecentLog) -> N
         _described(settings),
         calling_user=engine.calling_user,
         features=lambda: engine.features,
+        nodes=lambda: engine.nodes,
     )
     incoming = backend.incoming
     namespace = incoming.namespace if incoming is not None else None

@@ -32,6 +32,7 @@ class MountStatus:
     fixed: Mapping[str, Any]  # that never change: mountpoint, store, engine, ...
     store: ModelStore
     features: Callable[[], Sequence[str]]  # of the kernel, in use
+    nodes: Callable[[], int | None]  # that the kernel remembers; None if nobody can tell
     traffic: Traffic
     tally: Callable[[], tuple[int, dict[str, int]]] | None  # of imports; None without incoming/
     budget: MemoryBudget
@@ -61,6 +62,7 @@ class MountStatus:
             "version": installed_version(),
             **self.fixed,
             "features": list(self.features()),
+            "kernel_nodes": self.nodes(),
             "pid": os.getpid(),
             "since": _iso(began),
             "models": counter.number(),

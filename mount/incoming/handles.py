@@ -99,10 +99,17 @@ class UploadHandles:
 
     def attributes(self, number: int) -> Attributes:
         """Return what `fstat` tells."""
-        handle = self._handles[number]
-        if handle.upload is None:
+        with self._spool.locked() as names:  # another thread may close the handle meanwhile
+            handle = self._handles[number]
+            upload = handle.upload
+            if upload is not None:
+                names.hold(upload)
+        if upload is None:
             return self._imported.attributes(handle.path, handle.uid)
-        return self._spool.attributes_of(handle.path, handle.upload.file.status(), handle.upload)
+        try:
+            return self._spool.attributes_of(handle.path, upload.file.status(), upload)
+        finally:
+            self._spool.let_go(upload)
 
     def read_into(self, number: int, view: memoryview, offset: int) -> int:
         """Read back written bytes. It is fewer than asked for only at the end."""

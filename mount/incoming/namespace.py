@@ -133,6 +133,7 @@ class Namespace:
                 names.move(upload, old, new)
                 names.mark(upload)
         if not moves_anyway:
+            upload.reconsider()
             try:
                 self._finalizer.finalize(upload, new)
             finally:

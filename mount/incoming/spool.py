@@ -49,7 +49,8 @@ class Spool(SpoolPaths):
             names.let_go(upload)
 
     def attributes_of(self, path: str, look: os.stat_result, upload: Upload | None = None) -> Attributes:
-        """Return what `stat` tells about a file here; `upload`: None if it is not known."""
+        """Return what `stat` tells about a file here; `upload`: its upload if the caller has it open."""
+        is_open = upload is not None
         upload = upload or self._names.known(look.st_ino)
         uid = upload.uid if upload else self.owners.of(look)
         size, mtime_ns = look.st_size, look.st_mtime_ns
@@ -57,7 +58,8 @@ class Spool(SpoolPaths):
             if upload is None:
                 size = self._shown_size(path)
             elif upload.mark.is_short:
-                size = shown_size(upload.file.fileno())
+                # Another thread may close an upload that the caller has not open.
+                size = shown_size(upload.file.fileno()) if is_open else self._shown_size(path)
             mtime_ns = shown_mtime_ns(look)
         mode = FILE_MODE | (0o111 if look.st_mode & stat.S_IXUSR else 0)
         return Attributes(mode, look.st_ino, 1, size, mtime_ns, look.st_ctime_ns, uid)

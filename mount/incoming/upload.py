@@ -195,6 +195,12 @@ class Upload(UploadFacts):
             self.mark.set(True)
             self.mark.show_short()
 
+    def reconsider(self) -> None:
+        """Forget why the bytes were refused: the store may have changed since. They are staged anew."""
+        with self._lock:
+            if self._state is UploadState.REFUSED:
+                self._run = None
+
     def mark_imported(self) -> None:
         """Note that the model is in the store. Further writes fail."""
         with self._lock:

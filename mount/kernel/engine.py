@@ -49,6 +49,10 @@ class Engine(Protocol):
     def features(self) -> Sequence[str]:
         """Return the names of the kernel's features in use, once mounted. Empty if the engine cannot tell."""
 
+    @property
+    def nodes(self) -> int | None:
+        """Return how many files and directories the kernel remembers. None if the engine cannot tell."""
+
     def calling_user(self) -> int:
         """Return the uid of the program whose request this thread serves."""
 

@@ -60,6 +60,11 @@ class Libfuse2Engine:
         """Return nothing: libfuse agrees on features with the kernel, and does not tell."""
         return ()
 
+    @property
+    def nodes(self) -> None:
+        """Return None: libfuse does not tell."""
+        return None
+
     def calling_user(self) -> int:
         """Return the uid of the program whose request this thread serves."""
         return binding.calling_user()

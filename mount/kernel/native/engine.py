@@ -28,12 +28,18 @@ class KernelEngine:
         self.handles = HandleTable()
         self._caller = Caller()
         self._agreement: Agreement | None = None  # None before the mount
+        self._server: Server | None = None  # None before the mount
 
     @property
     def features(self) -> Sequence[str]:
         """Return the names of the features that were agreed on with the kernel."""
         agreed = self._agreement
         return [flag.name.lower() for flag in InitFlag if flag.name and agreed is not None and flag & agreed.flags]
+
+    @property
+    def nodes(self) -> int | None:
+        """Return how many files and directories the kernel remembers. None before the mount."""
+        return len(self._server.nodes) if self._server is not None else None
 
     def calling_user(self) -> int:
         """Return the uid of the program whose request this thread serves."""
@@ -58,7 +64,8 @@ class KernelEngine:
         passthrough = Passthrough(
             device.descriptor, self.handles, is_agreed=bool(agreement.flags & InitFlag.PASSTHROUGH)
         )
-        return KernelMount(device, Server(device.descriptor, operations, workers, self._caller, passthrough))
+        self._server = Server(device.descriptor, operations, workers, self._caller, passthrough)
+        return KernelMount(device, self._server)
 
     def begin(self) -> None:
         """Do nothing: nothing needs a mount that answers."""

@@ -36,6 +36,7 @@ def test_what_a_mount_tells_of_itself(engine: str, store: Path, mounted: Mount, 
     assert (begin["pid"], begin["engine"], begin["models"]) == (mount.pid, engine, 2)
     assert (begin["store"], begin["mountpoint"]) == (str(store), str(mount.path))
     assert ("max_pages" in begin["features"]) == (engine == "kernel")
+    assert bool(begin["kernel_nodes"]) == (engine == "kernel")
 
     archive = mount.archive("m:v1", ".zip")
     size = len(archive.read_bytes())
@@ -85,6 +86,7 @@ def test_a_hostile_name_stays_a_label() -> None:
         "engine": "kernel",
         "since": "2026-01-01T00:00:00.000+00:00",
         "models": None,
+        "kernel_nodes": None,
         "reads": {},
         "imports": None,
         "caches": {"bytes": 1, "decoders_bytes": 2, "limit_bytes": 3},

@@ -1,8 +1,10 @@
 """Namespace: races too rare to test in a real mount."""
 
 import os
+import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -26,6 +28,7 @@ from bentofs.mount.incoming.spool import Spool
 from bentofs.mount.incoming.spool_names import SpoolNames, UploadFactory
 from bentofs.mount.incoming.staging_run import Slots, Stager
 from bentofs.mount.incoming.upload import Upload
+from bentofs.store.errors import DamagedArchiveError
 from bentofs.store.formats.read.growing_file import ArrivingFile
 from bentofs.store.transfer.import_log import ImportLog
 from bentofs.store.transfer.importer import Importer
@@ -51,20 +54,8 @@ def test_a_file_that_is_closed_just_when_it_is_renamed_is_imported(
         delivered.append(path)
         return 0
 
-    for folder in ("spool", "ranges"):
-        (tmp_path / folder).mkdir()
-    log = ImportLog(tmp_path / "receipts.sqlite")
-    owners, receipts = Ownership(), Receipts(log, "session")
-    stager = Stager(staged, Slots(MemoryBudget()))
-    spool = Spool(str(tmp_path / "spool"), UploadFactory(str(tmp_path / "ranges"), owners, receipts, stager))
-    reports, read_back = Reports(ErrorNotes(spool.root, owners), receipts), ReadBack(spool.root)
-    delivery = Mock(spec=Delivery)
-    delivery.deliver.side_effect = deliver
-    finalizer = Finalizer(spool, delivery, reports, Mock(spec=Checksums), read_back, lambda _ready: None)
-    imported = ImportedNames(Mock(spec=Importer), log, read_back)
-    files = UploadHandles(spool, finalizer, EmptyUploads(spool, finalizer), imported, reports)
-    folders = Folders(spool, Mock(spec=FolderDelivery), reports)
-    namespace = Namespace(spool, files, folders, finalizer, imported, reports, os.geteuid, lambda: None)
+    namespace, log = made(tmp_path, staged, deliver)
+    files = namespace.files
     number = files.create("m.tar.part", os.O_WRONLY, 0o644, os.geteuid())
     files.write(number, memoryview(b"x"), 0)
     closer = threading.Thread(target=files.flush, args=(number,), daemon=True)
@@ -82,3 +73,66 @@ def test_a_file_that_is_closed_just_when_it_is_renamed_is_imported(
     assert delivered == ["m.tar"]
     files.release(number)
     log.close()
+
+
+@pytest.mark.expect_log("m.tar was not imported: no archive")
+def test_a_file_that_is_closed_just_when_it_is_looked_at(tmp_path: Path) -> None:
+    """The look needs bytes of the file, whose descriptor another thread closes at that moment."""
+
+    def staged(arriving: ArrivingFile, _on_model: Callable[[], None]) -> Mock:
+        arriving.length()  # wait for the close
+        raise DamagedArchiveError("no archive")
+
+    namespace, log = made(tmp_path, staged, lambda _upload, _path: 0)
+    files = namespace.files
+    number = files.create("m.tar", os.O_WRONLY, 0o644, os.geteuid())
+    files.write(number, memoryview(os.urandom(5000)), 0)
+    with pytest.raises(DamagedArchiveError):
+        files.flush(number)
+    files.release(number)
+    ended = threading.Event()
+    numbers = [-1]
+
+    def open_and_close() -> None:
+        while not ended.is_set():
+            number = numbers[0] = files.open("m.tar", os.O_RDONLY, os.geteuid())
+            files.release(number)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # threads meet at any step
+    openers = [threading.Thread(target=open_and_close) for _ in range(2)]
+    for opener in openers:
+        opener.start()
+    try:
+        for _ in range(5000):
+            assert namespace.attributes("m.tar").size == 5000 - 512
+            with suppress(KeyError):  # closed already
+                assert files.attributes(numbers[0]).size == 5000 - 512
+    finally:
+        ended.set()
+        for opener in openers:
+            opener.join(10)
+        sys.setswitchinterval(interval)
+    log.close()
+
+
+def made(
+    tmp_path: Path,
+    staged: Callable[[ArrivingFile, Callable[[], None]], Mock],
+    deliver: Callable[[Upload, str], int],
+) -> tuple[Namespace, ImportLog]:
+    """Return an empty `incoming/`, and its record. `staged` and `deliver` stand in for what makes models."""
+    for folder in ("spool", "ranges"):
+        (tmp_path / folder).mkdir()
+    log = ImportLog(tmp_path / "receipts.sqlite")
+    owners, receipts = Ownership(), Receipts(log, "session")
+    stager = Stager(staged, Slots(MemoryBudget()))
+    spool = Spool(str(tmp_path / "spool"), UploadFactory(str(tmp_path / "ranges"), owners, receipts, stager))
+    reports, read_back = Reports(ErrorNotes(spool.root, owners), receipts), ReadBack(spool.root)
+    delivery = Mock(spec=Delivery)
+    delivery.deliver.side_effect = deliver
+    finalizer = Finalizer(spool, delivery, reports, Mock(spec=Checksums), read_back, lambda _ready: None)
+    imported = ImportedNames(Mock(spec=Importer), log, read_back)
+    files = UploadHandles(spool, finalizer, EmptyUploads(spool, finalizer), imported, reports)
+    folders = Folders(spool, Mock(spec=FolderDelivery), reports)
+    return Namespace(spool, files, folders, finalizer, imported, reports, os.geteuid, lambda: None), log

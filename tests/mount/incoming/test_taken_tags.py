@@ -47,6 +47,24 @@ def test_same_content_in_other_archives_is_unchanged(store: Path, mounted: Mount
     nothing_is_staged(mount)
 
 
+def test_a_rename_decides_again(store: Path, mounted: Mount, tmp_path: Path) -> None:
+    """The upload waits under a name that is not final. The reason of its refusal goes, or comes."""
+    mount = mounted(store)
+    mount.expect_log("was not imported: m:v1 is in the store with other content", times=2)
+    folder = make_model(store, "m:v1", {"w": b"other"})
+    wait_until(lambda: mount.shows("m:v1"), 10, "the model is shown")
+    waiting = mount.path / "incoming" / ".waiting"
+    run("cp", made_tar(tmp_path, "m:v1", {"w": b"w"}), waiting)
+    for name in ("one.tar", "two.tar"):  # each name has its note
+        with pytest.raises(FileExistsError):
+            waiting.rename(mount.path / "incoming" / name)
+        assert (mount.path / "incoming" / f"{name}.error").exists()
+    shutil.rmtree(folder)
+    waiting.rename(mount.path / "incoming" / "three.tar")
+    assert (store / "m/v1/w").read_bytes() == b"w"
+    assert "three.tar" not in in_incoming(mount)
+
+
 @pytest.mark.parametrize("change", ["a byte", "a file more", "a file less", "an empty folder more", "model.yaml"])
 def test_other_content_is_refused(store: Path, mounted: Mount, tmp_path: Path, change: str) -> None:
     mount = mounted(store)

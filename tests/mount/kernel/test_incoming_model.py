@@ -23,6 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from tests.harness import Mounted, make_model, wait_until
 from tests.incoming import cp, tar_of
+from tests.waiting import let_a_change_be_seen
 
 SEQUENCES = int(os.environ.get("BENTOFS_SEQUENCES", "10"))
 STEPS = int(os.environ.get("BENTOFS_STEPS", "15"))
@@ -186,6 +187,7 @@ class Machine(RuleBasedStateMachine):
         content = self.kept[old]
         if new in HIDDEN:
             assert not failed
+            assert (self.incoming / new).read_bytes() == content  # before a listing tells the kernel of the name
             self.kept[new] = self.kept.pop(old)
             return
         archive = next((archive for archive in self.archives if archive.content == content), None)
@@ -201,7 +203,7 @@ class Machine(RuleBasedStateMachine):
     @rule(data=st.data(), share=st.floats(0, 1))
     def cut(self, data: st.DataObject, share: float) -> None:
         name = data.draw(st.sampled_from(self._hidden()))
-        # The first member's name stays: what nobody can tell to be a part of a model is kept as a file of its directory.
+        # The first member's name stays. If nobody can tell the rest from any file, it is a file of its directory.
         length = max(3000, int(len(self.kept[name]) * share))
         if length < len(self.kept[name]):
             os.truncate(self.incoming / name, length)
@@ -232,6 +234,16 @@ class Machine(RuleBasedStateMachine):
         tag = data.draw(st.sampled_from(sorted(self.models)))
         self._remove_model(tag)
         self._wait_until_shown()
+
+    @precondition(lambda self: self.models)
+    @rule(data=st.data(), letter=st.sampled_from(LETTERS))
+    def replace_by_bentoml(self, data: st.DataObject, letter: str) -> None:
+        """Delete a model and save another one under its tag, before anybody looks."""
+        tag = data.draw(st.sampled_from(sorted(self.models)))
+        self._remove_model(tag)
+        make_model(Path(self.mount.store), tag, files(letter))
+        self.models[tag] = letter
+        let_a_change_be_seen()
 
     @precondition(lambda self: self.models and len(self.readers) < 5)
     @rule(data=st.data())
