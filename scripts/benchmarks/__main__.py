@@ -9,7 +9,7 @@ import tempfile
 from contextlib import ExitStack, suppress
 from types import FrameType
 
-from . import compressing, exporting, listing, reading, remote, samples, scaling
+from . import builds, compressing, exporting, listing, reading, remote, samples, scaling
 from .commands import BenchError, say
 from .mounts import ENDING, Launcher
 from .report import Row, machine, require_plot, save_json, save_plot, table
@@ -26,6 +26,7 @@ GROUPS = (
     scaling.measure_memory,
     listing.measure,
     remote.measure,
+    builds.measure,
 )
 
 
@@ -37,6 +38,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--export-size", type=int, metavar="MB", help="the exported model (default 300; --quick 20)")
     parser.add_argument("--quick", action="store_true", help="smaller, fewer, and 4 of the 100 GiB for memory")
     parser.add_argument("--full", action="store_true", help="list 10,000 models instead of 2,000 (--quick: 200)")
+    parser.add_argument("--against", metavar="DIR", help="measure another build's checkout, too: rows `vs other build`")
     parser.add_argument("--plot", metavar="FILE", help="draw how far each row is from its target")
     parser.add_argument("--json", metavar="FILE", help="write all samples")
     parser.add_argument("--work", metavar="DIR", help="where the models are made (default: the temporary folder)")
@@ -63,6 +65,10 @@ def check(args: argparse.Namespace) -> None:
     for tool in ("bindfs", "unzip", "tar", "cmp", "pigz", "zip"):
         if not shutil.which(tool):
             raise BenchError(f"{tool} is missing: apt-get install bindfs unzip zip tar diffutils pigz")
+    if args.against:
+        args.against = os.path.abspath(args.against)
+        if not os.path.isdir(os.path.join(args.against, "mount")):
+            raise BenchError(f"{args.against} is no checkout of bentofs")
     remote.check(args.rows, args.python, args.bentoml_python, args.models, args.quick)
     if args.plot:
         require_plot()
@@ -94,6 +100,7 @@ def measure(args: argparse.Namespace) -> list[Row]:
             export_size=args.export_size * MB,
             models=args.models,
             quick=args.quick,
+            other=Launcher(args.against, args.python, work, mountpoints) if args.against else None,
         )
         return [row for group in GROUPS for row in group(session)]
 

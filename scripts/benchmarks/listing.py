@@ -36,7 +36,7 @@ def _recursive(session: Session) -> list[Row]:
     store = session.folder("listing-store")
     dice = random.Random(1)
     for number in range(session.models):
-        _write(store, f"model-{number}", "v1", dice.randint(4, 99))
+        write_model(store, f"model-{number}", "v1", dice.randint(4, 99))
         samples.finish(store, f"model-{number}")
     equal = session.folder("listing-equal")
     with session.launch.ours(store, options=["--compression", "never"]) as daemon:
@@ -69,7 +69,7 @@ def _names(session: Session) -> list[Row]:
         return []
     store = session.folder("names-store")
     for number in range(NAMES):
-        _write(store, f"model-{number}", "v1", 0)
+        write_model(store, f"model-{number}", "v1", 0)
         samples.finish(store, f"model-{number}")
     times = []
     for _ in range(session.rounds):
@@ -85,7 +85,7 @@ def _ready(session: Session) -> list[Row]:
     store = session.folder("ready-store")
     for number in range(SMALL_NAMES):
         for version in range(SMALL_VERSIONS):
-            _write(store, f"model-{number}", f"v{version}", 0)
+            write_model(store, f"model-{number}", f"v{version}", 0)
     times = []
     for _ in range(session.rounds):
         start = time.perf_counter()
@@ -94,7 +94,7 @@ def _ready(session: Session) -> list[Row]:
     return session.keep(Row(name, "s", times, target=MOST_SECONDS, at_most=True))
 
 
-def _write(store: str, name: str, version: str, files: int) -> None:
+def write_model(store: str, name: str, version: str, files: int) -> None:
     """Write a model with so many small files beside its model.yaml, in folders of 20."""
     folder = os.path.join(store, name, version)
     os.makedirs(folder)

@@ -49,6 +49,12 @@ class Daemon:
         with open(f"/proc/{self.process.pid}/io") as counters:
             return next(int(line.split()[1]) for line in counters if line.startswith("wchar:"))
 
+    def processor_seconds(self) -> float:
+        """Return the processor time so far in seconds, in user and kernel mode, of all threads."""
+        with open(f"/proc/{self.process.pid}/stat") as stat:
+            fields = stat.read().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def peak_memory(self) -> int:
         """Return the peak resident size so far in bytes, of the process and its children."""
         pids = [str(self.process.pid)]
@@ -117,6 +123,8 @@ class Launcher:
 
     def __init__(self, root: str, python: str, work: str, mountpoints: str) -> None:
         self.root = root
+        links = os.path.join(root, ".src")  # a build before 0.2 has its packages at the top level
+        self._packages, self._module = (links, "bentofs.mount") if os.path.isdir(links) else (root, "mount")
         self.python = python
         self.work = work
         self.mountpoints = mountpoints
@@ -125,12 +133,12 @@ class Launcher:
     def bentofs(self, *arguments: str) -> list[str]:
         """Return the command line of a bentofs command, to run in an environment of `environment` or
         `empty_environment`."""
-        return [self.python, "-m", "bentofs.mount", *arguments]
+        return [self.python, "-m", self._module, *arguments]
 
     def environment(self, cache: str) -> dict[str, str]:
         """Return the environment variables for our programs, with their index and state in a folder."""
         return {
-            "PYTHONPATH": self.root,
+            "PYTHONPATH": self._packages,
             "XDG_CACHE_HOME": os.path.join(cache, "cache"),
             "XDG_STATE_HOME": os.path.join(cache, "state"),
         }

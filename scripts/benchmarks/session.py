@@ -24,6 +24,7 @@ class Session:
     export_size: int = 300_000_000
     models: int = 2000  # for the listing
     quick: bool = False
+    other: Launcher | None = None  # of another build
     shown: list[Row] = field(default_factory=list)
     server: S3Server | None = None  # started when it is first needed
 
