@@ -57,6 +57,10 @@ class NotAModelError(BadModelError):
     """An import is no model: it is no known archive, has no `model.yaml` in the right place, or has an invalid tag."""
 
 
+class NotAnArchiveError(NotAModelError):
+    """An import is a file of another kind than the archives that bentofs reads."""
+
+
 class TooBigError(StoreError):
     """An archive has more files, expands to more bytes, or takes more memory than allowed for a model."""
 

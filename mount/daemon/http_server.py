@@ -36,10 +36,9 @@ log = logging.getLogger(__name__)
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _GRACE_SECONDS = 2.0  # how long requests under way may take when the server ends
-_LINGERING_SECONDS = 1.5  # for the rest of a body that was refused
 _BACKLOG = 256
 _HANDSHAKE_SECONDS = 10.0
-_HTTP = {"keepalive_timeout": 75.0, "lingering_time": _LINGERING_SECONDS, "auto_decompress": False}
+_HTTP = {"keepalive_timeout": 75.0, "lingering_time": 0.0, "auto_decompress": False}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +132,8 @@ async def _run(
         received = await ended
         log.info("ending: %s", received.name)
         end.begin(by_signal=True)
+        if backend.incoming is not None:
+            backend.incoming.end_reports()
     finally:
         server.stop()
         await status.stop()

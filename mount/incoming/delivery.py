@@ -9,6 +9,7 @@ from bentofs.mount.incoming.checksums import Checksums
 from bentofs.mount.incoming.publishing import Publishing
 from bentofs.mount.incoming.reports import Reports
 from bentofs.mount.incoming.upload import Upload
+from bentofs.mount.incoming.upload_facts import Became
 
 
 class Delivery:
@@ -39,6 +40,7 @@ class Delivery:
             self._sums.await_digest(receipt, ready.digest)
         request = upload.receipt.request
         upload.receipt.finish(path, look, outcome, ready)
+        upload.note_model(Became(str(ready.tag), outcome, ready.staged.left_out))
         upload.mark_imported()
         self._reports.notes.remove(path)
         self._publishing.announce(path, outcome, ready, request)

@@ -11,17 +11,17 @@ import errno
 import itertools
 import logging
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
 
 from bentofs.mount.incoming.append_place import AppendPlace
 from bentofs.mount.incoming.empty_uploads import EmptyUploads
 from bentofs.mount.incoming.finalize import Finalizer
+from bentofs.mount.incoming.handle import Handle
 from bentofs.mount.incoming.imported import ImportedNames
 from bentofs.mount.incoming.reports import Reports
 from bentofs.mount.incoming.spool import Spool
 from bentofs.mount.incoming.spool_names import SpoolNames
 from bentofs.mount.incoming.upload import Upload
+from bentofs.mount.incoming.upload_facts import Became
 from bentofs.mount.incoming.upload_state import UploadState
 from bentofs.mount.view.nodes import Attributes
 from bentofs.store.errors import CancelledError, InUseError, NoSpaceError, NotFoundError, StoreError
@@ -36,27 +36,6 @@ _BECAME = "{} has become a model: its bytes are in models/"
 _MIXED = "two programs wrote to it at once, so its bytes may be mixed: copy it again"
 
 
-@dataclass
-class _Handle:
-    """One open file. A handle on an imported name has no upload until something is written."""
-
-    path: str
-    uid: int
-    upload: Upload | None
-    appends: AppendPlace | None = None  # if opened with O_APPEND
-    may_write: bool = True
-    reads_back: int | None = None  # receipt of the import under this name, if its bytes are still there
-    wrote: bool = False
-    is_dirty: bool = False  # has written since anybody last closed it
-    last_change: int = -1  # the number of its last change to the upload
-    mixed: InUseError | None = None  # somebody else wrote to the same file meanwhile
-
-    def attach(self, names: SpoolNames, upload: Upload) -> None:
-        """Open an upload through this handle."""
-        self.upload = upload
-        names.hold(upload)
-
-
 class UploadHandles:
     """The handles on the files of one spool, by number."""
 
@@ -69,7 +48,7 @@ class UploadHandles:
         self._imported = imported
         self._read_back = imported.read_back
         self._reports = reports
-        self._handles: dict[int, _Handle] = {}
+        self._handles: dict[int, Handle] = {}
         self._numbers = itertools.count(1)
 
     def create(self, path: str, flags: int, mode: int, uid: int) -> int:
@@ -111,6 +90,11 @@ class UploadHandles:
         finally:
             self._spool.let_go(upload)
 
+    def size(self, number: int) -> int:
+        """Return the number of bytes that are here, also of an undecided file, which `attributes` shows shorter."""
+        upload = self._handles[number].upload
+        return 0 if upload is None else upload.file.size
+
     def read_into(self, number: int, view: memoryview, offset: int) -> int:
         """Read back written bytes. It is fewer than asked for only at the end."""
         handle = self._handles[number]
@@ -130,7 +114,7 @@ class UploadHandles:
         upload = self._written(number)
         try:
             self._read_back.make_room(len(view) + upload.unread + _RESERVE)
-            for piece, at in _pieces(handle, upload, view, offset):
+            for piece, at in handle.pieces(upload, view, offset):
                 offset = at
                 handle.last_change = upload.write(piece, at)
             if not upload.receipt.is_running and upload.kind.is_archive and upload.lost is None:
@@ -215,6 +199,22 @@ class UploadHandles:
             self._reports.refuse_path(handle.path, handle.uid, late)
             raise late
 
+    def became(self, number: int) -> Became | None:
+        """Return the model that the file became by `flush`; None if it became none."""
+        upload = self._handles[number].upload
+        return upload.became if upload is not None and upload.is_imported else None
+
+    def interrupt(self, number: int, error: StoreError) -> None:
+        """Note that the program has gone before it wrote all. Report the error. The bytes are kept, and not decided."""
+        handle = self._handles[number]
+        if handle.upload is None or not handle.wrote:
+            return
+        with self._spool.locked():
+            handle.is_dirty = False
+        handle.upload.stop()
+        if handle.upload.kind.is_archive:
+            self._finalizer.refuse(handle.upload, error)
+
     def sync(self, number: int) -> None:
         """Sync the written bytes to disk."""
         upload = self._handles[number].upload
@@ -241,7 +241,7 @@ class UploadHandles:
 
     def _handle(self, names: SpoolNames, path: str, flags: int, uid: int, upload: Upload | None) -> int:
         number = next(self._numbers)
-        handle = self._handles[number] = _Handle(path, uid, None, AppendPlace() if flags & os.O_APPEND else None)
+        handle = self._handles[number] = Handle(path, uid, None, AppendPlace() if flags & os.O_APPEND else None)
         handle.may_write = bool(flags & (os.O_WRONLY | os.O_RDWR))
         if upload is not None:
             handle.attach(names, upload)
@@ -252,7 +252,7 @@ class UploadHandles:
         self._reports.notes.remove(path)
         return upload
 
-    def _say_lost(self, handle: _Handle, upload: Upload, error: CancelledError) -> None:
+    def _say_lost(self, handle: Handle, upload: Upload, error: CancelledError) -> None:
         """Report an upload that lost its name. A program that removed its file needs no note beside it. A program that
         lost it to another program does."""
         if upload.state is UploadState.REPLACED and not self._spool.is_on_its_way(handle.path):
@@ -292,10 +292,3 @@ class UploadHandles:
         was_written, was_dirty = handle.wrote, handle.is_dirty
         self._written(number).truncate(0)
         handle.wrote, handle.is_dirty = was_written, was_dirty  # an empty file decides nothing
-
-
-def _pieces(handle: _Handle, upload: Upload, view: memoryview, offset: int) -> Iterable[tuple[memoryview, int]]:
-    """Return what to write for a write at the kernel's offset, with its offset in the file."""
-    if handle.appends is None:
-        return [(view, offset)]
-    return handle.appends.pieces(upload.file.fileno(), view, offset, is_short=upload.mark.is_short)

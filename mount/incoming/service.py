@@ -151,6 +151,11 @@ class Incoming:
             self._is_missing = False
             log.warning("%s was removed and is made again: uploads in it are lost", printable(area.path))
 
+    def end_reports(self) -> None:
+        """Report no upload as refused any more because its program has gone: this process ends. The next one finds what
+        came of it, as after a crash."""
+        self._receipts.end()
+
     def finish(self) -> None:
         """Wait for the imports that run though no program waits for them: quiet directories, and uploads of a dead
         mount."""

@@ -6,10 +6,21 @@ upload.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from bentofs.mount.incoming.names import NO_ARCHIVE, UploadKind
 from bentofs.mount.incoming.receipts import UploadReceipt
 from bentofs.mount.incoming.undecided import UndecidedMark
 from bentofs.mount.incoming.upload_file import UploadFile
+from bentofs.store.publishing.base import Outcome
+
+
+class Became(NamedTuple):
+    """The model that an upload became."""
+
+    tag: str
+    outcome: Outcome
+    note: str | None  # a sentence on what came in besides the model
 
 
 class UploadFacts:
@@ -23,6 +34,7 @@ class UploadFacts:
         self.mark = UndecidedMark(file.fileno())
         self._path = path
         self._kind = NO_ARCHIVE
+        self._became: Became | None = None
         self._is_touched = False
         self._may_replace = True
 
@@ -35,6 +47,11 @@ class UploadFacts:
     def kind(self) -> UploadKind:
         """Return the kind, as it was last judged."""
         return self._kind
+
+    @property
+    def became(self) -> Became | None:
+        """Return the model that it became; None if it is none."""
+        return self._became
 
     @property
     def may_replace(self) -> bool:
@@ -53,6 +70,10 @@ class UploadFacts:
     def judge(self, kind: UploadKind) -> None:
         """Set the kind (`SpoolPaths.judge`)."""
         self._kind = kind
+
+    def note_model(self, became: Became) -> None:
+        """Note the model that it becomes."""
+        self._became = became
 
     def touch(self) -> None:
         """Note that a program set the times to now."""

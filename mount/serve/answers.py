@@ -24,6 +24,7 @@ from bentofs.store.errors import (
     InUseError,
     ModelExistsError,
     NoSpaceError,
+    NotAnArchiveError,
     NotFoundError,
     RemoteError,
     SourceChangedError,
@@ -34,7 +35,6 @@ from bentofs.store.errors import (
 log = logging.getLogger(__name__)
 
 _LONGEST_REASON = 200  # characters
-_STANDARD = {200: "OK", 201: "Created", 204: "No Content", 207: "Multi-Status"}
 
 # A subclass comes before its base: the first match counts. All others are 500.
 _STATUSES: tuple[tuple[type[Exception], int], ...] = (
@@ -42,6 +42,7 @@ _STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (NotFoundError, 404),
     (BadTagError, 404),
     (BadLocationError, 404),
+    (NotAnArchiveError, 415),
     (BadModelError, 422),
     (DamagedArchiveError, 422),
     (AlteredModelError, 500),
@@ -79,11 +80,11 @@ def status_of(error: Exception) -> int:
     return 500
 
 
-def refusal(request: BaseRequest, error: Exception, headers: Mapping[str, str] | None = None) -> Response:
+def refusal(request: BaseRequest | None, error: Exception, headers: Mapping[str, str] | None = None) -> Response:
     """Return the answer for an exception. Log what this machine is to blame for."""
     status = status_of(error)
     if status >= 500:
-        errno_of(error, request.method)
+        errno_of(error, "upload" if request is None else request.method)
     sentence = str(error) if isinstance(error, StoreError | BadTargetError) else _of_system(error)
     return sentence_answer(status, sentence, headers)
 

@@ -7,13 +7,16 @@ import logging
 from aiohttp.web import BaseRequest, Response, StreamResponse
 
 from bentofs.mount.serve.answers import refusal, sentence_answer
+from bentofs.mount.serve.body import Body
 from bentofs.mount.serve.connections import Activity
 from bentofs.mount.serve.guards import Guards
 from bentofs.mount.serve.media import OF_FILES
 from bentofs.mount.serve.pages.listing import PAGE, Pages
 from bentofs.mount.serve.reading import Reading
+from bentofs.mount.serve.receiving import Receiving
 from bentofs.mount.serve.site import Site
 from bentofs.mount.serve.targets import BadTargetError, Target, parse_target
+from bentofs.mount.serve.uploaded import Uploaded
 from bentofs.mount.view.live import LiveFile
 from bentofs.mount.view.nodes import Folder
 from bentofs.store.errors import StoreError
@@ -32,11 +35,15 @@ class Routes:
         self._guards = guards
         self._reading = Reading(site)
         self._pages = Pages(site)
+        namespace = site.namespace
+        self._receiving = Receiving(site, namespace) if namespace is not None else None
+        self._uploaded = Uploaded(site, namespace, self._pages) if namespace is not None else None
 
     async def answer(self, request: BaseRequest, activity: Activity) -> StreamResponse:
         """Answer a request."""
+        body = Body(request, activity)
         try:
-            response = await self._answer(request, activity)
+            response = await self._answer(request, body, activity)
         except (StoreError, OSError, BadTargetError) as error:
             if isinstance(error, ConnectionError):
                 raise
@@ -46,16 +53,26 @@ class Routes:
             response = sentence_answer(500, "the server failed: its log says why")
         for name, value in OF_FILES.items():  # a page has its own policy
             response.headers.setdefault(name, value)
+        if body.is_coming and not response.prepared:
+            await body.answer_early(response)
         log.debug("%s %s: %d", request.method, printable(_shown(request)), response.status)
         return response
 
-    async def _answer(self, request: BaseRequest, activity: Activity) -> StreamResponse:
+    async def _answer(self, request: BaseRequest, body: Body, activity: Activity) -> StreamResponse:
         target = parse_target(request.raw_path) if request.raw_path != "*" else Target((), True, None, "")
         refused = await self._guards.check(request, target)
         if refused is not None:
             return refused
-        if request.method in _READS:
+        method = request.method
+        if method in _READS:
             return await self._read(request, activity, target)
+        below = self._site.below_incoming(target.names)
+        if self._receiving is not None and below is not None:
+            if method == "PUT":
+                return await self._receiving.put(request, body, target, below)
+            if method == "POST":
+                status, outcomes = await self._receiving.post(request, body, below)
+                return self._pages.outcomes(request, status, outcomes)
         return self._not_allowed()
 
     async def _read(self, request: BaseRequest, activity: Activity, target: Target) -> StreamResponse:
@@ -63,8 +80,8 @@ class Routes:
         if names[:1] == (PAGE,):
             return await self._pages.own(request, names[1:])
         below = self._site.below_incoming(names)
-        if below is not None:
-            return await self._pages.drop_box(request, below)
+        if self._uploaded is not None and below is not None:
+            return await self._uploaded.answer(request, activity, below)
         place, node = await self._site.read(self._site.find, names)
         if isinstance(node, Folder):
             return await self._pages.folder(request, place, node)

@@ -67,8 +67,17 @@ def _name(part: str) -> str:
         decoded = unquote_to_bytes(part.encode("utf-8", "surrogateescape"))
     except UnicodeEncodeError:
         raise BadTargetError("the path of a request is not UTF-8") from None
+    return checked_name(decoded)
+
+
+def checked_name(decoded: bytes) -> str:
+    """Return a decoded name, if a file can have it.
+
+    Raises:
+        BadTargetError
+    """
     if decoded in (b"", b".", b".."):
-        raise BadTargetError("the path of a request has an empty name, or `.` or `..` as a name")
+        raise BadTargetError("a name is empty, or is `.` or `..`")
     if _FORBIDDEN.search(decoded):
-        raise BadTargetError("a name in the path of a request has a slash, a carriage return or a NUL in it")
+        raise BadTargetError("a name has a slash, a carriage return or a NUL in it")
     return os.fsdecode(decoded)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import html
+import json
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from aiohttp.web import BaseRequest, Response
 
@@ -20,6 +22,9 @@ _POLICY = {
     "frame-ancestors 'none'",
     "Cache-Control": "no-cache",
 }
+
+
+_HTML: Mapping[str, Any] = {"content_type": "text/html", "headers": _POLICY}
 
 
 class Pages:
@@ -40,6 +45,17 @@ class Pages:
         await self._site.read(namespace.check_folder, below)
         items = await self._site.read(namespace.items, below)
         return _page((INCOMING, *below.split("/")) if below else (INCOMING,), [(item, None) for item in items])
+
+    def outcomes(self, request: BaseRequest, status: int, outcomes: Sequence[Mapping[str, Any]]) -> Response:
+        """Answer POST of a form: JSON, or a page for a browser."""
+        wants_page = "text/html" in request.headers.get("Accept", "")
+        if wants_page:
+            lines = "".join(f"<li>{html.escape(_line(outcome))}</li>\n" for outcome in outcomes)
+            return Response(status=status, text=_document("Uploads", f"<ul>{lines}</ul>"), **_HTML)
+        text = json.dumps({"uploads": list(outcomes)}) + "\n"
+        return Response(
+            status=status, text=text, content_type="application/json", headers={"Cache-Control": "no-store"}
+        )
 
     async def own(self, request: BaseRequest, names: Sequence[str]) -> Response:  # noqa: ARG002
         """Answer GET of a path below `/.page/`."""
@@ -70,13 +86,19 @@ def _page(place: Sequence[str], rows: Sequence[tuple[Item, int | None]]) -> Resp
         lines.append(
             f'<tr><td><a href="{html.escape(link)}">{shown}</a></td><td>{"" if size is None else size}</td></tr>'
         )
-    table = "\n".join(lines)
-    text = (
+    return Response(text=_document(title, "<table>\n" + "\n".join(lines) + "\n</table>"), **_HTML)
+
+
+def _document(title: str, body: str) -> str:
+    return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         '<meta name="viewport" content="width=device-width"></head>\n'
-        f"<body><h1>{title}</h1>\n<table>\n{table}\n</table></body></html>\n"
+        f"<body><h1>{title}</h1>\n{body}</body></html>\n"
     )
-    return Response(text=text, content_type="text/html", headers=_POLICY)
+
+
+def _line(outcome: Mapping[str, Any]) -> str:
+    return f"{outcome['name']}: {outcome.get('error') or outcome.get('tag') or outcome['outcome']}"
 
 
 def _shown(name: str) -> str:

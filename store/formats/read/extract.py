@@ -7,7 +7,7 @@ Threading: one thread per archive.
 
 from __future__ import annotations
 
-from bentofs.store.errors import NotAModelError
+from bentofs.store.errors import NotAModelError, NotAnArchiveError
 from bentofs.store.formats.read.cursor import Cursor
 from bentofs.store.formats.read.decode import open_stream
 from bentofs.store.formats.read.detect import ArchiveKind, kind_of
@@ -50,10 +50,10 @@ def extract(arriving: ArrivingFile, target: Sink) -> None:
         raise NotAModelError("the archive holds no model: it begins with zeros, as an empty tar or a disk's image does")
 
 
-def _not_an_archive(kind: str | None) -> NotAModelError:
+def _not_an_archive(kind: str | None) -> NotAnArchiveError:
     known = f"this is {kind}" if kind is not None else "this is an unknown kind of file"
     joined = "" if kind is not None else "; if it is one part of several, join them first"
-    return NotAModelError(
+    return NotAnArchiveError(
         f"{known}, not an archive of a model: make a .tar, .tar.gz or .zip of the model's directory{joined}"
     )
 
@@ -61,4 +61,4 @@ def _not_an_archive(kind: str | None) -> NotAModelError:
 def _expect_tar(stream: Stream, kind: ArchiveKind) -> None:
     head = stream.peek(BLOCK)
     if kind_of(head) is not ArchiveKind.TAR:
-        raise NotAModelError(f"the archive holds something compressed with {kind.value}, but no tar archive")
+        raise NotAnArchiveError(f"the archive holds something compressed with {kind.value}, but no tar archive")
