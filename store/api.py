@@ -14,12 +14,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from bentofs.store.archives.compression import Compression
-from bentofs.store.errors import BadLocationError
-from bentofs.store.formats.pieces import Piece
-from bentofs.store.formats.write.registry import FORMATS, Format
+from bentofs.store.formats.piece_file import PieceFile
+from bentofs.store.formats.write.registry import format_named
 from bentofs.store.integrity.baseline import Baseline
 from bentofs.store.integrity.verify import VerifyReport, verify_model
 from bentofs.store.location import Location
@@ -30,9 +28,6 @@ from bentofs.store.transfer.endpoints.base import no_progress
 from bentofs.store.transfer.endpoints.special import refuse_closed
 from bentofs.store.wiring.library import opened_library
 from bentofs.store.wiring.transfers import opened_exporter, opened_fetcher
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
 
 _BUFFER = 1 << 20  # bytes that an open archive reads at a time
 
@@ -146,7 +141,9 @@ class Store:
             StoreError: the store cannot be reached.
         """
         self._stack = ExitStack()
-        library = self._stack.enter_context(opened_library(location, _compression(compression)))
+        library = self._stack.enter_context(
+            opened_library(location, None if compression is None else Compression.named(compression))
+        )
         self._models, self._archives = library.models, library.archives
 
     def list(self) -> list[StoredModel]:
@@ -176,7 +173,7 @@ class Store:
             SourceChangedError: raised by `read`: the model was changed or replaced since it was opened.
         """
         model = self._models.model(self._models.find(str(tag)), max_age=0)
-        return io.BufferedReader(_ArchiveFile(self._archives.open(model, _format(archive_format))), _BUFFER)
+        return io.BufferedReader(PieceFile(self._archives.open(model, format_named(archive_format))), _BUFFER)
 
     def verify(self, tag: Tag | str, *, accept: bool = False) -> VerifyReport:
         """Read a whole model and compare it with the SHA-256s that were recorded the first time.
@@ -212,58 +209,6 @@ class Store:
 
     def __iter__(self) -> Iterator[StoredModel]:
         return iter(self.list())
-
-
-class _ArchiveFile(io.RawIOBase):
-    """A piece as a raw, seekable, read-only file."""
-
-    def __init__(self, piece: Piece) -> None:
-        super().__init__()
-        self._piece = piece
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        origins = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._piece.length}
-        if whence not in origins:
-            raise ValueError(f"whence must be 0, 1 or 2, not {whence}")
-        position = origins[whence] + offset
-        if position < 0:
-            raise ValueError(f"cannot seek to {position}, before the beginning of the file")
-        self._position = position
-        return position
-
-    def readinto(self, buffer: WriteableBuffer) -> int:
-        view = memoryview(buffer).cast("B")
-        count = max(0, min(len(view), self._piece.length - self._position))
-        if count:
-            self._piece.read_into([view[:count]], self._position)
-            self._position += count
-        return count
-
-
-def _format(name: str) -> Format:
-    if name not in FORMATS:
-        raise BadLocationError(f"{name!r} is not an archive format: choose one of {', '.join(FORMATS)}")
-    return FORMATS[name]
-
-
-def _compression(name: str | None) -> Compression | None:
-    if name is None:
-        return None
-    try:
-        return Compression(name)
-    except ValueError:
-        known = ", ".join(each.value for each in Compression)
-        raise BadLocationError(f"{name!r} is not a compression: choose one of {known}") from None
 
 
 def _described(model: Model) -> StoredModel:

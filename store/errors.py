@@ -3,6 +3,8 @@
 `mount/errors.py` translates them to errno. The command line prints them unchanged.
 """
 
+import errno
+
 
 class StoreError(Exception):
     """Base class of all errors that this library raises on purpose."""
@@ -100,6 +102,22 @@ class StagingError(StoreError):
 class StoreUnwritableError(StoreError):
     """The store, or the staging area beside it, could not be written: permissions, an I/O error, a directory in the
     way."""
+
+
+class MissingFileError(NotFoundError, FileNotFoundError):
+    """A path of a `bentofs://` URL does not exist."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence)
+        self.errno = errno.ENOENT
+
+
+class ReadOnlyError(StoreError, OSError):
+    """A program wrote to a `bentofs://` URL."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence)
+        self.errno = errno.EROFS
 
 
 class BadLocationError(StoreError, ValueError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
@@ -19,9 +18,10 @@ from bentofs.mount.view.nodes import (
     folder_item,
 )
 from bentofs.store.archives.archives import Archives
+from bentofs.store.archives.sums import open_sums, sums_length
 from bentofs.store.catalog.catalog import ModelStore
 from bentofs.store.errors import NotFoundError, SourceChangedError
-from bentofs.store.formats.pieces import Generated, Piece
+from bentofs.store.formats.pieces import Piece
 from bentofs.store.formats.write.registry import Format
 from bentofs.store.model.model import Model
 from bentofs.store.storage.base import Entry
@@ -92,20 +92,10 @@ class ChecksumFile(_MadeFile):
         return "sums/" + "/".join(self.archives.bytes_name(self.model, kind) for kind in self.formats)
 
     def attributes(self) -> Attributes:
-        return self._attributes(self._length())
+        return self._attributes(sums_length(self.model.tag, self.formats))
 
     def open(self) -> Piece:
-        return Generated(self._length(), functools.cache(self._lines))
-
-    def _length(self) -> int:
-        return sum(64 + 2 + len(self._archive_name(kind)) + 1 for kind in self.formats)
-
-    def _lines(self) -> bytes:
-        lines = [f"{self.archives.sha256(self.model, kind)}  {self._archive_name(kind)}\n" for kind in self.formats]
-        return "".join(lines).encode()
-
-    def _archive_name(self, kind: Format) -> str:
-        return self.model.tag.stem + kind.suffix
+        return open_sums(self.archives, self.model, self.formats)
 
 
 class ModelFolder(Folder):

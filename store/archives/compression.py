@@ -7,6 +7,7 @@ import enum
 from array import array
 from collections.abc import Sequence
 
+from bentofs.store.errors import BadLocationError
 from bentofs.store.formats.write.deflate import SMALL
 from bentofs.store.formats.write.members import Packing
 from bentofs.store.formats.write.registry import BENTOMODEL, Format
@@ -23,6 +24,19 @@ class Compression(enum.Enum):
     AUTO = "auto"  # files that are worth it, unless `stat` would wait long for the archive's size
     ALWAYS = "always"  # everything, `.bentomodel` included
     NEVER = "never"  # all sizes are arithmetic
+
+    @classmethod
+    def named(cls, name: str) -> Compression:
+        """Return the compression with this name.
+
+        Raises:
+            BadLocationError: there is none.
+        """
+        try:
+            return cls(name)
+        except ValueError:
+            known = ", ".join(each.value for each in cls)
+            raise BadLocationError(f"{name!r} is not a compression: choose one of {known}") from None
 
     @classmethod
     def default(cls, *, has_page_cache: bool) -> Compression:

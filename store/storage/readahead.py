@@ -26,6 +26,7 @@ _SLACK = 2 << 20  # bytes by which the kernel's requests may be out of order
 _SMALLEST = 256 << 10  # bytes fetched ahead at a time
 _LARGEST = 8 << 20
 _AWAITED_SECONDS = 10.0  # for which fetched bytes are kept for their reader
+_STEADY = 3  # reads in sequence before anything is fetched ahead: a member of an archive is a header and its content
 _STREAMS = 64  # number of streams that are tracked
 
 Fetch = Callable[[ObjectInfo, int, int], bytes | bytearray]
@@ -83,6 +84,7 @@ class _Stream:
     pin: Pin
     position: int  # in the object: the offset of the expected next read
     run: int = 0  # bytes read in sequence
+    reads: int = 1  # their number
     ahead_pin: Pin | None = None  # the end of the read-ahead: an object,
     ahead_position: int = 0  # an offset in it,
     ahead: int = 0  # and its distance from `position` in bytes
@@ -187,6 +189,7 @@ class ReadAhead:
                 self._streams.popitem(last=False)
             return
         self._streams.move_to_end(stream)
+        stream.reads += 1
         if stream.pin.object != pin.object:
             advanced = end
             stream.pin, stream.position = pin, end
@@ -197,7 +200,8 @@ class ReadAhead:
         stream.ahead -= advanced
         if stream.ahead <= 0 or stream.ahead_pin is None:
             stream.ahead, stream.ahead_pin, stream.ahead_position = 0, stream.pin, stream.position
-        self._fetch_ahead(stream)
+        if stream.reads >= _STEADY:
+            self._fetch_ahead(stream)
 
     def _stream_of(self, pin: Pin, start: int) -> _Stream | None:
         wanted = pin.object

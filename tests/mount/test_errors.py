@@ -41,6 +41,8 @@ TABLE = {
     errors.RemoteNotFoundError: errno.ENOENT,
     errors.MissingStoreError: errno.EIO,  # models that were there are not gone because of it
     errors.NoHomeError: errno.EIO,
+    errors.MissingFileError: errno.ENOENT,
+    errors.ReadOnlyError: errno.EROFS,
     errors.TargetExistsError: errno.EEXIST,
 }
 STATUSES = {
@@ -72,6 +74,8 @@ STATUSES = {
     errors.RemoteNotFoundError: 3,
     errors.MissingStoreError: 3,
     errors.NoHomeError: 1,
+    errors.MissingFileError: 3,
+    errors.ReadOnlyError: 1,
     errors.TargetExistsError: 4,
 }
 

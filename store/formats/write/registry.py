@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, cast
 
+from bentofs.store.errors import BadLocationError
 from bentofs.store.formats.crc32 import crc32, crc32_combine
 from bentofs.store.formats.pieces import Piece, PieceList
 from bentofs.store.formats.write import bzip2, xz_blocks
@@ -155,3 +156,14 @@ TAR_BZ2 = Format("tar.bz2", False, None, None, _plan_tar_bz2, _compress_tar_bz2,
 FOLDER = "folder"  # the name of no archive: the model as a directory
 FORMATS = {known.name: known for known in (BENTOMODEL, TAR, TAR_GZ, ZIP, TAR_XZ, TAR_BZ2)}
 DEFAULT_FORMATS = (BENTOMODEL, TAR, TAR_GZ, ZIP)  # the others must compress for long before their sizes are known
+
+
+def format_named(name: str) -> Format:
+    """Return the format with this name.
+
+    Raises:
+        BadLocationError: there is none.
+    """
+    if name not in FORMATS:
+        raise BadLocationError(f"{name!r} is not an archive format: choose one of {', '.join(FORMATS)}")
+    return FORMATS[name]
