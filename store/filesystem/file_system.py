@@ -60,7 +60,7 @@ class BentofsFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
         """Choose a store. It is opened when it is first used.
 
         Args:
-            store: a directory or a URL; None for BentoML's own store.
+            store: a directory or a URL; None for $BENTOFS_STORE, else BentoML's own store.
             storage_options: for the file system of the URL, such as `endpoint_url`.
             compression: `auto`, `always` or `never`, as in a mount. None for the default: `auto` for a directory,
                 `never` for a URL.

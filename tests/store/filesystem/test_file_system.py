@@ -7,7 +7,6 @@ import io
 import multiprocessing
 import os
 import pickle
-import re
 import subprocess
 import sys
 import tarfile
@@ -27,7 +26,7 @@ import bentofs
 from bentofs.store.filesystem import shared
 from bentofs.store.filesystem.file_system import BentofsFileSystem
 from bentofs.store.storage.base import Identity
-from tests.harness import CREATION_TIME, ROOT, Mounted, home_of, make_model, wait_until
+from tests.harness import CREATION_TIME, Mounted, home_of, make_model, wait_until
 
 WEIGHTS = bytes(range(256)) * 3000
 TABLE = "x,y\n" + "".join(f"{number},{number * number}\n" for number in range(20_000))
@@ -312,16 +311,3 @@ def test_a_local_copy_that_fails_says_so(fs: BentofsFileSystem, tmp_path: Path) 
     with pytest.raises(FileNotFoundError, match="iris:v9 is not in the store"):
         fs.get("iris/v9/files/weights.bin", f"{tmp_path}/copy")
     assert not LocalFileSystem().exists(f"{tmp_path}/copy")
-
-
-def test_the_example_of_the_readme(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    checkpoint = io.BytesIO()
-    with zipfile.ZipFile(checkpoint, "w") as zipped:
-        zipped.writestr("archive/data.pkl", b"no pickle")
-    files = {"model.pt": checkpoint.getvalue(), "table.csv": b"x,y\n1,2\n3,4\n"}
-    make_model(store, "iris-species:v1", files, latest=True)
-    [example] = re.findall(r"```python\n([^`]*bentofs://.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    code = example.replace("/tmp/", f"{tmp_path}/").replace("s3://models/production", str(store))
-    exec(compile(code, "README.md", "exec"), {})
-    assert capsys.readouterr().out.splitlines() == ["['archive/data.pkl']", "2 10240"]
-    assert (tmp_path / "iris.bentomodel").read_bytes().startswith(b"\xfd7zXZ")
