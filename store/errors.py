@@ -3,6 +3,8 @@
 `mount/errors.py` translates them to errno. The command line prints them unchanged.
 """
 
+from __future__ import annotations
+
 import errno
 
 
@@ -45,6 +47,16 @@ class StoreDeniedError(StoreUnreadableError):
 
 class DamagedArchiveError(StoreError):
     """An archive is truncated, or does not match its own checksums or structure."""
+
+    @classmethod
+    def damaged(cls, why: str) -> DamagedArchiveError:
+        """Return the error of an archive that cannot be right."""
+        return cls(f"the archive is damaged: {why}; copy it again, or make it anew")
+
+    @classmethod
+    def cut_short(cls, why: str) -> DamagedArchiveError:
+        """Return the error of an archive whose end is missing."""
+        return cls(f"the archive is cut short: {why}; copy it again")
 
 
 class UnwrittenBytesError(DamagedArchiveError):

@@ -118,7 +118,7 @@ class StagedFileWriter:
             with writing(self._path):
                 part = self._copy(descriptor, offset, part)
             if not part:
-                raise DamagedArchiveError(f"the archive is cut short within {printable(self._path)!r}")
+                raise DamagedArchiveError.cut_short(f"it ends within {printable(self._path)!r}")
             self._digest.update_from(descriptor, offset, part)
             self._after(part)
             offset += part
@@ -168,7 +168,7 @@ class StagedFileWriter:
 
         def done(sha256: str, crc32: int) -> None:
             if expected is not None and crc32 != expected:
-                raise DamagedArchiveError(f"the archive is damaged: the CRC-32 of {printable(self._path)!r} is wrong")
+                raise DamagedArchiveError.damaged(f"the CRC-32 of {printable(self._path)!r} is wrong")
             self._has_written(self._path, StagedFile(size, sha256, crc32, identity))
 
         self._digest.finish(done)

@@ -74,9 +74,9 @@ class Cursor:
 
 def cut_short(loss: str) -> DamagedArchiveError:
     """Return the error of an archive that ends too early. `loss`: says what is missing."""
-    return DamagedArchiveError(f"the archive is cut short: {loss}")
+    return DamagedArchiveError.cut_short(loss)
 
 
 def trailing(what: str) -> DamagedArchiveError:
     """Return the error of other bytes after compressed data. `what`: the kind of that data."""
-    return DamagedArchiveError(f"the archive is damaged: something that is not {what} follows its {what} data")
+    return DamagedArchiveError.damaged(f"something that is not {what} follows its {what} data")

@@ -92,7 +92,7 @@ def decode(decoder: Decoder, data: bytes, what: str) -> bytes:
     except _ERRORS as error:
         if error.args == _memory_limit_args():
             raise _too_much_memory(what) from None
-        raise DamagedArchiveError(f"the archive is damaged: {what} says '{error}'") from None
+        raise DamagedArchiveError.damaged(f"{what} says '{error}'") from None
 
 
 @functools.cache
@@ -112,7 +112,7 @@ def _xz(cursor: Cursor) -> Iterator[bytes | memoryview]:
         else:
             yield from _xz_stream(cursor)
         if _skip_zeros(cursor) % 4:
-            raise DamagedArchiveError("the archive is damaged: the padding after its xz data is cut short")
+            raise DamagedArchiveError.damaged("the padding after its xz data is cut short")
         if not _goes_on(cursor, XZ_MAGIC, "xz"):
             return
 

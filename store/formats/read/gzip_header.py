@@ -30,7 +30,7 @@ def pass_header(cursor: Cursor) -> None:
     header = cursor.whole(_FIXED, _LOSS)
     method, flags = header[2], header[3]
     if method != _DEFLATE or flags & _RESERVED:
-        raise DamagedArchiveError("the archive is damaged: its gzip data is of a kind that does not exist")
+        raise DamagedArchiveError.damaged("its gzip data is of a kind that does not exist")
     if flags & _EXTRA:
         length = cursor.whole(2, _LOSS)
         header += length + cursor.whole(int.from_bytes(length, "little"), _LOSS)
@@ -38,7 +38,7 @@ def pass_header(cursor: Cursor) -> None:
         if flags & field:
             header += _text(cursor)
     if flags & _CHECKSUM and int.from_bytes(cursor.whole(2, _LOSS), "little") != crc32(header) & 0xFFFF:
-        raise DamagedArchiveError("the archive is damaged: the checksum of a gzip header is wrong")
+        raise DamagedArchiveError.damaged("the checksum of a gzip header is wrong")
 
 
 def _text(cursor: Cursor) -> bytes:
@@ -49,7 +49,7 @@ def _text(cursor: Cursor) -> bytes:
         if not some:
             raise cut_short(_LOSS)
         if len(taken) > _MAX_TEXT:
-            raise DamagedArchiveError("the archive is damaged: a text in a gzip header has no end")
+            raise DamagedArchiveError.damaged("a text in a gzip header has no end")
         taken += some
     cursor.position -= len(taken) - (end + 1)
     return bytes(taken[: end + 1])

@@ -113,6 +113,6 @@ def _ignore_rest(stream: Stream, target: Sink) -> None:
     passed = 0
     while view := stream.take(_COPIED):
         if isinstance(stream, PlainStream) and passed >= _LAST_RECORD and bytes(view).strip(b"\0"):
-            raise DamagedArchiveError("the archive is damaged: something follows its end")
+            raise DamagedArchiveError.damaged("something follows its end")
         target.pass_over(len(view))
         passed += len(view)

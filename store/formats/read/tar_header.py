@@ -43,7 +43,7 @@ def read_header(block: bytes) -> Header:
     unsigned = sum(block) - sum(block[148:156]) + 8 * ord(" ")
     # Some old writers added up signed bytes.
     if checksum != unsigned and checksum != unsigned - 256 * sum(byte >= 128 for byte in block[:148] + block[156:]):
-        raise DamagedArchiveError("the archive is damaged: the checksum of a tar header is wrong")
+        raise DamagedArchiveError.damaged("the checksum of a tar header is wrong")
     mode, *_ = (read_number(block[start:end]) for start, end in _CHECKED)
     magic = block[257:265]
     return Header(
@@ -79,7 +79,7 @@ def read_number(field: bytes) -> int:
     found = _OCTAL.fullmatch(digits)
     # After one zero at the start, GNU tar reads on and bsdtar does not.
     if found is None or (not digits and field[1:2].strip(b"\0")) or found[1] == b"-":
-        raise DamagedArchiveError("the archive is damaged: a field of a tar header holds no number")
+        raise DamagedArchiveError.damaged("a field of a tar header holds no number")
     return int(found[1] or b"0", 8)
 
 
@@ -91,7 +91,7 @@ def read_size(field: bytes) -> int:
     """
     size = read_number(field)
     if not 0 <= size <= MAX_SIZE:
-        raise DamagedArchiveError("the archive is damaged: a tar header holds a size that no file can have")
+        raise DamagedArchiveError.damaged("a tar header holds a size that no file can have")
     return size
 
 
@@ -106,7 +106,7 @@ def _name(block: bytes, magic: bytes) -> bytes:
     if not prefix or magic == _GNU or not magic.startswith(b"ustar"):
         return name  # GNU tar keeps times, an offset and a sparse map there; v7 has no prefix
     if not magic.startswith(_USTAR):
-        raise DamagedArchiveError(
-            "the archive is damaged: a tar header has a prefix, and is neither of the ustar format nor of GNU tar's"
+        raise DamagedArchiveError.damaged(
+            "a tar header has a prefix, and is neither of the ustar format nor of GNU tar's"
         )
     return prefix + b"/" + name

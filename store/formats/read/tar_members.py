@@ -85,7 +85,7 @@ class TarMembers:
             self.has_end = block == ZEROS
             if self.has_end or not block:
                 if before:
-                    raise DamagedArchiveError("the archive is damaged: it ends between the headers of one member")
+                    raise DamagedArchiveError.damaged("it ends between the headers of one member")
                 return None
             if len(block) < BLOCK:
                 raise cut_short()
@@ -101,7 +101,7 @@ class TarMembers:
             before.link = text(self._content(header))
         elif header.type in (_PAX, _PAX_SOLARIS):
             if before.records is not None:  # of several, GNU tar uses the last, bsdtar none
-                raise DamagedArchiveError("the archive is damaged: two extended headers stand before one member")
+                raise DamagedArchiveError.damaged("two extended headers stand before one member")
             before.records = read_records(self._content(header, MAX_CONTENT))
         elif header.type == _PAX_GLOBAL:
             self._globals |= check_global(self._content(header, MAX_RECORDS))
@@ -190,13 +190,13 @@ def skip_padding(stream: Stream, size: int) -> bool:
 
 def cut_short() -> DamagedArchiveError:
     """Return the error for an archive that ends too early."""
-    return DamagedArchiveError("the archive is cut short: it ends before its end mark")
+    return DamagedArchiveError.cut_short("it ends before its end mark")
 
 
 def _one_of(long: bytes | None, record: bytes | None, own: bytes) -> bytes:
     """Choose between a member's own name, GNU tar's long name and the name in a pax record."""
     if long is not None and record is not None and long != record:
-        raise DamagedArchiveError("the archive is damaged: two extended headers give one member two names")
+        raise DamagedArchiveError.damaged("two extended headers give one member two names")
     if record is not None:
         return record
     return own if long is None else long

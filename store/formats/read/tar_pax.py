@@ -93,7 +93,7 @@ def check_global(content: bytes) -> set[bytes]:
     keywords = set()
     for keyword, _ in _split(content):
         if keyword in _OF_ONE_MEMBER or keyword.startswith(b"GNU.sparse."):
-            raise DamagedArchiveError("the archive is damaged: a global header has a field for one member only")
+            raise DamagedArchiveError.damaged("a global header has a field for one member only")
         if keyword in (b"GNU.volume.filename", b"GNU.volume.offset"):
             raise another_volume()
         keywords.add(keyword)
@@ -143,4 +143,4 @@ def _number(value: bytes) -> int:
 
 
 def _damaged(what: str) -> DamagedArchiveError:
-    return DamagedArchiveError(f"the archive is damaged: {what} in an extended tar header is wrong")
+    return DamagedArchiveError.damaged(f"{what} in an extended tar header is wrong")

@@ -126,4 +126,4 @@ class _Numbers:
 
 def damaged() -> DamagedArchiveError:
     """Return the error for an inconsistent map."""
-    return DamagedArchiveError("the archive is damaged: the map of a sparse file in it is wrong")
+    return DamagedArchiveError.damaged("the map of a sparse file in it is wrong")

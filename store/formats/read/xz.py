@@ -111,4 +111,4 @@ def _exactly(cursor: Cursor, count: int) -> bytes:
 
 
 def _damaged(what: str) -> DamagedArchiveError:
-    return DamagedArchiveError(f"the archive is damaged: {what} is wrong in its xz data")
+    return DamagedArchiveError.damaged(f"{what} is wrong in its xz data")

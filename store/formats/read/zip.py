@@ -172,7 +172,7 @@ def _read_small(cursor: Cursor, entry: ZipEntry, limit: int, end: int | None) ->
             raise UnsafeMemberError(f"the archive holds {printable(entry.name)!r}, which is not a file but has content")
     checked = _checked(cursor, entry, start, len(content))
     if crc32(content) != checked.crc32:
-        raise DamagedArchiveError(f"the archive is damaged: the CRC-32 of {printable(entry.name)!r} is wrong")
+        raise DamagedArchiveError.damaged(f"the CRC-32 of {printable(entry.name)!r} is wrong")
     return bytes(content), checked
 
 

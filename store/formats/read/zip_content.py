@@ -76,7 +76,7 @@ def _decoder(cursor: Cursor, entry: ZipEntry) -> Decoder:
     head = cursor.exactly(4)
     properties = cursor.exactly(int.from_bytes(head[2:], "little"))
     if len(properties) != 5:
-        raise DamagedArchiveError(f"the archive is damaged: LZMA's properties of {printable(entry.name)!r} are wrong")
+        raise DamagedArchiveError.damaged(f"LZMA's properties of {printable(entry.name)!r} are wrong")
     # Put the header of an .lzma file before the same data. Then the size or the end mark ends it.
     size = (1 << 64) - 1 if _lzma_ends(entry) else entry.size
     dictionary = int.from_bytes(properties[1:], "little")
@@ -98,8 +98,8 @@ def _lzma_ends(entry: ZipEntry) -> bool:
 
 
 def wrong_size(entry: ZipEntry) -> DamagedArchiveError:
-    return DamagedArchiveError(f"the archive is damaged: {printable(entry.name)!r} is not as long as the zip says")
+    return DamagedArchiveError.damaged(f"{printable(entry.name)!r} is not as long as the zip says")
 
 
 def _cut_within(entry: ZipEntry) -> DamagedArchiveError:
-    return DamagedArchiveError(f"the archive is cut short within {printable(entry.name)!r}")
+    return DamagedArchiveError.cut_short(f"it ends within {printable(entry.name)!r}")

@@ -77,7 +77,7 @@ class ZipMembers:
             yield read_central(place)
             count += 1
         if place.position != end or (count - directory.members) % WRAP16:
-            raise DamagedArchiveError("the archive is damaged: the zip's directory is not as long as it says")
+            raise DamagedArchiveError.damaged("the zip's directory is not as long as it says")
 
     def _place(self, entry: ZipEntry, behind: int) -> tuple[int, int]:
         """Return the start of a member and its least end. `behind`: the end of the one before."""
@@ -97,8 +97,8 @@ class ZipMembers:
     def _try(self, entry: ZipEntry, offset: int) -> tuple[int, int]:
         local = read_local(Cursor(self._arriving, offset))
         if (local.raw_name, local.method, local.is_encrypted) != (entry.raw_name, entry.method, entry.is_encrypted):
-            raise DamagedArchiveError(
-                f"the archive is damaged: {printable(entry.name)!r} has another name or method in the zip's directory"
+            raise DamagedArchiveError.damaged(
+                f"{printable(entry.name)!r} has another name or method in the zip's directory"
             )
         return offset, offset + local.length + entry.compressed
 
@@ -113,10 +113,10 @@ class ZipMembers:
         end = 0
         for at in order:
             if self._starts[at] < end:
-                raise DamagedArchiveError("the archive is damaged: members of the zip overlap")
+                raise DamagedArchiveError.damaged("members of the zip overlap")
             end = ends[at]
         if end > self._directory.offset:
-            raise DamagedArchiveError("the archive is damaged: a member of the zip overlaps its directory")
+            raise DamagedArchiveError.damaged("a member of the zip overlaps its directory")
 
 
 def at_or_behind(stated: int, least: int) -> int:

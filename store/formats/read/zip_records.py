@@ -106,7 +106,7 @@ def read_local(cursor: Cursor) -> ZipEntry:
     fields = _LOCAL.unpack(cursor.whole(_LOCAL.size, NO_DIRECTORY))
     signature, _, flags, method, _, _, crc, compressed, size, name_length, extra_length = fields
     if signature != LOCAL:
-        raise DamagedArchiveError("the archive is damaged: a member is not where the zip's directory has it")
+        raise DamagedArchiveError.damaged("a member is not where the zip's directory has it")
     name, extra = cursor.whole(name_length, NO_DIRECTORY), _extra(cursor.whole(extra_length, NO_DIRECTORY))
     large = extra.get(_EXTRA_ZIP64)
     if large is not None:
@@ -122,7 +122,7 @@ def read_central(cursor: Cursor) -> ZipEntry:
     signature, made_by, _, flags, method, _, _, crc, compressed, size, *rest = fields
     name_length, extra_length, comment_length, disk, _, attributes, offset = rest
     if signature != CENTRAL:
-        raise DamagedArchiveError("the archive is damaged: the zip's directory does not hold together")
+        raise DamagedArchiveError.damaged("the zip's directory does not hold together")
     name, extra = cursor.whole(name_length, NO_DIRECTORY), _extra(cursor.whole(extra_length, NO_DIRECTORY))
     cursor.whole(comment_length, NO_DIRECTORY)
     large = extra.get(_EXTRA_ZIP64)
@@ -148,17 +148,17 @@ def read_end(cursor: Cursor) -> Directory:
         cursor.whole(min(length + 12 - _END64.size, 1 << 20) if length + 12 > _END64.size else 0, NO_DIRECTORY)
         signature, locator_disk, locator_offset, _ = _LOCATOR64.unpack(cursor.whole(_LOCATOR64.size, NO_DIRECTORY))
         if signature != LOCATOR64 or locator_offset != start:
-            raise DamagedArchiveError("the archive is damaged: the end records of the zip disagree")
+            raise DamagedArchiveError.damaged("the end records of the zip disagree")
         _refuse_parts(disk, first_disk, locator_disk, here != count)
         directory = Directory(offset, directory_length, count, is_zip64=True)
     signature, disk, first_disk, here, count, directory_length, offset, comment = _END.unpack(
         cursor.whole(_END.size, NO_DIRECTORY)
     )
     if signature != END:
-        raise DamagedArchiveError("the archive is damaged: the zip's directory is not followed by its end record")
+        raise DamagedArchiveError.damaged("the zip's directory is not followed by its end record")
     cursor.whole(comment, NO_DIRECTORY)
     if not may_follow(cursor.exactly(MAX_TRAILING + 1)):
-        raise DamagedArchiveError("the archive is damaged: something follows the end of the zip")
+        raise DamagedArchiveError.damaged("something follows the end of the zip")
     if directory is None:
         _refuse_parts(disk, first_disk, 0, here != count)
         return Directory(offset, directory_length, count)
@@ -168,7 +168,7 @@ def read_end(cursor: Cursor) -> Directory:
         (count, directory.members, _MARK16),
     ):
         if small not in (mark, large):
-            raise DamagedArchiveError("the archive is damaged: the end records of the zip disagree")
+            raise DamagedArchiveError.damaged("the end records of the zip disagree")
     return directory
 
 
@@ -190,7 +190,7 @@ def read_descriptor(cursor: Cursor, entry: ZipEntry, compressed: int, size: int)
                 return int.from_bytes(found[skip : skip + 4], "little")
     if len(found) < 24:
         raise cut_short(NO_DIRECTORY)
-    raise DamagedArchiveError("the archive is damaged: a zip member's sizes are not those of its content")
+    raise DamagedArchiveError.damaged("a zip member's sizes are not those of its content")
 
 
 def _mode(mode: int, size: int) -> int:
@@ -222,7 +222,7 @@ def _large(content: bytes, values: tuple[int, ...]) -> tuple[list[int], bytes]:
     for value in values:
         if value == _MARK32:
             if len(content) < 8:
-                raise DamagedArchiveError("the archive is damaged: a zip64 field is too short")
+                raise DamagedArchiveError.damaged("a zip64 field is too short")
             value, content = int.from_bytes(content[:8], "little"), content[8:]
         found.append(value)
     return found, content

@@ -64,11 +64,11 @@ def _frame(cursor: Cursor, magic: bytes) -> Iterator[bytes]:
             fields = int.from_bytes(header, "little")
             is_last, kind, size = bool(fields & 1), fields >> 1 & 3, fields >> 3
             if size > _BLOCK:
-                raise DamagedArchiveError("the archive is damaged: a zstd block is too long")
+                raise DamagedArchiveError.damaged("a zstd block is too long")
             yield decoder.decompress(header + cursor.whole(1 if kind == 1 else size, _LOSS))
         if frame.has_checksum:
             yield decoder.decompress(cursor.whole(4, _LOSS))
         if not decoder.eof:
-            raise DamagedArchiveError("the archive is damaged: a zstd frame does not end where it says")
+            raise DamagedArchiveError.damaged("a zstd frame does not end where it says")
     except zstandard.ZstdError as error:
-        raise DamagedArchiveError(f"the archive is damaged: zstd says '{error}'") from None
+        raise DamagedArchiveError.damaged(f"zstd says '{error}'") from None
