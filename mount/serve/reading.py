@@ -6,7 +6,6 @@ A response has the bytes of one generation. If that is gone, the response ends s
 from __future__ import annotations
 
 import base64
-import hashlib
 import itertools
 import logging
 import secrets
@@ -18,6 +17,7 @@ from aiohttp.web import BaseRequest, Response, StreamResponse
 from bentofs.mount.errors import errno_of
 from bentofs.mount.serve.answers import sentence_answer
 from bentofs.mount.serve.connections import Activity, Phase
+from bentofs.mount.serve.etags import etag_of
 from bentofs.mount.serve.media import OF_FILES, media_type
 from bentofs.mount.serve.ranges import Span, Validators, precondition_status, wanted_spans
 from bentofs.mount.serve.site import Site
@@ -28,8 +28,6 @@ from bentofs.store.formats.pieces import Piece
 from bentofs.store.util.display import printable
 
 log = logging.getLogger(__name__)
-
-_ETAG_DIGITS = 32
 
 
 class _Opened(NamedTuple):
@@ -115,17 +113,12 @@ def _open(name: str, file: File, is_head: bool) -> _Opened:
         try:
             renewed = file.renewed()
             attributes = renewed.attributes()
-            etag = _etag(renewed)
+            etag = etag_of(renewed)
             return _Opened(name, renewed, attributes, renewed.sha256(), None if is_head else renewed.open(), etag)
         except SourceChangedError:
             if is_last:
                 raise
     raise AssertionError
-
-
-def _etag(file: File) -> str | None:
-    name = file.bytes_name()
-    return None if name is None else f'"{hashlib.sha256(name.encode()).hexdigest()[:_ETAG_DIGITS]}"'
 
 
 def _headers(opened: _Opened) -> dict[str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from aiohttp import BodyPartReader, ClientPayloadError, hdrs
@@ -17,6 +17,8 @@ from aiohttp.web import BaseRequest, Response
 from bentofs.mount.incoming.namespace import Namespace
 from bentofs.mount.serve.answers import refusal, sentence_answer, status_of
 from bentofs.mount.serve.body import BLOCK, Body
+from bentofs.mount.serve.etags import etag_of_upload
+from bentofs.mount.serve.ranges import Validators, precondition_status
 from bentofs.mount.serve.site import Site
 from bentofs.mount.serve.targets import BadTargetError, Target, checked_name
 from bentofs.mount.serve.uploading import Done, Part, PartError, Uploads
@@ -48,6 +50,8 @@ class Receiving:
             return unread
         if not await self._site.read(self.has_place_for, below):
             return sentence_answer(409, "the directory of this name is not there, or the name is a directory's")
+        if not await self._site.read(self._may_replace, below, request.headers):
+            return sentence_answer(412, "the file is not the one that the request is for")
         try:
             if hdrs.CONTENT_RANGE in request.headers:
                 return await self._put_part(request, body, below)
@@ -122,6 +126,17 @@ class Receiving:
             refused = refusal(None, error)
             return {"name": name, "status": status_of(error), "error": (refused.text or "").strip()}
         return {**done.fields(name), "status": done.status}
+
+    def _may_replace(self, below: str, headers: Mapping[str, str]) -> bool:
+        """Tell whether the conditions of a request hold."""
+        if not {"If-Match", "If-None-Match", "If-Unmodified-Since"} & headers.keys():
+            return True
+        try:
+            attributes = self._namespace.attributes(below)
+        except NotFoundError:
+            return "If-Match" not in headers
+        validators = Validators(etag_of_upload(attributes), attributes.mtime_ns)
+        return precondition_status(headers, validators, is_read=False) is None
 
     def has_place_for(self, below: str) -> bool:
         """Tell whether a file of this path can be there: its directory is, and no directory has its name."""

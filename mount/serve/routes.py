@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 
-from aiohttp.web import BaseRequest, Response, StreamResponse
+from aiohttp.web import BaseRequest, StreamResponse
 
 from bentofs.mount.serve.answers import refusal, sentence_answer
 from bentofs.mount.serve.body import Body
 from bentofs.mount.serve.connections import Activity
+from bentofs.mount.serve.dav.handler import Dav
+from bentofs.mount.serve.dav.locking import PreconditionError
+from bentofs.mount.serve.dav.locks import LockedError
 from bentofs.mount.serve.guards import Guards
 from bentofs.mount.serve.media import OF_FILES
 from bentofs.mount.serve.pages.listing import PAGE, Pages
@@ -19,12 +22,14 @@ from bentofs.mount.serve.targets import BadTargetError, Target, parse_target
 from bentofs.mount.serve.uploaded import Uploaded
 from bentofs.mount.view.live import LiveFile
 from bentofs.mount.view.nodes import Folder
+from bentofs.mount.view.tree import INCOMING
 from bentofs.store.errors import StoreError
 from bentofs.store.util.display import printable
 
 log = logging.getLogger(__name__)
 
 _READS = ("GET", "HEAD")
+_DEEPEST = 100  # names of a path that is changed
 
 
 class Routes:
@@ -33,6 +38,7 @@ class Routes:
     def __init__(self, site: Site, guards: Guards) -> None:
         self._site = site
         self._guards = guards
+        self._dav = Dav(site)
         self._reading = Reading(site)
         self._pages = Pages(site)
         namespace = site.namespace
@@ -48,6 +54,10 @@ class Routes:
             if isinstance(error, ConnectionError):
                 raise
             response = refusal(request, error)
+        except LockedError as error:
+            response = sentence_answer(423, str(error))
+        except PreconditionError as error:
+            response = sentence_answer(412, str(error))
         except Exception:
             log.exception("%s of %s failed unexpectedly", request.method, printable(_shown(request)))
             response = sentence_answer(500, "the server failed: its log says why")
@@ -67,13 +77,21 @@ class Routes:
         if method in _READS:
             return await self._read(request, activity, target)
         below = self._site.below_incoming(target.names)
+        if below is not None and len(target.names) > _DEEPEST:
+            return sentence_answer(414, f"a path in {INCOMING}/ may have {_DEEPEST} names at most")
         if self._receiving is not None and below is not None:
             if method == "PUT":
+                await self._dav.locking.check(request, target, below)
                 return await self._receiving.put(request, body, target, below)
             if method == "POST":
                 status, outcomes = await self._receiving.post(request, body, below)
                 return self._pages.outcomes(request, status, outcomes)
-        return self._not_allowed()
+        if method == "OPTIONS":
+            return self._dav.options(target)
+        answer = await self._dav.answer(request, body, target)
+        if answer is not None:
+            return answer
+        return sentence_answer(405, "this cannot be changed here", {"Allow": ", ".join(self._dav.allowed(target))})
 
     async def _read(self, request: BaseRequest, activity: Activity, target: Target) -> StreamResponse:
         names = target.names
@@ -90,9 +108,6 @@ class Routes:
         if target.is_folder:
             return sentence_answer(404, f"{target.path} is a file: leave out the slash at the end")
         return await self._reading.answer(request, activity, place, node)
-
-    def _not_allowed(self) -> Response:
-        return sentence_answer(405, "this cannot be changed here", {"Allow": ", ".join(_READS)})
 
 
 def _shown(request: BaseRequest) -> str:

@@ -44,7 +44,9 @@ def parse_target(raw: str) -> Target:
     """
     absolute = _ABSOLUTE.fullmatch(raw)
     host, rest = (absolute[1], absolute[2] or "/") if absolute else (None, raw)
-    path, _, query = rest.partition("#")[0].partition("?")
+    path, _, query = rest.partition("?")
+    if "#" in rest:
+        raise BadTargetError("the target of a request has a fragment: write # as %23")
     if not path.startswith("/"):
         raise BadTargetError("the path of a request must begin with a slash")
     parts = path[1:].split("/")

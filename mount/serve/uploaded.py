@@ -11,6 +11,7 @@ from bentofs.mount.incoming.handles import UploadHandles
 from bentofs.mount.incoming.namespace import Namespace
 from bentofs.mount.serve.answers import sentence_answer
 from bentofs.mount.serve.connections import Activity, Phase
+from bentofs.mount.serve.etags import etag_of_upload
 from bentofs.mount.serve.media import OF_FILES, media_type
 from bentofs.mount.serve.pages.listing import Pages
 from bentofs.mount.serve.ranges import Span, Validators, wanted_spans
@@ -60,7 +61,7 @@ class Uploaded:
     ) -> StreamResponse:
         attributes = await self._site.read(self._namespace.files.attributes, number)
         size = attributes.size
-        spans = wanted_spans(request.headers, Validators(None, attributes.mtime_ns), size)
+        spans = wanted_spans(request.headers, Validators(etag_of_upload(attributes), attributes.mtime_ns), size)
         if spans == []:
             return sentence_answer(416, f"the file has only {size} bytes", {"Content-Range": f"bytes */{size}"})
         span = spans[0] if spans is not None and len(spans) == 1 else Span(0, size)
@@ -101,6 +102,7 @@ def _headers(below: str, attributes: Attributes) -> dict[str, str]:
         **OF_FILES,
         "Content-Type": kind,
         "Content-Disposition": disposition,
+        "ETag": etag_of_upload(attributes),
         "Last-Modified": Validators(None, attributes.mtime_ns).last_modified,
         "Accept-Ranges": "bytes",
         "Cache-Control": "no-store",
