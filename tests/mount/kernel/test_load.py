@@ -1,14 +1,21 @@
 """What a mount takes under load, it gives back: nodes, descriptors, threads. And the sizes of requests."""
 
+import errno
 import json
 import os
+import re
 import shutil
+import signal
+import subprocess
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tests.harness import Mounted, make_model, run, wait_until
+from tests.harness import Mounted, ended, make_model, run, wait_until
+from tests.slow_disk import STUCK
+from tests.waiting import wait_until_hanging
 
 MODELS = 12
 
@@ -47,8 +54,7 @@ def test_all_comes_back(store: Path, mounted: Callable[..., Mounted]) -> None:
     mount = mounted(store, options=["--engine", "kernel"])
     use(store, mount)  # caches, and threads that stay, come by the first use
     first = status_of(mount)
-    for _ in range(2):
-        use(store, mount)
+    use(store, mount)
 
     def is_back() -> bool:
         now = status_of(mount)
@@ -60,3 +66,52 @@ def test_all_comes_back(store: Path, mounted: Callable[..., Mounted]) -> None:
 
     wait_until(is_back, 30, "nodes, descriptors and threads come back")
     assert status_of(mount)["kernel_nodes"] < 100, "hundreds of names were looked up"
+
+
+def test_kill_ends_all_who_wait(stuck_store: tuple[Path, Path], mounted: Callable[..., Mounted]) -> None:
+    """The daemon is killed while 64 readers wait for a dead disk: each gets an error, none an early end."""
+    store, _ = stuck_store
+    mount = mounted(store)
+    errors: list[int | None] = []
+
+    def read(number: int) -> None:
+        try:
+            with open(paths[number], "rb", buffering=0) as file:
+                file.seek(20_000)
+                file.read(50_000)
+            errors.append(None)
+        except OSError as error:
+            errors.append(error.errno)
+
+    paths = [mount.archive(f"stuck{number:02}:v1", ".tar") for number in range(STUCK)]
+    readers = [threading.Thread(target=read, args=(number,), daemon=True) for number in range(STUCK)]
+    for reader in readers:
+        reader.start()
+    wait_until_hanging(*(reader.native_id for reader in readers))
+    os.kill(mount.pid, signal.SIGKILL)
+    for reader in readers:
+        reader.join(20)
+    assert set(errors) <= {errno.ENOTCONN, errno.ECONNABORTED, errno.EIO}
+    assert len(errors) == STUCK
+    mount.kill()
+
+
+def test_requests_of_a_mebibyte(store: Path, mounted: Callable[..., Mounted], tmp_path: Path) -> None:
+    """Both ways. strace sees what the daemon reads from the kernel, and what it writes to it."""
+    make_model(store, "m:v1", {"w.bin": os.urandom(5 << 20)})
+    mount = mounted(store, options=["--engine", "kernel", "--no-passthrough"])
+    seen = tmp_path / "strace"
+    command = ["strace", "-f", "-o", str(seen), "-e", "trace=readv,writev,write", "-p", str(mount.pid)]
+    with ended(subprocess.Popen(command, stderr=subprocess.PIPE, text=True)) as tracer:
+        assert tracer.stderr is not None
+        assert "attached" in tracer.stderr.readline()
+        weights = mount.path / "models/m/v1/files/w.bin"
+        run("dd", f"if={weights}", "of=/dev/null", "bs=1M", "iflag=direct")
+        run("dd", f"if={weights}", f"of={mount.path}/incoming/.w", "bs=1M")
+        tracer.terminate()
+        tracer.wait(10)
+    sizes = [int(size) for size in re.findall(r"v?\(.* = (\d+)$", seen.read_text(), re.MULTILINE)]
+    headers = {16: "of a read's reply", 80: "of a write's request"}
+    for header, what in headers.items():
+        assert sizes.count((1 << 20) + header) >= 4, f"{what}: {sorted(set(sizes))[-5:]}"
+    assert (mount.path / "incoming" / ".w").read_bytes() == (store / "m/v1/w.bin").read_bytes()
