@@ -5,11 +5,13 @@ A campaign: BENTOFS_SEQUENCES=2000 BENTOFS_STEPS=30 .venv/bin/python -m pytest t
 
 import contextlib
 import errno
+import io
 import itertools
 import os
 import random
 import shutil
 import subprocess
+import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -204,7 +206,8 @@ class Machine(RuleBasedStateMachine):
     def cut(self, data: st.DataObject, share: float) -> None:
         name = data.draw(st.sampled_from(self._hidden()))
         # The first member's name stays. If nobody can tell the rest from any file, it is a file of its directory.
-        length = max(3000, int(len(self.kept[name]) * share))
+        # A tar without the zeros at its end is whole.
+        length = max(3000, int(len(self.kept[name].rstrip(b"\0")) * share))
         if length < len(self.kept[name]):
             os.truncate(self.incoming / name, length)
             self.kept[name] = self.kept[name][:length]
@@ -251,6 +254,10 @@ class Machine(RuleBasedStateMachine):
         tag = data.draw(st.sampled_from(sorted(self.models)))
         descriptor = os.open(self.mount.archive(tag, ".tar"), os.O_RDONLY)
         content = self.mount.archive(tag, ".tar").read_bytes()
+        with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+            member = tar.extractfile("w.bin")
+            assert member is not None
+            assert member.read() == files(self.models[tag])["w.bin"]
         assert content == self.tars.setdefault((tag, self.models[tag]), content)
         self.readers.append(Reader(descriptor, content))
 
@@ -343,7 +350,12 @@ class Machine(RuleBasedStateMachine):
         return found
 
     def _wait_until_shown(self) -> None:
-        wait_until(lambda: self._shown() == set(self.models), 10, "the change of the store is seen")
+        paths = {tag: self.mount.path / "models" / tag.replace(":", "/") for tag in TAGS}
+
+        def is_seen() -> bool:
+            return self._shown() == set(self.models) == {tag for tag, path in paths.items() if path.exists()}
+
+        wait_until(is_seen, 10, "the change of the store is seen")
 
 
 def _write(target: Path, content: bytes, flags: int) -> None:
