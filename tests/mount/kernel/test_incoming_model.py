@@ -5,6 +5,7 @@ A campaign: BENTOFS_SEQUENCES=2000 BENTOFS_STEPS=30 .venv/bin/python -m pytest t
 
 import contextlib
 import errno
+import functools
 import io
 import itertools
 import os
@@ -235,8 +236,11 @@ class Machine(RuleBasedStateMachine):
     @rule(data=st.data())
     def delete_by_bentoml(self, data: st.DataObject) -> None:
         tag = data.draw(st.sampled_from(sorted(self.models)))
-        self._remove_model(tag)
+        names = self._remove_model(tag)
         self._wait_until_shown()
+        for name in names - set(self.kept):
+            path = self.incoming / name
+            wait_until(functools.partial(_is_free, path), 5, "the name is free")
 
     @precondition(lambda self: self.models)
     @rule(data=st.data(), letter=st.sampled_from(LETTERS))
@@ -330,14 +334,16 @@ class Machine(RuleBasedStateMachine):
     def _hidden(self) -> list[str]:
         return sorted(name for name in self.kept if name in HIDDEN)
 
-    def _remove_model(self, tag: str) -> None:
-        """Delete a model like BentoML does. The directory of its name stays."""
+    def _remove_model(self, tag: str) -> set[str]:
+        """Delete a model like BentoML does. The directory of its name stays. Return the names under which it came."""
         name, version = tag.split(":")
         shutil.rmtree(Path(self.mount.store) / name / version)
         del self.models[tag]
-        for known in [known for known, archive in self.imported.items() if archive.tag == tag]:
-            del self.imported[known]
-            self.unsure.add(known)
+        names = {name for name, archive in self.imported.items() if archive.tag == tag}
+        for name in names:
+            del self.imported[name]
+        self.unsure |= names
+        return names
 
     def _shown(self) -> set[str]:
         root = self.mount.path / "models"
@@ -356,6 +362,10 @@ class Machine(RuleBasedStateMachine):
             return self._shown() == set(self.models) == {tag for tag, path in paths.items() if path.exists()}
 
         wait_until(is_seen, 10, "the change of the store is seen")
+
+
+def _is_free(path: Path) -> bool:
+    return not path.exists()
 
 
 def _write(target: Path, content: bytes, flags: int) -> None:
