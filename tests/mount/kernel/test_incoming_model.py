@@ -233,28 +233,30 @@ class Machine(RuleBasedStateMachine):
             self._wait_until_shown()
 
     @precondition(lambda self: self.models)
-    @rule(data=st.data())
-    def delete_by_bentoml(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), offset=st.integers(0, SIZE))
+    def delete_by_bentoml(self, data: st.DataObject, offset: int) -> None:
         tag = data.draw(st.sampled_from(sorted(self.models)))
         names = self._remove_model(tag)
         self._wait_until_shown()
         for name in names - set(self.kept):
             path = self.incoming / name
             wait_until(functools.partial(_is_free, path), 5, "the name is free")
+        self._all_read_on(offset)
 
     @precondition(lambda self: self.models)
-    @rule(data=st.data(), letter=st.sampled_from(LETTERS))
-    def replace_by_bentoml(self, data: st.DataObject, letter: str) -> None:
+    @rule(data=st.data(), letter=st.sampled_from(LETTERS), offset=st.integers(0, SIZE))
+    def replace_by_bentoml(self, data: st.DataObject, letter: str, offset: int) -> None:
         """Delete a model and save another one under its tag, before anybody looks."""
         tag = data.draw(st.sampled_from(sorted(self.models)))
         self._remove_model(tag)
         make_model(Path(self.mount.store), tag, files(letter))
         self.models[tag] = letter
         let_a_change_be_seen()
+        self._all_read_on(offset)
 
     @precondition(lambda self: self.models and len(self.readers) < 5)
-    @rule(data=st.data())
-    def begin_to_read(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), offset=st.integers(0, SIZE))
+    def begin_to_read(self, data: st.DataObject, offset: int) -> None:
         tag = data.draw(st.sampled_from(sorted(self.models)))
         descriptor = os.open(self.mount.archive(tag, ".tar"), os.O_RDONLY)
         content = self.mount.archive(tag, ".tar").read_bytes()
@@ -264,22 +266,12 @@ class Machine(RuleBasedStateMachine):
             assert member.read() == files(self.models[tag])["w.bin"]
         assert content == self.tars.setdefault((tag, self.models[tag]), content)
         self.readers.append(Reader(descriptor, content))
+        self._all_read_on(offset)
 
     @precondition(lambda self: self.readers)
-    @rule(data=st.data(), offset=st.integers(0, SIZE))
-    def read_on(self, data: st.DataObject, offset: int) -> None:
-        reader = data.draw(st.sampled_from(self.readers))
-        os.posix_fadvise(reader.descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        assert os.fstat(reader.descriptor).st_size == len(reader.content)
-        content = b""
-
-        def read() -> None:
-            nonlocal content
-            content = os.pread(reader.descriptor, 20_000, offset)
-
-        failed = _errno_of(read)
-        assert failed in (0, errno.ESTALE)
-        assert failed or content == reader.content[offset : offset + 20_000]
+    @rule(offset=st.integers(0, SIZE))
+    def read_on(self, offset: int) -> None:
+        self._all_read_on(offset)
 
     @precondition(lambda self: self.readers)
     @rule()
@@ -311,6 +303,18 @@ class Machine(RuleBasedStateMachine):
             name, version = tag.split(":")
             shown = self.mount.path / "models" / name / version / "files" / "w.bin"
             assert shown.read_bytes() == files(letter)["w.bin"]
+
+    def _all_read_on(self, offset: int) -> None:
+        for reader in self.readers:
+            os.posix_fadvise(reader.descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            assert os.fstat(reader.descriptor).st_size == len(reader.content)
+            try:
+                content = os.pread(reader.descriptor, 20_000, offset)
+            except OSError as error:
+                if error.errno != errno.ESTALE:
+                    raise
+            else:
+                assert content == reader.content[offset : offset + 20_000]
 
     def _arrives(self, name: str, archive: Archive) -> bool:
         """Tell whether an archive sent whole becomes a model, and update the expected state."""
