@@ -15,11 +15,10 @@ from bentofs.mount.cli.format_options import checked_formats, compression_for, c
 from bentofs.mount.cli.log_options import log_file_option, log_level_option
 from bentofs.mount.cli.options import follow_links_option, staging_option, store_options
 from bentofs.mount.cli.output import json_option, print_document
-from bentofs.mount.daemon.http_server import ServerSettings, serve_http
 from bentofs.mount.daemon.logs import start_logging
 from bentofs.mount.errors import CannotMountError
 from bentofs.mount.incoming.service import IncomingSettings
-from bentofs.mount.serve.auth import TOKEN_VARIABLE, read_credentials
+from bentofs.mount.serve.variables import TOKEN_VARIABLE
 from bentofs.store.formats.write.registry import Format
 from bentofs.store.storage.open import StoreSpec
 from bentofs.store.util.display import printable
@@ -106,6 +105,10 @@ def serve_command(
 
     It stays in the foreground until it is interrupted.
     """
+    # They load aiohttp and more, which `--help` does not need.
+    from bentofs.mount.daemon.http_server import ServerSettings, serve_http
+    from bentofs.mount.serve.auth import read_credentials
+
     store.check()
     if not store.may_be_read():
         raise CannotMountError(f"the model store {printable(store.location)} may not be read by you")

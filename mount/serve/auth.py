@@ -25,11 +25,11 @@ import bcrypt
 from cachetools import LRUCache
 
 from bentofs.mount.errors import CannotMountError
+from bentofs.mount.serve.variables import TOKEN_VARIABLE
 from bentofs.store.util.display import printable
 
 log = logging.getLogger(__name__)
 
-TOKEN_VARIABLE = "BENTOFS_SERVE_TOKEN"
 _HASH = re.compile(r"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{53}")
 _TOKEN = re.compile(r"[!-~]+")
 _LEAST_TOKEN = 16  # characters
