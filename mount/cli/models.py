@@ -98,7 +98,7 @@ def _named(models: ModelStore, name: str) -> Iterable[Model]:
     try:
         tag = Tag.parse(f"{name.lower()}:latest")
     except BadTagError:
-        raise BadTagError(f"{printable(name)!r} is not the name of a model") from None
+        raise BadTagError(f"{printable(name)!r} is not the name of a model: `bentofs list` shows the names") from None
     models.version_count(tag.name)  # raises NotFoundError
     return models.models_of(tag.name)
 

@@ -111,7 +111,10 @@ def serve_command(
 
     store.check()
     if not store.may_be_read():
-        raise CannotMountError(f"the model store {printable(store.location)} may not be read by you")
+        raise CannotMountError(
+            f"the model store {printable(store.location)} may not be read by you: ask its owner, or use "
+            "another with --store"
+        )
     chosen = compression_for(compression, store)
     host, port = bind
     incoming = IncomingSettings(staging=staging, overwrite=overwrite)

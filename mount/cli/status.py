@@ -63,7 +63,7 @@ def _reports(mountpoint: str | None) -> list[MountReport]:
     url = mountpoint.rstrip("/") + "/"
     reports = look_at_servers([server for server in server_sockets() if server.url == url])
     if not reports:
-        raise CannotMountError(f"no server of yours is at {printable(mountpoint)}")
+        raise CannotMountError(f"no server of yours is at {printable(mountpoint)}: `bentofs status` lists all")
     return reports
 
 
@@ -83,7 +83,7 @@ def _wanted(mountpoint: str | None) -> list[OurMount]:
         return wanted
     other = mount_at(real)
     if other is None:
-        raise CannotMountError(f"nothing is mounted at {printable(mountpoint)}")
+        raise CannotMountError(f"nothing is mounted at {printable(mountpoint)}: `bentofs status` lists your mounts")
     raise CannotMountError(f"the mount at {printable(mountpoint)} is not of type {OUR_TYPE}, but {other.type}")
 
 

@@ -66,7 +66,7 @@ def uninstall_command(of_user: bool, as_json: bool) -> None:
     """Remove what `install` installed. Mounts that run go on until they are stopped."""
     path = _unit_path(of_user)
     if not os.path.lexists(path):
-        raise CannotMountError(f"{printable(path)} is not there", 3)
+        raise CannotMountError(f"{printable(path)} is not there: no unit is installed", 3)
     if not _is_ours(path):
         raise CannotMountError(f"{printable(path)} is not ours: remove it yourself")
     try:

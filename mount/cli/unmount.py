@@ -47,9 +47,9 @@ def unmount_command(mountpoint: str, lazy: bool, force: bool, wait_seconds: floa
     real = real_path(mountpoint)
     mounted = mount_at(real)
     if mounted is None:
-        raise CannotMountError(f"nothing is mounted at {mountpoint}")
+        raise CannotMountError(f"nothing is mounted at {mountpoint}: `bentofs status` lists your mounts")
     if mounted.type != OUR_TYPE:
-        raise CannotMountError(f"the mount at {mountpoint} is not of bentofs, but of type {mounted.type}")
+        raise CannotMountError(f"the mount at {mountpoint} is not of bentofs, but of type {mounted.type}: use `umount`")
     running = RunningDaemon.at(real)
     with _elsewhere():
         if lazy and not force:
@@ -115,7 +115,10 @@ def _await_daemon(mountpoint: str, running: RunningDaemon, wait_seconds: float) 
     while running.is_alive():
         waited = time.monotonic() - begun
         if waited > wait_seconds + END_SECONDS + _GRACE_SECONDS:
-            raise CannotMountError(f"{mountpoint} is unmounted, but its daemon {running.pid} has not ended")
+            raise CannotMountError(
+                f"{mountpoint} is unmounted, but its daemon {running.pid} has not ended: read its log, "
+                f"or use `kill -9 {running.pid}`"
+            )
         if waited > wait_seconds and not hurried:
             hurried = True
             _terminate(running)

@@ -115,7 +115,7 @@ def _check_empty(mountpoint: str) -> None:
         quoted = shlex.quote(mountpoint)
         raise CannotMountError(f"{mountpoint} is not there: make it with `mkdir -p {quoted}` first") from None
     except NotADirectoryError:
-        raise CannotMountError(f"{mountpoint} is not a directory") from None
+        raise CannotMountError(f"{mountpoint} is not a directory: choose an empty one") from None
     except OSError as error:
         raise CannotMountError(f"{mountpoint} cannot be read: {error.strerror}") from None
     if names:

@@ -63,7 +63,7 @@ def remove_stale(real: str) -> None:
                 ) from None
             log.info("unmounted %s, whose daemon had died", real)
         if mounted is not None and mounted.type != AUTOFS:
-            raise CannotMountError(f"something is mounted at {real} already")
+            raise CannotMountError(f"something is mounted at {real} already: `bentofs status` shows it if it is yours")
 
 
 def _look(real: str, mounted: Mount) -> int:

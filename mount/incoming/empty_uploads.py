@@ -49,7 +49,7 @@ class EmptyUploads:
                 _, upload = self._waiting.pop(0)
                 stays_empty = self._stays_empty(names, upload)
             if stays_empty:
-                self._finalizer.refuse(upload, NotAModelError("the file is empty: no model came"))
+                self._finalizer.refuse(upload, NotAModelError("the file is empty: no model came; copy it again"))
             self._spool.let_go(upload)
 
     def _stays_empty(self, names: SpoolNames, upload: Upload) -> bool:

@@ -224,7 +224,7 @@ def why_missing(tag: Tag, known: NameFolder, location: str) -> str:
 def why_none(name: str, known: NameFolder | None, location: str) -> str:
     """Return why a name has no models in the store at `location`. `known`: the state of the name."""
     if known is None or not known.listing.versions:
-        return f"{name} has no models in {location}"
+        return f"{name} has no models in {location}: `bentofs list` shows all"
     version = max(known.listing.versions)
     error = known.finished[version].error if version in known.finished else None
     reason = str(error) if error is not None else why_missing(Tag(name, version), known, location)

@@ -89,7 +89,7 @@ class S3Uploads:
         answer = self.ask("put_object", key, body=body, stops=stops, ContentLength=content.length, **options)
         if is_md5(answer) and etag_of(answer) != body.md5():
             self.ask("delete_object", key)
-            raise RemoteError(f"{self.shown(key)}: the server received other bytes than were sent")
+            raise RemoteError(f"{self.shown(key)}: the server received other bytes than were sent: try again")
         progress(content.length)
         return etag_of(answer)
 
@@ -106,7 +106,9 @@ class S3Uploads:
                 self.ask("list_parts", key, UploadId=upload)
             except RemoteNotFoundError:
                 return
-        raise RemoteError(f"{self.shown(key)}: its unfinished multipart upload could not be aborted")
+        raise RemoteError(
+            f"{self.shown(key)}: its unfinished multipart upload could not be aborted; the next export there does it"
+        )
 
     def unfinished(self) -> Unfinished:
         """Return the notes on multipart uploads to this bucket."""
@@ -196,7 +198,7 @@ class _Multipart:
         answer = self._ask("upload_part", body, UploadId=upload, PartNumber=number, ContentLength=length)
         if is_md5(answer) and etag_of(answer) != body.md5():
             shown = self._uploads.shown(self._key)
-            raise RemoteError(f"{shown}: the server received other bytes than were sent, in part {number}")
+            raise RemoteError(f"{shown}: the server received other bytes than were sent, in part {number}: try again")
         self._progress(length)
         return {"PartNumber": number, "ETag": answer["ETag"]}
 

@@ -73,7 +73,7 @@ class Baseline:
                 ).fetchall()
             )
         if rows is None:
-            raise StoreUnreadableError("the record of digests is in use by another process: try once more")
+            raise StoreUnreadableError("the record of SHA-256s is in use by another process: try once more")
         return {path: sha256 for path, sha256 in rows if isinstance(path, bytes) and isinstance(sha256, str)}
 
     def of_file(self, store: str, tag: Tag, created: datetime.datetime, path: str) -> str | None:

@@ -156,7 +156,9 @@ class _Publication:
             claim.check()
             self._storage.listings.expire(self._tag.name)
             if self._storage.read_small(self._key(MODEL_YAML), len(content)) != content:
-                raise ModelExistsError(f"{self._tag} has just been saved by another host") from None
+                raise ModelExistsError(
+                    f"{self._tag} has just been saved by another host: import it again to compare both"
+                ) from None
 
     def _upload_file(self, claim: Lease, entry: Entry) -> str:
         refuse_if_stopped(self._stops)

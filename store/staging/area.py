@@ -79,7 +79,10 @@ class StagingArea:
                 dead = self._claim_dead()
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise NoSpaceError(f"models cannot be staged in {self._shown}: no space is left there") from error
+                raise NoSpaceError(
+                    f"models cannot be staged in {self._shown}: no space is left there; free some, or "
+                    "name another with --staging DIR"
+                ) from error
             raise self._unusable(error.errno) from error
         try:
             self._check_renames(session.path)
@@ -133,7 +136,9 @@ class StagingArea:
             deadline = time.monotonic() + _LOCK_SECONDS
             while not try_lock(lock):
                 if time.monotonic() > deadline:
-                    raise StagingError(f"another process has held {printable(path)} for {_LOCK_SECONDS:g} s")
+                    raise StagingError(
+                        f"another process has held {printable(path)} for {_LOCK_SECONDS:g} s: wait for it, or end it"
+                    )
                 time.sleep(_LOCK_POLL_SECONDS)
             yield
 

@@ -179,4 +179,4 @@ def _leads_out(path: str) -> UnsafeMemberError:
 
 
 def _nowhere(path: str) -> UnsafeMemberError:
-    return UnsafeMemberError(f"the archive holds {printable(path)!r}, a link that leads nowhere")
+    return UnsafeMemberError(f"the archive holds {printable(path)!r}, a link that leads nowhere: leave it out")

@@ -111,11 +111,11 @@ class Walk:
         try:
             look = os.lstat(target)
         except OSError:
-            raise UnsafeMemberError(f"{self._show(path)} is a link that leads nowhere") from None
+            raise UnsafeMemberError(f"{self._show(path)} is a link that leads nowhere: remove it") from None
         is_below = inside and not self._follow_links
         real_source = f"{self._model}{target[len(self._real) :]}" if is_below else target
         if stat.S_ISLNK(look.st_mode):  # realpath stops at a loop and returns a link
-            raise UnsafeMemberError(f"{self._show(path)} is a link to itself")
+            raise UnsafeMemberError(f"{self._show(path)} is a link to itself: remove it")
         self._within_links += 1
         if stat.S_ISDIR(look.st_mode):
             self._newest = max(self._newest, look.st_ctime_ns)

@@ -68,7 +68,7 @@ _SHELL = {
 }
 _NOT_HERE = {"./scripts/test"}  # it runs this test
 _WITHOUT_STEPS = {"fstab", "usage", "diagram"}
-_OF_DEVELOPERS = ".github/CONTRIBUTING.md"
+_OF_DEVELOPERS = (".github/CONTRIBUTING.md", "scripts/BENCHMARKS.md")
 
 _SETUP = r"""
 set -euo pipefail
@@ -258,7 +258,7 @@ def test_every_command(buckets: dict[str, str], tmp_path: Path, reader: str) -> 
 
 def test_every_block_has_a_kind() -> None:
     for block in blocks():
-        if block.document != _OF_DEVELOPERS:
+        if block.document not in _OF_DEVELOPERS:
             list(_steps(block))
 
 
@@ -284,17 +284,20 @@ def test_usage() -> None:
 
 
 def test_commands_for_developers() -> None:
-    """The paths, the markers and the checks that CONTRIBUTING names exist."""
+    """The paths, markers, checks and options that CONTRIBUTING and BENCHMARKS name exist."""
     markers = re.findall(r'^    "(\w+): ', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     script = (ROOT / "scripts" / "test").read_text()
-    for block in blocks(_OF_DEVELOPERS):
+    for block in blocks(*_OF_DEVELOPERS):
         assert block.kind == "sh"
         for command in " && ".join(block.commands()).split(" && "):
             program, *words = shlex.split(command)
-            assert (ROOT / program).exists(), command
+            assert program == "git" or (ROOT / program).exists(), command
             if words[:2] == ["-m", "pytest"]:
                 for word in words[2:]:
                     named = {*re.findall(r"\w+", word)} - {"not", "and", "m"}
                     assert (ROOT / word).is_dir() or named <= set(markers), command
-            else:
+            elif program == "scripts/bench":
+                options = run(ROOT / program, "--help").stdout
+                assert all(word in options for word in words if word.startswith("--")), command
+            elif program != "git":
                 assert f'"$bin/{Path(program).name}"' in script, f"scripts/test does not run {command}"

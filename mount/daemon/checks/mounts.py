@@ -24,4 +24,4 @@ def check_mounts(plan: Plan) -> Check:  # noqa: ARG001 - all checks take the pla
         return Check(
             name, CheckOutcome.WARNING, f"the daemon of {', '.join(stuck)} does not answer", "`bentofs status`"
         )
-    return Check(name, CheckOutcome.OK, f"{len(reports)} mounts of yours serve")
+    return Check(name, CheckOutcome.OK, f"mounts of yours that serve: {len(reports)}")

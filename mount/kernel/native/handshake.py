@@ -115,7 +115,7 @@ def shake_hands(device: int, stack_depth: int = 0) -> Agreement:
         except InterruptedError:
             continue
         except OSError as error:
-            raise CannotMountError(f"the mount ended before it began: {error.strerror}") from None
+            raise CannotMountError(f"the mount ended before it began: {error.strerror}; try again") from None
         _, opcode, unique, *_ = IN_HEADER.unpack_from(buffer)
         if opcode != Opcode.INIT:
             raise CannotMountError(f"the kernel begins with request {opcode} instead of INIT")

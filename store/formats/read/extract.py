@@ -38,7 +38,7 @@ def extract(arriving: ArrivingFile, target: Sink) -> None:
         unzip(arriving, target)
         return
     if kind is ArchiveKind.UNKNOWN:
-        raise _not_an_archive(foreign_kind(head)) if head else NotAModelError("the file is empty")
+        raise _not_an_archive(foreign_kind(head)) if head else NotAModelError("the file is empty: copy it again")
     if not any(head) and is_disk_image(cursor):
         raise _not_an_archive("an ISO image")
     stream = open_stream(arriving, kind)
@@ -47,7 +47,9 @@ def extract(arriving: ArrivingFile, target: Sink) -> None:
         _expect_tar(stream, kind)
     untar(stream, target)
     if not any(head):
-        raise NotAModelError("the archive holds no model: it begins with zeros, as an empty tar or a disk's image does")
+        raise NotAModelError(
+            "the archive holds no model: it begins with zeros, as an empty tar or a disk's image does; copy it again"
+        )
 
 
 def _not_an_archive(kind: str | None) -> NotAnArchiveError:
@@ -61,4 +63,7 @@ def _not_an_archive(kind: str | None) -> NotAnArchiveError:
 def _expect_tar(stream: Stream, kind: ArchiveKind) -> None:
     head = stream.peek(BLOCK)
     if kind_of(head) is not ArchiveKind.TAR:
-        raise NotAnArchiveError(f"the archive holds something compressed with {kind.value}, but no tar archive")
+        raise NotAnArchiveError(
+            f"the archive holds something compressed with {kind.value}, but no tar archive: make a "
+            ".tar.gz of the model's directory"
+        )

@@ -130,7 +130,7 @@ def _split(content: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 def _map(value: bytes) -> list[int]:
     if value.count(b",") >= 2 * MAX_REGIONS:
-        raise TooBigError("the archive holds a sparse file in too many pieces")
+        raise TooBigError("the archive holds a sparse file in too many pieces: make it without sparse files")
     return [_number(number) for number in value.split(b",")]
 
 

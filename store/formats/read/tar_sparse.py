@@ -43,7 +43,7 @@ class SparseMap(NamedTuple):
         pairs = iter(numbers)
         for offset, length in zip(pairs, pairs, strict=True):
             if len(found.offsets) >= MAX_REGIONS:
-                raise TooBigError("the archive holds a sparse file in too many pieces")
+                raise TooBigError("the archive holds a sparse file in too many pieces: make it without sparse files")
             if offset < end or offset + length > size or (length and is_last):
                 raise damaged()
             end = offset + length
@@ -81,7 +81,7 @@ def read_old_map(header: bytes, stream: Stream) -> SparseMap:
         if not block[more]:
             return SparseMap.of(read_size(header[_REAL_SIZE]), numbers)
         if len(numbers) > 2 * MAX_REGIONS:
-            raise TooBigError("the archive holds a sparse file in too many pieces")
+            raise TooBigError("the archive holds a sparse file in too many pieces: make it without sparse files")
         block, (start, count, more) = stream.exactly(BLOCK), _IN_BLOCK
         if len(block) < BLOCK or not is_full:
             raise damaged()
@@ -97,7 +97,7 @@ def read_map_before_content(stream: Stream, size: int, stored: int) -> tuple[Spa
     numbers = _Numbers(stream, stored)
     count = next(numbers)
     if count > MAX_REGIONS:
-        raise TooBigError("the archive holds a sparse file in too many pieces")
+        raise TooBigError("the archive holds a sparse file in too many pieces: make it without sparse files")
     found = SparseMap.of(size, (next(numbers) for _ in range(2 * count)))
     return found, numbers.taken
 

@@ -54,7 +54,9 @@ def _frame(cursor: Cursor, magic: bytes) -> Iterator[bytes]:
                 f"allowed: make it with --long={_MAX_WINDOW.bit_length() - 1} at most, and a level below 22"
             )
         if frame.dict_id:
-            raise NotAModelError("the archive is compressed with a zstd dictionary, which is not in it")
+            raise NotAModelError(
+                "the archive is compressed with a zstd dictionary, which is not in it: compress it without one"
+            )
         cursor.arriving.take_memory(LITTLE_MEMORY if frame.window_size <= _LITTLE_WINDOW else MOST_MEMORY)
         decoder = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW).decompressobj()
         yield decoder.decompress(head[:length])

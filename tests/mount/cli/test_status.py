@@ -81,7 +81,7 @@ def test_a_mount_from_its_begin_to_its_death(store: Path, mounted: Mount, tmp_pa
     mount.kill()
     done = status(mount.path)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"bentofs: nothing is mounted at {mount.path}\n"
+    assert done.stderr == f"bentofs: nothing is mounted at {mount.path}: `bentofs status` lists your mounts\n"
 
 
 def watched_in_a_terminal(mount: Mounted) -> None:

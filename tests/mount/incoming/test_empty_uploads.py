@@ -16,7 +16,7 @@ from tests.interop.uploads import execute
 
 Mount = Callable[..., Mounted]
 
-_WHY = "the file is empty: no model came"
+_WHY = "the file is empty: no model came; copy it again"
 
 
 def is_told(mount: Mounted, name: str) -> None:
