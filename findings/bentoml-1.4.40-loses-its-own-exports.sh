@@ -2,7 +2,7 @@
 # BentoML 1.4.40 does not get back what it exported itself: it moves files and refuses archives that 1.4.39 imports.
 #
 # Seen with BentoML 1.4.40 on CPython 3.11.7, Linux; its import was rewritten in this release (_normalize_member_path).
-# A file named "a\b" comes back as "b" in a folder "a", without a word. A zip that holds a file "c:x" at its top is refused
+# A file named "a\b" comes back as "b" in a directory "a", without an error. A zip that holds a file "c:x" at its top is refused
 # as "drive-qualified" (a .bentomodel of the same model is not, since its members begin with "./"). A model with two hard
 # links to one file is refused: shutil.make_archive writes the second one as a link.
 # Expected: import after export gives the same files, as in 1.4.39 and before.

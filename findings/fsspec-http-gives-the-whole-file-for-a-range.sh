@@ -4,7 +4,7 @@
 # Seen with fsspec 2026.9.0, aiohttp 3.14.5 and the http.server of CPython 3.11.7.
 # cat_file(start, end) and cat_ranges send a Range header and return the body of any answer: a 200 with the whole file is
 # taken for the 206 that was asked for. Each part of cat_ranges then is the whole file, so parts that are joined give a
-# longer file. open() on the same address does look: after a seek, read() raises ValueError. An empty range is right.
+# longer file. open() on the same address checks: after a seek, read() raises ValueError. An empty range works.
 # Expected: the bytes of the range, or the error that open() raises.
 set -euo pipefail
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT

@@ -1,27 +1,28 @@
-"""Show undecided files of `incoming/` in such a way that every tool sends them again. Such a file is no model, or not
-yet.
+"""Show undecided files of `incoming/` so that every tool sends them again. Such a file is no model, or not yet one.
 
 Tools judge that a file is up to date by its size and mtime (rsync, rclone), by its mtime alone (`cp -u`), or by its
 size alone (`rsync --append-verify`, `curl -C -`, FTP clients). So an undecided file is shown older than any source.
 Unless a program is writing it, it is also shown some bytes shorter than it is. A tool that resumes sends those bytes
 again. Closing the file then decides it again. All bytes stay in place: reading to the end gives them.
 
-A program may open such a file to append (O_APPEND). Either it resumes at the size that it was shown, like curl. Or it
-goes on behind the last byte and does not look, like `cat part >> file`. The bytes tell which
-(`mount.incoming.append_place`): a program that resumes begins with the hidden bytes. So the hidden bytes are chosen in
-such a way that no file goes on with them by a pattern. A run of equal bytes, an array of equal numbers, a table of
-equal records: if the file goes on like that, its next bytes differ from the hidden ones. Therefore,
+A program may open such a file to append (O_APPEND). There are two kinds of such programs:
 
-- the hidden bytes are no repetition of a shorter word. The proof: let the end of a file have a period, and let the
-  hidden bytes be what continues it. Then they equal their own rotation by their length, so the length is a multiple of
-  the period, and they repeat a word of that length.
-- the bytes before them are not the same bytes.
-- if the file ends with a run of equal bytes, they begin before the run. If the run is longer than 1 MiB, the whole file
-  is hidden.
+- curl resumes at the size that it was shown. So its bytes begin with the hidden ones.
+- `cat part >> file` does not look at the size. Its bytes belong behind the last byte.
 
-One case is left: a part that begins with the very bytes that happen to be hidden, all of them, where nothing before
-showed such a repetition. Then both programs would send the same bytes, so the bytes cannot tell. They count as sent
-again.
+The bytes tell which kind it is (`mount.incoming.append_place`): it resumes if its bytes begin with the hidden ones. So
+the next bytes of a file must not be equal to its hidden bytes by a pattern, as in an array of equal numbers or a table
+of equal records. Three rules ensure this:
+
+- The hidden bytes are not a shorter word repeated. Proof: let the end of the file have a period, and let the next bytes
+  be the hidden ones again. Then the length of the hidden bytes is a multiple of the period. So they are a shorter word
+  repeated, which the rule excludes.
+- The bytes before the hidden bytes are not equal to them.
+- If the file ends with a run of equal bytes, the hidden bytes begin before the run. If the run is longer than 1 MiB,
+  the whole file is hidden.
+
+One case remains: a part that begins with all of the hidden bytes by chance. Then both kinds of programs would send the
+same bytes. They count as sent again.
 
 The mark lies in the mode of the spooled file, so it survives crashes and renames.
 
