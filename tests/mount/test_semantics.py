@@ -16,4 +16,6 @@ def test_named_tests_exist() -> None:
 
 
 def _exists(path: Path, test: str) -> bool:
-    return path.is_file() and (not test or f"\ndef {test}(" in path.read_text())
+    return path.is_file() and (
+        not test or re.search(rf"^(def|class) {test}\(", path.read_text(), re.MULTILINE) is not None
+    )
