@@ -16,7 +16,7 @@ from urllib.parse import quote_from_bytes
 from bentofs.mount.view.nodes import Attributes, Folder, Item, Link, Node, folder_attributes, folder_item, link_item
 from bentofs.store.catalog.catalog import ModelStore
 from bentofs.store.errors import NotFoundError, StoreError, is_failure
-from bentofs.store.model.model import MODEL_YAML, ModelInfo
+from bentofs.store.model.model import ModelInfo
 from bentofs.store.model.tag import Tag
 
 BY_LABEL = "by-label"
@@ -63,10 +63,8 @@ class Labels:
         names = self._store.names()
         for begin in range(0, len(names), _PREPARED):
             group = names[begin : begin + _PREPARED]
-            self._store.storage.prepare(group)
-            tags = [Tag(name, version) for name in group for version in self._versions(name)]
-            self._store.storage.prepare_models([tag.path for tag in tags], MODEL_YAML)
-            for tag in tags:
+            self._store.prepare(group)
+            for tag in [Tag(name, version) for name in group for version in self._versions(name)]:
                 info = self._info(tag)
                 for key in sorted(info.labels)[:_MAX_LABELS] if info is not None else ():
                     shown, value = shown_label(key), shown_label(info.labels[key]) if info is not None else None

@@ -41,12 +41,17 @@ CREATE TABLE IF NOT EXISTS archive_digests (
     sha256 TEXT NOT NULL,
     store INTEGER, added INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS model_infos (
+    file TEXT PRIMARY KEY,
+    info TEXT NOT NULL,
+    store INTEGER, added INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS stores (
     id INTEGER PRIMARY KEY,
     location BLOB NOT NULL UNIQUE
 );
 """
-_VERSION = 2
+_VERSION = 3
 # Since version 2, a row tells which store it is of, and when it was added (ms since 1970): for pruning.
 _UPGRADES = {
     1: [
@@ -56,7 +61,8 @@ _UPGRADES = {
             f"ALTER TABLE {table} ADD COLUMN store INTEGER",
             f"ALTER TABLE {table} ADD COLUMN added INTEGER NOT NULL DEFAULT 0",
         )
-    ]
+    ],
+    2: [],  # since version 3, there are `model_infos`
 }
 _FLUSH_COUNT = 512  # checksums kept in memory before they are written
 _FLUSH_SECONDS = 1.0
@@ -65,6 +71,8 @@ _CLOSE_SECONDS = 0.5
 _RETRY_SECONDS = 5.0
 _PENDING_KEPT = 10_000  # checksums kept for an index that is in use
 _ASKED = 500  # in one query: SQLite takes 999 at least
+_INFOS_KEPT = 200_000  # rows of `model_infos`; the oldest go first
+_INFOS_UNCOUNTED = 10_000  # rows added between two counts
 
 
 class ChunkSizes(NamedTuple):
@@ -107,6 +115,7 @@ class Index:
         self._pending: dict[Identity, int] = {}
         self._timer: threading.Timer | None = None  # which will flush pending checksums
         self._flush_count = _FLUSH_COUNT
+        self._infos_uncounted = _INFOS_UNCOUNTED
         self._database = open_database(path)
 
     @property
@@ -148,6 +157,27 @@ class Index:
                 self._flush()
             elif self._timer is None:
                 self._flush_in(_FLUSH_SECONDS)
+
+    def infos(self, files: Sequence[Identity]) -> dict[Identity, str]:
+        """Return what is known of these `model.yaml` (`store.catalog.known_infos`)."""
+        found: dict[Identity, str] = {}
+        for start in range(0, len(files), _ASKED):
+            keys = {identity_key(file): file for file in files[start : start + _ASKED]}
+            query = f"SELECT file, info FROM model_infos WHERE file IN ({','.join('?' * len(keys))})"
+            with self._lock:
+                rows = self._database.run(functools.partial(_fetch_all, query, tuple(keys)))
+            found |= {keys[file]: info for file, info in rows or () if isinstance(info, str)}
+        return found
+
+    def keep_infos(self, rows: Iterable[tuple[Identity, str]]) -> None:
+        """Keep what `model.yaml` say. Beyond a number, the oldest rows are dropped."""
+        kept = [(identity_key(file), info) for file, info in rows]
+        self._write("INSERT OR REPLACE INTO model_infos VALUES (?, ?, {owner})", kept)
+        with self._lock:
+            self._infos_uncounted += len(kept)
+            if self._infos_uncounted >= _INFOS_UNCOUNTED:
+                self._infos_uncounted = 0
+                self._database.run(_drop_oldest_infos)
 
     def chunk_sizes(self, content: str, codec: str) -> ChunkSizes | None:
         """Return the known sizes of some content's chunks under a codec; None if there are none."""
@@ -239,6 +269,15 @@ class Index:
                     self._pending.clear()
                 if self._timer is None:
                     self._flush_in(_RETRY_SECONDS)
+
+
+def _drop_oldest_infos(connection: sqlite3.Connection) -> bool:
+    count = int(connection.execute("SELECT count(*) FROM model_infos").fetchone()[0])
+    if count > _INFOS_KEPT:
+        oldest = "SELECT file FROM model_infos ORDER BY added LIMIT ?"
+        with connection:
+            connection.execute(f"DELETE FROM model_infos WHERE file IN ({oldest})", (count - _INFOS_KEPT,))
+    return True
 
 
 def _fetch_all(query: str, parameters: tuple[str, ...], connection: sqlite3.Connection) -> list[tuple[Any, ...]]:

@@ -12,12 +12,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from cachetools import LRUCache
 
+from bentofs.store.catalog.known_infos import InfoRows, KnownInfos
 from bentofs.store.catalog.names import REFRESH, Names
 from bentofs.store.catalog.scanner import LATEST, NameFolder, Version, why_none
 from bentofs.store.errors import BadTagError, NotFoundError, SourceChangedError, StoreError, is_failure
@@ -43,10 +44,16 @@ class ModelStore:
     """The catalogue of one store."""
 
     def __init__(
-        self, storage: Storage, gone: Callable[[Tag], None] = lambda _tag: None, budget: MemoryBudget | None = None
+        self,
+        storage: Storage,
+        gone: Callable[[Tag], None] = lambda _tag: None,
+        budget: MemoryBudget | None = None,
+        infos: InfoRows | None = None,
     ) -> None:
-        """`gone`: called with each version that has disappeared; `budget`: None for its own."""
+        """`gone`: called with each version that has disappeared; `budget`: None for its own; `infos`: keeps what each
+        `model.yaml` says; None to keep nothing."""
         self.storage = storage
+        self._infos = KnownInfos(infos)
         self._gone = gone
         self._names = Names(storage, self._warn, self._forget)
         self._models: BudgetedCache[Tag, tuple[Model, float, float]] = BudgetedCache(
@@ -140,7 +147,7 @@ class ModelStore:
         """Return the parsed `model.yaml` of a finished model. Raises the same errors as `model`."""
         version = self._names.version(tag)
         if version.info is None:
-            version.info = ModelInfo.parse(tag, self.storage.read_small(f"{tag.path}/{MODEL_YAML}", MAX_MODEL_YAML))
+            version.info = self._infos.find({tag: version.model_yaml}).get(tag) or self._read_info(tag, version)
         return version.info
 
     def model(self, tag: Tag, *, max_age: float = REFRESH) -> Model:
@@ -180,13 +187,18 @@ class ModelStore:
         names = self.names()
         groups = [names[begin : begin + _PREPARED] for begin in range(0, len(names), _PREPARED)]
         with ThreadPoolExecutor(1, thread_name_prefix="prepare") as ahead:
-            under_way = [ahead.submit(self._prepare, group) for group in groups[:1]]
+            under_way = [ahead.submit(self.prepare, group) for group in groups[:1]]
             for number, group in enumerate(groups):
                 under_way.pop().result()
                 # The next group is prefetched while this one is looked at.
-                under_way += [ahead.submit(self._prepare, following) for following in groups[number + 1 : number + 2]]
+                under_way += [ahead.submit(self.prepare, following) for following in groups[number + 1 : number + 2]]
                 for name in group:
                     yield from self.models_of(name)
+        self.flush()
+
+    def flush(self) -> None:
+        """Write to disk what was learnt of models."""
+        self._infos.flush()
 
     def expire(self, name: str) -> None:
         """Force a new look at a name at its next use. The known state still helps to judge the new one."""
@@ -251,15 +263,27 @@ class ModelStore:
             self._warn(name, f"{error}; {name} is left out")
         return found
 
-    def _prepare(self, names: list[str]) -> None:
-        """Prefetch the models of these names: calls about them follow."""
+    def prepare(self, names: Sequence[str]) -> None:
+        """Prefetch the models of these names: calls about all of them follow."""
         self.storage.prepare(names)
-        paths = []
+        versions: dict[Tag, Version] = {}
         for name in names:
             with suppress(StoreError):  # raised again at the next use
                 finished = self._names.at(name).finished
-                paths += [Tag(name, text).path for text, version in finished.items() if version.info is None]
-        self.storage.prepare_models(paths, MODEL_YAML)
+                versions |= {Tag(name, text): version for text, version in finished.items() if version.info is None}
+        known = self._infos.find({tag: version.model_yaml for tag, version in versions.items()})
+        for tag, info in known.items():
+            versions[tag].info = info
+        unread = [f"{tag.path}/{MODEL_YAML}" for tag in versions if tag not in known]
+        self.storage.prepare_models([tag.path for tag in versions], unread)
+
+    def _read_info(self, tag: Tag, version: Version) -> ModelInfo:
+        path = f"{tag.path}/{MODEL_YAML}"
+        info = ModelInfo.parse(tag, self.storage.read_small(path, MAX_MODEL_YAML))
+        # If it was replaced meanwhile, nobody knows which of the two was read.
+        if self.storage.has_etag(path) and self.storage.status(path).identity == version.model_yaml:
+            self._infos.keep(version.model_yaml, info)
+        return info
 
     def _model(self, tag: Tag, max_age: float) -> Model:
         kept = self._models.get(tag)

@@ -36,6 +36,7 @@ class FsspecFiles:
     """The files below one directory of one file system. Keys are paths below it."""
 
     splits = False
+    has_etags = False
 
     def __init__(self, location: Location, policy: RetryPolicy, *, root: Location | None = None) -> None:
         """`root`: the directory of the keys; None for the location itself. Raises ImportError: a package for the

@@ -41,6 +41,11 @@ class Objects(Protocol):
     def splits(self) -> bool:
         """True if the `prefix` of `list_objects` may end within a name."""
 
+    @property
+    def has_etags(self) -> bool:
+        """True if an `etag` that is not empty was given by the server for the content. Otherwise it may be only the
+        time of the last change."""
+
     def list_objects(self, prefix: str, *, more: str = "") -> Listing:
         """List all objects whose key begins with `prefix`, in any order, one page at a time."""
 

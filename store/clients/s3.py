@@ -33,6 +33,7 @@ class S3Objects:
     """The objects below one prefix of one bucket."""
 
     splits = True
+    has_etags = True
 
     def __init__(self, location: Location, policy: RetryPolicy) -> None:
         """Raises TypeError: a library does not know a parameter of the location."""

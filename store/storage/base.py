@@ -141,9 +141,12 @@ class Storage(Protocol):
     def prepare(self, names: Sequence[str]) -> None:
         """Prefetch these names: calls about all of them follow. Look at them together if each costs a round trip."""
 
-    def prepare_models(self, paths: Sequence[str], file: str) -> None:
-        """Prefetch these models: each directory is walked next, and this small file in it is read. Make the round trips
-        in parallel if there are any."""
+    def prepare_models(self, paths: Sequence[str], files: Sequence[str]) -> None:
+        """Prefetch these models: each directory is walked next, and each of these small files is read. Make the round
+        trips in parallel if there are any."""
+
+    def has_etag(self, path: str) -> bool:
+        """True if the identity of the file holds an ETag, so that no other content of the file will ever have it."""
 
     def list_folder(self, path: str) -> list[tuple[str, Kind]]:
         """Return the names and kinds of a directory's entries, in no order.

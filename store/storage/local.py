@@ -59,8 +59,11 @@ class LocalStorage:
     def prepare(self, names: Sequence[str]) -> None:
         """Do nothing: local calls need no prefetch."""
 
-    def prepare_models(self, paths: Sequence[str], file: str) -> None:
+    def prepare_models(self, paths: Sequence[str], files: Sequence[str]) -> None:
         """Do nothing: local calls need no prefetch."""
+
+    def has_etag(self, path: str) -> bool:  # noqa: ARG002 - no local file has one
+        return False
 
     def list_folder(self, path: str) -> list[tuple[str, Kind]]:
         with self.look_into(path) as folder:

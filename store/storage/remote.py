@@ -181,16 +181,22 @@ class RemoteStorage:
     def prepare(self, names: Sequence[str]) -> None:
         self.listings.prepare(names)
 
-    def prepare_models(self, paths: Sequence[str], file: str) -> None:
+    def prepare_models(self, paths: Sequence[str], files: Sequence[str]) -> None:
         def read(path: str) -> None:
             try:
-                self._read_small(f"{path}/{file}", _LARGEST_SMALL)
-                self._manifest(path)
+                self._read_small(path, _LARGEST_SMALL)
             except StoreError as error:  # raised again when it is asked for
                 log.info("%s", error)
 
-        with ThreadPoolExecutor(_READERS, thread_name_prefix="small") as readers:
-            list(readers.map(read, paths))
+        manifests = [manifest_key(*path.split("/", 1)) for path in paths]
+        wanted = [*files, *(key for key in manifests if self._is_listed(key))]
+        if wanted:
+            with ThreadPoolExecutor(_READERS, thread_name_prefix="small") as readers:
+                list(readers.map(read, wanted))
+
+    def has_etag(self, path: str) -> bool:
+        found = self.listings.of(path).get(path) if self.objects.has_etags else None
+        return found is not None and bool(found.etag)
 
     def notes(self, path: str) -> dict[str, FileNote]:
         """Return the manifest's notes on the files of a model that are unchanged since, by entry path."""
@@ -222,6 +228,12 @@ class RemoteStorage:
                 with self._lock:
                     self._small[key] = content
         return content
+
+    def _is_listed(self, key: str) -> bool:
+        try:
+            return self.listings.of(key).get(key) is not None
+        except StoreError:  # raised again when it is asked for
+            return False
 
     def _manifest(self, path: str) -> Manifest:
         name, _, version = path.partition("/")

@@ -51,11 +51,12 @@ class Library:
             measurements=self.measurements,
             budget=budget,
         )
-        self.models = ModelStore(storage, self._forget, budget)
+        self.models = ModelStore(storage, self._forget, budget, self.index)
 
     def close(self) -> None:
         """Cancel compression, and close the index."""
         self.archives.close()
+        self.models.flush()
         self.index.close()
 
     def _forget(self, tag: Tag) -> None:

@@ -1,0 +1,91 @@
+"""KnownInfos: what models' `model.yaml` say, kept between processes for stores whose files have ETags.
+
+A row belongs to the identity of one `model.yaml`, which holds its key and its ETag. A changed file has another ETag, so
+it is read anew. A row that cannot be decoded counts as unknown.
+
+Threading: any thread.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
+
+from bentofs.store.model.model import ModelInfo
+from bentofs.store.model.tag import Tag
+from bentofs.store.storage.base import Identity
+
+_FORMAT = 1  # raise it when ModelInfo reads a `model.yaml` in another way
+_LONGEST = 4096  # characters of a row; longer ones are read from the store each time
+_KEPT_TOGETHER = 256  # in memory before they are written
+
+
+class InfoRows(Protocol):
+    """The rows on disk."""
+
+    def infos(self, files: Sequence[Identity]) -> Mapping[Identity, str]:
+        """Return the known rows of these files."""
+
+    def keep_infos(self, rows: Iterable[tuple[Identity, str]]) -> None:
+        """Keep rows. Failures are logged at most."""
+
+
+class KnownInfos:
+    """The infos of one store."""
+
+    def __init__(self, rows: InfoRows | None) -> None:
+        """`rows`: None to keep nothing."""
+        self._rows = rows
+        self._lock = threading.Lock()  # guards the field below
+        self._pending: list[tuple[Identity, str]] = []
+
+    def find(self, files: Mapping[Tag, Identity]) -> dict[Tag, ModelInfo]:
+        """Return the known infos of models, given by the identities of their `model.yaml`."""
+        found: dict[Tag, ModelInfo] = {}
+        if self._rows is not None and files:
+            rows = self._rows.infos(list(files.values()))
+            for tag, identity in files.items():
+                info = _decode(tag, rows[identity]) if identity in rows else None
+                if info is not None:
+                    found[tag] = info
+        return found
+
+    def keep(self, file: Identity, info: ModelInfo) -> None:
+        """Keep what the `model.yaml` with this identity says. It is written with others, at the latest by `flush`."""
+        row = _encode(info) if self._rows is not None else ""
+        if not row or len(row) > _LONGEST:
+            return
+        with self._lock:
+            self._pending.append((file, row))
+            is_enough = len(self._pending) >= _KEPT_TOGETHER
+        if is_enough:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write all that is kept."""
+        with self._lock:
+            pending, self._pending = self._pending, []
+        if pending and self._rows is not None:
+            self._rows.keep_infos(pending)
+
+
+def _encode(info: ModelInfo) -> str:
+    fields = [_FORMAT, str(info.tag), info.module, info.creation_time.isoformat(), info.labels]
+    return json.dumps(fields, separators=(",", ":"))  # ASCII, also for lone surrogates
+
+
+def _decode(tag: Tag, row: str) -> ModelInfo | None:
+    try:
+        number, text, module, created, labels = json.loads(row)
+        creation_time = datetime.datetime.fromisoformat(created)
+    except (ValueError, TypeError, RecursionError):
+        return None
+    is_known = number == _FORMAT and text == str(tag) and creation_time.tzinfo is datetime.timezone.utc
+    if not is_known or not isinstance(module, str) or not isinstance(labels, dict):
+        return None
+    if not all(isinstance(value, str) for value in labels.values()):
+        return None
+    return ModelInfo(tag, module, creation_time, labels)

@@ -1,0 +1,200 @@
+"""What `model.yaml` say is kept between processes, and never answers for another file than the one it was read from."""
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from bentofs.store.archives.index import Index, default_path
+from bentofs.store.catalog.catalog import ModelStore
+from bentofs.store.clients.objects import ObjectInfo
+from bentofs.store.storage.open import StoreSpec
+from bentofs.store.upkeep.clean import Upkeep
+from bentofs.store.upkeep.report import Kept
+from tests.buckets import Bucket
+from tests.servers import SeaweedServer
+
+_MODEL_YAML = """name: {name}
+version: {version}
+module: {module}
+labels: {labels}
+options: {{}}
+metadata: {{}}
+context: {{framework_name: '', framework_versions: {{}}, bentoml_version: 1.4.39, python_version: 3.11.7}}
+signatures: {{}}
+api_version: v1
+creation_time: '2026-01-02T03:04:05.678901+00:00'
+"""
+
+
+def model_yaml(tag: str, module: str = "one", labels: str = "{}") -> bytes:
+    name, version = tag.split(":")
+    return _MODEL_YAML.format(name=name, version=version, module=module, labels=labels).encode()
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the index lie below the test's own directory."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
+@pytest.fixture
+def bucket(seaweed: SeaweedServer, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    made = Bucket(seaweed)
+    for name, value in made.environment().items():
+        monkeypatch.setenv(name, value)
+    for tag in ("a:v1", "a:v2", "b:v1"):
+        made.put(f"{tag.replace(':', '/')}/model.yaml", model_yaml(tag))
+    return made
+
+
+def modules(url: str) -> tuple[dict[str, str], list[str]]:
+    """List a store as a new process does. Return the module of each model, and the keys of the objects that were
+    read."""
+    storage = StoreSpec.named(url).open_remote()
+    read: list[str] = []
+    of_objects = storage.objects.read
+
+    def counted(wanted: ObjectInfo, start: int, end: int) -> bytes | bytearray:
+        read.append(wanted.key)
+        return of_objects(wanted, start, end)
+
+    storage.objects.read = counted  # type: ignore[method-assign]
+    with contextlib.closing(Index(store=storage.location)) as index:
+        found = {str(model.tag): model.info.module for model in ModelStore(storage, infos=index).models()}
+    return found, sorted(read)
+
+
+def rows() -> int:
+    with contextlib.closing(sqlite3.connect(default_path())) as connection:
+        return int(connection.execute("SELECT count(*) FROM model_infos").fetchone()[0])
+
+
+@pytest.mark.expect_log("broken:v1 is left out")
+def test_a_second_listing_reads_no_model_yaml(bucket: Bucket) -> None:
+    labels = r'{k: "\ud800", "ü": "1", n: 7}'
+    bucket.put("c/v1/model.yaml", model_yaml("c:v1", labels=labels))
+    bucket.put("broken/v1/model.yaml", b"name: other")
+    yamls = ["a/v1/model.yaml", "a/v2/model.yaml", "b/v1/model.yaml", "c/v1/model.yaml"]
+    first, read = modules(bucket.url)
+    assert sorted(set(read)) == sorted([*yamls, "broken/v1/model.yaml"])
+    assert first == dict.fromkeys(("a:v1", "a:v2", "b:v1", "c:v1"), "one")
+    assert modules(bucket.url) == (first, ["broken/v1/model.yaml"]), "what is not known is read"
+    with contextlib.closing(Index(store=bucket.url)) as index:
+        known = ModelStore(StoreSpec.named(bucket.url).open(), infos=index)
+        anew = ModelStore(StoreSpec.named(bucket.url).open())
+        assert [model.info for model in known.models()] == [model.info for model in anew.models()]
+
+
+def test_a_model_that_was_replaced_by_one_of_the_same_size(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two machines list one bucket. Each sees the new model, whichever replaced it."""
+    machines = [str(tmp_path / "machine-1"), str(tmp_path / "machine-2")]
+    for module in ("two", "one"):
+        bucket.put("a/v1/model.yaml", model_yaml("a:v1", module))
+        for machine in machines:
+            monkeypatch.setenv("XDG_CACHE_HOME", machine)
+            found, read = modules(bucket.url)
+            assert found == {"a:v1": module, "a:v2": "one", "b:v1": "one"}
+            assert "a/v1/model.yaml" in read
+            assert modules(bucket.url) == (found, [])
+
+
+def test_a_model_yaml_that_is_replaced_while_it_is_read(bucket: Bucket) -> None:
+    """Nobody knows which one was read. So it is not kept for either."""
+    storage = StoreSpec.named(bucket.url, ttl=600.0).open_remote()
+    with contextlib.closing(Index(store=storage.location)) as index:
+        models = ModelStore(storage, infos=index)
+        assert models.name_count() == 2
+        storage.prepare(["a", "b"])  # lists them
+        bucket.put("b/v1/model.yaml", model_yaml("b:v1", "two"))
+        assert [model.info.module for model in models.models()] == ["one", "one", "two"]
+    found, read = modules(bucket.url)
+    assert found["b:v1"] == "two"
+    assert set(read) <= {"b/v1/model.yaml"}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "",
+        "{",
+        "7",
+        "[]",
+        "[" * 5000,
+        '[2,"a:v1","m","2026-01-02T03:04:05+00:00",{}]',
+        '[1,"a:v2","m","2026-01-02T03:04:05+00:00",{}]',
+        '[1,"a:v1",3,"2026-01-02T03:04:05+00:00",{}]',
+        '[1,"a:v1","m","2026-01-02T03:04:05",{}]',
+        '[1,"a:v1","m","yesterday",{}]',
+        '[1,"a:v1","m",7,{}]',
+        '[1,"a:v1","m","2026-01-02T03:04:05+00:00",[]]',
+        '[1,"a:v1","m","2026-01-02T03:04:05+00:00",{"k":1}]',
+    ],
+)
+def test_a_row_that_is_damaged(memory: str, row: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bentofs.store.clients.fsspec_files.FsspecFiles.has_etags", True)
+    expected = modules(memory)
+    with contextlib.closing(sqlite3.connect(default_path())) as connection, connection:
+        assert connection.execute("UPDATE model_infos SET info=?", (row,)).rowcount == 1
+    assert modules(memory) == expected
+    assert modules(memory)[1] == [], "it was replaced"
+
+
+@pytest.mark.expect_log("is damaged .* measured again")
+def test_an_index_that_is_damaged(bucket: Bucket) -> None:
+    expected = modules(bucket.url)
+    default_path().write_bytes(b"no database " * 1000)
+    assert modules(bucket.url) == expected
+    assert modules(bucket.url) == (expected[0], [])
+
+
+@pytest.fixture
+def memory() -> Iterator[str]:
+    """A store on fsspec's file system in memory, which has no ETags."""
+    fs = fsspec.filesystem("memory")
+    fs.pipe_file("/some/models/a/v1/model.yaml", model_yaml("a:v1"))
+    yield "memory://some/models"
+    fs.rm("/some", recursive=True)
+
+
+def test_files_without_etags_are_read_each_time(memory: str) -> None:
+    for _ in range(2):
+        assert modules(memory) == ({"a:v1": "one"}, ["a/v1/model.yaml"])
+    assert rows() == 0
+
+
+def test_what_is_too_long_is_not_kept(bucket: Bucket) -> None:
+    bucket.put("a/v1/model.yaml", model_yaml("a:v1", labels=f"{{k: {'x' * 5000}}}"))
+    for read in (["a/v1/model.yaml", "a/v2/model.yaml", "b/v1/model.yaml"], ["a/v1/model.yaml"]):
+        assert modules(bucket.url)[1] == read
+
+
+def test_the_number_of_rows_is_bounded(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bentofs.store.archives.index._INFOS_KEPT", 2)
+    modules(bucket.url)
+    assert rows() == 2
+    bucket.put("a/v1/model.yaml", model_yaml("a:v1", "two"))
+    assert modules(bucket.url)[0] == {"a:v1": "two", "a:v2": "one", "b:v1": "one"}
+    assert rows() == 2
+
+
+def test_clean_removes_the_rows_of_models_that_are_gone(bucket: Bucket) -> None:
+    modules(bucket.url)
+    bucket.delete("a/v1/model.yaml")
+    bucket.put("a/v2/model.yaml", model_yaml("a:v2", "two"))
+    expected = modules(bucket.url)[0]
+    assert rows() == 4
+    spec = StoreSpec.named(bucket.url)
+    for named, dry_run, left in (([], False, 4), ([spec], True, 4), ([spec], False, 2)):
+        (line,) = (
+            line for line in Upkeep(named, None, (), dry_run=dry_run, gone=False).run() if line.kept is Kept.INDEX
+        )
+        assert f"4 rows, {2 if named else 0} of files" in line.note
+        assert rows() == left
+    assert modules(bucket.url) == (expected, [])
