@@ -9,7 +9,7 @@ import tempfile
 from contextlib import ExitStack, suppress
 from types import FrameType
 
-from . import builds, compressing, exporting, listing, reading, remote, samples, scaling
+from . import archiving, builds, compressing, exporting, listing, reading, remote, samples, scaling
 from .commands import BenchError, say
 from .mounts import ENDING, Launcher
 from .report import Row, machine, require_plot, save_json, save_plot, table
@@ -26,6 +26,7 @@ GROUPS = (
     scaling.measure_memory,
     listing.measure,
     remote.measure,
+    archiving.measure,
     builds.measure,
 )
 
@@ -69,7 +70,7 @@ def check(args: argparse.Namespace) -> None:
         args.against = os.path.abspath(args.against)
         if not os.path.isdir(os.path.join(args.against, "mount")):
             raise BenchError(f"{args.against} is no checkout of bentofs")
-    remote.check(args.rows, args.python, args.bentoml_python, args.models, args.quick)
+    remote.check(args.rows, args.python, args.bentoml_python, args.models, args.quick, archiving.row_names())
     if args.plot:
         require_plot()
 

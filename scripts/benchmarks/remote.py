@@ -1,7 +1,7 @@
 """A store in S3, and exports to S3, against rclone, s3fs and BentoML at one server."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 
 from . import samples
@@ -18,6 +18,8 @@ EXPORT_SIZE = 20_000_000  # bytes; BentoML exports one to three megabytes a seco
 MOST_RECEIVED = 20  # MiB
 LIMIT = 600.0
 COPY_PEERS = ("rclone mount", "s3fs get")
+FIRST, SECOND = "first list", "second list"
+LISTING_TARGETS = {FIRST: 2.0, SECOND: 0.6, "ls -l": 2.0}
 # The script times itself: neither Python's start nor the loading of s3fs counts, since the mounts are ready before `cp`
 # starts.
 S3FS_GET = """
@@ -42,7 +44,8 @@ def export_row_name() -> str:
 def listing_row_names(models: int) -> dict[str, str]:
     """Return command -> row name."""
     return {
-        "list": f"bentofs list, {models:,} models in S3, vs rclone lsf -R",
+        FIRST: f"first bentofs list on a machine, {models:,} models in S3, vs rclone lsf -R",
+        SECOND: f"second bentofs list on a machine, {models:,} models in S3, vs rclone lsf -R",
         "ls": f"ls models/, {models:,} models in S3, vs rclone mount",
         "ls -l": f"ls -l models/, {models:,} models in S3, vs rclone mount",
     }
@@ -57,9 +60,9 @@ def needs_bentoml(rows: str) -> bool:
     return rows.lower() in export_row_name().lower()
 
 
-def check(rows: str, python: str, bentoml_python: str, models: int, quick: bool) -> None:
-    """Check for missing tools of the requested rows."""
-    names = [*map(copy_row_name, COPY_PEERS), export_row_name(), *listing_row_names(models).values()]
+def check(rows: str, python: str, bentoml_python: str, models: int, quick: bool, others: list[str]) -> None:
+    """Check for missing tools of the requested rows. `others`: the names of further rows that need the server."""
+    names = [*map(copy_row_name, COPY_PEERS), export_row_name(), *listing_row_names(models).values(), *others]
     if any(rows.lower() in name.lower() for name in [*names, member_row_name(quick)]):
         for name in ("weed", "rclone"):
             tool(python, name)
@@ -76,7 +79,7 @@ def measure(session: Session) -> list[Row]:
     return [*_copying(session), *_exporting(session), *_listing(session), *_member(session)]
 
 
-def _server(session: Session) -> S3Server:
+def server_of(session: Session) -> S3Server:
     """Return the session's one server. It starts at the first request."""
     if session.server is None:
         say("S3: starting SeaweedFS")
@@ -95,7 +98,7 @@ def _copying(session: Session) -> list[Row]:
     size = session.size
     session.need_disk(size * 4)
     session.need_memory(size * 4)  # the server's data, the pages of a mount, the copy
-    server = _server(session)
+    server = server_of(session)
     say(f"S3: making a model of {size >> 20} MiB in {MEMBERS} members")
     store = session.folder("s3-copying-store")
     samples.incompressible(store, "random", size, MEMBERS)
@@ -149,7 +152,7 @@ def _exporting(session: Session) -> list[Row]:
     name = export_row_name()
     if not session.wanted(name):
         return []
-    server = _server(session)
+    server = server_of(session)
     home = session.folder("s3-bentoml-home")
     store = os.path.join(home, "models")
     samples.float_weights(store, "weights", EXPORT_SIZE, 4)
@@ -181,7 +184,7 @@ def _listing(session: Session) -> list[Row]:
     wanted = {what: name for what, name in listing_row_names(session.models).items() if session.wanted(name)}
     if not wanted:
         return []
-    server = _server(session)
+    server = server_of(session)
     say(f"S3: putting {session.models:,} models into the bucket")
     store = session.folder("s3-listing-store")
     for number in range(session.models):
@@ -196,25 +199,31 @@ def _listing(session: Session) -> list[Row]:
         with daemon as mounted:
             return seconds(["ls", *options, os.path.join(mounted.mountpoint, below)], LIMIT)
 
-    def ours(what: str) -> float:
-        if what != "list":
+    def ours(what: str, env_of_machine: Mapping[str, str]) -> float:
+        if what not in (FIRST, SECOND):
             return listed(session.launch.ours(url, env=env), "models", *what.split()[1:])
-        with session.launch.empty_environment() as empty:
-            argv = session.launch.bentofs("list", "--store", url)
-            return seconds(argv, LIMIT, env={**os.environ, **env, **empty})
+        argv = session.launch.bentofs("list", "--store", url)
+        return seconds(argv, LIMIT, env={**os.environ, **env, **env_of_machine})
 
     def peer(what: str) -> float:
-        if what != "list":
+        if what not in (FIRST, SECOND):
             return listed(session.launch.rclone(server.rclone_path, remote, env), "", *what.split()[1:])
         return seconds([server.rclone_path, "lsf", "-R", "--fast-list", remote], LIMIT, env={**os.environ, **env})
 
+    if SECOND in wanted:  # the first one must come before it
+        wanted = {FIRST: listing_row_names(session.models)[FIRST], **wanted}
+    times: dict[str, list[tuple[float, float]]] = {what: [] for what in wanted}
+    for turn in range(session.rounds):
+        with session.launch.empty_environment() as machine:
+            for what in wanted:
+                pair = {}
+                for which in ("ours", "peer") if turn % 2 else ("peer", "ours"):
+                    pair[which] = ours(what, machine) if which == "ours" else peer(what)
+                times[what].append((pair["ours"], pair["peer"]))
     rows = []
     for what, name in wanted.items():
-        times: dict[str, list[float]] = {"ours": [], "peer": []}
-        for turn in range(session.rounds):
-            for which in ("ours", "peer") if turn % 2 else ("peer", "ours"):
-                times[which].append(ours(what) if which == "ours" else peer(what))
-        rows += session.keep(Row(name, "s", times["ours"], times["peer"]))
+        our_times, peer_times = map(list, zip(*times[what], strict=True))
+        rows += session.keep(Row(name, "s", our_times, peer_times, target=LISTING_TARGETS.get(what), at_most=True))
     return rows
 
 
@@ -227,7 +236,7 @@ def _member(session: Session) -> list[Row]:
         return []
     size = GIB if session.quick else 10 * GIB
     session.need_disk(size * 2)  # on the server and, while it is imported, in the staging area
-    server = _server(session)
+    server = server_of(session)
     say(f"S3: importing a model of {size >> 30} GiB into the bucket")
     store, staging = session.folder("s3-member-store"), session.folder("s3-staging")
     samples.sparse(store, "huge", size, 4)
