@@ -124,7 +124,7 @@ def _await_daemon(mountpoint: str, running: RunningDaemon, wait_seconds: float) 
             _terminate(running)
         if waited > _TELL_OF_END_SECONDS and not told:
             told = True
-            print_message(f"{mountpoint} is unmounted; its daemon {running.pid} finishes imports")
+            print_message(f"{mountpoint} is unmounted; waiting for its daemon {running.pid} to end")
         time.sleep(_POLL_SECONDS)
 
 
