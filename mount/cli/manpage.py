@@ -14,16 +14,18 @@ import click
 
 from bentofs.mount.cli.exit_statuses import EXIT_STATUSES
 from bentofs.mount.daemon.status import installed_version
+from bentofs.mount.serve.variables import TOKEN_VARIABLE
 
 _DESCRIPTION = (
     "Mounts a BentoML model store as a file system in which every model stands ready as a .bentomodel, .tar.gz, .zip "
     "and .tar: exact size, seekable, made while it is read. What is copied into incoming/ is imported. The commands "
-    "list, get, measure, verify, export and import need no mount."
+    "list, get, measure, verify, export, import and serve need no mount."
 )
 _ENVIRONMENT = {
     "BENTOML_HOME": "The home of BentoML. The default store is models/ in it. Default: ~/bentoml.",
     "BENTOFS_CONFIG": "Another configuration file.",
     "BENTOFS_DEBUG": "If set, an unexpected error shows its traceback.",
+    TOKEN_VARIABLE: "A bearer token for the clients of bentofs serve.",
     "NO_COLOR": "If set, nothing is coloured.",
     "XDG_CACHE_HOME, XDG_STATE_HOME": "The parents of the directories bentofs/ under FILES. Default: ~/.cache and "
     "~/.local/state.",
@@ -43,6 +45,10 @@ _EXAMPLES = {
     "Export to a bucket, and import from it:": (
         "bentofs export iris:v1 s3://bucket/backup/",
         "bentofs import s3://bucket/backup/iris-v1.bentomodel",
+    ),
+    "Serve the store by HTTP, and fetch a model:": (
+        "bentofs serve",
+        "curl -OJ http://127.0.0.1:8080/models/iris/latest.zip",
     ),
     "Pass a model on to another machine:": ("bentofs export iris - --format tar | ssh host bentofs import -",),
 }

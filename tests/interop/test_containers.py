@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from bentofs.mount.cli.main import cli
+from bentofs.mount.serve.variables import TOKEN_VARIABLE
 from tests.harness import ROOT, home_of, make_model, run
 from tests.interop.readme import blocks
 
@@ -83,15 +84,16 @@ def test_commands_of_the_readme() -> None:
     No client of Docker is in Debian without its daemon. A test of its whole grammar would need both.
     """
     (block,) = [block for block in blocks("README.md") if "docker" in block.text]
-    build, run_image = map(shlex.split, block.commands())
+    build, run_image, serve_image = map(shlex.split, block.commands())
     assert build[:3] == ["docker", "build", "-f"]
     assert ROOT / build[3] == EXAMPLES / "Dockerfile"
     assert build[4:] == ["-t", "bentofs", "."]
     parser = argparse.ArgumentParser(exit_on_error=False)
     parser.add_argument("-d", action="store_true", required=True)
-    for option in ("--device", "--cap-add", "--security-opt", "-v"):
+    for option in ("--device", "--cap-add", "--security-opt", "-v", "-p", "-e"):
         parser.add_argument(option, action="append")
     parser.add_argument("image")
+    parser.add_argument("command", nargs=argparse.REMAINDER)
     assert run_image[:2] == ["docker", "run"]
     asked = parser.parse_args(run_image[2:])
     service: dict[str, Any] = yaml.safe_load((EXAMPLES / "compose.yaml").read_text())["services"]["bentofs"]
@@ -100,6 +102,11 @@ def test_commands_of_the_readme() -> None:
     assert asked.security_opt == [option.replace(":", "=") for option in service["security_opt"]]
     binds = [volume for volume in service["volumes"] if volume["type"] == "bind"]
     expected = [":".join([v["source"], v["target"], *v.get("bind", {}).values()]) for v in binds]
+    server = parser.parse_args(serve_image[2:])
+    check_options(server.command)
+    assert server.image == asked.image
+    assert (server.p, server.e) == (["127.0.0.1:8080:8080"], [TOKEN_VARIABLE])
+    assert not server.device
     assert asked.v == [text.replace("${BENTOML_HOME:-~/bentoml}", "~/bentoml") for text in expected]
 
 

@@ -38,10 +38,18 @@ _BEFORE = {
         "cp ~/bentofs/models/*/v1/*.bentomodel /media/stick/ && ! cp /media/stick/half-a-model.zip ~/bentofs/incoming/"
     ),
 }
+# A server, at a port that is free here. It is ended with the session.
+_PORT = free_port()
+_SERVE = f"""{{
+  bentofs serve --bind 127.0.0.1:{_PORT} > ~/served 2>&1 & serving=$!
+  until grep -q 'is served' ~/served; do kill -0 $serving && sleep 0.1 || break; done
+  cat ~/served
+}}"""
 # Commands that are to fail.
 _FAILS = {
     "cp half-a-model.zip ~/bentofs/incoming/",
     "head -c 9000 whole.tar > ~/bentofs/incoming/whole.tar",
+    f"curl -sS --fail-with-body -T /media/stick/half-a-model.zip http://127.0.0.1:{_PORT}/incoming/",
 }
 # Run a command of the clone, and paste the lines that it prints.
 _START = """cd ~/src && { %s > ~/started; } && cat ~/started && eval "$(grep '^  export ' ~/started)" && cd"""
@@ -169,6 +177,7 @@ def _steps(block: Block) -> Iterator[Step]:
     if block.kind == CONSOLE:
         for step in block.steps():
             command = _FOLLOW % shlex.quote(step.command) if "--follow" in step.command else step.command
+            command = _SERVE if command == "bentofs serve" else command.replace(":8080", f":{_PORT}")
             yield Step(command, step.shown)
     elif block.kind == "python":
         yield Step(f"~/src/.venv/bin/python <<'PYTHON'\n{block.text}PYTHON")
@@ -195,6 +204,7 @@ def _session(todo: list[Step]) -> str:
     # "A plain `scripts/start` in another shell mounts them again."
     lines += [
         "cd",
+        "kill $serving && wait $serving",
         "bentofs unmount ~/bentofs",
         "env -u BENTOFS_STORE ~/src/scripts/start",
         "bentofs unmount ~/bentofs",
