@@ -14,8 +14,9 @@ from bentofs.mount.cli.complete import complete_mount
 from bentofs.mount.cli.config import named_mountpoint
 from bentofs.mount.cli.engine_option import engine_option
 from bentofs.mount.cli.format_options import checked_formats, compression_for, compression_option, formats_option
+from bentofs.mount.cli.incoming_options import limits_options, settle_option
 from bentofs.mount.cli.log_options import log_file_option, log_level_option
-from bentofs.mount.cli.options import Size, arguments_for, follow_links_option, staging_option, store_options
+from bentofs.mount.cli.options import arguments_for, follow_links_option, staging_option, store_options
 from bentofs.mount.cli.output import json_option, print_document, print_message
 from bentofs.mount.daemon import serve as daemon
 from bentofs.mount.daemon.checks.check import Plan
@@ -66,28 +67,11 @@ class _Mode(click.ParamType):  # type: ignore[type-arg]  # generic only since cl
     help="Let copies into incoming/ replace models that have the same tag and other content.",
 )
 @staging_option
-@click.option(
-    "--settle",
-    type=click.FloatRange(min=0),
-    metavar="SECONDS",
-    help="Import a directory in incoming/ once nothing in it has changed for SECONDS.",
-)
+@settle_option
 @click.option(
     "--incoming-mode", type=_Mode(), metavar="MODE", help="Permissions of incoming/, such as 1777. Default: 755."
 )
-@click.option(
-    "--max-members",
-    type=click.IntRange(min=1),
-    default=Limits().members,
-    show_default=True,
-    help="The most files and directories in one imported model.",
-)
-@click.option(
-    "--max-expanded",
-    type=Size(),
-    metavar="SIZE",
-    help="The most bytes of one imported model, such as 50G. Default: 1T.",
-)
+@limits_options
 @engine_option("How to speak to the kernel: directly, or through libfuse 2, for Linux before 5.4.")
 @click.option(
     "--passthrough/--no-passthrough",
@@ -119,8 +103,7 @@ def mount_command(
     staging: str | None,
     settle: float | None,
     incoming_mode: int | None,
-    max_members: int,
-    max_expanded: int | None,
+    limits: Limits,
     engine: str,
     passthrough: bool,
     log_level: str,
@@ -141,7 +124,6 @@ def mount_command(
         logs_to_state = in_background and log_file is None
         warnings = check_plan(Plan(store, engine_name, allow_other, staging, read_only, logs_to_state=logs_to_state))
     real = check_mountpoint(mountpoint, store.folder)
-    limits = Limits(max_members, max_expanded or Limits().expanded)
     incoming = IncomingSettings(
         staging=staging,
         overwrite=overwrite,

@@ -12,6 +12,7 @@ import click
 
 from bentofs.mount.cli.complete import complete_file
 from bentofs.mount.cli.format_options import checked_formats, compression_for, compression_option, formats_option
+from bentofs.mount.cli.incoming_options import limits_options, settle_option
 from bentofs.mount.cli.log_options import log_file_option, log_level_option
 from bentofs.mount.cli.options import follow_links_option, staging_option, store_options
 from bentofs.mount.cli.output import json_option, print_document
@@ -20,6 +21,7 @@ from bentofs.mount.errors import CannotMountError
 from bentofs.mount.incoming.service import IncomingSettings
 from bentofs.mount.serve.variables import TOKEN_VARIABLE
 from bentofs.store.formats.write.registry import Format
+from bentofs.store.staging.limits import Limits
 from bentofs.store.storage.open import StoreSpec
 from bentofs.store.util.display import printable
 
@@ -80,6 +82,8 @@ class _Address(click.ParamType):  # type: ignore[type-arg]  # generic only since
     help="Let uploads into incoming/ replace models that have the same tag and other content.",
 )
 @staging_option
+@settle_option
+@limits_options
 @log_level_option
 @log_file_option
 @json_option
@@ -97,6 +101,8 @@ def serve_command(
     read_only: bool,
     overwrite: bool,
     staging: str | None,
+    settle: float | None,
+    limits: Limits,
     log_level: str,
     log_file: str | None,
     as_json: bool,
@@ -117,7 +123,7 @@ def serve_command(
         )
     chosen = compression_for(compression, store)
     host, port = bind
-    incoming = IncomingSettings(staging=staging, overwrite=overwrite)
+    incoming = IncomingSettings(staging=staging, overwrite=overwrite, settle_seconds=settle, limits=limits)
     settings = ServerSettings(
         store=store,
         formats=checked_formats(formats, chosen),

@@ -7,20 +7,26 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
+from typing import ClassVar, TypeVar
 
-from aiohttp import ClientPayloadError, hdrs
-from aiohttp.web import BaseRequest, StreamResponse
+from aiohttp import hdrs
+from aiohttp.web import BaseRequest, RequestPayloadError, StreamResponse
 
 from bentofs.mount.serve.connections import Activity, Phase
 
-BLOCK = 1 << 20  # bytes
+BLOCK, _SMALL_BLOCK = 1 << 20, 128 << 10  # bytes
+_MOST_LARGE = 16  # bodies that are taken in large blocks at once
 _LINGERS_SECONDS = 1.5  # for the rest of a refused body: some clients read no answer before they have sent all
 _LINGERS_BYTES = 1 << 30
+
+_T = TypeVar("_T")
 
 
 class Body:
     """The body of a request. A client that expects 100 (Continue) sends it only once a handler begins to take it."""
+
+    _taken: ClassVar[int] = 0  # bodies that are taken now
 
     def __init__(self, request: BaseRequest, activity: Activity) -> None:
         self._request = request
@@ -51,28 +57,37 @@ class Body:
 
         Raises:
             ConnectionError: the client has gone.
-            aiohttp.ClientPayloadError: the body is malformed.
+            RequestPayloadError: the body is malformed.
         """
         await self.begin()
         parts: list[bytes] = []
         size = 0
+        Body._taken += 1
+        block = BLOCK if Body._taken <= _MOST_LARGE else _SMALL_BLOCK
         try:
             while not self._content.at_eof():
-                self._activity.enter(Phase.RECEIVING)
-                part = await self._content.readany()
+                part = await self.waiting(self._content.readany())
                 parts.append(part)
                 size += len(part)
-                if size >= BLOCK:
-                    self._activity.enter(Phase.WORKING)
+                if size >= block:
                     yield b"".join(parts)
                     parts, size = [], 0
-        except (ConnectionError, ClientPayloadError, asyncio.CancelledError):
+        except (ConnectionError, RequestPayloadError, asyncio.CancelledError):
             if size:  # what came is kept
                 yield b"".join(parts)
             raise
-        self._activity.enter(Phase.WORKING)
+        finally:
+            Body._taken -= 1
         if size:
             yield b"".join(parts)
+
+    async def waiting(self, coming: Awaitable[_T]) -> _T:
+        """Wait for a part of the body. The client has a limited time for it."""
+        self._activity.enter(Phase.RECEIVING)
+        try:
+            return await coming
+        finally:
+            self._activity.enter(Phase.WORKING)
 
     async def whole(self, most: int) -> bytes | None:
         """Return the whole body; None if it is longer than so many bytes."""

@@ -11,8 +11,8 @@ import re
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from aiohttp import BodyPartReader, ClientPayloadError, hdrs
-from aiohttp.web import BaseRequest, Response
+from aiohttp import BodyPartReader, hdrs
+from aiohttp.web import BaseRequest, RequestPayloadError, Response
 
 from bentofs.mount.incoming.namespace import Namespace
 from bentofs.mount.serve.answers import refusal, sentence_answer, status_of
@@ -62,7 +62,7 @@ class Receiving:
             status = 400 if error.has is None else 416
             headers = {} if error.has is None else {"Content-Range": f"bytes */{error.has}"}
             return sentence_answer(status, str(error), headers)
-        except ClientPayloadError:
+        except RequestPayloadError:
             return sentence_answer(400, "the body of the request is malformed")
 
     async def _put_part(self, request: BaseRequest, body: Body, below: str) -> Response:
@@ -97,32 +97,32 @@ class Receiving:
         outcomes: list[dict[str, Any]] = []
         try:
             reader = await request.multipart()
-            while (part := await reader.next()) is not None:
+            while (part := await body.waiting(reader.next())) is not None:
                 if not isinstance(part, BodyPartReader):
                     raise BadTargetError("a form in a form is not taken")
                 if part.filename is None:
-                    await _skip(part)
+                    await _skip(part, body)
                     continue
                 if len(outcomes) >= _MOST_FILES:
                     raise BadTargetError(f"a form may have {_MOST_FILES} files at most")
-                outcomes.append(await self._take(part, below))
-        except (ValueError, RuntimeError, AssertionError):
+                outcomes.append(await self._take(part, body, below))
+        except (ValueError, RuntimeError, AssertionError, RequestPayloadError):
             raise BadTargetError("the form is malformed") from None
         if not outcomes:
             raise BadTargetError("the form has no file")
         return max((outcome["status"] for outcome in outcomes), key=lambda status: (status >= 300, status)), outcomes
 
-    async def _take(self, part: BodyPartReader, folder: str) -> dict[str, Any]:
+    async def _take(self, part: BodyPartReader, body: Body, folder: str) -> dict[str, Any]:
         name = re.split(r"[/\\]", part.filename or "")[-1]
         try:
             below = "/".join(filter(None, (folder, checked_name(name.encode("utf-8", "surrogateescape")))))
             if not await self._site.read(self.has_place_for, below):
                 raise BadTargetError("the name is a directory's")
-            done = await self.uploads.take(below, _blocks_of(part), None)
+            done = await self.uploads.take(below, _blocks_of(part, body), None)
         except (StoreError, OSError, BadTargetError) as error:
             if isinstance(error, ConnectionError):
                 raise
-            await _skip(part, most=None)
+            await _skip(part, body, most=None)
             refused = refusal(None, error)
             return {"name": name, "status": status_of(error), "error": (refused.text or "").strip()}
         return {**done.fields(name), "status": done.status}
@@ -170,10 +170,10 @@ def _json(status: int, fields: dict[str, Any]) -> Response:
     )
 
 
-async def _blocks_of(part: BodyPartReader) -> AsyncIterator[bytes]:
+async def _blocks_of(part: BodyPartReader, body: Body) -> AsyncIterator[bytes]:
     parts: list[bytes] = []
     size = 0
-    while block := await part.read_chunk(BLOCK // 4):
+    while block := await body.waiting(part.read_chunk(BLOCK // 4)):
         parts.append(block)
         size += len(block)
         if size >= BLOCK:
@@ -183,10 +183,10 @@ async def _blocks_of(part: BodyPartReader) -> AsyncIterator[bytes]:
         yield b"".join(parts)
 
 
-async def _skip(part: BodyPartReader, most: int | None = _MOST_FIELD) -> None:
+async def _skip(part: BodyPartReader, body: Body, most: int | None = _MOST_FIELD) -> None:
     """Skip a part of a form."""
     size = 0
-    while block := await part.read_chunk(BLOCK // 4):
+    while block := await body.waiting(part.read_chunk(BLOCK // 4)):
         size += len(block)
         if most is not None and size > most:
             raise BadTargetError("a field of the form is too long")

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from aiohttp import ClientPayloadError
+from aiohttp.web import RequestPayloadError
 
 from bentofs.mount.incoming.namespace import Namespace
 from bentofs.mount.incoming.upload_facts import Became
@@ -106,7 +106,7 @@ class Uploads:
             is_whole = not goes_on
             if is_whole:
                 await self._site.write(self._files.flush, number)
-        except (ConnectionError, ClientPayloadError, PartError, asyncio.CancelledError):
+        except (ConnectionError, RequestPayloadError, PartError, asyncio.CancelledError):
             if not is_whole:
                 await self._interrupt(number, offset, end)
             raise
@@ -131,7 +131,10 @@ class Uploads:
             self._namespace.attributes(below)
             number, was_there = self._files.open(below, os.O_WRONLY | os.O_TRUNC, self._site.user), True
         except NotFoundError:
-            number, was_there = self._files.create(below, os.O_WRONLY, 0o644, self._site.user), False
+            try:
+                number, was_there = self._files.create(below, os.O_WRONLY, 0o644, self._site.user), False
+            except FileExistsError:  # another client has just created it
+                number, was_there = self._files.open(below, os.O_WRONLY | os.O_TRUNC, self._site.user), True
         try:
             if size:
                 self._files.allocate(number, 0, size, _KEEP_SIZE)  # refuse at once what has no room

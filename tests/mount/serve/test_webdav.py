@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.harness import ended, make_model, mountpoints, run, unmount_lazily, wait_until
-from tests.incoming import area_of, made_tar, staged
+from tests.incoming import area_of, made, made_tar, same, staged
 from tests.serving import Served
 from tests.waiting import wait_until_settled
 
@@ -31,7 +31,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     make_model(store, "iris:v1", {"w.bin": os.urandom(3_000_000), "ü <x>.txt": b"x"}, labels={"stage": "prod"})
     make_model(store, "iris:v2", {"w.bin": b"2" * 5000})
     wait_until_settled(store)
-    with Served(store, base, "--by-label") as server:
+    with Served(store, base, "--by-label", "--settle", "1") as server:
         yield server
         assert staged(area_of(store)) == []
 
@@ -203,6 +203,15 @@ def test_rclone(server: Served, tmp_path: Path) -> None:
         sent = rclone(server, "copy", tmp_path / "bad.tar", ":webdav:incoming")
         assert sent.returncode == 1
         assert "422 the archive is cut short" in sent.stderr
+
+
+def test_a_directory_that_is_quiet_is_imported(server: Served, tmp_path: Path) -> None:
+    folder = made(tmp_path, "as-folder:v1", {"w": b"w" * 5000, "d/x": b"x"})
+    sent = rclone(server, "copy", folder, ":webdav:incoming/as-folder")
+    assert sent.returncode == 0, sent.stderr
+    imported = Path(server.store) / "as-folder/v1"
+    wait_until((imported / "model.yaml").is_file, 20, "it is imported")
+    same(imported, folder)
 
 
 def test_rclone_mount(server: Served, tmp_path: Path) -> None:
