@@ -20,6 +20,7 @@ from tests.incoming import made_tar
 
 ENGINES = ["kernel", "libfuse2"]
 RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2
+KEEP_SIZE, PUNCH_HOLE, COLLAPSE_RANGE, ZERO_RANGE = 1, 2, 8, 16  # fallocate(2)
 
 
 @pytest.fixture(params=ENGINES)
@@ -202,8 +203,39 @@ def test_times_and_modes(mount: Mounted) -> None:
     run("chown", f"{os.getuid()}:{os.getgid()}", path)
     os.truncate(path, 5)
     assert path.read_bytes() == bytes(5)
+    archive = mount.archive("m:v1", ".tar")
     with pytest.raises(OSError, match=os.strerror(errno.EROFS)):
-        os.utime(mount.archive("m:v1", ".tar"))
+        os.utime(archive)
+    look = archive.stat()
+    seen = run("stat", "--format", "%.9X %.9Y %.9Z %W", archive).stdout.split()  # by statx(2)
+    expected = [look.st_mtime_ns, look.st_mtime_ns, look.st_ctime_ns]
+    assert seen == [*(f"{time_ns // 10**9}.{time_ns % 10**9:09}" for time_ns in expected), "0"]  # no time of birth
+
+
+def test_fallocate(mount: Mounted) -> None:
+    """Mode 0 makes a file longer, without content: closing it says that bytes are missing. rsync keeps the size."""
+    path = mount.path / "incoming" / "a.tar"
+    mount.expect_log("never came")
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT)
+    os.write(descriptor, b"x" * 100)
+    assert fallocate(descriptor, 0, 0, 5000) == 0
+    assert os.fstat(descriptor).st_size == 5000
+    assert fallocate(descriptor, KEEP_SIZE, 0, 9000) == 0
+    assert os.fstat(descriptor).st_size == 5000
+    for mode in (PUNCH_HOLE | KEEP_SIZE, ZERO_RANGE, COLLAPSE_RANGE):
+        assert fallocate(descriptor, mode, 0, 4096) == errno.EOPNOTSUPP
+    with pytest.raises(OSError, match=os.strerror(errno.EBADMSG)):
+        os.close(descriptor)
+    assert path.read_bytes() == b"x" * 100 + bytes(4900)
+    with mount.archive("m:v1", ".tar").open("rb") as file:
+        assert fallocate(file.fileno(), 0, 0, 5000) == errno.EBADF  # not open for writing
+
+
+def fallocate(descriptor: int, mode: int, offset: int, length: int) -> int:
+    """Call fallocate(2). Return its errno, or 0."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    failed = libc.fallocate(descriptor, mode, ctypes.c_int64(offset), ctypes.c_int64(length))
+    return ctypes.get_errno() if failed else 0
 
 
 def test_a_copy_within_the_mount(mount: Mounted, tmp_path: Path) -> None:
