@@ -24,8 +24,8 @@ def status_of(mount: Mounted) -> dict[str, Any]:
     return dict(json.loads((mount.path / ".bentofs" / "status.json").read_text()))
 
 
-def use(store: Path, mount: Mounted) -> None:
-    """Read models and delete them; make uploads and remove them."""
+def use(store: Path, mount: Mounted) -> list[Path]:
+    """Read models and delete them; make uploads and remove them. Return the places where the models were."""
     tags = [f"gone{number}:v1" for number in range(MODELS)]
     for tag in tags:
         make_model(store, tag, {"w.bin": os.urandom(300_000), "a/b/c": b"c", "d/": b""})
@@ -47,25 +47,27 @@ def use(store: Path, mount: Mounted) -> None:
     folders = [mount.path / "models", *(mount.path / "by-format").iterdir()]
     places = [folder / tag.split(":")[0] for folder in folders for tag in tags]
     wait_until(lambda: not any(os.path.exists(place) for place in places), 20, "the deleted models are gone")
+    return places
 
 
 def test_all_comes_back(store: Path, mounted: Callable[..., Mounted]) -> None:
     make_model(store, "m:v1", {"w": b"w"})
     mount = mounted(store, options=["--engine", "kernel"])
-    use(store, mount)  # caches, and threads that stay, come by the first use
-    first = status_of(mount)
-    use(store, mount)
+    run("ls", "-lR", mount.path)
+    mount.archive("m:v1", ".zip").read_bytes()
+    idle = status_of(mount)
+    places = use(store, mount)
 
     def is_back() -> bool:
+        assert not any(os.path.exists(place) for place in places)  # the kernel forgets a name once it is looked up
         now = status_of(mount)
         return bool(
-            now["kernel_nodes"] <= first["kernel_nodes"] + 2
-            and now["process"]["open_files"] <= first["process"]["open_files"] + 2
-            and now["process"]["threads"] <= first["process"]["threads"] + 2
+            now["kernel_nodes"] <= idle["kernel_nodes"] + 2
+            and now["process"]["open_files"] <= idle["process"]["open_files"] + 4
+            and now["process"]["threads"] <= idle["process"]["threads"] + 4
         )
 
-    wait_until(is_back, 30, "nodes, descriptors and threads come back")
-    assert status_of(mount)["kernel_nodes"] < 100, "hundreds of names were looked up"
+    wait_until(is_back, 40, "nodes, descriptors and threads come back", interval=0.5)
 
 
 def test_kill_ends_all_who_wait(stuck_store: tuple[Path, Path], mounted: Callable[..., Mounted]) -> None:
@@ -110,7 +112,7 @@ def test_requests_of_a_mebibyte(store: Path, mounted: Callable[..., Mounted], tm
         run("dd", f"if={weights}", f"of={mount.path}/incoming/.w", "bs=1M")
         tracer.terminate()
         tracer.wait(10)
-    sizes = [int(size) for size in re.findall(r"v?\(.* = (\d+)$", seen.read_text(), re.MULTILINE)]
+    sizes = [int(size) for size in re.findall(r" = (\d+)$", seen.read_text(), re.MULTILINE)]
     headers = {16: "of a read's reply", 80: "of a write's request"}
     for header, what in headers.items():
         assert sizes.count((1 << 20) + header) >= 4, f"{what}: {sorted(set(sizes))[-5:]}"
