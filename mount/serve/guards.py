@@ -28,7 +28,7 @@ class Guards:
 
     def __init__(self, names: Iterable[str], credentials: Credentials) -> None:
         """`names`: further names that lead to this server."""
-        own = {"localhost", socket.gethostname(), socket.getfqdn(), *names}
+        own = {"localhost", socket.gethostname(), *names}
         self._names = {name.rstrip(".").lower() for name in own}
         self._authenticator = Authenticator(credentials)
 

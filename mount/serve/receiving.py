@@ -129,7 +129,7 @@ class Receiving:
 
     def _may_replace(self, below: str, headers: Mapping[str, str]) -> bool:
         """Tell whether the conditions of a request hold."""
-        if not {"If-Match", "If-None-Match", "If-Unmodified-Since"} & headers.keys():
+        if not any(name in headers for name in ("If-Match", "If-None-Match", "If-Unmodified-Since")):
             return True
         try:
             attributes = self._namespace.attributes(below)

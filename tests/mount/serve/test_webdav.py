@@ -174,10 +174,10 @@ def test_conditions_of_a_put(server: Served) -> None:
     name = "/incoming/folder/conditions.txt"
     assert server.ask("MKCOL", "/incoming/folder").status == 201
     assert server.ask("PUT", name, {"If-None-Match": "*"}, b"one").status == 201
-    assert server.ask("PUT", name, {"If-None-Match": "*"}, b"two").status == 412
+    assert server.ask("PUT", name, {"if-none-match": "*"}, b"two").status == 412
     etag = server.ask("HEAD", name).headers["ETag"]
     assert server.ask("PUT", name, {"If-Match": etag}, b"three").status == 200
-    assert server.ask("PUT", name, {"If-Match": etag}, b"four").status == 412
+    assert server.ask("PUT", name, {"if-match": etag}, b"four").status == 412
     assert server.get(name).body == b"three"
 
 
