@@ -198,8 +198,10 @@ class Upload(UploadFacts):
     def reconsider(self) -> None:
         """Forget why the bytes were refused: the store may have changed since. They are staged anew."""
         with self._lock:
-            if self._state is UploadState.REFUSED:
-                self._run = None
+            run = self._run if self._state is UploadState.REFUSED else None
+            self._run = None if run is not None else self._run
+        if run is not None:
+            run.abandon(CancelledError(f"{printable(self.path)} is decided anew"))
 
     def mark_imported(self) -> None:
         """Note that the model is in the store. Further writes fail."""

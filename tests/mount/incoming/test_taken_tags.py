@@ -64,6 +64,19 @@ def test_a_rename_decides_again(store: Path, mounted: Mount, tmp_path: Path) -> 
     assert (store / "m/v1/w").read_bytes() == b"w"
     assert "three.tar" not in in_incoming(mount)
 
+    # Refused for a reason that is not in the bytes, which are staged already.
+    mount.expect_log("waiting was not imported: two programs wrote to it at once", times=1)
+    content = made_tar(tmp_path, "n:v1", {"w": b"w" * 300_000}).read_bytes()
+    one, other = (os.open(waiting, os.O_RDWR | os.O_CREAT) for _ in range(2))
+    os.write(one, content)
+    os.write(other, content[:1000])
+    for descriptor in (one, other):
+        with pytest.raises(OSError, match=os.strerror(errno.EBUSY)):
+            os.close(descriptor)
+    waiting.rename(mount.path / "incoming" / "four.tar")
+    assert (store / "n/v1/w").read_bytes() == b"w" * 300_000
+    nothing_is_staged(mount)
+
 
 @pytest.mark.parametrize("change", ["a byte", "a file more", "a file less", "an empty folder more", "model.yaml"])
 def test_other_content_is_refused(store: Path, mounted: Mount, tmp_path: Path, change: str) -> None:
