@@ -27,6 +27,11 @@ class BadModelError(StoreError):
 class UnsafeMemberError(BadModelError):
     """A model holds an entry that no archive may contain: a link that leads out of the model, a device, a cycle."""
 
+    @classmethod
+    def in_archive(cls, member: str, why: str) -> UnsafeMemberError:
+        """Return the error of an archive with such a member. `why`: a clause that follows the member's name."""
+        return cls(f"the archive holds {member!r}, {why}; make the archive without it")
+
 
 class SourceChangedError(StoreError):
     """A file was changed, replaced or removed after the archive that shows it was laid out."""

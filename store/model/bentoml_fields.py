@@ -48,7 +48,7 @@ def refuse_what_bentoml_cannot_read(tag: Tag, content: bytes) -> None:
         else:
             read = untrusted_yaml.load(content, ("labels", "context", "signatures", "creation_time"))
     except BadModelError as error:
-        raise BadModelError(f"{subject} {error}") from None
+        raise BadModelError(f"{subject} {error}; mend it") from None
     for field, least in _REQUIRED.items():
         if field not in read:
             raise BadModelError(

@@ -61,8 +61,8 @@ class ModelInfo(NamedTuple):
         if not is_tag_part(name) or not is_tag_part(version):
             raise NotAModelError(
                 f"the model.yaml names its model {printable(f'{name:.100}:{version:.100}')!r}, which is not a tag: "
-                f"names and versions are at most {MAX_LENGTH} characters of a-z, 0-9, '-', '_' and '.', and begin and "
-                "end with a letter or digit"
+                f"write names and versions of at most {MAX_LENGTH} characters of a-z, 0-9, '-', '_' and '.', which "
+                "begin and end with a letter or digit"
             )
         tag = Tag(name, version)
         return cls._of(tag, f"the model.yaml of {tag}", fields)
@@ -84,7 +84,7 @@ def _mapping(subject: str, content: bytes) -> dict[object, object]:
     try:
         fields = safe_yaml.load(content, _KEYS)
     except BadModelError as error:
-        raise BadModelError(f"{subject} {error}") from None
+        raise BadModelError(f"{subject} {error}; mend it") from None
     if not isinstance(fields, dict):
         raise BadModelError(f"{subject} is not a mapping")
     return fields

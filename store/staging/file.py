@@ -179,7 +179,7 @@ class StagedFileWriter:
         self._digester.check()
         self._grow(count)
         if self._limit is not None and self._size + count > self._limit:
-            raise BadModelError(f"{printable(self._path)!r} is larger than {self._limit:,} bytes")
+            raise BadModelError(f"{printable(self._path)!r} is larger than {self._limit:,} bytes: make it smaller")
 
     def _after(self, count: int) -> None:
         self._syncer.written(self._descriptor, self._size, self._size + count)

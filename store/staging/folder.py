@@ -80,7 +80,7 @@ class _StagedFolder:
         with os.fdopen(descriptor, "rb") as file:
             content = file.read(MAX_MODEL_YAML + 1)
         if len(content) > MAX_MODEL_YAML:
-            raise BadModelError(f"the model.yaml is larger than {MAX_MODEL_YAML:,} bytes")
+            raise BadModelError(f"the model.yaml is larger than {MAX_MODEL_YAML:,} bytes: make it smaller")
         return content
 
     def _visit(self, folder: int, path: str, syncer: Syncer) -> None:
@@ -114,7 +114,9 @@ class _StagedFolder:
                     raise
                 syncer.file(descriptor, size)  # which closes it
             else:
-                raise UnsafeMemberError(f"{printable(below)} in the directory is neither a file nor a directory")
+                raise UnsafeMemberError(
+                    f"{printable(below)} in the directory is neither a file nor a directory: remove it"
+                )
 
     def _own(self, descriptor: int) -> os.stat_result:
         """Make a file or directory of another user ours, so that the other user cannot change it. Return its stat."""

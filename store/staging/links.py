@@ -132,7 +132,7 @@ class Links:
             tree.copy_file(source, target)
             return
         if source in above or not source or target.startswith(f"{source}/"):
-            raise UnsafeMemberError(f"the archive holds {printable(target)!r}, a link to a directory around it")
+            raise UnsafeMemberError.in_archive(printable(target), "a link to a directory around it")
         tree.make_folder(target)
         for name in {*tree.names(source), *below.get(source, ())}:
             child = f"{source}/{name}"
@@ -164,7 +164,7 @@ class Links:
                 continue
             hops += 1
             if hops > _MAX_HOPS:
-                raise UnsafeMemberError(f"the archive holds {printable(path)!r}, a link into a circle of links")
+                raise UnsafeMemberError.in_archive(printable(path), "a link into a circle of links")
             if link.target.startswith("/"):
                 raise _leads_out(path)
             done = [] if link.is_hard else done[:-1]
@@ -179,4 +179,4 @@ def _leads_out(path: str) -> UnsafeMemberError:
 
 
 def _nowhere(path: str) -> UnsafeMemberError:
-    return UnsafeMemberError(f"the archive holds {printable(path)!r}, a link that leads nowhere: leave it out")
+    return UnsafeMemberError.in_archive(printable(path), "a link that leads nowhere")

@@ -33,9 +33,9 @@ def member_parts(path: str) -> list[str]:
     """
     parts = [name for name in path.split("/") if name not in ("", ".")]
     if path.startswith("/") or ".." in parts:
-        raise UnsafeMemberError(f"the archive holds {printable(path[:200])!r}, which leads out of the model")
+        raise UnsafeMemberError.in_archive(printable(path[:200]), "which leads out of the model")
     if "\0" in path:
-        raise UnsafeMemberError(f"the archive holds {printable(path[:200])!r}, which is not a name for a file")
+        raise UnsafeMemberError.in_archive(printable(path[:200]), "which is not a name for a file")
     try:
         names = [os.fsencode(name) for name in parts]
     except UnicodeEncodeError:
@@ -43,9 +43,9 @@ def member_parts(path: str) -> list[str]:
     if any(len(name) > _MAX_NAME for name in names) or sum(map(len, names)) + len(names) > _MAX_PATH:
         raise UnsafeMemberError(f"the archive holds a name that is too long, {printable(path[:200])!r}...")
     if len(parts) > MAX_DEPTH:
-        raise UnsafeMemberError(f"the archive holds {printable(path[:200])!r}, more than {MAX_DEPTH} directories deep")
+        raise UnsafeMemberError.in_archive(printable(path[:200]), f"more than {MAX_DEPTH} directories deep")
     return parts
 
 
 def _not_encodable(path: str) -> UnsafeMemberError:
-    return UnsafeMemberError(f"the archive holds {printable(path[:200])!r}, which cannot be encoded")
+    return UnsafeMemberError.in_archive(printable(path[:200]), "which cannot be encoded")

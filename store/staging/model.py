@@ -107,7 +107,7 @@ class StagedModel:
         path = local_path(path)
         parts = member_parts(path)
         if not parts:
-            raise UnsafeMemberError(f"the archive holds a file without a name, {printable(path)!r}")
+            raise UnsafeMemberError(f"the archive holds a file without a name, {printable(path)!r}: make it again")
         if not (replaces and parts[-1] != MODEL_YAML and self._links.give_way("/".join(parts))):
             self._refuse_links(parts, path)
         self._digester.check()
@@ -212,7 +212,9 @@ class StagedModel:
     def _link(self, path: str, target: str, *, is_hard: bool) -> None:
         parts = member_parts(path)
         if not parts or "\0" in target:
-            raise UnsafeMemberError(f"the archive holds a link without a name or target, {printable(path)!r}")
+            raise UnsafeMemberError(
+                f"the archive holds a link without a name or target, {printable(path)!r}: make it again"
+            )
         self._counts.add_member()
         if self._is_known_link("/".join(parts), target, is_hard=is_hard):
             return
@@ -238,9 +240,7 @@ class StagedModel:
                 if "/".join(parts[:length]) in self._links:
                     if length == len(parts):
                         raise twice(path)
-                    raise UnsafeMemberError(
-                        f"the archive holds {printable(path)!r}, which would be written through a link"
-                    )
+                    raise UnsafeMemberError.in_archive(printable(path), "which would be written through a link")
 
     def _new_file(self, parts: list[str], executable: bool, *, replaces: bool = False) -> StagedFileWriter:
         path = "/".join(parts)
@@ -308,4 +308,6 @@ class StagedModel:
 
 def _refuse_another(path: str, before: bytes, content: bytes) -> None:
     if content != before:
-        raise UnsafeMemberError(f"the archive holds {printable(path)!r} twice, with different content")
+        raise UnsafeMemberError(
+            f"the archive holds {printable(path)!r} twice, with different content: keep one of them"
+        )

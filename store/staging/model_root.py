@@ -39,5 +39,5 @@ def read_model_yaml(tree: StagedTree, path: str) -> bytes:
     with writing(path), os.fdopen(os.open(path, READ_FILE, dir_fd=tree.root), "rb") as file:
         content = file.read(MAX_MODEL_YAML + 1)
     if len(content) > MAX_MODEL_YAML:
-        raise BadModelError(f"{printable(path)!r} is larger than {MAX_MODEL_YAML:,} bytes")
+        raise BadModelError(f"{printable(path)!r} is larger than {MAX_MODEL_YAML:,} bytes: make it smaller")
     return content

@@ -108,8 +108,8 @@ class StagedTree:
             try:
                 descriptor = os.open(name, FOLDER, dir_fd=folder)
             except NotADirectoryError:
-                raise UnsafeMemberError(
-                    f"the archive holds {printable(path)!r}, but also a file in the place of a directory around it"
+                raise UnsafeMemberError.in_archive(
+                    printable(path), "but also a file in the place of a directory around it"
                 ) from None
             if is_new:
                 os.fchmod(descriptor, self._folder_mode)
@@ -128,12 +128,13 @@ class StagedTree:
 def twice(path: str) -> UnsafeMemberError:
     """Return the error for a path that exists already."""
     return UnsafeMemberError(
-        f"the archive holds {printable(path)!r} twice, or a second name that this file system takes for the same"
+        f"the archive holds {printable(path)!r} twice, or a second name that this file system takes "
+        "for the same: rename one"
     )
 
 
 def bad_name(path: str, error: OSError) -> Exception:
     """Translate an error of making a file or directory with this name."""
     if error.errno in (errno.EINVAL, errno.EILSEQ, errno.ENAMETOOLONG):
-        return UnsafeMemberError(f"the archive holds {printable(path)!r}, a name that this file system does not take")
+        return UnsafeMemberError.in_archive(printable(path), "a name that this file system does not take")
     return error

@@ -159,7 +159,7 @@ class TarMembers:
             if header.type in _DEVICES
             else f"of the unknown type {printable(_decoded(header.type))!r}"
         )
-        raise UnsafeMemberError(f"the archive holds {printable(shown)!r}, which is {kind}")
+        raise UnsafeMemberError.in_archive(printable(shown), f"which is {kind}")
 
     def _file(self, header: Header, records: Records, name: bytes) -> TarMember:
         size = header.size if records.size is None else records.size

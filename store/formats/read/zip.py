@@ -169,7 +169,7 @@ def _read_small(cursor: Cursor, entry: ZipEntry, limit: int, end: int | None) ->
     for chunk in content_of(cursor, entry, end):
         content += chunk
         if len(content) > limit:
-            raise UnsafeMemberError(f"the archive holds {printable(entry.name)!r}, which is not a file but has content")
+            raise UnsafeMemberError.in_archive(printable(entry.name), "which is not a file but has content")
     checked = _checked(cursor, entry, start, len(content))
     if crc32(content) != checked.crc32:
         raise DamagedArchiveError.damaged(f"the CRC-32 of {printable(entry.name)!r} is wrong")
@@ -213,7 +213,7 @@ def _unpack_by_directory(arriving: ArrivingFile, target: Sink, partial: ZipEntry
             content, _ = _read_small(cursor, entry, _MAX_TARGET, end)
             target.symlink(entry.name, content.decode("utf-8", "surrogateescape"))
         elif _is_special(entry):
-            raise UnsafeMemberError(f"the archive holds {printable(entry.name)!r}, a device, pipe or socket")
+            raise UnsafeMemberError.in_archive(printable(entry.name), "a device, pipe or socket")
         else:
             _unpack(cursor, entry, target, end, is_listed=True)
 

@@ -191,6 +191,11 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mounted]:
         yield mounted
 
 
+_ADVICE = re.compile(
+    "; (copy|make|mend) |: (copy|make|import|replace|put|write|keep|join|rename|remove|leave|use|--max)|must lie|--max-"
+)
+
+
 @pytest.mark.parametrize("what", REFUSED)
 def test_refusals(strict: Mounted, what: str) -> None:
     """A refusal has an errno, a sentence beside the file, and a record. Nothing of the upload stays anywhere."""
@@ -204,6 +209,7 @@ def test_refusals(strict: Mounted, what: str) -> None:
     note = (strict.path / "incoming" / f"{name}.error").read_text()
     assert note.startswith(f"{name} was not imported: ")
     assert re.search(words, note), note
+    assert _ADVICE.search(note), f"{note} does not say what to do"
     receipt = imports(strict)[-1]
     assert (receipt["file"], receipt["state"], receipt["errno"]) == (name, "refused", errno.errorcode[number])
     assert receipt["error"] in note
