@@ -18,6 +18,7 @@ from bentofs.mount.view.readme import Reader
 from bentofs.mount.view.traffic import Traffic
 from bentofs.mount.view.tree import Tree
 from bentofs.store.archives.compression import Compression
+from bentofs.store.archives.later import Later
 from bentofs.store.formats.write.registry import Format
 from bentofs.store.integrity.baseline import Baseline
 from bentofs.store.integrity.baseline_recorder import Recorder
@@ -65,6 +66,7 @@ class Backend:
         self._budget = MemoryBudget(trim=trim)
         self._baseline = Baseline()
         self._recorder = Recorder(storage, self._baseline)
+        self._later = Later()
         self._pruner = Pruner(storage.folder)
         self._trimmer = Trimmer()
         self.library = Library(
@@ -73,6 +75,7 @@ class Backend:
             formats=settings.formats,
             budget=self._budget,
             recorder=self._recorder,
+            later=self._later if storage.has_page_cache else None,
             gone=self._pruner.note,
         )
         store, archives = self.library.models, self.library.archives
@@ -99,6 +102,7 @@ class Backend:
     def start(self, is_busy: Callable[[], bool]) -> None:
         """Start the work in the background. `is_busy`: tells whether a request is being served."""
         self._recorder.start(self.library.archives.is_measured, is_busy)
+        self._later.start(self.library.archives, is_busy)
         self._trimmer.start()
         self._pruner.start(self.library.models)
 
@@ -108,6 +112,7 @@ class Backend:
         self._recorder.stop()
         self._pruner.stop()
         self._premeasure.stop()
+        self._later.stop()
         self.library.archives.close()
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ SourceChangedError, never another generation's bytes. A compressed archive's siz
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -15,10 +16,12 @@ from bentofs.store.archives.chunk_sizes import ModelKey, NotMeasuredError, Sizes
 from bentofs.store.archives.compression import Compression, is_compressed, packings
 from bentofs.store.archives.crc32_cache import Measurements
 from bentofs.store.archives.index import Index
+from bentofs.store.archives.later import Later
 from bentofs.store.archives.measuring import Progress
 from bentofs.store.archives.members import MeasuredMembers, Members, unknown_files
 from bentofs.store.formats.pieces import Piece, PieceList, Zeros
 from bentofs.store.formats.write.chunk_maker import ChunkMaker
+from bentofs.store.formats.write.deflate import SMALL
 from bentofs.store.formats.write.registry import LAYOUT_VERSION, Format
 from bentofs.store.formats.write.segments import AT_ONCE
 from bentofs.store.model.model import Model
@@ -35,6 +38,8 @@ _ARCHIVE, _MEMBER, _MEASURED_MEMBER = 4000, 600, 1600  # bytes, about, of one su
 _PLACE, _MEASURED_PLACE = 1, 60  # bytes of each member, also if it is not laid out now
 _LENGTHS_KEPT = 2 << 20  # bytes, over all archives whose length is known
 _LENGTH = 400  # bytes of one known length
+_TINY = 16 << 10  # bytes: a file below it takes longer to read than to compress
+_LITTLE = 4 << 20  # bytes of small files in a model that are measured for all formats at once
 _READ = 1 << 20  # bytes at a time when a whole archive is digested
 
 
@@ -61,17 +66,20 @@ class Archives:
         sizes: Sizes | None = None,
         measurements: Measurements | None = None,
         open_files: OpenFiles | None = None,
+        later: Later | None = None,
         budget: MemoryBudget | None = None,
     ) -> None:
-        """`opened`: called with each model whose archive is about to be read. `formats`: measuring for one of them
-        measures for the others, too. `sizes`, `measurements`: None to make them from the index. `open_files`, `budget`:
-        None to make new ones."""
+        """`opened`: called with each model whose archive is about to be read. `formats`: those that are asked for.
+        `later`: told of each model that was measured for one of them only; None for a command. `sizes`, `measurements`:
+        None to make them from the index. `open_files`, `budget`: None to make new ones."""
         budget = budget or MemoryBudget()
         self._opened = opened
         self._storage = storage
         self._index = index
         self.compression = compression
+        self._formats = formats
         self._parts = {kind.part for kind in formats}
+        self._later = later
         self._open_files = open_files or OpenFiles()
         self._measurements = measurements or Measurements(index, budget=budget)
         self._sizes = sizes or Sizes(index, budget=budget)
@@ -150,6 +158,8 @@ class Archives:
         """Drop the cached archives of a model that is no longer in the store."""
         for cache in (self._laid_out, self._lengths):
             cache.drop_where(lambda key: key.tag == tag)
+        if self._later is not None:
+            self._later.forget(tag)
 
     def _key(self, model: Model, kind: Format) -> _Key:
         return _Key(model.tag, model.generation, kind.name, self.revision)
@@ -192,33 +202,70 @@ class Archives:
             if is_compressed(kind, self.compression):
                 with self._turns.at((model.tag, model.generation)):
                     if self._laid_out.get(self._key(model, kind)) is None:
-                        self._compressed(model, kind, tell)
+                        self._compressed(model, kind, tell, at_once=True)
         if any(kind.needs_checksums for kind in kinds):
             for entry in unknown_files(model.entries, self._measurements):
                 self._measurements.crc32(self._file(entry))
                 tell(entry.size)
         tell(model.size - told)
 
+    def measure_rest(self, model: Model, pace: Callable[[], None]) -> None:
+        """Measure a model for all formats of which a `stat` is likely. Call `pace` often.
+
+        Raises:
+            SourceChangedError, StoreUnreadableError, CancelledError: while measuring.
+        """
+        for kind in self._formats:
+            if kind.needs_checksums and is_compressed(kind, self.compression):
+                with self._turns.at((model.tag, model.generation)):
+                    key = self._key(model, kind)
+                    if self._lengths.get(key) is None:
+                        pieces = self._compressed(model, kind, lambda _count: pace(), has_reader=False)
+                        self._lengths.put(key, pieces.length, _LENGTH)
+
+    def is_awaited(self, model: Model) -> bool:
+        """Tell whether another thread waits until a model is measured."""
+        return self._turns.is_awaited((model.tag, model.generation))
+
     def _compressed(
-        self, model: Model, kind: Format, progress: Progress | None, *, only_known: bool = False
+        self,
+        model: Model,
+        kind: Format,
+        progress: Progress | None,
+        *,
+        at_once: bool = False,
+        only_known: bool = False,
+        has_reader: bool = True,
     ) -> PieceList:
-        """Lay out a compressed archive. `only_known`: raise NotMeasuredError instead of measuring."""
+        """Lay out a compressed archive. `at_once`: also measure for the other formats. `only_known`: raise
+        NotMeasuredError instead of measuring. `has_reader`: False if no reader is about to come."""
         if kind.plan is None or kind.compress is None:
             raise ValueError(f"{kind.name} has no compressed form")
         if kind.needs_checksums:
-            plan = kind.plan(self._measured_members(model), model.mtime, packings(model.entries, self.compression))
+            plan = kind.plan(
+                self._measured_members(model), model.mtime, packings(model.entries.sizes, self.compression)
+            )
         else:  # the tar is compressed as a whole
             plan = kind.plan(Members(model.entries, self._file), model.mtime, ())
         # The layout and the compression decide the content of a part.
         how = f"{self.compression.value}/{LAYOUT_VERSION}"
-        results = self._sizes.measure(
+        measure = functools.partial(
+            self._sizes.measure,
             plan,
             ModelKey(model.fingerprint(), how, model.newest_ctime_ns, str(model.tag)),
-            also=self._parts,
             forced=self.compression is Compression.ALWAYS,
             progress=progress,
-            only_known=only_known,
+            has_reader=has_reader,
         )
+        try:
+            results = measure(only_known=True)
+        except NotMeasuredError:
+            if only_known:
+                raise
+            at_once = at_once or _is_cheap_at_once(model.entries.sizes)
+            results = measure(also=self._parts if at_once else ())
+            if not at_once and has_reader and self._later is not None:
+                self._later.note(model)
         return kind.compress(plan, results, self.maker)
 
     def open_file(self, entry: Entry) -> Piece:
@@ -266,6 +313,14 @@ class Archives:
 
     def _measured_members(self, model: Model) -> MeasuredMembers:
         return MeasuredMembers(model.entries, self._file, self._measurements)
+
+
+def _is_cheap_at_once(sizes: Sequence[int]) -> bool:
+    """Tell whether measuring small files for a second format takes less time than reading them once more would.
+    `sizes`: of all files."""
+    small = [size for size in sizes if 0 < size < SMALL]
+    total = sum(small)
+    return total < _LITTLE or total < len(small) * _TINY
 
 
 def sha256_of(piece: Piece, progress: Callable[[int], object] = lambda _count: None) -> str:

@@ -94,6 +94,19 @@ class Sizes:
             SourceChangedError, StoreUnreadableError: while reading a file.
             CancelledError: the process ends.
         """
+        return self._of_files(
+            files, forced=forced, progress=progress, only_known=only_known, has_reader=self._has_reader
+        )
+
+    def _of_files(
+        self,
+        files: Sequence[MeasuredFile],
+        *,
+        forced: bool,
+        progress: Progress | None,
+        only_known: bool,
+        has_reader: bool,
+    ) -> list[Deflated | None]:
         started_ns = time.time_ns()
         known = {number: self._known(file) for number, file in enumerate(files)}
         found = {number: what for number, what in known.items() if what is not None}
@@ -109,7 +122,7 @@ class Sizes:
             groups = [Group(_name(files[number]), chunk_codec(found[number].effort)) for number in unmeasured]
             units = ((of, unit) for of, number in enumerate(unmeasured) for unit in _units(files[number]))
             sizes = array("I")
-            for of, more in self._measure(groups, units, progress):
+            for of, more in measure_chunks(self.maker, groups, units, progress, has_reader=has_reader):
                 number = unmeasured[of]
                 sizes.extend(more)
                 if len(sizes) == _count(files[number]):
@@ -136,18 +149,27 @@ class Sizes:
         forced: bool,
         progress: Progress | None = None,
         only_known: bool = False,
+        has_reader: bool = True,
     ) -> Results:
         """Return the results of a plan. Measure what is not known; it raises the same errors as `of_files`.
 
         `also`: parts to measure while the wanted one is read. `forced`: compress all large files, regardless of
-        samples. `only_known`: measure nothing."""
+        samples. `only_known`: measure nothing. `has_reader`: False if no reader waits for the measured chunks."""
         files = [_measured_file(plan.members[number].content) for number in plan.large]
-        found = self.of_files(files, forced=forced, progress=progress, only_known=only_known)
-        chunks = self._of_parts(plan, subject, also, progress, only_known=only_known)
+        has_reader = has_reader and self._has_reader
+        found = self._of_files(files, forced=forced, progress=progress, only_known=only_known, has_reader=has_reader)
+        chunks = self._of_parts(plan, subject, also, progress, only_known=only_known, has_reader=has_reader)
         return Results(chunks, {number: what for number, what in zip(plan.large, found, strict=True) if what})
 
     def _of_parts(
-        self, plan: Plan, subject: ModelKey, also: Collection[str], progress: Progress | None, *, only_known: bool
+        self,
+        plan: Plan,
+        subject: ModelKey,
+        also: Collection[str],
+        progress: Progress | None,
+        *,
+        only_known: bool,
+        has_reader: bool,
     ) -> Measured:
         parts, wanted = plan.parts, plan.wanted
         names = {part: (f"{subject.fingerprint}/{part}/{subject.how}", parts[part].codec.name) for part in parts}
@@ -162,7 +184,7 @@ class Sizes:
             found = {part: array("I") for part in unknown}
             groups = [Group(names[part], parts[part].codec, is_wanted=part == wanted) for part in unknown]
             numbered = ((unknown.index(part), content) for part, content in read_parts(plan, unknown))
-            for of, more in self._measure(groups, numbered, progress):
+            for of, more in measure_chunks(self.maker, groups, numbered, progress, has_reader=has_reader):
                 found[unknown[of]].extend(more)
             if is_kept:
                 self._index.keep_chunk_sizes((*names[part], ChunkSizes(0, True, found[part])) for part in unknown)
@@ -203,11 +225,6 @@ class Sizes:
         numbers.clear()
         if rows:
             self._index.keep_chunk_sizes(rows)
-
-    def _measure(
-        self, groups: Sequence[Group], contents: Iterable[tuple[int, Unit | memoryview]], progress: Progress | None
-    ) -> Iterator[tuple[int, array[int]]]:
-        return measure_chunks(self.maker, groups, contents, progress, has_reader=self._has_reader)
 
 
 def _measured_file(content: Piece | None) -> MeasuredFile:

@@ -4,14 +4,12 @@ further (`store.formats.write.deflate.judge`)."""
 from __future__ import annotations
 
 import enum
-from array import array
 from collections.abc import Sequence
 
 from bentofs.store.errors import BadLocationError
 from bentofs.store.formats.write.deflate import SMALL
 from bentofs.store.formats.write.members import Packing
 from bentofs.store.formats.write.registry import BENTOMODEL, Format
-from bentofs.store.storage.base import Entry
 
 MAX_FILE = 256 << 20  # bytes; larger files are stored by AUTO
 MAX_MODEL = 1 << 30  # bytes of files that AUTO compresses in one model
@@ -52,13 +50,12 @@ def is_compressed(kind: Format, compression: Compression) -> bool:
     return kind is not BENTOMODEL or compression is Compression.ALWAYS
 
 
-def packings(entries: Sequence[Entry], compression: Compression) -> list[Packing]:
-    """Return how each of a model's files is packed, as far as sizes decide it.
+def packings(sizes: Sequence[int], compression: Compression) -> list[Packing]:
+    """Return how each of a model's files is packed, as far as their sizes decide it.
 
     AUTO takes the smallest files first (files of equal size in the order of the archive) until `MAX_MODEL` is reached.
     A slow lookup blocks its directory for everybody, so it must not have to compress more.
     """
-    sizes = array("Q", (entry.size for entry in entries))
     found = [Packing.SMALL if size < SMALL else Packing.LARGE for size in sizes]
     if compression is Compression.ALWAYS:
         return found

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from bentofs.store.archives.index import Index
 from bentofs.store.errors import SourceChangedError, StoreUnreadableError
-from bentofs.store.formats.crc32 import RunningChecksum, crc32_of
+from bentofs.store.formats.crc32 import RunningChecksum, crc32, crc32_of
 from bentofs.store.formats.pieces import Views, read_bytes
 from bentofs.store.storage.base import Identity
 from bentofs.store.storage.pinned import PinnedFile
@@ -137,9 +137,23 @@ class MeasuredFile:
         if learning is None:
             self._file.read_into(views, offset)
             return
+        if len(views) == 1 and len(views[0]) == self.length and not learning.started_ns:
+            self._read_whole(learning, views)
+            return
         learning.start()
         self._file.read_into(views, offset)
         self._learn(learning, views, offset)
+
+    def _read_whole(self, learning: _Learning, views: Views) -> None:
+        """Read all bytes at once: the usual case of a small file."""
+        started_ns = time.time_ns()
+        self._file.read_into(views, 0)
+        with learning.lock:
+            is_mine = self._learning is learning
+            if is_mine:
+                self._learning = None
+        if is_mine:
+            self._keep(crc32(views[0]), started_ns)
 
     def learn_ahead(self, count: int) -> bool:
         """Read up to `count` more bytes that `crc32` will need; False if that is no longer useful. Ignore errors:

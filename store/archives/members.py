@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 
 from bentofs.store.archives.crc32_cache import MeasuredFile, Measurements
 from bentofs.store.formats.pieces import Piece
-from bentofs.store.formats.write.members import Member
+from bentofs.store.formats.write.members import Member, Shape
 from bentofs.store.storage.base import Entry
 from bentofs.store.storage.entries import Entries
 from bentofs.store.storage.pinned import PinnedFile
@@ -37,6 +37,10 @@ class Members(LazySequence[Member]):
     def item(self, number: int) -> Member:
         """Make the member with this number."""
         return self._member(number, self._entries[number])
+
+    def shapes(self) -> Iterator[Shape]:
+        """Yield the shape of each member, in order."""
+        return self._entries.shapes()
 
     def __iter__(self) -> Iterator[Member]:
         return map(self._member, itertools.count(), self._entries)

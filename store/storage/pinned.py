@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from bentofs.store.storage.base import Identity, OpenFile, Storage
 from bentofs.store.util.keyed_lock import KeyedLock
 
+_WHOLE = 64 << 10  # bytes at most of a file that is closed at once if one read takes all of it
+
 
 class OpenFiles:
     """Limits how many pinned files of a process are open, and for how long, so that a deleted model frees its space.
@@ -25,6 +27,7 @@ class OpenFiles:
         self.turns = KeyedLock()  # one thread at a time opens a file
         self._lock = threading.Lock()
         self._opened: deque[tuple[float, PinnedFile]] = deque()
+        self._passed: OpenFile | None = None  # the last one
         self._timer: threading.Timer | None = None
 
     def opened(self, file: PinnedFile) -> None:
@@ -37,9 +40,19 @@ class OpenFiles:
         if first is not None:
             first[1].let_go()
 
+    def passed(self, file: OpenFile) -> None:
+        """Record a file that is not needed any more. It stays open until the next one passes, and with it its
+        directory, which often holds the next one, too (`store.storage.local`)."""
+        self._passed = file
+        if self._timer is None:
+            with self._lock:
+                if self._timer is None:
+                    self._start_timer()
+
     def let_go(self) -> None:
         """Close all files that nobody reads, when no reads are expected soon."""
         with self._lock:
+            self._passed = None
             opened, self._opened = self._opened, deque()
             if self._timer is not None:
                 self._timer.cancel()
@@ -58,7 +71,7 @@ class OpenFiles:
             until = time.monotonic() - self._seconds
             while self._opened and self._opened[0][0] <= until:
                 old.append(self._opened.popleft()[1])
-            self._timer = None
+            self._timer = self._passed = None
             if self._opened:
                 self._start_timer()
         for file in old:
@@ -83,7 +96,14 @@ class PinnedFile:
 
     def read_into(self, views: Sequence[memoryview], offset: int) -> None:
         """Do what `Piece.read_into` does."""
-        (self._file or self.open()).read_into(views, offset)
+        file = self._file
+        if file is None and self.length <= _WHOLE and self._storage.has_page_cache and _size(views) == self.length:
+            # Read as a whole, it is not needed any more. Keeping it open takes longer than the read.
+            file = self._storage.open_file(self.source, self.identity)
+            file.read_into(views, 0)
+            self._open_files.passed(file)
+        else:
+            (file or self.open()).read_into(views, offset)
 
     def open(self) -> OpenFile:
         """Open the file, or return it if it is open. It stays open until other files need the slot, or time is up.
@@ -102,3 +122,7 @@ class PinnedFile:
     def let_go(self) -> None:
         """Close the file once nobody reads it."""
         self._file = None
+
+
+def _size(views: Sequence[memoryview]) -> int:
+    return sum(map(len, views))

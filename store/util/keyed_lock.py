@@ -26,6 +26,12 @@ class KeyedLock:
         self._lock = threading.Lock()  # guards _turns; never held while waiting for a key
         self._turns: dict[Hashable, _Turn] = {}
 
+    def is_awaited(self, what: Hashable) -> bool:
+        """Tell whether a thread waits for the lock of the key `what`."""
+        with self._lock:
+            turn = self._turns.get(what)
+            return turn is not None and turn.wanted > 1
+
     @contextmanager
     def at(self, what: Hashable) -> Iterator[None]:
         """Hold the lock of the key `what` during the context."""

@@ -12,6 +12,7 @@ from bentofs.store.archives.archives import Archives
 from bentofs.store.archives.compression import Compression
 from bentofs.store.archives.crc32_cache import Measurements
 from bentofs.store.archives.index import Index
+from bentofs.store.archives.later import Later
 from bentofs.store.catalog.catalog import ModelStore
 from bentofs.store.formats.write.registry import Format
 from bentofs.store.integrity.baseline_recorder import Recorder
@@ -32,10 +33,12 @@ class Library:
         formats: Sequence[Format] = (),
         budget: MemoryBudget | None = None,
         recorder: Recorder | None = None,
+        later: Later | None = None,
         gone: Callable[[Tag], None] = lambda _tag: None,
     ) -> None:
-        """`formats`: measuring for one of them measures for the others, too; `recorder`: told of the models that are
-        read; None for a command. `gone`: called with each version that has disappeared."""
+        """`formats`: those that are asked for; `recorder`: told of the models that are read; `later`: told of those
+        that were measured for one format only; both None for a command. `gone`: called with each version that has
+        disappeared."""
         budget = budget or MemoryBudget()
         self._recorder = recorder
         self._gone = gone
@@ -49,6 +52,7 @@ class Library:
             recorder.consider if recorder else lambda _model: None,
             formats=formats,
             measurements=self.measurements,
+            later=later,
             budget=budget,
         )
         self.models = ModelStore(storage, self._forget, budget, self.index)

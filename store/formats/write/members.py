@@ -5,7 +5,8 @@ from __future__ import annotations
 import enum
 import os
 import stat
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from bentofs.store.formats.pieces import Piece
 
@@ -55,3 +56,21 @@ class Member(NamedTuple):
     def archive_path(self) -> bytes:
         """Return the name's bytes. Directories end in `/`."""
         return os.fsencode(self.name) + (b"/" if self.is_folder else b"")
+
+
+Shape = tuple[bytes, bool, int]  # of a member: its path as on this machine, true for a directory, bytes of content
+
+
+@runtime_checkable
+class Shaped(Protocol):
+    """Members whose shapes are known without making each member."""
+
+    def shapes(self) -> Iterator[Shape]:
+        """Yield the shape of each member, in order."""
+
+
+def shapes_of(members: Sequence[Member]) -> Iterator[Shape]:
+    """Yield the shape of each member, in order."""
+    if isinstance(members, Shaped):
+        return members.shapes()
+    return ((os.fsencode(member.path), member.is_folder, member.size) for member in members)

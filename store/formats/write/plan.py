@@ -16,6 +16,7 @@ from bentofs.store.formats.write.chunks import Codec, Measured
 from bentofs.store.formats.write.members import Member, Packing
 from bentofs.store.formats.write.stretches import Stretches
 from bentofs.store.formats.write.tar import lay_out_tar
+from bentofs.store.formats.write.tar_stream import TarStream
 
 
 class Range(NamedTuple):
@@ -88,12 +89,13 @@ def read_parts(plan: Plan, parts: Sequence[str]) -> Iterator[tuple[str, memoryvi
     """
     pieces = plan.parts[parts[0]].pieces if len(parts) == 1 else None
     if pieces is None:
-        return read_ranges(plan.tar, {part: plan.parts[part].ranges() for part in parts})
+        stream = TarStream(plan.members, plan.mtime, plan.tar.length)
+        return read_ranges(stream, {part: plan.parts[part].ranges() for part in parts})
     return ((parts[0], memoryview(read_bytes(piece, 0, piece.length))) for piece in pieces())
 
 
 def read_ranges(tar: Piece, ranges: Mapping[str, Iterable[Range]]) -> Iterator[tuple[str, memoryview]]:
-    """Do what `read_parts` does, from the tar."""
+    """Do what `read_parts` does, from the tar, which is read once from start to end."""
     following = {part: iter(each) for part, each in ranges.items()}
     next_ones = {part: first for part, each in following.items() if (first := next(each, None)) is not None}
     begin, window = 0, memoryview(b"")

@@ -34,9 +34,9 @@ def _runs(plan: Plan) -> Iterator[Range]:
 
 
 def _files(plan: Plan) -> Iterator[Range]:
-    for packing, (member, _, start, _) in zip(plan.packings, tar_spans(plan.members, plan.mtime), strict=True):
-        if member.content and packing is Packing.SMALL:
-            yield Range(start, start + member.size)
+    for packing, (_, start, _, size) in zip(plan.packings, tar_spans(plan.members, plan.mtime), strict=True):
+        if size and packing is Packing.SMALL:
+            yield Range(start, start + size)
 
 
 def _contents(plan: Plan) -> Iterator[Piece]:

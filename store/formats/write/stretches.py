@@ -36,10 +36,10 @@ class Stretches(LazySequence[Stretch]):
         self._numbers = array("I")  # of the member that is a whole stretch
         begin = last = 0
         way = _SMALL
-        for number, (member, start, content, end) in enumerate(tar_spans(members, mtime)):
-            small = member.size < SMALL
+        for number, (start, content, end, size) in enumerate(tar_spans(members, mtime)):
+            small = size < SMALL
             packing = packings[number]
-            wanted = _STORED if small and member.content and packing is Packing.STORED else _SMALL
+            wanted = _STORED if small and size and packing is Packing.STORED else _SMALL
             if wanted is not way:
                 if start > begin:
                     self._append(begin, way)
@@ -47,7 +47,7 @@ class Stretches(LazySequence[Stretch]):
             if not small and packing is not Packing.SMALL:
                 self._append(begin, way)
                 self._append(content, _FILE, number)
-                begin = content + member.size
+                begin = content + size
             last = end
         if way is not _SMALL:
             self._append(begin, way)

@@ -11,12 +11,14 @@ busybox and toybox skip pax headers.
 from __future__ import annotations
 
 import functools
+import os
 import tarfile
+from array import array
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from bentofs.store.formats.pieces import PieceList, Views, Zeros, copy_into
-from bentofs.store.formats.write.members import Member
+from bentofs.store.formats.write.members import Member, shapes_of
 from bentofs.store.formats.write.segments import lay_out_in_segments
 from bentofs.store.util.names import portable_name
 
@@ -26,12 +28,14 @@ _USTAR_NAME_LIMIT = tarfile.LENGTH_NAME  # bytes
 # Bytes at most of a pax header's records without the path itself: `21 hdrcharset=BINARY`, `ddd path=`, `dd size=` and
 # `dd mtime=`, with their numbers of up to 20 digits.
 _OTHER_RECORDS = 100
+# Bytes of a path that surely fits, also as a directory and with `./` in front.
+_SHORT_PATH = _USTAR_NAME_LIMIT - 3
 _PADDINGS = [Zeros(length) for length in range(_BLOCK)]
 
 
 def tar_length(members: Sequence[Member], mtime: int) -> int:
     """Return the archive's length in bytes, without laying it out."""
-    content = sum(_length(member, mtime) for member in members)
+    content = max((span.stop for span in tar_spans(members, mtime)), default=0)
     return content + end_length(content)
 
 
@@ -50,35 +54,38 @@ def lay_out_tar(members: Sequence[Member], mtime: int) -> PieceList:
                 pieces.append(_PADDINGS[padding_length(member.size)])
         return pieces
 
+    starts = array("Q", [0])
+    starts.extend(span.stop for span in tar_spans(members, mtime))
+
     def length(numbers: range) -> int:
-        return sum(map(functools.partial(_length, mtime=mtime), members[numbers.start : numbers.stop]))
+        return starts[numbers.stop] - starts[numbers.start]
 
     pieces = lay_out_in_segments(len(members), lay_out, length)
     pieces.append(Zeros(end_length(pieces.length)))
     return pieces
 
 
-def _length(member: Member, mtime: int) -> int:
-    """Return the bytes of a member: header, content and padding."""
-    return header_length(member, mtime) + member.size + padding_length(member.size)
-
-
 class Span(NamedTuple):
     """The place of a member in a tar."""
 
-    member: Member
     start: int  # of the header
     content: int  # of the content
     stop: int  # after the padding
+    size: int  # bytes of content
 
 
 def tar_spans(members: Sequence[Member], mtime: int) -> Iterator[Span]:
     """Yield the place of each member in the layout of `lay_out_tar`."""
     start = 0
-    for member in members:
-        content = start + header_length(member, mtime)
-        stop = content + member.size + padding_length(member.size)
-        yield Span(member, start, content, stop)
+    is_plain = mtime < _USTAR_SIZE_LIMIT
+    for path, is_folder, size in shapes_of(members):
+        if is_plain and len(path) <= _SHORT_PATH and path.isascii() and size < _USTAR_SIZE_LIMIT:
+            content = start + _BLOCK
+        else:
+            member = Member(os.fsdecode(path), is_folder, False, Zeros(size) if size else None)
+            content = start + header_length(member, mtime)
+        stop = content + size + padding_length(size)
+        yield Span(start, content, stop, size)
         start = stop
 
 

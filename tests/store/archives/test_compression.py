@@ -27,7 +27,6 @@ from bentofs.store.formats.write.members import Packing
 from bentofs.store.formats.write.registry import FORMATS, TAR_BZ2, TAR_GZ, ZIP
 from bentofs.store.model.model import Model
 from bentofs.store.model.tag import Tag
-from bentofs.store.storage.base import Entry, Identity
 from bentofs.store.storage.local import LocalStorage
 from tests.harness import make_model
 from tests.store.content import whole
@@ -85,14 +84,9 @@ def test_what_is_compressed(storage: CountingStorage, index: Index, compression:
     archives.close()
 
 
-def _entry(number: int, size: int) -> Entry:
-    return Entry(f"{number}", False, False, Identity(1, number, size, 1, 1), f"m/v/{number}")
-
-
 @given(st.lists(st.integers(0, 1 << 31) | st.integers(0, 1 << 19), max_size=50))
 def test_auto_is_bounded_and_prefers_what_is_small(sizes: list[int]) -> None:
-    entries = [_entry(number, size) for number, size in enumerate(sizes)]
-    found = packings(entries, Compression.AUTO)
+    found = packings(sizes, Compression.AUTO)
     taken = [size for size, packing in zip(sizes, found, strict=True) if packing is not Packing.STORED]
     left = [size for size, packing in zip(sizes, found, strict=True) if packing is Packing.STORED]
     assert sum(taken) <= MAX_MODEL
@@ -100,7 +94,7 @@ def test_auto_is_bounded_and_prefers_what_is_small(sizes: list[int]) -> None:
     if left and min(left) <= MAX_FILE:
         assert sum(taken) + min(left) + (48 << 10) * len(sizes) > MAX_MODEL, "there was room for it"
         assert max(taken, default=0) <= min(left)
-    for size, packing in zip(sizes, packings(entries, Compression.ALWAYS), strict=True):
+    for size, packing in zip(sizes, packings(sizes, Compression.ALWAYS), strict=True):
         assert packing is (Packing.SMALL if size < deflate.SMALL else Packing.LARGE)
 
 
