@@ -22,7 +22,7 @@ from bentofs.store.formats.pieces import Piece
 from bentofs.store.formats.write.chunk_maker import ChunkMaker
 from bentofs.store.formats.write.chunks import Measured, Name, Unit
 from bentofs.store.formats.write.deflate import CHUNK, END, MOST_EFFORT, Judgement, chunk_codec, codec_name, judge
-from bentofs.store.formats.write.plan import Deflated, Plan, Results, read_parts
+from bentofs.store.formats.write.plan import Deflated, Part, Plan, Results, read_parts
 from bentofs.store.storage.timestamps import is_settled
 from bentofs.store.util.memory_budget import MemoryBudget
 
@@ -158,8 +158,8 @@ class Sizes:
         files = [_measured_file(plan.members[number].content) for number in plan.large]
         has_reader = has_reader and self._has_reader
         found = self._of_files(files, forced=forced, progress=progress, only_known=only_known, has_reader=has_reader)
-        chunks = self._of_parts(plan, subject, also, progress, only_known=only_known, has_reader=has_reader)
-        return Results(chunks, {number: what for number, what in zip(plan.large, found, strict=True) if what})
+        chunks, effort = self._of_parts(plan, subject, also, progress, only_known=only_known, has_reader=has_reader)
+        return Results(chunks, effort, {number: what for number, what in zip(plan.large, found, strict=True) if what})
 
     def _of_parts(
         self,
@@ -170,26 +170,32 @@ class Sizes:
         *,
         only_known: bool,
         has_reader: bool,
-    ) -> Measured:
+    ) -> tuple[Measured, int]:
+        """Return the measurement of the wanted part, and its effort."""
         parts, wanted = plan.parts, plan.wanted
-        names = {part: (f"{subject.fingerprint}/{part}/{subject.how}", parts[part].codec.name) for part in parts}
-        sizes = self._known_part(names[wanted])
-        if sizes is None and only_known:
+        names = {part: (f"{subject.fingerprint}/{part}/{subject.how}", parts[part].codec(1).name) for part in parts}
+        found = self._known_part(names[wanted], parts[wanted])
+        if found is None and only_known:
             raise NotMeasuredError
-        if sizes is None:
+        if found is None:
             started_ns = time.time_ns()
             is_kept = self._is_settled(subject.newest_ctime_ns, started_ns)
             others = [part for part in parts if part in also and part != wanted] if is_kept else []
-            unknown = [wanted, *(part for part in others if self._known_part(names[part]) is None)]
-            found = {part: array("I") for part in unknown}
-            groups = [Group(names[part], parts[part].codec, is_wanted=part == wanted) for part in unknown]
+            unknown = [wanted, *(part for part in others if self._known_part(names[part], parts[part]) is None)]
+            efforts = [_effort(parts[part]) for part in unknown]
+            sizes = [array("I") for _ in unknown]
+            groups = [
+                Group(names[part], parts[part].codec(effort), is_wanted=part == wanted)
+                for part, effort in zip(unknown, efforts, strict=True)
+            ]
             numbered = ((unknown.index(part), content) for part, content in read_parts(plan, unknown))
             for of, more in measure_chunks(self.maker, groups, numbered, progress, has_reader=has_reader):
-                found[unknown[of]].extend(more)
+                sizes[of].extend(more)
+            measured = [ChunkSizes(effort, True, each) for effort, each in zip(efforts, sizes, strict=True)]
             if is_kept:
-                self._index.keep_chunk_sizes((*names[part], ChunkSizes(0, True, found[part])) for part in unknown)
-            sizes = found[wanted]
-        return Measured(names[wanted], sizes, subject.shown)
+                self._index.keep_chunk_sizes((*names[part], each) for part, each in zip(unknown, measured, strict=True))
+            found = measured[0]
+        return Measured(names[wanted], found.sizes, subject.shown), found.effort
 
     def close(self) -> None:
         """Cancel measuring and compression."""
@@ -201,9 +207,11 @@ class Sizes:
         self.maker.cache.forget(name)
         self.revision += 1
 
-    def _known_part(self, name: Name) -> array[int] | None:
+    def _known_part(self, name: Name, part: Part) -> ChunkSizes | None:
         kept = self._index.chunk_sizes(*name)
-        return kept.sizes if kept is not None and _plausible(kept.sizes) else None
+        if kept is None or not _plausible(kept.sizes) or kept.effort not in _efforts(part):
+            return None
+        return kept
 
     def _known(self, file: MeasuredFile) -> ChunkSizes | None:
         kept = self._index.chunk_sizes(*_name(file))
@@ -225,6 +233,14 @@ class Sizes:
         numbers.clear()
         if rows:
             self._index.keep_chunk_sizes(rows)
+
+
+def _efforts(part: Part) -> Collection[int]:
+    return range(1, MOST_EFFORT + 1) if part.judge is not None else (0,)
+
+
+def _effort(part: Part) -> int:
+    return part.judge() if part.judge is not None else 0
 
 
 def _measured_file(content: Piece | None) -> MeasuredFile:

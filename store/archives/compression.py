@@ -13,7 +13,8 @@ from bentofs.store.formats.write.registry import BENTOMODEL, Format
 
 MAX_FILE = 256 << 20  # bytes; larger files are stored by AUTO
 MAX_MODEL = 1 << 30  # bytes of files that AUTO compresses in one model
-_FILE = 48 << 10  # bytes that a file counts beside its content: opening it takes as long as compressing this many
+_FILE = 16 << 10  # bytes that a file counts beside its content: opening it takes as long as compressing this many
+_TINY = 1 << 10  # bytes of a file that is always compressed in a tar: its header alone would take half of that
 
 
 class Compression(enum.Enum):
@@ -54,7 +55,8 @@ def packings(sizes: Sequence[int], compression: Compression) -> list[Packing]:
     """Return how each of a model's files is packed, as far as their sizes decide it.
 
     AUTO takes the smallest files first (files of equal size in the order of the archive) until `MAX_MODEL` is reached.
-    A slow lookup blocks its directory for everybody, so it must not have to compress more.
+    A slow lookup blocks its directory for everybody, so it must not have to compress more. Tiny files are compressed in
+    a tar in any case: without that, a tar of very many would be ten times as large.
     """
     found = [Packing.SMALL if size < SMALL else Packing.LARGE for size in sizes]
     if compression is Compression.ALWAYS:
@@ -64,5 +66,5 @@ def packings(sizes: Sequence[int], compression: Compression) -> list[Packing]:
         size = sizes[number]
         room -= size + _FILE
         if size > MAX_FILE or room < 0:
-            found[number] = Packing.STORED
+            found[number] = Packing.TINY if size <= _TINY else Packing.STORED
     return found

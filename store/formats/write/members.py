@@ -16,6 +16,7 @@ class Packing(enum.Enum):
 
     STORED = "stored"
     SMALL = "small"  # compressed without a sample, together with its neighbours if the format can do that
+    TINY = "tiny"  # the same in a tar; stored in a zip, which needs no look at the file then
     LARGE = "large"  # compressed in chunks of its own, if its sample shows that it is worth it
 
 

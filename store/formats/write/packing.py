@@ -26,7 +26,7 @@ class ZipPacker:
         """`packings`: of all members, by number. `results`: with the streams of all small members, one each."""
         self._maker = maker
         self._packings = packings
-        self._measured, self._large = results
+        self._measured, _, self._large = results
         self._firsts = array("I", [0])  # number of small members before each member
 
     def add(self, member: Member) -> int:
@@ -71,7 +71,8 @@ class _Deflate:
         self._stretches = stretches
         self._members = members
         self._tar = tar
-        self._runs, self._large = results
+        self._runs, effort, self._large = results
+        self._codec = run_codec(effort)
         self._maker = maker
         self._starts = array("Q", [0])  # of the stretches, in the stream
         self._firsts = array("I", [0])  # number of runs before each stretch
@@ -94,7 +95,7 @@ class _Deflate:
             if member is not None and deflated is not None:
                 chunks = _chunks(self._maker, deflated, cast("Piece", self._members[member].content))
             elif packing is Packing.SMALL:
-                chunks = Chunks(self._maker, run_codec(), self._tar, self._runs, start, stop, first)
+                chunks = Chunks(self._maker, self._codec, self._tar, self._runs, start, stop, first)
                 first += chunks.count
             else:
                 append_stored(pieces, Slice(self._tar, start, stop - start))
@@ -113,7 +114,7 @@ class _Deflate:
         if stretch.packing is not Packing.SMALL:
             return stored_length(length)
         first = self._firsts[-1]
-        self._firsts[-1] += run_codec().count(length)
+        self._firsts[-1] += self._codec.count(length)
         check_measured(self._maker, self._runs, self._firsts[-1])
         return sum(self._runs.sizes[first : self._firsts[-1]])
 

@@ -29,9 +29,10 @@ class Range(NamedTuple):
 class Part(NamedTuple):
     """Ranges of the members' tar that become one chunk each."""
 
-    codec: Codec  # without a window
+    codec: Callable[[int], Codec]  # for an effort. It has no window, and one name at any effort
     ranges: Callable[[], Iterable[Range]]  # computes them: ordered, none empty, none overlapping another
     pieces: Callable[[], Iterable[Piece]] | None = None  # the same, if each range is a piece of its own without the tar
+    judge: Callable[[], int] | None = None  # returns the effort from a sample; None if there is only one
 
 
 class Plan:
@@ -78,6 +79,7 @@ class Results(NamedTuple):
     """The measurements that a plan asks for."""
 
     chunks: Measured  # of the wanted part
+    effort: int  # of the wanted part; 0 if there is only one
     large: Mapping[int, Deflated]  # by the numbers of members; large files that are missing are stored
 
 
@@ -128,7 +130,9 @@ def _move(tar: Piece, begin: int, window: memoryview, wanted: Collection[Range])
 
 def whole_tar(members: Sequence[Member], mtime: int, name: str, codec: Codec) -> Plan:
     """Return the plan of an archive that is one compressed tar."""
-    plan = Plan(members, mtime, (), name, {name: Part(codec, lambda: grid(0, plan.tar.length, codec.chunk))})
+    plan = Plan(
+        members, mtime, (), name, {name: Part(lambda _effort: codec, lambda: grid(0, plan.tar.length, codec.chunk))}
+    )
     return plan
 
 

@@ -21,7 +21,7 @@ from bentofs.store.formats.write.tar import end_length, header, lay_out_tar, pad
 from bentofs.store.formats.write.xz import lay_out_xz, xz_length
 from bentofs.store.formats.write.zip import lay_out_zip, zip_length
 
-LAYOUT_VERSION = 2  # increase it when the bytes of any format change
+LAYOUT_VERSION = 3  # increase it when the bytes of any format change
 _TAR = "tar"  # the only part of a tar that is compressed as a whole
 
 

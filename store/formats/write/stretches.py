@@ -9,12 +9,11 @@ from array import array
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from bentofs.store.formats.write.deflate import SMALL
 from bentofs.store.formats.write.members import Member, Packing
 from bentofs.store.formats.write.tar import end_length, tar_spans
 from bentofs.store.util.lazy_sequence import LazySequence
 
-_STORED, _SMALL, _FILE = range(3)
+_SMALL, _FILE = range(2)
 
 
 class Stretch(NamedTuple):
@@ -23,7 +22,7 @@ class Stretch(NamedTuple):
     start: int
     stop: int
     packing: Packing
-    member: int | None = None  # number of the member, if the stretch is the content of a large file
+    member: int | None = None  # number of the member, if the stretch is its content
 
 
 class Stretches(LazySequence[Stretch]):
@@ -35,23 +34,13 @@ class Stretches(LazySequence[Stretch]):
         self._ways = bytearray()
         self._numbers = array("I")  # of the member that is a whole stretch
         begin = last = 0
-        way = _SMALL
-        for number, (start, content, end, size) in enumerate(tar_spans(members, mtime)):
-            small = size < SMALL
-            packing = packings[number]
-            wanted = _STORED if small and size and packing is Packing.STORED else _SMALL
-            if wanted is not way:
-                if start > begin:
-                    self._append(begin, way)
-                begin, way = start, wanted
-            if not small and packing is not Packing.SMALL:
-                self._append(begin, way)
+        for number, (_, content, end, size) in enumerate(tar_spans(members, mtime)):
+            # The headers around a content of its own are compressed with what is between the contents.
+            if size and (packings[number] in (Packing.STORED, Packing.LARGE)):
+                self._append(begin, _SMALL)
                 self._append(content, _FILE, number)
                 begin = content + size
             last = end
-        if way is not _SMALL:
-            self._append(begin, way)
-            begin = last
         self._append(begin, _SMALL)
         self._starts.append(last + end_length(last))
 
@@ -69,4 +58,4 @@ class Stretches(LazySequence[Stretch]):
         if way == _FILE:
             member = self._numbers[number]
             return Stretch(start, stop, self._packings[member], member)
-        return Stretch(start, stop, Packing.SMALL if way == _SMALL else Packing.STORED)
+        return Stretch(start, stop, Packing.SMALL)

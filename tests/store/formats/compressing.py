@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from bentofs.store.formats.pieces import PieceList, read_bytes
 from bentofs.store.formats.write.chunk_maker import ChunkMaker
 from bentofs.store.formats.write.chunks import Measured, Name
-from bentofs.store.formats.write.deflate import chunk_codec
+from bentofs.store.formats.write.deflate import MOST_EFFORT, chunk_codec
 from bentofs.store.formats.write.members import Member, Packing
 from bentofs.store.formats.write.plan import Deflated, Plan, Results
 from bentofs.store.formats.write.registry import Format
@@ -38,15 +38,18 @@ class OnTheSpot:
         return kind.compress(plan, self.results(plan), self.maker)
 
     def results(self, plan: Plan) -> Results:
-        name = (plan.wanted, plan.parts[plan.wanted].codec.name)
+        name = (plan.wanted, plan.parts[plan.wanted].codec(MOST_EFFORT).name)
         if name not in self._known:
-            codec, ranges, _ = plan.parts[plan.wanted]
+            part = plan.parts[plan.wanted]
+            codec = part.codec(MOST_EFFORT)
             sizes = array("I")
-            for number, (start, stop) in enumerate(ranges()):
+            for number, (start, stop) in enumerate(part.ranges()):
                 content = memoryview(read_bytes(plan.tar, start, stop - start))
                 sizes.append(codec.size_of(codec.encode(content, number, b"")))
             self._known[name] = Measured(name, sizes, plan.wanted)
-        return Results(self._known[name], {number: self._deflated(plan.members[number]) for number in plan.large})
+        return Results(
+            self._known[name], MOST_EFFORT, {number: self._deflated(plan.members[number]) for number in plan.large}
+        )
 
     def _deflated(self, member: Member) -> Deflated:
         path, content = member.path, member.content

@@ -103,4 +103,5 @@ def packed_members(draw: st.DrawFn) -> tuple[list[Member], list[Packing]]:
     """Draw members, and packings of all kinds, where files from 400 bytes on are large."""
     members = draw(member_lists())
     shrunk = [Packing.SMALL if member.size < 400 else Packing.LARGE for member in members]
-    return members, [draw(st.sampled_from([Packing.STORED, packing])) for packing in shrunk]
+    tiny = {Packing.SMALL: [Packing.TINY]}
+    return members, [draw(st.sampled_from([Packing.STORED, packing, *tiny.get(packing, [])])) for packing in shrunk]

@@ -68,9 +68,10 @@ def test_ranges_are_in_order_and_within_the_tar(kind: Format, packed: _Packed, m
     plan = _plan(kind, packed, mtime)
     assert plan.wanted == kind.part
     assert plan.wanted in plan.parts
-    for codec, ranges, _ in plan.parts.values():
+    for part in plan.parts.values():
+        codec = part.codec(1)
         end = 0
-        for start, stop in ranges():
+        for start, stop in part.ranges():
             assert end <= start < stop <= plan.tar.length
             assert stop - start <= codec.chunk
             end = stop
