@@ -39,7 +39,7 @@ _PLACE, _MEASURED_PLACE = 1, 60  # bytes of each member, also if it is not laid 
 _LENGTHS_KEPT = 2 << 20  # bytes, over all archives whose length is known
 _LENGTH = 400  # bytes of one known length
 _TINY = 16 << 10  # bytes: a file below it takes longer to read than to compress
-_LITTLE = 4 << 20  # bytes of small files in a model that are measured for all formats at once
+_LITTLE = 8 << 20  # bytes of small files in a model that are measured for all formats at once
 _READ = 1 << 20  # bytes at a time when a whole archive is digested
 
 

@@ -307,3 +307,42 @@ def test_measuring_ahead_tells_its_progress_and_leaves_nothing_to_wait_for(
     archive.read_into([directory], archive.length - 300)  # the place of the checksums
     assert storage.count() == 0
     other.close()
+
+
+def test_very_many_tiny_files_are_no_larger_than_gzip_makes_them(
+    store: Path, index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They and all headers are compressed, whatever else a model holds. Larger files are stored beyond the limit."""
+    monkeypatch.setattr("bentofs.store.archives.compression.MAX_MODEL", 1 << 20)
+    files = {f"{number % 9}/{number}.json": b'{"n": %d}' % number + _WORDS[number:][:90] for number in range(2000)}
+    folder = make_model(store, "mixed:v1", {**files, **{f"noise/{n}": _NOISE[n:][:60_000] for n in range(9)}})
+    archives = Archives(LocalStorage(str(store)), index, Compression.AUTO)
+    archive = whole(archives.open(_model(LocalStorage(str(store))), TAR_GZ))
+    peer = subprocess.run(f"tar -c -C '{folder}' . | gzip -1 | wc -c", shell=True, capture_output=True, check=True)
+    assert len(archive) <= int(peer.stdout) * 1.2
+    (tmp_path / "unpacked").mkdir()
+    subprocess.run(["tar", "-xz", "-C", tmp_path / "unpacked"], input=archive, check=True)
+    subprocess.run(["diff", "-r", folder, tmp_path / "unpacked"], check=True)
+    archives.close()
+
+
+@pytest.mark.parametrize("what", ["words", "table"])
+def test_many_small_files_get_the_level_that_their_sample_needs(store: Path, index: Index, what: str) -> None:
+    """The level is kept with the sizes: another process lays out the same bytes."""
+    table = b"".join(b'{"id": %d, "score": %.6f}\n' % (n * 7919 % 10**6, _DICE.gauss(0, 1)) for n in range(100_000))
+    content = {"words": _WORDS, "table": table}[what]
+    files = {f"{number:04}.json": content[number * 6000 :][:20_000] for number in range(300)}
+    folder = make_model(store, "mixed:v1", files)
+    wait_until_settled(store)
+    storage = LocalStorage(str(store))
+    found = []
+    for _ in range(2):
+        archives = Archives(storage, index, Compression.AUTO)
+        found.append(whole(archives.open(_model(storage), TAR_GZ)))
+        archives.close()
+    assert found[0] == found[1]
+    query = "SELECT effort FROM chunk_sizes WHERE content LIKE '%/runs/%'"
+    rows = index._database.run(lambda connection: connection.execute(query).fetchall())
+    assert rows == [(1 if what == "table" else deflate.MOST_EFFORT,)]
+    peer = subprocess.run(f"tar -c -C '{folder}' . | pigz -1 | wc -c", shell=True, capture_output=True, check=True)
+    assert what == "words" or len(found[0]) <= int(peer.stdout), "ISA-L does worse on five words, at any level"

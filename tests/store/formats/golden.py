@@ -17,7 +17,7 @@ from bentofs.store.formats.write.registry import FORMATS
 from tests.store.content import Memory, whole
 
 MTIME = 1_767_323_045
-LAYOUT_VERSION = 2  # of the bytes with these SHA-256s
+LAYOUT_VERSION = 3  # of the bytes with these SHA-256s
 SHA256 = {
     "bentomodel": "62cd19b386277f4dacdad0c5e9e4fd2aab2de1ba17ab5c65e8685fd1247b0e16",
     "tar": "c4354df5d4ad4cd86b19549ad1db32a36ab6ab022cc23abb5cc440a63d7823d5",
