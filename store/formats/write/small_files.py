@@ -15,7 +15,7 @@ from bentofs.store.formats.write.members import Member, Packing
 from bentofs.store.formats.write.plan import Part, Plan, Range, grid
 from bentofs.store.formats.write.tar import header, padding_length, tar_spans
 
-_SAMPLED_FROM = 4 << 20  # bytes of runs: shorter ones take less time than a sample saves
+_SAMPLED_FROM = 8 << 20  # bytes of runs: shorter ones take less time than a sample saves
 _SAMPLES = 8
 _SAMPLE = 128 << 10  # bytes of each, at most
 _SAMPLE_SHARE = 64  # one of this many bytes is enough

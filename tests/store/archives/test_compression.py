@@ -331,7 +331,7 @@ def test_many_small_files_get_the_level_that_their_sample_needs(store: Path, ind
     """The level is kept with the sizes: another process lays out the same bytes."""
     table = b"".join(b'{"id": %d, "score": %.6f}\n' % (n * 7919 % 10**6, _DICE.gauss(0, 1)) for n in range(100_000))
     content = {"words": _WORDS, "table": table}[what]
-    files = {f"{number:04}.json": content[number * 6000 :][:20_000] for number in range(300)}
+    files = {f"{number:04}.json": content[number * 4000 :][:20_000] for number in range(500)}
     folder = make_model(store, "mixed:v1", files)
     wait_until_settled(store)
     storage = LocalStorage(str(store))

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from bentofs.store.errors import CancelledError, SourceChangedError
 from bentofs.store.formats.pieces import Piece, Views, Zeros, read_bytes
-from bentofs.store.formats.write import bzip2, chunk_cache, chunk_maker, deflate, stretches, xz_blocks
+from bentofs.store.formats.write import bzip2, chunk_cache, chunk_maker, deflate, xz_blocks
 from bentofs.store.formats.write.chunk_cache import ChunkCache
 from bentofs.store.formats.write.chunk_maker import ChunkMaker
 from bentofs.store.formats.write.chunks import Chunks, Codec, Measured, put_in_order
@@ -45,7 +45,6 @@ def small_chunks() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(deflate, "CHUNK", 1000)
         patch.setattr(deflate, "_RUN", 700)
-        patch.setattr(stretches, "SMALL", 400)
         patch.setattr(chunk_maker, "_SMALL", 100)
         for module in (xz_blocks, bzip2):
             codec = module.codec()._replace(chunk=5000)

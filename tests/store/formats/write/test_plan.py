@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bentofs.store.formats.pieces import Piece
-from bentofs.store.formats.write import deflate, stretches
+from bentofs.store.formats.write import deflate
 from bentofs.store.formats.write.members import Member, Packing
 from bentofs.store.formats.write.plan import Plan, Range, read_parts, read_ranges
 from bentofs.store.formats.write.registry import FORMATS, TAR_GZ, ZIP, Format
@@ -27,7 +27,6 @@ def _small_chunks() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(deflate, "CHUNK", 1000)
         patch.setattr(deflate, "_RUN", 700)
-        patch.setattr(stretches, "SMALL", 400)
         yield
 
 
