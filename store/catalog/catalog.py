@@ -35,6 +35,7 @@ _LOOKING_SECONDS = 0.1  # time limit for looking into models in a listing of all
 _LOOKED_INTO = 2000  # with more names, too few would fit in that time to be worth it
 _WARNINGS_KEPT = 10_000  # remembered, so that each is logged once
 _PREPARED = 200  # names whose models are prefetched together
+_MANY = 1000  # files and directories in one model, from which on a look first checks the known ones
 _HUGE = 20_000  # files and directories in one model; a look at so many takes about a quarter of a second;
 _HUGE_SECONDS = 4.0  # seconds for which it may be cached
 _KEPT = 8 << 20  # bytes of memory for the entries of all cached models: some 100,000
@@ -298,6 +299,10 @@ class ModelStore:
             if found.info == kept[0].info and found.model_yaml == kept[0].entries[0].identity:
                 return kept[0]
         look = time.monotonic_ns()
+        if kept is not None and self._is_unchanged(tag, kept[0]):
+            kept[0].look = max(kept[0].look, look)
+            self._models.put(tag, (kept[0], now, time.monotonic() - now), kept[0].weight)
+            return kept[0]
         info, entries, newest = self._look_at_model(tag)
         model = Model(info, entries, newest, look)
         took = time.monotonic() - now
@@ -307,6 +312,15 @@ class ModelStore:
             model.look = max(model.look, look)
         self._models.put(tag, (model, now, took), model.weight)
         return model
+
+    def _is_unchanged(self, tag: Tag, known: Model) -> bool:
+        """Tell whether a model of many files is as it was, if that can be told without a walk."""
+        if len(known.entries) <= _MANY:
+            return False
+        found = self._names.version(tag)
+        if self.info(tag) != known.info or found.model_yaml != known.entries[0].identity:
+            return False
+        return self.storage.is_unchanged(tag.path, known.entries)
 
     def _look_at_model(self, tag: Tag) -> tuple[ModelInfo, Entries, int]:
         """Return the parsed `model.yaml` and all files, seen in one state. Retry once if they changed in between."""

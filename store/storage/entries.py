@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from bentofs.store.storage.base import Entry, Identity
 from bentofs.store.util.clock import SECOND_NS
@@ -62,11 +62,21 @@ class _Columns:
 class Entries(LazySequence[Entry]):
     """The entries of a model. Immutable. Two are equal, with equal hashes, if all entries are equal."""
 
-    __slots__ = ("_base", "_columns", "_first", "_folders", "_paths", "_sources", "_starts")
+    __slots__ = ("_base", "_columns", "_first", "_folders", "_paths", "_sources", "_starts", "folder_looks")
 
-    def __init__(self, base: str, paths: Iterable[bytes], columns: _Columns, sources: dict[int, str]) -> None:
-        """`base`: the directory that holds all sources at their paths; `sources`: the exceptions, by entry number."""
+    def __init__(
+        self,
+        base: str,
+        paths: Iterable[bytes],
+        columns: _Columns,
+        sources: dict[int, str],
+        folder_looks: Sequence[Identity] = (),
+    ) -> None:
+        """`base`: the directory that holds all sources at their paths; `sources`: the exceptions, by entry number.
+        `folder_looks`: the identities of the model's directory and of all directories below it, in order; empty if they
+        do not tell whether names have changed. They are no part of the entries."""
         self._base = base
+        self.folder_looks = tuple(folder_looks) if not sources else ()
         self._starts = array("Q", [0])
         content = bytearray()
         for path in paths:
@@ -140,6 +150,21 @@ class Entries(LazySequence[Entry]):
             yield paths[start:stop], bool(flags & _FOLDER), size
             start = stop
 
+    def identities(self) -> Iterator[tuple[bytes, bool, tuple[int, int, int, int, int] | None]]:
+        """Yield each entry's path, true if its owner may execute it, and the fields of its identity, None for a
+        directory; in order."""
+        columns, paths, start = self._columns, self._paths, 0
+        times = zip(columns.mtimes, columns.mtime_ns, columns.ctimes, columns.ctime_ns, strict=True)
+        places = zip(columns.devices, columns.inodes, columns.sizes, strict=True)
+        for stop, flags, place, (mtime, mtime_ns, ctime, ctime_ns) in zip(
+            self._starts[1:], columns.flags, places, times, strict=True
+        ):
+            identity = None
+            if not flags & _FOLDER:
+                identity = (*place, mtime * SECOND_NS + mtime_ns, ctime * SECOND_NS + ctime_ns)
+            yield paths[start:stop], bool(flags & _EXECUTABLE), identity
+            start = stop
+
     @property
     def folder_count(self) -> int:
         """Return the number of directories."""
@@ -148,7 +173,8 @@ class Entries(LazySequence[Entry]):
     @property
     def weight(self) -> int:
         """Return the memory use in bytes."""
-        return len(self._paths) + len(self) * _COLUMNS + len(self._sources) * _SOURCE
+        exceptions = len(self._sources) + len(self.folder_looks)
+        return len(self._paths) + len(self) * _COLUMNS + exceptions * _SOURCE
 
     def find(self, path: str) -> Entry | None:
         """Return the entry at a path in the model's directory, or None."""
@@ -228,8 +254,9 @@ class EntriesBuilder:
         self._paths.append(os.fsencode(path))
         self._columns.add(is_folder * _FOLDER | executable * _EXECUTABLE, identity, crc32)
 
-    def build(self) -> Entries:
-        """Return all added entries, in archive order."""
+    def build(self, folder_looks: Mapping[str, Identity] | None = None) -> Entries:
+        """Return all added entries, in archive order. `folder_looks`: the identity of each directory, by path; None if
+        they are unknown."""
         paths = self._paths
         order = sorted(range(len(paths)), key=paths.__getitem__)
         if _FIRST in paths:
@@ -239,4 +266,8 @@ class EntriesBuilder:
         sources = {}
         if self._sources:
             sources = {at: self._sources[number] for at, number in enumerate(order) if number in self._sources}
-        return Entries(self._base, map(paths.__getitem__, order), self._columns.in_order(order), sources)
+        looks = []
+        if folder_looks is not None:
+            folders = (paths[number] for number in order if self._columns.flags[number] & _FOLDER)
+            looks = [folder_looks[path] for path in ("", *map(os.fsdecode, folders))]
+        return Entries(self._base, map(paths.__getitem__, order), self._columns.in_order(order), sources, looks)

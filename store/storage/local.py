@@ -23,6 +23,7 @@ from bentofs.store.errors import (
 )
 from bentofs.store.storage.base import Identity, Kind, Status, Usage
 from bentofs.store.storage.entries import Entries
+from bentofs.store.storage.local_recheck import is_unchanged
 from bentofs.store.storage.local_walk import FOLDER, Walk
 from bentofs.store.util.display import printable
 
@@ -95,6 +96,15 @@ class LocalStorage:
         with self.look_into(path) as folder:
             walk = Walk(self._root, path, self._open_folder, self._show, follow_links=self._follow_links)
             return walk.run(folder.descriptor)
+
+    def is_unchanged(self, path: str, entries: Entries) -> bool:
+        if not entries.folder_looks:
+            return False
+        try:
+            with self.look_into(path) as folder:
+                return is_unchanged(folder.descriptor, entries)
+        except StoreError:
+            return False
 
     def open_file(self, source: str, identity: Identity) -> LocalFile:
         parent, _, name = source.rpartition("/")

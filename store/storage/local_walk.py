@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Callable
 
 from bentofs.store.errors import BadModelError, SourceChangedError, UnsafeMemberError
 from bentofs.store.storage.base import Identity
 from bentofs.store.storage.entries import Entries, EntriesBuilder
+from bentofs.store.storage.timestamps import is_settled
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 MAX_MEMBERS = 1_000_000  # files and directories in one model; no real model comes near
@@ -44,13 +46,17 @@ class Walk:
         self._linked = 0  # entries reached through links
         self._within_links = 0  # number of links followed to the current position
         self._newest = 0
+        self._looks: dict[str, Identity] = {}  # of the directories
         # Link targets are compared with the model's real path: links may lead to the store itself.
         self._real = os.path.realpath(os.path.join(root, model))
 
     def run(self, folder: int) -> tuple[Entries, int]:
         """Do what `Storage.walk` does. `folder`: a descriptor of the model's directory."""
+        started_ns = time.time_ns()
         self._visit(folder, "", self._model, [])
-        return self._entries.build(), self._newest
+        # Names that changed within a tick of the walk left the same times.
+        settled = all(is_settled(look.ctime_ns, started_ns) for look in self._looks.values())
+        return self._entries.build(self._looks if settled and not self._linked else None), self._newest
 
     def _visit(self, folder: int, path: str, source: str, above: list[tuple[int, int]]) -> None:
         look = os.fstat(folder)
@@ -62,6 +68,7 @@ class Walk:
         if len(above) >= MAX_DEPTH:
             raise BadModelError(f"{self._show(path)} lies more than {MAX_DEPTH} directories deep")
         self._newest = max(self._newest, look.st_ctime_ns)
+        self._looks[path] = Identity.of(look)
         above.append(here)
         with os.scandir(folder) as found:
             for entry in found:

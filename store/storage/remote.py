@@ -154,6 +154,10 @@ class RemoteStorage:
         self._pin(tuple(info for _, info in sorted(files.items())))
         return entries.build(), max(info.mtime_ns for info in found)
 
+    def is_unchanged(self, _path: str, _entries: Entries) -> bool:
+        """Return False: only a listing can tell."""
+        return False
+
     def open_file(self, source: str, identity: Identity) -> RemoteFile:
         with self._lock:
             pin = self._pins.get(identity)
