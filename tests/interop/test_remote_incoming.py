@@ -19,6 +19,7 @@ from tests.buckets import Bucket
 from tests.harness import ROOT, Mounted, home_of, make_model, run, wait_until
 from tests.interop.conftest import Judge
 from tests.servers import Proxy, RcloneServer, SeaweedServer
+from tests.serving import Served
 
 Mount = Callable[..., Mounted]
 
@@ -79,6 +80,19 @@ def test_an_import_is_there_on_both_hosts_and_as_from_a_local_store(
         assert cp(archive, two).returncode == 0
     assert bucket.get("m/latest") == b"v2"
     assert not bucket.server.unfinished_uploads(bucket.name)
+
+
+def test_a_server_of_a_bucket(tmp_path: Path, bucket: Bucket) -> None:
+    """`bentofs serve` reads and imports as a mount does."""
+    tar = archive_of(tmp_path / "made", "m:v1", {"w": random.Random(8).randbytes(3 << 20)})
+    with Served(bucket.url, tmp_path, *OPTIONS, environment=bucket.environment()) as server:
+        sent = server.ask("PUT", "/incoming/m.tar", body=tar.read_bytes())
+        assert (sent.status, json.loads(sent.body)["outcome"]) == (201, "imported")
+        assert bucket.get("m/v1/w") == random.Random(8).randbytes(3 << 20)
+        again = server.ask("PUT", "/incoming/again.tar", body=tar.read_bytes())
+        assert (again.status, json.loads(again.body)["outcome"]) == (200, "unchanged")
+        whole = server.get("/models/m/latest.tar").body
+        assert server.get("/models/m/v1/m-v1.tar", Range="bytes=1000000-2000000").body == whole[1_000_000:2_000_001]
 
 
 def test_a_copy_of_the_bucket_is_a_store_for_bentoml(tmp_path: Path, bucket: Bucket, mounted: Mount) -> None:
