@@ -1,17 +1,18 @@
 """The kernel reads files of the store itself, past the daemon, where it can: as root, from Linux 6.9 on."""
 
+import hashlib
 import mmap
 import os
 import re
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tests.harness import Mounted, make_model, run
+from tests.harness import Mounted, make_model, run, unmount_lazily
 
 CONTENT = os.urandom(3_000_000)
 IS_POSSIBLE = os.geteuid() == 0 and tuple(map(int, re.findall(r"\d+", os.uname().release)[:2])) >= (6, 9)
@@ -97,3 +98,39 @@ def test_edited_in_place(mount: Mounted, store: Path, option: str) -> None:
         else:
             with pytest.raises(OSError, match="Stale"):
                 os.pread(file.fileno(), 6, 2_000_000)
+
+
+@pytest.fixture
+def overlay(tmp_path: Path) -> Iterator[Path]:
+    """A store on an overlay, as in containers."""
+    assert os.geteuid() == 0, "only root mounts an overlay"
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    run("mount", "-t", "tmpfs", "none", disk)
+    try:
+        for name in ("lower", "upper", "work", "merged"):
+            (disk / name).mkdir()
+        places = f"lowerdir={disk}/lower,upperdir={disk}/upper,workdir={disk}/work"
+        run("mount", "-t", "overlay", "overlay", "-o", places, disk / "merged")
+        store = disk / "merged" / "models"
+        store.mkdir()
+        yield store
+    finally:
+        unmount_lazily(disk / "merged")
+        unmount_lazily(disk)
+
+
+@pytest.mark.root
+def test_a_store_on_an_overlay(overlay: Path, mounted: Callable[..., Mounted]) -> None:
+    """Two file systems lie between the kernel and the disk."""
+    make_model(overlay, "m:v1", {"w.bin": CONTENT})
+    mount = mounted(overlay, options=["--engine", "kernel"])
+    with (mount.path / "models/m/v1/files/w.bin").open("rb") as file:
+        if IS_POSSIBLE:
+            os.kill(mount.pid, signal.SIGSTOP)
+        try:
+            done = subprocess.run(["sha256sum"], stdin=file, capture_output=True, text=True, timeout=20, check=True)
+        finally:
+            os.kill(mount.pid, signal.SIGCONT)
+    assert done.stdout.split()[0] == hashlib.sha256(CONTENT).hexdigest()
+    mount.stop()
