@@ -8,6 +8,7 @@ HTML is made in `pages/` only, by `Pages` (`pages/listing.py`). The seam: `Route
 
 - `Pages.folder(request, path, folder)` for GET of a directory of the tree, `/` included,
 - `Pages.drop_box(request, path)` for GET of a directory in `incoming/`,
+- `Pages.outcomes(request, status, outcomes)` for POST of a form with files: JSON, or a page if the client accepts HTML,
 - `Pages.own(request, names)` for all paths below `/.page/`, such as assets, JSON and events. No name of the tree begins
   so. Requests that change anything have passed the guards (Host, user, origin) before.
 

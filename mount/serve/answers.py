@@ -29,6 +29,7 @@ from bentofs.store.errors import (
     RemoteError,
     SourceChangedError,
     StoreError,
+    TargetExistsError,
     TooBigError,
 )
 
@@ -47,6 +48,7 @@ _STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (DamagedArchiveError, 422),
     (AlteredModelError, 500),
     (ModelExistsError, 409),
+    (TargetExistsError, 409),
     (TooBigError, 413),
     (NoSpaceError, 507),
     (CancelledError, 409),

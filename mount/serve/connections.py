@@ -122,7 +122,11 @@ class BoundedServer(Server):
             return Response()
         activity.enter(Phase.WORKING)
         try:
-            return await self._handler(request, activity)
+            response = await self._handler(request, activity)
+            activity.enter(Phase.SENDING)
+            await response.prepare(request)
+            await response.write_eof()
+            return response
         except ConnectionError:  # the client has gone: nothing to answer, and nothing to log
             activity.transport.abort()
             return Response()

@@ -5,11 +5,12 @@ import os
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bentofs.mount.serve.answers import reason_phrase
+from bentofs.mount.serve.answers import reason_phrase, status_of
 from bentofs.mount.serve.dav.locks import parse_if
 from bentofs.mount.serve.media import disposition
 from bentofs.mount.serve.ranges import Validators, precondition_status, wanted_spans
 from bentofs.mount.serve.targets import BadTargetError, href, parse_target
+from bentofs.store import errors
 
 VALIDATORS = Validators('"tag"', 1_767_323_045_678_901_000)
 names = st.lists(
@@ -76,6 +77,32 @@ def test_no_header_is_too_odd(one: str, two: str, three: str) -> None:
         parse_if(one)
     except ValueError:
         pass
+
+
+def test_every_error_has_a_status() -> None:
+    """500 and above are for faults of this machine, or of a server behind it."""
+    blamed: dict[type[errors.StoreError], int] = {
+        errors.AlteredModelError: 500,
+        errors.NoHomeError: 500,
+        errors.StagingError: 500,
+        errors.StoreUnwritableError: 500,
+        errors.StoreUnreadableError: 500,
+        errors.StoreDeniedError: 500,
+        errors.SourceChangedError: 503,
+        errors.ConditionFailedError: 503,
+        errors.NoSpaceError: 507,
+    }
+    told = {
+        kind: status_of(kind("why"))
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, errors.StoreError) and kind is not errors.StoreError
+    }
+    blamed |= {kind: 502 for kind in told if issubclass(kind, errors.RemoteError) and told[kind] != 404}
+    assert {kind: status for kind, status in told.items() if status >= 500} == blamed
+    assert {told[errors.OtherContentError], told[errors.InUseError], told[errors.CancelledError]} == {409}
+    assert (told[errors.TooBigError], told[errors.NotAnArchiveError], told[errors.NotAModelError]) == (413, 415, 422)
+    assert (told[errors.DamagedArchiveError], told[errors.UnsafeMemberError]) == (422, 422)
+    assert (told[errors.NotFoundError], told[errors.RemoteNotFoundError]) == (404, 404)
 
 
 @given(st.text(max_size=300))
