@@ -94,6 +94,14 @@ class Scanner:
             if (
                 known is not None
                 and known.identity == identity
+                and known.all_finished
+                and self._storage.has_deep_identities
+            ):
+                known.seen = seen
+                return known
+            if (
+                known is not None
+                and known.identity == identity
                 and is_settled(identity.ctime_ns, known.listing.taken_ns)
             ):
                 listing = known.listing

@@ -135,6 +135,11 @@ class Storage(Protocol):
         """True if listing the models takes no request to a server."""
 
     @property
+    def has_deep_identities(self) -> bool:
+        """True if the identity of a name's directory changes with anything below it, so that an equal identity makes
+        other looks needless."""
+
+    @property
     def commits_by_model_yaml(self) -> bool:
         """True if writers write `model.yaml` last, so that a version that has one is complete."""
 

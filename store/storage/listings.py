@@ -173,7 +173,7 @@ class Listings:
 
     def folder_identity(self, path: str, content: Sequence[object], files: Sequence[ObjectInfo]) -> Identity:
         """Return the identity of a directory. It depends on `content`; its time is the newest time of `files`."""
-        mtime_ns = max((info.mtime_ns for info in files), default=0)
+        mtime_ns = max([info.mtime_ns for info in files], default=0)
         return Identity(self._device, hash((path, tuple(content))), 0, mtime_ns, mtime_ns)
 
     def missing(self, path: str) -> NotFoundError:

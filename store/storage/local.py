@@ -34,6 +34,7 @@ _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)  # ENXIO: it is 
 class LocalStorage:
     """A directory that holds `<name>/<version>/model.yaml`."""
 
+    has_deep_identities = False
     commits_by_model_yaml = False  # BentoML writes it first
     has_page_cache = True
     reads_ahead = False

@@ -53,6 +53,7 @@ class RemoteStorage:
     """An object store."""
 
     folder = None
+    has_deep_identities = True
     commits_by_model_yaml = True
     has_page_cache = False
     reads_ahead = True
