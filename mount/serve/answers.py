@@ -60,7 +60,7 @@ _ERRNO_STATUSES = {
     errno.ENOENT: 404,
     errno.ENOTDIR: 404,
     errno.ENAMETOOLONG: 414,
-    errno.EEXIST: 405,
+    errno.EEXIST: 409,
     errno.EISDIR: 405,
     errno.ENOTEMPTY: 409,
     errno.EXDEV: 502,
