@@ -1,6 +1,6 @@
 """Reading of the uncompressed xz streams that `xz.py` lays out: four times as fast as liblzma.
 
-Only streams that begin with one of our own whole blocks are read here. Everything in them is compared: headers,
+Only streams whose first block has a header like ours are read here. Everything in them is compared: headers,
 checksums, index and footer.
 
 Threading: one thread per stream.
@@ -12,7 +12,6 @@ from collections.abc import Iterator
 
 from bentofs.store.errors import DamagedArchiveError
 from bentofs.store.formats.crc32 import crc32
-from bentofs.store.formats.pieces import read_bytes
 from bentofs.store.formats.read.cursor import Cursor
 from bentofs.store.formats.write.xz import (
     CHECK_LENGTH,
@@ -21,20 +20,28 @@ from bentofs.store.formats.write.xz import (
     STREAM_HEADER,
     block_header,
     block_padding,
+    block_record,
     chunk_header,
     compressed_length,
-    end_of_stream,
-    full_block_header,
 )
+from bentofs.store.formats.write.xz_index import IndexSums
 
 _RUN = 2 * CHUNK  # bytes of content read at once: small enough that just-freed memory is reused
+_MAX_HEADER = 32  # bytes of a block's header
 _COMPARED = 64 << 10  # bytes of the index compared at once
 
 
 def is_laid_out_here(cursor: Cursor) -> bool:
     """Tell whether `stored_content` can read the stream at the cursor. The place does not change."""
-    wanted = STREAM_HEADER + full_block_header()
-    return cursor.peek(len(wanted)) == wanted
+    begin = len(STREAM_HEADER)
+    seen = cursor.peek(begin + _MAX_HEADER)
+    if not seen.startswith(STREAM_HEADER) or len(seen) == begin:
+        return False
+    try:
+        _content_length(seen[begin : begin + 4 * seen[begin] + 4])
+    except DamagedArchiveError:
+        return False
+    return True
 
 
 def stored_content(cursor: Cursor) -> Iterator[memoryview]:
@@ -45,17 +52,22 @@ def stored_content(cursor: Cursor) -> Iterator[memoryview]:
         CancelledError: see `ArrivingFile.read_into`.
     """
     cursor.position += len(STREAM_HEADER)
-    total = 0
+    index = IndexSums()
     while (size := _exactly(cursor, 1)) != b"\0":  # b"\0" begins the index
         length = _content_length(size + _exactly(cursor, 4 * size[0] + 3))
         yield from _block(cursor, length)
-        total += length
+        index.add(block_record(length))
     cursor.position -= 1
-    for piece in end_of_stream(total):
-        for at in range(0, piece.length, _COMPARED):
-            wanted = read_bytes(piece, at, min(_COMPARED, piece.length - at))
-            if _exactly(cursor, len(wanted)) != wanted:
-                raise _damaged("its index")
+    head, end = index.ends()
+    if _exactly(cursor, len(head)) != head:
+        raise _damaged("its index")
+    crc, left = 0, index.length
+    while left:
+        records = _exactly(cursor, min(_COMPARED, left))
+        crc = crc32(records, crc)
+        left -= len(records)
+    if crc != index.crc or _exactly(cursor, len(end)) != end:
+        raise _damaged("its index")
 
 
 def _block(cursor: Cursor, length: int) -> Iterator[memoryview]:

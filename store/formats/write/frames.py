@@ -6,23 +6,28 @@ a few dozen plans serve every request. One scattered read fills a plan's content
 
 from __future__ import annotations
 
+import operator
 import struct
-from typing import NamedTuple
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from bentofs.store.formats.crc32 import BlockChecksums
 from bentofs.store.formats.pieces import Piece, Views
 
-_PARTS_KEPT = 8192  # parts of all plans that are kept for the next request: about 1 MB
+_PARTS_KEPT = 8192  # parts of all plans of a template that serves a whole archive: about 1 MB
 
 
 class Template:
     """The layout of one frame, built from start to end."""
 
-    def __init__(self) -> None:
+    def __init__(self, parts_kept: int = _PARTS_KEPT) -> None:
+        """`parts_kept`: of all plans, for the next request."""
         self._literals: list[tuple[int, bytes]] = []  # place in the frame, bytes
         self._spans: list[tuple[int, int, int]] = []  # place in the frame, place in its content, length
         self._checksum: int | None = None
         self._plans: dict[tuple[int, int], _Plan] = {}
+        self._most_parts = parts_kept
         self._parts_kept = 0
         self.length = 0
         self.content_length = 0
@@ -48,7 +53,7 @@ class Template:
         if plan is None:
             plan = self._make_plan(start, size)
             parts = 1 + len(plan.literals) + len(plan.spans)
-            if self._parts_kept + parts > _PARTS_KEPT:
+            if self._parts_kept + parts > self._most_parts:
                 self._plans.clear()
                 self._parts_kept = 0
             self._plans[start, size] = plan
@@ -58,13 +63,13 @@ class Template:
     def _make_plan(self, start: int, size: int) -> _Plan:
         end = start + size
         literals: list[tuple[int, int, bytes]] = []
-        for at, content in self._literals:
+        for at, content in self._literals[_before(self._literals, start) : _before(self._literals, end) + 1]:
             first, last = max(at, start), min(at + len(content), end)
             if first < last:
                 literals.append((first - start, last - start, content[first - at : last - at]))
         spans: list[tuple[int, int]] = []
         content_start = content_size = 0
-        for at, of_content, length in self._spans:
+        for at, of_content, length in self._spans[_before(self._spans, start) : _before(self._spans, end) + 1]:
             first, last = max(at, start), min(at + length, end)
             if first < last:
                 if not spans:
@@ -77,6 +82,11 @@ class Template:
             if first < last:
                 checksum = (first - start, last - start, first - self._checksum)
         return _Plan(tuple(literals), tuple(spans), content_start, content_size, checksum)
+
+
+def _before(places: Sequence[tuple[int, Any]] | Sequence[tuple[int, int, int]], place: int) -> int:
+    """Return the number of the last part that begins at or before a place; 0 for none."""
+    return max(0, bisect_right(places, place, key=operator.itemgetter(0)) - 1)
 
 
 class _Plan(NamedTuple):
@@ -109,20 +119,46 @@ class Frames:
             while position < size:
                 frame, start = divmod(offset + position, frame_length)
                 count = min(frame_length - start, size - position)
-                self._fill(view[position : position + count] if count != size else view, frame, start, count)
+                part = view[position : position + count] if count != size else view
+                _fill(part, self._content, self._template, self._checksums, frame, start)
                 position += count
             offset += size
 
-    def _fill(self, view: memoryview, frame: int, start: int, size: int) -> None:
-        """Fill the view with a part of one frame."""
-        plan = self._template.plan(start, size)
-        if plan.spans:
-            content = [view[first:last] for first, last in plan.spans]
-            self._content.read_into(content, frame * self._template.content_length + plan.content_start)
-            if self._checksums is not None and self._checksums.wants(frame):
-                self._checksums.note(frame, plan.content_start, content)
-        for first, last, literal in plan.literals:
-            view[first:last] = literal
-        if plan.checksum is not None and self._checksums is not None:
-            first, last, skip = plan.checksum
-            view[first:last] = struct.pack("<I", self._checksums.crc(frame))[skip : skip + last - first]
+
+class Frame:
+    """A piece: one frame that holds all of some content. Its template is made when it is read: it may be long."""
+
+    __slots__ = ("_checksums", "_content", "_template", "length")
+
+    def __init__(self, content: Piece, length: int, template: Callable[[int], Template]) -> None:
+        """`length`: of the frame; `template`: returns the template for a length of content. It has a checksum."""
+        self.length = length
+        self._content = content
+        self._template = template
+        self._checksums: BlockChecksums | None = None
+
+    def read_into(self, views: Views, offset: int) -> None:
+        template = self._template(self._content.length)
+        checksums = self._checksums
+        if checksums is None:
+            checksums = self._checksums = BlockChecksums(self._content, self._content.length, 1)
+        for view in views:
+            _fill(view, self._content, template, checksums, 0, offset)
+            offset += len(view)
+
+
+def _fill(
+    view: memoryview, content: Piece, template: Template, checksums: BlockChecksums | None, frame: int, start: int
+) -> None:
+    """Fill the view with a part of one frame."""
+    plan = template.plan(start, len(view))
+    if plan.spans:
+        spans = [view[first:last] for first, last in plan.spans]
+        content.read_into(spans, frame * template.content_length + plan.content_start)
+        if checksums is not None and checksums.wants(frame):
+            checksums.note(frame, plan.content_start, spans)
+    for first, last, literal in plan.literals:
+        view[first:last] = literal
+    if plan.checksum is not None and checksums is not None:
+        first, last, skip = plan.checksum
+        view[first:last] = struct.pack("<I", checksums.crc(frame))[skip : skip + last - first]

@@ -1,18 +1,21 @@
 """gzip around a tar (RFC 1952): one member of *stored* deflate blocks, or with compressed chunks between them.
 
 A stored block (RFC 1951 section 3.2.4) carries 65,531 bytes after its five-byte header. So blocks lie on a grid of
-64 KiB, and the layout is pure arithmetic. The trailer's CRC-32 is combined from the CRC-32s of the tar's pieces.
+64 KiB, which begins anew at some places of the content, and the layout is pure arithmetic. The trailer's CRC-32 is
+combined from the CRC-32s of the tar's pieces.
 """
 
 from __future__ import annotations
 
 import functools
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from bentofs.store.formats.pieces import Generated, Literal, Piece, PieceList, Slice
 from bentofs.store.formats.write.deflate import END
 from bentofs.store.formats.write.frames import Frames, Template
+from bentofs.store.formats.write.grid import parts_of
+from bentofs.store.formats.write.segments import lay_out_in_segments
 
 _CELL = 1 << 16
 _HEADER_LENGTH = 5
@@ -23,12 +26,18 @@ _HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 _TRAILER_LENGTH = 8
 
 
-def lay_out_gzip(content: Piece, crc: Callable[[], int]) -> PieceList:
-    """Lay out the gzip member of `content`, stored and not empty. `crc` is called for its CRC-32 on a trailer read."""
-    pieces = PieceList([Literal(_HEADER)])
-    append_stored(pieces, content, last=True)
-    pieces.append(_trailer(content, crc))
-    return pieces
+def lay_out_gzip(content: Piece, crc: Callable[[], int], starts: Sequence[int] = (0,)) -> PieceList:
+    """Lay out the gzip member of `content`, stored and not empty. `crc` is called for its CRC-32 on a trailer read.
+    `starts`: the places where the grid begins anew (`store.formats.write.grid`); the first one is 0."""
+
+    def lay_out(numbers: range) -> PieceList:
+        pieces = PieceList()
+        for start, length in parts_of(content.length, starts, numbers):
+            append_stored(pieces, Slice(content, start, length), last=start + length == content.length)
+        return pieces
+
+    blocks = lay_out_in_segments(len(starts), lay_out, lambda numbers: _blocks_length(content.length, starts, numbers))
+    return PieceList([Literal(_HEADER), blocks, _trailer(content, crc)])
 
 
 def lay_out_gzip_of(stream: Piece, content: Piece, crc: Callable[[], int]) -> PieceList:
@@ -60,11 +69,16 @@ def _trailer(content: Piece, crc: Callable[[], int]) -> Generated:
     return Generated(_TRAILER_LENGTH, lambda: struct.pack("<II", crc(), content.length & 0xFFFFFFFF))
 
 
-def gzip_length(content_length: int) -> int:
+def gzip_length(content_length: int, starts: Sequence[int] = (0,)) -> int:
     """Return the length of the member for `content_length` bytes of content, without laying it out."""
-    whole_frames = content_length % _frame().content_length == 0
-    blocks = -(-content_length // _BLOCK) + whole_frames
-    return len(_HEADER) + content_length + blocks * _HEADER_LENGTH + _TRAILER_LENGTH
+    return len(_HEADER) + _blocks_length(content_length, starts, range(len(starts))) + _TRAILER_LENGTH
+
+
+def _blocks_length(content_length: int, starts: Sequence[int], numbers: range) -> int:
+    """Return the length of the stored blocks of the parts with these numbers. The last block is not a frame's."""
+    length = sum(stored_length(part) for _, part in parts_of(content_length, starts, numbers))
+    is_last = numbers.stop == len(starts)
+    return length + (_HEADER_LENGTH if is_last and not (content_length - starts[-1]) % _frame().content_length else 0)
 
 
 @functools.cache

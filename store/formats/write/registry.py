@@ -12,6 +12,7 @@ from bentofs.store.formats.pieces import Piece, PieceList
 from bentofs.store.formats.write import bzip2, xz_blocks
 from bentofs.store.formats.write.chunk_maker import ChunkMaker
 from bentofs.store.formats.write.deflate import codec_name
+from bentofs.store.formats.write.grid import grid_of
 from bentofs.store.formats.write.gzip import gzip_length, lay_out_gzip, lay_out_gzip_of
 from bentofs.store.formats.write.members import Member, Packing
 from bentofs.store.formats.write.packing import ZipPacker, lay_out_deflate
@@ -56,11 +57,12 @@ class Format(NamedTuple):
 
 
 def _lay_out_tar_xz(members: Sequence[Member], mtime: int) -> PieceList:
-    return lay_out_xz(lay_out_tar(members, mtime))
+    return lay_out_xz(lay_out_tar(members, mtime), grid_of(members, mtime).starts)
 
 
 def _tar_xz_length(members: Sequence[Member], mtime: int) -> int:
-    return xz_length(tar_length(members, mtime))
+    starts, length = grid_of(members, mtime)
+    return xz_length(length, starts)
 
 
 def _plan_tar_xz(members: Sequence[Member], mtime: int, _packings: Sequence[Packing]) -> Plan:
@@ -79,8 +81,14 @@ def _compress_tar_bz2(plan: Plan, results: Results, maker: ChunkMaker) -> PieceL
     return bzip2.lay_out_bzip2(plan.tar, maker, results.chunks)
 
 
+def _tar_gz_length(members: Sequence[Member], mtime: int) -> int:
+    starts, length = grid_of(members, mtime)
+    return gzip_length(length, starts)
+
+
 def _lay_out_tar_gz(members: Sequence[Member], mtime: int) -> PieceList:
-    return lay_out_gzip(lay_out_tar(members, mtime), _tar_checksum(members, mtime))
+    starts, _ = grid_of(members, mtime)
+    return lay_out_gzip(lay_out_tar(members, mtime), _tar_checksum(members, mtime), starts)
 
 
 def _plan_tar_gz(members: Sequence[Member], mtime: int, packings: Sequence[Packing]) -> Plan:
@@ -142,7 +150,7 @@ TAR = Format("tar", False, tar_length, lay_out_tar)
 TAR_GZ = Format(
     "tar.gz",
     True,
-    lambda members, mtime: gzip_length(tar_length(members, mtime)),
+    _tar_gz_length,
     _lay_out_tar_gz,
     _plan_tar_gz,
     _compress_tar_gz,

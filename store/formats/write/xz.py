@@ -6,16 +6,23 @@ as in liblzma's lzma2_decoder.c), and its layout is pure arithmetic.
 
 A chunk carries at most 65,536 bytes after a three-byte header. Only 65,533 are used, so that chunks lie on a grid of
 64 KiB. A block fills 64 cells of the grid, including its header and checksum. So it is 4 MiB long in the file.
+
+The grid begins anew at some places of the content (`store.formats.write.grid`): the block before each place is
+shorter.
 """
 
 from __future__ import annotations
 
 import functools
 import struct
+from collections.abc import Sequence
 
-from bentofs.store.formats.crc32 import crc32, crc32_of, crc32_of_repeated
-from bentofs.store.formats.pieces import Generated, Literal, Piece, PieceList, Repeated, Slice
-from bentofs.store.formats.write.frames import Frames, Template
+from bentofs.store.formats.crc32 import crc32
+from bentofs.store.formats.pieces import Literal, Piece, PieceList, Slice
+from bentofs.store.formats.write.frames import Frame, Frames, Template
+from bentofs.store.formats.write.grid import parts_of
+from bentofs.store.formats.write.segments import lay_out_in_segments
+from bentofs.store.formats.write.xz_index import FOOTER_LENGTH, STREAM_FLAGS, Index, number, stored_length
 
 CELL = 1 << 16
 CHUNK = CELL - 3  # bytes of content in a cell
@@ -23,45 +30,56 @@ CELLS = 64  # in a block
 _FIRST, _NEXT = b"\x01", b"\x02"  # uncompressed chunk: with and without a dictionary reset
 END = b"\x00"
 CHECK_LENGTH = 4
-_STREAM_FLAGS = b"\x00\x01"  # CRC-32
 _LZMA2 = b"\x21\x01\x08"  # filter ID, size of properties, dictionary of 64 KiB, which every decoder accepts
-STREAM_HEADER = b"\xfd7zXZ\x00" + _STREAM_FLAGS + struct.pack("<I", crc32(_STREAM_FLAGS))
-_FOOTER_LENGTH = 12
+STREAM_HEADER = b"\xfd7zXZ\x00" + STREAM_FLAGS + struct.pack("<I", crc32(STREAM_FLAGS))
+_TAIL_PARTS_KEPT = 512  # of the layout of a short block: there may be many
 
 
-def lay_out_xz(content: Piece) -> PieceList:
-    """Lay out the xz stream of `content`."""
+def lay_out_xz(content: Piece, starts: Sequence[int] = (0,)) -> PieceList:
+    """Lay out the xz stream of `content`. `starts`: the places where the grid begins anew; the first one is 0."""
     template, _ = _full_block()
-    frames = Frames(content, template)
-    tail_start = frames.count * template.content_length
-    tail_length = content.length - tail_start
-    pieces = PieceList([Literal(STREAM_HEADER), frames])
-    if tail_length:
-        for piece in _tail_block(content, tail_start, tail_length):
-            pieces.append(piece)
-    for piece in end_of_stream(content.length):
+
+    def lay_out(numbers: range) -> PieceList:
+        pieces = PieceList()
+        for start, length in parts_of(content.length, starts, numbers):
+            tail = length % template.content_length
+            pieces.append(Frames(Slice(content, start, length - tail), template))
+            if tail:
+                pieces.append(Frame(Slice(content, start + length - tail, tail), _block_length(tail), _tail_template))
+        return pieces
+
+    def laid_out_length(numbers: range) -> int:
+        return sum(_part_length(length) for _, length in parts_of(content.length, starts, numbers))
+
+    pieces = PieceList([Literal(STREAM_HEADER)])
+    pieces.append(lay_out_in_segments(len(starts), lay_out, laid_out_length))
+    for piece in _index_of(content.length, starts).pieces():
         pieces.append(piece)
     return pieces
 
 
-def end_of_stream(content_length: int) -> list[Piece]:
-    """Return the pieces after the last block of `content_length` bytes of content."""
-    template, record = _full_block()
-    count, tail = divmod(content_length, template.content_length)
-    return index_and_footer(count + bool(tail), (record, count), _tail_record(tail) if tail else b"")
-
-
-def xz_length(content_length: int) -> int:
+def xz_length(content_length: int, starts: Sequence[int] = (0,)) -> int:
     """Return the length of the stream for `content_length` bytes of content, without laying it out."""
     template, record = _full_block()
-    count, tail = divmod(content_length, template.content_length)
-    blocks = count * template.length
-    records = len(record) * count
-    if tail:
-        blocks += stored_length(_unpadded_size(tail))
-        records += len(_tail_record(tail))
-    index = 1 + len(number(count + bool(tail))) + records
-    return len(STREAM_HEADER) + blocks + stored_length(index) + 4 + _FOOTER_LENGTH
+    blocks = count = records = 0
+    for _, length in parts_of(content_length, starts, range(len(starts))):
+        whole, tail = divmod(length, template.content_length)
+        blocks += whole * template.length
+        records += whole * len(record)
+        count += whole
+        if tail:
+            blocks += _block_length(tail)
+            records += len(block_record(tail))
+            count += 1
+    index = 1 + len(number(count)) + records
+    return len(STREAM_HEADER) + blocks + stored_length(index) + 4 + FOOTER_LENGTH
+
+
+def _part_length(length: int) -> int:
+    """Return the length of the blocks of one part."""
+    template, _ = _full_block()
+    count, tail = divmod(length, template.content_length)
+    return count * template.length + (_block_length(tail) if tail else 0)
 
 
 @functools.cache
@@ -89,30 +107,29 @@ def _full_block() -> tuple[Template, bytes]:
     return template, number(template.length) + number(template.content_length)
 
 
-def _tail_block(content: Piece, start: int, length: int) -> list[Piece]:
-    """Lay out the last block, which is shorter."""
-    pieces: list[Piece] = [Literal(block_header(compressed_length(length), length))]
+@functools.lru_cache(maxsize=16)
+def _tail_template(length: int) -> Template:
+    """Return the layout of the last block of a part."""
+    template = Template(_TAIL_PARTS_KEPT)
+    template.add_literal(block_header(compressed_length(length), length))
     for at in range(0, length, CHUNK):
         size = min(CHUNK, length - at)
-        pieces += [Literal(chunk_header(at == 0, size)), Slice(content, start + at, size)]
-
-    @functools.cache
-    def checksum() -> bytes:
-        return struct.pack("<I", crc32_of(content, start, length))
-
-    return [*pieces, Literal(END + block_padding(length)), Generated(CHECK_LENGTH, checksum)]
+        template.add_literal(chunk_header(at == 0, size))
+        template.add_content(size)
+    template.add_literal(END + block_padding(length))
+    template.add_checksum()
+    return template
 
 
-def index_and_footer(block_count: int, repeated: tuple[bytes, int], rest: bytes) -> list[Piece]:
-    """Lay out the end of a stream. `repeated`: the first record and its count; `rest`: the other records."""
-    record, count = repeated
-    head = b"\x00" + number(block_count)
-    length = len(head) + len(record) * count + len(rest)
-    rest += bytes(stored_length(length) - length)
-    checksum = crc32(rest, crc32_of_repeated(record, count, crc32(head)))
-    backward = struct.pack("<I", (stored_length(length) + 4) // 4 - 1) + _STREAM_FLAGS
-    footer = struct.pack("<I", crc32(backward)) + backward + b"YZ"
-    return [Literal(head), Repeated(record, count), Literal(rest + struct.pack("<I", checksum) + footer)]
+def _index_of(content_length: int, starts: Sequence[int]) -> Index:
+    template, record = _full_block()
+    index = Index()
+    for _, length in parts_of(content_length, starts, range(len(starts))):
+        count, tail = divmod(length, template.content_length)
+        index.add(record, count)
+        if tail:
+            index.add(block_record(tail))
+    return index
 
 
 def block_header(compressed: int, uncompressed: int, lzma2: bytes = _LZMA2) -> bytes:
@@ -140,25 +157,16 @@ def compressed_length(length: int) -> int:
 
 
 def _unpadded_size(length: int) -> int:
-    """Return a tail block's size as in the index: without the padding."""
+    """Return a block's size as in the index: without the padding."""
     compressed = compressed_length(length)
     return len(block_header(compressed, length)) + compressed + CHECK_LENGTH
 
 
-def _tail_record(length: int) -> bytes:
+def _block_length(length: int) -> int:
+    """Return the length of a block with `length` bytes of content."""
+    return stored_length(_unpadded_size(length))
+
+
+def block_record(length: int) -> bytes:
+    """Return the record of a block in the index."""
     return number(_unpadded_size(length)) + number(length)
-
-
-def stored_length(length: int) -> int:
-    """Round up to four bytes, like everything in xz."""
-    return length + -length % 4
-
-
-def number(value: int) -> bytes:
-    """Encode a multibyte integer (section 1.2): seven bits a byte, low bits first."""
-    encoded = bytearray()
-    while value >= 0x80:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)

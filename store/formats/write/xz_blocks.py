@@ -17,10 +17,8 @@ from bentofs.store.formats.write.xz import (
     CHECK_LENGTH,
     STREAM_HEADER,
     block_header,
-    index_and_footer,
-    number,
-    stored_length,
 )
+from bentofs.store.formats.write.xz_index import Index, number, stored_length
 
 _CHUNK = 1 << 20  # bytes of content in a block, and of the dictionary: a random read must compress a block again
 _PRESET = 2  # of xz; 3 and above take up to ten times the time and memory, and save 2 to 10 %
@@ -32,11 +30,10 @@ def lay_out_xz_blocks(content: Piece, maker: ChunkMaker, measured: Measured) -> 
     """Lay out the compressed xz stream of `content`."""
     blocks = Chunks(maker, codec(), content, measured)
     put_in_order([blocks])
-    records = bytearray()
-    for index, unpadded in enumerate(measured.sizes):
-        records += number(unpadded) + number(blocks.content_length(index))
-    end = index_and_footer(blocks.count, (b"", 0), bytes(records))
-    return PieceList([Literal(STREAM_HEADER), blocks, *end])
+    index = Index()
+    for block, unpadded in enumerate(measured.sizes):
+        index.add(number(unpadded) + number(blocks.content_length(block)))
+    return PieceList([Literal(STREAM_HEADER), blocks, *index.pieces()])
 
 
 @functools.cache

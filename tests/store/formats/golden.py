@@ -19,10 +19,10 @@ from tests.store.content import Memory, whole
 MTIME = 1_767_323_045
 LAYOUT_VERSION = 3  # of the bytes with these SHA-256s
 SHA256 = {
-    "bentomodel": "62cd19b386277f4dacdad0c5e9e4fd2aab2de1ba17ab5c65e8685fd1247b0e16",
+    "bentomodel": "60d9764162707e66c30e37bebd7da89a6fe6de8f118b8630fca5265dabd64735",
     "tar": "c4354df5d4ad4cd86b19549ad1db32a36ab6ab022cc23abb5cc440a63d7823d5",
-    "tar.gz": "f9b9e2e96b98fc9fcff9d36318f311644d08a75602be163878e41d41295575b3",
-    "tar.xz": "62cd19b386277f4dacdad0c5e9e4fd2aab2de1ba17ab5c65e8685fd1247b0e16",
+    "tar.gz": "28df9c485cb5325e211dc129682daded30917a04b1ba5d5ec18fb54b934cf5e4",
+    "tar.xz": "60d9764162707e66c30e37bebd7da89a6fe6de8f118b8630fca5265dabd64735",
     "zip": "10889505c09d2f3642c9d265cd87d672527b75a06128ed1aeb476a36e05f8d18",
 }
 

@@ -97,11 +97,13 @@ def write_zip(members: Sequence[Member], mtime: int) -> bytes:
     return written
 
 
-def write_gzip(content: bytes) -> bytes:
-    """Write RFC 1952 around stored blocks of RFC 1951: 65,531 bytes a block, and at least one block behind every
-    64th."""
-    parts = [content[start : start + 65531] for start in range(0, len(content), 65531)]
-    if len(content) % (64 * 65531) == 0:
+def write_gzip(content: bytes, starts: Sequence[int] = (0,)) -> bytes:
+    """Write RFC 1952 around stored blocks of RFC 1951: 65,531 bytes a block, counted from each of `starts`, and at
+    least one block behind every 64th of the last ones."""
+    parts = []
+    for start, stop in zip(starts, [*starts[1:], len(content)], strict=True):
+        parts += [content[at : min(at + 65531, stop)] for at in range(start, stop, 65531)]
+    if (len(content) - starts[-1]) % (64 * 65531) == 0:
         parts.append(b"")
     out = bytearray(b"\x1f\x8b\x08\0\0\0\0\0\0\xff")
     for number, part in enumerate(parts):
@@ -120,13 +122,16 @@ def _with_crc(fields: bytes) -> bytes:
     return fields + struct.pack("<I", zlib.crc32(fields))
 
 
-def write_xz(content: bytes) -> bytes:
-    """Write The .xz File Format: blocks of 4,194,087 bytes of content, each in LZMA2 chunks of 65,533 bytes."""
+def write_xz(content: bytes, starts: Sequence[int] = (0,)) -> bytes:
+    """Write The .xz File Format: blocks of 4,194,087 bytes of content, each in LZMA2 chunks of 65,533 bytes, counted
+    from each of `starts`."""
     out = bytearray(b"\xfd7zXZ\0" + _with_crc(b"\0\1"))
     index = bytearray()
     count = 0
-    for start in range(0, len(content), 4_194_087):
-        block = content[start : start + 4_194_087]
+    ends = [*starts[1:], len(content)]
+    places = [at for start, end in zip(starts, ends, strict=True) for at in range(start, end, 4_194_087)]
+    for start, end in zip(places, [*places[1:], len(content)], strict=True):
+        block = content[start:end]
         data = bytearray()
         for at in range(0, len(block), 65_533):
             chunk = block[at : at + 65_533]
@@ -146,10 +151,27 @@ def write_xz(content: bytes) -> bytes:
     return bytes(out + struct.pack("<I", zlib.crc32(backward)) + backward + b"YZ")
 
 
+def _in_parts(write: Callable[[bytes, Sequence[int]], bytes]) -> Callable[[Sequence[Member], int], bytes]:
+    """Write the tar in stored chunks, which begin anew after the first member and at contents of 16 KiB or more."""
+
+    def written(members: Sequence[Member], mtime: int) -> bytes:
+        tar = write_tar(members, mtime)
+        with tarfile.open(fileobj=io.BytesIO(tar), errors="surrogateescape") as archive:
+            infos = archive.getmembers()
+        starts = [
+            info.offset_data if info.size >= 16_384 else info.offset
+            for number, info in enumerate(infos)
+            if info.size >= 16_384 or number == 1
+        ]
+        return write(tar, [0, *starts])
+
+    return written
+
+
 WRITERS: dict[str, Callable[[Sequence[Member], int], bytes]] = {
     "tar": write_tar,
     "zip": write_zip,
-    "tar.gz": lambda members, mtime: write_gzip(write_tar(members, mtime)),
-    "bentomodel": lambda members, mtime: write_xz(write_tar(members, mtime)),
-    "tar.xz": lambda members, mtime: write_xz(write_tar(members, mtime)),
+    "tar.gz": _in_parts(write_gzip),
+    "bentomodel": _in_parts(write_xz),
+    "tar.xz": _in_parts(write_xz),
 }

@@ -19,9 +19,8 @@ import pytest
 import zstandard
 
 from bentofs.store.errors import BadModelError, DamagedArchiveError, StoreError, TooBigError, UnsafeMemberError
-from bentofs.store.formats.pieces import read_bytes
 from bentofs.store.formats.read.growing_file import LITTLE_MEMORY, MOST_MEMORY, ArrivingFile
-from bentofs.store.formats.write.xz import index_and_footer
+from bentofs.store.formats.write.xz_index import IndexSums
 from bentofs.store.staging.limits import Limits
 from tests.store.formats.unpacking import MODEL_YAML, Trickling, ours, tree_of, unpack, unpacked
 
@@ -502,7 +501,11 @@ def test_a_later_block_of_xz_with_a_larger_dictionary() -> None:
         index = len(alone) - 12 - 4 * (1 + int.from_bytes(alone[-8:-4], "little"))
         stream += alone[12 if stream else 0 : index]
         records.append(alone[index + 2 : -16].rstrip(b"\0"))
-    stream += b"".join(read_bytes(piece, 0, piece.length) for piece in index_and_footer(2, (records[0], 1), records[1]))
+    sums = IndexSums()
+    for record in records:
+        sums.add(record)
+    head, end = sums.ends()
+    stream += head + b"".join(records) + end
     assert lzma.decompress(stream) == content
     with Trickling(stream, 1) as arriving:
         assert unpacked(arriving) == tree_of(files)

@@ -38,14 +38,17 @@ def test_around_blocks_and_frames(length: int) -> None:
 @given(st.integers(1, 300_000), st.data())
 def test_any_range(length: int, data: st.DataObject) -> None:
     content = Memory(numbers(0, length))
-    expected = write_gzip(content.content)
-    laid_out = lay_out_gzip(content, content.crc32)
+    starts = [0, *sorted(data.draw(st.sets(st.integers(1, length), max_size=5)) - {length})]
+    expected = write_gzip(content.content, starts)
+    assert gzip.decompress(expected) == content.content
+    laid_out = lay_out_gzip(content, content.crc32, starts)
     check_ranges(laid_out, expected, data)
 
 
-@given(st.integers(1, 200 * _GIB))
-def test_length_by_arithmetic_is_the_laid_out_length(length: int) -> None:
-    assert lay_out_gzip(Numbered(length), lambda: 0).length == gzip_length(length)
+@given(st.integers(1, 200 * _GIB), st.data())
+def test_length_by_arithmetic_is_the_laid_out_length(length: int, data: st.DataObject) -> None:
+    starts = [0, *sorted(data.draw(st.sets(st.integers(1, length), max_size=5)) - {length})]
+    assert lay_out_gzip(Numbered(length), lambda: 0, starts).length == gzip_length(length, starts)
 
 
 def test_the_checksum_is_asked_for_only_when_the_trailer_is_read() -> None:

@@ -38,14 +38,35 @@ def test_around_chunks_and_blocks(length: int) -> None:
 @given(st.integers(1, 300_000), st.data())
 def test_any_range(length: int, data: st.DataObject) -> None:
     content = numbers(0, length)
-    expected = write_xz(content)
-    laid_out = lay_out_xz(Memory(content))
+    starts = [0, *sorted(data.draw(st.sets(st.integers(1, length), max_size=5)) - {length})]
+    expected = write_xz(content, starts)
+    assert lzma.decompress(expected, lzma.FORMAT_XZ) == content
+    laid_out = lay_out_xz(Memory(content), starts)
     check_ranges(laid_out, expected, data)
 
 
-@given(st.integers(1, 200 * _GIB))
-def test_length_by_arithmetic_is_the_laid_out_length(length: int) -> None:
-    assert lay_out_xz(Numbered(length)).length == xz_length(length)
+@given(st.integers(1, 200 * _GIB), st.data())
+def test_length_by_arithmetic_is_the_laid_out_length(length: int, data: st.DataObject) -> None:
+    starts = [0, *sorted(data.draw(st.sets(st.integers(1, length), max_size=5)) - {length})]
+    assert lay_out_xz(Numbered(length), starts).length == xz_length(length, starts)
+
+
+def test_many_starts() -> None:
+    """More than are laid out at a time."""
+    content = numbers(0, 500_000)
+    starts = range(0, 400_000, 300)
+    laid_out = lay_out_xz(Memory(content), starts)
+    expected = write_xz(content, starts)
+    assert laid_out.length == xz_length(len(content), starts) == len(expected)
+    assert whole(laid_out) == expected
+    assert lzma.decompress(expected, lzma.FORMAT_XZ) == content
+
+
+def test_content_is_read_once() -> None:
+    """A checksum is computed from the bytes as they are served."""
+    content = Numbered(3 * _BLOCK + 100_000)
+    whole(lay_out_xz(content, [0, 1000, 50_000, _BLOCK + 70_000]))
+    assert content.bytes_read == content.length
 
 
 def _number(index: bytes, at: int) -> tuple[int, int]:
