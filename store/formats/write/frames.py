@@ -28,6 +28,7 @@ class Template:
         self._checksum: int | None = None
         self._plans: dict[tuple[int, int], _Plan] = {}
         self._most_parts = parts_kept
+        self._repeated = (0, 0, 1, 0)  # start, end, period, and the period in the content
         self._parts_kept = 0
         self.length = 0
         self.content_length = 0
@@ -46,6 +47,19 @@ class Template:
         """Add the CRC-32 of the frame's content, little-endian."""
         self._checksum = self.length
         self.length += 4
+
+    def repeat(self, start: int, end: int, period: int, content_period: int) -> None:
+        """Declare that the layout in [start, end) repeats itself, so that one plan serves several places."""
+        self._repeated = (start, end, period, content_period)
+
+    def place(self, start: int, size: int) -> tuple[_Plan, int]:
+        """Return the plan for the bytes [start, start + size) of a frame, and how much further on in the content they
+        are. Call it only once the template is built."""
+        first, end, period, content_period = self._repeated
+        if start < first + period or start + size > end:
+            return self.plan(start, size), 0
+        times = (start - first) // period
+        return self.plan(start - times * period, size), times * content_period
 
     def plan(self, start: int, size: int) -> _Plan:
         """Return the plan for the bytes [start, start + size) of a frame. Call it only once the template is built."""
@@ -151,12 +165,13 @@ def _fill(
     view: memoryview, content: Piece, template: Template, checksums: BlockChecksums | None, frame: int, start: int
 ) -> None:
     """Fill the view with a part of one frame."""
-    plan = template.plan(start, len(view))
+    plan, shift = template.place(start, len(view))
     if plan.spans:
         spans = [view[first:last] for first, last in plan.spans]
-        content.read_into(spans, frame * template.content_length + plan.content_start)
+        begin = plan.content_start + shift
+        content.read_into(spans, frame * template.content_length + begin)
         if checksums is not None and checksums.wants(frame):
-            checksums.note(frame, plan.content_start, spans)
+            checksums.note(frame, begin, spans)
     for first, last, literal in plan.literals:
         view[first:last] = literal
     if plan.checksum is not None and checksums is not None:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from bentofs.store.formats.write.members import Member
 from bentofs.store.formats.write.tar import end_length, header_length, padding_length
 
-LEAST = 16 << 10  # bytes of a file with a grid of its own, which takes up to 50 bytes
+LEAST = 1 << 20  # bytes of a file with a grid of its own. For shorter ones, it would take longer to read them
 
 
 class Grid(NamedTuple):

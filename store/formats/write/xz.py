@@ -112,10 +112,13 @@ def _tail_template(length: int) -> Template:
     """Return the layout of the last block of a part."""
     template = Template(_TAIL_PARTS_KEPT)
     template.add_literal(block_header(compressed_length(length), length))
+    start = template.length
     for at in range(0, length, CHUNK):
         size = min(CHUNK, length - at)
         template.add_literal(chunk_header(at == 0, size))
         template.add_content(size)
+        if size == CHUNK and at:
+            template.repeat(start + CELL, template.length, CELL, CHUNK)
     template.add_literal(END + block_padding(length))
     template.add_checksum()
     return template

@@ -19,10 +19,10 @@ from tests.store.content import Memory, whole
 MTIME = 1_767_323_045
 LAYOUT_VERSION = 3  # of the bytes with these SHA-256s
 SHA256 = {
-    "bentomodel": "60d9764162707e66c30e37bebd7da89a6fe6de8f118b8630fca5265dabd64735",
+    "bentomodel": "75e04b2562fff7a605bba68fe0020899350d4ff135c6e17e6a5c2d1a122596ad",
     "tar": "c4354df5d4ad4cd86b19549ad1db32a36ab6ab022cc23abb5cc440a63d7823d5",
-    "tar.gz": "28df9c485cb5325e211dc129682daded30917a04b1ba5d5ec18fb54b934cf5e4",
-    "tar.xz": "60d9764162707e66c30e37bebd7da89a6fe6de8f118b8630fca5265dabd64735",
+    "tar.gz": "7632e551c765308970e41bf7745c8bb82836cf1cbf4a247dbb0789d261adcc91",
+    "tar.xz": "75e04b2562fff7a605bba68fe0020899350d4ff135c6e17e6a5c2d1a122596ad",
     "zip": "10889505c09d2f3642c9d265cd87d672527b75a06128ed1aeb476a36e05f8d18",
 }
 

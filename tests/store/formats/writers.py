@@ -152,16 +152,16 @@ def write_xz(content: bytes, starts: Sequence[int] = (0,)) -> bytes:
 
 
 def _in_parts(write: Callable[[bytes, Sequence[int]], bytes]) -> Callable[[Sequence[Member], int], bytes]:
-    """Write the tar in stored chunks, which begin anew after the first member and at contents of 16 KiB or more."""
+    """Write the tar in stored chunks, which begin anew after the first member and at contents of 1 MiB or more."""
 
     def written(members: Sequence[Member], mtime: int) -> bytes:
         tar = write_tar(members, mtime)
         with tarfile.open(fileobj=io.BytesIO(tar), errors="surrogateescape") as archive:
             infos = archive.getmembers()
         starts = [
-            info.offset_data if info.size >= 16_384 else info.offset
+            info.offset_data if info.size >= 1_048_576 else info.offset
             for number, info in enumerate(infos)
-            if info.size >= 16_384 or number == 1
+            if info.size >= 1_048_576 or number == 1
         ]
         return write(tar, [0, *starts])
 
