@@ -58,10 +58,14 @@ class MeasuredMembers(Members):
         super().__init__(entries, open_file)
         self._open_file = open_file
         self._measurements = measurements
-        self._crc32s = known_crc32s(entries, measurements)
         # A content computes its unknown CRC-32 while it is read. So all who use it must get the same object.
         self._measuring: WeakValueDictionary[int, MeasuredFile] = WeakValueDictionary()
         self._lock = threading.Lock()  # guards _measuring
+
+    @functools.cached_property
+    def _crc32s(self) -> array[int]:
+        """The known CRC-32s. They are looked up when the first content is made: lengths need none."""
+        return known_crc32s(self._entries, self._measurements)
 
     def _member(self, number: int, entry: Entry) -> Member:
         content = self._measured(number, entry) if entry.identity and entry.identity.size else None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import os
 from typing import NamedTuple
 
 from bentofs.store.errors import BadModelError, NotAModelError
@@ -203,7 +202,6 @@ class Model:
 
     def _digest(self) -> str:
         digest = hashlib.blake2b(repr((self.tag, self.mtime)).encode(), digest_size=20)
-        for entry in self.entries:
-            line = (os.fsencode(entry.path), entry.executable, entry.identity and tuple(entry.identity))
-            digest.update(repr(line).encode())
+        for part in self.entries.content():
+            digest.update(part)
         return digest.hexdigest()

@@ -150,6 +150,16 @@ class Entries(LazySequence[Entry]):
             yield paths[start:stop], bool(flags & _FOLDER), size
             start = stop
 
+    def content(self) -> Iterator[bytes]:
+        """Yield all that decides the bytes of the model, for a digest: paths, modes and identities. Two models have the
+        same content only if these are the same."""
+        columns = self._columns
+        yield self._starts.tobytes()
+        yield self._paths
+        for name in columns.__slots__:
+            if name != "crcs":
+                yield getattr(columns, name).tobytes()
+
     def identities(self) -> Iterator[tuple[bytes, bool, tuple[int, int, int, int, int] | None]]:
         """Yield each entry's path, true if its owner may execute it, and the fields of its identity, None for a
         directory; in order."""
