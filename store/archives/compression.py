@@ -62,6 +62,8 @@ def packings(sizes: Sequence[int], compression: Compression) -> list[Packing]:
     if compression is Compression.ALWAYS:
         return found
     room = MAX_MODEL
+    if sum(sizes) + len(sizes) * _FILE <= room and max(sizes, default=0) <= MAX_FILE:  # the usual case
+        return found
     for number in sorted(range(len(sizes)), key=sizes.__getitem__):
         size = sizes[number]
         room -= size + _FILE

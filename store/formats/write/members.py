@@ -70,6 +70,11 @@ class Shaped(Protocol):
         """Yield the shape of each member, in order."""
 
 
+def name_length(path: bytes, is_folder: bool) -> int:
+    """Return the length of the archive path of a member with this shape (`Member.archive_path`)."""
+    return len(path) + is_folder + (2 if path[1:2] == b":" and path[:1].isalpha() else 0)
+
+
 def shapes_of(members: Sequence[Member]) -> Iterator[Shape]:
     """Yield the shape of each member, in order."""
     if isinstance(members, Shaped):

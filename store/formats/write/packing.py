@@ -29,15 +29,15 @@ class ZipPacker:
         self._measured, _, self._large = results
         self._firsts = array("I", [0])  # number of small members before each member
 
-    def add(self, member: Member) -> int:
+    def add(self, size: int) -> int:
         number, first = len(self._firsts) - 1, self._firsts[-1]
         self._firsts.append(first)
-        if member.content is not None and self._packings[number] is Packing.SMALL:
+        if size and self._packings[number] is Packing.SMALL:
             self._firsts[-1] += 1
             check_measured(self._maker, self._measured, first + 1)
-            return min(self._measured.sizes[first], member.size)
+            return min(self._measured.sizes[first], size)
         deflated = self._large.get(number)
-        return member.size if deflated is None else sum(deflated.measured.sizes) + len(END)
+        return size if deflated is None else sum(deflated.measured.sizes) + len(END)
 
     def pieces(self, numbers: range, members: Sequence[Member]) -> Iterator[Sequence[Piece]]:
         in_order: list[Chunks] = []

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from bentofs.store.formats.pieces import Literal, Piece, PieceList, Views, copy_into, split
-from bentofs.store.formats.write.members import Member
+from bentofs.store.formats.write.members import Member, name_length, shapes_of
 from bentofs.store.formats.write.segments import lay_out_in_segments
 from bentofs.store.formats.write.zip_headers import (
     Stamp,
@@ -32,8 +32,8 @@ Ahead = Callable[[Member, int], bool]
 class Packer(Protocol):
     """Makes the bytes that the archive holds for members' contents: a shorter deflate stream, or the content."""
 
-    def add(self, member: Member) -> int:
-        """Return the length of a member's packed content. Called once for each member, in order."""
+    def add(self, size: int) -> int:
+        """Return the length of a member's packed content of `size` bytes. Called once for each member, in order."""
 
     def pieces(self, numbers: range, members: Sequence[Member]) -> Iterable[Sequence[Piece]]:
         """Yield the pieces of each of these members. `numbers`: their numbers in the archive."""
@@ -42,8 +42,8 @@ class Packer(Protocol):
 class _AsItIs:
     """Stores all content."""
 
-    def add(self, member: Member) -> int:
-        return member.size
+    def add(self, size: int) -> int:
+        return size
 
     def pieces(self, _numbers: range, members: Sequence[Member]) -> Iterable[Sequence[Piece]]:
         return (() if member.content is None else (member.content,) for member in members)
@@ -83,10 +83,10 @@ def zip_length(members: Sequence[Member], mtime: int) -> int:
     """Return the archive's length in bytes, without laying it out."""
     stamp = Stamp(mtime)
     start = directory = 0
-    for member in members:
-        name_length = len(member.archive_path)
-        directory += central_length(member, name_length, start, stamp)
-        start += local_length(member, name_length, stamp) + member.size
+    for path, is_folder, size in shapes_of(members):
+        length = name_length(path, is_folder)
+        directory += central_length(size, length, start, stamp)
+        start += local_length(size, length, stamp) + size
     return start + directory + len(end_records(len(members), start, directory))
 
 
@@ -106,14 +106,14 @@ class _Layout:
         self.record_starts = array("Q", [0])  # within the directory; the last one is its end
         self._leading = array("I")  # numbers of the large stored members
         start = record = 0
-        for number, member in enumerate(members):
-            size, name_length = packer.add(member), len(member.archive_path)
-            if size == member.size and size >= _WORTH_AHEAD:
+        for number, (path, is_folder, size) in enumerate(shapes_of(members)):
+            packed, length = packer.add(size), name_length(path, is_folder)
+            if packed == size and size >= _WORTH_AHEAD:
                 self._leading.append(number)
-            self.packed_sizes.append(size)
-            record += central_length(member, name_length, start, stamp)
+            self.packed_sizes.append(packed)
+            record += central_length(size, length, start, stamp)
             self.record_starts.append(record)
-            start += local_length(member, name_length, stamp) + size
+            start += local_length(size, length, stamp) + packed
             self.starts.append(start)
 
     def length(self, numbers: range) -> int:

@@ -82,14 +82,14 @@ def _zip64(numbers: tuple[int, ...]) -> bytes:
     return struct.pack(f"<HH{len(numbers)}Q", 1, 8 * len(numbers), *numbers)
 
 
-def local_length(member: Member, name_length: int, stamp: Stamp) -> int:
-    """Return the length of `local_header`, without making it."""
-    return _LOCAL_LENGTH + name_length + len(stamp.extra) + (20 if member.size >= _MARK32 else 0)
+def local_length(size: int, name_length: int, stamp: Stamp) -> int:
+    """Return the length of `local_header` for a member of `size` bytes, without making it."""
+    return _LOCAL_LENGTH + name_length + len(stamp.extra) + (20 if size >= _MARK32 else 0)
 
 
-def central_length(member: Member, name_length: int, start: int, stamp: Stamp) -> int:
-    """Return the length of `central_record`, without making it."""
-    large = 2 * (member.size >= _MARK32) + (start >= _MARK32)
+def central_length(size: int, name_length: int, start: int, stamp: Stamp) -> int:
+    """Return the length of `central_record` for a member of `size` bytes, without making it."""
+    large = 2 * (size >= _MARK32) + (start >= _MARK32)
     return _CENTRAL_LENGTH + name_length + len(stamp.extra) + (4 + 8 * large if large else 0)
 
 

@@ -6,9 +6,20 @@ from pathlib import Path
 
 import pytest
 
+from bentofs.store.archives.members import Members
 from bentofs.store.formats.pieces import Zeros, read_bytes
-from bentofs.store.formats.write.members import Member
-from bentofs.store.formats.write.tar import end_length, header, header_length, lay_out_tar, padding_length, tar_length
+from bentofs.store.formats.write.members import Member, name_length, shapes_of
+from bentofs.store.formats.write.tar import (
+    end_length,
+    header,
+    header_length,
+    lay_out_tar,
+    padding_length,
+    tar_length,
+    tar_spans,
+)
+from bentofs.store.storage.base import Entry, Identity
+from bentofs.store.storage.entries import Entries
 from tests.harness import run
 from tests.store.content import Memory, Numbered, PieceFile, numbers, whole
 
@@ -137,3 +148,29 @@ def test_ten_thousand_members() -> None:
     last = 1024 * 10_000
     assert read_bytes(laid_out, last, 100).rstrip(b"\0") == b"shard-09999"
     assert read_bytes(laid_out, last + 512, 100) == numbers(0, 100)
+
+
+def test_shapes_tell_what_members_tell() -> None:
+    """Lengths come from columns of paths and sizes, without making a member."""
+    paths = ["model.yaml", "a", "a/b", "a-b", "c:x", "é", "\udcff", "d" * 99, "e" * 100, "f/" + "g" * 120, "1:x", ":"]
+    entries = Entries.of(
+        Entry(path, path == "a", path == "a/b", None if path == "a" else Identity(1, 2, size, 3, 4), f"m/v/{path}")
+        for size, path in enumerate(paths)
+    )
+    members = Members(entries, lambda entry: Zeros(entry.size))
+    listed = list(members)
+    assert list(shapes_of(members)) == list(shapes_of(listed))
+    for member, (path, is_folder, size) in zip(listed, shapes_of(members), strict=True):
+        assert (name_length(path, is_folder), size) == (len(member.archive_path), member.size)
+    for mtime in (0, 8**11):
+        starts = [0]
+        for member, span in zip(listed, tar_spans(members, mtime), strict=True):
+            head = len(header(member, mtime))
+            assert span == (
+                starts[-1],
+                starts[-1] + head,
+                starts[-1] + head + -(-member.size // 512) * 512,
+                member.size,
+            )
+            starts.append(span.stop)
+        assert lay_out_tar(members, mtime).length == tar_length(members, mtime) == starts[-1] + end_length(starts[-1])
