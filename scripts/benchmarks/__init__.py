@@ -16,8 +16,8 @@ Every row is a ratio of two things measured in one run on one machine. No row is
 * Compressing (`compressing.py`): the first `cp` of a `.tar.gz` and a `.zip`, by a new daemon with an empty index and
   `--compression always`, measuring included, against `tar c | pigz -1` and `zip -1` of the same files to the same disk;
   the sizes of both; a second `cp`; one export by BentoML as `.tar.gz`; random reads against the pass-through over the
-  same bytes. The models are random f32 weights, a forest pickled by scikit-learn, and JSON and text. The first two
-  also come in a size larger than the cache of compressed chunks.
+  same bytes. The models are random f32 weights, a forest pickled by scikit-learn, JSON and text, and many small files.
+  The first two also come in a size larger than the cache of compressed chunks.
 * Scaling (`scaling.py`): the first bytes, `unzip -l` and `tar tf` of a 100 GiB model against a 1 MiB model with
   the same number of files, each by a new daemon that finds both models' measurements in its index; and the peak memory
   of a daemon that streams the 100 GiB. The big model's files are sparse: only their size counts here.

@@ -14,12 +14,13 @@ from .session import Session
 LIMIT = 600.0
 NAMES = 10_000
 SMALL_NAMES, SMALL_VERSIONS = 1000, 100
+KNOWN, KNOWN_FILES = 60, 1500
 RATIO = 0.8
 MOST_SECONDS = 1.0
 
 
 def measure(session: Session) -> list[Row]:
-    return [*_recursive(session), *_names(session), *_ready(session)]
+    return [*_recursive(session), *_known(session), *_names(session), *_ready(session)]
 
 
 def _recursive(session: Session) -> list[Row]:
@@ -61,6 +62,28 @@ def _recursive(session: Session) -> list[Row]:
     for (name, target), times in zip(ways.items(), ours, strict=True):
         rows += session.keep(Row(name, "s", times, peer, target=target, at_most=True))
     return rows
+
+
+def _known(session: Session) -> list[Row]:
+    """Measure `ls -l` of models that an earlier mount measured, each time by a new one, against `--compression
+    never`."""
+    name = f"ls -l of {KNOWN} models of {KNOWN_FILES:,} files, measured before, vs --compression never"
+    if not session.wanted(name):
+        return []
+    store, cache = session.folder("known-store"), session.folder("known-cache")
+    for number in range(KNOWN):
+        samples.json_files(store, f"model-{number}", KNOWN_FILES, 4000)
+
+    def look(*options: str) -> float:
+        with session.launch.ours(store, cache, options) as daemon:
+            return seconds(["sh", "-c", 'ls -l "$0"/models/*/*/', daemon.mountpoint], LIMIT)
+
+    look()
+    times: dict[str, list[float]] = {"auto": [], "never": []}
+    for turn in range(session.rounds):
+        for compression in ("auto", "never") if turn % 2 else ("never", "auto"):
+            times[compression].append(look("--compression", compression))
+    return session.keep(Row(name, "s", times["auto"], times["never"], target=1.3, at_most=True))
 
 
 def _names(session: Session) -> list[Row]:

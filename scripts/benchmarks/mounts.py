@@ -97,7 +97,7 @@ class Daemon:
 def is_mounted(path: str) -> bool:
     """Tell whether something is mounted there, without touching it: a stat of a stuck mount would never return."""
     escaped = path.replace("\\", "\\134").replace(" ", "\\040")
-    with open("/proc/self/mountinfo") as mounts:
+    with open("/proc/self/mountinfo", errors="surrogateescape") as mounts:
         return any(line.split(" ", 5)[4] == escaped for line in mounts)
 
 

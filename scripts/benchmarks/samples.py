@@ -123,6 +123,22 @@ def text(store: str, name: str, size: int) -> None:
     finish(store, name)
 
 
+def json_files(store: str, name: str, count: int, size: int) -> None:
+    """Write `count` files of JSON lines, of `size` bytes each, in folders of 1,000."""
+    folder = begin(store, name)
+    dice = random.Random(1)
+    words = [dice.randbytes(dice.randrange(2, 6)).hex() for _ in range(3000)]
+    lines = []
+    for _ in range(20_000):
+        line = {"id": dice.randrange(10**6), "word": dice.choice(words), "score": round(dice.gauss(0, 1), 6)}
+        lines.append(json.dumps({**line, "tags": [dice.choice(words) for _ in range(3)]}))
+    table = "\n".join(lines).encode()
+    for number in range(count):
+        start = dice.randrange(len(table) - size)
+        _write(os.path.join(folder, f"part-{number // 1000:03d}", f"{number:06d}.json"), [table[start : start + size]])
+    finish(store, name)
+
+
 def _content(path: str) -> bytes:
     with open(path, "rb") as file:
         return file.read()

@@ -48,7 +48,7 @@ class Session:
     def memory_folder(self, needed: int) -> str | None:
         """Return a folder in memory (tmpfs) with room for so many bytes. It is removed at the end. None where there is
         none."""
-        with open("/proc/self/mounts") as mounts:
+        with open("/proc/self/mounts", errors="surrogateescape") as mounts:
             in_memory = any(line.split()[1:3] == ["/dev/shm", "tmpfs"] for line in mounts)
         if not in_memory or not os.access("/dev/shm", os.W_OK) or shutil.disk_usage("/dev/shm").free < needed * 1.1:
             return None
