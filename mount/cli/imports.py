@@ -104,9 +104,7 @@ def _open(area: StagingArea) -> ImportLog | None:
         ) from None
     receipts = ImportLog(area.receipts)
     if not receipts.is_on_disk:
-        raise StoreUnreadableError(
-            f"the record of imports {printable(str(area.receipts))} cannot be read: the log says why"
-        )
+        raise StoreUnreadableError(f"the record of imports {printable(str(area.receipts))} cannot be read")
     return receipts
 
 
