@@ -70,7 +70,14 @@ class FsspecFiles:
 
         return self.run(prefix, read)
 
-    def read(self, wanted: ObjectInfo, start: int, end: int) -> bytes:
+    def read(
+        self,
+        wanted: ObjectInfo,
+        start: int,
+        end: int,
+        *,
+        into: bytearray | None = None,  # noqa: ARG002 - the library has its own
+    ) -> bytes:
         path = self.path(wanted.key)
 
         def read(fs: AbstractFileSystem) -> bytes:

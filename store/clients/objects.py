@@ -52,8 +52,8 @@ class Objects(Protocol):
     def list_folder(self, prefix: str, *, more: str = "") -> Listing:
         """List the entries directly below `prefix`, which is empty or ends with a slash."""
 
-    def read(self, wanted: ObjectInfo, start: int, end: int) -> bytes | bytearray:
-        """Read the bytes [start, end) of an object.
+    def read(self, wanted: ObjectInfo, start: int, end: int, *, into: bytearray | None = None) -> bytes | bytearray:
+        """Read the bytes [start, end) of an object. `into`: a buffer of that size, which may be filled and returned.
 
         Raises:
             ConditionFailedError: the object has changed since the listing.

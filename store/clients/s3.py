@@ -52,9 +52,19 @@ class S3Objects:
     def list_folder(self, prefix: str, *, more: str = "") -> Listing:
         return self._retried(prefix, lambda: self._page(prefix, more, "/"))
 
-    def read(self, wanted: ObjectInfo, start: int, end: int, *, stops: CancelTokens = ()) -> bytes | bytearray:
+    def read(
+        self,
+        wanted: ObjectInfo,
+        start: int,
+        end: int,
+        *,
+        into: bytearray | None = None,
+        stops: CancelTokens = (),
+    ) -> bytes | bytearray:
         def once() -> bytes | bytearray:
-            content, answer = self._client.fetch(self.prefix + wanted.key, start, end, etag=wanted.etag, stops=stops)
+            content, answer = self._client.fetch(
+                self.prefix + wanted.key, start, end, etag=wanted.etag, into=into, stops=stops
+            )
             found = self._info(wanted.key, answer, wanted.size)
             # Not every server heeds the condition, and some have no ETags. If there is an ETag, times add nothing.
             if found.etag != wanted.etag or not (wanted.etag or self._is_as_old(found, wanted)):

@@ -142,17 +142,25 @@ class S3Client:
             raise
 
     def fetch(
-        self, key: str, start: int, end: int, *, etag: str = "", stops: CancelTokens = ()
+        self,
+        key: str,
+        start: int,
+        end: int,
+        *,
+        etag: str = "",
+        into: bytearray | None = None,
+        stops: CancelTokens = (),
     ) -> tuple[bytes | bytearray, dict[str, Any]]:
         """Return the bytes [start, end) of an object, maybe fewer, and its attributes: `ETag` and `LastModified`.
         Raises what `ask` raises.
 
-        `etag`: the object must have it; not every server heeds that.
+        `etag`: the object must have it; not every server heeds that. `into`: a buffer of that size, which may be filled
+        and returned.
         """
         limit = self.silence_seconds + (end - start) / _LEAST_RATE
         requests = None if stops else self._reads.requests  # such a request cannot be cancelled
         if requests is not None:
-            found = fetch_range(requests, key, start, end, etag=etag, seconds=limit)
+            found = fetch_range(requests, key, start, end, etag=etag, into=into, seconds=limit)
             if found is not None:
                 return found
         answer = self._fetch(key, start, end, etag, stops, limit)

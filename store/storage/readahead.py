@@ -28,8 +28,9 @@ _LARGEST = 8 << 20
 _AWAITED_SECONDS = 10.0  # for which fetched bytes are kept for their reader
 _STEADY = 3  # reads in sequence before anything is fetched ahead: a member of an archive is a header and its content
 _STREAMS = 64  # number of streams that are tracked
+_SPARE_SHARE = 8  # the part of the memory that may be buffers for reuse
 
-Fetch = Callable[[ObjectInfo, int, int], bytes | bytearray]
+Fetch = Callable[[ObjectInfo, int, int, bytearray | None], bytes | bytearray]
 
 
 class Pin(NamedTuple):
@@ -52,6 +53,8 @@ class _Extent:
     end: int
     content: Future[bytes | bytearray] = field(default_factory=Future)
     awaited_since: float = -math.inf  # monotonic time of the read-ahead, until the extent is read
+    readers: int = 0  # threads that copy its bytes, or wait for them
+    buffer: bytearray | None = None  # to be filled
 
     @property
     def size(self) -> int:
@@ -94,9 +97,11 @@ class ReadAhead:
     """The read-ahead cache of one store."""
 
     def __init__(self, fetch: Fetch, limit: int) -> None:
-        """`fetch`: returns bytes of an object, or raises; `limit`: bytes of memory."""
+        """`fetch`: returns bytes of an object, or raises. It may fill and return the buffer that it is given, which has
+        the right size. `limit`: bytes of memory."""
         self._fetch = fetch
-        self._limit = limit
+        self._spare_limit = limit // _SPARE_SHARE
+        self._limit = limit - self._spare_limit
         self._largest_window = limit // 2
         self._largest_extent = max(_SMALLEST, min(_LARGEST, limit // 16))
         self._lock = threading.Lock()
@@ -104,6 +109,9 @@ class ReadAhead:
         self._objects: dict[ObjectInfo, _CachedObject] = {}
         self._order: OrderedDict[_Extent, None] = OrderedDict()  # the first one is dropped first
         self._size = 0  # bytes, including those being fetched
+        # Buffers of dropped extents. A new one costs more than the bytes that are received into it: the kernel clears
+        # each of its pages.
+        self._spare: list[bytearray] = []
         self._streams: OrderedDict[_Stream, None] = OrderedDict()
         self._fetchers = ThreadPoolExecutor(_FETCHERS, thread_name_prefix="read-ahead")
 
@@ -113,11 +121,18 @@ class ReadAhead:
         end = offset + sum(len(view) for view in views)
         with self._lock:
             extents, missing = self._cover(pin, offset, end)
+            for extent in extents:
+                extent.readers += 1
             self._follow(pin, offset, end)
-        for extent in missing:
-            self._fill(extent)
-        contents = [(extent, memoryview(extent.content.result())) for extent in extents]
-        _scatter(contents, views, offset)
+        try:
+            for extent in missing:
+                self._fill(extent)
+            contents = [(extent, memoryview(extent.content.result())) for extent in extents]
+            _scatter(contents, views, offset)
+        finally:
+            with self._lock:
+                for extent in extents:
+                    extent.readers -= 1
         with self._lock:
             now = time.monotonic()
             for extent in extents:
@@ -140,6 +155,7 @@ class ReadAhead:
             else:
                 gap_end = cached.starts[at + 1] if at + 1 < len(cached.starts) else end
                 extent = _Extent(cached, start, min(end, gap_end))
+                extent.buffer = self._spare_of(extent.size)
                 cached.add(extent)
                 self._order[extent] = None
                 self._size += extent.size
@@ -164,14 +180,31 @@ class ReadAhead:
             del self._order[extent]
             self._size -= extent.size
             extent.owner.remove(extent)
+            self._reuse(extent)
             if not extent.owner.extents:
                 info = extent.owner.pin.object
                 if self._objects.get(info) is extent.owner:
                     del self._objects[info]
 
+    def _reuse(self, extent: _Extent) -> None:
+        """Keep the buffer of a dropped extent, unless a thread may still read it."""
+        if extent.readers or not extent.content.done() or extent.content.exception() is not None:
+            return
+        content = extent.content.result()
+        if isinstance(content, bytearray) and len(content) >= _SMALLEST:
+            self._spare.append(content)
+            while sum(map(len, self._spare)) > self._spare_limit:
+                self._spare.pop(0)
+
+    def _spare_of(self, size: int) -> bytearray | None:
+        """Return a buffer for so many bytes that nobody uses; None if there is none."""
+        number = next((number for number, spare in enumerate(self._spare) if len(spare) == size), None)
+        return None if number is None else self._spare.pop(number)
+
     def _fill(self, extent: _Extent) -> None:
         try:
-            content = self._fetch(extent.owner.pin.object, extent.start, extent.end)
+            buffer, extent.buffer = extent.buffer, None
+            content = self._fetch(extent.owner.pin.object, extent.start, extent.end, buffer)
         except BaseException as error:
             with self._lock:
                 self._drop(extent)

@@ -264,10 +264,10 @@ class RemoteStorage:
             for index, info in enumerate(files):
                 self._pins[self.listings.identity(info)] = Pin(files, index)
 
-    def _fetch(self, info: ObjectInfo, start: int, end: int) -> bytes | bytearray:
+    def _fetch(self, info: ObjectInfo, start: int, end: int, into: bytearray | None = None) -> bytes | bytearray:
         shown = self.listings.show(info.key)
         try:
-            return self.objects.read(info, start, end)
+            return self.objects.read(info, start, end, into=into)
         except (RemoteNotFoundError, ConditionFailedError) as error:
             with self._lock:
                 self._pins.pop(self.listings.identity(info), None)

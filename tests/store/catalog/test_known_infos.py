@@ -59,7 +59,7 @@ def modules(url: str) -> tuple[dict[str, str], list[str]]:
     read: list[str] = []
     of_objects = storage.objects.read
 
-    def counted(wanted: ObjectInfo, start: int, end: int) -> bytes | bytearray:
+    def counted(wanted: ObjectInfo, start: int, end: int, **_: object) -> bytes | bytearray:
         read.append(wanted.key)
         return of_objects(wanted, start, end)
 

@@ -234,7 +234,7 @@ def test_all_models_are_fetched_together(bucket: Bucket, tmp_path: Path, monkeyp
     lock = threading.Lock()
     read_object = storage.objects.read
 
-    def read(wanted: ObjectInfo, start: int, end: int) -> bytes | bytearray:
+    def read(wanted: ObjectInfo, start: int, end: int, **_: object) -> bytes | bytearray:
         nonlocal now, most
         with lock:
             fetched.append(wanted.key)
