@@ -1,7 +1,8 @@
 """Server: reads requests from the device, calls their handlers, and replies.
 
-Each thread has a buffer for requests, and takes another one for the file bytes of a read. File bytes go to the kernel
-straight from there, after their header. A thread that waits for an upload to be imported keeps neither.
+Each thread has a buffer for requests, and takes another one for the file bytes of a read (`request_buffers.py`). File
+bytes go to the kernel straight from there, after their header. A thread that waits for an upload to be imported keeps
+neither.
 
 The kernel tolerates no wrong reply. If the length is not the sum of the parts, or the error is above 511, write() fails
 and the caller waits for ever.
@@ -15,7 +16,6 @@ import mmap
 import os
 import select
 import threading
-from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -32,16 +32,15 @@ from bentofs.mount.kernel.native.node_table import NodeTable
 from bentofs.mount.kernel.native.passthrough import Passthrough
 from bentofs.mount.kernel.native.protocol import INTERRUPT_IN, OUT_HEADER, Opcode
 from bentofs.mount.kernel.native.request import Answer, Request
+from bentofs.mount.kernel.native.request_buffers import Buffers, RequestBuffer
 from bentofs.mount.kernel.operations import Operations
 from bentofs.mount.kernel.workers import Workers
-from bentofs.store.util.aligned_buffer import page_buffer
 
 log = logging.getLogger(__name__)
 
 _PAGE = mmap.PAGESIZE
 _HEADER_AT = _PAGE - OUT_HEADER.size  # so that file bytes begin at a page boundary
 _MAX_ERRNO = 511
-_ROOMS_KEPT = 8
 _ENDED = (errno.ENODEV, errno.ECONNABORTED)  # errors of read() after the mount has ended
 _AGAIN = (errno.EINTR, errno.EAGAIN, errno.ENOENT)  # ENOENT: the request was withdrawn
 _Handler = Callable[[Request], "bytes | Answer | None"]
@@ -76,7 +75,7 @@ class Server:
         self._files = Files(context, passthrough)
         self._calls = self._table(context, operations, self._files)
         self._handle = workers.guard("request", self._serve, _failed)
-        self._rooms: deque[memoryview] = deque(maxlen=_ROOMS_KEPT)  # buffers for file bytes that are free
+        self._buffers = Buffers(BUFFER_SIZE, _PAGE + MAX_TRANSFER)
 
     def serve(self) -> None:
         """Serve requests until the mount ends."""
@@ -87,12 +86,12 @@ class Server:
     def one_by_one(self) -> Callable[[], bool]:
         """Return a function that serves one request, for one thread. It returns False when the mount has ended."""
         device, handle = self._device, self._handle
-        buffer = page_buffer(BUFFER_SIZE)
-        buffers = [buffer]
+        buffer = self._buffers.for_requests()
+        views = [buffer.view]
 
         def serve_one() -> bool:
             try:
-                received = os.readv(device, buffers)
+                received = os.readv(device, views)
             except OSError as error:
                 if error.errno in _AGAIN:
                     return True
@@ -100,6 +99,7 @@ class Server:
                     log.exception("requests cannot be read any more")
                 return False
             handle(buffer, received)
+            buffer.was_used(received)
             return True
 
         return serve_one
@@ -110,8 +110,8 @@ class Server:
         poll.register(self._device, select.POLLIN)
         return lambda: any(event & select.POLLIN for _, event in poll.poll(0))
 
-    def _serve(self, buffer: memoryview, received: int) -> int:
-        request = Request(buffer, received)
+    def _serve(self, buffer: RequestBuffer, received: int) -> int:
+        request = Request(buffer.view, received)
         call = self._calls.get(request.opcode)
         if call is None:
             self._reply_error(request.unique, errno.ENOSYS)
@@ -123,11 +123,11 @@ class Server:
         number = size = 0
         try:
             if request.opcode == Opcode.READ:
-                room = self._room()
+                room = self._buffers.take_room()
                 size = self._files.read(request, room[_PAGE:])
             else:
                 if request.opcode == Opcode.FLUSH:
-                    _free(buffer)
+                    buffer.free()  # a close may take long, and the writes before it filled the buffer
                 answer = call.handler(request)
         except BaseException as error:
             number = errno_of(error, call.name)
@@ -141,19 +141,12 @@ class Server:
         elif request.opcode == Opcode.READ:
             OUT_HEADER.pack_into(room, _HEADER_AT, OUT_HEADER.size + size, 0, unique)
             self._write([room[_HEADER_AT : _PAGE + size]])
-            self._rooms.append(room)
+            self._buffers.give_back(room)
         else:
             body = (answer.body if isinstance(answer, Answer) else answer) or b""
             if not self._write([OUT_HEADER.pack(OUT_HEADER.size + len(body), 0, unique), body]):
                 _take_back(answer)
         return 0
-
-    def _room(self) -> memoryview:
-        """Return a buffer for a header and file bytes; the one used last, if one is free."""
-        try:
-            return self._rooms.pop()
-        except IndexError:
-            return page_buffer(_PAGE + MAX_TRANSFER)
 
     def _reply_error(self, unique: int, number: int) -> None:
         number = number if 0 < number <= _MAX_ERRNO else errno.EIO
@@ -228,13 +221,6 @@ class Server:
 
 def _nothing(_request: Request) -> None:
     return None
-
-
-def _free(buffer: memoryview) -> None:
-    """Return a request buffer's memory to the system, except for the page with the request. A close may take long, and
-    the writes before it filled the buffer."""
-    if isinstance(buffer.obj, mmap.mmap):
-        buffer.obj.madvise(mmap.MADV_DONTNEED, _PAGE)
 
 
 def _take_back(answer: bytes | Answer | None) -> None:
