@@ -17,7 +17,7 @@ from click.core import ParameterSource
 
 from bentofs.mount.cli.complete import complete_directory
 from bentofs.store.storage.open import StoreSpec
-from bentofs.store.storage.remote import DEFAULT_CACHE_SIZE, DEFAULT_PATIENCE, DEFAULT_TTL
+from bentofs.store.storage.remote_defaults import DEFAULT_CACHE_SIZE, DEFAULT_PATIENCE, DEFAULT_TTL
 
 _MOUNT_CACHE_SIZE = 256 << 20  # bytes; a mount has many readers at once, a command has one
 _LEAST_CACHE_SIZE = 1 << 20

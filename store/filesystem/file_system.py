@@ -25,7 +25,7 @@ from bentofs.store.formats.piece_file import PieceFile
 from bentofs.store.formats.pieces import Piece, read_bytes
 from bentofs.store.formats.write.registry import DEFAULT_FORMATS, format_named
 from bentofs.store.storage.open import StoreSpec
-from bentofs.store.storage.remote import DEFAULT_PATIENCE
+from bentofs.store.storage.remote_defaults import DEFAULT_PATIENCE
 from bentofs.store.util.clock import SECOND_NS
 from bentofs.store.util.display import printable
 

@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bentofs.store.clients.error_classes import parameter_reason
-from bentofs.store.clients.objects import Objects
-from bentofs.store.clients.retry import RetryPolicy
 from bentofs.store.errors import BadLocationError, NotFoundError
 from bentofs.store.location import Location
 from bentofs.store.paths import default_store
 from bentofs.store.storage.base import Storage
 from bentofs.store.storage.local import LocalStorage
-from bentofs.store.storage.remote import DEFAULT_CACHE_SIZE, DEFAULT_PATIENCE, DEFAULT_TTL, RemoteStorage
+from bentofs.store.storage.remote_defaults import DEFAULT_CACHE_SIZE, DEFAULT_PATIENCE, DEFAULT_TTL
 from bentofs.store.util.display import printable
+
+if TYPE_CHECKING:
+    from bentofs.store.clients.objects import Objects
+    from bentofs.store.storage.remote import RemoteStorage
 
 _STORE_VARIABLE = "BENTOFS_STORE"
 _CONNECT_SECONDS = 5.0
@@ -59,7 +60,7 @@ class StoreSpec:
     @property
     def has_page_cache(self) -> bool:
         """Return `Storage.has_page_cache` of the storage that `open` returns."""
-        return (LocalStorage if self.where.is_local else RemoteStorage).has_page_cache
+        return self.where.is_local and LocalStorage.has_page_cache
 
     @property
     def absolute_text(self) -> str:
@@ -102,11 +103,16 @@ class StoreSpec:
 
     def open_remote(self) -> RemoteStorage:
         """Do what `open` does, for a URL."""
+        from bentofs.store.storage.remote import RemoteStorage  # a local store needs none of it
+
         storage = RemoteStorage(self._objects(), ttl=self.ttl, cache_size=self.cache_size)
         storage.check()
         return storage
 
     def _objects(self) -> Objects:
+        from bentofs.store.clients.error_classes import parameter_reason
+        from bentofs.store.clients.retry import RetryPolicy
+
         attempt_seconds = max(1.0, self.patience / _LEAST_ATTEMPTS)
         policy = RetryPolicy(
             connect_seconds=min(_CONNECT_SECONDS, attempt_seconds),

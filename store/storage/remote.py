@@ -35,13 +35,11 @@ from bentofs.store.storage.entries import Entries, EntriesBuilder
 from bentofs.store.storage.listings import Listings, NameListing
 from bentofs.store.storage.manifest import MAX_MANIFEST, FileNote, Manifest, manifest_key
 from bentofs.store.storage.readahead import Pin, ReadAhead
+from bentofs.store.storage.remote_defaults import DEFAULT_CACHE_SIZE, DEFAULT_TTL
 from bentofs.store.util.names import local_name
 
 log = logging.getLogger(__name__)
 
-DEFAULT_TTL = 10.0  # seconds
-DEFAULT_CACHE_SIZE = 32 << 20  # bytes
-DEFAULT_PATIENCE = 30.0  # seconds
 _PINS_KEPT = 200_000
 _SMALL_KEPT = 32 << 20  # bytes of cached small files
 _LARGEST_SMALL = _SMALL_KEPT // 16  # bytes of the largest one

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from bentofs.store.integrity.baseline import Baseline
 from bentofs.store.publishing.base import Publisher
 from bentofs.store.publishing.local import LocalPublisher
-from bentofs.store.publishing.remote import RemotePublisher
 from bentofs.store.staging.area import StagingArea, staging_area
 from bentofs.store.staging.import_sizes import StagedSizes
 from bentofs.store.staging.limits import Limits
 from bentofs.store.staging.session import Session
 from bentofs.store.storage.base import Storage
-from bentofs.store.storage.remote import RemoteStorage
+from bentofs.store.storage.local import LocalStorage
 from bentofs.store.transfer.import_log import ImportLog
 from bentofs.store.transfer.importer import Importer
 from bentofs.store.util.cancel import CancelTokens
@@ -68,4 +67,12 @@ def open_intake(
 
 
 def _publisher_of(storage: Storage, session: Session, stops: CancelTokens) -> Publisher:
-    return RemotePublisher(storage, stops) if isinstance(storage, RemoteStorage) else LocalPublisher(session)
+    if isinstance(storage, LocalStorage):
+        return LocalPublisher(session)
+    # A daemon of a local store needs none of these modules.
+    from bentofs.store.publishing.remote import RemotePublisher
+    from bentofs.store.storage.remote import RemoteStorage
+
+    if not isinstance(storage, RemoteStorage):
+        raise TypeError(f"no publisher for {type(storage).__name__}")
+    return RemotePublisher(storage, stops)

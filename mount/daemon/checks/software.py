@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import platform
-from importlib.metadata import PackageNotFoundError, requires, version
-
-from packaging.requirements import Requirement
 
 from bentofs.mount.daemon.checks.check import Check, CheckOutcome, Plan
 
@@ -14,6 +11,11 @@ _US = "bentofs"
 
 def check_libraries(plan: Plan) -> Check:  # noqa: ARG001 - all checks take the plan
     """Check that all libraries are there, in versions that bentofs was made for."""
+    # A daemon in the background makes no checks, and needs none of these modules.
+    from importlib.metadata import PackageNotFoundError, requires, version
+
+    from packaging.requirements import Requirement
+
     name = "libraries"
     try:
         needed = [Requirement(text) for text in requires(_US) or ()]
