@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bentofs.mount.daemon.logs import RecentLog
-from bentofs.mount.daemon.malloc import Trimmer, trim
+from bentofs.mount.daemon.malloc import Trimmer, collect_and_trim
 from bentofs.mount.daemon.pruner import Pruner
 from bentofs.mount.daemon.status import MountStatus
 from bentofs.mount.incoming.premeasure import Premeasure
@@ -63,7 +63,7 @@ class Backend:
         Raises:
             StagingError: there is no place for `incoming/`.
         """
-        self._budget = MemoryBudget(trim=trim)
+        self._budget = MemoryBudget(trim=collect_and_trim)
         self._baseline = Baseline()
         self._recorder = Recorder(storage, self._baseline)
         self._later = Later()

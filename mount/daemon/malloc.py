@@ -6,6 +6,7 @@ By default glibc keeps a heap for every few threads, each as large as it has eve
 from __future__ import annotations
 
 import ctypes
+import gc
 import threading
 import time
 
@@ -25,6 +26,12 @@ def share_memory() -> None:
     """Limit all threads to the same two heaps. A transfer fetches with many threads, and none may keep memory that the
     others could use. Call it before any thread starts."""
     _set(_ARENA_MAX, 2)
+
+
+def collect_and_trim() -> None:
+    """Free cyclic garbage, too, before the heap's free pages are returned: much memory is needed now."""
+    gc.collect()
+    trim()
 
 
 def trim() -> None:

@@ -33,8 +33,8 @@ from bentofs.store.util.budgeted_cache import BudgetedCache
 from bentofs.store.util.keyed_lock import KeyedLock
 from bentofs.store.util.memory_budget import MemoryBudget
 
-_KEPT = 4 << 20  # bytes, over all archives kept laid out for the next reader
-_ARCHIVE, _MEMBER, _MEASURED_MEMBER = 4000, 600, 1600  # bytes, about, of one such archive and of each member in it
+_KEPT = 3 << 20  # bytes, over all archives kept laid out for the next reader
+_ARCHIVE, _MEMBER, _MEASURED_MEMBER = 4000, 1400, 1600  # bytes, about, of one such archive and of each member in it
 _PLACE, _MEASURED_PLACE = 1, 60  # bytes of each member, also if it is not laid out now
 _LENGTHS_KEPT = 2 << 20  # bytes, over all archives whose length is known
 _LENGTH = 400  # bytes of one known length

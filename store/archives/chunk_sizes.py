@@ -182,7 +182,7 @@ class Sizes:
             is_kept = self._is_settled(subject.newest_ctime_ns, started_ns)
             others = [part for part in parts if part in also and part != wanted] if is_kept else []
             unknown = [wanted, *(part for part in others if self._known_part(names[part], parts[part]) is None)]
-            efforts = [_effort(parts[part]) for part in unknown]
+            efforts = [_effort(plan, parts[part]) for part in unknown]
             sizes = [array("I") for _ in unknown]
             groups = [
                 Group(names[part], parts[part].codec(effort), is_wanted=part == wanted)
@@ -239,8 +239,8 @@ def _efforts(part: Part) -> Collection[int]:
     return range(1, MOST_EFFORT + 1) if part.judge is not None else (0,)
 
 
-def _effort(part: Part) -> int:
-    return part.judge() if part.judge is not None else 0
+def _effort(plan: Plan, part: Part) -> int:
+    return part.judge(plan) if part.judge is not None else 0
 
 
 def _measured_file(content: Piece | None) -> MeasuredFile:

@@ -304,6 +304,7 @@ class StagedModel:
             self._digester.close()
             self._syncer.abandon()
             self._tree.close()
+            self._files = KnownFiles()  # `Staged` has them; this object may live until cyclic garbage is collected
 
 
 def _refuse_another(path: str, before: bytes, content: bytes) -> None:

@@ -98,6 +98,8 @@ class MemoryBudget:
                 for share in shares:
                     share.shrink()
                 self._trim()
+            elif amount > self._total:
+                self._trim()  # other work may have freed memory, too
 
     def limit_of(self, share: Share) -> int:
         """Return the bytes that a cache may take now."""

@@ -27,12 +27,16 @@ class Range(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Ranges of the members' tar that become one chunk each."""
+    """Ranges of the members' tar that become one chunk each.
+
+    The functions get the plan, and do not hold it: a plan that refers to itself would stay in memory, with all members
+    of its archive, until Python collects cyclic garbage."""
 
     codec: Callable[[int], Codec]  # for an effort. It has no window, and one name at any effort
-    ranges: Callable[[], Iterable[Range]]  # computes them: ordered, none empty, none overlapping another
-    pieces: Callable[[], Iterable[Piece]] | None = None  # the same, if each range is a piece of its own without the tar
-    judge: Callable[[], int] | None = None  # returns the effort from a sample; None if there is only one
+    ranges: Callable[[Plan], Iterable[Range]]  # computes them: ordered, none empty, none overlapping another
+    # The same, if each range is a piece of its own without the tar.
+    pieces: Callable[[Plan], Iterable[Piece]] | None = None
+    judge: Callable[[Plan], int] | None = None  # returns the effort from a sample; None if there is only one
 
 
 class Plan:
@@ -92,8 +96,8 @@ def read_parts(plan: Plan, parts: Sequence[str]) -> Iterator[tuple[str, memoryvi
     pieces = plan.parts[parts[0]].pieces if len(parts) == 1 else None
     if pieces is None:
         stream = TarStream(plan.members, plan.mtime, plan.tar.length)
-        return read_ranges(stream, {part: plan.parts[part].ranges() for part in parts})
-    return ((parts[0], memoryview(read_bytes(piece, 0, piece.length))) for piece in pieces())
+        return read_ranges(stream, {part: plan.parts[part].ranges(plan) for part in parts})
+    return ((parts[0], memoryview(read_bytes(piece, 0, piece.length))) for piece in pieces(plan))
 
 
 def read_ranges(tar: Piece, ranges: Mapping[str, Iterable[Range]]) -> Iterator[tuple[str, memoryview]]:
@@ -130,10 +134,8 @@ def _move(tar: Piece, begin: int, window: memoryview, wanted: Collection[Range])
 
 def whole_tar(members: Sequence[Member], mtime: int, name: str, codec: Codec) -> Plan:
     """Return the plan of an archive that is one compressed tar."""
-    plan = Plan(
-        members, mtime, (), name, {name: Part(lambda _effort: codec, lambda: grid(0, plan.tar.length, codec.chunk))}
-    )
-    return plan
+    parts = {name: Part(lambda _effort: codec, lambda plan: grid(0, plan.tar.length, codec.chunk))}
+    return Plan(members, mtime, (), name, parts)
 
 
 def grid(start: int, stop: int, step: int) -> Iterator[Range]:

@@ -26,11 +26,10 @@ RUNS, FILES = "runs", "small"  # names of the parts: of a tar, and of a zip
 def plan_small_files(members: Sequence[Member], mtime: int, packings: Sequence[Packing], wanted: str) -> Plan:
     """Return the plan of a `.tar.gz`, which wants `RUNS`, or of a `.zip`, which wants `FILES`."""
     parts = {
-        RUNS: Part(run_codec, lambda: _runs(plan), judge=lambda: _judge_runs(plan)),
-        FILES: Part(lambda _effort: small_codec(), lambda: _files(plan), lambda: _contents(plan)),
+        RUNS: Part(run_codec, _runs, judge=_judge_runs),
+        FILES: Part(lambda _effort: small_codec(), _files, _contents),
     }
-    plan = Plan(members, mtime, packings, wanted, parts)
-    return plan
+    return Plan(members, mtime, packings, wanted, parts)
 
 
 def _runs(plan: Plan) -> Iterator[Range]:

@@ -43,7 +43,7 @@ class OnTheSpot:
             part = plan.parts[plan.wanted]
             codec = part.codec(MOST_EFFORT)
             sizes = array("I")
-            for number, (start, stop) in enumerate(part.ranges()):
+            for number, (start, stop) in enumerate(part.ranges(plan)):
                 content = memoryview(read_bytes(plan.tar, start, stop - start))
                 sizes.append(codec.size_of(codec.encode(content, number, b"")))
             self._known[name] = Measured(name, sizes, plan.wanted)
