@@ -297,10 +297,16 @@ def test_commands_for_developers() -> None:
     """The paths, markers, checks and options that CONTRIBUTING and BENCHMARKS name exist."""
     markers = re.findall(r'^    "(\w+): ', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     script = (ROOT / "scripts" / "test").read_text()
+    mount = cli.get_command(click.Context(cli), "mount")
+    assert mount is not None
+    known = {option.envvar for option in mount.params}
     for block in blocks(*_OF_DEVELOPERS):
         assert block.kind == "sh"
         for command in " && ".join(block.commands()).split(" && "):
             program, *words = shlex.split(command)
+            while program.startswith("BENTOFS_"):
+                variable, program, words = program.partition("=")[0], words[0], words[1:]
+                assert variable in known, command
             assert program == "git" or (ROOT / program).exists(), command
             if words[:2] == ["-m", "pytest"]:
                 for word in words[2:]:
