@@ -26,6 +26,7 @@ class Handle:
     reads_back: int | None = None  # receipt of the import under this name, if its bytes are still there
     wrote: bool = False
     is_dirty: bool = False  # has written since anybody last closed it
+    is_overtaken: bool = False  # has written, and then another handle has
     last_change: int = -1  # the number of its last change to the upload
     mixed: InUseError | None = None  # somebody else wrote to the same file meanwhile
 

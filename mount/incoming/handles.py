@@ -133,7 +133,7 @@ class UploadHandles:
 
     def truncate(self, number: int, length: int) -> None:
         """Set an open file's length."""
-        upload = self._written(number)
+        upload = self._written(number, is_anew=length == 0)
         self._handles[number].last_change = upload.truncate(length)
 
     def truncate_path(self, path: str, length: int, uid: int) -> None:
@@ -260,19 +260,32 @@ class UploadHandles:
         else:
             log.info("%s was not imported: %s", printable(handle.path), error)
 
-    def _written(self, number: int) -> Upload:
-        """Return the upload that a handle writes to."""
+    def _written(self, number: int, *, is_anew: bool = False) -> Upload:
+        """Return the upload that a handle writes to. `is_anew`: the file loses all bytes that it had.
+
+        Two handles that write by turns mix their bytes, whether or not a copy of one of them was closed in between: a
+        program and its child close the same file more than once.
+        """
         handle = self._handles[number]
         with self._spool.locked() as names:
             upload = handle.upload
             if upload is None:
                 upload = names.find(handle.path) or self._new_file(names, handle.path, handle.uid)
                 handle.attach(names, upload)
-            if names.handles(upload) > 1:
-                for other in self._handles.values():
-                    if other.upload is upload and other is not handle and other.is_dirty:
-                        mixed = handle.mixed or other.mixed or InUseError(_MIXED)
-                        handle.mixed = other.mixed = mixed
+            others = [
+                other
+                for other in (self._handles.values() if names.handles(upload) > 1 else ())
+                if other.upload is upload and other is not handle and other.wrote
+            ]
+            mixes = handle.is_overtaken and not is_anew and upload.state.takes_bytes
+            if mixes or any(other.is_dirty for other in others):
+                mixing = [handle, *(other for other in others if mixes or other.is_dirty)]
+                mixed = next((each.mixed for each in mixing if each.mixed), None) or InUseError(_MIXED)
+                for each in mixing:
+                    each.mixed = mixed
+            handle.is_overtaken = False
+            for other in others:
+                other.is_overtaken = True
             handle.wrote = handle.is_dirty = True
             if not upload.mark.is_set:
                 names.mark(upload)
@@ -290,5 +303,5 @@ class UploadHandles:
                 names.let_go(upload)
                 handle.upload = None
         was_written, was_dirty = handle.wrote, handle.is_dirty
-        self._written(number).truncate(0)
+        self._written(number, is_anew=True).truncate(0)
         handle.wrote, handle.is_dirty = was_written, was_dirty  # an empty file decides nothing

@@ -252,6 +252,38 @@ def test_two_who_write_to_one_file_are_told_why(store: Path, mounted: Mount, tmp
     mount.wait_for_log("m.tar was not imported: it was removed before it was imported")
 
 
+def test_bytes_of_two_are_not_mixed_between_their_closes(store: Path, mounted: Mount, tmp_path: Path) -> None:
+    """Two programs write by turns. A child of each closes the file in between, so neither seems to be writing."""
+    mount = mounted(store)
+    mount.allow_log("m.tar was not imported")
+    contents = [made_tar(tmp_path, f"{name}:v1", {"w": os.urandom(2_000_000)}).read_bytes() for name in "ab"]
+    one, other = (os.open(mount.path / "incoming/m.tar", os.O_RDWR | os.O_CREAT) for _ in range(2))
+    os.pwrite(one, contents[0][:1_000_000], 0)
+    with pytest.raises(OSError, match=os.strerror(errno.EBADMSG)):
+        os.close(os.dup(one))
+    os.ftruncate(other, 0)
+    os.pwrite(other, contents[1][:1_000_000], 0)
+    with pytest.raises(OSError, match=os.strerror(errno.EBADMSG)):
+        os.close(os.dup(other))
+    os.pwrite(one, contents[0][1_000_000:], 1_000_000)
+    for descriptor in (one, other):
+        with pytest.raises(OSError, match=os.strerror(errno.EBUSY)):
+            os.close(descriptor)
+    assert os.listdir(store) == []
+    # A program that begins the file anew has it for itself.
+    one, other = (os.open(mount.path / "incoming/m.tar", os.O_RDWR | os.O_CREAT) for _ in range(2))
+    for descriptor in (one, other, one):
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, contents[0][:1_000_000], 0)
+        with pytest.raises(OSError, match=os.strerror(errno.EBADMSG)):
+            os.close(os.dup(descriptor))
+    os.pwrite(one, contents[0][1_000_000:], 1_000_000)
+    os.close(one)
+    with pytest.raises(OSError, match=os.strerror(errno.ECANCELED)):  # its bytes are gone
+        os.close(other)
+    assert (store / "a/v1/w").read_bytes() == (tmp_path / "made/a/v1/w").read_bytes()
+
+
 def test_a_folder_that_is_still_written_says_so(store: Path, mounted: Mount, tmp_path: Path) -> None:
     mount = mounted(store)
     folder = mount.path / "incoming/m"
