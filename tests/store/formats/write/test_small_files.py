@@ -92,6 +92,7 @@ def test_are_measured_for_one_format_where_nothing_can_be_kept(
 ) -> None:
     """The files are young: a measurement for the other format would have to measure all again."""
     model = _model(storage)
+    deflate.codec_name()  # compresses a sample once in a process
     monkeypatch.setattr(time, "time_ns", lambda: model.newest_ctime_ns + 1_000_000)
     monkeypatch.setattr(deflate, "compress_small", lambda *_: pytest.fail("for a zip"))
     archives = Archives(storage, index, Compression.AUTO, formats=[TAR_GZ, ZIP])
