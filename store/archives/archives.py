@@ -8,27 +8,25 @@ SourceChangedError, never another generation's bytes. A compressed archive's siz
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from bentofs.store.archives.chunk_sizes import ModelKey, NotMeasuredError, Sizes
-from bentofs.store.archives.compression import Compression, is_compressed, packings
+from bentofs.store.archives.compression import Compression, is_cheap_at_once, is_compressed, packings
 from bentofs.store.archives.crc32_cache import Measurements
+from bentofs.store.archives.digest import sha256_of
 from bentofs.store.archives.index import Index
 from bentofs.store.archives.later import Later
 from bentofs.store.archives.measuring import Progress
 from bentofs.store.archives.members import MeasuredMembers, Members, unknown_files
 from bentofs.store.formats.pieces import Piece, PieceList, Zeros
 from bentofs.store.formats.write.chunk_maker import ChunkMaker
-from bentofs.store.formats.write.deflate import SMALL
 from bentofs.store.formats.write.registry import LAYOUT_VERSION, Format
 from bentofs.store.formats.write.segments import AT_ONCE
 from bentofs.store.model.model import Model
 from bentofs.store.model.tag import Tag
 from bentofs.store.storage.base import Entry, Storage
 from bentofs.store.storage.pinned import OpenFiles, PinnedFile
-from bentofs.store.util.aligned_buffer import page_buffer
 from bentofs.store.util.budgeted_cache import BudgetedCache
 from bentofs.store.util.keyed_lock import KeyedLock
 from bentofs.store.util.memory_budget import MemoryBudget
@@ -38,9 +36,6 @@ _ARCHIVE, _MEMBER, _MEASURED_MEMBER = 4000, 1400, 1600  # bytes, about, of one s
 _PLACE, _MEASURED_PLACE = 1, 60  # bytes of each member, also if it is not laid out now
 _LENGTHS_KEPT = 2 << 20  # bytes, over all archives whose length is known
 _LENGTH = 400  # bytes of one known length
-_TINY = 16 << 10  # bytes: a file below it takes longer to read than to compress
-_LITTLE = 8 << 20  # bytes of small files in a model that are measured for all formats at once
-_READ = 1 << 20  # bytes at a time when a whole archive is digested
 
 
 class _Key(NamedTuple):
@@ -262,7 +257,7 @@ class Archives:
         except NotMeasuredError:
             if only_known:
                 raise
-            at_once = at_once or _is_cheap_at_once(model.entries.sizes)
+            at_once = at_once or is_cheap_at_once(model.entries.sizes)
             results = measure(also=self._parts if at_once else ())
             if not at_once and has_reader and self._later is not None:
                 self._later.note(model)
@@ -313,25 +308,3 @@ class Archives:
 
     def _measured_members(self, model: Model) -> MeasuredMembers:
         return MeasuredMembers(model.entries, self._file, self._measurements)
-
-
-def _is_cheap_at_once(sizes: Sequence[int]) -> bool:
-    """Tell whether measuring small files for a second format takes less time than reading them once more would.
-    `sizes`: of all files."""
-    small = [size for size in sizes if 0 < size < SMALL]
-    total = sum(small)
-    return total < _LITTLE or total < len(small) * _TINY
-
-
-def sha256_of(piece: Piece, progress: Callable[[int], object] = lambda _count: None) -> str:
-    """Return the SHA-256 of a whole piece, hexadecimal. `progress` is called with the number of bytes of each read."""
-    digest = hashlib.sha256()
-    buffer = page_buffer(min(_READ, piece.length))
-    offset = 0
-    while offset < piece.length:
-        part = buffer[: min(len(buffer), piece.length - offset)]
-        piece.read_into([part], offset)
-        digest.update(part)
-        offset += len(part)
-        progress(len(part))
-    return digest.hexdigest()

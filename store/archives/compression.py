@@ -16,6 +16,9 @@ MAX_MODEL = 1 << 30  # bytes of files that AUTO compresses in one model
 _FILE = 16 << 10  # bytes that a file counts beside its content: opening it takes as long as compressing this many
 _TINY = 1 << 10  # bytes of a file that is always compressed in a tar: its header alone would take half of that
 
+_QUICK = 16 << 10  # bytes: a file below it takes longer to read than to compress
+_LITTLE = 8 << 20  # bytes of small files in a model that are measured for all formats at once
+
 
 class Compression(enum.Enum):
     """`--compression`."""
@@ -70,3 +73,11 @@ def packings(sizes: Sequence[int], compression: Compression) -> list[Packing]:
         if size > MAX_FILE or room < 0:
             found[number] = Packing.TINY if size <= _TINY else Packing.STORED
     return found
+
+
+def is_cheap_at_once(sizes: Sequence[int]) -> bool:
+    """Tell whether measuring small files for a second format takes less time than reading them once more would.
+    `sizes`: of all files."""
+    small = [size for size in sizes if 0 < size < SMALL]
+    total = sum(small)
+    return total < _LITTLE or total < len(small) * _QUICK

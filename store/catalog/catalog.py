@@ -19,14 +19,13 @@ from contextlib import suppress
 from cachetools import LRUCache
 
 from bentofs.store.catalog.known_infos import InfoRows, KnownInfos
+from bentofs.store.catalog.looks import Looks, bearable_age
 from bentofs.store.catalog.names import REFRESH, Names
 from bentofs.store.catalog.scanner import LATEST, NameFolder, Version, why_none
 from bentofs.store.errors import BadTagError, NotFoundError, SourceChangedError, StoreError, is_failure
 from bentofs.store.model.model import MAX_MODEL_YAML, MODEL_YAML, Model, ModelInfo
 from bentofs.store.model.tag import MAX_LENGTH, Tag, is_tag_part
 from bentofs.store.storage.base import Identity, Storage
-from bentofs.store.storage.entries import Entries
-from bentofs.store.util.budgeted_cache import BudgetedCache
 from bentofs.store.util.memory_budget import MemoryBudget
 
 log = logging.getLogger(__name__)
@@ -35,10 +34,6 @@ _LOOKING_SECONDS = 0.1  # time limit for looking into models in a listing of all
 _LOOKED_INTO = 2000  # with more names, too few would fit in that time to be worth it
 _WARNINGS_KEPT = 10_000  # remembered, so that each is logged once
 _PREPARED = 200  # names whose models are prefetched together
-_MANY = 1000  # files and directories in one model, from which on a look first checks the known ones
-_HUGE = 20_000  # files and directories in one model; a look at so many takes about a quarter of a second;
-_HUGE_SECONDS = 4.0  # seconds for which it may be cached
-_KEPT = 8 << 20  # bytes of memory for the entries of all cached models: some 100,000
 
 
 class ModelStore:
@@ -57,9 +52,7 @@ class ModelStore:
         self._infos = KnownInfos(infos)
         self._gone = gone
         self._names = Names(storage, self._warn, self._forget)
-        self._models: BudgetedCache[Tag, tuple[Model, float, float]] = BudgetedCache(
-            budget or MemoryBudget(), _KEPT, least=_KEPT // 4
-        )
+        self._looks = Looks(storage, self._names, self.info, budget or MemoryBudget())
         self._lock = threading.Lock()  # guards the field below
         self._warned: LRUCache[tuple[str, str], bool] = LRUCache(_WARNINGS_KEPT)
 
@@ -85,7 +78,7 @@ class ModelStore:
                 else:
                     self._warn(name, f"{error}; {name} is left out")
         # After listing a large store, `ls -l` asks for each name: a longer cache time avoids a second look at each.
-        self._names.believe(_bearable_age(time.monotonic() - begun))
+        self._names.believe(bearable_age(time.monotonic() - begun))
         return shown
 
     def name_count(self) -> int:
@@ -166,7 +159,7 @@ class ModelStore:
         if version.error is not None and max_age and now - version.looked_into < REFRESH:
             raise version.error.with_traceback(None)
         try:
-            model = self._model(tag, max_age)
+            model = self._looks.model(tag, max_age)
         except NotFoundError:
             raise
         except SourceChangedError as error:
@@ -286,63 +279,9 @@ class ModelStore:
             self._infos.keep(version.model_yaml, info)
         return info
 
-    def _model(self, tag: Tag, max_age: float) -> Model:
-        kept = self._models.get(tag)
-        now = time.monotonic()
-        is_young = (
-            kept is not None
-            and max_age
-            and now - kept[1] < max(max_age, _bearable_age(kept[2], is_huge=len(kept[0].entries) > _HUGE))
-        )
-        if kept is not None and is_young:
-            found = self._names.version(tag)
-            if found.info == kept[0].info and found.model_yaml == kept[0].entries[0].identity:
-                return kept[0]
-        look = time.monotonic_ns()
-        if kept is not None and self._is_unchanged(tag, kept[0]):
-            kept[0].look = max(kept[0].look, look)
-            self._models.put(tag, (kept[0], now, time.monotonic() - now), kept[0].weight)
-            return kept[0]
-        info, entries, newest = self._look_at_model(tag)
-        model = Model(info, entries, newest, look)
-        took = time.monotonic() - now
-        kept = self._models.get(tag)
-        if kept is not None and kept[0].info == info and kept[0].entries == entries:
-            model = kept[0]
-            model.look = max(model.look, look)
-        self._models.put(tag, (model, now, took), model.weight)
-        return model
-
-    def _is_unchanged(self, tag: Tag, known: Model) -> bool:
-        """Tell whether a model of many files is as it was, if that can be told without a walk."""
-        if len(known.entries) <= _MANY:
-            return False
-        found = self._names.version(tag)
-        if self.info(tag) != known.info or found.model_yaml != known.entries[0].identity:
-            return False
-        return self.storage.is_unchanged(tag.path, known.entries)
-
-    def _look_at_model(self, tag: Tag) -> tuple[ModelInfo, Entries, int]:
-        """Return the parsed `model.yaml` and all files, seen in one state. Retry once if they changed in between."""
-        for _ in range(2):
-            info = self.info(tag)
-            model_yaml = self._names.version(tag).model_yaml
-            entries, newest = self._walk_steadily(tag)
-            if entries and entries[0].path == MODEL_YAML and entries[0].identity == model_yaml:
-                return info, entries, newest
-            self.expire(tag.name)
-        raise SourceChangedError(f"{tag} was changed while it was looked at")
-
-    def _walk_steadily(self, tag: Tag) -> tuple[Entries, int]:
-        """Walk all files. Retry once if a file vanished during the walk."""
-        try:
-            return self.storage.walk(tag.path)
-        except SourceChangedError:
-            return self.storage.walk(tag.path)
-
     def _forget(self, tag: Tag) -> None:
         """Drop all data of a version that is gone."""
-        self._models.drop(tag)
+        self._looks.drop(tag)
         self._gone(tag)
 
     def _warn(self, path: str, sentence: str) -> None:
@@ -351,13 +290,3 @@ class ModelStore:
                 return
             self._warned[path, sentence] = True
         log.warning("%s", sentence)
-
-
-def _bearable_age(took: float, *, is_huge: bool = False) -> float:
-    """Return for how many seconds the result of a look is cached. `took`: seconds of the look.
-
-    Slow looks may take at most a tenth of the time, within the delay promised to users of a mount, to which the kernel
-    adds a second of its own. For a huge model, that limit would leave time for nothing but looks. So they may take a
-    fifth of the time, and its users see changes later."""
-    age = max(REFRESH, min(10 * took, 2 * REFRESH))
-    return max(age, min(5 * took, _HUGE_SECONDS)) if is_huge else age

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from typing import NamedTuple
 
-from bentofs.store.archives.archives import sha256_of
+from bentofs.store.archives.digest import sha256_of
 from bentofs.store.catalog.catalog import ModelStore
 from bentofs.store.errors import SourceChangedError, StoreUnreadableError
 from bentofs.store.integrity.baseline import Baseline

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from bentofs.store.archives.archives import Archives, sha256_of
+from bentofs.store.archives.archives import Archives
 from bentofs.store.archives.chunk_sizes import Sizes
 from bentofs.store.archives.compression import Compression, is_compressed
+from bentofs.store.archives.digest import sha256_of
 from bentofs.store.archives.index import Index
 from bentofs.store.catalog.catalog import ModelStore
 from bentofs.store.errors import SourceChangedError, StoreError

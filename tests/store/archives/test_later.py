@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bentofs.store.archives import archives as archives_module
+from bentofs.store.archives import compression
 from bentofs.store.archives.archives import Archives
 from bentofs.store.archives.compression import Compression
 from bentofs.store.archives.index import Index
@@ -27,7 +27,7 @@ _WORDS = b" ".join(_DICE.choice([b"alpha", b"beta", b"gamma", b"delta", b"42"]) 
 
 @pytest.fixture
 def storage(store: Path, monkeypatch: pytest.MonkeyPatch) -> CountingStorage:
-    monkeypatch.setattr(archives_module, "_LITTLE", 1 << 20)
+    monkeypatch.setattr(compression, "_LITTLE", 1 << 20)
     make_model(store, "mixed:v1", {f"{number:02}": _WORDS[number:][:50_000] for number in range(40)})
     wait_until_settled(store)
     return CountingStorage(store)

@@ -304,7 +304,7 @@ class _SlowWalks(LocalStorage):
 def test_a_huge_model_is_not_looked_at_all_the_time(store: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """A change of the model's files is seen some seconds later. A change of the model itself is seen at once. A caller
     that asks for a look now sees all changes."""
-    monkeypatch.setattr("bentofs.store.catalog.catalog._HUGE", 3)
+    monkeypatch.setattr("bentofs.store.catalog.looks._HUGE", 3)
     tag = Tag("huge", "v1")
     folder = make_model(store, "huge:v1", {"a": b"1", "b": b"2", "c": b"3"})
     storage = _SlowWalks(str(store), clock)

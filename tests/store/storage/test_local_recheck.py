@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bentofs.store.catalog import catalog
+from bentofs.store.catalog import looks
 from bentofs.store.catalog.catalog import ModelStore
 from bentofs.store.model.tag import Tag
 from bentofs.store.storage.entries import Entries
@@ -90,7 +90,7 @@ def test_it_leaves_to_a_walk_what_it_cannot_tell(store: Path, folder: Path) -> N
 def test_a_look_at_a_model_of_many_files_walks_only_after_a_change(
     store: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(catalog, "_MANY", 1)
+    monkeypatch.setattr(looks, "_MANY", 1)
     storage = LocalStorage(str(store))
     models = ModelStore(storage)
     first = models.model(_TAG)
