@@ -39,6 +39,7 @@ class Phase(enum.Enum):
 
     NEW = 20.0  # it has sent no whole request yet
     IDLE = 75.0  # its next request has not come
+    LISTENING = 76.0  # it gets an event now and then
     WORKING = None
     RECEIVING = 60.0
     SENDING = 600.0  # browsers pause downloads
@@ -63,8 +64,8 @@ class Activity:
 
     @property
     def is_idle(self) -> bool:
-        """True if no request of it is being answered."""
-        return self.phase in (Phase.NEW, Phase.IDLE)
+        """True if no request of it is being answered, apart from a page that listens: that one can come again."""
+        return self.phase in (Phase.NEW, Phase.IDLE, Phase.LISTENING)
 
     def has_stalled(self, now: float) -> bool:
         """Return True if its time is over."""

@@ -26,8 +26,8 @@ _ARCHIVES = {
     ".zst": "application/zstd",
     ".xz": "application/x-xz",
 }
-_IMAGES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".gif": "image/gif", ".webp": "image/webp"}
-_TEXTS = {
+IMAGES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".gif": "image/gif", ".webp": "image/webp"}
+TEXTS = {
     *(".txt", ".md", ".rst", ".yaml", ".yml", ".json", ".jsonl", ".toml", ".ini", ".cfg", ".csv", ".tsv"),
     *(".py", ".sh", ".log", ".sha256", ".error", ".html", ".htm", ".xhtml", ".svg", ".xml", ".js", ".css", ".ipynb"),
 }
@@ -39,8 +39,8 @@ _TOKEN = re.compile(r"[A-Za-z0-9._+@=, -]+")
 def media_type(name: str, *, is_models: bool) -> tuple[str, str]:
     """Return the Content-Type and the Content-Disposition of a file. `is_models`: it is a file of a model."""
     suffix = posixpath.splitext(name)[1].lower()
-    is_text = suffix in _TEXTS if suffix else not is_models
-    kind = _ARCHIVES.get(suffix) or _IMAGES.get(suffix) or (_TEXT if is_text else _BYTES)
+    is_text = suffix in TEXTS if suffix else not is_models
+    kind = _ARCHIVES.get(suffix) or IMAGES.get(suffix) or (_TEXT if is_text else _BYTES)
     return kind, disposition("inline" if kind == _TEXT else "attachment", name)
 
 

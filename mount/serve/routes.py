@@ -14,7 +14,8 @@ from bentofs.mount.serve.dav.locking import PreconditionError
 from bentofs.mount.serve.dav.locks import LockedError
 from bentofs.mount.serve.guards import Guards
 from bentofs.mount.serve.media import OF_FILES
-from bentofs.mount.serve.pages.listing import PAGE, Pages
+from bentofs.mount.serve.pages.pages import Pages
+from bentofs.mount.serve.pages.rendering import PAGE
 from bentofs.mount.serve.reading import Reading
 from bentofs.mount.serve.receiving import Receiving
 from bentofs.mount.serve.site import Site
@@ -40,7 +41,7 @@ class Routes:
         self._guards = guards
         self._dav = Dav(site)
         self._reading = Reading(site)
-        self._pages = Pages(site)
+        self._pages = Pages(site, asks_password=guards.knows_users)
         namespace = site.namespace
         self._receiving = Receiving(site, namespace) if namespace is not None else None
         self._uploaded = Uploaded(site, namespace, self._pages) if namespace is not None else None
@@ -85,7 +86,7 @@ class Routes:
                 return await self._receiving.put(request, body, target, below)
             if method == "POST":
                 status, outcomes = await self._receiving.post(request, body, below)
-                return self._pages.outcomes(request, status, outcomes)
+                return await self._pages.outcomes(request, status, outcomes)
         if method == "OPTIONS":
             return self._dav.options(target)
         answer = await self._dav.answer(request, body, target)
@@ -96,7 +97,7 @@ class Routes:
     async def _read(self, request: BaseRequest, activity: Activity, target: Target) -> StreamResponse:
         names = target.names
         if names[:1] == (PAGE,):
-            return await self._pages.own(request, names[1:])
+            return await self._pages.own(request, activity, names[1:])
         below = self._site.below_incoming(names)
         if self._uploaded is not None and below is not None:
             return await self._uploaded.answer(request, activity, below)

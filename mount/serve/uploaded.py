@@ -13,7 +13,7 @@ from bentofs.mount.serve.answers import sentence_answer
 from bentofs.mount.serve.connections import Activity, Phase
 from bentofs.mount.serve.etags import etag_of_upload
 from bentofs.mount.serve.media import OF_FILES, media_type
-from bentofs.mount.serve.pages.listing import Pages
+from bentofs.mount.serve.pages.pages import Pages
 from bentofs.mount.serve.ranges import Span, Validators, wanted_spans
 from bentofs.mount.serve.site import Site
 from bentofs.mount.serve.streaming import Streamer

@@ -134,5 +134,5 @@ def test_a_daemon_does_not_load_what_it_does_not_need() -> None:
     script = "import sys; import bentofs.mount.cli.main, bentofs.mount.cli.mount; print(*sys.modules)"
     loaded = run(sys.executable, "-c", script, cwd=ROOT).stdout.split()
     assert "bentofs.mount.daemon.serve" in loaded
-    unwanted = ("rich", "pygments", "s3fs", "fsspec", "aiobotocore", "paramiko", "bentofs.mount.cli.transfer")
+    unwanted = ("rich", "pygments", "s3fs", "fsspec", "aiobotocore", "paramiko", "jinja2", "bentofs.mount.cli.transfer")
     assert not [name for name in loaded if name.startswith(unwanted)]

@@ -209,7 +209,8 @@ def test_form(server: Served, tar: Path, tmp_path: Path) -> None:
     assert told[0]["tag"] == "form:v1"
     assert "not an archive of a model" in told[1]["error"]
     page = run("curl", "-sS", "-H", "Accept: text/html", "-F", f"a=@{tar};filename=<b>.tar", f"{server.url}/incoming/")
-    assert "&lt;b&gt;.tar: form:v1" in page.stdout
+    assert "<bdi>&lt;b&gt;.tar</bdi>" in page.stdout
+    assert '<a href="/models/form/v1/">form:v1</a> unchanged' in page.stdout
     for fields in (["-d", "x=1"], ["-F", "x=1"], ["-F", f"x=@{tar};filename=.."]):
         command = ["curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", *fields, f"{server.url}/incoming/"]
         assert run(*command).stdout == "400"
