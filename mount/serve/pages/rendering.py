@@ -24,6 +24,7 @@ _POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
     "form-action 'self'; frame-ancestors 'none'"
 )
+_REFERRER = "same-origin"  # with "no-referrer", browsers send a form with `Origin: null`: the guards refuse that
 _KINDS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _FOR_EVER = "private, max-age=31536000, immutable"
 _UNITS = ("kB", "MB", "GB", "TB", "PB")
@@ -73,7 +74,7 @@ class Renderer:
 
 def html_answer(text: str, status: int = 200) -> Response:
     """Return HTML as an answer."""
-    headers = {"Content-Security-Policy": _POLICY, "Cache-Control": "no-cache"}
+    headers = {"Content-Security-Policy": _POLICY, "Referrer-Policy": _REFERRER, "Cache-Control": "no-cache"}
     return Response(status=status, text=text, content_type="text/html", headers=headers)
 
 
