@@ -60,3 +60,11 @@ def test_python_api_and_commands(environment: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     assert (listed.returncode, listed.stderr) == (0, "")
     assert "iris:v1" in listed.stdout
+
+
+def test_pages_are_in_it(environment: Path) -> None:
+    source = ROOT / "mount/serve/pages"
+    installed = next(environment.glob("lib/python3*/site-packages/bentofs/mount/serve/pages"))
+    files = [path for folder in ("templates", "assets") for path in (source / folder).iterdir()]
+    assert len(files) > 15
+    assert [path for path in files if (installed / path.relative_to(source)).read_bytes() != path.read_bytes()] == []
