@@ -52,11 +52,22 @@ class Activity:
         self.transport = transport
         self.phase = Phase.NEW
         self.since = time.monotonic()  # of the phase, or of its last byte
+        self._task: asyncio.Task[object] | None = None
 
     def enter(self, phase: Phase) -> None:
         """Enter a phase."""
         self.phase = phase
         self.since = time.monotonic()
+
+    def begin(self) -> None:
+        """Note that this task answers its next request."""
+        self._task = asyncio.current_task()
+        self.enter(Phase.WORKING)
+
+    def cancel(self) -> None:
+        """End the task that answers its request."""
+        if self._task is not None:
+            self._task.cancel()
 
     def went_on(self) -> None:
         """Note that bytes came or went."""
@@ -92,9 +103,12 @@ class BoundedServer(Server):
         self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
 
     def stop(self) -> None:
-        """Stop that."""
+        """Stop that, and close the connections of pages that listen: they never end by themselves."""
         if self._sweeper is not None:
             self._sweeper.cancel()
+        for activity in list(self._activities.values()):
+            if activity.phase is Phase.LISTENING:
+                activity.cancel()
 
     def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
         """Take a connection. If there are too many, close the one that has been idle longest."""
@@ -121,7 +135,7 @@ class BoundedServer(Server):
         activity = self._activities.get(transport) if transport is not None else None
         if activity is None:  # it has just gone
             return Response()
-        activity.enter(Phase.WORKING)
+        activity.begin()
         try:
             response = await self._handler(request, activity)
             activity.enter(Phase.SENDING)

@@ -38,7 +38,7 @@ class Feed:
         self._record = record
         self._render = render
         self._imported = imported
-        self._pages: set[asyncio.Queue[bytes]] = set()
+        self._pages: set[asyncio.Queue[Receipt]] = set()
         self._watcher: asyncio.Task[None] | None = None
         self._change = 0
 
@@ -48,23 +48,27 @@ class Feed:
             return sentence_answer(503, "too many pages are open: reload this one later", {"Retry-After": "60"})
         if request.method == "HEAD":
             return Response(content_type=_TYPE)
-        queue: asyncio.Queue[bytes] = asyncio.Queue(_WAITING)
         response = StreamResponse(headers={"Content-Type": _TYPE, "Cache-Control": "no-store"})
         await response.prepare(request)
-        for receipt in await self._site.read(self._record.since, since, _WAITING):
-            await response.write(self._event(receipt))
-        self._pages.add(queue)
-        if self._watcher is None or self._watcher.done():
-            self._change = since
-            self._watcher = asyncio.get_running_loop().create_task(self._watch())
+        queue: asyncio.Queue[Receipt] = asyncio.Queue(_WAITING)
+        self._pages.add(queue)  # before the record is read, so that no change falls between
         try:
+            while receipts := await self._site.read(self._record.since, since, _WAITING):
+                for receipt in receipts:
+                    await response.write(self._event(receipt))
+                since = receipts[-1].change
+            if self._watcher is None or self._watcher.done():
+                self._change = since
+                self._watcher = asyncio.get_running_loop().create_task(self._watch())
             while True:
                 activity.enter(Phase.LISTENING)
                 try:
-                    event = await asyncio.wait_for(queue.get(), _HEARTBEAT_SECONDS)
+                    receipt = await asyncio.wait_for(queue.get(), _HEARTBEAT_SECONDS)
                 except (TimeoutError, asyncio.TimeoutError):
-                    event = b": still here\n\n"
-                await response.write(event)
+                    await response.write(b": still here\n\n")
+                    continue
+                if receipt.change > since:
+                    await response.write(self._event(receipt))
         finally:
             self._pages.discard(queue)
 
@@ -73,14 +77,14 @@ class Feed:
         while self._pages:
             receipts = await self._site.read(self._record.since, self._change, _WAITING)
             if receipts:
-                self._change = max(receipt.change for receipt in receipts)
+                self._change = receipts[-1].change
                 if any(receipt.state.successful for receipt in receipts):
                     self._imported()
-            for event in map(self._event, receipts):
+            for receipt in receipts:
                 for queue in self._pages:
                     if queue.full():
                         queue.get_nowait()
-                    queue.put_nowait(event)
+                    queue.put_nowait(receipt)
             await asyncio.sleep(_INTERVAL)
 
     def _event(self, receipt: Receipt) -> bytes:

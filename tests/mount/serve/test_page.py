@@ -1,8 +1,10 @@
 """The pages of `bentofs serve`, in a real browser."""
 
+import contextlib
 import hashlib
 import json
 import re
+import socket
 import struct
 import urllib.request
 from collections.abc import Iterator
@@ -294,3 +296,16 @@ def test_without_scripts(server: Served, browser: Browser, tmp_path: Path) -> No
     finally:
         browser.command("Emulation.setScriptExecutionDisabled", value=False)
     assert server.get("/models/plain/v1/files/w").body == b"plain" * 100
+
+
+def test_the_end_of_the_server_ends_open_pages(tmp_path: Path) -> None:
+    """They listen for imports, and are no requests under way that it would wait for."""
+    make_model(tmp_path / "models", "iris:v1", {"w": b"w"})
+    server = Served(tmp_path / "models", tmp_path)
+    with contextlib.ExitStack() as stack:
+        with server:
+            sock = stack.enter_context(socket.create_connection(server.address, timeout=30))
+            sock.sendall(b"GET /.page/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert sock.recv(12) == b"HTTP/1.1 200"
+        while sock.recv(1000):
+            pass
