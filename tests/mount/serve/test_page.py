@@ -37,6 +37,7 @@ FILES = {
     "README": b"\0\1",
     HOSTILE_FILE: HOSTILE.encode(),
 }
+SECRET = "sekret-" * 5
 MANY = 55  # more than a page of the list has
 VIEWS = "/.page/view/models/iris/v2/files"
 
@@ -296,6 +297,30 @@ def test_without_scripts(server: Served, browser: Browser, tmp_path: Path) -> No
     finally:
         browser.command("Emulation.setScriptExecutionDisabled", value=False)
     assert server.get("/models/plain/v1/files/w").body == b"plain" * 100
+
+
+def test_behind_a_password(browser: Browser, tmp_path: Path) -> None:
+    """It works everywhere, also if it is in the address, and no page shows it."""
+    make_model(tmp_path / "models", "iris:v1", {"w": b"w"})
+    upload = made_tar(tmp_path, "new:v1")
+    with Served(tmp_path / "models", tmp_path, environment={"BENTOFS_SERVE_TOKEN": SECRET}) as server:
+        assert server.get("/").status == 401
+        host, port = server.address
+        browser.open(f"http://any:{SECRET}@{host}:{port}/")
+        browser.one("#files").send_keys(str(upload))
+        browser.wait_for_text("#imports .imported", "new:v1")
+        browser.wait(lambda: names(browser) == ["iris:v1", "new:v1"], "the list has it")
+        browser.one("#q").send_keys("iris")
+        browser.wait(lambda: names(browser) == ["iris:v1"], "the list follows what is typed")
+        browser.one("#results .model").click()
+        browser.wait_for_text("h1", "iris:v1")
+        assert browser.texts(".command code")[0].startswith(f"curl -fO -u USER {server.url}/models/")
+        browser.one(".archives tbody td:last-child a").click()
+        archive = server.get("/models/iris/v1/iris-v1.bentomodel", Authorization=f"Bearer {SECRET}")
+        browser.wait_for_text(".archives", hashlib.sha256(archive.body).hexdigest())
+        assert SECRET not in browser.driver.page_source
+        browser.open("about:blank")
+        assert SECRET not in server.log()
 
 
 def test_the_end_of_the_server_ends_open_pages(tmp_path: Path) -> None:

@@ -51,12 +51,13 @@ function makeCopyable(box) {
   box.append(button);
 }
 
-// An archive is compressed once to find its size.
+// An archive is compressed once to find its size. (fetch refuses a user and password, which the address of this page may
+// have: so URLs are whole.)
 function makeMeasurable(cell) {
   const button = plainButton("Measure", async () => {
     button.disabled = true;
     button.textContent = "Measuring …";
-    const answer = await fetch(cell.dataset.measure, { method: "HEAD" }).catch(() => null);
+    const answer = await fetch(location.origin + cell.dataset.measure, { method: "HEAD" }).catch(() => null);
     const size = answer && answer.ok ? Number(answer.headers.get("Content-Length")) : NaN;
     cell.textContent = Number.isNaN(size) ? "cannot be measured now" : sizeText(size);
     say(cell.textContent);
@@ -69,7 +70,7 @@ function makeSummable(link) {
   link.addEventListener("click", async (event) => {
     event.preventDefault();
     link.textContent = "computing …";
-    const answer = await fetch(link.href).catch(() => null);
+    const answer = await fetch(location.origin + link.pathname).catch(() => null);
     if (!answer || !answer.ok) {
       link.textContent = "cannot be computed now";
       return;

@@ -12,7 +12,8 @@ async function show(query, { keep = false } = {}) {
   const mine = (running = new AbortController());
   let text;
   try {
-    const answer = await fetch(`/.page/models${query}`, { signal: mine.signal });
+    // The whole URL: fetch refuses a user and password, which the address of this page may have.
+    const answer = await fetch(`${location.origin}/.page/models${query}`, { signal: mine.signal });
     if (!answer.ok) return;
     text = await answer.text();
   } catch {
