@@ -245,6 +245,9 @@ def test_an_import_shows_in_all_windows(server: Served, browser: Browser, tmp_pa
         browser.driver.switch_to.window(first)
     browser.wait_for_text("#imports .imported", "shared:v1")
     browser.wait(lambda: names(browser) == ["shared:v1"], "the list has it")
+    with Served(server.store, tmp_path) as other:
+        other.ask("PUT", "/incoming/x.tar", body=made_tar(tmp_path, "shared:v2").read_bytes())
+        browser.wait_for_text("#imports .imported", "shared:v2")
     assert browser.run("return window.stays")
 
 
