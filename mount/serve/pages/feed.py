@@ -49,6 +49,7 @@ class Feed:
         if request.method == "HEAD":
             return Response(content_type=_TYPE)
         response = StreamResponse(headers={"Content-Type": _TYPE, "Cache-Control": "no-store"})
+        activity.enter(Phase.LISTENING)
         await response.prepare(request)
         queue: asyncio.Queue[Receipt] = asyncio.Queue(_WAITING)
         self._pages.add(queue)  # before the record is read, so that no change falls between

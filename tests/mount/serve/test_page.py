@@ -211,12 +211,12 @@ def test_uploads(server: Served, browser: Browser, tmp_path: Path) -> None:
 
 
 def test_an_upload_that_is_interrupted(server: Served, browser: Browser, tmp_path: Path) -> None:
-    archive = made_tar(tmp_path, "slow:v1", {"w": bytes(3_000_000)})
+    archive = made_tar(tmp_path, "slow:v1", {"w": bytes(9_000_000)})
     server.expect_log("slow-v1.tar was not imported: only ", 1)
     browser.open(f"{server.url}/.page/imports")
     limits = {"offline": False, "latency": 0, "downloadThroughput": -1}
     browser.command("Network.enable")
-    browser.command("Network.emulateNetworkConditions", uploadThroughput=300_000, **limits)
+    browser.command("Network.emulateNetworkConditions", uploadThroughput=1_200_000, **limits)
     try:
         browser.one("#files").send_keys(str(archive))
         browser.wait_for_text("#imports .receiving", "slow-v1.tar")
@@ -224,7 +224,7 @@ def test_an_upload_that_is_interrupted(server: Served, browser: Browser, tmp_pat
         browser.wait_for_text("#uploads .outcome", "Cancelled")
     finally:
         browser.command("Network.emulateNetworkConditions", uploadThroughput=-1, **limits)
-    browser.wait_for_text("#imports .refused .reason", "of its 3,010,560 bytes came: send the rest")
+    browser.wait_for_text("#imports .refused .reason", f"of its {archive.stat().st_size:,} bytes came: send the rest")
     browser.one("#files").send_keys(str(archive))
     browser.wait_for_text("#uploads .good", "slow:v1 imported")
     browser.wait_for_text("#imports .imported", "slow:v1")
