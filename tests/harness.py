@@ -91,7 +91,31 @@ def serious_lines(log: str) -> list[str]:
     return lines
 
 
-class Mounted:
+class Logged:
+    """A daemon with a log, and what a test expects in it."""
+
+    _log: Path
+    _expectations: list[Expectation]
+
+    def log(self) -> str:
+        return self._log.read_text(errors="backslashreplace")
+
+    def expect_log(self, pattern: str, times: int | None = None) -> None:
+        """Expect a matching record at WARNING or above: `times` times, or at least once."""
+        self._expectations.append(Expectation(pattern, times))
+
+    def allow_log(self, pattern: str) -> None:
+        """Allow such a record, for example if it depends on the machine's speed."""
+        self._expectations.append(Expectation(pattern, optional=True))
+
+    def wait_for_log(self, pattern: str, seconds: float = 5.0) -> str:
+        """Wait for a line of the log, of any level, and return it."""
+        line = re.compile(f"^.*{pattern}.*$", re.MULTILINE)
+        found = wait_until(lambda: list(line.finditer(self.log())), seconds, f"{pattern} in the log")
+        return found[0][0]
+
+
+class Mounted(Logged):
     """`bentofs mount --foreground` on a store, as a subprocess whose cache, state and BENTOML_HOME lie below `base`.
 
     Leaving the context ends it by SIGTERM. It asserts that the exit code is 0, that nothing stays mounted, and that the
@@ -142,23 +166,6 @@ class Mounted:
     @property
     def pid(self) -> int:
         return self.process.pid
-
-    def log(self) -> str:
-        return self._log.read_text(errors="backslashreplace")
-
-    def expect_log(self, pattern: str, times: int | None = None) -> None:
-        """Expect a matching record at WARNING or above: `times` times, or at least once."""
-        self._expectations.append(Expectation(pattern, times))
-
-    def allow_log(self, pattern: str) -> None:
-        """Allow such a record, for example if it depends on the machine's speed."""
-        self._expectations.append(Expectation(pattern, optional=True))
-
-    def wait_for_log(self, pattern: str, seconds: float = 5.0) -> str:
-        """Wait for a line of the log, of any level, and return it."""
-        line = re.compile(f"^.*{pattern}.*$", re.MULTILINE)
-        found = wait_until(lambda: list(line.finditer(self.log())), seconds, f"{pattern} in the log")
-        return found[0][0]
 
     def __enter__(self) -> "Mounted":
         self.start()

@@ -4,7 +4,6 @@ import contextlib
 import http.client
 import json
 import os
-import re
 import signal
 import ssl
 import subprocess
@@ -17,7 +16,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from tests.expectations import Expectation, complaints
-from tests.harness import ROOT, home_of, serious_lines, wait_until
+from tests.harness import ROOT, Logged, home_of, serious_lines, wait_until
 from tests.mount.cli import json_schema
 
 _START_SECONDS, _STOP_SECONDS = 60.0, 20.0
@@ -32,7 +31,7 @@ class Answer(NamedTuple):
     body: bytes
 
 
-class Served:
+class Served(Logged):
     """`bentofs serve` on a store, as a subprocess whose cache and state lie below `base`.
 
     Leaving the context ends it by SIGTERM, and asserts that the exit code is 0, and that the log holds nothing at
@@ -74,22 +73,6 @@ class Served:
     @property
     def environment(self) -> Mapping[str, str]:
         return self._environment
-
-    def log(self) -> str:
-        return self._log.read_text(errors="backslashreplace")
-
-    def expect_log(self, pattern: str, times: int | None = None) -> None:
-        """Expect a matching record at WARNING or above: `times` times, or at least once."""
-        self._expectations.append(Expectation(pattern, times))
-
-    def allow_log(self, pattern: str) -> None:
-        """Allow such a record."""
-        self._expectations.append(Expectation(pattern, optional=True))
-
-    def wait_for_log(self, pattern: str, seconds: float = 10.0) -> str:
-        """Wait for a line of the log, of any level, and return it."""
-        line = re.compile(f"^.*{pattern}.*$", re.MULTILINE)
-        return wait_until(lambda: list(line.finditer(self.log())), seconds, f"{pattern} in the log")[0][0]
 
     def __enter__(self) -> "Served":
         self.start()

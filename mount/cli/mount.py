@@ -16,7 +16,7 @@ from bentofs.mount.cli.engine_option import engine_option
 from bentofs.mount.cli.format_options import checked_formats, compression_for, compression_option, formats_option
 from bentofs.mount.cli.incoming_options import limits_options, settle_option
 from bentofs.mount.cli.log_options import log_file_option, log_level_option
-from bentofs.mount.cli.options import arguments_for, follow_links_option, staging_option, store_options
+from bentofs.mount.cli.options import arguments_for, by_label_option, follow_links_option, staging_option, store_options
 from bentofs.mount.cli.output import json_option, print_document, print_message
 from bentofs.mount.daemon import serve as daemon
 from bentofs.mount.daemon.checks.check import Plan
@@ -60,7 +60,7 @@ class _Mode(click.ParamType):  # type: ignore[type-arg]  # generic only since cl
 @click.option("--foreground", is_flag=True, help="Stay in this terminal; log to standard error.")
 @click.option("--allow-other/--no-allow-other", help="Let other users read the mount, too.")
 @follow_links_option
-@click.option("--by-label/--no-by-label", help="Also list models by label. It reads each model.yaml.")
+@by_label_option
 @click.option("--read-only/--no-read-only", help="Mount without incoming/.")
 @click.option(
     "--overwrite/--no-overwrite",

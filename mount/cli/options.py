@@ -154,6 +154,7 @@ staging_option = click.option(
     "store that is a URL, in your state directory.",
 )
 
+by_label_option = click.option("--by-label/--no-by-label", help="Also list models by label. It reads each model.yaml.")
 follow_links_option = click.option(
     "--follow-links/--no-follow-links", help="Follow links that lead out of a model or the store."
 )

@@ -14,7 +14,7 @@ from bentofs.mount.cli.complete import complete_file
 from bentofs.mount.cli.format_options import checked_formats, compression_for, compression_option, formats_option
 from bentofs.mount.cli.incoming_options import limits_options, settle_option
 from bentofs.mount.cli.log_options import log_file_option, log_level_option
-from bentofs.mount.cli.options import follow_links_option, staging_option, store_options
+from bentofs.mount.cli.options import by_label_option, follow_links_option, staging_option, store_options
 from bentofs.mount.cli.output import json_option, print_document
 from bentofs.mount.daemon.logs import start_logging
 from bentofs.mount.errors import CannotMountError
@@ -75,7 +75,7 @@ class _Address(click.ParamType):  # type: ignore[type-arg]  # generic only since
 @formats_option
 @compression_option
 @follow_links_option
-@click.option("--by-label/--no-by-label", help="Also list models by label. It reads each model.yaml.")
+@by_label_option
 @click.option("--read-only/--no-read-only", help="Serve without incoming/.")
 @click.option(
     "--overwrite/--no-overwrite",

@@ -15,16 +15,13 @@ from urllib.parse import quote_from_bytes
 
 from bentofs.mount.view.nodes import Attributes, Folder, Item, Link, Node, folder_attributes, folder_item, link_item
 from bentofs.store.catalog.catalog import ModelStore
-from bentofs.store.errors import NotFoundError, StoreError, is_failure
-from bentofs.store.model.model import ModelInfo
-from bentofs.store.model.tag import Tag
+from bentofs.store.errors import NotFoundError
 
 BY_LABEL = "by-label"
 _SAFE = "@:+, "  # in a name, beside letters, digits, '_', '.', '-' and '~'
 _EMPTY = "%"  # the name for an empty text; no other text has it
 _MAX_NAME = 255  # bytes, as in Linux
 _MAX_LABELS = 1000  # of one model
-_PREPARED = 200  # names whose models are prefetched together
 _SECONDS = 0.8  # for which a look is believed,
 _SHARE = 5  # and so many times as long as it took
 
@@ -60,34 +57,13 @@ class Labels:
 
     def _look(self) -> _Found:
         found: _Found = {}
-        names = self._store.names()
-        for begin in range(0, len(names), _PREPARED):
-            group = names[begin : begin + _PREPARED]
-            self._store.prepare(group)
-            for tag in [Tag(name, version) for name in group for version in self._versions(name)]:
-                info = self._info(tag)
-                for key in sorted(info.labels)[:_MAX_LABELS] if info is not None else ():
-                    shown, value = shown_label(key), shown_label(info.labels[key]) if info is not None else None
-                    if shown is not None and value is not None:
-                        found.setdefault(shown, {}).setdefault(value, {}).setdefault(tag.name, []).append(tag.version)
+        for info in self._store.infos():
+            for key in sorted(info.labels)[:_MAX_LABELS]:
+                shown, value = shown_label(key), shown_label(info.labels[key])
+                if shown is not None and value is not None:
+                    versions = found.setdefault(shown, {}).setdefault(value, {}).setdefault(info.tag.name, [])
+                    versions.append(info.tag.version)
         return found
-
-    def _versions(self, name: str) -> _Versions:
-        try:
-            return self._store.versions(name)
-        except StoreError as error:
-            if is_failure(error):
-                raise
-            return []
-
-    def _info(self, tag: Tag) -> ModelInfo | None:
-        """Return a model's fields. None if it has gone, or cannot be shown."""
-        try:
-            return self._store.info(tag)
-        except StoreError as error:
-            if is_failure(error):
-                raise
-            return None
 
 
 def shown_label(text: str) -> str | None:

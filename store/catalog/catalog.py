@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from typing import TypeVar
 
 from cachetools import LRUCache
 
@@ -29,6 +30,9 @@ from bentofs.store.storage.base import Identity, Storage
 from bentofs.store.util.memory_budget import MemoryBudget
 
 log = logging.getLogger(__name__)
+
+_A = TypeVar("_A")
+_T = TypeVar("_T")
 
 _LOOKING_SECONDS = 0.1  # time limit for looking into models in a listing of all names;
 _LOOKED_INTO = 2000  # with more names, too few would fit in that time to be worth it
@@ -190,6 +194,23 @@ class ModelStore:
                     yield from self.models_of(name)
         self.flush()
 
+    def infos(self) -> Iterator[ModelInfo]:
+        """Yield what each `model.yaml` says, of the models that can be shown, by name and version.
+
+        Raises:
+            StoreUnreadableError: the store, or one of its models, cannot be read now.
+        """
+        names = self.names()
+        for begin in range(0, len(names), _PREPARED):
+            group = names[begin : begin + _PREPARED]
+            self.prepare(group)
+            for name in group:
+                for version in _unless_gone(self.versions, name) or ():
+                    info = _unless_gone(self.info, Tag(name, version))
+                    if info is not None:
+                        yield info
+        self.flush()
+
     def flush(self) -> None:
         """Write to disk what was learnt of models."""
         self._infos.flush()
@@ -290,3 +311,13 @@ class ModelStore:
                 return
             self._warned[path, sentence] = True
         log.warning("%s", sentence)
+
+
+def _unless_gone(look: Callable[[_A], _T], at: _A) -> _T | None:
+    """Return the result of a look; None if its model has gone, or cannot be shown. A failure of the store is raised."""
+    try:
+        return look(at)
+    except StoreError as error:
+        if is_failure(error):
+            raise
+        return None

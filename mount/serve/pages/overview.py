@@ -14,18 +14,17 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from bentofs.store.catalog.catalog import ModelStore
-from bentofs.store.errors import NotFoundError, StoreError, is_failure
-from bentofs.store.model.model import MODEL_YAML, ModelInfo
+from bentofs.store.errors import NotFoundError, StoreError
+from bentofs.store.model.model import ModelInfo
 from bentofs.store.model.tag import Tag
 
 log = logging.getLogger(__name__)
 
 PER_PAGE = 50
-_PREPARED = 200  # names whose models are prefetched together
 _FRESH_SECONDS = 0.8  # for which a look is believed,
 _SHARE = 5  # and so many times as long as it took
 _QUICK_SECONDS = 0.1  # a look that takes longer is made behind the visitor's back,
@@ -197,38 +196,13 @@ class Overview:
 
     def _look(self) -> None:
         begun = time.monotonic()
-        cards = sorted(self._all(), key=lambda card: (card.tag.name, -card.created.timestamp(), card.tag.version))
+        cards = sorted(
+            map(card_of, self._store.infos()),
+            key=lambda card: (card.tag.name, -card.created.timestamp(), card.tag.version),
+        )
         now = time.monotonic()
         self._cards, self._took = cards, now - begun
         self._looked, self._until = now, now + max(_FRESH_SECONDS, _SHARE * self._took)
-
-    def _all(self) -> Iterator[Card]:
-        names = self._store.names()
-        for begin in range(0, len(names), _PREPARED):
-            group = names[begin : begin + _PREPARED]
-            self._store.storage.prepare(group)
-            tags = [Tag(name, version) for name in group for version in self._versions(name)]
-            self._store.storage.prepare_models([tag.path for tag in tags], MODEL_YAML)
-            for tag in tags:
-                info = self._info(tag)
-                if info is not None:
-                    yield card_of(info)
-
-    def _versions(self, name: str) -> list[str]:
-        try:
-            return self._store.versions(name)
-        except StoreError as error:
-            if is_failure(error):
-                raise
-            return []
-
-    def _info(self, tag: Tag) -> ModelInfo | None:
-        try:
-            return self._store.info(tag)
-        except StoreError as error:
-            if is_failure(error):
-                raise
-            return None
 
 
 def card_of(info: ModelInfo) -> Card:

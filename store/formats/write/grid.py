@@ -1,6 +1,6 @@
 """Grid: the places in a tar where the grid of stored chunks begins anew, in a `.bentomodel` and a stored `.tar.gz`.
 
-Headers of chunks lie between a file's bytes. Since the grid begins at each file's content, these bytes are the same
+Headers of chunks lie between a file's bytes. The grid begins at the content of each large file, so they are the same
 wherever the file lies in the archive. So a tool that knows the last version (`rsync` without `--whole-file`) sends only
 what changed, even if a file before it grew.
 """

@@ -53,6 +53,33 @@ def test_an_empty_store(models: Looks) -> None:
         models().find("iris")
 
 
+class _PrefetchesNoted(LocalStorage):
+    """The real storage; it records which files are prefetched."""
+
+    def __init__(self, root: str) -> None:
+        super().__init__(root)
+        self.files: list[str] = []
+
+    def prepare_models(self, paths: Sequence[str], files: Sequence[str]) -> None:
+        self.files += files
+        super().prepare_models(paths, files)
+
+
+def test_infos_of_all_models(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are prefetched together. A store that cannot be read is an error."""
+    monkeypatch.setattr("bentofs.store.catalog.catalog._LOOKING_SECONDS", 0.0)
+    for tag in ("rose:b", "iris:v2", "rose:a"):
+        make_model(store, tag)
+    storage = _PrefetchesNoted(str(store))
+    found = ModelStore(storage).infos()
+    assert [str(info.tag) for info in found] == ["iris:v2", "rose:a", "rose:b"]
+    assert sorted(storage.files) == ["iris/v2/model.yaml", "rose/a/model.yaml", "rose/b/model.yaml"]
+    storage.files.clear()
+    shutil.rmtree(store)
+    with pytest.raises(StoreUnreadableError):
+        list(ModelStore(storage).infos())
+
+
 def test_names_and_versions_are_sorted(store: Path, models: Looks) -> None:
     for tag in ("rose:b", "iris:v2", "iris:v10", "rose:a", "iris:0"):
         make_model(store, tag)
