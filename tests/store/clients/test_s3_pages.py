@@ -3,7 +3,6 @@
 import datetime
 import http.server
 import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,7 +12,6 @@ from bentofs.store.clients.s3_client import S3Client
 from bentofs.store.clients.s3_pages import fetch_page, page_of
 from bentofs.store.clients.s3_plain import Manner, manner_of_listing
 from bentofs.store.errors import MissingStoreError
-from bentofs.store.location import Location
 from bentofs.store.storage.open import StoreSpec
 from tests.buckets import Bucket
 from tests.store.clients.plain import Answer, answering, requests_at, serving, without_library
@@ -56,21 +54,6 @@ _PAGE = """<?xml version="1.0" encoding="UTF-8"?>
 )
 def test_what_is_not_plain_is_left_to_the_library(url: str, headers: dict[str, str], manner: Manner | None) -> None:
     assert manner_of_listing(url, headers) == manner
-
-
-@pytest.fixture(params=["seaweed", "rclone"])
-def bucket(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Bucket:
-    made = Bucket(request.getfixturevalue(request.param))
-    for name, value in made.environment().items():
-        monkeypatch.setenv(name, value)
-    return made
-
-
-@pytest.fixture
-def client(bucket: Bucket) -> Iterator[S3Client]:
-    client = S3Client(Location.parse(f"s3://{bucket.name}"), connect_seconds=5, silence_seconds=5)
-    yield client
-    client.close()
 
 
 def test_the_same_pages_past_the_library(bucket: Bucket, client: S3Client, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,6 @@ import http.server
 import ssl
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -43,21 +42,6 @@ def test_what_is_not_plain_is_left_to_the_library(url: str, headers: dict[str, s
 def test_proxies_are_left_to_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     assert manner_of_object("k", "http://h:9/b/k", _PLAIN) is None
-
-
-@pytest.fixture(params=["seaweed", "rclone"])
-def bucket(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Bucket:
-    made = Bucket(request.getfixturevalue(request.param))
-    for name, value in made.environment().items():
-        monkeypatch.setenv(name, value)
-    return made
-
-
-@pytest.fixture
-def client(bucket: Bucket) -> Iterator[S3Client]:
-    client = S3Client(Location.parse(f"s3://{bucket.name}"), connect_seconds=5, silence_seconds=5)
-    yield client
-    client.close()
 
 
 def test_the_same_bytes_past_the_library(bucket: Bucket, client: S3Client, monkeypatch: pytest.MonkeyPatch) -> None:
