@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -91,11 +92,34 @@ def serious_lines(log: str) -> list[str]:
     return lines
 
 
-class Logged:
-    """A daemon with a log, and what a test expects in it."""
+class Daemon(ABC):
+    """A process with a log, and what a test expects in it. Leaving the context stops it, or kills it after an error."""
 
     _log: Path
     _expectations: list[Expectation]
+    _process: "subprocess.Popen[bytes] | None"
+
+    @abstractmethod
+    def stop(self) -> None:
+        """End it by SIGTERM, and assert everything that must hold then."""
+
+    @abstractmethod
+    def kill(self) -> None:
+        """Kill it, and assert nothing."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.stop()
+            return
+        print(f"--- {self._log}\n{self.log()}", file=sys.stderr)
+        self.kill()
+
+    @property
+    def process(self) -> "subprocess.Popen[bytes]":
+        assert self._process is not None, "not started"
+        return self._process
 
     def log(self) -> str:
         return self._log.read_text(errors="backslashreplace")
@@ -115,7 +139,7 @@ class Logged:
         return found[0][0]
 
 
-class Mounted(Logged):
+class Mounted(Daemon):
     """`bentofs mount --foreground` on a store, as a subprocess whose cache, state and BENTOML_HOME lie below `base`.
 
     Leaving the context ends it by SIGTERM. It asserts that the exit code is 0, that nothing stays mounted, and that the
@@ -155,11 +179,6 @@ class Mounted(Logged):
         return self.location
 
     @property
-    def process(self) -> "subprocess.Popen[bytes]":
-        assert self._process is not None, "not started"
-        return self._process
-
-    @property
     def running(self) -> bool:
         return self._process is not None
 
@@ -170,15 +189,6 @@ class Mounted(Logged):
     def __enter__(self) -> "Mounted":
         self.start()
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self.stop()
-            return
-        print(f"--- log of the daemon on {self.path}\n{self.log()}", file=sys.stderr)
-        self.kill()
 
     def start(self) -> None:
         assert self._process is None, "already started"

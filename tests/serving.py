@@ -11,12 +11,11 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from tests.expectations import Expectation, complaints
-from tests.harness import ROOT, Logged, home_of, serious_lines, wait_until
+from tests.harness import ROOT, Daemon, home_of, serious_lines, wait_until
 from tests.mount.cli import json_schema
 
 _START_SECONDS, _STOP_SECONDS = 60.0, 20.0
@@ -31,7 +30,7 @@ class Answer(NamedTuple):
     body: bytes
 
 
-class Served(Logged):
+class Served(Daemon):
     """`bentofs serve` on a store, as a subprocess whose cache and state lie below `base`.
 
     Leaving the context ends it by SIGTERM, and asserts that the exit code is 0, and that the log holds nothing at
@@ -58,11 +57,6 @@ class Served(Logged):
         self.url = ""
 
     @property
-    def process(self) -> "subprocess.Popen[bytes]":
-        assert self._process is not None, "not started"
-        return self._process
-
-    @property
     def address(self) -> tuple[str, int]:
         """Return the host and the port."""
         parts = urlsplit(self.url)
@@ -77,15 +71,6 @@ class Served(Logged):
     def __enter__(self) -> "Served":
         self.start()
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self.stop()
-            return
-        print(f"--- log of the server\n{self.log()}", file=sys.stderr)
-        self.kill()
 
     def start(self) -> None:
         with self._log.open("wb") as log, self._output.open("wb") as output:
