@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any, TypeVar
 
 import fsspec
 from fsspec import AbstractFileSystem
+from fsspec.asyn import AsyncFileSystem
 
 from bentofs.store.clients.error_classes import translating
 from bentofs.store.clients.fsspec_fs import agree, new_file_system, path_of, size_of, version_of
@@ -55,7 +56,7 @@ class FsspecFiles:
     def list_objects(self, prefix: str, *, more: str = "") -> Listing:  # noqa: ARG002 - all at once
         def find(fs: AbstractFileSystem) -> Listing:
             fs.invalidate_cache()
-            found = fs.find(self.path(prefix).rstrip("/"), detail=True)
+            found = files_below(fs, self.path(prefix).rstrip("/"))
             return Listing([self._info(info, path) for path, info in found.items()], [], "")
 
         return self.run(prefix, find)
@@ -151,6 +152,34 @@ class FsspecFiles:
             mtime = mtime.timestamp()
         mtime_ns = int(mtime * 10**9) if isinstance(mtime, (int, float)) else 0
         return ObjectInfo(self.key(path), size_of(info) or 0, version_of(info), mtime_ns)
+
+
+def files_below(fs: AbstractFileSystem, path: str, *, with_folders: bool = False) -> dict[str, dict[str, Any]]:
+    """Return what the library tells of each file below a path, by its own path; nothing if the path is not there.
+
+    The library's walk leaves out a directory that it cannot list, also with on_error="raise", which it forgets below
+    the top. A model's copy would lack files without a word. So directories are listed one by one here. File systems
+    with a listing of their own, such as those of object stores, do not walk.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    own = getattr(type(fs), "_find", None)
+    walks = type(fs).find is AbstractFileSystem.find if own is None else own is AsyncFileSystem._find
+    if not walks:
+        found.update(fs.find(path, withdirs=with_folders, detail=True))
+        return found
+    waiting = [path]
+    while waiting:
+        folder = waiting.pop()
+        with suppress(FileNotFoundError):  # it is not there, or was removed just now
+            for info in fs.ls(folder, detail=True):
+                name = info["name"].rstrip("/")
+                if info["type"] != "directory":
+                    found[info["name"]] = info
+                elif name != folder.rstrip("/"):
+                    waiting.append(name)
+                    if with_folders:
+                        found[name] = info
+    return dict(sorted(found.items()))
 
 
 def _range(fs: AbstractFileSystem, path: str, start: int, end: int) -> bytes:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from fsspec import AbstractFileSystem
 from fsspec.asyn import sync
 
-from bentofs.store.clients.fsspec_files import FsspecFiles
+from bentofs.store.clients.fsspec_files import FsspecFiles, files_below
 from bentofs.store.clients.fsspec_fs import size_of, version_of
 from bentofs.store.clients.request_body import Body
 from bentofs.store.clients.retry import RetryPolicy
@@ -124,7 +124,7 @@ class FsspecEndpoint:
     def find(self, path: str) -> Iterator[tuple[str, Known | None]]:
         """See `Source.find`."""
         base = self._path(path).rstrip("/")
-        found = self._run(path, lambda fs: fs.find(base, withdirs=True, detail=True))
+        found = self._run(path, lambda fs: files_below(fs, base, with_folders=True))
         for full, info in found.items():
             name = full.rstrip("/")
             if name != base:
