@@ -47,7 +47,7 @@ class TooManyChecksError(Exception):
 
 @dataclass(frozen=True)
 class Credentials:
-    """What a server knows. Its `repr` shows nothing of it."""
+    """The hashes and tokens that a server accepts. Its `repr` shows none of them."""
 
     hashes: Mapping[str, bytes] = field(default_factory=dict, repr=False)  # by user
     tokens: Sequence[bytes] = field(default=(), repr=False)

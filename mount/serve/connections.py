@@ -35,7 +35,7 @@ _LOGGER.addFilter(_tells_of_us)
 
 
 class Phase(enum.Enum):
-    """What a connection does. The value: how many seconds it may do so without a byte; None for no limit."""
+    """The activity of a connection. The value: how many seconds it may last without a byte; None for no limit."""
 
     NEW = 20.0  # it has sent no whole request yet
     IDLE = 75.0  # its next request has not come

@@ -16,7 +16,7 @@ _SECOND = 1_000_000_000
 
 
 class Validators(NamedTuple):
-    """What tells one state of a file from another."""
+    """The validators of a file: they tell one state of it from another (RFC 9110 section 8.8)."""
 
     etag: str | None  # strong, with its quotation marks
     mtime_ns: int

@@ -173,7 +173,7 @@ def test_root_installs_nothing(mountpoint: Path, tools: Path, environment: dict[
 
 
 def test_others_install_the_helper_only(mountpoint: Path, tools: Path, environment: dict[str, str]) -> None:
-    """As nobody, who may read where the project lies."""
+    """Run as the user nobody, who may read where the project lies."""
     become = ["setpriv", "--reuid", "65534", "--clear-groups", "--inh-caps", "+dac_read_search"]
     become += ["--ambient-caps", "+dac_read_search"]
     done = subprocess.run(

@@ -40,7 +40,7 @@ class Command(NamedTuple):
 
 
 class ModelView(NamedTuple):
-    """What the page shows."""
+    """The data of the page."""
 
     model: Model
     framework: Framework

@@ -49,7 +49,7 @@ class Card(NamedTuple):
 
 
 class Search(NamedTuple):
-    """What a visitor looks for."""
+    """The search of a visitor."""
 
     words: str = ""
     labels: tuple[tuple[str, str], ...] = ()

@@ -102,7 +102,7 @@ CONTENTS = st.lists(
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=CONTENTS, cut=st.floats(0.01, 0.99), chunk=st.sampled_from([1, 7, 511, 512, 4096, 1 << 20]))
 def test_appended_bytes_find_their_place(descriptor: int, content: bytes, cut: float, chunk: int) -> None:
-    """Whatever pattern goes on over the cut, neither a program that resumes nor one that does not look is mistaken."""
+    """No pattern that goes on over the cut misleads a program, be it one that resumes or one that does not look."""
     first = int(len(content) * cut) + 1
     assume(len(content) - first >= 512)  # fewer bytes that repeat hidden ones count as sent again
     for work in (resume, append):

@@ -1,4 +1,4 @@
-"""What a mount takes under load, it gives back: nodes, descriptors, threads. And the sizes of requests."""
+"""A mount gives back what it takes under load: nodes, descriptors, threads. Requests have their full size."""
 
 import errno
 import json

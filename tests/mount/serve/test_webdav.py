@@ -155,7 +155,7 @@ def test_a_move_to_the_final_name_imports(server: Served, tmp_path: Path) -> Non
 
 
 def test_a_locked_name(server: Served, tmp_path: Path) -> None:
-    """What Finder, Explorer and davfs2 do: lock a free name, write it, unlock it. The empty file is no upload."""
+    """Lock a free name, write it, unlock it, as Finder, Explorer and davfs2 do. The empty file is no upload."""
     tar = made_tar(tmp_path, "locked:v1").read_bytes()
     info = b'<lockinfo xmlns="DAV:"><lockscope><exclusive/></lockscope><locktype><write/></locktype></lockinfo>'
     locked = server.ask("LOCK", "/incoming/locked.tar", {"Depth": "0", "Timeout": "Second-100"}, info)

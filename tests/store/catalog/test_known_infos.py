@@ -1,4 +1,4 @@
-"""What `model.yaml` say is kept between processes, and never answers for another file than the one it was read from."""
+"""The fields of `model.yaml` are kept between processes. They never answer for a file from which they were not read."""
 
 import contextlib
 import sqlite3
