@@ -12,7 +12,7 @@ from types import FrameType
 from . import archiving, builds, compressing, exporting, listing, reading, remote, samples, scaling, serving
 from .commands import BenchError, say
 from .mounts import ENDING, Launcher
-from .report import Row, machine, require_plot, save_json, save_plot, table
+from .report import Row, load_rows, machine, require_plot, save_json, save_plot, table
 from .session import Session
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -42,7 +42,13 @@ def options() -> argparse.Namespace:
     parser.add_argument("--full", action="store_true", help="list 10,000 models instead of 2,000 (--quick: 200)")
     parser.add_argument("--against", metavar="DIR", help="measure another build's checkout, too: rows `vs other build`")
     parser.add_argument("--plot", metavar="FILE", help="draw how far each row is from its target")
-    parser.add_argument("--json", metavar="FILE", help="write all samples")
+    parser.add_argument("--json", metavar="FILE", help="write all samples, after each group of rows")
+    parser.add_argument(
+        "--saved",
+        metavar="FILE",
+        action="append",
+        help="measure nothing, show and draw what --json wrote; may be repeated",
+    )
     parser.add_argument("--work", metavar="DIR", help="where the models are made (default: the temporary folder)")
     parser.add_argument("--python", default=f"{ROOT}/.venv/bin/python", help="runs bentofs and the pass-through")
     parser.add_argument("--bentoml-python", default=f"{ROOT}/.venv-bentoml-1.4/bin/python", help="runs BentoML")
@@ -72,8 +78,6 @@ def check(args: argparse.Namespace) -> None:
         if not os.path.isdir(os.path.join(args.against, "mount")):
             raise BenchError(f"{args.against} is no checkout of bentofs")
     remote.check(args.rows, args.python, args.bentoml_python, args.models, args.quick, archiving.row_names())
-    if args.plot:
-        require_plot()
 
 
 def end(number: int, _frame: FrameType | None) -> None:
@@ -84,7 +88,9 @@ def end(number: int, _frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
-def measure(args: argparse.Namespace) -> list[Row]:
+def measure(args: argparse.Namespace, computer: str) -> list[Row]:
+    """Return all rows. Those of each group are saved at once, so that a run that fails keeps what it measured."""
+    rows: list[Row] = []
     with ExitStack() as cleanup:
         work = tempfile.mkdtemp(prefix="bentofs-bench-", dir=args.work)
         cleanup.callback(shutil.rmtree, work, ignore_errors=True)
@@ -104,7 +110,20 @@ def measure(args: argparse.Namespace) -> list[Row]:
             quick=args.quick,
             other=Launcher(args.against, args.python, work, mountpoints) if args.against else None,
         )
-        return [row for group in GROUPS for row in group(session)]
+        for group in GROUPS:
+            rows += group(session)
+            if args.json:
+                save_json(args.json, rows, {"machine": computer})
+    return rows
+
+
+def saved(paths: list[str]) -> tuple[list[Row], str]:
+    """Return the rows of all files. The last file wins where two have the same row."""
+    rows: dict[str, Row] = {}
+    for path in paths:
+        found, computer = load_rows(path)
+        rows |= {row.name: row for row in found}
+    return list(rows.values()), computer
 
 
 def _remove_empty(folder: str) -> None:
@@ -123,17 +142,21 @@ def main() -> int:
         if signal.getsignal(ending) != signal.SIG_IGN:  # ignored under nohup and in the background
             signal.signal(ending, end)
     try:
-        check(args)
-        computer = machine()
-        if os.getloadavg()[0] > 0.5:
-            say(f"bench: something else is running (load {os.getloadavg()[0]:.1f}); the figures will be less certain")
-        rows = measure(args)
+        if args.plot:
+            require_plot()
+        if args.saved:
+            rows, computer = saved(args.saved)
+        else:
+            check(args)
+            computer = machine()
+            load = os.getloadavg()[0]
+            if load > 0.5:
+                say(f"bench: something else is running (load {load:.1f}); the figures will be less certain")
+            rows = measure(args, computer)
         if not rows:
             return fail(f"no row has {args.rows!r} in its name")
         print(table(rows))
         print(computer)
-        if args.json:
-            save_json(args.json, rows, {"machine": computer})
         if args.plot:
             save_plot(args.plot, rows, computer)
     except (BenchError, OSError) as error:

@@ -4,7 +4,7 @@ import json
 import os
 import platform
 import statistics
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from .commands import BenchError
 
@@ -95,6 +95,14 @@ def save_json(path: str, rows: list[Row], about: dict[str, str]) -> None:
     found = [{**vars(row), "value": row.value(), "reached": row.reached()} for row in rows]
     with open(path, "w") as file:
         json.dump({**about, "rows": found}, file, indent=1)
+
+
+def load_rows(path: str) -> tuple[list[Row], str]:
+    """Return the rows and the machine that `save_json` wrote."""
+    with open(path) as file:
+        saved = json.load(file)
+    names = {each.name for each in fields(Row)}
+    return [Row(**{name: row[name] for name in names}) for row in saved["rows"]], saved["machine"]
 
 
 def require_plot() -> None:
