@@ -8,6 +8,7 @@ SourceChangedError, never another generation's bytes. A compressed archive's siz
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -19,6 +20,8 @@ from bentofs.store.archives.index import Index
 from bentofs.store.archives.later import Later
 from bentofs.store.archives.measuring import Progress
 from bentofs.store.archives.members import MeasuredMembers, Members, unknown_files
+from bentofs.store.archives.one_pass import Reader, SharedFiles, read_all
+from bentofs.store.errors import CancelledError
 from bentofs.store.formats.pieces import Piece, PieceList, Zeros
 from bentofs.store.formats.write.chunk_maker import ChunkMaker
 from bentofs.store.formats.write.registry import LAYOUT_VERSION, Format
@@ -36,6 +39,7 @@ _ARCHIVE, _MEMBER, _MEASURED_MEMBER = 4000, 1400, 1600  # bytes, about, of one s
 _PLACE, _MEASURED_PLACE = 1, 60  # bytes of each member, also if it is not laid out now
 _LENGTHS_KEPT = 2 << 20  # bytes, over all archives whose length is known
 _LENGTH = 400  # bytes of one known length
+OpensEntry = Callable[[Entry], PinnedFile]  # returns the content of a model's file
 
 
 class _Key(NamedTuple):
@@ -81,6 +85,7 @@ class Archives:
         self._lengths: BudgetedCache[_Key, int] = BudgetedCache(budget, _LENGTHS_KEPT, least=_LENGTHS_KEPT // 2)
         self._laid_out: BudgetedCache[_Key, PieceList] = BudgetedCache(budget, _KEPT)
         self._turns = KeyedLock()
+        self._closing = threading.Event()
 
     @property
     def revision(self) -> int:
@@ -93,7 +98,8 @@ class Archives:
         return self._sizes.maker
 
     def close(self) -> None:
-        """Cancel compression: threads that wait for it get CancelledError."""
+        """Cancel compression and hashing: threads that wait for it get CancelledError."""
+        self._closing.set()
         self._sizes.close()
 
     def length(self, model: Model, kind: Format) -> int:
@@ -170,8 +176,7 @@ class Archives:
             with self._turns.at((model.tag, model.generation)):
                 pieces = self._laid_out.get(key) or self._compressed(model, kind, progress)
         else:
-            members = self._measured_members(model) if kind.needs_checksums else Members(model.entries, self._file)
-            pieces = kind.lay_out(members, model.mtime)
+            pieces = kind.lay_out(self._members(model, kind, self._file), model.mtime)
         count = len(model.entries)
         member, place = (_MEASURED_MEMBER, _MEASURED_PLACE) if kind.needs_checksums else (_MEMBER, _PLACE)
         weight = _ARCHIVE + min(count, AT_ONCE) * member + count * place
@@ -228,20 +233,18 @@ class Archives:
         kind: Format,
         progress: Progress | None,
         *,
+        file: OpensEntry | None = None,
         at_once: bool = False,
         only_known: bool = False,
         has_reader: bool = True,
     ) -> PieceList:
-        """Lay out a compressed archive. `at_once`: also measure for the other formats. `only_known`: raise
-        NotMeasuredError instead of measuring. `has_reader`: False if no reader is about to come."""
+        """Lay out a compressed archive. `file`: opens the model's files. `at_once`: also measure for the other formats.
+        `only_known`: raise NotMeasuredError instead of measuring. `has_reader`: False if no reader is about to come."""
         if kind.plan is None or kind.compress is None:
             raise ValueError(f"{kind.name} has no compressed form")
-        if kind.needs_checksums:
-            plan = kind.plan(
-                self._measured_members(model), model.mtime, packings(model.entries.sizes, self.compression)
-            )
-        else:  # the tar is compressed as a whole
-            plan = kind.plan(Members(model.entries, self._file), model.mtime, ())
+        # Without checksums, the tar is compressed as a whole.
+        how_packed = packings(model.entries.sizes, self.compression) if kind.needs_checksums else ()
+        plan = kind.plan(self._members(model, kind, file or self._file), model.mtime, how_packed)
         # The layout and the compression decide the content of a part.
         how = f"{self.compression.value}/{LAYOUT_VERSION}"
         measure = functools.partial(
@@ -282,13 +285,44 @@ class Archives:
 
     def sha256(self, model: Model, kind: Format) -> str:
         """Return an archive's SHA-256, hexadecimal. Read the whole archive unless it is known for this generation."""
-        name = self.bytes_name(model, kind)
-        with self._turns.at((model.tag, model.generation, kind.name)):
-            known = self._index.archive_digest(name)
-            if known is None:
-                known = sha256_of(self.open(model, kind))
-                self._index.keep_archive_digest(name, known)
-        return known
+        return self.sha256s(model, [kind])[0]
+
+    def sha256s(self, model: Model, kinds: Sequence[Format]) -> list[str]:
+        """Return the SHA-256 of each of these archives, hexadecimal. Those that are not known for this generation are
+        read whole, all of them in one pass over the model's files.
+
+        Raises:
+            SourceChangedError, StoreUnreadableError, CancelledError: while reading.
+        """
+        names = {kind: self.bytes_name(model, kind) for kind in kinds}
+        with self._turns.at((model.tag, model.generation, "SHA-256s")):
+            found = {kind: self._index.archive_digest(name) for kind, name in names.items()}
+            unknown = [kind for kind, sha256 in found.items() if sha256 is None]
+            for kind, sha256 in zip(unknown, self._read_sha256s(model, unknown), strict=True):
+                self._index.keep_archive_digest(names[kind], sha256)
+                found[kind] = sha256
+        return [found[kind] or "" for kind in kinds]
+
+    def _read_sha256s(self, model: Model, kinds: Sequence[Format]) -> list[str]:
+        if len(kinds) == 1:
+            return [sha256_of(self.open(model, kinds[0]), lambda _count: self._check_open())]
+        if kinds:
+            self._opened(model)
+        files = SharedFiles(self._storage, self._open_files)
+        readers = [Reader(files) for _ in kinds]
+        for kind, reader in zip(kinds, readers, strict=True):
+            if kind.lay_out is None or is_compressed(kind, self.compression):
+                with self._turns.at((model.tag, model.generation)):
+                    archive = self._compressed(model, kind, None, file=reader.file)
+            else:
+                archive = kind.lay_out(self._members(model, kind, reader.file), model.mtime)
+            reader.begin(archive)
+        read_all(readers, self._check_open)
+        return [reader.sha256() for reader in readers]
+
+    def _check_open(self) -> None:
+        if self._closing.is_set():
+            raise CancelledError("bentofs ends")
 
     def known_sha256(self, model: Model, kind: Format) -> str | None:
         """Return an archive's SHA-256, hexadecimal; None if nobody has asked for it yet."""
@@ -306,5 +340,7 @@ class Archives:
             raise ValueError(f"{entry.path} is a directory")
         return PinnedFile(self._storage, self._open_files, entry.source, entry.identity)
 
-    def _measured_members(self, model: Model) -> MeasuredMembers:
-        return MeasuredMembers(model.entries, self._file, self._measurements)
+    def _members(self, model: Model, kind: Format, file: OpensEntry) -> Members:
+        if kind.needs_checksums:
+            return MeasuredMembers(model.entries, file, self._measurements)
+        return Members(model.entries, file)

@@ -26,7 +26,8 @@ def open_sums(archives: Archives, model: Model, formats: Sequence[Format]) -> Pi
     """Return the file with the sums of these archives of a model."""
 
     def lines() -> bytes:
-        return "".join(f"{archives.sha256(model, kind)}  {_name(model.tag, kind)}\n" for kind in formats).encode()
+        found = zip(archives.sha256s(model, formats), formats, strict=True)
+        return "".join(f"{sha256}  {_name(model.tag, kind)}\n" for sha256, kind in found).encode()
 
     return Generated(sums_length(model.tag, formats), functools.cache(lines))
 

@@ -6,11 +6,20 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from typing import Protocol
 
-from bentofs.store.storage.base import Identity, OpenFile, Storage
+from bentofs.store.storage.base import Identity, OpenFile
 from bentofs.store.util.keyed_lock import KeyedLock
 
-_WHOLE = 64 << 10  # bytes at most of a file that is closed at once if one read takes all of it
+WHOLE = 64 << 10  # bytes at most of a file that is closed at once if one read takes all of it
+
+
+class Opener(Protocol):
+    """Opens files, such as a `store.storage.base.Storage`."""
+
+    @property
+    def has_page_cache(self) -> bool: ...
+    def open_file(self, source: str, identity: Identity) -> OpenFile: ...
 
 
 class OpenFiles:
@@ -86,7 +95,7 @@ class PinnedFile:
 
     __slots__ = ("_file", "_open_files", "_storage", "identity", "length", "source")
 
-    def __init__(self, storage: Storage, open_files: OpenFiles, source: str, identity: Identity) -> None:
+    def __init__(self, storage: Opener, open_files: OpenFiles, source: str, identity: Identity) -> None:
         self._storage = storage
         self._open_files = open_files
         self.source = source
@@ -97,7 +106,7 @@ class PinnedFile:
     def read_into(self, views: Sequence[memoryview], offset: int) -> None:
         """Do what `Piece.read_into` does."""
         file = self._file
-        if file is None and self.length <= _WHOLE and self._storage.has_page_cache and _size(views) == self.length:
+        if file is None and self.length <= WHOLE and self._storage.has_page_cache and _size(views) == self.length:
             # Read as a whole, it is not needed any more. Keeping it open takes longer than the read.
             file = self._storage.open_file(self.source, self.identity)
             file.read_into(views, 0)

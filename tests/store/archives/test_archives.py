@@ -5,7 +5,6 @@ import os
 import random
 import shutil
 import tarfile
-import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -278,25 +277,6 @@ class TestSha256:
         second = archives.sha256(_model(store), BENTOMODEL)
         assert second != first
         assert second == sha256_of(archives.open(_model(store), BENTOMODEL))
-
-    def test_many_askers_wait_for_one(
-        self, store: Path, folder: Path, archives: Archives, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        model = _model(store)
-        assert folder.exists()
-        computed = []
-
-        def counted(piece: PieceFile) -> str:
-            computed.append(1)
-            return sha256_of(piece)  # type: ignore[arg-type]
-
-        monkeypatch.setattr("bentofs.store.archives.archives.sha256_of", counted)
-        threads = [threading.Thread(target=archives.sha256, args=(model, ZIP)) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(30)
-        assert computed == [1]
 
     def test_of_a_model_that_changed_is_an_error_that_leaves_nothing(
         self, store: Path, folder: Path, archives: Archives, index: Index
