@@ -1,11 +1,13 @@
 """fsx's pattern: random reads, writes, truncations and the like on one file, against the same in memory.
 
-A campaign: BENTOFS_IO_STEPS=1000000 .venv/bin/python -m pytest tests/mount/kernel/test_random_io.py
+A campaign of an hour with each engine: BENTOFS_IO_SECONDS=3600 .venv/bin/python -m pytest tests/mount/kernel/test_random_io.py
 """
 
 import mmap
 import os
 import random
+import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 from tests.harness import Mounted
 
 STEPS = int(os.environ.get("BENTOFS_IO_STEPS", "1500"))
+SECONDS = float(os.environ.get("BENTOFS_IO_SECONDS", "0"))  # it goes on for so long after the steps
 SEED = int(os.environ.get("BENTOFS_IO_SEED", "1"))
 SIZE = 3 << 20  # the file's maximum length in bytes
 
@@ -123,15 +126,19 @@ class RandomIO:
 def test_random_io(store: Path, mounted: Callable[..., Mounted], engine: str) -> None:
     mount = mounted(store, options=["--engine", engine], limit=36_000)
     file = RandomIO(mount.path / "incoming" / ".random", random.Random(SEED))
-    done: list[str] = []
+    done: deque[str] = deque(maxlen=30)
+    number, end = 0, time.monotonic() + SECONDS
     try:
-        for number in range(STEPS):
+        while number < STEPS or time.monotonic() < end:
             done.append(file.step())
             if number % 20 == 0:
                 file.check()
+            number += 1
     except BaseException:
-        print("\n".join(done[-30:]))
+        print("\n".join(done))
         raise
+    finally:
+        print(f"{number} operations")
     file.check()
     os.close(file.descriptor)
     assert file.path.read_bytes() == file.content
