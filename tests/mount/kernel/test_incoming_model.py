@@ -1,4 +1,5 @@
-"""Random sequences of what tools and BentoML do to a mount, against a model of `mount/SEMANTICS.md` in memory.
+"""Random sequences of what tools, BentoML and other programs do to a mount and its store, against a model of
+`mount/SEMANTICS.md` in memory. `test_seeded_faults.py` shows that it finds faults.
 
 A campaign: BENTOFS_SEQUENCES=2000 BENTOFS_STEPS=30 .venv/bin/python -m pytest tests/mount/kernel/test_incoming_model.py
 """
@@ -251,7 +252,27 @@ class Machine(RuleBasedStateMachine):
         self._remove_model(tag)
         make_model(Path(self.mount.store), tag, files(letter))
         self.models[tag] = letter
-        let_a_change_be_seen()
+        self._is_seen_without_a_look(tag)
+        self._all_read_on(offset)
+
+    @precondition(lambda self: self.models)
+    @rule(data=st.data(), letter=st.sampled_from(LETTERS), in_place=st.booleans(), offset=st.integers(0, SIZE))
+    def edit(self, data: st.DataObject, letter: str, offset: int, *, in_place: bool) -> None:
+        """Change a file of a model behind the mount's back, or put another one in its place. Keep size and mtime."""
+        tag = data.draw(st.sampled_from(sorted(self.models)))
+        if letter == self.models[tag]:
+            return
+        self._forget_names(tag)
+        file = self._in_store(tag)
+        look = file.stat()
+        target = file if in_place else file.with_name("w.new")
+        with open(target, "r+b" if in_place else "wb") as changed:
+            changed.write(files(letter)["w.bin"])
+        os.utime(target, ns=(look.st_atime_ns, look.st_mtime_ns))
+        target.replace(file)
+        self.models[tag] = letter
+        self._all_read_on(offset)  # at once: the mount knows of nothing yet
+        self._is_seen_without_a_look(tag)
         self._all_read_on(offset)
 
     @precondition(lambda self: self.models and len(self.readers) < 5)
@@ -300,9 +321,7 @@ class Machine(RuleBasedStateMachine):
     def models_in_the_store(self) -> None:
         assert self._shown() == set(self.models)
         for tag, letter in self.models.items():
-            name, version = tag.split(":")
-            shown = self.mount.path / "models" / name / version / "files" / "w.bin"
-            assert shown.read_bytes() == files(letter)["w.bin"]
+            assert self._in_mount(tag).read_bytes() == files(letter)["w.bin"]
 
     def _all_read_on(self, offset: int) -> None:
         for reader in self.readers:
@@ -338,11 +357,31 @@ class Machine(RuleBasedStateMachine):
     def _hidden(self) -> list[str]:
         return sorted(name for name in self.kept if name in HIDDEN)
 
+    def _in_store(self, tag: str) -> Path:
+        return Path(self.mount.store) / tag.replace(":", "/") / "w.bin"
+
+    def _in_mount(self, tag: str) -> Path:
+        return self.mount.path / "models" / tag.replace(":", "/") / "files" / "w.bin"
+
+    def _is_seen_without_a_look(self, tag: str) -> None:
+        """Check that the first look after a change is told the new file, however long the kernel may believe the old
+        one."""
+        let_a_change_be_seen()
+        shown, true = self._in_mount(tag).stat(), self._in_store(tag).stat()
+        assert (shown.st_size, shown.st_mtime_ns, shown.st_ctime_ns) == (
+            true.st_size,
+            true.st_mtime_ns,
+            true.st_ctime_ns,
+        )
+
     def _remove_model(self, tag: str) -> set[str]:
         """Delete a model like BentoML does. The directory of its name stays. Return the names under which it came."""
-        name, version = tag.split(":")
-        shutil.rmtree(Path(self.mount.store) / name / version)
+        shutil.rmtree(self._in_store(tag).parent)
         del self.models[tag]
+        return self._forget_names(tag)
+
+    def _forget_names(self, tag: str) -> set[str]:
+        """Expect nothing any more of the names under which a model came. Return them."""
         names = {name for name, archive in self.imported.items() if archive.tag == tag}
         for name in names:
             del self.imported[name]

@@ -1,6 +1,6 @@
 """fsx's pattern: random reads, writes, truncations and the like on one file, against the same in memory.
 
-A campaign of an hour with each engine: BENTOFS_IO_SECONDS=3600 .venv/bin/python -m pytest tests/mount/kernel/test_random_io.py
+A campaign of an hour with each engine: BENTOFS_IO_SECONDS=3600 scripts/test tests/mount/kernel/test_random_io.py
 """
 
 import mmap
