@@ -83,7 +83,7 @@ def mount(request: pytest.FixtureRequest, store: Path, mounted: Callable[..., Mo
 
 
 def files(letter: str) -> dict[str | bytes, bytes | int]:
-    return {"w.bin": random.Random(letter).randbytes(SIZE)}
+    return {"w.bin": _content(letter)}
 
 
 def write_in_pieces(archive: Archive, target: Path) -> int:
@@ -135,6 +135,7 @@ class Machine(RuleBasedStateMachine):
         self.imported: dict[str, Archive] = {}  # names that `stat` answers although they are not listed
         self.unsure: set[str] = set()  # names whose model was deleted: they answer again if it comes back
         self.models: dict[str, str] = {}  # letters by tag
+        self.unmarked: set[str] = set()  # models that lost BentoML's mark: no archive of their tags is taken
         self.readers: list[Reader] = []
         # Use a new directory: the record of imports still answers for names whose model comes back.
         self.incoming = self.mount.path / "incoming" / f"sequence-{next(self.numbers)}"
@@ -204,14 +205,18 @@ class Machine(RuleBasedStateMachine):
             self._arrives(new, archive)
 
     @precondition(lambda self: any(self._hidden()))
-    @rule(data=st.data(), share=st.floats(0, 1))
-    def cut(self, data: st.DataObject, share: float) -> None:
+    @rule(data=st.data(), share=st.floats(0, 1), by_handle=st.booleans())
+    def cut(self, data: st.DataObject, share: float, *, by_handle: bool) -> None:
         name = data.draw(st.sampled_from(self._hidden()))
         # The first member's name stays. If nobody can tell the rest from any file, it is a file of its directory.
         # A tar without the zeros at its end is whole.
         length = max(3000, int(len(self.kept[name].rstrip(b"\0")) * share))
         if length < len(self.kept[name]):
-            os.truncate(self.incoming / name, length)
+            if by_handle:
+                with open(self.incoming / name, "r+b") as file:
+                    os.ftruncate(file.fileno(), length)
+            else:
+                os.truncate(self.incoming / name, length)
             self.kept[name] = self.kept[name][:length]
 
     @precondition(lambda self: self.kept or self.imported)
@@ -267,9 +272,11 @@ class Machine(RuleBasedStateMachine):
         look = file.stat()
         target = file if in_place else file.with_name("w.new")
         with open(target, "r+b" if in_place else "wb") as changed:
-            changed.write(files(letter)["w.bin"])
+            changed.write(_content(letter))
         os.utime(target, ns=(look.st_atime_ns, look.st_mtime_ns))
-        target.replace(file)
+        if not in_place:
+            target.replace(file)
+            self.unmarked.add(tag)  # its directory has another mtime
         self.models[tag] = letter
         self._all_read_on(offset)  # at once: the mount knows of nothing yet
         self._is_seen_without_a_look(tag)
@@ -346,7 +353,7 @@ class Machine(RuleBasedStateMachine):
         return True
 
     def _fits(self, archive: Archive) -> bool:
-        return self.models.get(archive.tag, archive.letter) == archive.letter
+        return archive.tag not in self.unmarked and self.models.get(archive.tag, archive.letter) == archive.letter
 
     def _unfinished(self) -> Iterator[tuple[str, Archive]]:
         for name, content in self.kept.items():
@@ -378,6 +385,7 @@ class Machine(RuleBasedStateMachine):
         """Delete a model like BentoML does. The directory of its name stays. Return the names under which it came."""
         shutil.rmtree(self._in_store(tag).parent)
         del self.models[tag]
+        self.unmarked.discard(tag)
         return self._forget_names(tag)
 
     def _forget_names(self, tag: str) -> set[str]:
@@ -405,6 +413,10 @@ class Machine(RuleBasedStateMachine):
             return self._shown() == set(self.models) == {tag for tag, path in paths.items() if path.exists()}
 
         wait_until(is_seen, 10, "the change of the store is seen")
+
+
+def _content(letter: str) -> bytes:
+    return random.Random(letter).randbytes(SIZE)
 
 
 def _is_free(path: Path) -> bool:
