@@ -33,9 +33,6 @@ FAULTS = {
     "names believed for a minute": Fault(
         "mount/kernel/native/handlers/context.py", "NAME_SECONDS = 1", "NAME_SECONDS = 60"
     ),
-    "uploads' sizes believed for a minute": Fault(
-        "mount/kernel/native/handlers/context.py", "_UPLOAD_SECONDS = 0", "_UPLOAD_SECONDS = 60"
-    ),
     "no identity check": Fault("store/storage/local.py", "pinned = self._identity", "pinned = Identity.of(now)"),
     "one node for all generations of a path": Fault(
         "mount/kernel/native/node_table.py",
