@@ -205,10 +205,13 @@ class ModelStore:
             group = names[begin : begin + _PREPARED]
             self.prepare(group)
             for name in group:
-                for version in _unless_gone(self.versions, name) or ():
-                    info = _unless_gone(self.info, Tag(name, version))
-                    if info is not None:
-                        yield info
+                folder = _unless_gone(self._names.at, name)
+                for text, version in sorted(folder.finished.items()) if folder is not None else ():
+                    tag = Tag(name, text)
+                    if self._can_be_shown(tag, version):
+                        info = version.info or _unless_gone(self.info, tag)
+                        if info is not None:
+                            yield info
         self.flush()
 
     def flush(self) -> None:

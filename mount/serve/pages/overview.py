@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 PER_PAGE = 50
 _FRESH_SECONDS = 0.8  # for which a look is believed,
 _SHARE = 5  # and so many times as long as it took
-_QUICK_SECONDS = 0.1  # a look that takes longer is made behind the visitor's back,
+_QUICK_SECONDS = 0.25  # a look that takes longer is made behind the visitor's back,
 _OLD_SECONDS = 60.0  # unless the last one is older than this
 _FACETS = 16  # labels that are offered as filters
 _MOST_TERMS, _LONGEST = 12, 200  # of a search: words and labels; characters
@@ -41,6 +41,12 @@ class Card(NamedTuple):
     module: str
     labels: dict[str, str]
     text: str  # in which a search looks
+    info: ModelInfo  # of which it was made
+
+    @property
+    def place(self) -> tuple[str, float, str]:
+        """Return the key by which the list is sorted: by name, the newest of a name first."""
+        return (self.tag.name, -self.created.timestamp(), self.tag.version)
 
     @property
     def framework(self) -> str:
@@ -178,28 +184,41 @@ class Overview:
         if self._cards is not None and now < self._until:
             return self._cards
         if self._cards is not None and self._took > _QUICK_SECONDS and now - self._looked < _OLD_SECONDS:
-            if self._turn.acquire(blocking=False):
-                threading.Thread(target=self._look_behind, name="overview", daemon=True).start()
+            self._begin_look_behind()
             return self._cards
         with self._turn:
             if self._cards is None or time.monotonic() >= self._until:
                 self._look()
             return self._cards or []
 
+    def _begin_look_behind(self) -> None:
+        """Start a look, unless one is under way."""
+        if not self._turn.acquire(blocking=False):
+            return
+        try:
+            threading.Thread(target=self._look_behind, name="overview", daemon=True).start()
+        except BaseException:
+            self._turn.release()
+            raise
+
     def _look_behind(self) -> None:
         try:
             self._look()
         except StoreError as error:
             log.info("the list of models is not renewed: %s", error)
+        except Exception:
+            log.exception("the list of models is not renewed")
         finally:
             self._turn.release()
 
     def _look(self) -> None:
         begun = time.monotonic()
-        cards = sorted(
-            map(card_of, self._store.infos()),
-            key=lambda card: (card.tag.name, -card.created.timestamp(), card.tag.version),
-        )
+        known = {card.tag: card for card in self._cards or ()}
+        cards = []
+        for info in self._store.infos():
+            card = known.get(info.tag)
+            cards.append(card if card is not None and card.info is info else card_of(info))
+        cards.sort(key=lambda card: card.place)
         now = time.monotonic()
         self._cards, self._took = cards, now - begun
         self._looked, self._until = now, now + max(_FRESH_SECONDS, _SHARE * self._took)
@@ -208,7 +227,7 @@ class Overview:
 def card_of(info: ModelInfo) -> Card:
     """Return a model for the list."""
     words = [str(info.tag), info.module, *(f"{key}={value}" for key, value in info.labels.items())]
-    return Card(info.tag, info.creation_time, info.module, info.labels, "\n".join(words).lower())
+    return Card(info.tag, info.creation_time, info.module, info.labels, "\n".join(words).lower(), info)
 
 
 def _facets(cards: Sequence[Card]) -> list[tuple[tuple[str, str], int]]:
