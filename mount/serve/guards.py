@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 from collections.abc import Iterable
 from urllib.parse import urlsplit
@@ -20,6 +21,7 @@ from bentofs.mount.serve.auth import Authenticator, Credentials, TooManyChecksEr
 from bentofs.mount.serve.targets import Target
 
 _HARMLESS = ("GET", "HEAD", "OPTIONS", "PROPFIND")
+_ZONE = re.compile(r"[\w.-]{1,32}", re.ASCII)  # of an IPv6 address: the name of an interface
 _OWN_SITE = ("same-origin", "none")  # of Sec-Fetch-Site
 
 
@@ -77,11 +79,12 @@ def _without_port(host: str) -> str | None:
 
 
 def _is_address(name: str) -> bool:
+    address, percent, zone = name.partition("%")
     try:
-        ipaddress.ip_address(name)
+        ipaddress.ip_address(address)
     except ValueError:
         return False
-    return True
+    return not percent or _ZONE.fullmatch(zone) is not None
 
 
 def _is_of_own_site(request: BaseRequest, host: str | None) -> bool:

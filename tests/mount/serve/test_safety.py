@@ -109,6 +109,8 @@ def test_odd_targets_lead_nowhere(server: Served, target: str) -> None:
         ("LOCALHOST.:8080", 200),
         ("127.0.0.1:1", 200),
         ("[::1]:8080", 200),
+        ("[fe80::1%eth0]", 200),
+        ("[fe80::1%$(x)]", 421),
         ("192.0.2.7", 200),
         ("models.example.org", 200),
         ("evil.example.org", 421),
