@@ -299,7 +299,7 @@ class FtpServer(_Server):
 class Proxy:
     """A TCP proxy on loopback in front of a server. `received` and `sent` count the bytes that clients got and gave.
 
-    `trouble` is the fault: None, or "reset" (connections are reset), "hang" (nothing passes any more), "503" (requests
+    `trouble` is the fault: None, or "reset" (connections are reset), "close" (they end, in good order), "hang" (nothing passes any more), "503" (requests
     of new connections are answered with it), or "refuse" (connections are closed at once). `trouble_when`, if set, is
     called with the proxy while bytes pass, and returns the fault.
     """
@@ -384,6 +384,8 @@ class Proxy:
                 if self.trouble == "reset":
                     self.reset()
                     return
+                if self.trouble == "close":
+                    break
                 if self.trouble == "503" and is_request and content.partition(b" ")[0].isalpha():
                     source.sendall(b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
                     break

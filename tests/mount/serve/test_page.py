@@ -3,11 +3,12 @@
 import contextlib
 import hashlib
 import json
+import os
 import re
 import socket
 import struct
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from selenium.webdriver.common.keys import Keys
 from tests.browser import Browser, chromium
 from tests.harness import make_model
 from tests.incoming import made_tar
+from tests.servers import Proxy
 from tests.serving import Served
 
 HOSTILE = "<script>alert(1)</script>"
@@ -300,6 +302,35 @@ def test_without_scripts(server: Served, browser: Browser, tmp_path: Path) -> No
     finally:
         browser.command("Emulation.setScriptExecutionDisabled", value=False)
     assert server.get("/models/plain/v1/files/w").body == b"plain" * 100
+
+
+def test_a_download_that_breaks(browser: Browser, proxies: Callable[[int], Proxy], tmp_path: Path) -> None:
+    """The browser resumes it by itself, if the connection ends in good order."""
+    make_model(tmp_path / "models", "big:v1", {"w": os.urandom(12 << 20)})
+    target = tmp_path / "downloads" / "big-v1.tar"
+    with Served(tmp_path / "models", tmp_path) as server:
+        proxy = proxies(server.address[1])
+        broken: list[int] = []
+
+        def trouble(proxy: Proxy) -> str | None:
+            if len(broken) < 2 and proxy.received > 4_000_000 * (len(broken) + 1):
+                broken.append(proxy.received)
+                return "close"
+            return None
+
+        proxy.trouble_when = trouble
+        browser.command("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(target.parent))
+        try:
+            browser.open(f"{proxy.endpoint}/models/big/v1/")
+            browser.one('.archives a[href$=".tar"]').click()
+            browser.wait(target.is_file, "the download has ended")
+        finally:
+            browser.command("Browser.setDownloadBehavior", behavior="default")
+        want = server.get("/models/big/v1/big-v1.tar").body
+        assert target.read_bytes() == want
+        assert len(broken) == 2
+        assert proxy.received < len(want) * 1.7
+        browser.open("about:blank")
 
 
 def test_behind_a_password(browser: Browser, tmp_path: Path) -> None:

@@ -1,7 +1,11 @@
 """`bentofs serve`: PUT and POST into incoming/, by hand and by the tools that people upload with."""
 
+import contextlib
+import http.client
 import json
 import os
+import re
+import select
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -13,6 +17,8 @@ import pytest
 from tests.harness import make_model, run, wait_until
 from tests.incoming import area_of, made_tar, same, staged, tar_of
 from tests.serving import Served
+
+LARGE = 64 << 10  # bytes
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +82,63 @@ def test_refused(server: Served, tmp_path: Path) -> None:
         head = server.ask("HEAD", f"/incoming/{path}")
         assert int(head.headers["Content-Length"]) < len(content)  # tools send it again
         assert server.ask("GET", f"/incoming/{path}").headers["Content-Type"].startswith(("text/plain", "application/"))
+
+
+def answer_before_the_end(server: Served, name: str, content: bytes, *, is_chunked: bool) -> tuple[int, str, str]:
+    """Send an upload that begins so and is much longer, until there is an answer. Return its status, reason and
+    body."""
+    length = "Transfer-Encoding: chunked" if is_chunked else f"Content-Length: {len(content) + (1 << 30)}"
+    with socket.create_connection(server.address, timeout=60) as sock, contextlib.suppress(ConnectionError):
+        sock.sendall(f"PUT /incoming/{name} HTTP/1.1\r\nHost: localhost\r\n{length}\r\n\r\n".encode())
+        while not select.select([sock], [], [], 0)[0]:
+            part, content = content[:LARGE] or bytes(LARGE), content[LARGE:]
+            sock.sendall(b"%x\r\n%s\r\n" % (len(part), part) if is_chunked else part)
+        response = http.client.HTTPResponse(sock)
+        response.begin()
+        return response.status, response.reason, response.read().decode().strip()
+    raise AssertionError("the server closed the connection without an answer")
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_too_big(tmp_path: Path, *, is_chunked: bool) -> None:
+    """The answer does not wait for the rest of the body."""
+    (tmp_path / "models").mkdir()
+    content = made_tar(tmp_path, "big:v1", {"w": bytes(3_000_000)}).read_bytes()
+    with Served(tmp_path / "models", tmp_path, "--max-expanded", "1M") as server:
+        server.expect_log("big.tar was not imported: ", 1)
+        got = answer_before_the_end(server, "big.tar", content, is_chunked=is_chunked)
+        sentence = "the archive expands to more than 1,048,576 bytes: --max-expanded allows more"
+        assert got == (413, sentence, sentence)
+        note = server.get("/incoming/big.tar.error").body.decode()
+        assert note.startswith(f"big.tar was not imported: {sentence} (request ")
+        assert os.listdir(server.store) == []
+
+
+@pytest.mark.root
+def test_a_full_disk(tmp_path: Path) -> None:
+    """It is told before the body if its length is known, else as soon as the room is used up."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    run("mount", "-t", "tmpfs", "-o", "size=48m,mode=755", "bentofs-test", disk)
+    try:
+        (disk / "models").mkdir()
+        content = made_tar(tmp_path, "full:v1", {"w": os.urandom(40 << 20)}).read_bytes()
+        small = made_tar(tmp_path, "small:v1").read_bytes()
+        with Served(disk / "models", tmp_path) as server:
+            server.allow_log("full.tar was not imported: |No space left|no note of it|record of imports")
+            declared = {"Content-Length": str(len(content)), "Expect": "100-continue"}
+            got = server.ask("PUT", "/incoming/full.tar", declared)
+            assert (got.status, got.body.decode().strip()) == (507, got.reason)
+            assert "no room left" in got.reason
+            status, reason, body = answer_before_the_end(server, "full.tar", content, is_chunked=True)
+            assert (status, body) == (507, reason)
+            assert re.search("no room left|[Nn]o space left", reason)
+            assert server.ask("DELETE", "/incoming/full.tar").status in (204, 404)
+            server.allow_log("small.tar was not imported: ")
+            wait_until(lambda: put(server, "small.tar", small)[0] == 201, 30, "the room is given back")
+            assert os.listdir(server.store) == ["small"]
+    finally:
+        run("umount", "-l", disk)
 
 
 def test_a_mended_upload_is_imported(server: Served, tar: Path) -> None:

@@ -23,6 +23,11 @@ DAV = "{DAV:}"
 # of an archive and lie in a directory, so none is imported.
 SUITES = {"basic": 16, "copymove": 13, "props": 30, "locks": 41, "http": 4}
 
+LOCK_INFO = (
+    b'<?xml version="1.0" encoding="utf-8"?><D:lockinfo xmlns:D="DAV:"><D:lockscope><D:exclusive/></D:lockscope>'
+    b"<D:locktype><D:write/></D:locktype><D:owner><D:href>someone</D:href></D:owner></D:lockinfo>"
+)
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
@@ -157,18 +162,107 @@ def test_a_move_to_the_final_name_imports(server: Served, tmp_path: Path) -> Non
 def test_a_locked_name(server: Served, tmp_path: Path) -> None:
     """Lock a free name, write it, unlock it, as Finder, Explorer and davfs2 do. The empty file is no upload."""
     tar = made_tar(tmp_path, "locked:v1").read_bytes()
-    info = b'<lockinfo xmlns="DAV:"><lockscope><exclusive/></lockscope><locktype><write/></locktype></lockinfo>'
-    locked = server.ask("LOCK", "/incoming/locked.tar", {"Depth": "0", "Timeout": "Second-100"}, info)
+    locked = server.ask("LOCK", "/incoming/locked.tar", {"Depth": "0", "Timeout": "Second-100"}, LOCK_INFO)
     assert locked.status == 201
     token = locked.headers["Lock-Token"]
     assert server.ask("PUT", "/incoming/locked.tar", body=tar).status == 423
     assert server.ask("DELETE", "/incoming/locked.tar").status == 423
-    assert server.ask("LOCK", "/incoming/locked.tar", {"Depth": "0"}, info).status == 423
+    assert server.ask("LOCK", "/incoming/locked.tar", {"Depth": "0"}, LOCK_INFO).status == 423
     assert server.ask("LOCK", "/incoming/locked.tar", {"If": f"({token})"}, b"").status == 200
     assert server.ask("PUT", "/incoming/locked.tar", {"If": f"({token})"}, tar).status == 201
     assert server.ask("UNLOCK", "/incoming/locked.tar", {"Lock-Token": token}).status == 204
     assert server.ask("UNLOCK", "/incoming/locked.tar", {"Lock-Token": token}).status == 409
     assert server.get("/incoming/locked.tar.error").status == 404
+
+
+def test_what_explorer_sends(server: Served, tmp_path: Path) -> None:
+    """Microsoft-WebDAV-MiniRedir: an empty PUT, a lock, its times, the content, and its times again."""
+    tar = made_tar(tmp_path, "by-explorer:v1", {"w": b"w" * 20_000}).read_bytes()
+    agent = {"User-Agent": "Microsoft-WebDAV-MiniRedir/10.0.19045", "translate": "f"}
+    times = "".join(
+        f"<Z:Win32{name}>Fri, 02 Jan 2026 03:04:05 GMT</Z:Win32{name}>"
+        for name in ("CreationTime", "LastAccessTime", "LastModifiedTime")
+    )
+    attributes = "<Z:Win32FileAttributes>00000020</Z:Win32FileAttributes>"
+    patch = (
+        '<?xml version="1.0" encoding="utf-8" ?><D:propertyupdate xmlns:D="DAV:" xmlns:Z="urn:schemas-microsoft-com:">'
+        f"<D:set><D:prop>{times}{attributes}</D:prop></D:set></D:propertyupdate>"
+    ).encode()
+    options = server.ask("OPTIONS", "/", agent)
+    assert (options.status, options.headers["MS-Author-Via"]) == (200, "DAV")
+    assert {"1", "2"} <= set(options.headers["DAV"].split(", "))
+    assert {"PROPFIND", "LOCK", "PUT", "PROPPATCH"} <= set(
+        server.ask("OPTIONS", "/incoming").headers["Allow"].split(", ")
+    )
+    for path, depth in (("/", "0"), ("/incoming", "0"), ("/incoming", "1"), ("/models/iris/v1", "1")):
+        assert server.ask("PROPFIND", path, {**agent, "Depth": depth, "Content-Length": "0"}).status == 207
+    assert server.ask("PROPFIND", "/desktop.ini", {**agent, "Depth": "0"}).status == 404
+    path = "/incoming/by-explorer.tar"
+    assert server.ask("PROPFIND", path, {**agent, "Depth": "0", "Content-Length": "0"}).status == 404
+    assert server.ask("PUT", path, {**agent, "Content-Length": "0"}).status == 201
+    locked = server.ask("LOCK", path, {**agent, "Timeout": "Second-3600"}, LOCK_INFO)
+    assert locked.status == 200
+    held = {**agent, "If": f"({locked.headers['Lock-Token']})"}
+    patched = server.ask("PROPPATCH", path, held, patch)
+    assert (patched.status, b"200 OK" in patched.body) == (207, True)
+    assert server.ask("HEAD", path, agent).headers["Content-Length"] == "0"
+    assert server.ask("PUT", path, held, tar).status == 201
+    assert server.ask("PROPPATCH", path, held, patch).status == 207
+    assert server.ask("UNLOCK", path, {**agent, "Lock-Token": locked.headers["Lock-Token"]}).status == 204
+    (entry,) = propfind(server, path, "0").values()
+    assert entry.findtext(f".//{DAV}getcontentlength") == str(len(tar))
+    assert (Path(server.store) / "by-explorer/v1/w").is_file()
+    server.expect_log("cut-explorer.tar was not imported: ")
+    assert server.ask("PUT", "/incoming/cut-explorer.tar", agent, tar[:7000]).status == 422
+
+
+def test_what_finder_sends(server: Served, tmp_path: Path) -> None:
+    """WebDAVFS of macOS: quotas, an empty PUT, a lock, a body in chunks, and the companion files `._x`."""
+    tar = made_tar(tmp_path, "by-finder:v1", {"w": b"w" * 20_000}).read_bytes()
+    agent = {"User-Agent": "WebDAVFS/3.0.0 (03008000) Darwin/22.6.0 (x86_64)"}
+    quotas = b"""<?xml version="1.0" encoding="utf-8"?><D:propfind xmlns:D="DAV:"><D:prop><D:quota-available-bytes/>
+        <D:quota-used-bytes/><D:quota/><D:quotaused/></D:prop></D:propfind>"""
+    assert server.ask("PROPFIND", "/", {**agent, "Depth": "0"}, quotas).status == 207
+    listing = server.ask("PROPFIND", "/incoming/", {**agent, "Depth": "1"}, quotas.replace(b"quota/", b"getetag/"))
+    assert listing.status == 207
+    for name, content in (
+        (".DS_Store", os.urandom(6148)),
+        ("._by-finder.tar", b"\0\5\x16\7" * 1024),
+        ("by-finder.tar", tar),
+    ):
+        path = f"/incoming/{name}"
+        assert server.ask("PROPFIND", path, {**agent, "Depth": "0"}, quotas).status == 404
+        assert server.ask("PUT", path, {**agent, "Content-Length": "0"}).status == 201
+        locked = server.ask("LOCK", path, {**agent, "Depth": "0", "Timeout": "Second-600"}, LOCK_INFO)
+        assert locked.status == 200
+        token = locked.headers["Lock-Token"]
+        chunks = b"".join(
+            b"%x\r\n%s\r\n" % (len(part), part)
+            for part in (content[begin : begin + 4096] for begin in range(0, len(content), 4096))
+        )
+        chunked = {"Transfer-Encoding": "chunked", "X-Expected-Entity-Length": str(len(content))}
+        sent = put_raw(server, path, {**agent, **chunked, "If": f"({token})"}, chunks + b"0\r\n\r\n")
+        assert sent in (200, 201), (name, sent)
+        assert server.ask("UNLOCK", path, {**agent, "Lock-Token": token}).status == 204
+        (entry,) = propfind(server, path, "0").values()
+        assert entry.findtext(f".//{DAV}getcontentlength") == str(len(content)), name
+    assert (Path(server.store) / "by-finder/v1/w").is_file()
+    assert not [name for name in propfind(server, "/incoming/") if name.endswith("by-finder.tar.error")]
+    for name in (".DS_Store", "._by-finder.tar"):
+        assert server.ask("DELETE", f"/incoming/{name}", agent).status == 204
+
+
+def put_raw(server: Served, path: str, headers: dict[str, str], body: bytes) -> int:
+    """PUT a body as it is, and return the status."""
+    connection = server.connection()
+    try:
+        connection.putrequest("PUT", path)
+        for name, value in headers.items():
+            connection.putheader(name, value)
+        connection.endheaders(body)
+        return connection.getresponse().status
+    finally:
+        connection.close()
 
 
 def test_conditions_of_a_put(server: Served) -> None:
