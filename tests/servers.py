@@ -299,9 +299,9 @@ class FtpServer(_Server):
 class Proxy:
     """A TCP proxy on loopback in front of a server. `received` and `sent` count the bytes that clients got and gave.
 
-    `trouble` is the fault: None, or "reset" (connections are reset), "close" (they end, in good order), "hang" (nothing passes any more), "503" (requests
-    of new connections are answered with it), or "refuse" (connections are closed at once). `trouble_when`, if set, is
-    called with the proxy while bytes pass, and returns the fault.
+    `trouble` is the fault: None, or "reset" (connections are reset), "close" (connections end, in good order), "hang"
+    (nothing passes any more), "503" (requests of new connections are answered with it), or "refuse" (connections are
+    closed at once). `trouble_when`, if set, is called with the proxy while bytes pass, and returns the fault.
     """
 
     def __init__(self, port: int) -> None:
