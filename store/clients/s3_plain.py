@@ -2,7 +2,7 @@
 
 The library takes milliseconds of CPU time for a request, copies each byte several times, and builds a dictionary for
 each value of a listing. So it makes only the first request of a kind. From that, the address and the signature scheme
-are learnt (`store.clients.s3_shortcut`). Later requests are sent here, signed by the library's signer.
+are learnt (`store.clients.s3_shortcut`). Later requests are sent here, signed by `store.clients.s3_signature`.
 Unusual requests are left to the library: other headers or signatures, proxies. So are all answers without content, so
 that only one place interprets them.
 
@@ -19,10 +19,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import parse_qs, quote, urlsplit
 
-from botocore.auth import S3SigV4Auth
-from botocore.awsrequest import AWSRequest
 from botocore.httpsession import get_cert_path
 from botocore.utils import get_environ_proxies
+
+from bentofs.store.clients.s3_signature import Signer
 
 _IDLE_SECONDS = 15.0  # longest idle time of a connection that is reused: servers close idle ones
 _CREDENTIALS_SECONDS = 60.0  # for which they are cached; they are renewed minutes before they expire
@@ -101,6 +101,7 @@ class PlainRequests:
         """`credentials`: returns the current ones, as botocore's objects, or None; `certificates`: a file with the
         trusted authorities, None for the usual ones; the times are as for `store.clients.s3_client.S3Client`."""
         self._manner = manner
+        self._signer = Signer(manner.address, manner.region)
         self._ask_for_credentials = credentials
         self._connect_seconds = connect_seconds
         self._silence_seconds = silence_seconds
@@ -127,17 +128,16 @@ class PlainRequests:
         Raises:
             OSError: a ConnectionError, a TimeoutError, or another error of a connection.
         """
-        target = self._manner.path + _quoted(key)
-        if query:
-            target += "?" + "&".join(f"{name}={quote(value, safe='-_.~')}" for name, value in sorted(query.items()))
+        path = self._manner.path + _quoted(key)
+        asked = "&".join(f"{name}={quote(value, safe='-_.~')}" for name, value in sorted((query or {}).items()))
         sent = {"User-Agent": "bentofs", **(headers or {})}
         if self._manner.region:
             credentials = self._credentials_now()
             if credentials is None:
                 return None
-            sent = self._signed(target, sent, credentials)
+            sent = self._signer.signed(path, asked, sent, credentials)
         try:
-            connection, answer = self._ask(target, sent)
+            connection, answer = self._ask(f"{path}?{asked}" if asked else path, sent)
         except ssl.SSLError:
             return None
         is_over = False
@@ -207,12 +207,6 @@ class PlainRequests:
                 self._idle.append((connection, time.monotonic()))
                 return
         connection.close()
-
-    def _signed(self, target: str, headers: Mapping[str, str], credentials: Any) -> dict[str, str]:
-        """Return the headers with the library's signature."""
-        request = AWSRequest("GET", self._manner.address + target, headers=headers)
-        S3SigV4Auth(credentials, "s3", self._manner.region).add_auth(request)
-        return dict(request.headers.items())
 
     def _credentials_now(self) -> Any:
         with self._credentials_lock:
