@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ from bentofs.store.archives.later import Later
 from bentofs.store.archives.measuring import Progress
 from bentofs.store.archives.members import MeasuredMembers, Members, unknown_files
 from bentofs.store.archives.one_pass import Reader, SharedFiles, read_all
-from bentofs.store.errors import CancelledError
+from bentofs.store.errors import CancelledError, SourceChangedError
 from bentofs.store.formats.pieces import Piece, PieceList, Zeros
 from bentofs.store.formats.write.chunk_maker import ChunkMaker
 from bentofs.store.formats.write.registry import LAYOUT_VERSION, Format
@@ -30,6 +31,7 @@ from bentofs.store.model.model import Model
 from bentofs.store.model.tag import Tag
 from bentofs.store.storage.base import Entry, Storage
 from bentofs.store.storage.pinned import OpenFiles, PinnedFile
+from bentofs.store.storage.timestamps import is_settled
 from bentofs.store.util.budgeted_cache import BudgetedCache
 from bentofs.store.util.keyed_lock import KeyedLock
 from bentofs.store.util.memory_budget import MemoryBudget
@@ -112,7 +114,7 @@ class Archives:
         length = self._lengths.get(key)
         if length is None:
             if kind.length is None or is_compressed(kind, self.compression):
-                length = self._laid_out_now(model, kind).length
+                length = self._kept_length(model, kind) or self._laid_out_now(model, kind).length
             else:
                 members = Members(model.entries, lambda entry: Zeros(entry.size))
                 length = kind.length(members, model.mtime)
@@ -132,11 +134,12 @@ class Archives:
             return True
         if not is_compressed(kind, self.compression):
             return False
+        if self._kept_length(model, kind) is not None:
+            return True
         try:
-            pieces = self._compressed(model, kind, None, only_known=True)
+            self._compressed(model, kind, None, only_known=True)
         except NotMeasuredError:
             return False
-        self._lengths.put(key, pieces.length, _LENGTH)
         return True
 
     def size_is(self, model: Model, kind: Format) -> str:
@@ -161,6 +164,17 @@ class Archives:
             cache.drop_where(lambda key: key.tag == tag)
         if self._later is not None:
             self._later.forget(tag)
+
+    def _kept_length(self, model: Model, kind: Format) -> int | None:
+        """Return the length of a compressed archive that the index knows. Look all formats up at once: a listing asks
+        for each of them."""
+        kinds = [each for each in {kind, *self._formats} if is_compressed(each, self.compression)]
+        names = {self.bytes_name(model, each): each for each in kinds}
+        found = None
+        for name, length in self._index.archive_lengths(list(names)).items():
+            self._lengths.put(self._key(model, names[name]), length, _LENGTH)
+            found = length if names[name] is kind else found
+        return found
 
     def _key(self, model: Model, kind: Format) -> _Key:
         return _Key(model.tag, model.generation, kind.name, self.revision)
@@ -218,10 +232,8 @@ class Archives:
         for kind in self._formats:
             if kind.needs_checksums and is_compressed(kind, self.compression):
                 with self._turns.at((model.tag, model.generation)):
-                    key = self._key(model, kind)
-                    if self._lengths.get(key) is None:
-                        pieces = self._compressed(model, kind, lambda _count: pace(), has_reader=False)
-                        self._lengths.put(key, pieces.length, _LENGTH)
+                    if self._lengths.get(self._key(model, kind)) is None:
+                        self._compressed(model, kind, lambda _count: pace(), has_reader=False)
 
     def is_awaited(self, model: Model) -> bool:
         """Tell whether another thread waits until a model is measured."""
@@ -255,6 +267,7 @@ class Archives:
             progress=progress,
             has_reader=has_reader,
         )
+        started_ns = time.time_ns()
         try:
             results = measure(only_known=True)
         except NotMeasuredError:
@@ -264,7 +277,23 @@ class Archives:
             results = measure(also=self._parts if at_once else ())
             if not at_once and has_reader and self._later is not None:
                 self._later.note(model)
-        return kind.compress(plan, results, self.maker)
+        pieces = kind.compress(plan, results, self.maker)
+        self._keep_length(model, kind, pieces.length, is_kept=is_settled(model.newest_ctime_ns, started_ns))
+        return pieces
+
+    def _keep_length(self, model: Model, kind: Format, length: int, *, is_kept: bool) -> None:
+        """Keep the length of an archive that was laid out just now, in memory and, if `is_kept`, in the index.
+
+        Raises:
+            SourceChangedError: another length was told, since the index was wrong. The next look tells this one."""
+        key = self._key(model, kind)
+        told = self._lengths.get(key)
+        if told is not None and told != length:
+            self._sizes.distrust_lengths()
+            raise SourceChangedError(f"the length of a {kind.name} of {model.tag} in the index was wrong")
+        self._lengths.put(key, length, _LENGTH)
+        if is_kept and told is None:
+            self._index.keep_archive_length(self.bytes_name(model, kind), length)
 
     def open_file(self, entry: Entry) -> Piece:
         """Open one file of a model.

@@ -50,6 +50,8 @@ class SizesKept(Protocol):
 
     def forget_chunk_sizes(self, content: str, codec: str) -> None: ...
 
+    def forget_archive_lengths(self) -> None: ...
+
 
 class NotMeasuredError(Exception):
     """Sizes are unknown, and measuring was not allowed."""
@@ -200,6 +202,12 @@ class Sizes:
     def close(self) -> None:
         """Cancel measuring and compression."""
         self.maker.close()
+
+    def distrust_lengths(self) -> None:
+        """Drop the lengths of archives in the index: one differed from the archive. Archives are laid out anew."""
+        log.info("the lengths of archives were removed from the index: one was wrong")
+        self._index.forget_archive_lengths()
+        self.revision += 1
 
     def _on_wrong(self, name: Name) -> None:
         log.info("wrong sizes of %s (%s) were removed from the index", *name)

@@ -41,6 +41,11 @@ CREATE TABLE IF NOT EXISTS archive_digests (
     sha256 TEXT NOT NULL,
     store INTEGER, added INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS archive_lengths (
+    archive TEXT PRIMARY KEY,
+    length INTEGER NOT NULL,
+    store INTEGER, added INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS model_infos (
     file TEXT PRIMARY KEY,
     info TEXT NOT NULL,
@@ -51,7 +56,7 @@ CREATE TABLE IF NOT EXISTS stores (
     location BLOB NOT NULL UNIQUE
 );
 """
-_VERSION = 3
+_VERSION = 4
 # Since version 2, a row tells which store it is of, and when it was added (ms since 1970): for pruning.
 _UPGRADES = {
     1: [
@@ -63,13 +68,14 @@ _UPGRADES = {
         )
     ],
     2: [],  # since version 3, there are `model_infos`
+    3: [],  # since version 4, there are `archive_lengths`
 }
-_FLUSH_COUNT = 512  # checksums kept in memory before they are written
+_FLUSH_COUNT = 512  # checksums, or lengths, kept in memory before they are written
 _FLUSH_SECONDS = 1.0
 _BUSY_SECONDS = 0.2  # for which a reader waits while another process writes
 _CLOSE_SECONDS = 0.5
 _RETRY_SECONDS = 5.0
-_PENDING_KEPT = 10_000  # checksums kept for an index that is in use
+_PENDING_KEPT = 10_000  # checksums, or lengths, kept for an index that is in use
 _ASKED = 500  # in one query: SQLite takes 999 at least
 _INFOS_KEPT = 200_000  # rows of `model_infos`; the oldest go first
 _INFOS_UNCOUNTED = 10_000  # rows added between two counts
@@ -113,6 +119,7 @@ class Index:
         self._store = store_key(store) if store is not None else None
         self._lock = threading.Lock()
         self._pending: dict[Identity, int] = {}
+        self._pending_lengths: dict[str, int] = {}
         self._timer: threading.Timer | None = None  # which will flush pending checksums
         self._flush_count = _FLUSH_COUNT
         self._infos_uncounted = _INFOS_UNCOUNTED
@@ -153,10 +160,7 @@ class Index:
         """Keep a CRC-32. They are flushed to disk in batches; a crash loses at most the last second's."""
         with self._lock:
             self._pending[identity] = crc32
-            if len(self._pending) >= self._flush_count:
-                self._flush()
-            elif self._timer is None:
-                self._flush_in(_FLUSH_SECONDS)
+            self._flush_soon()
 
     def infos(self, files: Sequence[Identity]) -> dict[Identity, str]:
         """Return what is known of these `model.yaml` (`store.catalog.known_infos`)."""
@@ -199,8 +203,30 @@ class Index:
         )
 
     def forget_chunk_sizes(self, content: str, codec: str) -> None:
-        """Drop sizes that turned out wrong."""
+        """Drop sizes that turned out wrong, and all lengths, since some come from them."""
         self._write("DELETE FROM chunk_sizes WHERE content=? AND codec=?", [(content, codec)])
+        self.forget_archive_lengths()
+
+    def archive_lengths(self, archives: Sequence[str]) -> dict[str, int]:
+        """Return the known lengths in bytes of compressed archives, by name (`archive_digest`)."""
+        query = f"SELECT archive, length FROM archive_lengths WHERE archive IN ({','.join('?' * len(archives))})"
+        with self._lock:
+            rows = self._database.run(functools.partial(_fetch_all, query, tuple(archives)))
+            found = {name: length for name, length in rows or () if isinstance(length, int) and length > 0}
+            pending = self._pending_lengths
+            return found | {name: pending[name] for name in archives if name in pending}
+
+    def keep_archive_length(self, archive: str, length: int) -> None:
+        """Keep the length of a compressed archive. They are flushed to disk in batches, like checksums."""
+        with self._lock:
+            self._pending_lengths[archive] = length
+            self._flush_soon()
+
+    def forget_archive_lengths(self) -> None:
+        """Drop all lengths: one turned out wrong. They follow from the sizes of chunks."""
+        with self._lock:
+            self._pending_lengths.clear()
+            self._database.run(_drop_lengths)
 
     def archive_digest(self, archive: str) -> str | None:
         """Return the SHA-256 (hexadecimal) of an archive; None if it is unknown.
@@ -213,13 +239,13 @@ class Index:
         self._write("INSERT OR REPLACE INTO archive_digests VALUES (?, ?, {owner})", [(archive, sha256)])
 
     def flush(self) -> None:
-        """Flush pending checksums to disk."""
+        """Flush pending checksums and lengths to disk."""
         with self._lock:
             self._timer = None
             self._flush()
 
     def close(self) -> None:
-        """Flush pending checksums and close the connection."""
+        """Flush pending checksums and lengths, and close the connection."""
         # A thread that is stuck in the index must not keep the process from ending.
         if self._lock.acquire(timeout=_CLOSE_SECONDS):
             try:
@@ -251,6 +277,13 @@ class Index:
             connection.executemany(query.format(owner=owner), rows)
         return True
 
+    def _flush_soon(self) -> None:
+        """Flush now if much is pending, else within a moment."""
+        if len(self._pending) + len(self._pending_lengths) >= self._flush_count:
+            self._flush()
+        elif self._timer is None:
+            self._flush_in(_FLUSH_SECONDS)
+
     def _flush_in(self, seconds: float) -> None:
         self._timer = threading.Timer(seconds, self.flush)
         self._timer.daemon = True
@@ -258,17 +291,23 @@ class Index:
 
     def _flush(self) -> None:
         rows = [(identity_key(identity), crc32) for identity, crc32 in self._pending.items()]
-        if rows:
-            query = "INSERT OR REPLACE INTO checksums VALUES (?, ?, {owner})"
-            if self._database.run(lambda connection: self._insert(connection, query, rows)):
+        if self._flush_rows("checksums", rows):
+            self._pending.clear()
+        if self._flush_rows("archive_lengths", list(self._pending_lengths.items())):
+            self._pending_lengths.clear()
+        pending = len(self._pending) + len(self._pending_lengths)
+        self._flush_count = pending + _PENDING_KEPT if pending else _FLUSH_COUNT
+        if pending:  # in use by another process: do not retry soon, since each try keeps a reader waiting
+            if pending > _PENDING_KEPT:
                 self._pending.clear()
-                self._flush_count = _FLUSH_COUNT
-            else:  # in use by another process: do not retry soon, since each try keeps a reader waiting
-                self._flush_count = len(self._pending) + _PENDING_KEPT
-                if len(self._pending) > _PENDING_KEPT:
-                    self._pending.clear()
-                if self._timer is None:
-                    self._flush_in(_RETRY_SECONDS)
+                self._pending_lengths.clear()
+            if self._timer is None:
+                self._flush_in(_RETRY_SECONDS)
+
+    def _flush_rows(self, table: str, rows: Sequence[tuple[str, int]]) -> bool:
+        """Write pending rows. Return True if none is pending any more."""
+        query = f"INSERT OR REPLACE INTO {table} VALUES (?, ?, {{owner}})"
+        return not rows or bool(self._database.run(lambda connection: self._insert(connection, query, rows)))
 
 
 def _drop_oldest_infos(connection: sqlite3.Connection) -> bool:
@@ -277,6 +316,12 @@ def _drop_oldest_infos(connection: sqlite3.Connection) -> bool:
         oldest = "SELECT file FROM model_infos ORDER BY added LIMIT ?"
         with connection:
             connection.execute(f"DELETE FROM model_infos WHERE file IN ({oldest})", (count - _INFOS_KEPT,))
+    return True
+
+
+def _drop_lengths(connection: sqlite3.Connection) -> bool:
+    with connection:
+        connection.execute("DELETE FROM archive_lengths")
     return True
 
 

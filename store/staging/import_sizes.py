@@ -157,6 +157,9 @@ class _Kept:
     def forget_chunk_sizes(self, content: str, codec: str) -> None:
         self.rows.pop((content, codec), None)
 
+    def forget_archive_lengths(self) -> None:
+        """Do nothing: none are kept here."""
+
 
 def staged_sizes(index: Index, archives: Archives, formats: Sequence[Format]) -> Callable[[str], StagedSizes] | None:
     """Return a function from a staging directory to its `StagedSizes`, for these archives; None if nothing is to be

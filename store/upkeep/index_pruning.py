@@ -21,7 +21,13 @@ from bentofs.store.model.model import Model
 _BUSY_SECONDS = 5.0  # for which a step waits while another process writes
 _BATCH = 10_000  # rows removed in one step
 # Each table, with the column that begins with the identity of a file or the fingerprint of a model.
-_TABLES = (("checksums", "file"), ("model_infos", "file"), ("chunk_sizes", "content"), ("archive_digests", "archive"))
+_TABLES = (
+    ("checksums", "file"),
+    ("model_infos", "file"),
+    ("chunk_sizes", "content"),
+    ("archive_digests", "archive"),
+    ("archive_lengths", "archive"),
+)
 _SUBJECT = "substr({0}, 1, instr({0} || '/', '/') - 1)"
 
 _T = TypeVar("_T")

@@ -24,7 +24,7 @@ from bentofs.store.catalog.catalog import ModelStore
 from bentofs.store.errors import CancelledError, SourceChangedError
 from bentofs.store.formats.write import deflate
 from bentofs.store.formats.write.members import Packing
-from bentofs.store.formats.write.registry import FORMATS, TAR_BZ2, TAR_GZ, ZIP
+from bentofs.store.formats.write.registry import FORMATS, TAR_BZ2, TAR_GZ, ZIP, Format
 from bentofs.store.model.model import Model
 from bentofs.store.model.tag import Tag
 from bentofs.store.storage.local import LocalStorage
@@ -196,9 +196,38 @@ def test_another_codec_measures_anew(
     monkeypatch.setattr("bentofs.store.archives.chunk_sizes.codec_name", lambda: "another")
     storage.bytes_read.clear()
     other = Archives(storage, index, Compression.AUTO)
-    assert other.length(_model(storage), TAR_GZ) == length
+    assert other.length(_model(storage), TAR_GZ._replace(codec=lambda: "another")) == length
     assert storage.count("words") >= len(_WORDS)
     other.close()
+
+
+def test_a_known_length_needs_no_layout(
+    storage: CountingStorage, index: Index, archives: Archives, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths = [archives.length(_model(storage), kind) for kind in (TAR_GZ, ZIP)]
+    other = Archives(storage, index, Compression.AUTO, formats=(TAR_GZ, ZIP))
+    monkeypatch.setattr(other, "_compressed", None)
+    assert all(other.is_length_known(_model(storage), kind) for kind in (TAR_GZ, ZIP))
+    assert [other.length(_model(storage), kind) for kind in (TAR_GZ, ZIP)] == lengths
+    other.close()
+
+
+@pytest.mark.parametrize("kind", [TAR_GZ, ZIP], ids=["tar.gz", "zip"])
+def test_a_wrong_length_in_the_index_is_an_error_once_and_never_an_early_end(
+    storage: CountingStorage, index: Index, kind: Format
+) -> None:
+    archives = Archives(storage, index, Compression.AUTO)
+    right = archives.length(_model(storage), kind)
+    index.keep_archive_length(archives.bytes_name(_model(storage), kind), right - 1)
+    other = Archives(storage, index, Compression.AUTO)
+    revision = other.revision
+    assert other.length(_model(storage), kind) == right - 1
+    with pytest.raises(SourceChangedError):
+        other.open(_model(storage), kind)
+    assert other.revision > revision
+    assert other.length(_model(storage), kind) == other.open(_model(storage), kind).length == right
+    for each in (archives, other):
+        each.close()
 
 
 @pytest.mark.parametrize("kind", [TAR_GZ, ZIP, TAR_BZ2], ids=["tar.gz", "zip", "tar.bz2"])

@@ -77,6 +77,12 @@ def rows() -> int:
     return count
 
 
+def lengths() -> int:
+    """Count the lengths of archives that the index keeps."""
+    with contextlib.closing(sqlite3.connect(index_path())) as connection:
+        return int(connection.execute("SELECT count(*) FROM archive_lengths").fetchone()[0])
+
+
 def test_all_that_is_kept_for_models_that_are_gone_goes(store: Path) -> None:
     for number in range(4):
         make_model(store, f"m:v{number}", FILES)
@@ -85,6 +91,7 @@ def test_all_that_is_kept_for_models_that_are_gone_goes(store: Path) -> None:
     one = rows()
     use(store, "m:v1", "m:v2", "m:v3")
     assert rows() == 4 * one
+    assert lengths() == 4 * 2  # a tar's is arithmetic
     for version in ("v1", "v2", "v3"):
         shutil.rmtree(store / "m" / version)
     before = rows()
@@ -107,7 +114,7 @@ def test_all_that_is_kept_for_models_that_are_gone_goes(store: Path) -> None:
         archives.close()
     shutil.rmtree(store / "m")
     done = clean(store)
-    assert rows() == 0
+    assert rows() == lengths() == 0
     assert done[Kept.INDEX][0].left + done[Kept.BASELINE][0].left < 200_000
 
 
@@ -174,6 +181,7 @@ def to_version_1(path: Path) -> None:
             connection.execute(f"ALTER TABLE {table} DROP COLUMN store")
             connection.execute(f"ALTER TABLE {table} DROP COLUMN added")
         connection.execute("DROP TABLE stores")
+        connection.execute("DROP TABLE archive_lengths")
         connection.execute("PRAGMA user_version=1")
         connection.execute("PRAGMA auto_vacuum=NONE")
         connection.execute("VACUUM")
