@@ -353,6 +353,10 @@ class Archives:
         if self._closing.is_set():
             raise CancelledError("bentofs ends")
 
+    def keep_sha256(self, model: Model, kind: Format, sha256: str) -> None:
+        """Keep the SHA-256 of an archive that was read whole."""
+        self._index.keep_archive_digest(self.bytes_name(model, kind), sha256)
+
     def known_sha256(self, model: Model, kind: Format) -> str | None:
         """Return an archive's SHA-256, hexadecimal; None if nobody has asked for it yet."""
         return self._index.archive_digest(self.bytes_name(model, kind))

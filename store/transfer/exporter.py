@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from bentofs.store.archives.archives import Archives
 from bentofs.store.archives.compression import Compression
+from bentofs.store.archives.digest import Hashed
 from bentofs.store.catalog.catalog import ModelStore
 from bentofs.store.errors import BadLocationError
 from bentofs.store.formats.pieces import Literal, Piece
@@ -19,11 +20,13 @@ from bentofs.store.integrity.sha256sums import SUFFIX, write_sums
 from bentofs.store.location import Location
 from bentofs.store.model.model import Model
 from bentofs.store.model.tag import Tag
-from bentofs.store.transfer.endpoints.base import Progress, no_progress
+from bentofs.store.transfer.endpoints.base import Progress, Target, no_progress
 from bentofs.store.transfer.endpoints.local import write_out
 from bentofs.store.transfer.endpoints.pool import Endpoints
 from bentofs.store.transfer.endpoints.special import is_special
 from bentofs.store.util.cancel import CancelTokens, refuse_if_stopped
+
+_AHEAD = 48 << 20  # bytes that wait to be hashed: three parts of an upload to S3 are sent beside the first one
 
 # BentoML's names of formats, and other names that people write.
 _ALIASES = {"gz": "tar.gz", "tgz": "tar.gz", "xz": "tar.xz", "txz": "tar.xz", "bz2": "tar.bz2", "tbz2": "tar.bz2"}
@@ -154,12 +157,12 @@ class Exporter:
             if export.format is None or archive is None:
                 target.write_folder(location.path, self._members(model), advance)
                 return Exported(export.tag, location.url, model.size, None)
-            target.write(location.path, archive, advance)
             digest = None
-            if sha256:
-                digest = self._archives.sha256(model, export.format)
-                sums = Literal(write_sums(digest, location.name))
-                target.write(location.path + SUFFIX, sums, no_progress)
+            if not sha256:
+                target.write(location.path, archive, advance)
+            else:
+                digest = self._write_hashed(target, location.path, model, export.format, archive, advance)
+                target.write(location.path + SUFFIX, Literal(write_sums(digest, location.name)), no_progress)
         return Exported(export.tag, location.url, archive.length, digest)
 
     def write_out(
@@ -171,6 +174,20 @@ class Exporter:
         expect(archive.length)
         write_out(descriptor, name, archive, progress)
         return Exported(tag, name, archive.length, None)
+
+    def _write_hashed(
+        self, target: Target, path: str, model: Model, kind: Format, archive: Piece, progress: Progress
+    ) -> str:
+        """Write an archive and return its SHA-256, hexadecimal. The model is read once for both."""
+        known = self._archives.known_sha256(model, kind)
+        if known is not None:
+            target.write(path, archive, progress)
+            return known
+        hashed = Hashed(archive, 0 if self._store.storage.has_page_cache else _AHEAD)
+        target.write(path, hashed, progress)
+        sha256 = hashed.sha256()
+        self._archives.keep_sha256(model, kind, sha256)
+        return sha256
 
     def _members(self, model: Model) -> list[Member]:
         return [

@@ -120,6 +120,40 @@ def test_a_single_member_moves_little(
     assert proxy.received - before < 160 << 20, "nothing is fetched twice"
 
 
+def test_sums_fetch_each_object_once(
+    store: Path, tmp_path: Path, bucket: Bucket, mounted: Mount, proxies: Callable[[int], Proxy]
+) -> None:
+    """The sums of all formats take one transfer of the model. So does an export with its sum, to a disk or a bucket."""
+    size = 40 << 20
+    noise = random.Random(8).randbytes
+    files: dict[str | bytes, bytes | int] = {"weights.bin": noise(size), **{f"s/{at}": noise(9000) for at in range(40)}}
+    folder = make_model(store, "big:v1", files)
+    bucket.upload(store)
+    bucket.add_manifest("big:v1", folder)
+    proxy = proxies(bucket.server.port)
+    environment = bucket.environment(proxy.endpoint)
+    mount = mounted(bucket.url, environment=environment, options=[*READ_ONLY, "--cache-size", "4M"])
+    before = proxy.received
+    sums = (mount.path / "models/big/v1/SHA256SUMS").read_text()
+    assert size < proxy.received - before < 1.1 * size
+    assert len(sums.splitlines()) == 4
+
+    def export(target: Path | str, *options: str) -> int:
+        """Return the bytes that came from the server."""
+        before = proxy.received
+        arguments = ("export", "big:v1", str(target), "--store", bucket.url, *options)
+        done = command(tmp_path / "home", *arguments, environment=environment)
+        assert done.returncode == 0, done.stderr
+        return proxy.received - before
+
+    copy = f"s3://{bucket.name}/{bucket.prefix}-copies/big-v1.zip"
+    without = export(copy)  # by plain HTTP, a part is read for its signature, and some of it is fetched again
+    assert size < export(copy, "--sha256") < without + size / 2
+    assert size < export(tmp_path / "big-v1.tar", "--sha256") < 1.1 * size
+    assert (tmp_path / "big-v1.tar.sha256").read_text() in sums
+    run("sha256sum", "-c", "big-v1.tar.sha256", cwd=tmp_path)
+
+
 def test_a_model_replaced_under_a_reader(store: Path, bucket: Bucket, mounted: Mount) -> None:
     content = random.Random(3).randbytes(40 << 20)
     make_model(store, "m:v1", {"w": content})

@@ -16,6 +16,9 @@ import fsspec
 import pytest
 
 from bentofs.store.api import export_model, import_model
+from bentofs.store.archives.archives import Archives
+from bentofs.store.archives.index import Index
+from bentofs.store.catalog.catalog import ModelStore
 from bentofs.store.errors import (
     BadLocationError,
     CancelledError,
@@ -31,10 +34,12 @@ from bentofs.store.errors import (
 )
 from bentofs.store.formats.pieces import Literal
 from bentofs.store.location import Location
+from bentofs.store.model.tag import Tag
 from bentofs.store.transfer.endpoints.local import LocalEndpoint
 from bentofs.store.transfer.exporter import Exporter
 from bentofs.store.wiring.transfers import opened_exporter
 from tests.harness import home_of, make_model
+from tests.store.counting import CountingStorage
 from tests.store.users import an_ordinary_user, folder_of_an_ordinary_user
 
 _FILES: dict[str | bytes, bytes | int] = {
@@ -283,6 +288,24 @@ def test_sums(other: str) -> None:
     assert memory.cat("/b/m.tar.sha256") == Path("m.tar.sha256").read_bytes()
     assert import_model("m.tar", store=other)
     memory.store.clear()
+
+
+def test_an_archive_and_its_sum_take_one_read(model: Path, tmp_path: Path) -> None:
+    storage = CountingStorage(model.parents[1])
+    index = Index(tmp_path / "index.sqlite")
+    archives = Archives(storage, index)
+    exporter = Exporter(ModelStore(storage), archives)
+    for format_name in ("tar", "bentomodel"):
+        plan = exporter.plan(Tag("demo", "v1"), Location.parse("out/"), format_name)
+        done = exporter.run(plan, lambda _count: None, sha256=True)
+        assert done.sha256 == hashlib.sha256(Path(done.url).read_bytes()).hexdigest()
+        assert storage.count("weights.bin") == (model / "weights.bin").stat().st_size
+        storage.bytes_read.clear()
+    again = exporter.run(plan, lambda _count: None, sha256=True)
+    assert again.sha256 == done.sha256
+    assert storage.count("weights.bin") == (model / "weights.bin").stat().st_size, "the sum is known"
+    for each in (exporter, archives, index):
+        each.close()
 
 
 @pytest.mark.usefixtures("model")
