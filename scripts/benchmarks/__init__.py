@@ -28,6 +28,8 @@ Every row is a ratio of two things measured in one run on one machine. No row is
   bytes lying ready as one object; `bentofs export` against one `bentoml models export`; `bentofs list` against `rclone
   lsf -R` (which reads no model.yaml); `ls` and `ls -l` of `models/` against the same in `rclone mount`; and the bytes
   that a proxy counts on their way to a new daemon while `unzip` takes one file out of a large `.zip`.
+* Checksums (`checking.py`): `sha256sum -c SHA256SUMS` in a new mount, and `bentofs verify`, against `sha256sum -c` of
+  the same four archives lying ready on disk, one after the other.
 
 A missed target is reported, never an error. Everything is kept in one temporary folder, removed at the end.
 """

@@ -9,7 +9,7 @@ import tempfile
 from contextlib import ExitStack, suppress
 from types import FrameType
 
-from . import archiving, builds, compressing, exporting, listing, reading, remote, samples, scaling, serving
+from . import archiving, builds, checking, compressing, exporting, listing, reading, remote, samples, scaling, serving
 from .commands import BenchError, say
 from .mounts import ENDING, Launcher
 from .report import Row, load_rows, machine, require_plot, save_json, save_plot, table
@@ -27,6 +27,7 @@ GROUPS = (
     listing.measure,
     remote.measure,
     archiving.measure,
+    checking.measure,
     serving.measure,
     builds.measure,
 )
