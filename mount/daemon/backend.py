@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bentofs.mount.daemon.code_pages import unmap_code
 from bentofs.mount.daemon.logs import RecentLog
 from bentofs.mount.daemon.malloc import Trimmer, collect_and_trim
 from bentofs.mount.daemon.pruner import Pruner
@@ -105,6 +106,7 @@ class Backend:
         self._later.start(self.library.archives, is_busy)
         self._trimmer.start()
         self._pruner.start(self.library.models)
+        unmap_code()  # most of it served to start
 
     def stop(self) -> None:
         """Stop the work in the background. Threads that wait for a measurement end."""
