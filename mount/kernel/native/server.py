@@ -76,7 +76,7 @@ class Server:
     ) -> None:
         self._device = device
         self._caller = caller
-        self.nodes = NodeTable()
+        self.nodes = NodeTable(budget)
         context = Context(operations, self.nodes)
         self._interrupts = Interrupts(lambda unique: self._reply_error(unique, errno.EINTR))
         self._files = Files(context, passthrough)
