@@ -121,8 +121,7 @@ class S3Client:
         """Return the URL of the server. Raises what the library raises."""
         if self._environment is not None:
             return self._environment.endpoint
-        client = self._wait(self._fs.set_session())
-        return str(client.meta.endpoint_url)
+        return str(self._loaded().build_client().meta.endpoint_url)
 
     def ask(
         self, method: str, *, body: Body | None = None, stops: CancelTokens = (), **arguments: Any
@@ -159,10 +158,10 @@ class S3Client:
             body.seek(0)
             extra["Body"] = body
 
+        client = self._loaded().build_client()
+
         async def ask() -> dict[str, Any]:
-            noted = []
-            if method == "create_multipart_upload":
-                noted = self._writes.listen(await self._fs.set_session())
+            noted = self._writes.listen(client) if method == "create_multipart_upload" else []
             answer = await self._fs._call_s3(method, Bucket=self.bucket, **arguments, **extra)
             if noted:
                 self._writes.learn(manner_of_upload(arguments["Key"], *noted[-1]))

@@ -27,6 +27,7 @@ from bentofs.store.util.cancel import CancelTokens, refuse_if_stopped
 log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.2
+_BUILDING_SECONDS = 120.0  # limit for building the client: on a busy machine it takes longer than a request may
 
 
 class S3Library:
@@ -47,6 +48,12 @@ class S3Library:
         self._loop.set_exception_handler(_of_no_request)
         self._thread = threading.Thread(target=self._loop.run_forever, name="s3", daemon=True)
         self._thread.start()
+        self._lock = threading.Lock()  # held while the client is built
+
+    def build_client(self) -> Any:
+        """Return the library's client. The first call builds it. Raises what the library raises."""
+        with self._lock:
+            return self.fs._s3 or self.wait(self.fs.set_session(), silence=_BUILDING_SECONDS)
 
     @property
     def certificates(self) -> str | None:
