@@ -51,42 +51,42 @@ def test_requests_are_the_librarys(bucket: Bucket, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("url", "more"),
     [
-        ("s3://b/k", {"AWS_PROFILE": "other"}),
-        ("s3://b/k", {"AWS_REQUEST_CHECKSUM_CALCULATION": "when_supported"}),
-        ("s3://b/k", {"AWS_ENDPOINT_URL": "http://h:80"}),
-        ("s3://b/k", {"AWS_ENDPOINT_URL": "http://h:9000/under"}),
-        ("s3://b/k", {"AWS_ENDPOINT_URL": "https://s3.eu-west-3.amazonaws.com"}),
-        ("s3://b/k", {"AWS_ENDPOINT_URL": ""}),
-        ("s3://b/k", {"AWS_SECRET_ACCESS_KEY": ""}),
-        ("s3://b/k", {"FSSPEC_S3_ANON": "true"}),
-        ("s3://b/k?anon=true", {}),
-        ("s3://b/k?profile=other", {}),
-        ("s3://AK@b/k", {}),
+        ("s3://bucket/k", {"AWS_PROFILE": "other"}),
+        ("s3://bucket/k", {"AWS_REQUEST_CHECKSUM_CALCULATION": "when_supported"}),
+        ("s3://bucket/k", {"AWS_ENDPOINT_URL": "http://h:80"}),
+        ("s3://bucket/k", {"AWS_ENDPOINT_URL": "http://h:9000/under"}),
+        ("s3://bucket/k", {"AWS_ENDPOINT_URL": "https://s3.eu-west-3.amazonaws.com"}),
+        ("s3://bucket/k", {"AWS_ENDPOINT_URL": ""}),
+        ("s3://bucket/k", {"AWS_SECRET_ACCESS_KEY": ""}),
+        ("s3://bucket/k", {"FSSPEC_S3_ANON": "true"}),
+        ("s3://bucket/k?anon=true", {}),
+        ("s3://bucket/k?profile=other", {}),
+        ("s3://AK@bucket/k", {}),
         ("s3://B_C/k", {}),
     ],
 )
 def test_everything_unusual_is_left_to_the_library(url: str, more: dict[str, str]) -> None:
     plain = {**_SERVER, **_NOWHERE}
-    assert environment_of(Location.parse("s3://b/k"), plain) is not None
+    assert environment_of(Location.parse("s3://bucket/k"), plain) is not None
     assert environment_of(Location.parse(url), {**plain, **more}) is None
 
 
 @pytest.mark.parametrize("path", [".aws/config", ".aws/credentials", ".boto", ".config/fsspec/a.json"])
 def test_configuration_files_are_left_to_the_library(empty_home: Path, path: str) -> None:
-    assert environment_of(Location.parse("s3://b/k"), _SERVER) is not None
+    assert environment_of(Location.parse("s3://bucket/k"), _SERVER) is not None
     (empty_home / path).parent.mkdir(parents=True, exist_ok=True)
     (empty_home / path).touch()
-    assert environment_of(Location.parse("s3://b/k"), _SERVER) is None
+    assert environment_of(Location.parse("s3://bucket/k"), _SERVER) is None
 
 
 def test_proxies_are_left_to_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    assert environment_of(Location.parse("s3://b/k"), _SERVER) is None
+    assert environment_of(Location.parse("s3://bucket/k"), _SERVER) is None
 
 
 def test_a_url_outdoes_the_environment() -> None:
-    told = environment_of(Location.parse("s3://me:my%2Fown@b/k?endpoint_url=https://other:1&region=r"), _SERVER)
+    told = environment_of(Location.parse("s3://me:my%2Fown@bucket/k?endpoint_url=https://other:1&region=r"), _SERVER)
     assert told is not None
     assert told.credentials == ("me", "my/own", None)
-    assert told.objects == ("https://other:1", "/b/", "r")
-    assert told.listings == ("https://other:1", "/b", "r")
+    assert told.objects == ("https://other:1", "/bucket/", "r")
+    assert told.listings == ("https://other:1", "/bucket", "r")
