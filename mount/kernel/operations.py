@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import errno
 import itertools
+import logging
 import os
 import stat
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator, Sequence
 from typing import NamedTuple, NoReturn, Protocol
 
 from bentofs.mount.incoming.namespace import Namespace
@@ -18,9 +19,11 @@ from bentofs.mount.kernel.xattrs import ExtendedAttributeOperations
 from bentofs.mount.view.nodes import Attributes, File, Folder, Item, Link, Node, inode_of
 from bentofs.mount.view.traffic import Traffic
 from bentofs.mount.view.tree import INCOMING, Tree
-from bentofs.store.errors import SourceChangedError
+from bentofs.store.errors import SourceChangedError, StoreError
 from bentofs.store.formats.pieces import Piece
 from bentofs.store.storage.base import Usage
+
+log = logging.getLogger(__name__)
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
 _INCOMING = f"/{INCOMING}"
@@ -104,17 +107,25 @@ class Operations:
         """Return the node at a path of the tree."""
         return self._tree.lookup(path)
 
-    def look_in(self, handle: int, name: str) -> Look | None:
-        """Look at one name of an open directory, without measuring. Return None if only `look` can tell."""
+    def looks_in(self, handle: int, names: Sequence[str]) -> Iterator[Look | None]:
+        """Look at names of an open directory, which `readdir` gave in this order, without measuring. Yield None where
+        only `look` can tell, for example an error."""
         path, opened = self._folders[handle]
-        if isinstance(opened, str):
-            return Look(self._box().attributes(f"{opened}/{name}" if opened else name))
-        if path == "/" and name == INCOMING:
-            return self.look(_INCOMING)
-        node = opened.child(name)
-        if isinstance(node, File) and not node.is_measured():
-            return None
-        return _look_at(node)
+        nodes = iter(()) if isinstance(opened, str) else opened.find_all(names)
+        for name in names:
+            look: Look | None = None
+            try:
+                if isinstance(opened, str):
+                    look = Look(self._box().attributes(f"{opened}/{name}" if opened else name))
+                else:
+                    node = next(nodes)
+                    if path == "/" and name == INCOMING:
+                        look = self.look(_INCOMING)
+                    elif node is not None and not (isinstance(node, File) and not node.is_measured()):
+                        look = _look_at(node)
+            except (StoreError, OSError) as error:
+                log.debug("%s in %s is listed without attributes: %s", name, path, error)
+            yield look
 
     def fgetattr(self, handle: int) -> Attributes:
         if handle >= _FIRST_UPLOAD:

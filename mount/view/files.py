@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from bentofs.mount.view.nodes import (
@@ -122,11 +122,22 @@ class ModelFolder(Folder):
             for name, is_folder in self._model.entries.children(self._below)
         ]
 
+    def find_all(self, names: Sequence[str]) -> Iterator[Node | None]:
+        """Yield the entries. A listing asks in the order of the model's entries."""
+        below = f"{self._below}/" if self._below else ""
+        entries = self._model.entries.find_all(below + name for name in names)
+        return (self._node(name, entry) for name, entry in zip(names, entries, strict=True))
+
     def child(self, name: str) -> Node:
-        entry = self._model.entries.find(f"{self._below}/{name}" if self._below else name)
+        node = self._node(name, self._model.entries.find(f"{self._below}/{name}" if self._below else name))
+        if node is None:
+            raise NotFoundError(f"{self._path}/{name} is not there")
+        return node
+
+    def _node(self, name: str, entry: Entry | None) -> Node | None:
         path = f"{self._path}/{name}"
         if entry is None:
-            raise NotFoundError(f"{path} is not there")
+            return None
         if entry.is_folder:
             return ModelFolder(self._store, self._archives, path, self._model, entry.path)
         return _ModelFile(self._store, self._archives, path, self._model, entry)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import logging
 import os
 import stat
 import time
 from abc import abstractmethod
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator, Sequence
 from typing import NamedTuple
 
+from bentofs.store.errors import StoreError
 from bentofs.store.formats.pieces import Piece, read_bytes
 from bentofs.store.formats.write.registry import Format
 from bentofs.store.model.model import Model
 from bentofs.store.storage.base import Entry
 
+log = logging.getLogger(__name__)
+
 ROOT_INODE = 1
+_INODES_KEPT = 512  # a listing asks twice for the inode of each name
 
 
 class Subject(NamedTuple):
@@ -65,6 +71,16 @@ class Folder:
         Raises:
             NotFoundError: there is none.
         """
+
+    def find_all(self, names: Sequence[str]) -> Iterator[Node | None]:
+        """Yield the entry of each of these names, which `items` gave in this order; None for one that cannot be looked
+        at now. A lookup of the name then gets the error."""
+        for name in names:
+            try:
+                yield self.child(name)
+            except (StoreError, OSError) as error:
+                log.debug("%s is listed without attributes: %s", name, error)
+                yield None
 
     def subject(self) -> Subject | None:
         """Return the model of the directory; None if it is no model's."""
@@ -195,6 +211,7 @@ def folder_attributes(path: str, folders: int, mtime_ns: int, ctime_ns: int | No
     return Attributes(stat.S_IFDIR | 0o755, inode_of(path), 2 + folders, 0, mtime_ns, ctime_ns)
 
 
+@functools.lru_cache(_INODES_KEPT)
 def inode_of(path: str) -> int:
     """Return an inode number that the path keeps over remounts. Two paths of one mount almost never share one (63
     bits)."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bentofs.mount.view.by_label import BY_LABEL, ByLabel, Labels
@@ -37,7 +37,7 @@ from bentofs.store.errors import NotFoundError
 from bentofs.store.formats.pieces import Literal
 from bentofs.store.formats.write.registry import FOLDER, Format
 from bentofs.store.integrity.baseline import Baseline
-from bentofs.store.integrity.sha256sums import ALL_SUMS
+from bentofs.store.integrity.sha256sums import ALL_SUMS, SUFFIX
 from bentofs.store.model.model import Model
 from bentofs.store.model.tag import Tag
 from bentofs.store.util.clock import SECOND_NS
@@ -67,6 +67,8 @@ class Tree:
         self.store = store
         self.archives = archives
         self.formats = tuple(formats)
+        # The links to a latest version and its archives, with the suffix of what they lead to.
+        self.latest_suffixes = {LATEST + suffix: suffix for suffix in ("", *(kind.suffix for kind in formats))}
         self.extended = ExtendedAttributes(store, archives, baseline)
         self._has_incoming = has_incoming
         self._reader = reader
@@ -196,24 +198,20 @@ class _VersionsOfName(_OfName):
         versions = self.tree.store.versions(self.name)
         items = [folder_item(self.path, version) for version in versions]
         if self.tree.store.latest(self.name) is not None:
-            names = [LATEST, *(f"{LATEST}{kind.suffix}" for kind in self.tree.formats)]
-            items += [link_item(self.path, name) for name in names if name not in versions]
+            items += [link_item(self.path, name) for name in self.tree.latest_suffixes if name not in versions]
         return items
 
     def child(self, name: str) -> Node:
-        try:
+        suffix = self.tree.latest_suffixes.get(name)
+        if suffix is None or self.tree.store.has_version(Tag(self.name, name)):
             return _VersionFolder(self.tree, f"{self.path}/{name}", self._model(name))
-        except NotFoundError:
-            target = self._link_target(name)
-            if target is None:
-                raise
-            mtime_ns = self.tree.store.name_identity(self.name).mtime_ns
-            return Link(f"{self.path}/{name}", target, mtime_ns)
+        target = self._link_target(suffix)
+        if target is None:
+            raise self._missing(name)
+        mtime_ns = self.tree.store.name_identity(self.name).mtime_ns
+        return Link(f"{self.path}/{name}", target, mtime_ns)
 
-    def _link_target(self, name: str) -> str | None:
-        suffix = name.removeprefix(LATEST)
-        if suffix == name or (suffix and suffix not in (kind.suffix for kind in self.tree.formats)):
-            return None
+    def _link_target(self, suffix: str) -> str | None:
         latest = self.tree.store.latest(self.name)
         if latest is None:
             return None
@@ -280,6 +278,21 @@ class _VersionFolder(Folder):
             archive = self._archive_name(kind)
             items += [file_item(self.path, archive), file_item(self.path, f"{archive}.sha256")]
         return items
+
+    def find_all(self, names: Sequence[str]) -> Iterator[Node | None]:
+        """Yield the entries. A listing asks for all of them: this finds each without comparing all names."""
+        tree, model, path = self.tree, self.model, self.path
+        kinds = {self._archive_name(kind): kind for kind in tree.formats}
+        for name in names:
+            kind = kinds.get(name)
+            if kind is not None:
+                yield ArchiveFile(tree.store, tree.archives, f"{path}/{name}", model, kind)
+            else:
+                kind = kinds.get(name.removesuffix(SUFFIX))
+                if kind is not None:
+                    yield ChecksumFile(tree.store, tree.archives, f"{path}/{name}", model, (kind,))
+                else:
+                    yield self.child(name)
 
     def child(self, name: str) -> Node:
         path = f"{self.path}/{name}"

@@ -19,6 +19,7 @@ from .session import Session
 LIMIT = 900.0
 OTHER = "vs other build"
 READERS = 4  # of one file, at once
+HUGE = 200_000  # files of one model
 # Maps a file as `mmap` does in a program that loads weights, and touches each page.
 _MAP = """
 import mmap, sys
@@ -34,7 +35,12 @@ def measure(session: Session) -> list[Row]:
     """Return the rows; none without another build."""
     if session.other is None:
         return []
-    return [*_listing(session, session.other), *_reading(session, session.other), *_incoming(session, session.other)]
+    return [
+        *_listing(session, session.other),
+        *_huge(session, session.other),
+        *_reading(session, session.other),
+        *_incoming(session, session.other),
+    ]
 
 
 def _by_turns(
@@ -90,6 +96,25 @@ def _listing(session: Session, other: Launcher) -> list[Row]:
                 times[side].append(seconds(argv, LIMIT, env=env))
         kept += session.keep(Row(commands, "s", times["ours"], times["other"], at_most=True))
     return kept
+
+
+def _huge(session: Session, other: Launcher) -> list[Row]:
+    """Measure the daemon's processor time for the first look at one model of very many files."""
+    name = f"ls -l of a model of {HUGE:,} files, first look, {OTHER}"
+    if not session.wanted(name):
+        return []
+    store = session.folder("builds-huge-store")
+    samples.json_files(store, "huge", HUGE, 10)
+    sides: dict[str, Callable[[], AbstractContextManager[Daemon]]] = {
+        "ours": lambda: session.launch.ours(store),
+        "other": lambda: other.ours(store),
+    }
+    times: dict[str, list[float]] = {side: [] for side in sides}
+    for side, daemon in _by_turns(session, sides):
+        before = daemon.processor_seconds()
+        run(["ls", "-l", os.path.join(daemon.mountpoint, "models", "huge", samples.VERSION)], LIMIT)
+        times[side].append(daemon.processor_seconds() - before)
+    return session.keep(Row(name, "s of processor time", times["ours"], times["other"], target=0.25, at_most=True))
 
 
 def _reading(session: Session, other: Launcher) -> list[Row]:

@@ -15,6 +15,7 @@ LIMIT = 600.0
 NAMES = 10_000
 SMALL_NAMES, SMALL_VERSIONS = 1000, 100
 KNOWN, KNOWN_FILES = 60, 1500
+ENTRIES = ("-mindepth", "2", "-maxdepth", "2", "-type", "d", "-exec", "ls", "-l", "{}", "+")  # of each version
 RATIO = 0.8
 MOST_SECONDS = 1.0
 
@@ -32,7 +33,8 @@ def _recursive(session: Session) -> list[Row]:
         f"{what}, first, vs pass-through": None,
         f"{what}, after that, vs pass-through": RATIO,
     }
-    if not any(session.wanted(name) for name in ways):
+    beside = f"{what}, after that, vs bindfs"
+    if not any(session.wanted(name) for name in (*ways, beside)):
         return []
     store = session.folder("listing-store")
     dice = random.Random(1)
@@ -48,9 +50,11 @@ def _recursive(session: Session) -> list[Row]:
             return seconds(["ls", "-lR", os.path.join(daemon.mountpoint, "models")], LIMIT)
 
     never, first, second = ours = [list[float]() for _ in ways]
-    peer = []
+    peer, bindfs = [], []
     for turn in range(session.rounds):
         cache = session.folder(f"listing-cache-{turn}")
+        if session.wanted(beside):
+            bindfs.append(look(session.launch.bindfs(equal)))
         if turn % 2:
             peer.append(look(session.launch.pass_through(equal)))
         never.append(look(session.launch.ours(store, options=["--compression", "never"])))
@@ -61,29 +65,36 @@ def _recursive(session: Session) -> list[Row]:
     rows = []
     for (name, target), times in zip(ways.items(), ours, strict=True):
         rows += session.keep(Row(name, "s", times, peer, target=target, at_most=True))
-    return rows
+    return [*rows, *(session.keep(Row(beside, "s", second, bindfs, at_most=True)) if bindfs else ())]
 
 
 def _known(session: Session) -> list[Row]:
     """Measure `ls -l` of models that an earlier mount measured, each time by a new one, against `--compression
     never`."""
-    name = f"ls -l of {KNOWN} models of {KNOWN_FILES:,} files, measured before, vs --compression never"
-    if not session.wanted(name):
-        return []
-    store, cache = session.folder("known-store"), session.folder("known-cache")
-    for number in range(KNOWN):
-        samples.json_files(store, f"model-{number}", KNOWN_FILES, 4000)
+    rows = []
+    for count, files in ((KNOWN, KNOWN_FILES), (session.models, 2)):
+        name = f"ls -l of {count:,} models of {files:,} files, measured before, vs --compression never"
+        if not session.wanted(name):
+            continue
+        store, cache = session.folder(f"known-store-{files}"), session.folder(f"known-cache-{files}")
+        for number in range(count):
+            if files > 2:
+                samples.json_files(store, f"model-{number}", files, 4000)
+            else:
+                write_model(store, f"model-{number}", "v1", files - 1)  # beside its model.yaml
+                samples.finish(store, f"model-{number}")
 
-    def look(*options: str) -> float:
-        with session.launch.ours(store, cache, options) as daemon:
-            return seconds(["sh", "-c", 'ls -l "$0"/models/*/*/', daemon.mountpoint], LIMIT)
+        def look(*options: str, store: str = store, cache: str = cache) -> float:
+            with session.launch.ours(store, cache, options) as daemon:
+                return seconds(["find", os.path.join(daemon.mountpoint, "models"), *ENTRIES], LIMIT)
 
-    look()
-    times: dict[str, list[float]] = {"auto": [], "never": []}
-    for turn in range(session.rounds):
-        for compression in ("auto", "never") if turn % 2 else ("never", "auto"):
-            times[compression].append(look("--compression", compression))
-    return session.keep(Row(name, "s", times["auto"], times["never"], target=1.3, at_most=True))
+        look()
+        times: dict[str, list[float]] = {"auto": [], "never": []}
+        for turn in range(session.rounds):
+            for compression in ("auto", "never") if turn % 2 else ("never", "auto"):
+                times[compression].append(look("--compression", compression))
+        rows += session.keep(Row(name, "s", times["auto"], times["never"], target=1.3, at_most=True))
+    return rows
 
 
 def _names(session: Session) -> list[Row]:

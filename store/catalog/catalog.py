@@ -108,6 +108,15 @@ class ModelStore:
         finished = self._names.at(name).finished
         return [text for text in sorted(finished) if self._can_be_shown(Tag(name, text), finished[text])]
 
+    def has_version(self, tag: Tag) -> bool:
+        """Tell whether the store has a finished version with this tag, perhaps one that cannot be shown.
+
+        Raises:
+            NotFoundError: there is no such name.
+            StoreUnreadableError: its directory may not be read.
+        """
+        return tag.version in self._names.at(tag.name).finished
+
     def latest(self, name: str) -> str | None:
         """Return the version that BentoML answers for `name:latest`: the content of the `latest` file or, without that
         file, the youngest version. None if the name has no model, or if a version named `latest` rules out the

@@ -188,9 +188,23 @@ class Entries(LazySequence[Entry]):
 
     def find(self, path: str) -> Entry | None:
         """Return the entry at a path in the model's directory, or None."""
-        wanted = os.fsencode(path)
+        number = self._number(os.fsencode(path), len(self))
+        return self.item(number) if number is not None else None
+
+    def find_all(self, paths: Iterable[str]) -> Iterator[Entry | None]:
+        """Yield the entry at each of these paths, or None. In the order of `children` they are found without a
+        search."""
+        number: int | None = -1
+        for path in paths:
+            number = self._number(os.fsencode(path), len(self) if number is None else number + 1)
+            yield self.item(number) if number is not None else None
+
+    def _number(self, wanted: bytes, guess: int) -> int | None:
+        """Return the number of the entry at a path, or None. `guess`: a number that it may have."""
+        if guess < len(self) and self._path(guess) == wanted:
+            return guess
         number = 0 if self._first and wanted == _FIRST else self._bisect(wanted, self._first)
-        return self[number] if number < len(self) and self._path(number) == wanted else None
+        return number if number < len(self) and self._path(number) == wanted else None
 
     def children(self, folder: str) -> Iterator[tuple[str, bool]]:
         """Yield the name of each entry in a directory of the model, and True if it is a directory; in order. An empty

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import itertools
 import os
 import threading
 from collections.abc import Sequence
@@ -11,12 +11,10 @@ from bentofs.mount.kernel.native.handlers.context import Context
 from bentofs.mount.kernel.native.node_table import Node
 from bentofs.mount.kernel.native.protocol import DIRENT, DIRENTPLUS, FSYNC_IN, OPEN_OUT, READ_IN, RELEASE_IN
 from bentofs.mount.kernel.native.request import Answer, Request
-from bentofs.mount.kernel.operations import Look
 from bentofs.mount.view.nodes import Item
-from bentofs.store.errors import StoreError
 
-log = logging.getLogger(__name__)
-
+_OWN = 2  # the first names of each list: `.` and `..`
+_PADDING = [bytes(count) for count in range(8)]
 _UNKNOWN: tuple[int, ...] = (0,) * 22  # an entry without a node: the kernel looks it up when it is needed
 
 
@@ -76,35 +74,34 @@ class Folders:
         folder = self._open[number]
         items = self._items(folder, offset)
         above = "" if folder.path == "/" else folder.path
+        tell, entry_fields = self._context.nodes.tell, self._context.entry_fields
         told: list[Node] = []
-        parts, used = [], 0
-        for place in range(offset, len(items)):
-            item = items[place]
+        parts: list[bytes] = []
+        names: list[bytes] = []
+        for item in itertools.islice(items, offset, None):
             name = os.fsencode(item.name)
-            padding = -len(name) % 8
-            used += DIRENTPLUS.size + len(name) + padding
-            if used > size:
+            size -= DIRENTPLUS.size + len(name) + -len(name) % 8
+            if size < 0:
                 break
-            look = self._look(folder, item.name)
+            names.append(name)
+        listed = items[offset : offset + len(names)]
+        own = max(0, _OWN - offset)  # of `.` and `..`, which the kernel never looks up
+        looked = self._operations.looks_in(folder.number, [item.name for item in listed[own:]])
+        looks = itertools.chain([None] * own, looked)
+        for place, (item, name, look) in enumerate(zip(listed, names, looks, strict=False), offset + 1):
             if look is None:
-                entry, inode, mode = _UNKNOWN, item.inode, item.mode
+                parts.append(DIRENTPLUS.pack(*_UNKNOWN, item.inode, place, len(name), item.mode >> 12))
             else:
-                node = self._context.nodes.tell(f"{above}/{item.name}", look)
+                node = tell(f"{above}/{item.name}", look)
                 told.append(node)
-                entry = self._context.entry_fields(node, look)
-                inode, mode = look.attributes.inode, look.attributes.mode
-            parts.append(DIRENTPLUS.pack(*entry, inode, place + 1, len(name), mode >> 12))
-            parts.append(name + bytes(padding))
+                attributes = look.attributes
+                parts.append(
+                    DIRENTPLUS.pack(
+                        *entry_fields(node, look), attributes.inode, place, len(name), attributes.mode >> 12
+                    )
+                )
+            parts.append(name + _PADDING[-len(name) % 8])
         return Answer(b"".join(parts), lambda: self._context.nodes.forget([(node.id, 1) for node in told]))
-
-    def _look(self, folder: _OpenFolder, name: str) -> Look | None:
-        if name in (".", ".."):
-            return None
-        try:
-            return self._operations.look_in(folder.number, name)
-        except (StoreError, OSError) as error:  # a lookup of the name gets the error
-            log.debug("%s in %s is listed without attributes: %s", name, folder.path, error)
-            return None
 
     def _items(self, folder: _OpenFolder, offset: int) -> Sequence[Item]:
         """Return the list. Make it anew when it is read from its beginning, for example after rewinddir(3)."""

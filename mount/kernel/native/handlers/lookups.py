@@ -70,7 +70,10 @@ class Lookups:
         return self._context.attributes_reply(node)
 
     def readlink(self, request: Request) -> bytes:
-        return os.fsencode(self._operations.readlink(self._nodes.get(request.node).path))
+        node = self._nodes.get(request.node)
+        # The target is a link's generation. The kernel keeps it with the node, until a lookup tells of another one.
+        target = node.generation
+        return os.fsencode(target if isinstance(target, str) else self._operations.readlink(node.path))
 
     def access(self, request: Request) -> bytes:
         mask, _ = ACCESS_IN.unpack_from(request.body)
