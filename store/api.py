@@ -21,7 +21,7 @@ from bentofs.store.formats.write.registry import format_named
 from bentofs.store.integrity.baseline import Baseline
 from bentofs.store.integrity.verify import VerifyReport, verify_model
 from bentofs.store.location import Location
-from bentofs.store.model.model import Model
+from bentofs.store.model.model import Summary
 from bentofs.store.model.tag import Tag
 from bentofs.store.storage.open import StoreSpec
 from bentofs.store.transfer.endpoints.base import no_progress
@@ -148,7 +148,7 @@ class Store:
 
     def list(self) -> list[StoredModel]:
         """Return all models, sorted by tag."""
-        return [_described(model) for model in self._models.models()]
+        return [_described(summary) for summary in self._models.summaries()]
 
     def get(self, tag: Tag | str) -> StoredModel:
         """Return one model: `name:version`, `name:latest` or `name`.
@@ -158,7 +158,7 @@ class Store:
             BadTagError: the text is no tag.
             BadModelError: the model cannot be shown.
         """
-        return _described(self._models.model(self._models.find(str(tag)), max_age=0))
+        return _described(Summary.of(self._models.model(self._models.find(str(tag)), max_age=0)))
 
     def open(self, tag: Tag | str, archive_format: str = "bentomodel") -> io.BufferedReader:
         """Open a model as an archive, made while it is read. The file is seekable; `seek(0, 2)` returns its length.
@@ -211,6 +211,6 @@ class Store:
         return iter(self.list())
 
 
-def _described(model: Model) -> StoredModel:
+def _described(model: Summary) -> StoredModel:
     info = model.info
     return StoredModel(info.tag, info.module, info.creation_time, model.size, model.file_count, dict(info.labels))

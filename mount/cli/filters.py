@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from bentofs.store.model.model import Model, read_time
+from bentofs.store.model.model import Summary, read_time
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 _PREFIX = "bentoml."  # of the modules in BentoML
@@ -46,11 +46,11 @@ class Filters(NamedTuple):
     module: str | None = None
     newer: datetime.datetime | None = None
 
-    def matching(self, models: Iterable[Model]) -> Iterator[Model]:
+    def matching(self, models: Iterable[Summary]) -> Iterator[Summary]:
         """Yield the models that have them all."""
         return filter(self._matches, models)
 
-    def _matches(self, model: Model) -> bool:
+    def _matches(self, model: Summary) -> bool:
         info = model.info
         if self.newer is not None and info.creation_time <= self.newer:
             return False

@@ -23,7 +23,7 @@ from bentofs.store.catalog.catalog import ModelStore
 from bentofs.store.errors import BadModelError, BadTagError
 from bentofs.store.formats.write.registry import Format
 from bentofs.store.model import safe_yaml
-from bentofs.store.model.model import MAX_MODEL_YAML, MODEL_YAML, Model
+from bentofs.store.model.model import MAX_MODEL_YAML, MODEL_YAML, Model, Summary
 from bentofs.store.model.tag import Tag
 from bentofs.store.storage.open import StoreSpec
 from bentofs.store.util.display import printable
@@ -38,7 +38,7 @@ from bentofs.store.util.display import printable
 def list_command(name: str | None, store: StoreSpec, follow_links: bool, filters: Filters, as_json: bool) -> None:
     """List the models of a store. With NAME: its versions."""
     models = open_store(store, follow_links=follow_links)
-    found = filters.matching(models.models() if name is None else _named(models, name))
+    found = filters.matching(models.summaries() if name is None else map(Summary.of, _named(models, name)))
     if as_json:
         print_document([_described(model) for model in found])
         return
@@ -77,7 +77,7 @@ def get_command(
     location = models.storage.location
     mounts = [f"{mount.path}/models/{model.tag.path}" for mount in our_mounts() if mount.source == location]
     fields = {
-        **_described(model),
+        **_described(Summary.of(model)),
         "latest": is_latest,
         "store": location,
         "path": f"{location}/{model.tag.path}",
@@ -103,7 +103,7 @@ def _named(models: ModelStore, name: str) -> Iterable[Model]:
     return models.models_of(tag.name)
 
 
-def _described(model: Model) -> dict[str, Any]:
+def _described(model: Summary) -> dict[str, Any]:
     return {
         "tag": str(model.tag),
         "size": model.size,
@@ -156,5 +156,5 @@ def _shown(fields: dict[str, Any], model: Model, text: bytes) -> Iterator[str]:
         yield f"  {printable(line)}".rstrip()
 
 
-def _created(model: Model) -> str:
+def _created(model: Model | Summary) -> str:
     return f"{model.info.creation_time:%Y-%m-%d %H:%M:%S}"

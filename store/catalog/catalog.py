@@ -12,19 +12,20 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
 from cachetools import LRUCache
 
+from bentofs.store.catalog.ahead import NAMES_TOGETHER, one_ahead
 from bentofs.store.catalog.known_infos import InfoRows, KnownInfos
 from bentofs.store.catalog.looks import Looks, bearable_age
 from bentofs.store.catalog.names import REFRESH, Names
 from bentofs.store.catalog.scanner import LATEST, NameFolder, Version, why_none
+from bentofs.store.catalog.summaries import Summaries
 from bentofs.store.errors import BadTagError, NotFoundError, SourceChangedError, StoreError, is_failure
-from bentofs.store.model.model import MAX_MODEL_YAML, MODEL_YAML, Model, ModelInfo
+from bentofs.store.model.model import MAX_MODEL_YAML, MODEL_YAML, Model, ModelInfo, Summary
 from bentofs.store.model.tag import MAX_LENGTH, Tag, is_tag_part
 from bentofs.store.storage.base import Identity, Storage
 from bentofs.store.util.memory_budget import MemoryBudget
@@ -37,7 +38,6 @@ _T = TypeVar("_T")
 _LOOKING_SECONDS = 0.1  # time limit for looking into models in a listing of all names;
 _LOOKED_INTO = 2000  # with more names, too few would fit in that time to be worth it
 _WARNINGS_KEPT = 10_000  # remembered, so that each is logged once
-_PREPARED = 200  # names whose models are prefetched together
 
 
 class ModelStore:
@@ -55,7 +55,7 @@ class ModelStore:
         self.storage = storage
         self._infos = KnownInfos(infos)
         self._gone = gone
-        self._names = Names(storage, self._warn, self._forget)
+        self._names = Names(storage, self.warn, self._forget)
         self._looks = Looks(storage, self._names, self.info, budget or MemoryBudget())
         self._lock = threading.Lock()  # guards the field below
         self._warned: LRUCache[tuple[str, str], bool] = LRUCache(_WARNINGS_KEPT)
@@ -80,7 +80,7 @@ class ModelStore:
                 if is_failure(error):
                     shown.append(name)
                 else:
-                    self._warn(name, f"{error}; {name} is left out")
+                    self.warn(name, f"{error}; {name} is left out")
         # After listing a large store, `ls -l` asks for each name: a longer cache time avoids a second look at each.
         self._names.believe(bearable_age(time.monotonic() - begun))
         return shown
@@ -180,7 +180,7 @@ class ModelStore:
         except StoreError as error:
             if not is_failure(error):
                 version.looked_into, version.error = now, error
-                self._warn(tag.path, f"{error}; {tag} is left out")
+                self.warn(tag.path, f"{error}; {tag} is left out")
             raise
         version.looked_into, version.error = now, None
         return model
@@ -191,16 +191,22 @@ class ModelStore:
 
     def models(self) -> Iterator[Model]:
         """Yield all models that can be shown, sorted by tag. Each is looked at when its turn comes."""
-        names = self.names()
-        groups = [names[begin : begin + _PREPARED] for begin in range(0, len(names), _PREPARED)]
-        with ThreadPoolExecutor(1, thread_name_prefix="prepare") as ahead:
-            under_way = [ahead.submit(self.prepare, group) for group in groups[:1]]
-            for number, group in enumerate(groups):
-                under_way.pop().result()
-                # The next group is prefetched while this one is looked at.
-                under_way += [ahead.submit(self.prepare, following) for following in groups[number + 1 : number + 2]]
-                for name in group:
-                    yield from self.models_of(name)
+
+        def prepared(names: Sequence[str]) -> Sequence[str]:
+            self.prepare(names)
+            return names
+
+        for group in one_ahead(self.names(), prepared):
+            for name in group:
+                yield from self.models_of(name)
+        self.flush()
+
+    def summaries(self) -> Iterator[Summary]:
+        """Yield the summaries of all models that can be shown, sorted by tag."""
+        if self.storage.lists_without_requests:
+            yield from map(Summary.of, self.models())
+            return
+        yield from Summaries(self, self._names, self._infos).all()
         self.flush()
 
     def infos(self) -> Iterator[ModelInfo]:
@@ -210,8 +216,8 @@ class ModelStore:
             StoreUnreadableError: the store, or one of its models, cannot be read now.
         """
         names = self.names()
-        for begin in range(0, len(names), _PREPARED):
-            group = names[begin : begin + _PREPARED]
+        for begin in range(0, len(names), NAMES_TOGETHER):
+            group = names[begin : begin + NAMES_TOGETHER]
             self.prepare(group)
             for name in group:
                 folder = _unless_gone(self._names.at, name)
@@ -285,9 +291,9 @@ class ModelStore:
                     found.append(self.model(tag))
                 except StoreError as error:  # deleted just now, or named in the log by model()
                     if is_failure(error):
-                        self._warn(tag.path, f"{error}; {tag} is left out")
+                        self.warn(tag.path, f"{error}; {tag} is left out")
         except StoreError as error:
-            self._warn(name, f"{error}; {name} is left out")
+            self.warn(name, f"{error}; {name} is left out")
         return found
 
     def prepare(self, names: Sequence[str]) -> None:
@@ -298,11 +304,22 @@ class ModelStore:
             with suppress(StoreError):  # raised again at the next use
                 finished = self._names.at(name).finished
                 versions |= {Tag(name, text): version for text, version in finished.items() if version.info is None}
+        self._prepare(versions, versions)
+
+    def prepare_infos(self, tags: Iterable[Tag], whole: Iterable[Tag]) -> None:
+        """Prefetch what the `model.yaml` of these models say, and all that is needed for a look at those in `whole`."""
+        versions: dict[Tag, Version] = {}
+        for tag in tags:
+            with suppress(StoreError):  # raised again at the next use
+                versions[tag] = self._names.version(tag)
+        self._prepare({tag: version for tag, version in versions.items() if version.info is None}, whole)
+
+    def _prepare(self, versions: Mapping[Tag, Version], whole: Iterable[Tag]) -> None:
         known = self._infos.find({tag: version.model_yaml for tag, version in versions.items()})
         for tag, info in known.items():
             versions[tag].info = info
         unread = [f"{tag.path}/{MODEL_YAML}" for tag in versions if tag not in known]
-        self.storage.prepare_models([tag.path for tag in versions], unread)
+        self.storage.prepare_models([tag.path for tag in whole], unread)
 
     def _read_info(self, tag: Tag, version: Version) -> ModelInfo:
         path = f"{tag.path}/{MODEL_YAML}"
@@ -317,7 +334,8 @@ class ModelStore:
         self._looks.drop(tag)
         self._gone(tag)
 
-    def _warn(self, path: str, sentence: str) -> None:
+    def warn(self, path: str, sentence: str) -> None:
+        """Log why something is not shown, once for each path in the store and sentence."""
         with self._lock:
             if (path, sentence) in self._warned:
                 return

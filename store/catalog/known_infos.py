@@ -1,4 +1,5 @@
-"""KnownInfos: what models' `model.yaml` say, kept between processes for stores whose files have ETags.
+"""KnownInfos: what models' `model.yaml` say, and which manifests are usable, kept between processes for stores whose
+files have ETags.
 
 A row belongs to the identity of one `model.yaml`, which holds its key and its ETag. A changed file has another ETag, so
 it is read anew. A row that cannot be decoded counts as unknown.
@@ -19,6 +20,7 @@ from bentofs.store.model.tag import Tag
 from bentofs.store.storage.base import Identity
 
 _FORMAT = 1  # raise it when ModelInfo reads a `model.yaml` in another way
+_USABLE = "usable manifest 1"  # raise the number when a manifest is read in another way
 _LONGEST = 4096  # characters of a row; longer ones are read from the store each time
 _KEPT_TOGETHER = 256  # in memory before they are written
 
@@ -58,11 +60,18 @@ class KnownInfos:
         row = _encode(info) if self._rows is not None else ""
         if not row or len(row) > _LONGEST:
             return
-        with self._lock:
-            self._pending.append((file, row))
-            is_enough = len(self._pending) >= _KEPT_TOGETHER
-        if is_enough:
-            self.flush()
+        self._add(file, row)
+
+    def usable(self, manifests: Sequence[Identity]) -> set[Identity]:
+        """Return those manifests of models that are known to be usable."""
+        if self._rows is None or not manifests:
+            return set()
+        return {file for file, row in self._rows.infos(manifests).items() if row == _USABLE}
+
+    def keep_usable(self, manifest: Identity) -> None:
+        """Keep that the manifest with this identity is usable. It is written as what `keep` keeps."""
+        if self._rows is not None:
+            self._add(manifest, _USABLE)
 
     def flush(self) -> None:
         """Write all that is kept."""
@@ -70,6 +79,13 @@ class KnownInfos:
             pending, self._pending = self._pending, []
         if pending and self._rows is not None:
             self._rows.keep_infos(pending)
+
+    def _add(self, file: Identity, row: str) -> None:
+        with self._lock:
+            self._pending.append((file, row))
+            is_enough = len(self._pending) >= _KEPT_TOGETHER
+        if is_enough:
+            self.flush()
 
 
 def _encode(info: ModelInfo) -> str:

@@ -10,8 +10,9 @@ import http.client
 import time
 from datetime import datetime
 from typing import Any
-from urllib.parse import unquote_plus
 from xml.etree import ElementTree
+
+from botocore.compat import unquote_str
 
 from bentofs.store.clients.objects import Listing, ObjectInfo
 from bentofs.store.clients.s3_plain import PlainRequests
@@ -73,7 +74,7 @@ def _mtime_ns(text: str) -> int:
 
 
 def _unquoted(key: str) -> str:
-    return unquote_plus(key) if "%" in key or "+" in key else key
+    return str(unquote_str(key)) if "%" in key or "+" in key else key
 
 
 def _take(answer: http.client.HTTPResponse, *, deadline: float) -> bytes | None:

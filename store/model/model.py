@@ -158,6 +158,23 @@ def date_without_time(subject: str, date: datetime.date) -> BadModelError:
     )
 
 
+class Summary(NamedTuple):
+    """One model as a list shows it."""
+
+    info: ModelInfo
+    size: int  # bytes of all files
+    file_count: int
+
+    @classmethod
+    def of(cls, model: Model) -> Summary:
+        """Return the summary of a model."""
+        return cls(model.info, model.size, model.file_count)
+
+    @property
+    def tag(self) -> Tag:
+        return self.info.tag
+
+
 class Model:
     """One generation of one version: exactly these files with these identities.
 

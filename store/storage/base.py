@@ -69,6 +69,14 @@ class Entry(NamedTuple):
         return self.identity.size if self.identity else 0
 
 
+class Totals(NamedTuple):
+    """The totals of the files of a model."""
+
+    size: int  # bytes
+    file_count: int
+    manifest: Identity | None  # of the model's manifest, which was not read; None if it has none
+
+
 class Usage(NamedTuple):
     """Free and used space of a file system, in the units of statvfs."""
 
@@ -185,6 +193,10 @@ class Storage(Protocol):
             SourceChangedError: an entry vanished during the walk.
             NotFoundError, StoreUnreadableError: as above.
         """
+
+    def totals(self, path: str) -> Totals:
+        """Return the totals of a model's directory. In a store in a bucket, its listing tells them, without a request
+        for the manifest. Raises the same errors as `walk`."""
 
     def is_unchanged(self, path: str, entries: Entries) -> bool:
         """Tell whether `walk` would find these entries, which it found before; False if only a walk can tell. This is

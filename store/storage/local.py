@@ -21,7 +21,7 @@ from bentofs.store.errors import (
     StoreError,
     StoreUnreadableError,
 )
-from bentofs.store.storage.base import Identity, Kind, Status, Usage
+from bentofs.store.storage.base import Identity, Kind, Status, Totals, Usage
 from bentofs.store.storage.entries import Entries
 from bentofs.store.storage.local_recheck import is_unchanged
 from bentofs.store.storage.local_walk import FOLDER, Walk
@@ -97,6 +97,10 @@ class LocalStorage:
         with self.look_into(path) as folder:
             walk = Walk(self._root, path, self._open_folder, self._show, follow_links=self._follow_links)
             return walk.run(folder.descriptor)
+
+    def totals(self, path: str) -> Totals:
+        entries = self.walk(path)[0]
+        return Totals(entries.size, len(entries) - entries.folder_count, None)
 
     def is_unchanged(self, path: str, entries: Entries) -> bool:
         if not entries.folder_looks:

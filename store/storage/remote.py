@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ from bentofs.store.errors import (
     StoreUnwritableError,
     UnsafeMemberError,
 )
-from bentofs.store.storage.base import Entry, Identity, Kind, Status, Usage
+from bentofs.store.storage.base import Entry, Identity, Kind, Status, Totals, Usage
 from bentofs.store.storage.conditional_writes import check_conditional_writes
 from bentofs.store.storage.entries import Entries, EntriesBuilder
 from bentofs.store.storage.listings import Listings, NameListing
@@ -120,30 +120,8 @@ class RemoteStorage:
             return self._read_small(path, limit)
 
     def walk(self, path: str) -> tuple[Entries, int]:
-        found = self.listings.of(path).below(f"{path}/")
-        if not found:
-            raise self.listings.missing(path)
         manifest = self._manifest(path)
-        begin = len(path) + 1
-        folders = set(manifest.folders)
-        files: dict[str, ObjectInfo] = {}
-        for info in found:
-            below = info.key[begin:]
-            parts = below.split("/")
-            if any(part in (".", "..") for part in parts) or "" in parts[:-1] or "\0" in below:
-                raise UnsafeMemberError(f"{self.listings.show(info.key)} is not a name for a file")
-            if below.endswith("/"):  # the marker of a directory that some tools create
-                folders.add(below[:-1])
-            elif below:
-                files[below] = info
-        for below in [*files, *folders]:
-            while below := below.rpartition("/")[0]:
-                if below in folders:
-                    break
-                folders.add(below)
-        both = folders & files.keys()
-        if both:
-            raise BadModelError(f"{self.listings.show(f'{path}/{min(both)}')} is a file, and a directory as well")
+        files, folders, newest = self._content(path, manifest.folders)
         entries = EntriesBuilder(path)
         for below in folders:
             if below:
@@ -151,7 +129,14 @@ class RemoteStorage:
         for below, info in files.items():
             entries.add(*self._entry(below, info, manifest))
         self._pin(tuple(info for _, info in sorted(files.items())))
-        return entries.build(), max(info.mtime_ns for info in found)
+        return entries.build(), newest
+
+    def totals(self, path: str) -> Totals:
+        files = self._content(path, ())[0].values()
+        key = manifest_key(*path.split("/", 1))
+        manifest = self.listings.of(key).get(key)
+        identity = self.listings.identity(manifest) if manifest is not None else None
+        return Totals(sum(info.size for info in files), len(files), identity)
 
     def is_unchanged(self, _path: str, _entries: Entries) -> bool:
         """Return False: only a listing can tell."""
@@ -253,6 +238,34 @@ class RemoteStorage:
         if note is None or note.etag != info.etag:
             return Entry(local_name(path), False, False, self.listings.identity(info), info.key)
         return Entry(local_name(path), False, note.executable, self.listings.identity(info), info.key, note.crc32)
+
+    def _content(self, path: str, known: Iterable[str]) -> tuple[dict[str, ObjectInfo], set[str], int]:
+        """Return the files and the directories below a model's directory, by their paths there, and the newest time of
+        an object (ns). `known`: directories that hold no object. Raises what `walk` raises."""
+        found = self.listings.of(path).below(f"{path}/")
+        if not found:
+            raise self.listings.missing(path)
+        begin = len(path) + 1
+        folders = set(known)
+        files: dict[str, ObjectInfo] = {}
+        for info in found:
+            below = info.key[begin:]
+            parts = below.split("/")
+            if any(part in (".", "..") for part in parts) or "" in parts[:-1] or "\0" in below:
+                raise UnsafeMemberError(f"{self.listings.show(info.key)} is not a name for a file")
+            if below.endswith("/"):  # the marker of a directory that some tools create
+                folders.add(below[:-1])
+            elif below:
+                files[below] = info
+        for below in [*files, *folders]:
+            while below := below.rpartition("/")[0]:
+                if below in folders:
+                    break
+                folders.add(below)
+        both = folders & files.keys()
+        if both:
+            raise BadModelError(f"{self.listings.show(f'{path}/{min(both)}')} is a file, and a directory as well")
+        return files, folders, max(info.mtime_ns for info in found)
 
     def _pin(self, files: tuple[ObjectInfo, ...]) -> None:
         with self._lock:

@@ -13,22 +13,18 @@ from bentofs.mount.kernel.native.protocol import InitFlag
 from bentofs.mount.kernel.native.server import Caller, Server
 from bentofs.mount.kernel.operations import Operations
 from bentofs.mount.kernel.workers import Workers
-from bentofs.store.util.memory_budget import MemoryBudget
 
 
 class KernelEngine:
     """Serves one mount over /dev/fuse."""
 
-    def __init__(
-        self, mountpoint: str, source: str, options: Sequence[str], store: str | None, budget: MemoryBudget
-    ) -> None:
+    def __init__(self, mountpoint: str, source: str, options: Sequence[str], store: str | None) -> None:
         """`source`: the device that the kernel's mount table shows; `store`: the directory whose files the kernel may
-        read itself; `budget`: of the process's memory."""
+        read itself."""
         self._mountpoint = mountpoint
         self._source = source
         self._options = options
         self._store = store
-        self._budget = budget
         self.handles = HandleTable()
         self._caller = Caller()
         self._agreement: Agreement | None = None  # None before the mount
@@ -68,7 +64,7 @@ class KernelEngine:
         passthrough = Passthrough(
             device.descriptor, self.handles, is_agreed=bool(agreement.flags & InitFlag.PASSTHROUGH)
         )
-        self._server = Server(device.descriptor, operations, workers, self._caller, passthrough, self._budget)
+        self._server = Server(device.descriptor, operations, workers, self._caller, passthrough)
         return KernelMount(device, self._server)
 
     def begin(self) -> None:

@@ -35,7 +35,6 @@ from bentofs.mount.kernel.native.request import Answer, Request
 from bentofs.mount.kernel.native.request_buffers import Buffers, RequestBuffer
 from bentofs.mount.kernel.operations import Operations
 from bentofs.mount.kernel.workers import Workers
-from bentofs.store.util.memory_budget import MemoryBudget
 
 log = logging.getLogger(__name__)
 
@@ -66,23 +65,17 @@ class Server:
     """Serves one device."""
 
     def __init__(
-        self,
-        device: int,
-        operations: Operations,
-        workers: Workers,
-        caller: Caller,
-        passthrough: Passthrough,
-        budget: MemoryBudget,
+        self, device: int, operations: Operations, workers: Workers, caller: Caller, passthrough: Passthrough
     ) -> None:
         self._device = device
         self._caller = caller
-        self.nodes = NodeTable(budget)
+        self.nodes = NodeTable()
         context = Context(operations, self.nodes)
         self._interrupts = Interrupts(lambda unique: self._reply_error(unique, errno.EINTR))
         self._files = Files(context, passthrough)
         self._calls = self._table(context, operations, self._files)
         self._handle = workers.guard("request", self._serve, _failed)
-        self._buffers = Buffers(BUFFER_SIZE, _PAGE + MAX_TRANSFER, budget)
+        self._buffers = Buffers(BUFFER_SIZE, _PAGE + MAX_TRANSFER)
 
     def serve(self) -> None:
         """Serve requests until the mount ends."""

@@ -1,0 +1,84 @@
+"""Summaries: the models of a store as a list shows them, with sizes from the store's listing.
+
+A look at a model takes several times as long. It is taken only once for each model with a manifest
+(`store.storage.manifest`), since a manifest that cannot be used rules out its model.
+
+Threading: any thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from bentofs.store.catalog.ahead import one_ahead
+from bentofs.store.catalog.known_infos import KnownInfos
+from bentofs.store.catalog.names import Names
+from bentofs.store.errors import NotFoundError, StoreError
+from bentofs.store.model.model import Summary
+from bentofs.store.model.tag import Tag
+from bentofs.store.storage.base import Storage, Totals
+from bentofs.store.storage.manifest import manifest_key
+
+if TYPE_CHECKING:
+    from bentofs.store.catalog.catalog import ModelStore
+
+
+class Summaries:
+    """The summaries of one store."""
+
+    def __init__(self, models: ModelStore, names: Names, known: KnownInfos) -> None:
+        self._models = models
+        self._storage: Storage = models.storage
+        self._names = names
+        self._known = known
+
+    def all(self) -> Iterator[Summary]:
+        """Yield the models that can be shown, sorted by tag."""
+        names = self._names.all()
+        self._storage.prepare(names)
+        for found in one_ahead(names, self._of_group):
+            yield from found
+
+    def _of_group(self, names: Sequence[str]) -> list[Summary]:
+        told: dict[Tag, Totals] = {}
+        for name in names:
+            try:
+                versions = sorted(self._names.at(name).finished)
+            except NotFoundError:
+                continue
+            except StoreError as error:
+                self._models.warn(name, f"{error}; {name} is left out")
+                continue
+            for tag in (Tag(name, version) for version in versions):
+                try:
+                    told[tag] = self._storage.totals(tag.path)
+                except StoreError as error:
+                    self._leave_out(tag, error)
+        usable = self._known.usable([totals.manifest for totals in told.values() if totals.manifest is not None])
+        whole = {tag for tag, totals in told.items() if totals.manifest is not None and totals.manifest not in usable}
+        self._models.prepare_infos(list(told), whole)
+        found = (self._of_model(tag, totals, is_looked_at=tag in whole) for tag, totals in told.items())
+        return [summary for summary in found if summary is not None]
+
+    def _of_model(self, tag: Tag, totals: Totals, *, is_looked_at: bool) -> Summary | None:
+        try:
+            if not is_looked_at:
+                return Summary(self._models.info(tag), totals.size, totals.file_count)
+            summary = Summary.of(self._models.model(tag))
+            key = manifest_key(tag.name, tag.version)
+            # If it was replaced meanwhile, nobody knows which of the two was read.
+            if (
+                totals.manifest is not None
+                and self._storage.has_etag(key)
+                and self._storage.status(key).identity == totals.manifest
+            ):
+                self._known.keep_usable(totals.manifest)
+            return summary
+        except StoreError as error:
+            self._leave_out(tag, error)
+            return None
+
+    def _leave_out(self, tag: Tag, error: StoreError) -> None:
+        if not isinstance(error, NotFoundError):  # deleted just now
+            self._models.warn(tag.path, f"{error}; {tag} is left out")
