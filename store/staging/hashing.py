@@ -12,21 +12,51 @@ import os
 import queue
 import threading
 from collections.abc import Callable
+from typing import NamedTuple
 
 from bentofs.store.formats.crc32 import crc32
 
-_WAITING = 8  # runs of bytes that wait for the helper; each keeps its buffer
+_WAITING = 1 << 20  # bytes that wait for the helper, about; they keep their buffers
+_LEAST = 64 << 10  # bytes that any job counts for
 _SMALL = 64 << 10  # bytes digested at once, if no part of the file was handed over before
 _READ = 128 << 10  # bytes read at a time
 
-_Job = Callable[[], None]
+
+class _Job(NamedTuple):
+    """A piece of work for the helper."""
+
+    work: Callable[[], None]
+    size: int  # bytes of the buffer that it keeps
+
+
+_END = _Job(lambda: None, 0)  # ends the helper
+
+
+class _Jobs(queue.Queue[_Job]):
+    """A queue of jobs that is full when their buffers have so many bytes together."""
+
+    def _init(self, maxsize: int) -> None:
+        super()._init(maxsize)
+        self._bytes = 0
+
+    def _qsize(self) -> int:
+        return self._bytes
+
+    def _put(self, item: _Job) -> None:
+        super()._put(item)
+        self._bytes += max(item.size, _LEAST)
+
+    def _get(self) -> _Job:
+        item: _Job = super()._get()
+        self._bytes -= max(item.size, _LEAST)
+        return item
 
 
 class Digester:
     """The helper thread and its queue of jobs."""
 
     def __init__(self) -> None:
-        self._jobs: queue.Queue[_Job | None] = queue.Queue(_WAITING)
+        self._jobs = _Jobs(_WAITING)
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
 
@@ -49,24 +79,25 @@ class Digester:
         """End the helper; waiting jobs are dropped."""
         if self._thread is not None:
             self._error = self._error or RuntimeError("the digester is closed")
-            self._jobs.put(None)
+            self._jobs.put(_END)
             self._thread.join()
             self._thread = None
 
-    def hand_over(self, job: _Job) -> None:
-        """Queue a job for the helper. It runs after all earlier jobs."""
+    def hand_over(self, work: Callable[[], None], size: int = 0) -> None:
+        """Queue work for the helper. It runs after all earlier work. `size`: bytes of memory that it keeps."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="digester", daemon=True)
             self._thread.start()
-        self._jobs.put(job)
+        self._jobs.put(_Job(work, size))
 
     def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
+        while (job := self._jobs.get()) is not _END:
             if self._error is None:
                 try:
-                    job()
+                    job.work()
                 except Exception as error:  # raised again in the thread that feeds
                     self._error = error
+            del job  # with its buffer, before the wait for the next one
             self._jobs.task_done()
 
 
@@ -115,7 +146,7 @@ class FileDigest:
         if len(view) <= _SMALL and not self._handed_over:
             self._digest.update(view)
         else:
-            self._hand_over(lambda: self._digest.update(view))
+            self._hand_over(lambda: self._digest.update(view), len(view))
 
     def update_from(self, descriptor: int, offset: int, count: int) -> None:
         """Digest a range of a file. It must stay open and unchanged until the digester is drained or closed."""
@@ -128,6 +159,6 @@ class FileDigest:
         else:
             done(*self._digest.result())
 
-    def _hand_over(self, job: _Job) -> None:
+    def _hand_over(self, work: Callable[[], None], size: int = 0) -> None:
         self._handed_over = True
-        self._digester.hand_over(job)
+        self._digester.hand_over(work, size)

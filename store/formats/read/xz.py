@@ -25,8 +25,9 @@ from bentofs.store.formats.write.xz import (
     compressed_length,
 )
 from bentofs.store.formats.write.xz_index import IndexSums
+from bentofs.store.util.buffer_pool import BUFFER, BufferPool
 
-_RUN = 2 * CHUNK  # bytes of content read at once: small enough that just-freed memory is reused
+_RUN = BUFFER // (CHUNK + 3) * CHUNK  # bytes of content read at once
 _MAX_HEADER = 32  # bytes of a block's header
 _COMPARED = 64 << 10  # bytes of the index compared at once
 
@@ -52,10 +53,10 @@ def stored_content(cursor: Cursor) -> Iterator[memoryview]:
         CancelledError: see `ArrivingFile.read_into`.
     """
     cursor.position += len(STREAM_HEADER)
-    index = IndexSums()
+    index, buffers = IndexSums(), BufferPool()
     while (size := _exactly(cursor, 1)) != b"\0":  # b"\0" begins the index
         length = _content_length(size + _exactly(cursor, 4 * size[0] + 3))
-        yield from _block(cursor, length)
+        yield from _block(cursor, length, buffers)
         index.add(block_record(length))
     cursor.position -= 1
     head, end = index.ends()
@@ -70,21 +71,22 @@ def stored_content(cursor: Cursor) -> Iterator[memoryview]:
         raise _damaged("its index")
 
 
-def _block(cursor: Cursor, length: int) -> Iterator[memoryview]:
+def _block(cursor: Cursor, length: int, buffers: BufferPool) -> Iterator[memoryview]:
     crc = 0
     for at in range(0, length, _RUN):
-        content = _chunks(cursor, min(_RUN, length - at), first=at == 0)
+        content = _chunks(cursor, min(_RUN, length - at), buffers.take(), first=at == 0)
         crc = crc32(content, crc)
         yield content
+        del content  # or its buffer would not come back before the next one is taken
     wanted = END + block_padding(length) + crc.to_bytes(CHECK_LENGTH, "little")
     if _exactly(cursor, len(wanted)) != wanted:
         raise _damaged("the checksum of a block")
 
 
-def _chunks(cursor: Cursor, length: int, *, first: bool) -> memoryview:
-    """Read the next `length` bytes of content: one or two whole chunks."""
+def _chunks(cursor: Cursor, length: int, buffer: memoryview, *, first: bool) -> memoryview:
+    """Read the next `length` bytes of content, a few whole chunks, into a buffer."""
     lengths = [min(CHUNK, length - at) for at in range(0, length, CHUNK)]
-    run = memoryview(bytearray(length + 3 * len(lengths)))
+    run = buffer[: length + 3 * len(lengths)]
     cursor.fill(run)
     at = 0
     for number, size in enumerate(lengths):
