@@ -262,7 +262,6 @@ def test_an_old_kernel_with_a_new_fuse(store: Path, mounted: Callable[..., Mount
 
 
 @pytest.mark.root
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts without a helper")
 def test_root_needs_no_helper(store: Path, mounted: Callable[..., Mounted], tmp_path: Path) -> None:
     """Without fusermount3 and fusermount, mount(2) does it."""
     tools = tmp_path / "bin"
