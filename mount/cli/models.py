@@ -20,7 +20,7 @@ from bentofs.mount.kernel.mount_table import our_mounts
 from bentofs.store.archives.archives import Archives
 from bentofs.store.archives.index import Index
 from bentofs.store.catalog.catalog import ModelStore
-from bentofs.store.errors import BadModelError, BadTagError
+from bentofs.store.errors import BadModelError, BadTagError, StoreError, StoreUnreadableError
 from bentofs.store.formats.write.registry import Format
 from bentofs.store.model import safe_yaml
 from bentofs.store.model.model import MAX_MODEL_YAML, MODEL_YAML, Model, Summary
@@ -38,12 +38,24 @@ from bentofs.store.util.display import printable
 def list_command(name: str | None, store: StoreSpec, follow_links: bool, filters: Filters, as_json: bool) -> None:
     """List the models of a store. With NAME: its versions."""
     models = open_store(store, follow_links=follow_links)
-    found = filters.matching(models.summaries() if name is None else map(Summary.of, _named(models, name)))
+    summaries = models.summaries() if name is None else map(Summary.of, _named(models, name))
+    found: list[Summary] = []
+    failure: StoreError | None = None
+    try:
+        found.extend(filters.matching(summaries))
+    except StoreUnreadableError as error:  # some could not be read: show the others first
+        failure = error
     if as_json:
         print_document([_described(model) for model in found])
-        return
+    else:
+        _print_table(found)
+    if failure is not None:
+        raise failure
+
+
+def _print_table(models: Iterable[Summary]) -> None:
     rows = [("Tag", "Size", "Files", "Module", "Created")]
-    for model in found:
+    for model in models:
         shown = printable(model.info.module)
         rows.append((str(model.tag), size_text(model.size), str(model.file_count), shown, _created(model)))
     click.echo("\n".join(in_columns(rows, right={1, 2})))

@@ -190,19 +190,29 @@ class ModelStore:
         return [model.tag for model in self.models()]
 
     def models(self) -> Iterator[Model]:
-        """Yield all models that can be shown, sorted by tag. Each is looked at when its turn comes."""
+        """Yield all models that can be shown, sorted by tag. Each is looked at when its turn comes.
+
+        Raises:
+            StoreUnreadableError: at the end, if some models are missing because they could not be read now.
+        """
 
         def prepared(names: Sequence[str]) -> Sequence[str]:
             self.prepare(names)
             return names
 
+        failure: StoreError | None = None
         for group in one_ahead(self.names(), prepared):
             for name in group:
-                yield from self.models_of(name)
+                try:
+                    yield from self.models_of(name)
+                except StoreError as error:
+                    failure = failure or error
         self.flush()
+        if failure is not None:
+            raise failure
 
     def summaries(self) -> Iterator[Summary]:
-        """Yield the summaries of all models that can be shown, sorted by tag."""
+        """Yield the summaries of all models that can be shown, sorted by tag. It raises the same error as `models`."""
         if self.storage.lists_without_requests:
             yield from map(Summary.of, self.models())
             return
@@ -281,20 +291,28 @@ class ModelStore:
             return is_failure(error)
         return True
 
-    def models_of(self, name: str) -> list[Model]:
-        """Return the models of a name that can be shown, sorted by version."""
-        found = []
+    def models_of(self, name: str) -> Iterator[Model]:
+        """Yield the models of a name that can be shown, sorted by version.
+
+        Raises:
+            StoreUnreadableError: at the end, if some models are missing because they could not be read now.
+        """
+        failure: StoreError | None = None
         try:
             for version in self.versions(name):
                 tag = Tag(name, version)
                 try:
-                    found.append(self.model(tag))
+                    yield self.model(tag)
                 except StoreError as error:  # deleted just now, or named in the log by model()
                     if is_failure(error):
                         self.warn(tag.path, f"{error}; {tag} is left out")
+                        failure = failure or error
         except StoreError as error:
             self.warn(name, f"{error}; {name} is left out")
-        return found
+            if is_failure(error):
+                raise
+        if failure is not None:
+            raise failure
 
     def prepare(self, names: Sequence[str]) -> None:
         """Prefetch the models of these names: calls about all of them follow."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from bentofs.store.catalog.ahead import one_ahead
 from bentofs.store.catalog.known_infos import KnownInfos
 from bentofs.store.catalog.names import Names
-from bentofs.store.errors import NotFoundError, StoreError
+from bentofs.store.errors import NotFoundError, StoreError, is_failure
 from bentofs.store.model.model import Summary
 from bentofs.store.model.tag import Tag
 from bentofs.store.storage.base import Storage, Totals
@@ -32,13 +32,20 @@ class Summaries:
         self._storage: Storage = models.storage
         self._names = names
         self._known = known
+        self._failure: StoreError | None = None  # the first one that left out a model
 
     def all(self) -> Iterator[Summary]:
-        """Yield the models that can be shown, sorted by tag."""
+        """Yield the models that can be shown, sorted by tag. To be called once.
+
+        Raises:
+            StoreUnreadableError: at the end, if some models are missing because they could not be read now.
+        """
         names = self._names.all()
         self._storage.prepare(names)
         for found in one_ahead(names, self._of_group):
             yield from found
+        if self._failure is not None:
+            raise self._failure
 
     def _of_group(self, names: Sequence[str]) -> list[Summary]:
         told: dict[Tag, Totals] = {}
@@ -48,13 +55,13 @@ class Summaries:
             except NotFoundError:
                 continue
             except StoreError as error:
-                self._models.warn(name, f"{error}; {name} is left out")
+                self._leave_out(name, name, error)
                 continue
             for tag in (Tag(name, version) for version in versions):
                 try:
                     told[tag] = self._storage.totals(tag.path)
                 except StoreError as error:
-                    self._leave_out(tag, error)
+                    self._leave_out(tag.path, str(tag), error)
         usable = self._known.usable([totals.manifest for totals in told.values() if totals.manifest is not None])
         whole = {tag for tag, totals in told.items() if totals.manifest is not None and totals.manifest not in usable}
         self._models.prepare_infos(list(told), whole)
@@ -76,9 +83,12 @@ class Summaries:
                 self._known.keep_usable(totals.manifest)
             return summary
         except StoreError as error:
-            self._leave_out(tag, error)
+            self._leave_out(tag.path, str(tag), error)
             return None
 
-    def _leave_out(self, tag: Tag, error: StoreError) -> None:
-        if not isinstance(error, NotFoundError):  # deleted just now
-            self._models.warn(tag.path, f"{error}; {tag} is left out")
+    def _leave_out(self, path: str, what: str, error: StoreError) -> None:
+        if isinstance(error, NotFoundError):  # deleted just now
+            return
+        self._models.warn(path, f"{error}; {what} is left out")
+        if is_failure(error):
+            self._failure = self._failure or error

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from bentofs.store.archives import index as index_module
 from bentofs.store.catalog.catalog import ModelStore
-from bentofs.store.errors import StoreError
+from bentofs.store.errors import StoreError, StoreUnreadableError
 from bentofs.store.integrity import baseline as baseline_module
 from bentofs.store.integrity.baseline import Baseline
 from bentofs.store.paths import state_folder
@@ -84,8 +84,12 @@ class Upkeep:
         for location in locations:
             models = self._models(location)
             if models is not None:
-                pruning.spare(models.models())
-                looked_at.append(location)
+                try:
+                    pruning.spare(models.models())
+                except StoreUnreadableError as error:  # nobody knows which models are gone
+                    notes.append(f"{location} was not looked at: {error}")
+                else:
+                    looked_at.append(location)
             elif self._gone and not is_url(location) and not os.path.lexists(location):
                 looked_at.append(location)
             else:

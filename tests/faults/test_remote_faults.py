@@ -4,6 +4,8 @@ stays stuck."""
 import errno
 import os
 import random
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -134,6 +136,20 @@ def test_no_model_is_missing_from_a_listing_because_the_server_is_in_trouble(
         (mount.path / "models/m/v2").stat()
     proxy.trouble = None
     wait_until(lambda: _reads(file_of(mount)), 20, "it comes back by itself")
+
+
+@pytest.mark.parametrize("arguments", [(), ("--json",), ("m",)], ids=" ".join)
+def test_a_list_that_lacks_models_ends_with_an_error(
+    bucket: Bucket, proxy: Proxy, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    """An empty list that ends with 0 would be taken for an empty store."""
+    proxy.trouble_when = lambda proxy: "503" if proxy.received else None  # the names come, and nothing after them
+    environment = {**os.environ, **bucket.environment(proxy.endpoint), "HOME": str(tmp_path / "home")}
+    command = [sys.executable, "-m", "bentofs.mount", "list", *arguments, "--store", bucket.url, "--timeout", "4"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 7, done
+    assert "answers 503" in done.stderr.splitlines()[-1], done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def _reads(path: Path) -> bool:

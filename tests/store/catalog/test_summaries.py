@@ -9,7 +9,9 @@ import pytest
 from bentofs.store.archives.index import Index
 from bentofs.store.catalog.catalog import ModelStore
 from bentofs.store.clients.objects import ObjectInfo
+from bentofs.store.errors import StoreUnreadableError
 from bentofs.store.model.model import Summary
+from bentofs.store.storage.base import Totals
 from bentofs.store.storage.open import StoreSpec
 from tests.buckets import Bucket
 from tests.servers import SeaweedServer
@@ -92,3 +94,19 @@ def test_models_that_cannot_be_shown(bucket: Bucket) -> None:
     bucket.put("b/v2/model.yaml", b"name: other")
     for _ in range(2):
         assert [str(each.tag) for each in summaries(bucket.url)[0]] == ["a:v1", "a:v2", "b:v1"]
+
+
+@pytest.mark.expect_log("b:v1 is left out")
+def test_a_failing_server_is_no_shorter_list(bucket: Bucket) -> None:
+    """Models that cannot be read are not taken for missing ones: the others come, and then the error."""
+    storage = StoreSpec.named(bucket.url).open_remote()
+    listed = storage.totals
+    storage.totals = lambda path: _fail() if path == "b/v1" else listed(path)  # type: ignore[method-assign]
+    found: list[str] = []
+    with pytest.raises(StoreUnreadableError, match="server is in trouble"):
+        found.extend(str(each.tag) for each in ModelStore(storage).summaries())
+    assert found == ["a:v1", "a:v2"]
+
+
+def _fail() -> Totals:
+    raise StoreUnreadableError("the server is in trouble")
