@@ -234,7 +234,9 @@ def _texts_in(value: object) -> Iterator[str]:
 def _known(protocol: str) -> str:
     if protocol in _LOCAL:
         return "file"
-    from fsspec.registry import known_implementations  # slow to load, and most stores are local
+    if protocol in ("s3", "s3a"):
+        return protocol
+    from fsspec.registry import known_implementations  # slow to load, and most places are local or in S3
 
     known = {*known_implementations, "ftps"}
     if protocol not in known:

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bentofs.mount.daemon.code_pages import unmap_code
 from bentofs.mount.daemon.logs import RecentLog
-from bentofs.mount.daemon.malloc import Trimmer, collect_and_trim
+from bentofs.mount.daemon.malloc import Trimmer
 from bentofs.mount.daemon.pruner import Pruner
 from bentofs.mount.daemon.status import MountStatus
 from bentofs.mount.incoming.premeasure import Premeasure
@@ -51,19 +52,19 @@ class Backend:
         settings: TreeSettings,
         recent: RecentLog,
         described: Mapping[str, Any],
+        budget: MemoryBudget,
         *,
         calling_user: Callable[[], int],
         features: Callable[[], Sequence[str]] = lambda: (),
         nodes: Callable[[], int | None] = lambda: None,
         reader: Reader = Reader.MOUNT,
     ) -> None:
-        """`described`: the settings, for the status; `calling_user`, `features`, `nodes`: see `Engine`; `reader`: who
-        reads README.txt.
+        """`described`: the settings, for the status; `budget`: of the process's memory; `calling_user`, `features`,
+        `nodes`: see `Engine`; `reader`: who reads README.txt.
 
         Raises:
             StagingError: there is no place for `incoming/`.
         """
-        self._budget = MemoryBudget(trim=collect_and_trim)
         self._baseline = Baseline()
         self._recorder = Recorder(storage, self._baseline)
         self._later = Later()
@@ -73,7 +74,7 @@ class Backend:
             storage,
             settings.compression,
             formats=settings.formats,
-            budget=self._budget,
+            budget=budget,
             recorder=self._recorder,
             later=self._later if storage.has_page_cache else None,
             gone=self._pruner.note,
@@ -81,12 +82,12 @@ class Backend:
         store, archives = self.library.models, self.library.archives
         self._premeasure = Premeasure(store, archives, settings.formats, self.library.index)
         self.incoming = open_incoming(
-            self.library, self._baseline, self._premeasure, settings.incoming, self._budget, calling_user
+            self.library, self._baseline, self._premeasure, settings.incoming, budget, calling_user
         )
         self.traffic = Traffic()
         tally = self.incoming.tally if self.incoming is not None else None
         self.live = MountStatus(
-            described, store, features, nodes, self.traffic, tally, self._budget, self.library.index, recent
+            described, store, features, nodes, self.traffic, tally, budget, self.library.index, recent
         ).files()
         self.tree = Tree(
             store,
@@ -105,6 +106,7 @@ class Backend:
         self._later.start(self.library.archives, is_busy)
         self._trimmer.start()
         self._pruner.start(self.library.models)
+        unmap_code()  # most of it served to start
 
     def stop(self) -> None:
         """Stop the work in the background. Threads that wait for a measurement end."""

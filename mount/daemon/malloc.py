@@ -10,6 +10,8 @@ import gc
 import threading
 import time
 
+from bentofs.mount.daemon.code_pages import unmap_code
+
 _MMAP_THRESHOLD, _ARENA_MAX = -3, -8  # malloc.h
 _TRIM_SECONDS = 2.0  # between two trims of a heap that is in use
 _WORKED_SECONDS = 0.02  # of processor time; after less work there is nothing to trim
@@ -32,6 +34,7 @@ def collect_and_trim() -> None:
     """Free cyclic garbage, too, before the heap's free pages are returned: much memory is needed now."""
     gc.collect()
     trim()
+    unmap_code()
 
 
 def trim() -> None:

@@ -19,7 +19,7 @@ from bentofs.mount.daemon.argv_secrets import UTF8_MODE, carrying, without_secre
 from bentofs.mount.daemon.backend import Backend, TreeSettings
 from bentofs.mount.daemon.ending import End
 from bentofs.mount.daemon.logs import RecentLog
-from bentofs.mount.daemon.malloc import give_memory_back
+from bentofs.mount.daemon.malloc import collect_and_trim, give_memory_back
 from bentofs.mount.daemon.notify import ServiceManager
 from bentofs.mount.daemon.running import state_folder
 from bentofs.mount.daemon.stale import remove_stale
@@ -29,6 +29,7 @@ from bentofs.mount.kernel.engine import DEFAULT_ENGINE, EngineName, new_engine
 from bentofs.mount.kernel.operations import Operations
 from bentofs.mount.kernel.session import Session, block_signals
 from bentofs.store.util.display import printable
+from bentofs.store.util.memory_budget import MemoryBudget
 
 log = logging.getLogger(__name__)
 
@@ -70,12 +71,14 @@ def serve(settings: Settings, ready: Callable[[], None], recent: RecentLog) -> N
     options = ["allow_other", "default_permissions"] if settings.allow_other else []
     options += ["auto_unmount"] * settings.auto_unmount + ["noexec"] * settings.noexec
     passed_through = storage.folder if settings.passthrough else None
-    engine = new_engine(settings.engine, settings.mountpoint, location, options, passed_through)
+    budget = MemoryBudget(trim=collect_and_trim)
+    engine = new_engine(settings.engine, settings.mountpoint, location, options, passed_through, budget)
     backend = Backend(
         storage,
         settings,
         recent,
         _described(settings),
+        budget,
         calling_user=engine.calling_user,
         features=lambda: engine.features,
         nodes=lambda: engine.nodes,

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from bentofs.mount.kernel.operations import Handles, Operations
 from bentofs.mount.kernel.workers import Workers
+from bentofs.store.util.memory_budget import MemoryBudget
 
 
 class EngineName(Enum):
@@ -71,19 +72,25 @@ class Engine(Protocol):
 
 
 def new_engine(
-    name: EngineName, mountpoint: str, source: str, options: Sequence[str], store: str | None = None
+    name: EngineName,
+    mountpoint: str,
+    source: str,
+    options: Sequence[str],
+    store: str | None,
+    budget: MemoryBudget,
 ) -> Engine:
     """Return the engine of this name for a mountpoint.
 
     `source`: the device that the kernel's mount table shows; `options`: as in `mount -o`;
-    `store`: the directory whose files the kernel may read itself, if the engine supports it.
+    `store`: the directory whose files the kernel may read itself, if the engine supports it; `budget`: of the
+    process's memory.
 
     libfuse is loaded only if its engine is chosen: it may not be installed.
     """
     if name is EngineName.KERNEL:
         from bentofs.mount.kernel.native.engine import KernelEngine
 
-        return KernelEngine(mountpoint, source, options, store)
+        return KernelEngine(mountpoint, source, options, store, budget)
     from bentofs.mount.kernel.libfuse2.engine import Libfuse2Engine
 
     return Libfuse2Engine(mountpoint, source, options)

@@ -1,7 +1,8 @@
 """Connections: bounds how many clients are connected, and for how long a silent one is.
 
 A connection is idle between two requests, and before its first one. It waits while its client sends or takes bytes, and
-works while this server has something to do for it. Idle ones are the first to go when there are too many.
+works while this server has something to do for it. If there are too many, idle ones are the first to go. Then those go
+whose clients have sent or taken nothing for a while.
 
 Threading: the event loop's thread only.
 """
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 
 MOST = 512  # connections
 _SWEEP_SECONDS = 1.0
+_LAGS_SECONDS = 10.0  # without a byte, after which a client gives way to others
 
 
 def _tells_of_us(record: logging.LogRecord) -> bool:
@@ -78,6 +80,11 @@ class Activity:
         """True if no request of it is being answered, apart from a page that listens: that one can come again."""
         return self.phase in (Phase.NEW, Phase.IDLE, Phase.LISTENING)
 
+    def may_give_way(self, now: float) -> bool:
+        """Return True if this connection may be closed for a new one: it is idle, or its client lets this server
+        wait."""
+        return self.is_idle or (self.phase.value is not None and now - self.since > _LAGS_SECONDS)
+
     def has_stalled(self, now: float) -> bool:
         """Return True if its time is over."""
         return self.phase.value is not None and now - self.since > self.phase.value
@@ -111,14 +118,16 @@ class BoundedServer(Server):
                 activity.cancel()
 
     def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
-        """Take a connection. If there are too many, close the one that has been idle longest."""
+        """Take a connection. If there are too many, close the one that has been idle longest; if none is, the one
+        whose client has kept this server waiting longest."""
         super().connection_made(handler, transport)
         if len(self._activities) >= MOST:
-            idle = [activity for activity in self._activities.values() if activity.is_idle]
-            if not idle:
+            now = time.monotonic()
+            others = [activity for activity in self._activities.values() if activity.may_give_way(now)]
+            if not others:
                 transport.abort()
                 return
-            oldest = min(idle, key=lambda activity: activity.since).transport
+            oldest = min(others, key=lambda activity: (not activity.is_idle, activity.since)).transport
             del self._activities[oldest]
             oldest.abort()
         self._activities[transport] = Activity(transport)

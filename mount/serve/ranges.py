@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 _MOST_RANGES = 64  # of one request; with more, the whole file is sent
-_RANGE = re.compile(r"(\d*)-(\d*)")
+_RANGE = re.compile(r"(\d*)-(\d*)", re.ASCII)
 _ETAG = re.compile(r'(?:W/)?"[^"]*"')
 _SECOND = 1_000_000_000
 

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from aiohttp import BodyPartReader, hdrs
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web import BaseRequest, RequestPayloadError, Response
 
 from bentofs.mount.incoming.namespace import Namespace
@@ -24,7 +25,7 @@ from bentofs.mount.serve.targets import BadTargetError, Target, checked_name
 from bentofs.mount.serve.uploading import Done, Part, PartError, Uploads
 from bentofs.store.errors import NotFoundError, StoreError
 
-_PART = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_PART = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)", re.ASCII)
 _MOST_FILES = 100  # of one form
 _MOST_FIELD = 64 << 10  # bytes of a field that is no file
 
@@ -106,7 +107,7 @@ class Receiving:
                 if len(outcomes) >= _MOST_FILES:
                     raise BadTargetError(f"a form may have {_MOST_FILES} files at most")
                 outcomes.append(await self._take(part, body, below))
-        except (ValueError, RuntimeError, AssertionError, RequestPayloadError):
+        except (ValueError, RuntimeError, AssertionError, RequestPayloadError, HttpProcessingError):
             raise BadTargetError("the form is malformed") from None
         if not outcomes:
             raise BadTargetError("the form has no file")
@@ -152,6 +153,8 @@ class Receiving:
 
 def _unreadable(request: BaseRequest) -> Response | None:
     """Return a refusal for a body that is encoded; None if it is not."""
+    if request.headers.get(hdrs.TRANSFER_ENCODING, "chunked").strip().lower() != "chunked":
+        return sentence_answer(501, "the only Transfer-Encoding that is understood is chunked")
     if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() not in ("identity", ""):
         return sentence_answer(415, "send the file as it is, without Content-Encoding", {"Accept-Encoding": "identity"})
     return None

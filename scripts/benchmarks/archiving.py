@@ -1,8 +1,10 @@
 """`bentofs export` to S3 against `rclone archive create` of the same model's directory, to the same server.
 
-Both stream: neither keeps the archive on disk. rclone writes at its own level of compression, bentofs chooses by file.
+Both stream: neither keeps the archive on disk. In a `.tar.gz`, rclone deflates everything at its one level; in a `.zip`
+it stores everything. bentofs chooses by file.
 """
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 
@@ -36,8 +38,12 @@ def memory_row_name(kind: str, suffix: str) -> str:
     return f"peak memory of {row_name(kind, suffix)}"
 
 
+def size_row_name(kind: str, suffix: str) -> str:
+    return f"size of {row_name(kind, suffix)}"
+
+
 def row_names() -> list[str]:
-    return [name(kind, suffix) for kind in KINDS for suffix in SUFFIXES for name in (row_name, memory_row_name)]
+    return [name for kind in KINDS for suffix in SUFFIXES for name in _names(kind, suffix)]
 
 
 def measure(session: Session) -> list[Row]:
@@ -50,8 +56,8 @@ def measure(session: Session) -> list[Row]:
     return rows
 
 
-def _names(kind: str, suffix: str) -> tuple[str, str]:
-    return row_name(kind, suffix), memory_row_name(kind, suffix)
+def _names(kind: str, suffix: str) -> tuple[str, str, str]:
+    return row_name(kind, suffix), memory_row_name(kind, suffix), size_row_name(kind, suffix)
 
 
 def _measure_kind(session: Session, kind: str, size: int, suffixes: Sequence[str]) -> list[Row]:
@@ -70,22 +76,27 @@ def _measure_kind(session: Session, kind: str, size: int, suffixes: Sequence[str
         name = f"{kind}{suffix}"
         target, remote = f"s3://{BUCKET}/archived/{name}", f"s3:{BUCKET}/archived-by-rclone/{name}"
         argv = session.launch.bentofs("export", f"{kind}:{samples.VERSION}", target, "--store", store, "--quiet")
-        figures: dict[str, list[tuple[float, float]]] = {"ours": [], "peer": []}
+        figures: dict[str, list[tuple[float, float, float]]] = {"ours": [], "peer": []}
         for turn in range(session.rounds):
             for which in ("ours", "peer") if turn % 2 else ("peer", "ours"):
                 if which == "ours":
+                    made = f"s3:{BUCKET}/archived/{name}"
                     with session.launch.empty_environment() as empty:
-                        figures[which].append(_measured(session, argv, {**env, **empty}))
-                    server.rclone("deletefile", f"s3:{BUCKET}/archived/{name}", limit=LIMIT)
+                        measured = _measured(session, argv, {**env, **empty})
                 else:
-                    peer = [server.rclone_path, "archive", "create", folder, remote]
-                    figures[which].append(_measured(session, peer, env))
-                    server.rclone("deletefile", remote, limit=LIMIT)
-        times, memory = ({which: [each[at] for each in figures[which]] for which in figures} for at in (0, 1))
+                    made = remote
+                    measured = _measured(session, [server.rclone_path, "archive", "create", folder, remote], env)
+                size_told = json.loads(server.rclone("size", "--json", made, limit=LIMIT))["bytes"]
+                figures[which].append((*measured, size_told / MB))
+                server.rclone("deletefile", made, limit=LIMIT)
+        times, memory, sizes = (
+            {which: [each[at] for each in figures[which]] for which in figures} for at in range(len(_names("", "")))
+        )
         rows += session.keep(Row(row_name(kind, suffix), "s", times["ours"], times["peer"], "peer/ours", target=2))
         rows += session.keep(
             Row(memory_row_name(kind, suffix), "MiB", memory["ours"], memory["peer"], target=1, at_most=True)
         )
+        rows += session.keep(Row(size_row_name(kind, suffix), "MB", sizes["ours"], sizes["peer"]))
     return rows
 
 

@@ -136,9 +136,12 @@ class Launcher:
         return [self.python, "-m", self._module, *arguments]
 
     def environment(self, cache: str) -> dict[str, str]:
-        """Return the environment variables for our programs, with their index and state in a folder."""
+        """Return the environment variables for our programs, with their index and state in a folder. Python keeps the
+        bytecode of modules in the work folder, like an installation."""
         return {
             "PYTHONPATH": self._packages,
+            "PYTHONDONTWRITEBYTECODE": "",
+            "PYTHONPYCACHEPREFIX": os.path.join(self.work, "bytecode"),
             "XDG_CACHE_HOME": os.path.join(cache, "cache"),
             "XDG_STATE_HOME": os.path.join(cache, "state"),
         }

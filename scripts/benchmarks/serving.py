@@ -1,4 +1,4 @@
-"""Rows on `bentofs serve`: throughput against rclone and nginx, uploads against cp into a mount, memory."""
+"""Rows on `bentofs serve`: throughput against rclone and nginx, uploads against cp into a mount, memory, pages."""
 
 import os
 import shutil
@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 
 from . import samples
 from .commands import BenchError, run, say, seconds
+from .listing import write_model
 from .mounts import signals_held_back
 from .report import Row
 from .servers import tool
@@ -18,11 +19,16 @@ from .session import Session
 START_LIMIT = 60.0
 DOWNLOADS = 50
 MEMBERS = 200
+LISTED, VERSIONS = 2500, 4  # names and versions of the models that a page lists
+PAUSE = 3.0  # seconds between two visits: what the server knows has grown old
+MOST_SECONDS = 0.3
 _NAMES = {
     "rclone": "GET of a .tar, vs rclone serve http of a mount",
     "nginx": "GET of a .tar, vs nginx with the ready file",
     "cp": "PUT of a .tar, 512 MiB, vs cp into a mount",
     "memory": f"memory with {DOWNLOADS} slow downloads",
+    "page": f"page of {LISTED * VERSIONS:,} models, visited again",
+    "search": f"search in {LISTED * VERSIONS:,} models",
 }
 _TARGETS = {"rclone": 1.5, "nginx": 0.7}
 _PUT_SIZE = 512 * samples.MIB
@@ -134,6 +140,8 @@ def measure(session: Session) -> list[Row]:
         rows += _reads(session, wanted)
     if "cp" in wanted:
         rows += _uploads(session)
+    if wanted & {"page", "search"}:
+        rows += _pages(session, wanted)
     return rows
 
 
@@ -215,3 +223,27 @@ def _uploads(session: Session) -> list[Row]:
                 raise BenchError(f"{who}: the model was not imported")
             shutil.rmtree(target)
     return session.keep(Row(_NAMES["cp"], "s", times["ours"], times["cp"], target=1.3, at_most=True))
+
+
+def _pages(session: Session, wanted: set[str]) -> list[Row]:
+    """Measure the list of models for a visitor who comes back, and for one who searches."""
+    say(f"serving: making {LISTED * VERSIONS:,} models")
+    store = session.folder("page-store")
+    for name in range(LISTED):
+        for version in range(VERSIONS):
+            write_model(store, f"model-{name:04}", f"v{version}", 1)
+    times: dict[str, list[float]] = {"page": [], "search": []}
+    paths = {"page": "", "search": "?q=model-12"}
+    with _ours(session, store) as server:
+        for path in paths.values():  # the first look reads each model.yaml
+            run(["curl", "-sSf", "-o", os.devnull, server.url(path)], 600)
+        for _ in range(session.rounds):
+            for who, path in paths.items():
+                time.sleep(PAUSE)
+                times[who].append(seconds(["curl", "-sSf", "-o", os.devnull, server.url(path)], 60))
+    return [
+        row
+        for who, found in times.items()
+        if who in wanted
+        for row in session.keep(Row(_NAMES[who], "s", found, target=MOST_SECONDS, at_most=True))
+    ]

@@ -1,4 +1,6 @@
-"""Body: the body of a request, as a file that the client library may read several times."""
+"""Body: the body of a request, as a file that the client library may read several times.
+
+A `HashedBody` is in memory, with its sums, so that it can also be sent without the library."""
 
 from __future__ import annotations
 
@@ -73,3 +75,28 @@ class Body(io.RawIOBase):
     def md5(self) -> str | None:
         """Return the hexadecimal MD5 of the last read from start to end; None if there was no such read."""
         return self._digest.hexdigest() if self._digested == self._length else None
+
+
+class HashedBody(Body):
+    """A content in memory."""
+
+    def __init__(self, content: memoryview, md5: str, sha256: str) -> None:
+        """`md5`, `sha256`: of the content, hexadecimal."""
+        super().__init__(_Memory(content))
+        self.content = content
+        self.sha256 = sha256
+        self._md5 = md5
+
+    def md5(self) -> str:
+        return self._md5
+
+
+class _Memory:
+    def __init__(self, content: memoryview) -> None:
+        self._content = content
+        self.length = len(content)
+
+    def read_into(self, views: Sequence[memoryview], offset: int) -> None:
+        for view in views:
+            view[:] = self._content[offset : offset + len(view)]
+            offset += len(view)

@@ -3,45 +3,47 @@
 Endpoint, region and credentials come from the usual places of AWS tools, or from a location: the user and password of
 its URL, and the parameters of s3fs (`key`, `secret`, `endpoint_url`, `region`, `profile`, `anon`, ...).
 
-s3fs creates the client. Requests use S3's own operations: fsspec has no conditions and no paged listings, and a write
-by s3fs commits a file that an exception has cut short (its issue 154). Ranges are read and listings are made without
-s3fs, once its first request has shown the way (`store.clients.s3_shortcut`).
+s3fs creates the client (`store.clients.s3_library`). Requests use S3's own operations: fsspec has no conditions and no
+paged listings, and a write by s3fs commits a file that an exception has cut short (its issue 154). Ranges are read,
+listings are made and objects are written without s3fs, once its first request has shown the way
+(`store.clients.s3_shortcut`), or from the start if the user has named the server (`store.clients.s3_environment`).
 
-Threading: any thread. Requests run in the client's own thread, so that a body may be read from another bucket, or in
-the calling thread. Create it only after a fork.
+Threading: any thread. Requests run in the library's own thread or in the calling thread. Create it only after a fork.
 """
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
-import logging
 import math
 import os
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from datetime import datetime
 from functools import cached_property
-from typing import Any, cast
-
-from botocore.credentials import ReadOnlyCredentials
-from botocore.utils import parse_timestamp
+from typing import TYPE_CHECKING, Any, cast
 
 from bentofs.store.clients.objects import Listing, ObjectInfo
 from bentofs.store.clients.request_body import Body
+from bentofs.store.clients.s3_environment import environment_of
+from bentofs.store.clients.s3_operations import operation_named
 from bentofs.store.clients.s3_pages import fetch_page, mtime_ns_of
-from bentofs.store.clients.s3_plain import Manner, PlainRequests, manner_of_listing, manner_of_object
+from bentofs.store.clients.s3_plain import (
+    Manner,
+    PlainRequests,
+    manner_of_listing,
+    manner_of_object,
+    manner_of_upload,
+)
 from bentofs.store.clients.s3_ranges import fetch_range
 from bentofs.store.clients.s3_shortcut import LESSONS, Shortcut
 from bentofs.store.location import Location
-from bentofs.store.util.cancel import CancelTokens, refuse_if_stopped
+from bentofs.store.util.cancel import CancelTokens
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from s3fs import S3FileSystem
+
+    from bentofs.store.clients.s3_library import S3Library
 
 _CONNECTIONS = 64
-_POLL_SECONDS = 0.2
 _CHUNK = 256 << 10  # bytes
 _LEAST_RATE = 16 << 10  # bytes a second; a slower server counts as hung
 _SENDING_SECONDS = 30.0  # least silence allowed while a body is sent: the system buffers some megabytes
@@ -59,10 +61,6 @@ class S3Client:
         Raises:
             TypeError: s3fs or botocore does not know a parameter.
         """
-        # Imported here, since they take a second to load.
-        from aiobotocore.session import AioSession
-        from s3fs import S3FileSystem
-
         self.bucket = location.host
         params = dict(location.params)
         self.write_options = {name: params.pop(key) for key, name in _WRITE_OPTIONS.items() if key in params}
@@ -91,31 +89,39 @@ class S3Client:
         if isinstance(params.get("anon"), str):
             params["anon"] = params["anon"].lower() in ("1", "true", "yes")
         login = {"key": location.user, "secret": location.password}
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="s3", daemon=True)
-        self._fs = S3FileSystem(
-            **{**login, **params},
-            client_kwargs=client,
-            config_kwargs=config,
-            use_listings_cache=False,
-            skip_instance_cache=True,
-            asynchronous=True,
-        )
-        self._fs.retries = 1
-        self._fs.session = AioSession(**self._fs.kwargs)
-        parsers = self._fs.session.get_component("response_parser_factory")
-        parsers.set_parser_defaults(timestamp_parser=_time_of)
+        self._arguments = {**login, **params, "client_kwargs": client, "config_kwargs": config}
+        self._lock = threading.Lock()  # guards the library
+        self._library: S3Library | None = None
         lessons = 0 if any(own.values()) else LESSONS
         self._reads = Shortcut("GetObject", lessons, self._plain_requests)
         self._lists = Shortcut("ListObjectsV2", lessons, self._plain_requests)
-        self._loop.set_exception_handler(_of_no_request)
-        self._thread.start()
+        self._writes = Shortcut("CreateMultipartUpload", lessons, self._plain_requests)
+        self._environment = environment_of(location)
+        if self._environment is None:
+            self._loaded()  # it refuses unknown parameters
+            return
+        self._writes.learn(self._environment.objects)
+        self._reads.learn(self._environment.objects)
+        self._lists.learn(self._environment.listings)
+
+    @property
+    def _fs(self) -> S3FileSystem:
+        return self._loaded().fs
+
+    def _loaded(self) -> S3Library:
+        with self._lock:
+            if self._library is None:
+                from bentofs.store.clients.s3_library import S3Library
+
+                self._library = S3Library(self._arguments)
+            return self._library
 
     @cached_property
     def endpoint(self) -> str:
         """Return the URL of the server. Raises what the library raises."""
-        client = self._wait(self._fs.set_session())
-        return str(client.meta.endpoint_url)
+        if self._environment is not None:
+            return self._environment.endpoint
+        return str(self._loaded().build_client().meta.endpoint_url)
 
     def ask(
         self, method: str, *, body: Body | None = None, stops: CancelTokens = (), **arguments: Any
@@ -127,15 +133,44 @@ class S3Client:
             StoreError: the reading of `body` failed.
             CancelledError: one of `stops` is set.
         """
+        requests = self._writes.requests
+        if requests is not None:
+            given = {name: value for name, value in arguments.items() if name not in ("Key", "Body")}
+            operation = operation_named(method, arguments.get("Body", body), given)
+            if operation is None:
+                requests = None
+            else:
+                try:
+                    found = operation.send(requests, arguments["Key"], stops)
+                except ConnectionError:  # maybe the answer to a refused request, which the library understands
+                    self._writes.drop(requests)
+                    raise
+                if found is not None:
+                    return found
+        answer = self._ask(method, body, stops, arguments)
+        self._writes.drop(requests)
+        return answer
+
+    def _ask(self, method: str, body: Body | None, stops: CancelTokens, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Do what `ask` does, by the library."""
         extra: dict[str, Any] = {}
         if body is not None:
             body.seek(0)
             extra["Body"] = body
+
+        client = self._loaded().build_client()
+
+        async def ask() -> dict[str, Any]:
+            noted = self._writes.listen(client) if method == "create_multipart_upload" else []
+            answer = await self._fs._call_s3(method, Bucket=self.bucket, **arguments, **extra)
+            if noted:
+                self._writes.learn(manner_of_upload(arguments["Key"], *noted[-1]))
+            return cast("dict[str, Any]", answer)
+
         try:
-            request = self._fs._call_s3(method, Bucket=self.bucket, **arguments, **extra)
             touched = None if body is None else lambda: body.touched
             silence = None if body is None else self._sending_seconds
-            return cast("dict[str, Any]", self._wait(request, stops, touched=touched, silence=silence))
+            return cast("dict[str, Any]", self._wait(ask(), stops, touched=touched, silence=silence))
         except Exception as error:
             if body is not None and body.error is not None:
                 raise body.error from error
@@ -233,29 +268,25 @@ class S3Client:
 
     def close(self) -> None:
         """Close the connections."""
-        self._reads.close()
-        self._lists.close()
-        session = self._fs._s3
-        if session is not None:
-            with suppress(Exception):  # all results are in; only sockets are left
-                asyncio.run_coroutine_threadsafe(session.close(), self._loop).result(5)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(5)
+        for shortcut in (self._reads, self._lists, self._writes):
+            shortcut.close()
+        with self._lock:
+            library, self._library = self._library, None
+        if library is not None:
+            library.close()
 
     def _plain_requests(self, manner: Manner) -> PlainRequests:
+        environment = self._environment
         return PlainRequests(
             manner,
-            lambda: self._wait(self._credentials()),
-            certificates=self._fs.session.get_config_variable("ca_bundle"),
+            (lambda: self._wait(self._loaded().credentials()))
+            if environment is None
+            else lambda: environment.credentials,
+            certificates=self._loaded().certificates if environment is None else environment.certificates,
             connect_seconds=self._connect_seconds,
             silence_seconds=self._read_seconds,
+            sending_seconds=self._sending_seconds,
         )
-
-    async def _credentials(self) -> Any:
-        if self._fs.key and self._fs.secret:
-            return ReadOnlyCredentials(self._fs.key, self._fs.secret, self._fs.token)
-        found = await self._fs.session.get_credentials()
-        return await found.get_frozen_credentials() if found is not None else None
 
     def _wait(
         self,
@@ -266,49 +297,11 @@ class S3Client:
         silence: float | None = None,
         limit: float = math.inf,
     ) -> Any:
-        """Return the answer to a request. Raises TimeoutError if the server is silent for `silence` seconds (None for
-        `silence_seconds`), or takes more than `limit` seconds. `touched`: the time of the last byte sent or received,
-        if known (monotonic).
-        """
+        """Do what `S3Library.wait` does. `silence`: None for `silence_seconds`."""
         silence = self.silence_seconds if silence is None else silence
-        future = asyncio.run_coroutine_threadsafe(request, self._loop)
-        begun = time.monotonic()
-        try:
-            while True:
-                done, _ = concurrent.futures.wait([future], _POLL_SECONDS)
-                if done:
-                    return future.result()
-                refuse_if_stopped(stops)
-                # The library has timeouts for connecting and for each read of an answer. It has none for sending, and
-                # none for an answer that trickles in.
-                now = time.monotonic()
-                if now - max(begun, touched() if touched is not None else begun) > silence:
-                    raise TimeoutError(f"the server was silent for {silence:g} s")
-                if now - begun > limit:
-                    raise TimeoutError(f"the server takes more than {limit:.0f} s")
-        finally:
-            future.cancel()
+        return self._loaded().wait(request, stops, touched=touched, silence=silence, limit=limit)
 
 
 def etag_of(answer: dict[str, Any]) -> str:
     """Return the ETag in an answer, without quotes, which servers use inconsistently; empty for none."""
     return str(answer.get("ETag") or "").strip('"')
-
-
-def _time_of(value: Any) -> datetime:
-    """Parse a time of a server. The library's parser takes longer for a listing than the server takes to answer."""
-    if isinstance(value, str) and value.endswith("Z"):
-        with suppress(ValueError):
-            return datetime.fromisoformat(f"{value[:-1]}+00:00")
-    return cast("datetime", parse_timestamp(value))
-
-
-def _of_no_request(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Handle an exception in the client's thread that belongs to no request. When a connection breaks, aiohttp loses an
-    exception of the writing task. The request has then failed by another exception, which was raised."""
-    error = context.get("exception")
-    names = {kind.__name__ for kind in type(error).__mro__}
-    if error is None or isinstance(error, (OSError, asyncio.CancelledError)) or "ClientError" in names:
-        log.debug("%s: %r", context.get("message"), error)
-    else:
-        loop.default_exception_handler(context)

@@ -1,8 +1,9 @@
 """S3Uploads: writes objects to S3, in parts if they are large, and compares them by the MD5s that the server returns.
 
-An object appears whole or not at all. A part's body is read while it is sent, and again for each retry. Over plain HTTP
-it is also read once before, since the signature covers its SHA-256. A failed multipart upload is aborted. If the abort
-fails, the upload stays noted (`store.clients.upload_notes`), and the same user's next upload to the bucket aborts it.
+An object appears whole or not at all. A part is read once, into memory (`store.clients.part_buffers`). Only the parts
+of objects beyond 160 GB are too large for that: they are read once for the signature, and again for each attempt to
+send them. A failed multipart upload is aborted. If the abort fails, the upload stays noted
+(`store.clients.upload_notes`), and the same user's next upload to the bucket aborts it.
 
 Threading: one thread makes an upload; a few threads of its own send the parts.
 """
@@ -14,10 +15,12 @@ import hashlib
 import logging
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, Protocol
 
+from bentofs.store.clients.part_buffers import PartBuffers
 from bentofs.store.clients.request_body import Body, Content
 from bentofs.store.clients.s3_client import S3Client, etag_of
 from bentofs.store.clients.upload_notes import Unfinished
@@ -29,7 +32,8 @@ log = logging.getLogger(__name__)
 
 MAX_OBJECT = 5 << 40  # bytes
 MAX_PARTS = 10_000
-_LEAST_PART = 16 << 20  # bytes
+_LEAST_PART = 8 << 20  # bytes
+_MOST_IN_MEMORY = 16 << 20  # bytes; larger parts are not kept in memory
 _PART_GRAIN = 1 << 20  # a part's size is a multiple of it
 _AT_ONCE = 4  # parts sent in parallel
 _ABORTS = 5
@@ -59,6 +63,7 @@ class S3Uploads:
         self.ask = ask
         self._location = location
         self._unfinished: Unfinished | None = None
+        self._buffers = PartBuffers(_AT_ONCE)
 
     def write(
         self,
@@ -84,14 +89,28 @@ class S3Uploads:
         size = part_size(content.length)
         if content.length > size:
             options = self._client.write_options
-            return _Multipart(self, key, content, size, options, condition, stops, progress).run()
-        body, options = Body(content), {**self._client.write_options, **condition}
-        answer = self.ask("put_object", key, body=body, stops=stops, ContentLength=content.length, **options)
-        if is_md5(answer) and etag_of(answer) != body.md5():
-            self.ask("delete_object", key)
-            raise RemoteError(f"{self.shown(key)}: the server received other bytes than were sent: try again")
+            try:
+                return _Multipart(self, key, content, size, options, condition, stops, progress).run()
+            finally:
+                self._buffers.clear()
+        options = {**self._client.write_options, **condition}
+        with self.body(content, 0, content.length, stops) as body:
+            answer = self.ask("put_object", key, body=body, stops=stops, ContentLength=content.length, **options)
+            if is_md5(answer) and etag_of(answer) != body.md5():
+                self.ask("delete_object", key)
+                raise RemoteError(f"{self.shown(key)}: the server received other bytes than were sent: try again")
         progress(content.length)
         return etag_of(answer)
+
+    @contextmanager
+    def body(self, content: Content, start: int, length: int, stops: CancelTokens) -> Iterator[Body]:
+        """Give [start, start + length) of a content for the time of the context, in memory if it is not too large.
+        Raises what `PartBuffers.filled` raises."""
+        if length > _MOST_IN_MEMORY:
+            yield Body(content, start, length)
+        else:
+            with self._buffers.filled(content, start, length, stops) as body:
+                yield body
 
     def abort(self, key: str, upload: str) -> None:
         """Abort a multipart upload, so that the server keeps no parts.
@@ -194,11 +213,13 @@ class _Multipart:
 
     def _send_part(self, upload: str, number: int, start: int) -> dict[str, Any]:
         length = min(self._size, self._content.length - start)
-        body = Body(self._content, start, length)
-        answer = self._ask("upload_part", body, UploadId=upload, PartNumber=number, ContentLength=length)
-        if is_md5(answer) and etag_of(answer) != body.md5():
-            shown = self._uploads.shown(self._key)
-            raise RemoteError(f"{shown}: the server received other bytes than were sent, in part {number}: try again")
+        with self._uploads.body(self._content, start, length, self._stops) as body:
+            answer = self._ask("upload_part", body, UploadId=upload, PartNumber=number, ContentLength=length)
+            if is_md5(answer) and etag_of(answer) != body.md5():
+                shown = self._uploads.shown(self._key)
+                raise RemoteError(
+                    f"{shown}: the server received other bytes than were sent, in part {number}: try again"
+                )
         self._progress(length)
         return {"PartNumber": number, "ETag": answer["ETag"]}
 

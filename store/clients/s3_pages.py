@@ -10,9 +10,8 @@ import http.client
 import time
 from datetime import datetime
 from typing import Any
+from urllib.parse import unquote_plus
 from xml.etree import ElementTree
-
-from botocore.compat import unquote_str
 
 from bentofs.store.clients.objects import Listing, ObjectInfo
 from bentofs.store.clients.s3_plain import PlainRequests
@@ -74,7 +73,7 @@ def _mtime_ns(text: str) -> int:
 
 
 def _unquoted(key: str) -> str:
-    return str(unquote_str(key)) if "%" in key or "+" in key else key
+    return unquote_plus(key) if "%" in key or "+" in key else key
 
 
 def _take(answer: http.client.HTTPResponse, *, deadline: float) -> bytes | None:

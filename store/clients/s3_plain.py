@@ -2,9 +2,9 @@
 
 The library takes milliseconds of CPU time for a request, copies each byte several times, and builds a dictionary for
 each value of a listing. So it makes only the first request of a kind. From that, the address and the signature scheme
-are learnt (`store.clients.s3_shortcut`). Later requests are sent here, signed by `store.clients.s3_signature`.
-Unusual requests are left to the library: other headers or signatures, proxies. So are all answers without content, so
-that only one place interprets them.
+are learnt (`store.clients.s3_shortcut`), unless the user has named both (`store.clients.s3_environment`). Later
+requests are sent here, signed by `store.clients.s3_signature`. Unusual requests are left to the library: other headers
+or signatures, proxies. So are all answers that are no success, so that only one place interprets them.
 
 Threading: any thread; each request has a connection to itself.
 """
@@ -15,14 +15,14 @@ import http.client
 import ssl
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import parse_qs, quote, urlsplit
 
-from botocore.httpsession import get_cert_path
-from botocore.utils import get_environ_proxies
-
-from bentofs.store.clients.s3_signature import Signer
+from bentofs.store.clients.s3_send import await_answer, send_body
+from bentofs.store.clients.s3_signature import EMPTY_SHA256, Signer
+from bentofs.store.util.cancel import CancelTokens
 
 _IDLE_SECONDS = 15.0  # longest idle time of a connection that is reused: servers close idle ones
 _CREDENTIALS_SECONDS = 60.0  # for which they are cached; they are renewed minutes before they expire
@@ -32,6 +32,7 @@ _PLAIN = {
     "amz-sdk-invocation-id",
     "amz-sdk-request",
     "authorization",
+    "content-length",
     "if-match",
     "range",
     "user-agent",
@@ -70,11 +71,23 @@ def manner_of_listing(url: str, headers: Mapping[str, Any]) -> Manner | None:
     return _manner(url, parts.path, headers)
 
 
+def manner_of_upload(key: str, url: str, headers: Mapping[str, Any]) -> Manner | None:
+    """Return the manner in which a multipart upload of an object was begun; None if it is unusual."""
+    address, _, query = url.partition("?")
+    return manner_of_object(key, address, headers) if query.rstrip("=") == "uploads" else None
+
+
+def uses_proxy(url: str) -> bool:
+    """Tell whether the environment names a proxy for a URL."""
+    parts = urlsplit(url)
+    return parts.scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(parts.netloc)
+
+
 def _manner(url: str, path: str, headers: Mapping[str, Any]) -> Manner | None:
     parts = urlsplit(url)
     if {name.lower() for name in headers} - _PLAIN:
         return None
-    if parts.scheme not in ("http", "https") or get_environ_proxies(url):
+    if parts.scheme not in ("http", "https") or uses_proxy(url):
         return None
     region = ""
     if "Authorization" in headers:
@@ -97,17 +110,20 @@ class PlainRequests:
         certificates: str | None,
         connect_seconds: float,
         silence_seconds: float,
+        sending_seconds: float = 0.0,
     ) -> None:
         """`credentials`: returns the current ones, as botocore's objects, or None; `certificates`: a file with the
-        trusted authorities, None for the usual ones; the times are as for `store.clients.s3_client.S3Client`."""
+        trusted authorities, None for the usual ones; the times are as for `store.clients.s3_client.S3Client`.
+        `sending_seconds`: the silence that ends a request with content, if it is longer than the usual one."""
         self._manner = manner
         self._signer = Signer(manner.address, manner.region)
         self._ask_for_credentials = credentials
         self._connect_seconds = connect_seconds
         self._silence_seconds = silence_seconds
+        self._sending_seconds = max(silence_seconds, sending_seconds)
         self._context: ssl.SSLContext | None = None
         if manner.address.startswith("https:"):
-            self._context = ssl.create_default_context(cafile=certificates or get_cert_path(True))
+            self._context = ssl.create_default_context(cafile=certificates or _usual_certificates())
         self._lock = threading.Lock()  # guards the fields below
         self._idle: list[tuple[http.client.HTTPConnection, float]] = []
         self._is_closed = False
@@ -122,22 +138,42 @@ class PlainRequests:
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> _T | None:
-        """Send a GET, and return what `receive` makes of the answer. None, from it or otherwise: the library must
+        """Send a GET, like `send`."""
+        return self.send("GET", receive, key=key, query=query, headers=headers)
+
+    def send(
+        self,
+        method: str,
+        receive: Callable[[http.client.HTTPResponse], _T | None],
+        *,
+        key: str = "",
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        content: bytes | memoryview = b"",
+        sha256: str = EMPTY_SHA256,
+        stops: CancelTokens = (),
+    ) -> _T | None:
+        """Send a request, and return what `receive` makes of the answer. None, from it or otherwise: the library must
         repeat the request, and interpret the answer.
+
+        `sha256`: of the content. `stops` are heeded until the answer comes.
 
         Raises:
             OSError: a ConnectionError, a TimeoutError, or another error of a connection.
+            CancelledError: one of `stops` is set.
         """
         path = self._manner.path + _quoted(key)
         asked = "&".join(f"{name}={quote(value, safe='-_.~')}" for name, value in sorted((query or {}).items()))
         sent = {"User-Agent": "bentofs", **(headers or {})}
+        if method in ("POST", "PUT"):
+            sent["Content-Length"] = str(len(content))
         if self._manner.region:
             credentials = self._credentials_now()
             if credentials is None:
                 return None
-            sent = self._signer.signed(path, asked, sent, credentials)
+            sent = self._signer.signed(path, asked, sent, credentials, method=method, sha256=sha256)
         try:
-            connection, answer = self._ask(f"{path}?{asked}" if asked else path, sent)
+            connection, answer = self._ask(method, f"{path}?{asked}" if asked else path, sent, content, stops)
         except ssl.SSLError:
             return None
         is_over = False
@@ -164,7 +200,7 @@ class PlainRequests:
             connection.close()
 
     def _ask(
-        self, target: str, headers: Mapping[str, str]
+        self, method: str, target: str, headers: Mapping[str, str], content: bytes | memoryview, stops: CancelTokens
     ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
         """Send a request and return the answer, with only its headers read."""
         while True:
@@ -172,8 +208,12 @@ class PlainRequests:
             try:
                 if is_new:
                     connection.connect()
-                    connection.sock.settimeout(self._silence_seconds)
-                connection.request("GET", target, headers=headers)
+                connection.sock.settimeout(self._silence_seconds)
+                connection.request(method, target, headers=headers)
+                if content:
+                    send_body(connection.sock, content, self._sending_seconds, stops)
+                if stops:
+                    await_answer(connection.sock, self._sending_seconds if content else self._silence_seconds, stops)
                 return connection, connection.getresponse()
             except (ConnectionError, http.client.HTTPException) as error:
                 connection.close()
@@ -214,6 +254,13 @@ class PlainRequests:
             if self._credentials is None or now - self._credentials[0] > _CREDENTIALS_SECONDS:
                 self._credentials = now, self._ask_for_credentials()
             return self._credentials[1]
+
+
+def _usual_certificates() -> str:
+    """Return the file with the authorities that the library trusts."""
+    from botocore.httpsession import get_cert_path  # takes 0.1 s to load
+
+    return str(get_cert_path(True))
 
 
 def _quoted(key: str) -> str:

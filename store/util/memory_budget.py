@@ -73,6 +73,11 @@ class MemoryBudget:
         self._firm = 0  # bytes that all firm caches may take
         self._reserved = 0
 
+    @property
+    def is_short(self) -> bool:
+        """True while decoders have reserved all memory: then keep no buffer for later use."""
+        return self._reserved >= self._total
+
     def usage(self) -> MemoryUsage:
         """Return the memory that caches and decoders take now."""
         return MemoryUsage(sum(share.used for share in self._shares if share.is_alive), self._reserved, self._total)

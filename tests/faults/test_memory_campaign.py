@@ -4,18 +4,21 @@ A long campaign: BENTOFS_MODELS=1000 BENTOFS_SECONDS=1200 scripts/test tests/fau
 """
 
 import io
+import lzma
 import os
 import random
 import re
 import tarfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 from bentofs.mount.incoming.read_back import MOST_FILES
-from tests.harness import Mounted, home_of, remove_model, run, wait_until
-from tests.incoming import area_of
+from tests.engines import both_engines
+from tests.harness import Mounted, home_of, make_model, remove_model, run, wait_until
+from tests.incoming import area_of, cp
 
 MODELS = int(os.environ.get("BENTOFS_MODELS", "40"))  # models imported; all but the last ones are deleted again
 SECONDS = float(os.environ.get("BENTOFS_SECONDS", "2"))  # seconds of listing and reading the rest
@@ -24,6 +27,7 @@ _FILES = 400  # in each model
 _MEMORY = 120_000_000  # bytes: the promised limit
 _GROWTH = 12_000_000  # bytes, from the middle of the campaign to its end
 _FORMATS = (".tar", ".bentomodel", ".tar.gz", ".zip")
+_UPLOADS = 6  # at once, of archives that need as much memory as those of `xz -9`
 
 
 class Footprint(NamedTuple):
@@ -58,6 +62,42 @@ def test_nothing_grows(store: Path, mounted: Callable[..., Mounted]) -> None:
     _did_not_grow(seen[0], _at_rest(mount))
     assert max(each.memory for each in seen) < _MEMORY
     assert _most_memory(mount) < _MEMORY
+
+
+@both_engines
+def test_uploads_that_need_most_memory_in_a_mount_that_has_read_much(
+    store: Path, mounted: Callable[..., Mounted], tmp_path: Path, engine: tuple[str, ...]
+) -> None:
+    """The kernel knows 18,000 names, and all caches are full, when the decoders come."""
+    for number in range(6):
+        chance = random.Random(number)
+        words = [chance.randbytes(4).hex().encode() for _ in range(500)]
+        texts = {f"text/{file:04}": b" ".join(chance.choices(words, k=300)) for file in range(1500)}
+        make_model(store, f"m:v{number}", texts)
+    mount = mounted(store, options=engine, limit=900)
+    run("ls", "-lR", mount.path / "models", mount.path / "by-format", seconds=300)
+    for number in range(6):
+        for suffix in _FORMATS:
+            _read(mount, number, suffix)
+    archive = _archive_for_a_large_window(tmp_path)
+    with ThreadPoolExecutor(_UPLOADS) as pool:
+        done = pool.map(lambda number: cp(archive, mount.path / f"incoming/{number}", seconds=300), range(_UPLOADS))
+        assert [copy.returncode for copy in done] == [0] * _UPLOADS
+    assert (store / "u/v0/noise").stat().st_size == 3 << 20
+    assert _most_memory(mount) < _MEMORY, f"{_most_memory(mount):,}"
+
+
+def _archive_for_a_large_window(folder: Path) -> Path:
+    """Make an archive that needs a window of 64 MiB, all of which is used."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as tar:
+        _add(tar, "model.yaml", (_MODEL_YAML % 0).replace(b"name: m", b"name: u"))
+        _add(tar, "zeros", bytes(70 << 20))
+        _add(tar, "noise", os.urandom(3 << 20))
+    archive = folder / "u.tar.xz"
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 64 << 20}]
+    archive.write_bytes(lzma.compress(content.getvalue(), filters=filters))
+    return archive
 
 
 def _did_not_grow(before: Footprint, after: Footprint) -> None:

@@ -13,18 +13,22 @@ from bentofs.mount.kernel.native.protocol import InitFlag
 from bentofs.mount.kernel.native.server import Caller, Server
 from bentofs.mount.kernel.operations import Operations
 from bentofs.mount.kernel.workers import Workers
+from bentofs.store.util.memory_budget import MemoryBudget
 
 
 class KernelEngine:
     """Serves one mount over /dev/fuse."""
 
-    def __init__(self, mountpoint: str, source: str, options: Sequence[str], store: str | None) -> None:
+    def __init__(
+        self, mountpoint: str, source: str, options: Sequence[str], store: str | None, budget: MemoryBudget
+    ) -> None:
         """`source`: the device that the kernel's mount table shows; `store`: the directory whose files the kernel may
-        read itself."""
+        read itself; `budget`: of the process's memory."""
         self._mountpoint = mountpoint
         self._source = source
         self._options = options
         self._store = store
+        self._budget = budget
         self.handles = HandleTable()
         self._caller = Caller()
         self._agreement: Agreement | None = None  # None before the mount
@@ -64,7 +68,7 @@ class KernelEngine:
         passthrough = Passthrough(
             device.descriptor, self.handles, is_agreed=bool(agreement.flags & InitFlag.PASSTHROUGH)
         )
-        self._server = Server(device.descriptor, operations, workers, self._caller, passthrough)
+        self._server = Server(device.descriptor, operations, workers, self._caller, passthrough, self._budget)
         return KernelMount(device, self._server)
 
     def begin(self) -> None:

@@ -5,7 +5,7 @@ of one generation. An open file stays with the node that it was opened on, and a
 
 The kernel counts how often it was told of a node, and reports when it forgets one. Numbers are never used again. At
 most `_FILES_KEPT` files are remembered. Beyond that, the oldest files that nobody has open are dropped. The kernel then
-gets ESTALE and looks them up again.
+gets ESTALE and looks them up again. While decoders need all memory, fewer are remembered.
 
 Threading: any thread.
 """
@@ -21,9 +21,10 @@ from bentofs.mount.kernel.native.protocol import ROOT_ID
 from bentofs.mount.kernel.operations import Look
 from bentofs.mount.view.nodes import Attributes
 from bentofs.store.errors import SourceChangedError
+from bentofs.store.util.memory_budget import MemoryBudget
 
 _FILES_KEPT = 100_000  # of about 500 bytes each
-
+_FILES_LEFT = 4_000  # remembered when decoders begin to need all memory
 
 # The same objects for all nodes: `stat.S_IFMT` makes a new number at each call.
 _KINDS = {kind: kind for kind in (stat.S_IFDIR, stat.S_IFREG, stat.S_IFLNK)}
@@ -51,7 +52,8 @@ class Node:
 class NodeTable:
     """The nodes of one mount."""
 
-    def __init__(self) -> None:
+    def __init__(self, budget: MemoryBudget | None = None) -> None:
+        """`budget`: of the process's memory, which says when it is short."""
         self._lock = threading.Lock()
         self._numbers = itertools.count(ROOT_ID + 1)
         root = Node(ROOT_ID, "/", stat.S_IFDIR, None)
@@ -60,6 +62,8 @@ class NodeTable:
         self._by_path: dict[str, Node] = {"/": root}  # the node that the kernel was told of last
         self._files = 0
         self._limit = _FILES_KEPT  # of `_files`
+        self._budget = budget or MemoryBudget()
+        self._budget.share(0, self._shrink)  # a share of nothing: to be told when caches must shrink
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -134,8 +138,15 @@ class NodeTable:
         if kind != stat.S_IFDIR:
             self._files += 1
             if self._files > self._limit:
-                self._drop_oldest()
+                self._drop_oldest(_FILES_KEPT // 2)
+                # If most are open, the limit rises, since each call takes time.
+                self._limit = max(_FILES_KEPT, 2 * self._files)
         return node
+
+    def _shrink(self) -> None:
+        if self._budget.is_short:
+            with self._lock:
+                self._drop_oldest(_FILES_LEFT)
 
     def _drop(self, node: Node) -> None:
         if self._by_id.pop(node.id, None) is None:
@@ -145,15 +156,13 @@ class NodeTable:
         if self._by_path.get(node.path) is node:
             del self._by_path[node.path]
 
-    def _drop_oldest(self) -> None:
-        """Drop the older half of the files, except for open ones. If most are open, the limit rises, since each call
-        takes time."""
+    def _drop_oldest(self, left: int) -> None:
+        """Drop the oldest files until so many are left, except for open ones."""
         for node in list(self._by_id.values()):
-            if self._files <= _FILES_KEPT // 2:
+            if self._files <= left:
                 break
             if node.kind != stat.S_IFDIR and not node.handles:
                 self._drop(node)
-        self._limit = max(_FILES_KEPT, 2 * self._files)
 
     def _detach(self, path: str) -> None:
         node = self._by_path.pop(path, None)

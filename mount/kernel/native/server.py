@@ -35,6 +35,7 @@ from bentofs.mount.kernel.native.request import Answer, Request
 from bentofs.mount.kernel.native.request_buffers import Buffers, RequestBuffer
 from bentofs.mount.kernel.operations import Operations
 from bentofs.mount.kernel.workers import Workers
+from bentofs.store.util.memory_budget import MemoryBudget
 
 log = logging.getLogger(__name__)
 
@@ -65,17 +66,23 @@ class Server:
     """Serves one device."""
 
     def __init__(
-        self, device: int, operations: Operations, workers: Workers, caller: Caller, passthrough: Passthrough
+        self,
+        device: int,
+        operations: Operations,
+        workers: Workers,
+        caller: Caller,
+        passthrough: Passthrough,
+        budget: MemoryBudget,
     ) -> None:
         self._device = device
         self._caller = caller
-        self.nodes = NodeTable()
+        self.nodes = NodeTable(budget)
         context = Context(operations, self.nodes)
         self._interrupts = Interrupts(lambda unique: self._reply_error(unique, errno.EINTR))
         self._files = Files(context, passthrough, workers.note_long_read)
         self._calls = self._table(context, operations, self._files)
         self._handle = workers.guard("request", self._serve, _failed)
-        self._buffers = Buffers(BUFFER_SIZE, _PAGE + MAX_TRANSFER)
+        self._buffers = Buffers(BUFFER_SIZE, _PAGE + MAX_TRANSFER, budget)
 
     def serve(self) -> None:
         """Serve requests until the mount ends."""

@@ -54,7 +54,8 @@ class ChunkMaker:
         self._helpers = ThreadPoolExecutor(CORES, thread_name_prefix="chunks")
         self._slots = threading.BoundedSemaphore(_SLOTS)
         self._buffers: deque[memoryview] = deque(maxlen=_SLOTS)
-        self.cache = ChunkCache(self._buffers.clear, budget or MemoryBudget())
+        self._budget = budget or MemoryBudget()
+        self.cache = ChunkCache(self._buffers.clear, self._budget)
         self._closed = False
 
     def close(self) -> None:
@@ -105,7 +106,8 @@ class ChunkMaker:
             view = buffer[:size]
             content.read_into([view], start)
             made = codec.encode(view, number, before)
-            self._buffers.append(buffer)
+            if not self._budget.is_short:
+                self._buffers.append(buffer)
             return made
 
     def compress(self, codec: Codec, content: memoryview, number: int) -> bytes:

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import os
 import socket
 import subprocess
@@ -15,7 +16,7 @@ from bentofs.mount.daemon.listening import bound_sockets
 from bentofs.mount.errors import CannotMountError
 from bentofs.mount.serve.auth import read_credentials
 from bentofs.mount.serve.connections import MOST, Activity, Phase
-from tests.harness import make_model, run
+from tests.harness import make_model, run, wait_until
 from tests.incoming import peak_memory
 from tests.serving import Served
 
@@ -202,6 +203,27 @@ def test_idle_clients_are_bounded(server: Served) -> None:
     finally:
         for sock in idle:
             sock.close()
+
+
+def test_stalled_transfers_give_way(tmp_path: Path) -> None:
+    """Clients that take no bytes of a download, or send none of a body, do not keep others out."""
+    make_model(tmp_path / "models", "big:v1", {"w.bin": 8 << 20})
+    with Served(tmp_path / "models", tmp_path) as server, contextlib.ExitStack() as stack:
+        server.allow_log("was not imported: only ")
+        for number in range(MOST):
+            sock = stack.enter_context(socket.create_connection(server.address, timeout=30))
+            if number % 2:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
+                sock.sendall(b"GET /models/big/v1/files/w.bin HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            else:
+                sock.sendall(b"PROPFIND / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n")
+
+        def gets_in() -> bool:
+            with contextlib.suppress(ConnectionError):
+                return server.get("/README.txt").status == 200
+            return False
+
+        wait_until(gets_in, 40, "another client gets in")
 
 
 def test_silent_clients_are_closed() -> None:

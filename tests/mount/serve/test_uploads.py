@@ -177,6 +177,7 @@ def test_places_that_take_nothing(server: Served, path: str, want: int) -> None:
 def test_bodies_that_are_refused(server: Served, tar: Path) -> None:
     content = tar.read_bytes()
     assert put(server, "a.tar", content, Content_Encoding="gzip")[0] == 415
+    assert raw_put(server, "a.tar", "Transfer-Encoding: gzip, chunked", b"0\r\n\r\n") == 501
     assert put(server, "a.tar", content, Content_Range="bytes x")[0] == 400
     assert put(server, "a.tar", content, Content_Range="bytes 0-5/9")[0] == 400
     assert put(server, "a.tar", content, Content_Range=f"bytes 5-{len(content) + 4}/5")[0] == 400
@@ -186,6 +187,13 @@ def test_bodies_that_are_refused(server: Served, tar: Path) -> None:
     got = server.ask("PUT", "/incoming/a.tar", {"Content-Length": str(1 << 60), "Expect": "100-continue"})
     assert got.status == 507
     assert "no room left" in got.reason
+
+
+def raw_put(server: Served, name: str, header: str, body: bytes) -> int:
+    """PUT a body as it is, and return the status."""
+    with socket.create_connection(server.address, timeout=60) as sock:
+        sock.sendall(f"PUT /incoming/{name} HTTP/1.1\r\nHost: localhost\r\n{header}\r\n\r\n".encode() + body)
+        return int(sock.recv(1000).split()[1])
 
 
 def test_from_a_pipe(server: Served, tar: Path) -> None:
@@ -274,7 +282,9 @@ def test_form(server: Served, tar: Path, tmp_path: Path) -> None:
     page = run("curl", "-sS", "-H", "Accept: text/html", "-F", f"a=@{tar};filename=<b>.tar", f"{server.url}/incoming/")
     assert "<bdi>&lt;b&gt;.tar</bdi>" in page.stdout
     assert '<a href="/models/form/v1/">form:v1</a> unchanged' in page.stdout
-    for fields in (["-d", "x=1"], ["-F", "x=1"], ["-F", f"x=@{tar};filename=.."]):
+    (tmp_path / "long").write_bytes(b"--x\r\nX: " + b"y" * 100_000 + b"\r\n\r\n--x--\r\n")
+    long = ["-H", "Content-Type: multipart/form-data; boundary=x", "--data-binary", f"@{tmp_path / 'long'}"]
+    for fields in (long, ["-d", "x=1"], ["-F", "x=1"], ["-F", f"x=@{tar};filename=.."]):
         command = ["curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", *fields, f"{server.url}/incoming/"]
         assert run(*command).stdout == "400"
 

@@ -1,5 +1,7 @@
 """Signatures of requests are the library's, header for header."""
 
+import hashlib
+
 import pytest
 from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
@@ -36,3 +38,17 @@ def test_as_the_library_signs(address: str, token: str | None) -> None:
             assert {name.lower(): value for name, value in signed.items()} == {
                 name.lower(): value for name, value in request.headers.items()
             }
+
+
+def test_a_content_is_covered() -> None:
+    credentials, content, path, query = ReadOnlyCredentials("AKID", "secret", None), b"content", "/b/k", "partNumber=1"
+    sha256 = hashlib.sha256(content).hexdigest()
+    for _ in range(5):  # both may be made in different seconds
+        request = AWSRequest("PUT", f"http://h:9{path}?{query}", headers={"User-Agent": "bentofs"}, data=content)
+        S3SigV4Auth(credentials, "s3", "eu-west-3").add_auth(request)
+        signed = Signer("http://h:9", "eu-west-3").signed(
+            path, query, {"Content-Length": "7"}, credentials, method="PUT", sha256=sha256
+        )
+        if signed["X-Amz-Date"] == request.headers["X-Amz-Date"]:
+            break
+    assert signed["Authorization"] == request.headers["Authorization"]

@@ -8,6 +8,7 @@ from bentofs.mount.kernel.native.node_table import NodeTable
 from bentofs.mount.kernel.operations import Look
 from bentofs.mount.view.nodes import Attributes
 from bentofs.store.errors import SourceChangedError
+from bentofs.store.util.memory_budget import MemoryBudget
 
 FILE = Attributes(stat.S_IFREG | 0o644, 7, 1, 10, 0, 0)
 FOLDER = Attributes(stat.S_IFDIR | 0o755, 8, 2, 0, 0, 0)
@@ -69,6 +70,21 @@ def test_files_are_bounded_and_open_ones_stay(monkeypatch: pytest.MonkeyPatch) -
     assert nodes.get(folder.id) is folder
     nodes.released(held.id, 5)
     assert not held.handles
+
+
+def test_most_files_are_dropped_when_decoders_need_all_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bentofs.mount.kernel.native.node_table._FILES_LEFT", 10)
+    budget = MemoryBudget(10 << 20)
+    nodes = NodeTable(budget)
+    held = nodes.tell("/held", Look(FILE, 1))
+    nodes.opened(held, 5)
+    for number in range(1000):
+        nodes.tell(f"/models/{number}", Look(FILE, number))
+    budget.reserve(5 << 20)
+    assert len(nodes) == 1002
+    budget.reserve(11 << 20)
+    assert len(nodes) == 11
+    assert nodes.get(held.id) is held
 
 
 def test_open_files_beyond_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
