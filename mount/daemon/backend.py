@@ -65,6 +65,7 @@ class Backend:
         Raises:
             StagingError: there is no place for `incoming/`.
         """
+        self._budget = budget
         self._baseline = Baseline()
         self._recorder = Recorder(storage, self._baseline)
         self._later = Later()
@@ -102,8 +103,12 @@ class Backend:
 
     def start(self, is_busy: Callable[[], bool]) -> None:
         """Start the work in the background. `is_busy`: tells whether a request is being served."""
-        self._recorder.start(self.library.archives.is_measured, is_busy)
-        self._later.start(self.library.archives, is_busy)
+
+        def must_wait() -> bool:
+            return self._budget.is_short or is_busy()
+
+        self._recorder.start(self.library.archives.is_measured, must_wait)
+        self._later.start(self.library.archives, must_wait)
         self._trimmer.start()
         self._pruner.start(self.library.models)
         unmap_code()  # most of it served to start

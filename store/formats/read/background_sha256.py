@@ -16,7 +16,7 @@ from bentofs.store.errors import CancelledError
 from bentofs.store.formats.read.growing_file import ArrivingFile
 from bentofs.store.util.aligned_buffer import page_buffer
 
-_READ = 256 << 10  # bytes digested at a time
+_READ = 128 << 10  # bytes digested at a time: each upload has such a buffer
 _LAG = 1 << 30  # bytes that a `later` digest lags behind; a file deleted meanwhile keeps its disk space until it ends
 _LATE = threading.BoundedSemaphore(4)  # digests in this process that go on after their archive was read
 
