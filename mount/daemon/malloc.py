@@ -14,6 +14,7 @@ from bentofs.mount.daemon.code_pages import unmap_code
 
 _MMAP_THRESHOLD, _ARENA_MAX = -3, -8  # malloc.h
 _TRIM_SECONDS = 2.0  # between two trims of a heap that is in use
+_AGAIN_SECONDS = (0.1, 0.3, 0.6)  # after memory was needed at once
 _WORKED_SECONDS = 0.02  # of processor time; after less work there is nothing to trim
 
 
@@ -33,6 +34,14 @@ def share_memory() -> None:
 def collect_and_trim() -> None:
     """Free cyclic garbage, too, before the heap's free pages are returned: much memory is needed now."""
     gc.collect()
+    _trim_all()
+    for seconds in _AGAIN_SECONDS:  # threads that were at work give their memory back a moment later
+        timer = threading.Timer(seconds, _trim_all)
+        timer.daemon = True
+        timer.start()
+
+
+def _trim_all() -> None:
     trim()
     unmap_code()
 

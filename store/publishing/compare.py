@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from bentofs.store.staging.mac_extras import without_extras
 from bentofs.store.storage.base import Entry, Storage
 
-_CHUNK = 1 << 20
+_CHUNK = 256 << 10  # bytes of each file compared at a time
 
 
 def first_difference(

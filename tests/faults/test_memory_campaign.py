@@ -79,22 +79,22 @@ def test_uploads_that_need_most_memory_in_a_mount_that_has_read_much(
     for number in range(6):
         for suffix in _FORMATS:
             _read(mount, number, suffix)
-    archive = _archive_for_a_large_window(tmp_path)
+    archives = [_archive_for_a_large_window(tmp_path, number) for number in range(_UPLOADS)]
     with ThreadPoolExecutor(_UPLOADS) as pool:
-        done = pool.map(lambda number: cp(archive, mount.path / f"incoming/{number}", seconds=300), range(_UPLOADS))
+        done = pool.map(lambda archive: cp(archive, mount.path / "incoming", seconds=300), archives)
         assert [copy.returncode for copy in done] == [0] * _UPLOADS
-    assert (store / "u/v0/noise").stat().st_size == 3 << 20
+    assert [(store / f"u{number}/v0/noise").stat().st_size for number in range(_UPLOADS)] == [3 << 20] * _UPLOADS
     assert _most_memory(mount) < _MEMORY, f"{_most_memory(mount):,}"
 
 
-def _archive_for_a_large_window(folder: Path) -> Path:
+def _archive_for_a_large_window(folder: Path, number: int) -> Path:
     """Make an archive that needs a window of 64 MiB, all of which is used."""
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as tar:
-        _add(tar, "model.yaml", (_MODEL_YAML % 0).replace(b"name: m", b"name: u"))
+        _add(tar, "model.yaml", (_MODEL_YAML % 0).replace(b"name: m", b"name: u%d" % number))
         _add(tar, "zeros", bytes(70 << 20))
         _add(tar, "noise", os.urandom(3 << 20))
-    archive = folder / "u.tar.xz"
+    archive = folder / f"u{number}.tar.xz"
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 64 << 20}]
     archive.write_bytes(lzma.compress(content.getvalue(), filters=filters))
     return archive
