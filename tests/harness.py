@@ -144,7 +144,7 @@ class Mounted(Daemon):
 
     Leaving the context ends it by SIGTERM. It asserts that the exit code is 0, that nothing stays mounted, and that the
     log holds nothing at WARNING or above except expected lines. Entering again mounts again, with the same index. Every
-    wait is bounded: after `limit` seconds the daemon is killed, so that all readers get an error.
+    wait is bounded: `limit` seconds after its first answer the daemon is killed, so that all readers get an error.
     """
 
     def __init__(
@@ -204,9 +204,7 @@ class Mounted(Daemon):
                 cwd=ROOT,
                 env=self._environment,
             )
-        self._watchdog = threading.Timer(self._limit, self._give_up)
-        self._watchdog.daemon = True
-        self._watchdog.start()
+        self._kill_after(_START_SECONDS + 10)  # a look at a mount that does not answer waits as well
         _living.add(self)
         try:
             wait_until(self._answers, _START_SECONDS, f"the mount answers\n{self._log}")
@@ -214,6 +212,14 @@ class Mounted(Daemon):
             print(f"--- log of the daemon on {self.path}\n{self.log()}", file=sys.stderr)
             self.kill()
             raise
+        self._kill_after(self._limit)
+
+    def _kill_after(self, seconds: float) -> None:
+        if self._watchdog:
+            self._watchdog.cancel()
+        self._watchdog = threading.Timer(seconds, self._give_up)
+        self._watchdog.daemon = True
+        self._watchdog.start()
 
     def _answers(self) -> bool:
         assert self.process.poll() is None, f"the daemon exited with {self.process.returncode}:\n{self.log()}"

@@ -138,8 +138,9 @@ def test_forgotten_mount_is_noticed_and_removed(store: Path, tmp_path: Path) -> 
 
 
 def test_wedged_daemon_is_killed(store: Path, tmp_path: Path) -> None:
-    """A daemon that does not answer must not hang the tests for ever."""
-    daemon = Mounted(store, tmp_path / "mount", limit=3.0)
+    """A daemon that does not answer must not hang the tests for ever. The time of its start does not count."""
+    slowly = ["sh", "-c", 'sleep 1.2 && exec "$@"', "sh"]
+    daemon = Mounted(store, tmp_path / "mount", prefix=slowly, limit=1.0)
     daemon.start()
     daemon.process.send_signal(signal.SIGSTOP)
     with pytest.raises(OSError) as caught:  # noqa: PT011 - see below
