@@ -37,11 +37,10 @@ _MOUNTING = (
     "mount/cli",
     "mount/serve",
 )
-_AS_ROOT = {"open_device"}  # changes the mode of /dev/fuse, and restores it
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests that take long, start servers, or change the host (`.github/CONTRIBUTING.md`)."""
+    """Mark tests that take long or start servers (`.github/CONTRIBUTING.md`)."""
     for item in items:
         folder = item.path.parent.relative_to(harness.ROOT / "tests").as_posix()
         fixtures = set(getattr(item, "fixturenames", ()))
@@ -49,8 +48,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
         if fixtures & _SERVERS:
             item.add_marker(pytest.mark.network)
-        if fixtures & _AS_ROOT:
-            item.add_marker(pytest.mark.root)
 
 
 @pytest.fixture

@@ -143,7 +143,7 @@ $python -m bentofs.mount unmount "$mnt" && umount "$mnt"
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts autofs")
+@pytest.mark.root
 def test_by_an_automounter(shell: Shell, tmp_path: Path) -> None:
     """`x-systemd.automount` in fstab: the first look at the mountpoint mounts."""
     environment = {"python": sys.executable, "mnt": str(shell.mountpoint), "log": str(tmp_path / "log")}

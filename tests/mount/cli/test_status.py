@@ -157,6 +157,7 @@ def test_root_looks_at_mounts_of_others(content: bytes) -> None:
     assert (report.state, report.pid, report.status) == (MountState.UNKNOWN, 7, {})
 
 
+@pytest.mark.root
 def test_a_mount_of_another_user() -> None:
     """Root sees a mount that refuses root. Another user is told whose it is."""
     assert os.geteuid() == 0, "only root can become two other users: run the tests as root"

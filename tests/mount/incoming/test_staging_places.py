@@ -13,6 +13,8 @@ import pytest
 from tests.harness import ROOT, Mounted, ended, home_of, make_model, run, unmount_lazily, wait_until
 from tests.incoming import area_of, cp, made_tar, same, spooled, staged
 
+pytestmark = pytest.mark.root  # which mounts file systems
+
 NOBODY = 65_534
 
 

@@ -16,6 +16,8 @@ import pytest
 from tests.harness import ROOT, Mounted, ended, home_of, make_model, run, unmount_lazily, wait_until
 from tests.incoming import area_of, cp, imports, made, made_tar, same, send
 
+pytestmark = pytest.mark.root
+
 NOBODY, ANOTHER = 65_534, 12_345
 ALLOWED = ["--allow-other", "--incoming-mode", "1777"]
 

@@ -217,6 +217,7 @@ def test_a_read_only_folder(expect_log: ExpectLog) -> None:
         index.close()
 
 
+@pytest.mark.root
 def test_a_folder_of_another_user_is_not_touched(path: Path, expect_log: ExpectLog) -> None:
     assert os.geteuid() == 0, "only root can make another user's folder: run the tests as root"
     expect_log(f"belongs to user {NOBODY}", 1)

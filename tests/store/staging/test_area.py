@@ -166,6 +166,7 @@ def test_a_parent_that_may_not_be_written() -> None:
             StagingArea(str(folder / "models")).open_session()
 
 
+@pytest.mark.root
 def test_an_area_of_another_user_is_not_used() -> None:
     """Another user may have made the area first, in a directory that anyone may write."""
     assert os.geteuid() == 0, "only root can make another user's folder: run the tests as root"
