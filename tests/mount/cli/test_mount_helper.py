@@ -77,7 +77,8 @@ def test_what_makes_no_sense_is_said(arguments: list[str], said: str) -> None:
     assert said in str(raised.value)
 
 
-# The helper lies in /sbin for this script alone. Its Python is the one that runs the tests.
+# The helper lies in /sbin for this script alone. Its Python is the one that runs the tests. mount(8) clears the
+# environment, so the helper sets the test's home itself: root's is not the test's, nor readable for an ordinary user.
 _SCRIPT = r"""
 mount -t overlay overlay -o "lowerdir=$helpers:$(realpath /sbin)" "$(realpath /sbin)" || exit 2
 mount -T "$fstab" "$mnt" || exit 3
@@ -95,7 +96,11 @@ def test_by_fstab(shell: Shell, tmp_path: Path) -> None:
     make_model(store, "m:v1", {"run": b"#!/bin/sh\necho hello\n"}, executable=["run"])
     helper = tmp_path / "helpers" / "mount.fuse.bentofs"
     helper.parent.mkdir()
-    helper.write_text(f"#!{sys.executable}\nfrom bentofs.mount.cli.mount_helper import main\nmain()\n")
+    home = {name: value for name, value in shell.environment.items() if name == "HOME" or name.startswith("XDG_")}
+    helper.write_text(
+        f"#!{sys.executable}\nimport os\nfrom bentofs.mount.cli.mount_helper import main\n"
+        f"os.environ |= {home!r}\nmain()\n"
+    )
     helper.chmod(0o755)
     escaped = str(store).replace(" ", r"\040")
     fstab = tmp_path / "fstab"
