@@ -182,6 +182,23 @@ class Machine(RuleBasedStateMachine):
         self.kept[name] = content
 
     @precondition(lambda self: any(self._hidden()))
+    @rule(data=st.data(), number=st.integers(0, 11))
+    def remove_an_open_file(self, data: st.DataObject, number: int) -> None:
+        """Write another file under its name. Who has the removed one open still sees it."""
+        name = data.draw(st.sampled_from(self._hidden()))
+        path, old, new = self.incoming / name, self.kept[name], self.archives[number].content
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            path.unlink()
+            _write(path, new, 0)
+            self.kept[name] = new
+            look = os.fstat(descriptor)
+            assert (look.st_size, look.st_nlink) == (len(old), 0)
+            assert os.pread(descriptor, len(old) + 1, 0) == old
+        finally:
+            os.close(descriptor)
+
+    @precondition(lambda self: any(self._hidden()))
     @rule(data=st.data(), new=st.sampled_from(NAMES + HIDDEN))
     def rename(self, data: st.DataObject, new: str) -> None:
         old = data.draw(st.sampled_from(self._hidden()))
@@ -254,6 +271,7 @@ class Machine(RuleBasedStateMachine):
     def replace_by_bentoml(self, data: st.DataObject, letter: str, offset: int) -> None:
         """Delete a model and save another one under its tag, before anybody looks."""
         tag = data.draw(st.sampled_from(sorted(self.models)))
+        self._in_mount(tag).stat()
         self._remove_model(tag)
         make_model(Path(self.mount.store), tag, files(letter))
         self.models[tag] = letter
@@ -268,6 +286,7 @@ class Machine(RuleBasedStateMachine):
         if letter == self.models[tag]:
             return
         self._forget_names(tag)
+        self._in_mount(tag).stat()
         file = self._in_store(tag)
         look = file.stat()
         target = file if in_place else file.with_name("w.new")
@@ -372,7 +391,7 @@ class Machine(RuleBasedStateMachine):
 
     def _is_seen_without_a_look(self, tag: str) -> None:
         """Check that the first look after a change is told the new file, however long the kernel may believe the old
-        one."""
+        one. A `stat` before the change makes it believe: after a read, it asks the daemon anyway."""
         let_a_change_be_seen()
         shown, true = self._in_mount(tag).stat(), self._in_store(tag).stat()
         assert (shown.st_size, shown.st_mtime_ns, shown.st_ctime_ns) == (
