@@ -21,6 +21,7 @@ from bentofs.mount.kernel.generations import Generations
 from bentofs.mount.kernel.libfuse2 import binding
 from bentofs.mount.kernel.libfuse2.unlinker import Unlinker
 from bentofs.mount.kernel.mount_table import SUBTYPE
+from bentofs.mount.kernel.names import decoded
 from bentofs.mount.kernel.operations import Opened, Operations
 from bentofs.mount.kernel.workers import MAX_WORKERS, Workers
 from bentofs.mount.view.nodes import Attributes, File
@@ -111,7 +112,7 @@ class _Callbacks:
         return table
 
     def _getattr(self, path: bytes, target: int) -> int:
-        self._fill(target, self._attributes(os.fsdecode(path)))
+        self._fill(target, self._attributes(decoded(path)))
         return 0
 
     def _attributes(self, path: str) -> Attributes:

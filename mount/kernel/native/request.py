@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Callable
 from typing import NamedTuple
 
+from bentofs.mount.kernel.names import decoded
 from bentofs.mount.kernel.native.protocol import IN_HEADER
-
-NAME_MAX = 255  # bytes; the kernel leaves it to file systems to check
 
 
 class Request:
@@ -23,12 +20,12 @@ class Request:
 
     def name(self, at: int = 0) -> str:
         """Return the name that ends the body, from `at` on."""
-        return _decoded(bytes(self.body[at:-1]))
+        return decoded(bytes(self.body[at:-1]))
 
     def names(self, at: int) -> tuple[str, str]:
         """Return the two names that end the body, from `at` on."""
         first, second, _ = bytes(self.body[at:]).split(b"\0")
-        return _decoded(first), _decoded(second)
+        return decoded(first), decoded(second)
 
 
 class Answer(NamedTuple):
@@ -36,9 +33,3 @@ class Answer(NamedTuple):
 
     body: bytes
     undo: Callable[[], None]
-
-
-def _decoded(name: bytes) -> str:
-    if len(name) > NAME_MAX:
-        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
-    return os.fsdecode(name)

@@ -190,6 +190,11 @@ def test_names_that_are_too_long(mount: Mounted) -> None:
     with pytest.raises(OSError, match=os.strerror(errno.ENAMETOOLONG)):
         (mount.path / "incoming" / ("x" * 256)).touch()
     (mount.path / "incoming" / ("." + "x" * 254)).touch()
+    folder = mount.path / "models" / "m"
+    with pytest.raises(OSError, match=os.strerror(errno.ENAMETOOLONG)):
+        (folder / ("x" * 256)).stat()
+    with pytest.raises(FileNotFoundError):
+        (folder / ("x" * 255)).stat()
 
 
 def test_times_and_modes(mount: Mounted) -> None:
