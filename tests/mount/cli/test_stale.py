@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -21,6 +22,14 @@ def kill_daemon(shell: Shell) -> None:
     wait_until(lambda: not daemons(shell.mountpoint), 20, "the daemon ends")
 
 
+def helper_unmounts_for_us() -> bool:
+    """Tell if this machine's helper obeys `--auto-unmount`. Before 3.15 it looked into the mount as root, which only a
+    mount of root allows (libfuse's issue 586)."""
+    version = re.search(r"(\d+)\.(\d+)", run("fusermount", "-V").stdout)
+    assert version is not None
+    return os.geteuid() == 0 or (int(version[1]), int(version[2])) >= (3, 15)
+
+
 @pytest.mark.parametrize("engine", ["kernel", "libfuse2"])
 def test_after_a_daemon_was_killed(shell: Shell, engine: str) -> None:
     """With `--auto-unmount` nothing is left. Without, a dead mount is left, which the next one replaces."""
@@ -28,8 +37,9 @@ def test_after_a_daemon_was_killed(shell: Shell, engine: str) -> None:
     assert shell(*mount, "--auto-unmount").returncode == 0
     assert (shell.mountpoint / "README.txt").is_file()
     kill_daemon(shell)
-    wait_until(lambda: not mountpoints(shell.mountpoint), 20, "the helper unmounts")
-    assert os.listdir(shell.mountpoint) == []
+    if helper_unmounts_for_us():
+        wait_until(lambda: not mountpoints(shell.mountpoint), 20, "the helper unmounts")
+        assert os.listdir(shell.mountpoint) == []
     assert shell(*mount).returncode == 0
     kill_daemon(shell)
     done = shell(*mount)  # at once: attributes that the kernel has cached say nothing of the daemon
