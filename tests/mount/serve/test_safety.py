@@ -4,6 +4,7 @@ import asyncio
 import base64
 import contextlib
 import os
+import resource
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -189,6 +190,16 @@ def test_status_and_log_are_for_users_only(server: Served) -> None:
     assert server.get("/.bentofs/log").status == 403
 
 
+@pytest.fixture
+def many_open_files() -> Iterator[None]:
+    """Let this process open as many files as it may. An ordinary user's limit is often 1,024."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.usefixtures("many_open_files")
 def test_idle_clients_are_bounded(server: Served) -> None:
     idle = []
     try:
