@@ -115,8 +115,8 @@ def count_fuse_mounts() -> int:
     return sum(kind == "fuse" or kind.startswith("fuse.") for kind in kinds)
 
 
-def read_ahead(device: int, size: int) -> None:
-    """Make the kernel read `size` bytes ahead of sequential readers on a device (`st_dev`).
+def read_ahead(device: str, size: int) -> None:
+    """Make the kernel read `size` bytes ahead of sequential readers on a device (`Mount.device`).
 
     By default it asks a FUSE mount for the next 128 KiB only after the last ones, so reader and daemon wait for each
     other.
@@ -124,7 +124,7 @@ def read_ahead(device: int, size: int) -> None:
     Raises:
         OSError: only root may do this, and not in every container.
     """
-    with open(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb", "w", encoding="ascii") as setting:
+    with open(f"/sys/class/bdi/{device}/read_ahead_kb", "w", encoding="ascii") as setting:
         setting.write(str(size >> 10))
 
 

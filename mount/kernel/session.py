@@ -10,14 +10,13 @@ next read of the device reports that there is no device. (libfuse's own signal h
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import threading
 import time
 from collections.abc import Callable
 
 from bentofs.mount.kernel.engine import Engine
-from bentofs.mount.kernel.mount_table import UnmountError, read_ahead, unmount
+from bentofs.mount.kernel.mount_table import UnmountError, mount_at, read_ahead, unmount
 from bentofs.mount.kernel.operations import Operations
 from bentofs.mount.kernel.workers import Workers
 
@@ -91,10 +90,12 @@ class Session:
         return self._workers.are_busy()
 
     def _announce(self, ready: Callable[[], None]) -> None:
-        look = os.stat(self._mountpoint)  # returns once the threads serve
-        if self._read_ahead is not None:
+        # From the table. If this process asked its own mount and was killed before it answered, that thread would wait
+        # for ever. The device would stay open, and all readers would hang.
+        mount = mount_at(self._mountpoint)
+        if self._read_ahead is not None and mount is not None:
             try:
-                read_ahead(look.st_dev, self._read_ahead)
+                read_ahead(mount.device, self._read_ahead)
             except OSError as error:
                 log.debug("the read-ahead of the kernel could not be set: %s", error)
         self._engine.begin()

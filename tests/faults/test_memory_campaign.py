@@ -8,6 +8,7 @@ import lzma
 import os
 import random
 import re
+import subprocess
 import tarfile
 import time
 from collections.abc import Callable
@@ -51,6 +52,7 @@ def test_nothing_grows(store: Path, mounted: Callable[..., Mounted]) -> None:
             seen.append(_at_rest(mount))
     _did_not_grow(*seen)
 
+    wait_until(lambda: _lists(mount), 20, "the deleted models are no longer listed", interval=0.5)
     end = time.monotonic() + SECONDS
     seen = []
     while len(seen) < 2 or time.monotonic() < end:
@@ -106,6 +108,13 @@ def _did_not_grow(before: Footprint, after: Footprint) -> None:
     assert after.descriptors <= before.descriptors + 4 + MOST_FILES, f"{before} became {after}"
     assert after.threads <= before.threads + 4, f"{before} became {after}"
     assert after.files <= before.files + 4, f"{before} became {after}"
+
+
+def _lists(mount: Mounted) -> bool:
+    """Tell whether every name of a listing can be looked at."""
+    places = [mount.path / "models", mount.path / "by-format"]
+    done = subprocess.run(["ls", "-lR", *places], capture_output=True, timeout=120, check=False)
+    return done.returncode == 0
 
 
 def _at_rest(mount: Mounted) -> Footprint:
