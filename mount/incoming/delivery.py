@@ -5,6 +5,8 @@ Knows no FUSE. Threading: any thread.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from bentofs.mount.incoming.checksums import Checksums
 from bentofs.mount.incoming.publishing import Publishing
 from bentofs.mount.incoming.reports import Reports
@@ -20,9 +22,9 @@ class Delivery:
         self._sums = sums
         self._reports = reports
 
-    def deliver(self, upload: Upload, path: str) -> int:
+    def deliver(self, upload: Upload, path: str, check: Callable[[], None]) -> int:
         """Make a checked upload a model of the store; `path`: the name under which it was copied in. Return the number
-        of its receipt.
+        of its receipt. `check`: called once no program can change the bytes any more; may raise.
 
         Raises:
             StoreError: why it was not imported. The staged model is discarded.
@@ -30,6 +32,7 @@ class Delivery:
         ready = upload.take()
         look = upload.file.status()
         try:
+            check()
             self._sums.check(path, ready, upload.uid)
             outcome = self._publishing.publish(ready, upload.uid, may_replace=upload.may_replace)
         except BaseException:

@@ -57,8 +57,9 @@ class Finalizer:
         self._read_back = read_back
         self._compare = compare
 
-    def finalize(self, upload: Upload, path: str | None = None) -> None:
-        """Import a complete upload; `path`: its current name, or the one that it is about to get.
+    def finalize(self, upload: Upload, path: str | None = None, check: Callable[[], None] = lambda: None) -> None:
+        """Import a complete upload; `path`: its current name, or the one that it is about to get. `check`: called
+        before the model appears, once no program can change the bytes any more; may raise.
 
         Raises:
             StoreError: why it was not imported.
@@ -67,7 +68,7 @@ class Finalizer:
             if upload.is_imported:
                 return
             try:
-                self._decide(upload, path or upload.path)
+                self._decide(upload, path or upload.path, check)
             except Exception as error:
                 upload.refuse(error, is_shown=not is_on_its_way(upload.path))
                 raise
@@ -79,7 +80,7 @@ class Finalizer:
                 upload.refuse(error, is_shown=True)
             self._reports.refuse(upload, upload.path, error)
 
-    def _decide(self, upload: Upload, path: str) -> None:
+    def _decide(self, upload: Upload, path: str, check: Callable[[], None]) -> None:
         if is_note(path):
             self._check_note(upload, path)
             upload.keep()
@@ -93,7 +94,7 @@ class Finalizer:
             return
         self._reports.whole(upload, is_final=not self._spool.is_on_its_way(upload.path))
         try:
-            self._import(upload, path)
+            self._import(upload, path, check)
         except StoreError as error:
             if self._spool.is_on_its_way(path):  # it is told when the upload gets its final name
                 upload.mark.set(False)
@@ -105,7 +106,7 @@ class Finalizer:
             upload.withdraw()
             upload.keep()
 
-    def _import(self, upload: Upload, path: str) -> None:
+    def _import(self, upload: Upload, path: str, check: Callable[[], None]) -> None:
         """Import an archive. If its name is not final, only prepare that."""
         if upload.file.failure is not None:
             raise upload.file.failure
@@ -114,7 +115,7 @@ class Finalizer:
             self._compare(ready)  # done early: a slow rename would block all of incoming/
             upload.mark.set(False)
             return
-        receipt = self._delivery.deliver(upload, path)
+        receipt = self._delivery.deliver(upload, path, check)
         self._read_back.keep(receipt, upload.file.duplicate())
         with self._spool.locked() as names:
             names.has_become_model(upload, path)

@@ -27,6 +27,7 @@ class Handle:
     wrote: bool = False
     is_dirty: bool = False  # has written since anybody last closed it
     is_overtaken: bool = False  # has written, and then another handle has
+    turn: int = -1  # the number of its last write, counted over all files and before its bytes are written
     last_change: int = -1  # the number of its last change to the upload
     mixed: InUseError | None = None  # somebody else wrote to the same file meanwhile
 

@@ -50,6 +50,7 @@ class UploadHandles:
         self._reports = reports
         self._handles: dict[int, Handle] = {}
         self._numbers = itertools.count(1)
+        self._turns = itertools.count(1)  # of writes
 
     def create(self, path: str, flags: int, mode: int, uid: int) -> int:
         """Create a file that belongs to a user, and return a handle on it. Of its mode, only the executable bit is
@@ -189,7 +190,7 @@ class UploadHandles:
                 self._finalizer.refuse(upload, handle.mixed)
             raise handle.mixed
         try:
-            self._finalizer.finalize(upload)
+            self._finalizer.finalize(upload, check=lambda: self._check_alone(handle, upload))
         except CancelledError as error:
             if error is upload.lost and upload.kind.is_archive:
                 self._say_lost(handle, upload, error)
@@ -287,9 +288,26 @@ class UploadHandles:
             for other in others:
                 other.is_overtaken = True
             handle.wrote = handle.is_dirty = True
+            if upload.state.takes_bytes:
+                handle.turn = next(self._turns)
             if not upload.mark.is_set:
                 names.mark(upload)
             return upload
+
+    def _check_alone(self, handle: Handle, upload: Upload) -> None:
+        """Check that nobody wrote to the upload since this handle did: while it waited for its decision, for example.
+
+        Raises:
+            InUseError: another handle that is still open did.
+        """
+        with self._spool.locked():
+            others = [other for other in self._handles.values() if other.upload is upload and other.turn > handle.turn]
+            if others and handle.mixed is None:
+                handle.mixed = InUseError(_MIXED)
+                for other in others:
+                    other.mixed = other.mixed or handle.mixed
+        if handle.mixed is not None:
+            raise handle.mixed
 
     def _empty(self, number: int) -> None:
         """Empty a file to begin it anew. If another program has it open, or it is being published, leave it, and give

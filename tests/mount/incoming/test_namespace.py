@@ -4,7 +4,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -28,7 +28,7 @@ from bentofs.mount.incoming.spool import Spool
 from bentofs.mount.incoming.spool_names import SpoolNames, UploadFactory
 from bentofs.mount.incoming.staging_run import Slots, Stager
 from bentofs.mount.incoming.upload import Upload
-from bentofs.store.errors import DamagedArchiveError
+from bentofs.store.errors import DamagedArchiveError, InUseError
 from bentofs.store.formats.read.growing_file import ArrivingFile
 from bentofs.store.transfer.import_log import ImportLog
 from bentofs.store.transfer.importer import Importer
@@ -48,7 +48,7 @@ def test_a_file_that_is_closed_just_when_it_is_renamed_is_imported(
 
     delivered = []
 
-    def deliver(upload: Upload, path: str) -> int:
+    def deliver(upload: Upload, path: str, _check: Callable[[], None]) -> int:
         upload.take()
         upload.mark_imported()
         delivered.append(path)
@@ -75,6 +75,44 @@ def test_a_file_that_is_closed_just_when_it_is_renamed_is_imported(
     log.close()
 
 
+@pytest.mark.expect_log("m.tar was not imported: two programs wrote to it at once")
+def test_a_write_between_a_close_and_its_decision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bytes of another program may be in the model then, so neither is told that it was imported."""
+
+    def staged(arriving: ArrivingFile, _on_model: Callable[[], None]) -> Mock:
+        arriving.length()
+        return Mock()
+
+    delivered = []
+
+    def deliver(upload: Upload, path: str, check: Callable[[], None]) -> int:
+        upload.take()
+        check()
+        upload.mark_imported()
+        delivered.append(path)
+        return 0
+
+    namespace, log = made(tmp_path, staged, deliver)
+    files = namespace.files
+    one = files.create("m.tar", os.O_WRONLY, 0o644, os.geteuid())
+    other = files.open("m.tar", os.O_WRONLY, os.geteuid())
+    files.write(one, memoryview(b"one"), 0)
+    deciding, late = Upload.deciding, [b"two"]
+
+    def deciding_late(upload: Upload) -> AbstractContextManager[None]:
+        while late:
+            files.write(other, memoryview(late.pop()), 0)
+        return deciding(upload)
+
+    monkeypatch.setattr(Upload, "deciding", deciding_late)
+    for number in (one, other):
+        with pytest.raises(InUseError):
+            files.flush(number)
+        files.release(number)
+    assert delivered == []
+    log.close()
+
+
 @pytest.mark.expect_log("m.tar was not imported: no archive")
 def test_a_file_that_is_closed_just_when_it_is_looked_at(tmp_path: Path) -> None:
     """The look needs bytes of the file, whose descriptor another thread closes at that moment."""
@@ -83,7 +121,7 @@ def test_a_file_that_is_closed_just_when_it_is_looked_at(tmp_path: Path) -> None
         arriving.length()  # wait for the close
         raise DamagedArchiveError("no archive")
 
-    namespace, log = made(tmp_path, staged, lambda _upload, _path: 0)
+    namespace, log = made(tmp_path, staged, lambda _upload, _path, _check: 0)
     files = namespace.files
     number = files.create("m.tar", os.O_WRONLY, 0o644, os.geteuid())
     files.write(number, memoryview(os.urandom(5000)), 0)
@@ -119,7 +157,7 @@ def test_a_file_that_is_closed_just_when_it_is_looked_at(tmp_path: Path) -> None
 def made(
     tmp_path: Path,
     staged: Callable[[ArrivingFile, Callable[[], None]], Mock],
-    deliver: Callable[[Upload, str], int],
+    deliver: Callable[[Upload, str, Callable[[], None]], int],
 ) -> tuple[Namespace, ImportLog]:
     """Return an empty `incoming/`, and its record. `staged` and `deliver` stand in for what makes models."""
     for folder in ("spool", "ranges"):
