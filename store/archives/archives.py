@@ -375,5 +375,5 @@ class Archives:
 
     def _members(self, model: Model, kind: Format, file: OpensEntry) -> Members:
         if kind.needs_checksums:
-            return MeasuredMembers(model.entries, file, self._measurements)
-        return Members(model.entries, file)
+            return MeasuredMembers(model.entries, file, self._storage.read_whole, self._measurements)
+        return Members(model.entries, file, self._storage.read_whole)

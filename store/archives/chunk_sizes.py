@@ -122,7 +122,7 @@ class Sizes:
         unwritten = {number for number in unjudged if number not in unmeasured}
         try:
             groups = [Group(_name(files[number]), chunk_codec(found[number].effort)) for number in unmeasured]
-            units = ((of, unit) for of, number in enumerate(unmeasured) for unit in _units(files[number]))
+            units = ((of, [unit]) for of, number in enumerate(unmeasured) for unit in _units(files[number]))
             sizes = array("I")
             for of, more in measure_chunks(self.maker, groups, units, progress, has_reader=has_reader):
                 number = unmeasured[of]
@@ -190,7 +190,7 @@ class Sizes:
                 Group(names[part], parts[part].codec(effort), is_wanted=part == wanted)
                 for part, effort in zip(unknown, efforts, strict=True)
             ]
-            numbered = ((unknown.index(part), content) for part, content in read_parts(plan, unknown))
+            numbered = ((unknown.index(part), contents) for part, contents in read_parts(plan, unknown))
             for of, more in measure_chunks(self.maker, groups, numbered, progress, has_reader=has_reader):
                 sizes[of].extend(more)
             measured = [ChunkSizes(effort, True, each) for effort, each in zip(efforts, sizes, strict=True)]

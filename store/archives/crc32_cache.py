@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from bentofs.store.archives.index import Index
 from bentofs.store.errors import SourceChangedError, StoreUnreadableError
@@ -78,6 +78,15 @@ class Measurements:
         self._index.keep_checksum(identity, crc)
         self._learnt()
         return True
+
+    def keep_all(self, crcs: Mapping[Identity, int], started_ns: int) -> dict[Identity, int]:
+        """Do what `keep_crc32` does, but for many files at once. Return those that are kept."""
+        kept = {identity: crc for identity, crc in crcs.items() if is_settled(identity.ctime_ns, started_ns)}
+        if kept:
+            self._known.put_all(kept.items(), _FILE)
+            self._index.keep_checksums(kept)
+            self._learnt()
+        return kept
 
 
 class _Learning:

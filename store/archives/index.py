@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -158,8 +158,12 @@ class Index:
 
     def keep_checksum(self, identity: Identity, crc32: int) -> None:
         """Keep a CRC-32. They are flushed to disk in batches; a crash loses at most the last second's."""
+        self.keep_checksums({identity: crc32})
+
+    def keep_checksums(self, crc32s: Mapping[Identity, int]) -> None:
+        """Do what `keep_checksum` does, but for many files at once."""
         with self._lock:
-            self._pending[identity] = crc32
+            self._pending.update(crc32s)
             self._flush_soon()
 
     def infos(self, files: Sequence[Identity]) -> dict[Identity, str]:
@@ -343,7 +347,7 @@ def _as_blob(sizes: array[int]) -> bytes:
 
 def identity_key(identity: Identity) -> str:
     """Return an identity as text: devices, inodes and times of distant years do not fit SQLite's integers."""
-    return ":".join(map(str, identity))
+    return "%d:%d:%d:%d:%d" % identity  # noqa: UP031 - twice as fast as the alternatives
 
 
 def store_key(location: str) -> bytes:

@@ -18,10 +18,11 @@ from bentofs.store.formats.write.chunks import Codec, Name, Unit
 
 _WINDOW = 2 * CORES  # tasks that are running, or done and not yet taken
 _TASK = 1 << 20  # bytes of content in a task
-_TASK_UNITS = 64  # small files in a task
+_TASK_UNITS = 64  # small files after which a task is handed over
 _SHORT = 16 << 10  # bytes: threads that compress less at a time wait for Python's lock longer than they work
 
 _R = TypeVar("_R")
+Contents = Sequence[Unit] | Sequence[memoryview]  # of chunks: still to be read, or in memory
 Progress = Callable[[int], None]  # told how many more bytes of content were measured
 
 
@@ -54,14 +55,15 @@ class _Task(NamedTuple):
 def measure_chunks(
     maker: ChunkMaker,
     groups: Sequence[Group],
-    contents: Iterable[tuple[int, Unit | memoryview]],
+    contents: Iterable[tuple[int, Contents]],
     progress: Progress | None,
     *,
     has_reader: bool,
 ) -> Iterator[tuple[int, array[int]]]:
     """Yield pairs of a group's number and the sizes of its next chunks.
 
-    `contents`: the group and the content of each chunk. `has_reader`: a reader waits for the chunks of wanted groups.
+    `contents`: a group, and the contents of its next chunks. `has_reader`: a reader waits for the chunks of wanted
+    groups.
 
     Raises:
         SourceChangedError, StoreUnreadableError: while reading.
@@ -72,13 +74,15 @@ def measure_chunks(
     def measure(task: _Task) -> tuple[_Task, array[int]]:
         sizes = array("I")
         name, codec, is_wanted = groups[task.group]
+        all_made: list[bytes] = []
         for number, content in enumerate(task.contents, task.first):
             if isinstance(content, memoryview):
                 made = maker.compress(codec, content, number)
             else:
                 made = maker.encode(codec, *content, number)
-            maker.cache.keep_fresh(reader if is_wanted and has_reader else None, (name, number), made)
+            all_made.append(made)
             sizes.append(codec.size_of(made))
+        maker.cache.keep_fresh(reader if is_wanted and has_reader else None, name, task.first, all_made)
         return task, sizes
 
     for task, sizes in _in_parallel(measure, _tasks(contents)):
@@ -87,7 +91,7 @@ def measure_chunks(
             progress(task.length)
 
 
-def _tasks(contents: Iterable[tuple[int, Unit | memoryview]]) -> Iterator[_Task]:
+def _tasks(contents: Iterable[tuple[int, Contents]]) -> Iterator[_Task]:
     """Yield tasks. A chunk that is still to be read is a task of its own; chunks in memory are gathered until they are
     worth another thread."""
     counts: Counter[int] = Counter()
@@ -99,15 +103,16 @@ def _tasks(contents: Iterable[tuple[int, Unit | memoryview]]) -> Iterator[_Task]
         counts[group] += len(contents)
         return _Task(group, first, contents)
 
-    for group, content in contents:
-        if not isinstance(content, memoryview):
-            yield task(group, [content])
+    for group, following in contents:
+        if not isinstance(following[0], memoryview):
+            yield task(group, list(following))
             continue
-        if sizes[group] + len(content) > _TASK or len(gathered.get(group, ())) >= _TASK_UNITS:
+        size = sum(map(_length, following))
+        if group in gathered and (sizes[group] + size > _TASK or len(gathered[group]) >= _TASK_UNITS):
             yield task(group, gathered.pop(group))
             sizes[group] = 0
-        gathered.setdefault(group, []).append(content)
-        sizes[group] += len(content)
+        gathered.setdefault(group, []).extend(following)
+        sizes[group] += size
     for group, rest in gathered.items():
         yield task(group, rest)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -209,6 +209,10 @@ class Storage(Protocol):
             SourceChangedError: the file there has another identity.
             StoreUnreadableError: it may not be read.
         """
+
+    def read_whole(self, files: Iterable[tuple[str, Identity, memoryview]]) -> None:
+        """Read whole small files: the source, identity and a view as long as the file, of each. This is faster than
+        opening them one by one. It raises the same errors as `open_file` and `OpenFile.read_into`."""
 
     def check_writable(self) -> None:
         """Check, as far as that takes more than permissions, that models can be imported.

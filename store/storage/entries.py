@@ -19,7 +19,7 @@ from bentofs.store.util.lazy_sequence import LazySequence
 FIRST_PATH = "model.yaml"  # path of the first entry
 _FIRST = FIRST_PATH.encode()
 _FOLDER, _EXECUTABLE = 1, 2
-_NO_CRC32 = -1
+UNKNOWN = -1  # a CRC-32 that the store does not record
 _COLUMNS = 57  # bytes of one entry in all columns except the paths
 _SOURCE = 250  # bytes of a source that is kept as a string
 
@@ -45,11 +45,11 @@ class _Columns:
         self.devices.append(device)
         self.inodes.append(inode)
         self.sizes.append(size)
-        for seconds, rest, time_ns in ((self.mtimes, self.mtime_ns, mtime_ns), (self.ctimes, self.ctime_ns, ctime_ns)):
-            whole, part = divmod(time_ns, SECOND_NS)
-            seconds.append(whole)
-            rest.append(part)
-        self.crcs.append(_NO_CRC32 if crc32 is None else crc32)
+        self.mtimes.append(mtime_ns // SECOND_NS)
+        self.mtime_ns.append(mtime_ns % SECOND_NS)
+        self.ctimes.append(ctime_ns // SECOND_NS)
+        self.ctime_ns.append(ctime_ns % SECOND_NS)
+        self.crcs.append(UNKNOWN if crc32 is None else crc32)
 
     def in_order(self, order: Sequence[int]) -> _Columns:
         ordered = _Columns()
@@ -122,7 +122,7 @@ class Entries(LazySequence[Entry]):
             bool(flags & _EXECUTABLE),
             identity,
             self._sources.get(number) or f"{self._base}/{path}",
-            None if crc32 == _NO_CRC32 else crc32,
+            None if crc32 == UNKNOWN else crc32,
         )
 
     def __eq__(self, other: object) -> bool:
@@ -142,13 +142,34 @@ class Entries(LazySequence[Entry]):
         """Return the size of each entry in bytes, in order; 0 for a directory."""
         return self._columns.sizes
 
-    def shapes(self) -> Iterator[tuple[bytes, bool, int]]:
-        """Yield each entry's path, true for a directory, and its size, in order. This is much faster than making the
-        entries."""
+    @property
+    def crc32s(self) -> Sequence[int]:
+        """Return the CRC-32 of each entry's bytes that the store itself records, in order; `UNKNOWN` for others."""
+        return self._columns.crcs
+
+    def shapes(self) -> Iterator[tuple[bytes, bool, bool, int]]:
+        """Yield each entry's path, true for a directory, true if its owner may execute it, and its size, in order. This
+        is much faster than making the entries."""
         columns, paths, start = self._columns, self._paths, 0
         for stop, flags, size in zip(self._starts[1:], columns.flags, columns.sizes, strict=True):
-            yield paths[start:stop], bool(flags & _FOLDER), size
+            yield paths[start:stop], bool(flags & _FOLDER), bool(flags & _EXECUTABLE), size
             start = stop
+
+    def files(self, numbers: Iterable[int]) -> Iterator[tuple[str, Identity]]:
+        """Yield the source and the identity of each of these entries, which are files. This is faster than making the
+        entries."""
+        columns, sources, base = self._columns, self._sources, self._base
+        for number in numbers:
+            yield (
+                sources.get(number) or f"{base}/{os.fsdecode(self._path(number))}",
+                Identity(
+                    columns.devices[number],
+                    columns.inodes[number],
+                    columns.sizes[number],
+                    columns.mtimes[number] * SECOND_NS + columns.mtime_ns[number],
+                    columns.ctimes[number] * SECOND_NS + columns.ctime_ns[number],
+                ),
+            )
 
     def content(self) -> Iterator[bytes]:
         """Yield all that decides the bytes of the model, for a digest: paths, modes and identities. Two models have the

@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from bentofs.store.errors import (
     BadModelError,
@@ -23,11 +23,11 @@ from bentofs.store.errors import (
 )
 from bentofs.store.storage.base import Identity, Kind, Status, Totals, Usage
 from bentofs.store.storage.entries import Entries
+from bentofs.store.storage.local_file import FILE, KeptFolder, LocalFile, is_same
 from bentofs.store.storage.local_recheck import is_unchanged
 from bentofs.store.storage.local_walk import FOLDER, Walk
 from bentofs.store.util.display import printable
 
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)  # ENXIO: it is a socket
 
 
@@ -45,7 +45,7 @@ class LocalStorage:
         self._root = os.path.abspath(root)
         self._follow_links = follow_links
         self._step = FOLDER if follow_links else FOLDER | os.O_NOFOLLOW
-        self._last: tuple[str, Callable[[], _KeptFolder | None]] = ("", lambda: None)
+        self._last: tuple[str, Callable[[], KeptFolder | None]] = ("", lambda: None)
 
     @property
     def location(self) -> str:
@@ -82,7 +82,7 @@ class LocalStorage:
     def read_small(self, path: str, limit: int) -> bytes:
         parent, _, name = path.rpartition("/")
         with LocalFolder(self, parent, path) as folder:
-            flags = _FILE & ~os.O_NOFOLLOW if self._follow_links else _FILE
+            flags = FILE & ~os.O_NOFOLLOW if self._follow_links else FILE
             look = _status(os.stat(name, dir_fd=folder.descriptor, follow_symlinks=self._follow_links))
             if look.kind not in (Kind.FILE, Kind.LINK):  # opening a link fails as not found
                 raise BadModelError(f"{self._show(path)} is not a regular file")
@@ -121,10 +121,7 @@ class LocalStorage:
             except (OSError, SourceChangedError):
                 pass  # the directory may have been replaced
         try:
-            if source.startswith("/"):  # behind a link
-                folder = _KeptFolder(os.open(parent or "/", FOLDER))
-            else:
-                folder = _KeptFolder(self._open_folder(parent))
+            folder = self._folder_of(source)
             self._last = (parent, weakref.ref(folder))
             return self._open_in(folder, name, source, identity)
         except OSError as error:
@@ -134,10 +131,36 @@ class LocalStorage:
                 raise SourceChangedError(f"{self._show(source)} is gone") from None
             raise failure from error
 
-    def _open_in(self, folder: _KeptFolder, name: str, source: str, identity: Identity) -> LocalFile:
-        file = LocalFile(os.open(name, _FILE, dir_fd=folder.descriptor), identity, self, source, folder)
+    def _folder_of(self, source: str) -> KeptFolder:
+        """Open the directory of a source."""
+        parent = source.rpartition("/")[0]
+        is_behind_link = source.startswith("/")
+        return KeptFolder(os.open(parent or "/", FOLDER) if is_behind_link else self._open_folder(parent))
+
+    def _open_in(self, folder: KeptFolder, name: str, source: str, identity: Identity) -> LocalFile:
+        file = LocalFile(os.open(name, FILE, dir_fd=folder.descriptor), identity, self._show, source, folder)
         file.check()
         return file
+
+    def read_whole(self, files: Iterable[tuple[str, Identity, memoryview]]) -> None:
+        folder: KeptFolder | None = None
+        at: str | None = None
+        for source, identity, view in files:
+            parent, _, name = source.rpartition("/")
+            try:
+                if folder is None or at != parent:
+                    folder, at = self._folder_of(source), parent
+                descriptor = os.open(name, FILE, dir_fd=folder.descriptor)
+                try:
+                    got = os.preadv(descriptor, [view], 0)
+                    # Check after the read, not before: then the bytes read belong to the identity.
+                    is_whole = got == len(view) and is_same(os.fstat(descriptor), identity)
+                finally:
+                    os.close(descriptor)
+            except OSError:
+                is_whole = False
+            if not is_whole:  # a short read, a replaced directory, or an error: one that this raises
+                self.open_file(source, identity).read_into([view], 0)
 
     def usage(self) -> Usage:
         with self.look_into("") as folder:
@@ -229,86 +252,6 @@ class LocalFolder:
             except OSError as error:
                 looks.append(self._storage._error(f"{self._path}/{path}", error))
         return looks
-
-
-class _KeptFolder:
-    """The directory of the file that was opened last. It stays open as long as a file in it: the next file is often in
-    the same directory, and a model may have tens of thousands."""
-
-    __slots__ = ("__weakref__", "descriptor")
-
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
-
-    def __del__(self) -> None:
-        os.close(self.descriptor)
-
-
-class LocalFile:
-    """An open file that can be read only while it has its pinned identity. It is closed with its last reference."""
-
-    __slots__ = ("_descriptor", "_folder", "_identity", "_source", "_storage")
-
-    def __init__(
-        self, descriptor: int, identity: Identity, storage: LocalStorage, source: str, folder: _KeptFolder
-    ) -> None:
-        self._descriptor = descriptor
-        self._identity = identity
-        self._storage = storage
-        self._source = source
-        self._folder = folder
-
-    def __del__(self) -> None:
-        os.close(self._descriptor)
-
-    def read_into(self, views: Sequence[memoryview], offset: int) -> None:
-        wanted = 0
-        for view in views:
-            wanted += len(view)
-        try:
-            got = os.preadv(self._descriptor, views, offset)
-            while got != wanted:  # a short read: network file systems may return one, local disks do not
-                rest = _after(views, got)
-                more = os.preadv(self._descriptor, rest, offset + got)
-                if more == 0:
-                    raise SourceChangedError(f"{self._name()} became shorter while it was read")
-                got += more
-        except OSError as error:
-            if error.errno == errno.ESTALE:  # NFS: the file was removed on its server
-                raise SourceChangedError(f"{self._name()} is gone") from None
-            raise StoreUnreadableError(f"{self._name()} cannot be read: {error.strerror}") from error
-        # Check after the read, not before: then the bytes read belong to the identity.
-        self.check()
-
-    def descriptor(self) -> int:
-        return self._descriptor
-
-    def check(self) -> None:
-        """Compare the file with its pinned identity. Raises SourceChangedError if they differ."""
-        now = os.fstat(self._descriptor)
-        pinned = self._identity
-        if (
-            now.st_ctime_ns != pinned.ctime_ns
-            or now.st_mtime_ns != pinned.mtime_ns
-            or now.st_size != pinned.size
-            or now.st_ino != pinned.inode
-            or now.st_dev != pinned.device
-            or not stat.S_ISREG(now.st_mode)
-        ):
-            raise SourceChangedError(f"{self._name()} was changed or replaced")
-
-    def _name(self) -> str:
-        return self._storage._show(self._source)
-
-
-def _after(views: Sequence[memoryview], count: int) -> list[memoryview]:
-    """Return the rest of the views after their first `count` bytes."""
-    rest = []
-    for view in views:
-        if count < len(view):
-            rest.append(view[count:])
-        count = max(0, count - len(view))
-    return rest
 
 
 def _status(look: os.stat_result) -> Status:

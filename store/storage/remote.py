@@ -154,6 +154,10 @@ class RemoteStorage:
                 self._pins[identity] = pin
         return RemoteFile(self._read_ahead, pin, self.listings.show(source))
 
+    def read_whole(self, files: Iterable[tuple[str, Identity, memoryview]]) -> None:
+        for source, identity, view in files:
+            self.open_file(source, identity).read_into([view], 0)
+
     def usage(self) -> Usage:
         return _ROOM
 

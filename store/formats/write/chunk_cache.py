@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from bentofs.store.formats.write.chunks import Key, Name
 from bentofs.store.util.memory_budget import MemoryBudget
@@ -61,27 +61,24 @@ class ChunkCache:
         with self._lock:
             self._keep(key, made)
 
-    def keep_fresh(self, batch: object | None, key: Key, made: bytes) -> None:
-        """Keep a chunk that was just measured, while there is room: its reader is about to come.
+    def keep_fresh(self, batch: object | None, name: Name, first: int, chunks: Sequence[bytes]) -> None:
+        """Keep chunks that were just measured, while there is room: their reader is about to come.
 
         Chunks of the same `batch` are not evicted: a reader begins at the start, so the first chunks stay. A `batch` of
-        None is for readers that may never come. Its chunks evict no others, and are evicted first.
+        None is for readers that may never come. Its chunks evict no others, and are evicted first. `first`: the number
+        of the first chunk in the content with this name.
         """
         with self._lock:
             limit = self._share.limit if batch is not None else min(self._share.limit, _PERHAPS)
-            while self.size + _weight(made) > limit:
-                if self._recent_size > _RECENT:
-                    self._drop_oldest_recent()
-                    continue
-                oldest = next(iter(self._fresh), None)
-                if batch is None or oldest is None or self._fresh[oldest][0] is batch:
-                    return
-                self._drop_fresh(oldest)
-            self._drop_fresh(key)
-            self._fresh[key] = (batch, made)
-            self._fresh_size += _weight(made)
-            if batch is None:
-                self._fresh.move_to_end(key, last=False)
+            for number, made in enumerate(chunks, first):
+                if not self._make_room(batch, _weight(made), limit):
+                    break
+                key = (name, number)
+                self._drop_fresh(key)
+                self._fresh[key] = (batch, made)
+                self._fresh_size += _weight(made)
+                if batch is None:
+                    self._fresh.move_to_end(key, last=False)
             self._note_use()
             self._share.report(self.size)
 
@@ -93,6 +90,18 @@ class ChunkCache:
             for key in [key for key in self._recent if key[0] == name]:
                 self._recent_size -= _weight(self._recent.pop(key))
             self._share.report(self.size)
+
+    def _make_room(self, batch: object | None, weight: int, limit: int) -> bool:
+        """Drop chunks until one of a batch fits; False if it does not."""
+        while self.size + weight > limit:
+            if self._recent_size > _RECENT:
+                self._drop_oldest_recent()
+                continue
+            oldest = next(iter(self._fresh), None)
+            if batch is None or oldest is None or self._fresh[oldest][0] is batch:
+                return False
+            self._drop_fresh(oldest)
+        return True
 
     def _keep(self, key: Key, made: bytes) -> None:
         self._recent[key] = made

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from bentofs.store.formats.write.members import Member
-from bentofs.store.formats.write.tar import end_length, header_length, padding_length
+from bentofs.store.formats.write.tar import end_length, tar_spans
 
 LEAST = 1 << 20  # bytes of a file with a grid of its own. For shorter ones, it would take longer to read them
 
@@ -29,15 +29,14 @@ def grid_of(members: Sequence[Member], mtime: int) -> Grid:
 
     It also begins behind the first member: `model.yaml` is what people edit."""
     starts = array("Q", [0])
-    at = 0
-    for number, member in enumerate(members):
-        content = at + header_length(member, mtime)
-        if member.size >= LEAST:
+    end = 0
+    for number, (start, content, stop, size) in enumerate(tar_spans(members, mtime)):
+        end = stop
+        if size >= LEAST:
             starts.append(content)
         elif number == 1:
-            starts.append(at)
-        at = content + member.size + padding_length(member.size)
-    return Grid(starts, at + end_length(at))
+            starts.append(start)
+    return Grid(starts, end + end_length(end))
 
 
 def parts_of(length: int, starts: Sequence[int], numbers: range) -> Iterator[tuple[int, int]]:

@@ -59,7 +59,8 @@ class Member(NamedTuple):
         return os.fsencode(self.name) + (b"/" if self.is_folder else b"")
 
 
-Shape = tuple[bytes, bool, int]  # of a member: its path as on this machine, true for a directory, bytes of content
+# Of a member: its path as on this machine, true for a directory, true if its owner may execute it, bytes of content
+Shape = tuple[bytes, bool, bool, int]
 
 
 @runtime_checkable
@@ -79,4 +80,24 @@ def shapes_of(members: Sequence[Member]) -> Iterator[Shape]:
     """Yield the shape of each member, in order."""
     if isinstance(members, Shaped):
         return members.shapes()
-    return ((os.fsencode(member.path), member.is_folder, member.size) for member in members)
+    return ((os.fsencode(member.path), member.is_folder, member.executable, member.size) for member in members)
+
+
+@runtime_checkable
+class ReadTogether(Protocol):
+    """Members whose contents are read faster together than one by one."""
+
+    def read_contents(self, wanted: Sequence[tuple[int, memoryview]]) -> None:
+        """Read whole contents. `wanted`: numbers of members, and views as long as their contents. It raises the same
+        errors as `Piece.read_into`."""
+
+
+def read_contents(members: Sequence[Member], wanted: Sequence[tuple[int, memoryview]]) -> None:
+    """Do what `ReadTogether.read_contents` does, for any members."""
+    if isinstance(members, ReadTogether):
+        members.read_contents(wanted)
+        return
+    for number, view in wanted:
+        content = members[number].content
+        if content is not None:
+            content.read_into([view], 0)

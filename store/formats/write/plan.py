@@ -87,8 +87,8 @@ class Results(NamedTuple):
     large: Mapping[int, Deflated]  # by the numbers of members; large files that are missing are stored
 
 
-def read_parts(plan: Plan, parts: Sequence[str]) -> Iterator[tuple[str, memoryview]]:
-    """Yield the contents of the chunks of some parts, in order within each part. Read each byte once.
+def read_parts(plan: Plan, parts: Sequence[str]) -> Iterator[tuple[str, list[memoryview]]]:
+    """Yield the contents of the next chunks of some parts, in order within each part. Read each byte once.
 
     Raises:
         SourceChangedError, StoreUnreadableError: while reading.
@@ -97,25 +97,29 @@ def read_parts(plan: Plan, parts: Sequence[str]) -> Iterator[tuple[str, memoryvi
     if pieces is None:
         stream = TarStream(plan.members, plan.mtime, plan.tar.length)
         return read_ranges(stream, {part: plan.parts[part].ranges(plan) for part in parts})
-    return ((parts[0], memoryview(read_bytes(piece, 0, piece.length))) for piece in pieces(plan))
+    return ((parts[0], [memoryview(read_bytes(piece, 0, piece.length))]) for piece in pieces(plan))
 
 
-def read_ranges(tar: Piece, ranges: Mapping[str, Iterable[Range]]) -> Iterator[tuple[str, memoryview]]:
+def read_ranges(tar: Piece, ranges: Mapping[str, Iterable[Range]]) -> Iterator[tuple[str, list[memoryview]]]:
     """Do what `read_parts` does, from the tar, which is read once from start to end."""
     following = {part: iter(each) for part, each in ranges.items()}
     next_ones = {part: first for part, each in following.items() if (first := next(each, None)) is not None}
     begin, window = 0, memoryview(b"")
     while next_ones:
-        part = min(next_ones, key=lambda each: next_ones[each].stop)
-        start, stop = next_ones[part]
-        if stop > begin + len(window):
-            begin, window = _move(tar, begin, window, next_ones.values())
-        yield part, window[start - begin : stop - begin]
-        follower = next(following[part], None)
-        if follower is None:
-            del next_ones[part]
-        else:
-            next_ones[part] = follower
+        begin, window = _move(tar, begin, window, next_ones.values())
+        end = begin + len(window)
+        for part, first in list(next_ones.items()):
+            found: list[memoryview] = []
+            each: Range | None = first
+            while each is not None and each.stop <= end:
+                found.append(window[each.start - begin : each.stop - begin])
+                each = next(following[part], None)
+            if each is None:
+                del next_ones[part]
+            else:
+                next_ones[part] = each
+            if found:
+                yield part, found
 
 
 def _move(tar: Piece, begin: int, window: memoryview, wanted: Collection[Range]) -> tuple[int, memoryview]:

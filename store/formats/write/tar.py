@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from bentofs.store.formats.pieces import PieceList, Views, Zeros, copy_into
-from bentofs.store.formats.write.members import Member, shapes_of
+from bentofs.store.formats.write.members import Member, Shape, shapes_of
 from bentofs.store.formats.write.segments import lay_out_in_segments
 from bentofs.store.util.names import portable_name
 
@@ -78,15 +78,19 @@ def tar_spans(members: Sequence[Member], mtime: int) -> Iterator[Span]:
     """Yield the place of each member in the layout of `lay_out_tar`."""
     start = 0
     is_plain = mtime < _USTAR_SIZE_LIMIT
-    for path, is_folder, size in shapes_of(members):
+    for path, is_folder, executable, size in shapes_of(members):
         if is_plain and len(path) <= _SHORT_PATH and path.isascii() and size < _USTAR_SIZE_LIMIT:
             content = start + _BLOCK
         else:
-            member = Member(os.fsdecode(path), is_folder, False, Zeros(size) if size else None)
-            content = start + header_length(member, mtime)
+            content = start + header_length(_shaped(path, is_folder, executable, size), mtime)
         stop = content + size + padding_length(size)
         yield Span(start, content, stop, size)
         start = stop
+
+
+def _shaped(path: bytes, is_folder: bool, executable: bool, size: int) -> Member:
+    """Return a member with this shape, for its header."""
+    return Member(os.fsdecode(path), is_folder, executable, Zeros(size) if size else None)
 
 
 def header_length(member: Member, mtime: int) -> int:
@@ -101,12 +105,27 @@ def header_length(member: Member, mtime: int) -> int:
 def header(member: Member, mtime: int) -> bytes:
     """Return a member's header, including its pax header."""
     if _is_plain(member, mtime):
-        return _plain_header(member, mtime)
+        return _plain_header(member.archive_path, member.is_folder, member.permissions, member.size, mtime)
     info = _info(portable_name(member.name), member.is_folder, member.permissions, mtime)
     if not member.is_folder:
         info.size = member.size
     made = _as_bytes(info)
     return made if info.size < _USTAR_SIZE_LIMIT else _with_size(made, info.size)
+
+
+def header_of(shape: Shape, mtime: int) -> bytes:
+    """Return the header of a member with this shape; faster than `header`."""
+    path, is_folder, executable, size = shape
+    if (
+        len(path) > _SHORT_PATH
+        or not path.isascii()
+        or path[1:2] == b":"  # may get another name (`Member.name`)
+        or size >= _USTAR_SIZE_LIMIT
+        or mtime >= _USTAR_SIZE_LIMIT
+    ):
+        return header(_shaped(*shape), mtime)
+    permissions = 0o755 if is_folder or executable else 0o644
+    return _plain_header(path + b"/" if is_folder else path, is_folder, permissions, size, mtime)
 
 
 def _with_size(made: bytes, size: int) -> bytes:
@@ -125,31 +144,22 @@ def _is_plain(member: Member, mtime: int) -> bool:
     return fits and member.size < _USTAR_SIZE_LIMIT and mtime < _USTAR_SIZE_LIMIT
 
 
-def _plain_header(member: Member, mtime: int) -> bytes:
-    """Return the same header as tarfile in a tenth of the time: only name, size and checksum differ between members."""
-    template, checksum = _template(member.is_folder, member.permissions, mtime)
-    name = member.archive_path
-    size = b"%011o" % member.size
-    checksum += sum(name) + sum(size)
-    name_end, size_start, size_end, checksum_start, checksum_end = 100, 124, 135, 148, 156
-    return b"".join(
-        (
-            name,
-            bytes(name_end - len(name)),
-            template[name_end:size_start],
-            size,
-            template[size_end:checksum_start],
-            b"%06o\0 " % checksum,
-            template[checksum_end:],
-        )
-    )
+def _plain_header(name: bytes, is_folder: bool, permissions: int, size: int, mtime: int) -> bytes:
+    """Return the same header as tarfile in a tenth of the time: only name, size and checksum differ between members.
+    `name`: as in the archive."""
+    between, behind, end, checksum = _template(is_folder, permissions, mtime)
+    field = b"%011o" % size
+    checksum += sum(name) + sum(field)
+    return b"".join((name.ljust(_USTAR_NAME_LIMIT, b"\0"), between, field, behind, b"%06o\0 " % checksum, end))
 
 
 @functools.lru_cache(maxsize=64)
-def _template(is_folder: bool, permissions: int, mtime: int) -> tuple[bytes, int]:
-    """Return a header without name and size, and its sum for the checksum. The checksum's own bytes count as blanks."""
+def _template(is_folder: bool, permissions: int, mtime: int) -> tuple[bytes, bytes, bytes, int]:
+    """Return the parts of a header between name and size, between size and checksum, and behind the checksum. Return
+    also their sum for the checksum. The checksum's own bytes count as blanks."""
     made = _as_bytes(_info("-", is_folder, permissions, mtime))
-    return made, sum(made[100:124]) + sum(made[135:148]) + 8 * ord(" ") + sum(made[156:])
+    parts = made[100:124], made[135:148], made[156:]
+    return (*parts, sum(map(sum, parts)) + 8 * ord(" "))
 
 
 def _info(name: str, is_folder: bool, permissions: int, mtime: int) -> tarfile.TarInfo:

@@ -83,7 +83,7 @@ def zip_length(members: Sequence[Member], mtime: int) -> int:
     """Return the archive's length in bytes, without laying it out."""
     stamp = Stamp(mtime)
     start = directory = 0
-    for path, is_folder, size in shapes_of(members):
+    for path, is_folder, _, size in shapes_of(members):
         length = name_length(path, is_folder)
         directory += central_length(size, length, start, stamp)
         start += local_length(size, length, stamp) + size
@@ -106,7 +106,7 @@ class _Layout:
         self.record_starts = array("Q", [0])  # within the directory; the last one is its end
         self._leading = array("I")  # numbers of the large stored members
         start = record = 0
-        for number, (path, is_folder, size) in enumerate(shapes_of(members)):
+        for number, (path, is_folder, _, size) in enumerate(shapes_of(members)):
             packed, length = packer.add(size), name_length(path, is_folder)
             if packed == size and size >= _WORTH_AHEAD:
                 self._leading.append(number)

@@ -5,7 +5,7 @@ import random
 import threading
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from bentofs.store.archives.index import Index
 from bentofs.store.errors import SourceChangedError
 from bentofs.store.formats.pieces import read_bytes
 from bentofs.store.storage.base import Identity
-from bentofs.store.storage.local import LocalFile, LocalStorage
+from bentofs.store.storage.local import LocalStorage
+from bentofs.store.storage.local_file import LocalFile
 from bentofs.store.storage.pinned import OpenFiles, PinnedFile
 from tests.waiting import wait_until_settled
 
@@ -38,6 +39,10 @@ class CountingStorage(LocalStorage):
         self.opens += 1
         self.before_open()
         return _CountedFile(self, super().open_file(source, identity))
+
+    def read_whole(self, files: Iterable[tuple[str, Identity, memoryview]]) -> None:
+        for source, identity, view in files:
+            self.open_file(source, identity).read_into([view], 0)
 
 
 class _CountedFile:

@@ -26,7 +26,8 @@ from bentofs.store.staging.file import StagedFile
 from bentofs.store.staging.import_sizes import StagedSizes, staged_sizes
 from bentofs.store.staging.model import Staged
 from bentofs.store.storage.base import Identity
-from bentofs.store.storage.local import LocalFile, LocalStorage
+from bentofs.store.storage.local import LocalStorage
+from bentofs.store.storage.local_file import LocalFile
 from bentofs.store.transfer.importer import Importer
 from tests.harness import make_model, wait_until
 from tests.waiting import wait_until_settled
@@ -92,6 +93,9 @@ class _UnreadStorage(LocalStorage):
     def open_file(self, source: str, identity: Identity) -> LocalFile:  # noqa: ARG002 - as the real one
         pytest.fail(f"{source} was read")
 
+    def read_whole(self, files: Iterable[tuple[str, Identity, memoryview]]) -> None:
+        pytest.fail(f"{len(list(files))} files were read")
+
 
 @pytest.mark.parametrize("how", ["an archive", "a folder"])
 def test_archives_of_an_imported_model_are_ready_at_once(
@@ -125,6 +129,11 @@ def test_small_files_are_read_once_for_all_archives(
         def open_file(self, source: str, identity: Identity) -> LocalFile:
             read[source.rpartition("/")[2]] += 1
             return super().open_file(source, identity)
+
+        def read_whole(self, files: Iterable[tuple[str, Identity, memoryview]]) -> None:
+            for source, identity, view in files:
+                read[source.rpartition("/")[2]] += 1
+                super().read_whole([(source, identity, view)])
 
     monkeypatch.setattr("bentofs.store.staging.import_sizes.LocalStorage", Counted)
     assert _import(importer, _packed(folder)) is Outcome.IMPORTED

@@ -17,7 +17,8 @@ from bentofs.store.errors import (
     UnsafeMemberError,
 )
 from bentofs.store.storage.base import Kind
-from bentofs.store.storage.local import LocalFile, LocalStorage
+from bentofs.store.storage.local import LocalStorage
+from bentofs.store.storage.local_file import LocalFile
 from bentofs.store.util.display import printable
 from tests.store.users import an_ordinary_user, folder_of_an_ordinary_user
 
@@ -261,6 +262,41 @@ class TestPinned:
         with pytest.raises(SourceChangedError, match="weights"):
             LocalStorage(str(store)).open_file("iris/v1/weights", identity)
 
+    @pytest.mark.parametrize("change", _CHANGES)
+    def test_a_file_changed_before_it_is_read_with_others(
+        self, store: Path, model: Path, weights: Path, change: Callable[[Path], None]
+    ) -> None:
+        storage = LocalStorage(str(store))
+        paths = [f"iris/v1/{name}" for name in ("model.yaml", "weights")]
+        files = [(path, storage.status(path).identity) for path in paths]
+        buffers = [bytearray(identity.size) for _, identity in files]
+        wanted = [(*file, memoryview(buffer)) for file, buffer in zip(files, buffers, strict=True)]
+        storage.read_whole(wanted)
+        assert buffers == [b"yaml", _CONTENT]
+        change(weights)
+        with pytest.raises(SourceChangedError, match="weights"):
+            storage.read_whole(wanted)
+        storage.read_whole(wanted[:1])
+        (model / "model.yaml").unlink()
+        with pytest.raises(SourceChangedError, match=r"model.yaml is gone"):
+            storage.read_whole(wanted)
+
+    def test_files_read_together_beside_a_file_that_changes_meanwhile(
+        self, store: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Bytes from after the change must not pass for those of the identity."""
+        storage = LocalStorage(str(store))
+        identity = storage.status("iris/v1/weights").identity
+        preadv = os.preadv
+
+        def late(descriptor: int, views: list[memoryview], offset: int) -> int:
+            weights.write_bytes(_CONTENT[::-1])
+            return preadv(descriptor, views, offset)
+
+        monkeypatch.setattr(os, "preadv", late)
+        with pytest.raises(SourceChangedError, match="weights"):
+            storage.read_whole([("iris/v1/weights", identity, memoryview(bytearray(len(_CONTENT))))])
+
     @pytest.mark.parametrize("change", [change for change in _CHANGES if change is not _replace])
     def test_a_file_changed_under_an_open_handle(
         self, store: Path, weights: Path, change: Callable[[Path], None]
@@ -296,6 +332,10 @@ class TestPinned:
         buffers = [bytearray(5), bytearray(90), bytearray(5)]
         file.read_into([memoryview(buffer) for buffer in buffers], 3)
         assert b"".join(buffers) == _CONTENT[3:103]
+        whole = bytearray(len(_CONTENT))
+        storage = LocalStorage(str(store))
+        storage.read_whole([("iris/v1/weights", storage.status("iris/v1/weights").identity, memoryview(whole))])
+        assert whole == _CONTENT
 
     def test_an_input_output_error_is_told_apart(self, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         file = _open(store)

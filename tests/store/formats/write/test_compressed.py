@@ -332,7 +332,7 @@ class TestMaking:
         codec = Codec("as it is", 100_000, lambda view, _number, _before: bytes(view))
         laid_out = _chunked(maker, Zeros(50_000_000), bytes(50_000_000), codec)
         for number in range(60):
-            maker.cache.keep_fresh("batch", (("other", "codec"), number), bytes(100_000))
+            maker.cache.keep_fresh("batch", ("other", "codec"), number, [bytes(100_000)])
         for offset in range(0, laid_out.length, 1 << 20):
             read_bytes(laid_out, offset, min(1 << 20, laid_out.length - offset))
         cache = maker.cache
@@ -352,13 +352,13 @@ class TestMaking:
         cache = ChunkCache(lambda: None, MemoryBudget())  # for ten chunks
         names = {who: (who, "codec") for who in ("spare", "earlier", "wanted")}
         for number in range(5):
-            cache.keep_fresh("a batch", (names["earlier"], number), bytes(100))
+            cache.keep_fresh("a batch", names["earlier"], number, [bytes(100)])
         for number in range(10):
-            cache.keep_fresh(None, (names["spare"], number), bytes(100))
+            cache.keep_fresh(None, names["spare"], number, [bytes(100)])
         assert [number for number in range(10) if (names["spare"], number) in cache] == [*range(5)], "what there is"
         assert all((names["earlier"], number) in cache for number in range(5))
         for number in range(12):
-            cache.keep_fresh("another", (names["wanted"], number), bytes(100))
+            cache.keep_fresh("another", names["wanted"], number, [bytes(100)])
             if number < 5:
                 assert all((names["earlier"], number) in cache for number in range(5)), "the spare ones give way first"
         assert [number for number in range(12) if (names["wanted"], number) in cache] == [*range(10)]
@@ -369,7 +369,7 @@ class TestMaking:
         cache = ChunkCache(lambda: None, budget)
         other: BudgetedCache[int, bytes] = BudgetedCache(budget, 10 << 20)
         for number in range(40):
-            cache.keep_fresh("a batch", (("wanted", "codec"), number), bytes(1 << 20))
+            cache.keep_fresh("a batch", ("wanted", "codec"), number, [bytes(1 << 20)])
         assert 18 << 20 < cache.size <= 20 << 20
         other.put(1, b"", 8 << 20)
         assert 11 << 20 < cache.size <= 12 << 20

@@ -95,8 +95,8 @@ def test_both_formats_plan_the_same_and_one_reading_serves_both(packed: _Packed,
         for content in small:
             content.bytes_read = 0
         found: dict[str, list[bytes]] = {part: [] for part in parts}
-        for part, chunk in read_parts(plan, parts):
-            found[part].append(bytes(chunk))
+        for part, chunks in read_parts(plan, parts):
+            found[part] += map(bytes, chunks)
         assert found == {part: [tar[start:stop] for start, stop in ranges[part]] for part in parts}
         assert [content.bytes_read for content in small] == [content.length for content in small]
     assert [tar[start:stop] for start, stop in ranges[ZIP.part]] == [content.content for content in small]
@@ -130,8 +130,8 @@ def test_any_ranges_are_read_once_and_nothing_between_them(cuts: list[list[int]]
     }
     found: dict[str, list[bytes]] = {part: [] for part in parts}
     piece: Piece = content
-    for part, chunk in read_ranges(piece, parts):
-        found[part].append(bytes(chunk))
+    for part, chunks in read_ranges(piece, parts):
+        found[part] += map(bytes, chunks)
     assert found == {part: [content.slice(*each) for each in ranges] for part, ranges in parts.items()}
     wanted = {at for ranges in parts.values() for start, stop in ranges for at in range(start, stop)}
     assert content.read == bytearray(at in wanted for at in range(400))

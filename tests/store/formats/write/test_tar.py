@@ -13,6 +13,7 @@ from bentofs.store.formats.write.tar import (
     end_length,
     header,
     header_length,
+    header_of,
     lay_out_tar,
     padding_length,
     tar_length,
@@ -160,8 +161,9 @@ def test_shapes_tell_what_members_tell() -> None:
     members = Members(entries, lambda entry: Zeros(entry.size))
     listed = list(members)
     assert list(shapes_of(members)) == list(shapes_of(listed))
-    for member, (path, is_folder, size) in zip(listed, shapes_of(members), strict=True):
+    for member, (path, is_folder, executable, size) in zip(listed, shapes_of(members), strict=True):
         assert (name_length(path, is_folder), size) == (len(member.archive_path), member.size)
+        assert header_of((path, is_folder, executable, size), 1_700_000_000) == header(member, 1_700_000_000)
     for mtime in (0, 8**11):
         starts = [0]
         for member, span in zip(listed, tar_spans(members, mtime), strict=True):
