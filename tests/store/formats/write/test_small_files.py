@@ -139,9 +139,9 @@ def test_are_compressed_on_all_cores(storage: CountingStorage, index: Index, mon
     assert all(len(names) <= 3 for names in together), "two helpers, and who asked"
 
 
-@pytest.mark.parametrize("size", [2000, 100_000])
-def test_are_given_up_when_the_process_ends(store: Path, index: Index, size: int) -> None:
-    make_model(store, "many:v1", {f"{number:03}": _WORDS[number:][:size] for number in range(300)})
+@pytest.mark.parametrize(("count", "size"), [(1000, 2000), (300, 100_000)])
+def test_are_given_up_when_the_process_ends(store: Path, index: Index, count: int, size: int) -> None:
+    make_model(store, "many:v1", {f"{number:03}": _WORDS[number:][:size] for number in range(count)})
     wait_until_settled(store)
     model = ModelStore(LocalStorage(str(store))).model(Tag("many", "v1"))
     storage = CountingStorage(store)
