@@ -103,8 +103,8 @@ class MeasuredMembers(Members):
         return Member(entry.path, entry.is_folder, entry.executable, content)
 
     def _measured(self, number: int, entry: Entry) -> MeasuredFile:
-        known = self._known(number)
-        if known != UNKNOWN:
+        known = self.known_crc32(number)
+        if known is not None:
             return MeasuredFile(self._measurements, self._open_file(entry), crc32=known)
         with self._lock:
             found = self._measuring.get(number)
@@ -114,14 +114,15 @@ class MeasuredMembers(Members):
                 self._measuring[number] = found
             return found
 
-    def _known(self, number: int) -> int:
-        """Return the CRC-32 of a file if it is known. It is looked up as late as possible: lengths need none."""
+    def known_crc32(self, number: int) -> int | None:
+        """Return the CRC-32 of a file; None if it is unknown (`store.formats.write.members.Summed`). It is looked up as
+        late as possible: lengths need none."""
         known = self._crc32s[number]
         if known == UNKNOWN and not self._asked[number // _ASKED]:
             _look_up(self._entries, number // _ASKED * _ASKED, self._crc32s, self._measurements)
             self._asked[number // _ASKED] = True
             known = self._crc32s[number]
-        return known
+        return None if known == UNKNOWN else known
 
 
 def known_crc32s(entries: Entries, measurements: Measurements) -> array[int]:

@@ -72,12 +72,13 @@ class Walk:
         above.append(here)
         with os.scandir(folder) as found:
             for entry in found:
-                below = f"{path}/{entry.name}" if path else entry.name
+                name = entry.name
                 try:
                     look = entry.stat(follow_symlinks=False)
-                    self._take(folder, entry.name, look, below, f"{source}/{entry.name}", above)
+                    self._take(folder, name, look, f"{path}/{name}" if path else name, f"{source}/{name}", above)
                 except FileNotFoundError:
-                    raise SourceChangedError(f"{self._show(below)} vanished while the model was looked at") from None
+                    below = self._show(f"{path}/{name}" if path else name)
+                    raise SourceChangedError(f"{below} vanished while the model was looked at") from None
         above.pop()
 
     def _take(
@@ -85,10 +86,13 @@ class Walk:
     ) -> None:
         if len(self._entries) >= MAX_MEMBERS:
             raise BadModelError(f"{self._show('')} holds more than {MAX_MEMBERS:,} files and directories")
-        self._linked += self._within_links > 0
-        if self._linked > MAX_LINKED:
-            raise BadModelError(f"{self._show('')} holds more than {MAX_LINKED:,} files and directories behind links")
-        self._newest = max(self._newest, look.st_ctime_ns)
+        if self._within_links:
+            self._linked += 1
+            if self._linked > MAX_LINKED:
+                of = self._show("")
+                raise BadModelError(f"{of} holds more than {MAX_LINKED:,} files and directories behind links")
+        if look.st_ctime_ns > self._newest:
+            self._newest = look.st_ctime_ns
         if stat.S_ISREG(look.st_mode):
             self._entries.add(path, False, bool(look.st_mode & stat.S_IXUSR), Identity.of(look), source)
         elif stat.S_ISDIR(look.st_mode):

@@ -92,6 +92,14 @@ class ReadTogether(Protocol):
         errors as `Piece.read_into`."""
 
 
+@runtime_checkable
+class Summed(Protocol):
+    """Members of which many CRC-32s are known without making each member."""
+
+    def known_crc32(self, number: int) -> int | None:
+        """Return the CRC-32 of a member's content; None if it is unknown."""
+
+
 def read_contents(members: Sequence[Member], wanted: Sequence[tuple[int, memoryview]]) -> None:
     """Do what `ReadTogether.read_contents` does, for any members."""
     if isinstance(members, ReadTogether):

@@ -14,11 +14,11 @@ from bentofs.store.formats.write.chunk_maker import ChunkMaker
 from bentofs.store.formats.write.deflate import codec_name
 from bentofs.store.formats.write.grid import grid_of
 from bentofs.store.formats.write.gzip import gzip_length, lay_out_gzip, lay_out_gzip_of
-from bentofs.store.formats.write.members import Member, Packing
+from bentofs.store.formats.write.members import Member, Packing, Summed, shapes_of
 from bentofs.store.formats.write.packing import ZipPacker, lay_out_deflate
 from bentofs.store.formats.write.plan import Plan, Results, whole_tar
 from bentofs.store.formats.write.small_files import FILES, RUNS, plan_small_files
-from bentofs.store.formats.write.tar import end_length, header, lay_out_tar, padding_length, tar_length
+from bentofs.store.formats.write.tar import end_length, header_of, lay_out_tar, padding_length, tar_length
 from bentofs.store.formats.write.xz import lay_out_xz, xz_length
 from bentofs.store.formats.write.zip import lay_out_zip, zip_length
 
@@ -124,16 +124,17 @@ def _tar_checksum(members: Sequence[Member], mtime: int) -> Callable[[], int]:
 
 def _tar_crc32(members: Sequence[Member], mtime: int) -> int:
     """Return the CRC-32 of a whole tar, combined from its members' CRC-32s."""
+    summed = members if isinstance(members, Summed) else None
     crc = length = 0
-    for member in members:
-        head = header(member, mtime)
+    for number, shape in enumerate(shapes_of(members)):
+        head, size = header_of(shape, mtime), shape[3]
         crc = crc32(head, crc)
-        length += len(head) + member.size
-        if member.content is not None:
-            crc = crc32_combine(crc, _content_crc32(member), member.size)
-        padding = padding_length(member.size)
+        if size:
+            known = summed.known_crc32(number) if summed is not None else None
+            crc = crc32_combine(crc, _content_crc32(members[number]) if known is None else known, size)
+        padding = padding_length(size)
         crc = crc32(bytes(padding), crc)
-        length += padding
+        length += len(head) + size + padding
     return crc32(bytes(end_length(length)), crc)
 
 

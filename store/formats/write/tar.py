@@ -15,7 +15,6 @@ import os
 import tarfile
 from array import array
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 from bentofs.store.formats.pieces import PieceList, Views, Zeros, copy_into
 from bentofs.store.formats.write.members import Member, Shape, shapes_of
@@ -33,9 +32,14 @@ _SHORT_PATH = _USTAR_NAME_LIMIT - 3
 _PADDINGS = [Zeros(length) for length in range(_BLOCK)]
 
 
+# The place of a member in a tar: the starts of its header and its content, the end of the padding, bytes of content.
+# It is a plain tuple, as a model may have hundreds of thousands.
+Span = tuple[int, int, int, int]
+
+
 def tar_length(members: Sequence[Member], mtime: int) -> int:
     """Return the archive's length in bytes, without laying it out."""
-    content = max((span.stop for span in tar_spans(members, mtime)), default=0)
+    content = max((stop for _, _, stop, _ in tar_spans(members, mtime)), default=0)
     return content + end_length(content)
 
 
@@ -55,7 +59,7 @@ def lay_out_tar(members: Sequence[Member], mtime: int) -> PieceList:
         return pieces
 
     starts = array("Q", [0])
-    starts.extend(span.stop for span in tar_spans(members, mtime))
+    starts.extend(stop for _, _, stop, _ in tar_spans(members, mtime))
 
     def length(numbers: range) -> int:
         return starts[numbers.stop] - starts[numbers.start]
@@ -63,15 +67,6 @@ def lay_out_tar(members: Sequence[Member], mtime: int) -> PieceList:
     pieces = lay_out_in_segments(len(members), lay_out, length)
     pieces.append(Zeros(end_length(pieces.length)))
     return pieces
-
-
-class Span(NamedTuple):
-    """The place of a member in a tar."""
-
-    start: int  # of the header
-    content: int  # of the content
-    stop: int  # after the padding
-    size: int  # bytes of content
 
 
 def tar_spans(members: Sequence[Member], mtime: int) -> Iterator[Span]:
@@ -83,8 +78,8 @@ def tar_spans(members: Sequence[Member], mtime: int) -> Iterator[Span]:
             content = start + _BLOCK
         else:
             content = start + header_length(_shaped(path, is_folder, executable, size), mtime)
-        stop = content + size + padding_length(size)
-        yield Span(start, content, stop, size)
+        stop = content + size + -size % _BLOCK
+        yield start, content, stop, size
         start = stop
 
 
