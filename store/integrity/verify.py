@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import enum
+import hashlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from bentofs.store.archives.digest import sha256_of
@@ -15,9 +16,14 @@ from bentofs.store.integrity.baseline import Baseline
 from bentofs.store.model.model import Model
 from bentofs.store.model.tag import Tag
 from bentofs.store.staging.mac_extras import without_extras
-from bentofs.store.storage.pinned import OpenFiles, PinnedFile
+from bentofs.store.storage.base import Identity, Storage
+from bentofs.store.storage.entries import Entries
+from bentofs.store.storage.pinned import WHOLE, OpenFiles, PinnedFile
 
 log = logging.getLogger(__name__)
+
+_TOGETHER = 1 << 20  # bytes of small files that are read together
+_FILES_TOGETHER = 256
 
 
 class VerifyOutcome(enum.Enum):
@@ -79,16 +85,11 @@ def verify_model(
     recorded = {} if accept else digests.of(*key)
     found: dict[bytes, str] = {}
     problems: list[tuple[str, VerifyOutcome]] = []
-    open_files = OpenFiles()
-    for entry in model.entries:
-        if entry.identity is None:
-            continue
-        path = os.fsencode(entry.path)
-        try:
-            found[path] = sha256_of(PinnedFile(store.storage, open_files, entry.source, entry.identity), progress)
-        except (SourceChangedError, StoreUnreadableError) as error:
-            log.warning("%s", error)
-            problems.append((entry.path, VerifyOutcome.UNREADABLE))
+    for path, sha256 in _digests(store.storage, model.entries, progress):
+        if sha256 is not None:
+            found[path] = sha256
+        else:
+            problems.append((os.fsdecode(path), VerifyOutcome.UNREADABLE))
             recorded.pop(path, None)
     if recorded:
         problems += _differences(recorded, _without_new_extras(store, model, recorded, found))
@@ -101,6 +102,61 @@ def verify_model(
         only_unreadable = all(problem is VerifyOutcome.UNREADABLE for _, problem in problems)
         outcome = VerifyOutcome.UNREADABLE if only_unreadable else VerifyOutcome.DIFFERS
     return VerifyReport(outcome, model.file_count, model.size, problems)
+
+
+def _digests(
+    storage: Storage, entries: Entries, progress: Callable[[int], object]
+) -> Iterator[tuple[bytes, str | None]]:
+    """Yield the path and the SHA-256 of each file, in order; None and a warning in the log for one that cannot be
+    read."""
+    buffer = memoryview(bytearray(_TOGETHER))
+    open_files = OpenFiles()
+    for group in _groups(entries):
+        views, end = [], 0
+        for _, _, identity in group:
+            views.append(buffer[end : end + identity.size])
+            end += identity.size
+        if len(group) > 1:
+            try:
+                storage.read_whole(
+                    (source, identity, view) for (_, source, identity), view in zip(group, views, strict=True)
+                )
+            except (SourceChangedError, StoreUnreadableError):
+                pass  # read one by one, they tell which one it is
+            else:
+                yield from (
+                    (path, hashlib.sha256(view).hexdigest()) for (path, _, _), view in zip(group, views, strict=True)
+                )
+                progress(end)
+                continue
+        for path, source, identity in group:
+            try:
+                yield path, sha256_of(PinnedFile(storage, open_files, source, identity), progress)
+            except (SourceChangedError, StoreUnreadableError) as error:
+                log.warning("%s", error)
+                yield path, None
+
+
+def _groups(entries: Entries) -> Iterator[list[tuple[bytes, str, Identity]]]:
+    """Yield path, source and identity of all files, in order: small ones in groups that are read together, each large
+    one by itself."""
+    group: list[tuple[bytes, str, Identity]] = []
+    size = 0
+    for entry in entries:
+        if entry.identity is None:
+            continue
+        file = (os.fsencode(entry.path), entry.source, entry.identity)
+        is_large = entry.size > WHOLE
+        if group and (is_large or size + entry.size > _TOGETHER or len(group) >= _FILES_TOGETHER):
+            yield group
+            group, size = [], 0
+        if is_large:
+            yield [file]
+        else:
+            group.append(file)
+            size += entry.size
+    if group:
+        yield group
 
 
 def _without_new_extras(
