@@ -85,6 +85,10 @@ def _stop(daemon: Mounted) -> str:
     return ""
 
 
+def pytest_runtest_setup() -> None:
+    harness.renew_limits()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
     """Check that no mount outlives its test, except mounts that a fixture of wider scope still holds."""

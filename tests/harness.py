@@ -74,6 +74,12 @@ def living() -> list["Mounted"]:
     return list(_living)
 
 
+def renew_limits() -> None:
+    """Give each running mount its whole time again: a test begins, and some mounts serve many tests."""
+    for mounted in living():
+        mounted.renew()
+
+
 def serious_lines(log: str) -> list[str]:
     """Return the records at WARNING or above, and all lines on stderr outside of any record: tracebacks of threads,
     sentences of libfuse. The lines after a serious record belong to it."""
@@ -144,7 +150,8 @@ class Mounted(Daemon):
 
     Leaving the context ends it by SIGTERM. It asserts that the exit code is 0, that nothing stays mounted, and that the
     log holds nothing at WARNING or above except expected lines. Entering again mounts again, with the same index. Every
-    wait is bounded: `limit` seconds after its first answer the daemon is killed, so that all readers get an error.
+    wait is bounded: `limit` seconds after its first answer, or after the begin of a later test, the daemon is killed,
+    so that all readers get an error.
     """
 
     def __init__(
@@ -213,6 +220,11 @@ class Mounted(Daemon):
             self.kill()
             raise
         self._kill_after(self._limit)
+
+    def renew(self) -> None:
+        """Begin its time anew, if it runs."""
+        if self.running:
+            self._kill_after(self._limit)
 
     def _kill_after(self, seconds: float) -> None:
         if self._watchdog:
