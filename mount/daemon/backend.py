@@ -53,14 +53,15 @@ class Backend:
         recent: RecentLog,
         described: Mapping[str, Any],
         budget: MemoryBudget,
+        trimmer: Trimmer,
         *,
         calling_user: Callable[[], int],
         features: Callable[[], Sequence[str]] = lambda: (),
         nodes: Callable[[], int | None] = lambda: None,
         reader: Reader = Reader.MOUNT,
     ) -> None:
-        """`described`: the settings, for the status; `budget`: of the process's memory; `calling_user`, `features`,
-        `nodes`: see `Engine`; `reader`: who reads README.txt.
+        """`described`: the settings, for the status; `budget`, `trimmer`: of the process's memory; `calling_user`,
+        `features`, `nodes`: see `Engine`; `reader`: who reads README.txt.
 
         Raises:
             StagingError: there is no place for `incoming/`.
@@ -70,7 +71,7 @@ class Backend:
         self._recorder = Recorder(storage, self._baseline)
         self._later = Later()
         self._pruner = Pruner(storage.folder)
-        self._trimmer = Trimmer()
+        self._trimmer = trimmer
         self.library = Library(
             storage,
             settings.compression,

@@ -8,60 +8,46 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from typing import Any
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
-_PAGE = mmap.PAGESIZE
-_LOAD, _WRITABLE = 1, 2  # PT_LOAD, PF_W in elf.h
-
-
-class _Segment(ctypes.Structure):
-    """Elf64_Phdr."""
-
-    _fields_ = (
-        ("kind", ctypes.c_uint32),
-        ("flags", ctypes.c_uint32),
-        ("offset", ctypes.c_uint64),
-        ("address", ctypes.c_uint64),
-        ("physical", ctypes.c_uint64),
-        ("file_size", ctypes.c_uint64),
-        ("memory_size", ctypes.c_uint64),
-        ("alignment", ctypes.c_uint64),
-    )
+_SMAPS = "/proc/self/smaps"  # proc_pid_smaps(5)
+_MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) ([rwxps-]{4}) [0-9a-f]+ [0-9a-f:]+ \d+ +(/.*)?\n")
 
 
-class _Library(ctypes.Structure):
-    """The begin of dl_phdr_info."""
-
-    _fields_ = (
-        ("base", ctypes.c_uint64),
-        ("name", ctypes.c_char_p),
-        ("segments", ctypes.POINTER(_Segment)),
-        ("count", ctypes.c_uint16),
-    )
-
-
-_Visitor = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(_Library), ctypes.c_size_t, ctypes.c_void_p)
+class _Mapping(NamedTuple):
+    start: int
+    end: int
+    rights: str  # such as "r-xp"
+    file: str
+    is_clean: bool  # holds only pages of the file
 
 
 def unmap_code() -> None:
-    """Unmap the code and the constants of the program and its libraries. Their writable segments stay. Do nothing on a
-    system of another kind."""
-    library: Any = ctypes.CDLL(None)
-    iterate, advise = getattr(library, "dl_iterate_phdr", None), getattr(library, "madvise", None)
-    if iterate is None or advise is None or ctypes.sizeof(ctypes.c_void_p) != 8:
+    """Unmap the code and the constants of the program and its libraries. Pages that the process has written to stay.
+    Do nothing on a system of another kind."""
+    advise: Any = getattr(ctypes.CDLL(None), "madvise", None)
+    if advise is None:
         return
-    found: list[tuple[int, int]] = []
+    try:
+        # Asking the dynamic linker instead would take its lock: an import that waits for Python's would never end.
+        with open(_SMAPS, encoding="utf-8", errors="surrogateescape") as smaps:
+            mappings = list(_mappings(smaps))
+    except OSError:
+        return
+    # Files without code are data, and may be unmapped by another thread now. Programs and libraries never are.
+    programs = {mapping.file for mapping in mappings if "x" in mapping.rights}
+    for mapping in mappings:
+        if mapping.file in programs and mapping.is_clean and mapping.rights[1] == "-" and mapping.rights[3] == "p":
+            advise(ctypes.c_void_p(mapping.start), ctypes.c_size_t(mapping.end - mapping.start), mmap.MADV_DONTNEED)
 
-    def visit(visited: Any, _size: int, _data: object) -> int:
-        loaded = visited.contents
-        for number in range(loaded.count):
-            segment = loaded.segments[number]
-            # Only the dynamic linker writes to constants, and those lie in a writable segment.
-            if segment.kind == _LOAD and not segment.flags & _WRITABLE:
-                start = loaded.base + segment.address
-                found.append((start - start % _PAGE, start + segment.memory_size))
-        return 0
 
-    iterate(_Visitor(visit), None)
-    for start, end in found:  # the vDSO refuses
-        advise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), mmap.MADV_DONTNEED)
+def _mappings(smaps: Iterator[str]) -> Iterator[_Mapping]:
+    """Yield the mappings of files."""
+    head: re.Match[str] | None = None
+    for line in smaps:
+        if found := _MAPPING.match(line):
+            head = found
+        elif head is not None and head[4] is not None and line.startswith("Anonymous:"):
+            yield _Mapping(int(head[1], 16), int(head[2], 16), head[3], head[4], line.split()[1] == "0")

@@ -19,7 +19,7 @@ from bentofs.mount.daemon.backend import Backend, TreeSettings
 from bentofs.mount.daemon.ending import End
 from bentofs.mount.daemon.listening import authority, bound_sockets, is_loopback
 from bentofs.mount.daemon.logs import RecentLog
-from bentofs.mount.daemon.malloc import collect_and_trim, give_memory_back
+from bentofs.mount.daemon.malloc import Trimmer, give_memory_back
 from bentofs.mount.daemon.notify import ServiceManager
 from bentofs.mount.daemon.status_socket import StatusSocket
 from bentofs.mount.daemon.tuning import allow_many_files, collect_seldom
@@ -72,8 +72,11 @@ def serve_http(settings: ServerSettings, ready: Callable[[str, bool], None], rec
     storage = settings.store.open(follow_links=settings.follow_links)
     user = os.geteuid()
     described = _described(settings, url)
-    budget = MemoryBudget(trim=collect_and_trim)
-    backend = Backend(storage, settings, recent, described, budget, calling_user=lambda: user, reader=Reader.SERVER)
+    trimmer = Trimmer()
+    budget = MemoryBudget(trim=trimmer.make_room)
+    backend = Backend(
+        storage, settings, recent, described, budget, trimmer, calling_user=lambda: user, reader=Reader.SERVER
+    )
     incoming = backend.incoming
     namespace, record = (incoming.namespace, incoming.record) if incoming is not None else (None, None)
     site = Site(backend.tree, namespace, record, backend.traffic, user)

@@ -14,7 +14,7 @@ from bentofs.mount.daemon.code_pages import unmap_code
 
 _MMAP_THRESHOLD, _ARENA_MAX = -3, -8  # malloc.h
 _TRIM_SECONDS = 2.0  # between two trims of a heap that is in use
-_AGAIN_SECONDS = (0.1, 0.3, 0.6)  # after memory was needed at once
+_AGAIN_SECONDS = (0.1, 0.2, 0.3)  # from trim to trim, after memory was needed at once
 _WORKED_SECONDS = 0.02  # of processor time; after less work there is nothing to trim
 
 
@@ -31,21 +31,6 @@ def share_memory() -> None:
     _set(_ARENA_MAX, 2)
 
 
-def collect_and_trim() -> None:
-    """Free cyclic garbage, too, before the heap's free pages are returned: much memory is needed now."""
-    gc.collect()
-    _trim_all()
-    for seconds in _AGAIN_SECONDS:  # threads that were at work give their memory back a moment later
-        timer = threading.Timer(seconds, _trim_all)
-        timer.daemon = True
-        timer.start()
-
-
-def _trim_all() -> None:
-    trim()
-    unmap_code()
-
-
 def trim() -> None:
     """Return the heap's free pages to the system."""
     malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none
@@ -57,20 +42,43 @@ class Trimmer:
     """Trims the heap repeatedly while the process works, and once after that."""
 
     def __init__(self) -> None:
-        self._stopping = threading.Event()
+        self._woken = threading.Event()  # memory is needed at once, or the thread must stop
+        self._is_stopping = False
 
     def start(self) -> None:
         threading.Thread(target=self._run, name="trimmer", daemon=True).start()
 
     def stop(self) -> None:
-        self._stopping.set()
+        self._is_stopping = True
+        self._woken.set()
+
+    def make_room(self) -> None:
+        """Give back all that can be given, now and for the next second: much memory is needed."""
+        gc.collect()
+        _trim_all()
+        self._woken.set()
 
     def _run(self) -> None:
         worked = 0.0
-        while not self._stopping.wait(_TRIM_SECONDS):
-            if time.process_time() - worked > _WORKED_SECONDS:
+        while not self._is_stopping:
+            if self._woken.wait(_TRIM_SECONDS):
+                self._trim_again()
+            elif time.process_time() - worked > _WORKED_SECONDS:
                 trim()
                 worked = time.process_time()
+
+    def _trim_again(self) -> None:
+        """Trim a few times: threads that were at work give their memory back a moment later."""
+        for seconds in _AGAIN_SECONDS:
+            self._woken.clear()
+            if self._is_stopping or self._woken.wait(seconds):
+                return  # to begin again, or to stop
+            _trim_all()
+
+
+def _trim_all() -> None:
+    trim()
+    unmap_code()
 
 
 def _set(what: int, value: int) -> None:

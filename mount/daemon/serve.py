@@ -19,7 +19,7 @@ from bentofs.mount.daemon.argv_secrets import UTF8_MODE, carrying, without_secre
 from bentofs.mount.daemon.backend import Backend, TreeSettings
 from bentofs.mount.daemon.ending import End
 from bentofs.mount.daemon.logs import RecentLog
-from bentofs.mount.daemon.malloc import collect_and_trim, give_memory_back
+from bentofs.mount.daemon.malloc import Trimmer, give_memory_back
 from bentofs.mount.daemon.notify import ServiceManager
 from bentofs.mount.daemon.running import state_folder
 from bentofs.mount.daemon.stale import remove_stale
@@ -71,7 +71,8 @@ def serve(settings: Settings, ready: Callable[[], None], recent: RecentLog) -> N
     options = ["allow_other", "default_permissions"] if settings.allow_other else []
     options += ["auto_unmount"] * settings.auto_unmount + ["noexec"] * settings.noexec
     passed_through = storage.folder if settings.passthrough else None
-    budget = MemoryBudget(trim=collect_and_trim)
+    trimmer = Trimmer()
+    budget = MemoryBudget(trim=trimmer.make_room)
     engine = new_engine(settings.engine, settings.mountpoint, location, options, passed_through, budget)
     backend = Backend(
         storage,
@@ -79,6 +80,7 @@ def serve(settings: Settings, ready: Callable[[], None], recent: RecentLog) -> N
         recent,
         _described(settings),
         budget,
+        trimmer,
         calling_user=engine.calling_user,
         features=lambda: engine.features,
         nodes=lambda: engine.nodes,

@@ -25,8 +25,16 @@ def _checked_in_child() -> Check | None:
         return None
     sys.stdout.flush()
     sys.stderr.flush()
-    receiving, sending = os.pipe()
-    child = os.fork()
+    try:
+        receiving, sending = os.pipe()
+    except OSError:
+        return None
+    try:
+        child = os.fork()
+    except OSError:
+        os.close(receiving)
+        os.close(sending)
+        return None
     if child == 0:
         try:
             name, outcome, *others = _checked_here()
