@@ -6,6 +6,7 @@ from __future__ import annotations
 import gc
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -79,6 +80,7 @@ def cli() -> None:
 
 def run(arguments: Sequence[str]) -> NoReturn:
     """Run the command that the arguments name, and end the process."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if it is ignored, a child's exit status is lost
     output = Output()
     status = 0
     if _COMPLETE in os.environ:

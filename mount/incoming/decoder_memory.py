@@ -50,38 +50,43 @@ class DecoderMemory:
             PostponedError: it is still arriving, and others have the memory.
             CancelledError: see `Sharing.check`.
         """
-        with self._condition:
-            self._taken.pop(upload, None)
-            self._condition.notify_all()
-            if not upload.is_whole and (self._waiting or not self._has(amount)):
-                upload.postpone()
-                upload.check()
-            self._waiting += 1
-            try:
-                while not self._has(amount):
-                    upload.check()
-                    for other in self._taken:
-                        other.postpone()
-                    self._condition.wait()
-            finally:
-                self._waiting -= 1
-            self._taken[upload] = amount
-        self._reserve()
+        change = 0
+        try:
+            with self._condition:
+                change -= self._taken.pop(upload, 0)
+                self._condition.notify_all()
+                self._await(upload, amount)
+                self._taken[upload] = amount
+                change += amount
+        finally:
+            self._budget.reserve(change)
 
     def give_back(self, upload: Sharing) -> None:
         """Give back an upload's memory: it is staged, or will not be."""
         with self._condition:
-            self._taken.pop(upload, None)
+            freed = self._taken.pop(upload, 0)
             self._condition.notify_all()
-        self._reserve()
+        self._budget.reserve(-freed)
 
     def look_again(self) -> None:
         """Wake the waiting uploads: one of them may be the one that is to end."""
         with self._condition:
             self._condition.notify_all()
 
-    def _reserve(self) -> None:
-        self._budget.reserve(sum(self._taken.copy().values()))
+    def _await(self, upload: Sharing, amount: int) -> None:
+        """Wait until there is memory for an upload that is whole. Postpone one that is arriving if there is none."""
+        if not upload.is_whole and (self._waiting or not self._has(amount)):
+            upload.postpone()
+            upload.check()
+        self._waiting += 1
+        try:
+            while not self._has(amount):
+                upload.check()
+                for other in self._taken:
+                    other.postpone()
+                self._condition.wait()
+        finally:
+            self._waiting -= 1
 
     def _has(self, amount: int) -> bool:
         return sum(self._taken.values()) + amount <= self._total

@@ -68,7 +68,7 @@ class MemoryBudget:
         """`trim`: returns freed memory to the system; called after the caches have shrunk."""
         self._total = total
         self._trim = trim
-        self._lock = threading.Lock()  # guards the shares
+        self._lock = threading.Lock()  # guards changes of the fields below
         self._shares: list[Share] = []
         self._firm = 0  # bytes that all firm caches may take
         self._reserved = 0
@@ -93,17 +93,17 @@ class MemoryBudget:
             self._firm = sum(each.most for each in self._shares if not each.is_spare)
         return share
 
-    def reserve(self, amount: int) -> None:
-        """Reserve `amount` bytes for decoders, in place of the former reservation."""
-        grows = amount > self._reserved
-        self._reserved = amount
-        if grows:
-            shares = self._shares
-            if sum(share.used for share in shares) > self._total - amount:
+    def reserve(self, change: int) -> None:
+        """Reserve `change` bytes more for decoders, or fewer if it is negative."""
+        with self._lock:
+            self._reserved += change
+            reserved, shares = self._reserved, self._shares
+        if change > 0:
+            if sum(share.used for share in shares) > self._total - reserved:
                 for share in shares:
                     share.shrink()
                 self._trim()
-            elif amount > self._total:
+            elif reserved > self._total:
                 self._trim()  # other work may have freed memory, too
 
     def limit_of(self, share: Share) -> int:

@@ -39,6 +39,21 @@ def checks_of(done: "subprocess.CompletedProcess[str]") -> Found:
     return found
 
 
+def test_below_a_program_that_ignores_its_children(tmp_path: Path) -> None:
+    """Their parent's ignored SIGCHLD is inherited, and the system then removes children without a word."""
+    command = ["bash", "-c", 'trap "" CHLD; exec "$0" -m bentofs.mount doctor --json', sys.executable]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **home_of(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert checks_of(done)["libraries"]["outcome"] in ("ok", "warning"), done
+
+
 def test_a_good_place(shell: Shell, mounted: Callable[..., Mounted]) -> None:
     found = checks_of(shell("doctor", shell.mountpoint, "--json"))
     bad = [check for check in found.values() if check["outcome"] == "failed"]

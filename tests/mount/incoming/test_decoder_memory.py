@@ -1,7 +1,9 @@
 """The memory that the decoders of uploads share."""
 
 import functools
+import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import pytest
@@ -104,3 +106,34 @@ def test_one_that_waits_is_cancelled() -> None:
     memory.look_again()
     thread.join(10)
     assert upload.outcome == ["cancelled"]
+
+
+def test_nothing_stays_reserved_when_many_end_at_once() -> None:
+    budget = MemoryBudget()
+    memory = DecoderMemory(budget)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+
+    def take_and_give_back(_number: int) -> None:
+        for _ in range(500):
+            upload = Upload(memory, is_whole=True)
+            memory.take(upload, LITTLE_MEMORY)
+            memory.give_back(upload)
+
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(take_and_give_back, range(4)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert budget.usage().decoders == 0
+
+
+def test_one_that_is_postponed_reserves_nothing() -> None:
+    budget = MemoryBudget()
+    memory = DecoderMemory(budget)
+    arriving = Upload(memory, is_whole=False)
+    memory.take(arriving, LITTLE_MEMORY)
+    memory.take(Upload(memory, is_whole=False), LITTLE_MEMORY)
+    with pytest.raises(PostponedError):
+        memory.take(arriving, MOST_MEMORY)
+    assert budget.usage().decoders == LITTLE_MEMORY

@@ -1,5 +1,8 @@
 """One budget for all caches: each counts its memory, and gives way to decoders."""
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 from bentofs.store.util.budgeted_cache import BudgetedCache
 from bentofs.store.util.memory_budget import MemoryBudget
 
@@ -43,13 +46,13 @@ def test_all_give_way_to_decoders_each_by_its_share() -> None:
     assert (large.size, small.size) == (600, 200)
     budget.reserve(200)
     assert (large.size, small.size, trimmed) == (600, 200, [])
-    budget.reserve(600)
+    budget.reserve(400)
     assert (large.size, small.size, trimmed) == (300, 100, [1])
-    budget.reserve(5000)
+    budget.reserve(4400)
     assert (large.size, small.size) == (0, 0)
     small.put(1, "", 10)
     assert small.get(1) is None
-    budget.reserve(0)
+    budget.reserve(-5000)
     small.put(1, "", 10)
     assert small.get(1) is not None
 
@@ -64,3 +67,22 @@ def test_a_cache_that_is_gone_has_no_share() -> None:
     cache.put(1, "", 300)
     cache.put(2, "", 300)
     assert cache.size == 600
+
+
+def test_reservations_of_many_threads_add_up() -> None:
+    """Each thread ends with as much as it began with, whatever the order in which they come."""
+    budget = MemoryBudget(1000)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+
+    def take_and_give_back(amount: int) -> None:
+        for _ in range(2000):
+            budget.reserve(amount)
+            budget.reserve(-amount)
+
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(take_and_give_back, (100, 200, 300, 400)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert budget.usage().decoders == 0

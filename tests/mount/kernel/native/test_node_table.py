@@ -82,7 +82,7 @@ def test_most_files_are_dropped_when_decoders_need_all_memory(monkeypatch: pytes
         nodes.tell(f"/models/{number}", Look(FILE, number))
     budget.reserve(5 << 20)
     assert len(nodes) == 1002
-    budget.reserve(11 << 20)
+    budget.reserve(6 << 20)
     assert len(nodes) == 11
     assert nodes.get(held.id) is held
 

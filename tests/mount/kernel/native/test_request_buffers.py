@@ -17,7 +17,7 @@ def test_rooms_stay_unless_memory_is_short() -> None:
     assert buffers.take_room() is not room  # it was freed
     buffers.give_back(room)
     assert buffers.take_room() is not room
-    budget.reserve(0)
+    budget.reserve(-11 << 20)
     buffers.give_back(room)
     assert buffers.take_room() is room
 
@@ -34,5 +34,5 @@ def test_requests_stay_unless_memory_is_short() -> None:
     assert last_after_a_use() == 7
     budget.reserve(11 << 20)
     assert last_after_a_use() == 0
-    budget.reserve(0)
+    budget.reserve(-11 << 20)
     assert last_after_a_use() == 7
