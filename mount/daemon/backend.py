@@ -84,7 +84,7 @@ class Backend:
         store, archives = self.library.models, self.library.archives
         self._premeasure = Premeasure(store, archives, settings.formats, self.library.index)
         self.incoming = open_incoming(
-            self.library, self._baseline, self._premeasure, settings.incoming, budget, calling_user
+            self.library, self._baseline, self._recorder, self._premeasure, settings.incoming, budget, calling_user
         )
         self.traffic = Traffic()
         tally = self.incoming.tally if self.incoming is not None else None
@@ -108,7 +108,7 @@ class Backend:
         def must_wait() -> bool:
             return self._budget.is_short or is_busy()
 
-        self._recorder.start(self.library.archives.is_measured, must_wait)
+        self._recorder.start(self.library.archives.is_measured, must_wait, self.library.models.model)
         self._later.start(self.library.archives, must_wait)
         self._trimmer.start()
         self._pruner.start(self.library.models)

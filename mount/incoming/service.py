@@ -31,6 +31,7 @@ from bentofs.mount.incoming.staging_run import Slots, Stager
 from bentofs.store.errors import StoreError
 from bentofs.store.formats.read.growing_file import ArrivingFile
 from bentofs.store.integrity.baseline import Baseline
+from bentofs.store.integrity.baseline_recorder import Recorder
 from bentofs.store.staging.limits import Limits
 from bentofs.store.transfer.import_log import ImportLog
 from bentofs.store.transfer.importer import StagedImport
@@ -62,6 +63,7 @@ class Incoming:
         self,
         library: Library,
         baseline: Baseline,
+        recorder: Recorder,
         premeasure: Premeasure,
         settings: IncomingSettings,
         budget: MemoryBudget,
@@ -84,6 +86,7 @@ class Incoming:
             limits=settings.limits,
             stops=[self._ending],
             measure=premeasure.staged,
+            has_sha256=not recorder.takes_imports,
         )
         area = intake.area
         self._session, self._log, self._importer = intake.session, intake.receipts, intake.importer
@@ -91,6 +94,7 @@ class Incoming:
 
         def imported(ready: StagedImport) -> None:
             premeasure.measure(ready.tag, is_staged=ready.is_measured)
+            recorder.note_import(ready.tag)
 
         spooled = self._session.spool
         owners = Ownership()
@@ -185,6 +189,7 @@ class Incoming:
 def open_incoming(
     library: Library,
     baseline: Baseline,
+    recorder: Recorder,
     premeasure: Premeasure,
     settings: IncomingSettings | None,
     budget: MemoryBudget,
@@ -203,4 +208,4 @@ def open_incoming(
     except StoreError as error:
         log.warning("no incoming/ in this mount: %s", error)
         return None
-    return Incoming(library, baseline, premeasure, settings, budget, calling_user)
+    return Incoming(library, baseline, recorder, premeasure, settings, budget, calling_user)

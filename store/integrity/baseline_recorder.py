@@ -1,9 +1,9 @@
-"""The recorder: a thread that records the SHA-256s of models whose files a mount has just measured.
+"""The recorder: a thread that records the SHA-256s of models whose files a mount has just measured, or imported.
 
 Their bytes are in the page cache then. If the disk damages them later, `bentofs verify` finds it. The recorder works at
 the lowest priority while the mount serves no request, and gives way to requests after each mebibyte.
 
-Threading: `consider` may be called from any thread; all else happens in the recorder's own thread.
+Threading: `consider` and `note_import` may be called from any thread; all else happens in the recorder's own thread.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from bentofs.store.errors import SourceChangedError, StoreUnreadableError
+from bentofs.store.errors import SourceChangedError, StoreError, StoreUnreadableError
 from bentofs.store.integrity.baseline import Baseline
 from bentofs.store.model.model import Model
 from bentofs.store.model.tag import Tag
@@ -33,6 +33,7 @@ _QUIET_SECONDS = 0.5  # without a request, before the recorder begins or goes on
 _SAMPLE_SECONDS = 0.02
 _WAIT_SECONDS = 3600.0  # after a model was opened, in which it may become measured
 _KEPT = 4 << 20  # bytes of memory, over all models that may become measured
+_MOST_IMPORTED = 20_000  # imported models that wait, about 200 bytes each
 
 
 @dataclass(eq=False)
@@ -58,18 +59,28 @@ class Recorder:
         self._lock = threading.Lock()
         self._opened: dict[Tag, _Opened] = {}  # models that may become measured, the latest last
         self._size = 0  # bytes of memory, of all of them
+        self._imported: dict[Tag, None] = {}  # models that were imported, the latest last
         self._learnt = 0  # the count of measured files
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._is_measured: Callable[[Model], bool] = lambda _model: False
         self._is_busy: Callable[[], bool] = lambda: False
+        self._find: Callable[[Tag], Model] | None = None
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
 
-    def start(self, is_measured: Callable[[Model], bool], is_busy: Callable[[], bool]) -> None:
+    @property
+    def takes_imports(self) -> bool:
+        """True if it records imported models: the storage has a page cache."""
+        return self._is_cheap
+
+    def start(
+        self, is_measured: Callable[[Model], bool], is_busy: Callable[[], bool], find: Callable[[Tag], Model]
+    ) -> None:
         """Start the thread, if the storage has a page cache. `is_measured`: tells whether all files of a model are
-        measured; `is_busy`: tells whether a request is being served."""
+        measured; `is_busy`: tells whether a request is being served; `find`: returns a model of the store."""
         self._is_measured = is_measured
         self._is_busy = is_busy
+        self._find = find
         if self._is_cheap:
             self._thread.start()
 
@@ -82,6 +93,16 @@ class Recorder:
                 self._size += model.weight
                 while self._size > _KEPT and len(self._opened) > 1:
                     self._forget(next(iter(self._opened)))
+            self._wake.set()
+
+    def note_import(self, tag: Tag) -> None:
+        """Note a model that was imported without its SHA-256s."""
+        if self._is_cheap:
+            with self._lock:
+                self._imported.pop(tag, None)
+                self._imported[tag] = None
+                if len(self._imported) > _MOST_IMPORTED:
+                    del self._imported[next(iter(self._imported))]
             self._wake.set()
 
     def look_again(self) -> None:
@@ -110,6 +131,7 @@ class Recorder:
             self._wake.clear()
             try:
                 self._record_measured()
+                self._record_imported()
             except Exception:
                 log.exception("recording SHA-256s failed")
             self._stopping.wait(_LOOK_SECONDS)
@@ -131,6 +153,19 @@ class Recorder:
                 with self._lock:
                     if self._opened.get(tag) is waiting:
                         self._forget(tag)
+
+    def _record_imported(self) -> None:
+        while self._imported and self._may_go_on(begin=True):
+            with self._lock:
+                tag = next(iter(self._imported))
+                del self._imported[tag]
+            try:
+                model = self._find(tag) if self._find is not None else None
+            except StoreError as error:  # deleted just now, for example
+                log.info("the SHA-256s of %s are not recorded: %s", tag, error)
+                continue
+            if model is not None and model.size <= self._size_limit:
+                self._record(model)
 
     def _forget(self, tag: Tag) -> None:
         known = self._opened.pop(tag, None)

@@ -31,7 +31,7 @@ class StagedFile(NamedTuple):
     """The size, digests and identity of a complete file."""
 
     size: int  # bytes
-    sha256: str  # hexadecimal
+    sha256: str  # hexadecimal; empty if it was left out
     crc32: int
     identity: Identity
 
@@ -78,6 +78,8 @@ class StagedFileWriter:
         syncer: Syncer,
         grow: Callable[[int], None],
         has_written: Callable[[str, StagedFile], None],
+        *,
+        has_sha256: bool,
     ) -> None:
         """`descriptor`: open for reading and writing, closed here. `grow`: called with the number of bytes before they
         are written. `has_written`: called with the complete file."""
@@ -87,7 +89,7 @@ class StagedFileWriter:
         self._path = path
         self._descriptor = descriptor
         self._digester = digester
-        self._digest = FileDigest(digester)
+        self._digest = FileDigest(digester, has_sha256=has_sha256)
         self._syncer = syncer
         self._grow = grow
         self._has_written = has_written

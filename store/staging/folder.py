@@ -28,10 +28,13 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 OnModelYaml = Callable[[ModelInfo, bytes], None]
 
 
-def stage_folder(path: str, limits: Limits, umask: int, on_model_yaml: OnModelYaml) -> Staged:
+def stage_folder(
+    path: str, limits: Limits, umask: int, on_model_yaml: OnModelYaml, *, has_sha256: bool = True
+) -> Staged:
     """Make a directory that holds a model ready to be published.
 
     `on_model_yaml`: called with the model.yaml before anything is changed; an exception of it ends the work.
+    `has_sha256`: False to leave out the SHA-256s of the files.
 
     Raises:
         NotAModelError, BadModelError: its model.yaml is missing or malformed.
@@ -40,14 +43,15 @@ def stage_folder(path: str, limits: Limits, umask: int, on_model_yaml: OnModelYa
         NoSpaceError, StoreUnwritableError: the file system refuses.
     """
     with writing(path):
-        return _StagedFolder(path, limits, umask, on_model_yaml).run()
+        return _StagedFolder(path, limits, umask, on_model_yaml, has_sha256).run()
 
 
 class _StagedFolder:
     """One call of `stage_folder`."""
 
-    def __init__(self, path: str, limits: Limits, umask: int, on_model_yaml: OnModelYaml) -> None:
+    def __init__(self, path: str, limits: Limits, umask: int, on_model_yaml: OnModelYaml, has_sha256: bool) -> None:
         self._path = path
+        self._has_sha256 = has_sha256
         self._on_model_yaml = on_model_yaml
         self._limits = limits
         self._umask = umask
@@ -132,7 +136,7 @@ class _StagedFolder:
         self._expanded += look.st_size
         if self._expanded > self._limits.expanded:
             raise TooBigError(f"the directory holds more than {self._limits.expanded:,} bytes")
-        digest = RunningDigest()
+        digest = RunningDigest(has_sha256=self._has_sha256)
         digest.update_from(descriptor, 0, look.st_size)
         self._files[path] = StagedFile(look.st_size, *digest.result(), Identity.of(look))
         return look.st_size

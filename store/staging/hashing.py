@@ -1,6 +1,7 @@
 """SHA-256 and CRC-32 of files, computed at once or in a helper thread while the writer goes on.
 
-A SHA-256 takes longer than the write itself. Small files are digested at once, since the helper would cost more.
+A SHA-256 takes longer than the write itself. Small files are digested at once, since the helper would cost more. So are
+all files whose SHA-256 is left out: a CRC-32 takes a tenth of that time.
 
 Threading: one thread feeds a `Digester`; the callbacks run in its helper thread or in the feeding thread.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import queue
+import sys
 import threading
 from collections.abc import Callable
 from typing import NamedTuple
@@ -104,13 +106,15 @@ class Digester:
 class RunningDigest:
     """The digests of bytes in order, computed at once in the caller's thread."""
 
-    def __init__(self) -> None:
-        self._sha256 = hashlib.sha256()
+    def __init__(self, *, has_sha256: bool = True) -> None:
+        """`has_sha256`: False to leave out the SHA-256."""
+        self._sha256 = hashlib.sha256() if has_sha256 else None
         self._crc32 = 0
 
     def update(self, view: memoryview) -> None:
         """Digest bytes."""
-        self._sha256.update(view)
+        if self._sha256 is not None:
+            self._sha256.update(view)
         self._crc32 = crc32(view, self._crc32)
 
     def update_from(self, descriptor: int, offset: int, count: int) -> None:
@@ -129,21 +133,22 @@ class RunningDigest:
             count -= got
 
     def result(self) -> tuple[str, int]:
-        """Return the SHA-256 (hexadecimal) and the CRC-32."""
-        return self._sha256.hexdigest(), self._crc32
+        """Return the SHA-256 (hexadecimal; empty if it was left out) and the CRC-32."""
+        return self._sha256.hexdigest() if self._sha256 is not None else "", self._crc32
 
 
 class FileDigest:
     """The digests of one file, computed from its bytes in order."""
 
-    def __init__(self, digester: Digester) -> None:
+    def __init__(self, digester: Digester, *, has_sha256: bool) -> None:
         self._digester = digester
-        self._digest = RunningDigest()
+        self._digest = RunningDigest(has_sha256=has_sha256)
+        self._at_once = _SMALL if has_sha256 else sys.maxsize  # bytes
         self._handed_over = False
 
     def update(self, view: memoryview) -> None:
         """Digest bytes, which must not change afterwards."""
-        if len(view) <= _SMALL and not self._handed_over:
+        if len(view) <= self._at_once and not self._handed_over:
             self._digest.update(view)
         else:
             self._hand_over(lambda: self._digest.update(view), len(view))

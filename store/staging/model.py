@@ -56,12 +56,14 @@ class StagedModel:
         limits: Limits | None = None,
         *,
         umask: int = 0o022,
+        has_sha256: bool = True,
         on_model_yaml: Callable[[ModelInfo, bytes], None] | None = None,
         on_file: Callable[[str, StagedFile], None] = lambda _path, _file: None,
     ) -> None:
         """Make the directory `path`, which must not exist yet.
 
-        `on_file`: called with each file and its path, as soon as it is complete; from any thread.
+        `has_sha256`: False to leave out the SHA-256s of the files. `on_file`: called with each file and its path, as
+        soon as it is complete; from any thread.
         `umask`: permissions that files and directories do not get. `on_model_yaml`: called with the model.yaml as soon
         as the model is known; an exception of it ends the staging. For a model in a top directory, it is called at the
         end only, since the archive may still bring a model.yaml above it.
@@ -71,6 +73,7 @@ class StagedModel:
         self._folder_mode = 0o777 & ~umask | 0o700
         self._file_mode = 0o666 & ~umask | 0o600
         self._program_mode = 0o777 & ~umask | 0o600
+        self._has_sha256 = has_sha256
         self._on_model_yaml = on_model_yaml
         self._on_file = on_file
         self.archive_read: Callable[[], int] | None = None  # bytes of the archive read so far
@@ -260,7 +263,15 @@ class StagedModel:
                 raise bad_name(path, error) from None
             os.fchmod(descriptor, self._program_mode if executable else self._file_mode)
         self._may_have_extras = self._may_have_extras or may_be_extra(parts)
-        file = StagedFileWriter(path, descriptor, self._digester, self._syncer, self._counts.grow, self._keep)
+        file = StagedFileWriter(
+            path,
+            descriptor,
+            self._digester,
+            self._syncer,
+            self._counts.grow,
+            self._keep,
+            has_sha256=self._has_sha256,
+        )
         if before is not None:
             file.expect_small(MAX_MODEL_YAML, lambda content: _refuse_another(path, before, content))
         elif path == MODEL_YAML:

@@ -1,6 +1,7 @@
 """Importing: an archive or a directory becomes a model of a local store. It is staged, checked and published.
 
-Data measured on the way is kept: CRC-32s for the archives that the mount will show, SHA-256s for `bentofs verify`.
+Data measured on the way is kept: CRC-32s for the archives that the mount will show, SHA-256s for `bentofs verify`. A
+mount records the SHA-256s later, while nobody waits (`store.integrity.baseline_recorder`).
 
 Threading: an `Importer` may be used from any thread, for any number of imports at once.
 """
@@ -72,10 +73,11 @@ class Importer:
         overwrite: bool = False,
         publisher: Publisher | None = None,
         measure: Callable[[str], StagedSizes] | None = None,
+        has_sha256: bool = True,
     ) -> None:
         """`overwrite`: true to replace a model of the same tag with other content; `publisher`: None for the publisher
         of the session's own store; `measure`: makes the measurer of the model in a directory
-        (`store.staging.import_sizes`)."""
+        (`store.staging.import_sizes`); `has_sha256`: False if the caller has the SHA-256s of the models recorded."""
         self._publisher = publisher or LocalPublisher(session)
         self._measure = measure
         self._store = store
@@ -84,6 +86,7 @@ class Importer:
         self._digests = digests
         self._limits = limits or Limits()
         self._overwrite = overwrite
+        self._has_sha256 = has_sha256
         self._umask = current_umask()
         self._condition = threading.Condition()
         self._under_way = 0
@@ -145,7 +148,7 @@ class Importer:
             StoreError: the reason why it cannot be imported. It is still there.
         """
         with self._working():
-            staged = stage_folder(path, self._limits, self._umask, self._check_folder)
+            staged = stage_folder(path, self._limits, self._umask, self._check_folder, has_sha256=self._has_sha256)
             sizes = self._measure(path) if self._measure is not None else None
             if sizes is not None:
                 sizes.finish(staged)
@@ -186,11 +189,14 @@ class Importer:
         return outcome
 
     def _keep_what_was_learnt(self, staged: Staged, outcome: Outcome) -> None:
+        info, location = staged.info, self._store.storage.location
+        if not self._has_sha256 and outcome is not Outcome.UNCHANGED:
+            self._digests.forget(location, str(info.tag), lambda: True)  # they are of an earlier model
         if not staged.files:  # too many to keep
             return
-        sums = {os.fsencode(path): file.sha256 for path, file in staged.files.items()}
-        info, location = staged.info, self._store.storage.location
-        self._digests.record(location, info.tag, info.creation_time, sums, first=outcome is Outcome.UNCHANGED)
+        if self._has_sha256:
+            sums = {os.fsencode(path): file.sha256 for path, file in staged.files.items()}
+            self._digests.record(location, info.tag, info.creation_time, sums, first=outcome is Outcome.UNCHANGED)
         if outcome is not Outcome.UNCHANGED:  # else the files in the store are not these
             for file in staged.files.values():
                 self._measurements.keep_crc32(file.identity, file.crc32, time.time_ns())
@@ -237,9 +243,14 @@ class Importer:
             else:
                 self._check_early(info, content)
 
-        if sizes is None:
-            return StagedModel(path, self._limits, umask=self._umask, on_model_yaml=check)
-        return StagedModel(path, self._limits, umask=self._umask, on_model_yaml=check, on_file=sizes.file)
+        return StagedModel(
+            path,
+            self._limits,
+            umask=self._umask,
+            has_sha256=self._has_sha256,
+            on_model_yaml=check,
+            on_file=sizes.file if sizes is not None else lambda _path, _file: None,
+        )
 
     def _check_early(self, info: ModelInfo, content: bytes) -> None:
         """Refuse a model that BentoML cannot read, or a taken tag, as soon as that is known, not after gigabytes.

@@ -42,9 +42,10 @@ def open_intake(
     limits: Limits | None = None,
     stops: CancelTokens = (),
     measure: Callable[[str], StagedSizes] | None = None,
+    has_sha256: bool = True,
 ) -> Intake:
     """Open the staging area and the record of imports of a store. `Storage.check_writable` comes first. Once one of
-    `stops` is set, uploads are undone. `measure`: see `Importer`.
+    `stops` is set, uploads are undone. `measure`, `has_sha256`: see `Importer`.
 
     Raises:
         StagingError: there is no place for a staging area.
@@ -62,6 +63,7 @@ def open_intake(
         overwrite=overwrite,
         publisher=_publisher_of(storage, session, stops),
         measure=measure,
+        has_sha256=has_sha256,
     )
     return Intake(area, session, receipts, importer)
 

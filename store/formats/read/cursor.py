@@ -22,12 +22,16 @@ class Cursor:
 
     def some(self, limit: int) -> bytearray:
         """Return the next bytes: at least one and at most `limit`, none at the end."""
-        if self._end is not None:
-            limit = max(0, min(limit, self._end - self.position))
-        buffer = bytearray(limit if self.position <= _MAX_POSITION else 0)
-        count = self.arriving.read_into(memoryview(buffer), self.position) if buffer else 0
-        self.position += count
+        buffer = bytearray(self._within(limit))
+        count = len(self.some_into(memoryview(buffer)))
         return buffer if count == len(buffer) else buffer[:count]
+
+    def some_into(self, buffer: memoryview) -> memoryview:
+        """Read the next bytes into a buffer, at least one; none at the end. Return the part that they fill."""
+        buffer = buffer[: self._within(len(buffer))]
+        count = self.arriving.read_into(buffer, self.position) if buffer else 0
+        self.position += count
+        return buffer[:count]
 
     def exactly(self, count: int) -> bytes:
         """Return the next `count` bytes, fewer only at the end."""
@@ -70,6 +74,12 @@ class Cursor:
     def has_all(self, count: int) -> bool:
         """Wait for the next `count` bytes. Return False if the file ends before."""
         return self.arriving.read_into(memoryview(bytearray(1)), self.position + count - 1) == 1
+
+    def _within(self, limit: int) -> int:
+        """Return how many of `limit` bytes may come before the end."""
+        if self._end is not None:
+            limit = max(0, min(limit, self._end - self.position))
+        return limit if self.position <= _MAX_POSITION else 0
 
 
 def cut_short(loss: str) -> DamagedArchiveError:

@@ -15,9 +15,6 @@ class Writer(Protocol):
     def write(self, view: memoryview) -> None:
         """Append bytes. They must not change later."""
 
-    def copy_range(self, descriptor: int, offset: int, count: int) -> None:
-        """Append bytes of another file. That file stays open and unchanged until all is unpacked."""
-
     def write_zeros(self, count: int, check: Callable[[], object]) -> None:
         """Append `count` zeros without using disk space. `check` is called regularly; its exception ends the write."""
 

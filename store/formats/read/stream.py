@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bentofs.store.formats.read.cursor import Cursor
-
-_INPUT = 128 << 10  # bytes read at once: larger buffers would be allocated by the system each time
+from bentofs.store.util.buffer_pool import BufferPool
 
 
 class Stream:
@@ -58,7 +57,7 @@ class PlainStream(Stream):
     """The unchanged bytes of an arriving file. Skipped bytes are not read."""
 
     def __init__(self, cursor: Cursor) -> None:
-        super().__init__(cursor, iter(lambda: cursor.some(_INPUT), bytearray()))
+        super().__init__(cursor, _plain(cursor))
 
     def skip(self, count: int) -> None:
         self.position += count
@@ -67,3 +66,10 @@ class PlainStream(Stream):
         else:
             self._rest = memoryview(b"")
             self.cursor.position = self.position
+
+
+def _plain(cursor: Cursor) -> Iterator[memoryview]:
+    buffers = BufferPool()
+    while content := cursor.some_into(buffers.take()):
+        yield content
+        del content  # or its buffer would not come back before the next one is taken

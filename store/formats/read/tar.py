@@ -16,7 +16,6 @@ from bentofs.store.formats.read.stream import PlainStream, Stream
 from bentofs.store.formats.read.tar_members import TarMember, TarMembers, cut_short, skip_padding
 
 _COPIED = 1 << 20  # bytes copied at a time
-_SHARED = 1 << 20  # bytes; content of this size or more is copied from file to file, not read here
 # Bytes after the end mark of a plain tar that may be anything: the rest of a record, where some writers leave old
 # content. Bytes after that belong to a file that has lost a part in between.
 _LAST_RECORD = 1 << 20
@@ -78,24 +77,12 @@ def copy(stream: Stream, count: int, file: Writer) -> None:
     Raises:
         DamagedArchiveError: there are fewer.
     """
-    descriptor = None
-    if isinstance(stream, PlainStream) and count >= _SHARED:
-        descriptor = stream.cursor.arriving.fileno()
     while count:
-        if descriptor is not None:
-            copied = min(count, _COPIED)
-            cursor = stream.cursor
-            if not cursor.arriving.read_into(memoryview(bytearray(1)), stream.position + copied - 1):
-                raise cut_short()
-            file.copy_range(descriptor, stream.position, copied)
-            stream.skip(copied)
-        else:
-            view = stream.take(min(count, _COPIED))
-            if not view:
-                raise cut_short()
-            file.write(view)
-            copied = len(view)
-        count -= copied
+        view = stream.take(min(count, _COPIED))
+        if not view:
+            raise cut_short()
+        file.write(view)
+        count -= len(view)
 
 
 def _ignore(stream: Stream, count: int, target: Sink) -> None:

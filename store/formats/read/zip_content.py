@@ -17,6 +17,7 @@ from bentofs.store.formats.read.decode import Decoder, decode, decoded
 from bentofs.store.formats.read.growing_file import LITTLE_MEMORY, MOST_MEMORY
 from bentofs.store.formats.read.sink import Writer
 from bentofs.store.formats.read.zip_records import ZipEntry
+from bentofs.store.util.buffer_pool import BufferPool
 from bentofs.store.util.display import printable
 
 STORED = 0
@@ -24,7 +25,7 @@ _DEFLATED, _BZIP2, _LZMA = 8, 12, 14
 METHODS = (STORED, _DEFLATED, _BZIP2, _LZMA)
 _LZMA_HAS_END = 0x2  # flag: the data ends with an end mark
 _COPIED = 1 << 20  # bytes copied at a time
-_SHARED = 1 << 20  # bytes; stored content of this size or more is copied from file to file, not read here
+_LITTLE = 128 << 10  # bytes: less than this takes no buffer of a pool
 _LITTLE_DICTIONARY = 8 << 20  # bytes
 
 
@@ -32,22 +33,14 @@ def copy_stored(cursor: Cursor, entry: ZipEntry, file: Writer) -> None:
     """Copy stored content."""
     if entry.compressed != entry.size:
         raise wrong_size(entry)
-    left = entry.size
-    descriptor = cursor.arriving.fileno() if entry.size >= _SHARED else None
+    left, buffers = entry.size, BufferPool()
     while left:
-        if descriptor is not None:
-            count = min(left, _COPIED)
-            if not cursor.has_all(count):
-                raise _cut_within(entry)
-            file.copy_range(descriptor, cursor.position, count)
-            cursor.position += count
-        else:
-            chunk = cursor.some(min(left, _COPIED))
-            if not chunk:
-                raise _cut_within(entry)
-            file.write(memoryview(chunk).toreadonly())
-            count = len(chunk)
-        left -= count
+        chunk = cursor.some_into(buffers.take()[:left] if left > _LITTLE else memoryview(bytearray(left)))
+        if not chunk:
+            raise _cut_within(entry)
+        file.write(chunk.toreadonly())
+        left -= len(chunk)
+        del chunk  # or its buffer would not come back before the next one is taken
 
 
 def content_of(cursor: Cursor, entry: ZipEntry, end: int | None) -> Iterator[bytes | bytearray]:

@@ -1,12 +1,9 @@
 """A target that discards all unpacked data but checksums: for more data than a test should write."""
 
-import os
 from collections.abc import Callable
 from types import TracebackType
 
 from bentofs.store.formats.crc32 import crc32
-
-_READ = 1 << 20
 
 
 class Discarding:
@@ -59,14 +56,6 @@ class _File:
 
     def write_zeros(self, count: int, check: Callable[[], object]) -> None:
         raise AssertionError(count, check)
-
-    def copy_range(self, descriptor: int, offset: int, count: int) -> None:
-        while count:
-            chunk = os.pread(descriptor, min(_READ, count), offset)
-            assert chunk
-            self.write(memoryview(chunk))
-            offset += len(chunk)
-            count -= len(chunk)
 
     def __enter__(self) -> "_File":
         return self

@@ -53,7 +53,10 @@ def test_no_file_stays_open_while_the_mount_is_busy(
     storage = LocalStorage(str(store))
     model = ModelStore(storage).model(Tag("m", "v1"))
     recorder = Recorder(storage, digests)
-    recorder.start(lambda _model: True, lambda: _is_open(weights))  # busy until it closes the file
+    find = ModelStore(storage).model
+    recorder.start(lambda _model: True, lambda: _is_open(weights), find)  # busy until it closes the file
+        lambda _model: True, lambda: _is_open(weights), ModelStore(storage).model
+    )  # busy until it closes the file
     recorder.consider(model)
     wait_until(
         lambda: digests.of(str(store), model.tag, model.info.creation_time), 30, "the file is closed, and all recorded"
