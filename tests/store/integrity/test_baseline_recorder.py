@@ -55,8 +55,6 @@ def test_no_file_stays_open_while_the_mount_is_busy(
     recorder = Recorder(storage, digests)
     find = ModelStore(storage).model
     recorder.start(lambda _model: True, lambda: _is_open(weights), find)  # busy until it closes the file
-        lambda _model: True, lambda: _is_open(weights), ModelStore(storage).model
-    )  # busy until it closes the file
     recorder.consider(model)
     wait_until(
         lambda: digests.of(str(store), model.tag, model.info.creation_time), 30, "the file is closed, and all recorded"
