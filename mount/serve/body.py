@@ -13,9 +13,11 @@ from typing import ClassVar, TypeVar
 from aiohttp import hdrs
 from aiohttp.web import BaseRequest, RequestPayloadError, StreamResponse
 
+from bentofs.mount.serve.body_receiver import BodyReceiver
 from bentofs.mount.serve.connections import Activity, Phase
 
 BLOCK, _SMALL_BLOCK = 1 << 20, 128 << 10  # bytes
+_DIRECT = 4 << 20  # bytes; a body of this length or more is received without aiohttp
 _MOST_LARGE = 16  # bodies that are taken in large blocks at once
 _LINGERS_SECONDS = 1.5  # for the rest of a refused body: some clients read no answer before they have sent all
 _LINGERS_BYTES = 1 << 30
@@ -32,6 +34,7 @@ class Body:
         self._request = request
         self._content = request.content
         self._activity = activity
+        self._receiver: BodyReceiver | None = None  # if the body came without aiohttp
         self._is_held = request.headers.get(hdrs.EXPECT, "").lower() == "100-continue" and request.body_exists
 
     @property
@@ -44,7 +47,18 @@ class Body:
     @property
     def is_coming(self) -> bool:
         """True if a part of it may still come."""
+        if self._receiver is not None:
+            return self._receiver.left > 0
         return self._request.body_exists and not self._content.is_eof()
+
+    def end(self, response: StreamResponse) -> None:
+        """Take no more of it for the handler, whose response this is."""
+        if self._receiver is not None:
+            self._receiver.end()
+            if not self._receiver.left:
+                self._content.feed_eof()  # else aiohttp would wait for the bytes that it has not seen
+            if not response.prepared:
+                response.force_close()  # and take the next request for such bytes
 
     async def begin(self) -> None:
         """Ask for the body, if the client waits for that."""
@@ -52,18 +66,46 @@ class Body:
             self._is_held = False
             await self._request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    async def blocks(self) -> AsyncIterator[bytes]:
-        """Yield the body in blocks.
+    async def blocks(self) -> AsyncIterator[bytes | memoryview]:
+        """Yield the body in blocks. Each holds until the next one.
 
         Raises:
             ConnectionError: the client has gone.
             RequestPayloadError: the body is malformed.
         """
         await self.begin()
-        parts: list[bytes] = []
-        size = 0
         Body._taken += 1
         block = BLOCK if Body._taken <= _MOST_LARGE else _SMALL_BLOCK
+        try:
+            receiver = self._receiver = self._direct(block)
+            source = self._parsed(block) if receiver is None else self._received(receiver)
+            async for content in source:
+                yield content
+        finally:
+            Body._taken -= 1
+
+    def _direct(self, block: int) -> BodyReceiver | None:
+        """Return a receiver for a long body that comes as it is; None for others."""
+        request, transport = self._request, self._request.transport
+        length = request.content_length
+        if length is None or length < _DIRECT or transport is None or request.secure or self._content.exception():
+            return None
+        first = self._content.read_nowait(-1)
+        return BodyReceiver(transport, self._activity, first, length - self._content.total_bytes, block)
+
+    async def _received(self, receiver: BodyReceiver) -> AsyncIterator[bytes | memoryview]:
+        try:
+            while content := await self.waiting(receiver.block()):
+                yield content
+        except asyncio.CancelledError:
+            yield receiver.rest()  # what came is kept
+            raise
+        if receiver.left:
+            raise ConnectionResetError
+
+    async def _parsed(self, block: int) -> AsyncIterator[bytes]:
+        parts: list[bytes] = []
+        size = 0
         try:
             while not self._content.at_eof():
                 part = await self.waiting(self._content.readany())
@@ -76,8 +118,6 @@ class Body:
             if size:  # what came is kept
                 yield b"".join(parts)
             raise
-        finally:
-            Body._taken -= 1
         if size:
             yield b"".join(parts)
 
@@ -107,9 +147,10 @@ class Body:
         if self._is_held:
             return
         deadline, size = time.monotonic() + _LINGERS_SECONDS, 0
+        most = min(_LINGERS_BYTES, self._receiver.left) if self._receiver is not None else _LINGERS_BYTES
         self._activity.enter(Phase.RECEIVING)
         try:
-            while not self._content.at_eof() and size < _LINGERS_BYTES:
+            while not self._content.at_eof() and size < most:
                 left = deadline - time.monotonic()
                 size += len(await asyncio.wait_for(self._content.readany(), max(0.0, left)))
         except (TimeoutError, asyncio.TimeoutError):

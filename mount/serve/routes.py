@@ -64,6 +64,7 @@ class Routes:
             response = sentence_answer(500, "the server failed: its log says why")
         for name, value in OF_FILES.items():  # a page has its own policy
             response.headers.setdefault(name, value)
+        body.end(response)
         if body.is_coming and not response.prepared:
             await body.answer_early(response)
         log.debug("%s %s: %d", request.method, printable(_shown(request)), response.status)

@@ -66,7 +66,7 @@ class Uploads:
         self._namespace = namespace
         self._files = namespace.files
 
-    async def take(self, below: str, blocks: AsyncIterator[bytes], size: int | None) -> Done:
+    async def take(self, below: str, blocks: AsyncIterator[bytes | memoryview], size: int | None) -> Done:
         """Take a whole file; `below`: its path in `incoming/`; `size`: None if it is not known.
 
         Raises:
@@ -76,7 +76,7 @@ class Uploads:
         number, was_there = await self._site.write(self._begin, below, size)
         return Done(*await self._finish(number, blocks, 0, size), was_there)
 
-    async def take_part(self, below: str, blocks: AsyncIterator[bytes], part: Part) -> Done | None:
+    async def take_part(self, below: str, blocks: AsyncIterator[bytes | memoryview], part: Part) -> Done | None:
         """Take a part of a file that is here already. Return None if more is to come. Raises the same errors as
         `take`, and `PartError`."""
         number = await self._site.write(self._resume, below, part)
@@ -89,7 +89,13 @@ class Uploads:
         return await self._site.write(self._make_empty, below)
 
     async def _finish(
-        self, number: int, blocks: AsyncIterator[bytes], start: int, end: int | None, *, goes_on: bool = False
+        self,
+        number: int,
+        blocks: AsyncIterator[bytes | memoryview],
+        start: int,
+        end: int | None,
+        *,
+        goes_on: bool = False,
     ) -> tuple[Became | None, int]:
         """Write and decide an open file. `goes_on`: more parts come, so do not decide it. Return the model that it
         became, and where the last block ended."""
