@@ -152,8 +152,9 @@ class StagedModel:
         self.discard()
         self._begin()
 
-    def finish(self) -> Staged:
-        """Replace the links, find the model, and wait until all of it is synced to disk.
+    def finish(self, meanwhile: Callable[[Staged], None] = lambda _staged: None) -> Staged:
+        """Replace the links, find the model, and wait until all of it is synced to disk. `meanwhile`: called with the
+        model while the disk writes.
 
         Raises:
             NotAModelError: there is no model.yaml at its place, or it holds no tag.
@@ -173,12 +174,13 @@ class StagedModel:
         info = self._info or self._take_model_yaml(
             read_model_yaml(self._tree, f"{top}/{MODEL_YAML}" if top else MODEL_YAML)
         )
+        path = os.path.join(self._path, top) if top else self._path
+        staged = Staged(path, info, self._files.below(top), self._extras.sentence)
+        meanwhile(staged)
         with writing(self._path):
             self._syncer.finish()
-        files = self._files.below(top)
         self._close()
-        path = os.path.join(self._path, top) if top else self._path
-        return Staged(path, info, files, self._extras.sentence)
+        return staged
 
     def discard(self) -> None:
         """Remove everything, at any stage. It may be called again, and after `finish`."""

@@ -131,9 +131,7 @@ class Importer:
             model = self._new_model(path, sizes, on_model)
             try:
                 fill(model)
-                staged = model.finish()
-                if sizes is not None:
-                    sizes.finish(staged)
+                staged = model.finish(sizes.finish if sizes is not None else lambda _staged: None)
                 return StagedImport(staged, None, model.discard, sizes=sizes)
             except BaseException:
                 if sizes is not None:
