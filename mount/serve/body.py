@@ -78,8 +78,7 @@ class Body:
         block = BLOCK if Body._taken <= _MOST_LARGE else _SMALL_BLOCK
         try:
             receiver = self._receiver = self._direct(block)
-            source = self._parsed(block) if receiver is None else self._received(receiver)
-            async for content in source:
+            async for content in self._parsed(block) if receiver is None else self._received(receiver):
                 yield content
         finally:
             Body._taken -= 1
@@ -93,7 +92,7 @@ class Body:
         first = self._content.read_nowait(-1)
         return BodyReceiver(transport, self._activity, first, length - self._content.total_bytes, block)
 
-    async def _received(self, receiver: BodyReceiver) -> AsyncIterator[bytes | memoryview]:
+    async def _received(self, receiver: BodyReceiver) -> AsyncIterator[memoryview]:
         try:
             while content := await self.waiting(receiver.block()):
                 yield content

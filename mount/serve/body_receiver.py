@@ -21,15 +21,20 @@ class BodyReceiver(asyncio.BufferedProtocol):
     """The protocol of a connection while the rest of a body comes."""
 
     def __init__(self, transport: asyncio.Transport, activity: Activity, first: bytes, left: int, block: int) -> None:
-        """`first`: the begin of the body, which has come already; `left`: bytes that follow it; `block`: bytes."""
+        """`first`: the begin of the body, which has come already; `left`: bytes that follow it; `block`: bytes of a
+        block, or more if the begin is longer.
+
+        The begin is the first block's, so that each block lies in the file as it lies in memory, from one page boundary
+        on. Other copies take a tenth longer.
+        """
         self._transport = transport
         self._activity = activity
         self._owner = transport.get_protocol()
-        self._first = first
         self.left = left
-        self._size = block
-        self._filling, self._other = page_buffer(block), page_buffer(block)
-        self._filled = 0
+        self._size = max(block, len(first) // block * block + block)
+        self._filling, self._other = page_buffer(self._size), page_buffer(self._size)
+        self._filling[: len(first)] = first
+        self._filled = len(first)
         self._is_lost = False
         self._changed = asyncio.Event()
         transport.set_protocol(self)
@@ -39,12 +44,9 @@ class BodyReceiver(asyncio.BufferedProtocol):
     def _is_ready(self) -> bool:
         return self._filled == self._size or not self.left or self._is_lost
 
-    async def block(self) -> memoryview | bytes:
+    async def block(self) -> memoryview:
         """Return the next bytes: a whole block, or all up to the end of the body; none at the end. They hold until the
         next call. If the client has gone, they end where it did."""
-        if self._first:
-            first, self._first = self._first, b""
-            return first
         while not self._is_ready:
             self._changed.clear()
             await self._changed.wait()
