@@ -97,7 +97,8 @@ class Body:
             while content := await self.waiting(receiver.block()):
                 yield content
         except asyncio.CancelledError:
-            yield receiver.rest()  # what came is kept
+            if rest := receiver.rest():  # what came is kept
+                yield rest
             raise
         if receiver.left:
             raise ConnectionResetError
