@@ -125,11 +125,11 @@ class BoundedServer(Server):
             now = time.monotonic()
             others = [activity for activity in self._activities.values() if activity.may_give_way(now)]
             if not others:
-                transport.abort()
+                self._abort_soon(transport)
                 return
             oldest = min(others, key=lambda activity: (not activity.is_idle, activity.since)).transport
             del self._activities[oldest]
-            oldest.abort()
+            self._abort_soon(oldest)
         self._activities[transport] = Activity(transport)
 
     def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
@@ -152,10 +152,19 @@ class BoundedServer(Server):
             await response.write_eof()
             return response
         except ConnectionError:  # the client has gone: nothing to answer, and nothing to log
-            activity.transport.abort()
+            self._abort(activity.transport)
             return Response()
         finally:
             activity.enter(Phase.IDLE)
+
+    def _abort_soon(self, transport: asyncio.Transport) -> None:
+        """Close a connection once aiohttp's task for it has begun, which fails if the connection is lost before."""
+        asyncio.get_running_loop().call_soon(self._abort, transport)
+
+    def _abort(self, transport: asyncio.Transport) -> None:
+        """Close a connection at once. Do nothing if it is lost: asyncio would fail."""
+        if transport.get_protocol() is not None:
+            transport.abort()
 
     async def _sweep(self) -> None:
         with suppress(asyncio.CancelledError):
@@ -165,4 +174,4 @@ class BoundedServer(Server):
                 for activity in list(self._activities.values()):
                     if activity.has_stalled(now):
                         log.debug("closed a connection that was silent for too long: %s", activity.phase.name)
-                        activity.transport.abort()
+                        self._abort(activity.transport)

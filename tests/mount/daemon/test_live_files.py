@@ -62,8 +62,8 @@ def test_what_a_mount_tells_of_itself(engine: str, store: Path, mounted: Mount, 
     assert last["level"] == "WARNING"
 
     log = (own / "log").read_text()
-    assert log == mount.log()
-    assert run("tail", "-n", "1", own / "log").stdout == log.splitlines(keepends=True)[-1]
+    assert mount.log().startswith(log)  # it may have gone on
+    assert run("tail", "-n", "1", own / "log").stdout in mount.log().splitlines(keepends=True)
 
     metrics = parsed((own / "metrics").read_text())
     assert metrics["bentofs_imports_total", ("outcome", "refused")] == 1

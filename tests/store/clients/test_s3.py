@@ -75,7 +75,7 @@ def test_a_server_that_knows_no_ranges() -> None:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         options = {"endpoint_url": f"http://127.0.0.1:{server.server_port}", "key": "some-key", "secret": "some-secret"}
-        storage = StoreSpec.named("s3://bucket/models", options=options, patience=1.0).open_remote()
+        storage = StoreSpec.named("s3://bucket/models", options=options, patience=10.0).open_remote()
         with pytest.raises(UnreachableError, match="more than the 100 bytes"):
             storage.objects.read(ObjectInfo("x", 1 << 40, "e", 1_767_225_600_000_000_000), 100, 200)
         server.shutdown()
