@@ -25,6 +25,8 @@ _LOCAL = (
     "tar",
     "zip",
 )  # BentoML treats the last three like the first, since it used PyFilesystem once
+_S3 = ("s3", "s3a")
+_SECRET_VARIABLES = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 _HARMLESS = (
     "acl",
     "anon",
@@ -87,7 +89,8 @@ class Location:
 
     @property
     def secrets(self) -> list[str]:
-        """Return the secrets: the password, and all strings in parameters that are not known to be harmless."""
+        """Return the secrets: the password, all strings in parameters that are not known to be harmless, and for S3 the
+        environment's."""
         texts = [self.password or ""]
         if self.is_web:
             query = self.path.partition("?")[2]
@@ -95,6 +98,8 @@ class Location:
         for key, value in self.params.items():
             if key not in _HARMLESS:
                 texts += _texts_in(value)
+        if self.protocol in _S3:
+            texts += [os.environ.get(name, "").strip() for name in _SECRET_VARIABLES]
         return [text for text in texts if text]
 
     def host_and_port(self, default: int) -> tuple[str, int]:
@@ -234,7 +239,7 @@ def _texts_in(value: object) -> Iterator[str]:
 def _known(protocol: str) -> str:
     if protocol in _LOCAL:
         return "file"
-    if protocol in ("s3", "s3a"):
+    if protocol in _S3:
         return protocol
     from fsspec.registry import known_implementations  # slow to load, and most places are local or in S3
 

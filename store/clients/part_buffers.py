@@ -15,11 +15,10 @@ from contextlib import contextmanager
 
 from bentofs.store.clients.request_body import Content, HashedBody
 from bentofs.store.util.aligned_buffer import page_buffer
-from bentofs.store.util.cancel import CancelTokens, refuse_if_stopped
+from bentofs.store.util.cancel import CancelTokens, holding, refuse_if_stopped
 
 _STEP = 1 << 20  # bytes read and hashed at a time, while the processor's cache has them
 _SMALL = 1 << 20  # bytes: contents up to this size take no turn
-_POLL_SECONDS = 0.2
 
 
 class PartBuffers:
@@ -41,16 +40,12 @@ class PartBuffers:
         if length <= _SMALL:
             yield _read(content, start, memoryview(bytearray(length)), stops)
             return
-        while not self._turns.acquire(timeout=_POLL_SECONDS):
-            refuse_if_stopped(stops)
-        try:
+        with holding(self._turns, stops):
             buffer = self._buffer(length)
             try:
                 yield _read(content, start, buffer[:length], stops)
             finally:
                 self._idle.append(buffer)
-        finally:
-            self._turns.release()
 
     def clear(self) -> None:
         """Free the buffers that are not in use."""

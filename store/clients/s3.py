@@ -36,7 +36,7 @@ class S3Objects:
     has_etags = True
 
     def __init__(self, location: Location, policy: RetryPolicy) -> None:
-        """Raises TypeError: a library does not know a parameter of the location."""
+        """Raises what `S3Client` raises."""
         self.location = location.url.rstrip("/")
         self._where = location
         self.prefix = f"{location.path.rstrip('/')}/" if location.path.strip("/") else ""

@@ -18,7 +18,6 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 from bentofs.store.clients.objects import Listing, ObjectInfo
@@ -34,6 +33,7 @@ from bentofs.store.clients.s3_plain import (
     manner_of_upload,
 )
 from bentofs.store.clients.s3_ranges import fetch_range
+from bentofs.store.clients.s3_send import AnswerLostError
 from bentofs.store.clients.s3_shortcut import LESSONS, Shortcut
 from bentofs.store.location import Location
 from bentofs.store.util.cancel import CancelTokens
@@ -60,6 +60,7 @@ class S3Client:
 
         Raises:
             TypeError: s3fs or botocore does not know a parameter.
+            BadLocationError: there are no certificates in the file that the environment names.
         """
         self.bucket = location.host
         params = dict(location.params)
@@ -93,16 +94,13 @@ class S3Client:
         self._lock = threading.Lock()  # guards the library
         self._library: S3Library | None = None
         lessons = 0 if any(own.values()) else LESSONS
-        self._reads = Shortcut("GetObject", lessons, self._plain_requests)
-        self._lists = Shortcut("ListObjectsV2", lessons, self._plain_requests)
-        self._writes = Shortcut("CreateMultipartUpload", lessons, self._plain_requests)
-        self._environment = environment_of(location)
-        if self._environment is None:
+        self._environment = named = environment_of(location)
+        objects, listings = (named.objects, named.listings) if named is not None else (None, None)
+        self._reads = Shortcut("GetObject", lessons, self._plain_requests, objects)
+        self._lists = Shortcut("ListObjectsV2", lessons, self._plain_requests, listings)
+        self._writes = Shortcut("CreateMultipartUpload", lessons, self._plain_requests, objects)
+        if named is None:
             self._loaded()  # it refuses unknown parameters
-            return
-        self._writes.learn(self._environment.objects)
-        self._reads.learn(self._environment.objects)
-        self._lists.learn(self._environment.listings)
 
     @property
     def _fs(self) -> S3FileSystem:
@@ -116,12 +114,11 @@ class S3Client:
                 self._library = S3Library(self._arguments)
             return self._library
 
-    @cached_property
-    def endpoint(self) -> str:
-        """Return the URL of the server. Raises what the library raises."""
+    def endpoint(self, stops: CancelTokens = ()) -> str:
+        """Return the URL of the server. Raises what `S3Library.build_client` raises."""
         if self._environment is not None:
             return self._environment.endpoint
-        return str(self._loaded().build_client().meta.endpoint_url)
+        return str(self._loaded().build_client(stops).meta.endpoint_url)
 
     def ask(
         self, method: str, *, body: Body | None = None, stops: CancelTokens = (), **arguments: Any
@@ -140,11 +137,11 @@ class S3Client:
             if operation is None:
                 requests = None
             else:
+                found = None
                 try:
                     found = operation.send(requests, arguments["Key"], stops)
-                except ConnectionError:  # maybe the answer to a refused request, which the library understands
-                    self._writes.drop(requests)
-                    raise
+                except AnswerLostError:  # the library reads while it sends
+                    requests = None
                 if found is not None:
                     return found
         answer = self._ask(method, body, stops, arguments)
@@ -158,7 +155,7 @@ class S3Client:
             body.seek(0)
             extra["Body"] = body
 
-        client = self._loaded().build_client()
+        client = self._loaded().build_client(stops)
 
         async def ask() -> dict[str, Any]:
             noted = self._writes.listen(client) if method == "create_multipart_upload" else []
@@ -279,9 +276,9 @@ class S3Client:
         environment = self._environment
         return PlainRequests(
             manner,
-            (lambda: self._wait(self._loaded().credentials()))
+            (lambda stops: self._wait(self._loaded().credentials(), stops))
             if environment is None
-            else lambda: environment.credentials,
+            else lambda _stops: environment.credentials,
             certificates=self._loaded().certificates if environment is None else environment.certificates,
             connect_seconds=self._connect_seconds,
             silence_seconds=self._read_seconds,

@@ -26,6 +26,7 @@ _CREDENTIALS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 _REGION = "us-east-1"  # of the library, if none is named
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_PRINTABLE = re.compile(r"[!-~]+")  # credentials that can be sent in a header
 _OF_AWS = (".amazonaws.com", ".amazonaws.com.cn", ".aws")
 
 
@@ -65,12 +66,14 @@ def environment_of(location: Location, variables: Mapping[str, str] = os.environ
 
 
 def _credentials_of(location: Location, variables: Mapping[str, str]) -> GivenCredentials | None:
-    if location.user and location.password:
-        return GivenCredentials(location.user, location.password, None)
-    key, secret = variables.get("AWS_ACCESS_KEY_ID"), variables.get("AWS_SECRET_ACCESS_KEY")
-    if location.user or location.password or not key or not secret:
+    if location.user or location.password:
+        key, secret, token = location.user, location.password, None
+    else:
+        key, secret = variables.get("AWS_ACCESS_KEY_ID"), variables.get("AWS_SECRET_ACCESS_KEY")
+        token = variables.get("AWS_SESSION_TOKEN")
+    if not key or not secret or not all(_PRINTABLE.fullmatch(part) for part in (key, secret, token) if part):
         return None
-    return GivenCredentials(key, secret, variables.get("AWS_SESSION_TOKEN"))
+    return GivenCredentials(key, secret, token)
 
 
 def _is_plain(endpoint: str, bucket: str) -> bool:

@@ -22,7 +22,7 @@ from botocore.utils import parse_timestamp
 from s3fs import S3FileSystem
 
 from bentofs.store.clients.s3_signature import GivenCredentials
-from bentofs.store.util.cancel import CancelTokens, refuse_if_stopped
+from bentofs.store.util.cancel import CancelTokens, holding, refuse_if_stopped
 
 log = logging.getLogger(__name__)
 
@@ -50,10 +50,10 @@ class S3Library:
         self._thread.start()
         self._lock = threading.Lock()  # held while the client is built
 
-    def build_client(self) -> Any:
-        """Return the library's client. The first call builds it. Raises what the library raises."""
-        with self._lock:
-            return self.fs._s3 or self.wait(self.fs.set_session(), silence=_BUILDING_SECONDS)
+    def build_client(self, stops: CancelTokens = ()) -> Any:
+        """Return the library's client. The first call builds it. Raises what the library raises, and CancelledError."""
+        with holding(self._lock, stops):
+            return self.fs._s3 or self.wait(self.fs.set_session(), stops, silence=_BUILDING_SECONDS)
 
     @property
     def certificates(self) -> str | None:
@@ -103,8 +103,19 @@ class S3Library:
         if session is not None:
             with suppress(Exception):  # all results are in; only sockets are left
                 asyncio.run_coroutine_threadsafe(session.close(), self._loop).result(5)
+        with suppress(Exception):
+            asyncio.run_coroutine_threadsafe(_end_others(), self._loop).result(5)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
+
+
+async def _end_others() -> None:
+    """Cancel the other tasks of the loop, and wait for their end. They belong to requests that were given up."""
+    others = asyncio.all_tasks() - {task for task in [asyncio.current_task()] if task is not None}
+    for task in others:
+        task.cancel()
+    if others:
+        await asyncio.wait(others, timeout=2)
 
 
 def _time_of(value: Any) -> datetime:

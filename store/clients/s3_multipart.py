@@ -84,7 +84,7 @@ class S3Uploads:
         """
         if content.length > MAX_OBJECT:
             raise RemoteError(f"{self.shown(key)}: S3 takes no object of more than {MAX_OBJECT:,} bytes")
-        self._end_unfinished()
+        self._end_unfinished(stops)
         condition = {"IfNoneMatch": "*"} if only_new else {}
         size = part_size(content.length)
         if content.length > size:
@@ -129,19 +129,19 @@ class S3Uploads:
             f"{self.shown(key)}: its unfinished multipart upload could not be aborted; the next export there does it"
         )
 
-    def unfinished(self) -> Unfinished:
-        """Return the notes on multipart uploads to this bucket."""
+    def unfinished(self, stops: CancelTokens) -> Unfinished:
+        """Return the notes on multipart uploads to this bucket. Raises what `S3Client.endpoint` raises."""
         if self._unfinished is None:
-            self._unfinished = Unfinished(f"{self._client.endpoint}/{self._client.bucket}")
+            self._unfinished = Unfinished(f"{self._client.endpoint(stops)}/{self._client.bucket}")
         return self._unfinished
 
     def shown(self, key: str) -> str:
         """Return the location of an object, for an error message."""
         return printable(f"{self._location}/{key}")
 
-    def _end_unfinished(self) -> None:
+    def _end_unfinished(self, stops: CancelTokens) -> None:
         """Abort the uploads to this bucket that dead processes left behind."""
-        for key, upload, forget in self.unfinished().left_behind():
+        for key, upload, forget in self.unfinished(stops).left_behind():
             try:
                 self.abort(key, upload)
             except StoreError as error:
@@ -179,7 +179,7 @@ class _Multipart:
         """Send all parts. Return the ETag that the object must have, if it can be computed; else the server's."""
         upload = self._ask("create_multipart_upload", **self._options)["UploadId"]
         # If this process dies, the next one aborts the upload.
-        with self._uploads.unfinished().noted(self._key, upload) as done:
+        with self._uploads.unfinished(self._stops).noted(self._key, upload) as done:
             try:
                 parts = self._send(upload)
                 etag = self._complete(upload, parts)

@@ -20,9 +20,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import parse_qs, quote, urlsplit
 
-from bentofs.store.clients.s3_send import await_answer, send_body
+from bentofs.store.clients.s3_send import answer_on, send_body
 from bentofs.store.clients.s3_signature import EMPTY_SHA256, Signer
-from bentofs.store.util.cancel import CancelTokens
+from bentofs.store.errors import BadLocationError
+from bentofs.store.util.cancel import CancelTokens, holding
+from bentofs.store.util.display import printable
 
 _IDLE_SECONDS = 15.0  # longest idle time of a connection that is reused: servers close idle ones
 _CREDENTIALS_SECONDS = 60.0  # for which they are cached; they are renewed minutes before they expire
@@ -105,16 +107,21 @@ class PlainRequests:
     def __init__(
         self,
         manner: Manner,
-        credentials: Callable[[], Any],
+        credentials: Callable[[CancelTokens], Any],
         *,
         certificates: str | None,
         connect_seconds: float,
         silence_seconds: float,
         sending_seconds: float = 0.0,
     ) -> None:
-        """`credentials`: returns the current ones, as botocore's objects, or None; `certificates`: a file with the
-        trusted authorities, None for the usual ones; the times are as for `store.clients.s3_client.S3Client`.
-        `sending_seconds`: the silence that ends a request with content, if it is longer than the usual one."""
+        """`credentials`: returns the current ones, as botocore's objects, or None, until it is cancelled;
+        `certificates`: a file with the trusted authorities, None for the usual ones; the times are as for
+        `store.clients.s3_client.S3Client`. `sending_seconds`: the silence that ends a request with content, if it is
+        longer than the usual one.
+
+        Raises:
+            BadLocationError: there are no certificates in the file.
+        """
         self._manner = manner
         self._signer = Signer(manner.address, manner.region)
         self._ask_for_credentials = credentials
@@ -123,7 +130,7 @@ class PlainRequests:
         self._sending_seconds = max(silence_seconds, sending_seconds)
         self._context: ssl.SSLContext | None = None
         if manner.address.startswith("https:"):
-            self._context = ssl.create_default_context(cafile=certificates or _usual_certificates())
+            self._context = _trusting(certificates or _usual_certificates())
         self._lock = threading.Lock()  # guards the fields below
         self._idle: list[tuple[http.client.HTTPConnection, float]] = []
         self._is_closed = False
@@ -156,7 +163,7 @@ class PlainRequests:
         """Send a request, and return what `receive` makes of the answer. None, from it or otherwise: the library must
         repeat the request, and interpret the answer.
 
-        `sha256`: of the content. `stops` are heeded until the answer comes.
+        `sha256`: of the content. `stops` are not heeded while a connection is made.
 
         Raises:
             OSError: a ConnectionError, a TimeoutError, or another error of a connection.
@@ -168,13 +175,13 @@ class PlainRequests:
         if method in ("POST", "PUT"):
             sent["Content-Length"] = str(len(content))
         if self._manner.region:
-            credentials = self._credentials_now()
+            credentials = self._credentials_now(stops)
             if credentials is None:
                 return None
             sent = self._signer.signed(path, asked, sent, credentials, method=method, sha256=sha256)
         try:
             connection, answer = self._ask(method, f"{path}?{asked}" if asked else path, sent, content, stops)
-        except ssl.SSLError:
+        except (ssl.SSLError, ValueError):  # ValueError: a header is invalid. Its text holds the credentials.
             return None
         is_over = False
         try:
@@ -212,9 +219,8 @@ class PlainRequests:
                 connection.request(method, target, headers=headers)
                 if content:
                     send_body(connection.sock, content, self._sending_seconds, stops)
-                if stops:
-                    await_answer(connection.sock, self._sending_seconds if content else self._silence_seconds, stops)
-                return connection, connection.getresponse()
+                silence = self._sending_seconds if content else self._silence_seconds
+                return connection, answer_on(connection, silence, stops)
             except (ConnectionError, http.client.HTTPException) as error:
                 connection.close()
                 if not is_new:  # the server closed the idle connection: try another one
@@ -248,12 +254,23 @@ class PlainRequests:
                 return
         connection.close()
 
-    def _credentials_now(self) -> Any:
-        with self._credentials_lock:
+    def _credentials_now(self, stops: CancelTokens) -> Any:
+        with holding(self._credentials_lock, stops):
             now = time.monotonic()
             if self._credentials is None or now - self._credentials[0] > _CREDENTIALS_SECONDS:
-                self._credentials = now, self._ask_for_credentials()
+                self._credentials = now, self._ask_for_credentials(stops)
             return self._credentials[1]
+
+
+def _trusting(certificates: str) -> ssl.SSLContext:
+    """Return the settings of connections to servers that the authorities in a file vouch for."""
+    try:
+        return ssl.create_default_context(cafile=certificates)
+    except OSError as error:
+        reason = "it holds no certificates" if isinstance(error, ssl.SSLError) else error.strerror
+        raise BadLocationError(
+            f"{printable(certificates)}, which AWS_CA_BUNDLE or a configuration names, cannot be used: {reason}"
+        ) from error
 
 
 def _usual_certificates() -> str:

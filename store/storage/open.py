@@ -131,5 +131,7 @@ class StoreSpec:
             return FsspecFiles(self.where, policy)
         except ImportError as error:
             raise BadLocationError(f"{self.location} cannot be used as a store: {error}") from None
+        except BadLocationError:
+            raise
         except (ValueError, TypeError) as error:
             raise BadLocationError(f"{self.location} cannot be used as a store: {parameter_reason(error)}") from None

@@ -127,3 +127,10 @@ def test_short_texts_are_struck_out_where_they_stand_alone() -> None:
     """Otherwise a parameter of one digit would remove all ports and addresses from a sentence."""
     error = ValueError("port 1 of 127.0.0.1 refuses a:1@b, not abcdefg")
     assert reason_of(error, ["1", "bcde"]) == "port *** of 127.0.0.*** refuses a:***@b, not a***fg"
+
+
+def test_credentials_of_the_environment_are_secrets_of_s3(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret\r")
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "token")
+    assert Location.parse("s3://bucket/k").secrets == ["secret", "token"]
+    assert Location.parse("ftp://host/k").secrets == []

@@ -3,8 +3,10 @@
 import contextlib
 import http.server
 import ssl
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -64,4 +66,17 @@ def answering(status: int, content: bytes, length: int | None = None, *, of_rang
 
 def requests_at(port: int, scheme: str = "http", **settings: Any) -> PlainRequests:
     settings = {"certificates": None, "connect_seconds": 2.0, "silence_seconds": 1.0, **settings}
-    return PlainRequests(Manner(f"{scheme}://127.0.0.1:{port}", "/b/", ""), lambda: None, **settings)
+    return PlainRequests(Manner(f"{scheme}://127.0.0.1:{port}", "/b/", ""), lambda _stops: None, **settings)
+
+
+def certified(folder: Path) -> tuple[ssl.SSLContext, Path]:
+    """Return the settings of a TLS server on 127.0.0.1, and the certificate that its clients must trust."""
+    key, certificate = folder / "key.pem", folder / "cert.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+         "-subj", "/CN=here", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate],
+        check=True, capture_output=True, timeout=30,
+    )  # fmt: skip
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context, certificate

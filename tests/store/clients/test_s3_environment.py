@@ -43,7 +43,7 @@ def test_requests_are_the_librarys(bucket: Bucket, monkeypatch: pytest.MonkeyPat
         ):
             assert shortcut.requests is not None
             assert shortcut.requests._manner == manner
-        assert client.endpoint == told.endpoint
+        assert client.endpoint() == told.endpoint
         found = client._wait(client._loaded().credentials())
         assert (found.access_key, found.secret_key, found.token) == told.credentials
 
@@ -62,6 +62,9 @@ def test_requests_are_the_librarys(bucket: Bucket, monkeypatch: pytest.MonkeyPat
         ("s3://bucket/k?anon=true", {}),
         ("s3://bucket/k?profile=other", {}),
         ("s3://AK@bucket/k", {}),
+        ("s3://AK:secret%0D@bucket/k", {}),
+        ("s3://bucket/k", {"AWS_SESSION_TOKEN": "token\r"}),
+        ("s3://bucket/k", {"AWS_ACCESS_KEY_ID": "\xe4"}),
         ("s3://B_C/k", {}),
     ],
 )

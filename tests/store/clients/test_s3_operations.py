@@ -87,7 +87,7 @@ def test_other_arguments_are_left_to_the_library() -> None:
 def _requests(port: int, silence: float = 1.0) -> PlainRequests:
     return PlainRequests(
         Manner(f"http://127.0.0.1:{port}", "/b/", ""),
-        lambda: None,
+        lambda _stops: None,
         certificates=None,
         connect_seconds=2.0,
         silence_seconds=silence,

@@ -2,8 +2,6 @@
 
 import contextlib
 import http.server
-import ssl
-import subprocess
 import time
 from pathlib import Path
 
@@ -15,7 +13,7 @@ from bentofs.store.clients.s3_ranges import fetch_range
 from bentofs.store.location import Location
 from tests.buckets import Bucket
 from tests.servers import RcloneServer, SeaweedServer
-from tests.store.clients.plain import Answer, answering, requests_at, serving, without_library
+from tests.store.clients.plain import Answer, answering, certified, requests_at, serving, without_library
 
 _SIGNED = "AWS4-HMAC-SHA256 Credential=AK/20260101/eu-west-3/s3/aws4_request, SignedHeaders=host, Signature=abc"
 _PLAIN = {"Authorization": _SIGNED, "Range": "bytes=0-1", "X-Amz-Date": "20260101T000000Z"}
@@ -84,7 +82,7 @@ def test_who_is_told_something_else_learns_anew(
     client.fetch(key, 0, 10)
     assert client._reads.requests is not None
     client._reads.requests._credentials = None
-    client._reads.requests._ask_for_credentials = lambda: None
+    client._reads.requests._ask_for_credentials = lambda _stops: None
     for _ in range(2):
         assert client.fetch(key, 0, 10)[0] == b"a" * 10
     without_library(client, monkeypatch)
@@ -129,7 +127,7 @@ def trickling(handler: http.server.BaseHTTPRequestHandler) -> None:
         (answering(429, b"busy"), "answers 429"),
         (lambda handler: handler.wfile.write(b"what?\r\n\r\n"), "no HTTP"),
         (lambda handler: setattr(handler, "close_connection", True), "closed"),
-        (lambda _handler: time.sleep(2), "timed out"),  # a silent server
+        (lambda _handler: time.sleep(2), "was silent"),  # a silent server
         (trickling, "too long"),
     ],
 )
@@ -174,14 +172,7 @@ def test_bytes_of_another_place_are_not_taken(status: int, of_range: str, is_tak
 
 
 def test_who_a_server_is_is_checked(tmp_path: Path) -> None:
-    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-         "-subj", "/CN=here", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate],
-        check=True, capture_output=True, timeout=30,
-    )  # fmt: skip
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
+    context, certificate = certified(tmp_path)
     with serving(answering(206, b"x" * 100), context) as port:
         trusting = requests_at(port, "https", certificates=str(certificate))
         for _ in range(2):
