@@ -6,6 +6,7 @@ within the model, or if the user has allowed links that lead out.
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
 import time
@@ -47,8 +48,11 @@ class Walk:
         self._within_links = 0  # number of links followed to the current position
         self._newest = 0
         self._looks: dict[str, Identity] = {}  # of the directories
-        # Link targets are compared with the model's real path: links may lead to the store itself.
-        self._real = os.path.realpath(os.path.join(root, model))
+
+    @functools.cached_property
+    def _real(self) -> str:
+        """The model's real path, with which link targets are compared: links may lead to the store itself."""
+        return os.path.realpath(os.path.join(self._root, self._model))
 
     def run(self, folder: int) -> tuple[Entries, int]:
         """Do what `Storage.walk` does. `folder`: a descriptor of the model's directory."""
