@@ -340,11 +340,12 @@ class ModelStore:
         self.storage.prepare_models([tag.path for tag in whole], unread)
 
     def _read_info(self, tag: Tag, version: Version) -> ModelInfo:
-        path = f"{tag.path}/{MODEL_YAML}"
+        path, file = f"{tag.path}/{MODEL_YAML}", version.model_yaml
+        begun_ns = time.time_ns()
         info = ModelInfo.parse(tag, self.storage.read_small(path, MAX_MODEL_YAML))
         # If it was replaced meanwhile, nobody knows which of the two was read.
-        if self.storage.has_etag(path) and self.storage.status(path).identity == version.model_yaml:
-            self._infos.keep(version.model_yaml, info)
+        if self.storage.pins_content(path, file, begun_ns) and self.storage.status(path).identity == file:
+            self._infos.keep(file, info)
         return info
 
     def _forget(self, tag: Tag) -> None:

@@ -1,8 +1,9 @@
-"""KnownInfos: what models' `model.yaml` say, and which manifests are usable, kept between processes for stores whose
-files have ETags.
+"""KnownInfos: what models' `model.yaml` say, and which manifests are usable, kept between processes.
 
-A row belongs to the identity of one `model.yaml`, which holds its key and its ETag. A changed file has another ETag, so
-it is read anew. A row that cannot be decoded counts as unknown.
+A row belongs to the identity of one `model.yaml`: its key and its ETag in a bucket, its inode and its times in a
+directory. A changed file has another identity, so it is read anew. It is kept only if the identity proves the content
+(`Storage.pins_content`). A row that cannot be decoded, or is of another tag, counts as unknown: a directory may have
+been renamed.
 
 Threading: any thread.
 """

@@ -8,6 +8,7 @@ Threading: any thread.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -72,12 +73,13 @@ class Summaries:
         try:
             if not is_looked_at:
                 return Summary(self._models.info(tag), totals.size, totals.file_count)
+            begun_ns = time.time_ns()
             summary = Summary.of(self._models.model(tag))
             key = manifest_key(tag.name, tag.version)
             # If it was replaced meanwhile, nobody knows which of the two was read.
             if (
                 totals.manifest is not None
-                and self._storage.has_etag(key)
+                and self._storage.pins_content(key, totals.manifest, begun_ns)
                 and self._storage.status(key).identity == totals.manifest
             ):
                 self._known.keep_usable(totals.manifest)

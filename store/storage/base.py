@@ -158,8 +158,9 @@ class Storage(Protocol):
         """Prefetch these models: each directory is walked next, and each of these small files is read. Make the round
         trips in parallel if there are any."""
 
-    def has_etag(self, path: str) -> bool:
-        """True if the identity of the file holds an ETag, so that no other content of the file will ever have it."""
+    def pins_content(self, path: str, identity: Identity, read_ns: int) -> bool:
+        """True if no other content of a file will ever have this identity, which it had before and after it was read.
+        `read_ns`: when reading began (wall clock)."""
 
     def list_folder(self, path: str) -> list[tuple[str, Kind]]:
         """Return the names and kinds of a directory's entries, in no order.

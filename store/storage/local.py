@@ -26,6 +26,7 @@ from bentofs.store.storage.entries import Entries
 from bentofs.store.storage.local_file import FILE, KeptFolder, LocalFile, is_same
 from bentofs.store.storage.local_recheck import is_unchanged
 from bentofs.store.storage.local_walk import FOLDER, Walk
+from bentofs.store.storage.timestamps import is_settled
 from bentofs.store.util.display import printable
 
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)  # ENXIO: it is a socket
@@ -64,8 +65,8 @@ class LocalStorage:
     def prepare_models(self, paths: Sequence[str], files: Sequence[str]) -> None:
         """Do nothing: local calls need no prefetch."""
 
-    def has_etag(self, path: str) -> bool:  # noqa: ARG002 - no local file has one
-        return False
+    def pins_content(self, path: str, identity: Identity, read_ns: int) -> bool:  # noqa: ARG002 - times decide
+        return is_settled(identity.ctime_ns, read_ns)
 
     def list_folder(self, path: str) -> list[tuple[str, Kind]]:
         with self.look_into(path) as folder:

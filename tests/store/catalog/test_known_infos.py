@@ -1,7 +1,9 @@
 """The fields of `model.yaml` are kept between processes. They never answer for a file from which they were not read."""
 
 import contextlib
+import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +13,11 @@ import pytest
 from bentofs.store.archives.index import Index, default_path
 from bentofs.store.catalog.catalog import ModelStore
 from bentofs.store.clients.objects import ObjectInfo
+from bentofs.store.model.model import ModelInfo
+from bentofs.store.model.tag import Tag
+from bentofs.store.storage.local import LocalStorage
 from bentofs.store.storage.open import StoreSpec
+from bentofs.store.storage.timestamps import is_settled
 from bentofs.store.upkeep.clean import Upkeep
 from bentofs.store.upkeep.report import Kept
 from tests.buckets import Bucket
@@ -198,3 +204,68 @@ def test_clean_removes_the_rows_of_models_that_are_gone(bucket: Bucket) -> None:
         assert f"4 rows, {2 if named else 0} of files" in line.note
         assert rows() == left
     assert modules(bucket.url) == (expected, [])
+
+
+def local_modules(store: Path) -> dict[str, str]:
+    """List a store in a directory as a new process does. Return the module of each model."""
+    with contextlib.closing(Index(store=str(store))) as index:
+        return {str(model.tag): model.info.module for model in ModelStore(LocalStorage(str(store)), infos=index).models()}
+
+
+def save(store: Path, tag: str, module: str = "one") -> Path:
+    """Write a model the way BentoML does, with the times of an older file. Return its `model.yaml`."""
+    folder = store / tag.replace(":", "/")
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "model.yaml"
+    file.write_bytes(model_yaml(tag, module))
+    for path in (file, folder):
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+    return file
+
+
+def await_settled(file: Path) -> None:
+    """Wait until a later change of the file gets another time."""
+    while not is_settled(file.stat().st_ctime_ns, time.time_ns()):
+        time.sleep(0.005)
+
+
+def test_a_store_in_a_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second process parses nothing but what has changed, even if the size and the mtime did not."""
+    store = tmp_path / "models"
+    await_settled(save(store, "a:v1"))
+    await_settled(save(store, "b:v1"))
+    parsed: list[str] = []
+    parse = ModelInfo.parse.__func__  # type: ignore[attr-defined]
+
+    def counted(cls: type[ModelInfo], tag: Tag, content: bytes) -> ModelInfo:
+        parsed.append(str(tag))
+        return parse(cls, tag, content)
+
+    monkeypatch.setattr(ModelInfo, "parse", classmethod(counted))
+    expected = {"a:v1": "one", "b:v1": "one"}
+    assert local_modules(store) == expected
+    assert parsed == ["a:v1", "b:v1"]
+    assert local_modules(store) == expected
+    assert parsed == ["a:v1", "b:v1"], "both were known"
+    await_settled(save(store, "b:v1", "two"))
+    assert local_modules(store) == {"a:v1": "one", "b:v1": "two"}
+    assert parsed == ["a:v1", "b:v1", "b:v1"]
+
+
+def test_a_model_yaml_that_was_written_just_now(tmp_path: Path) -> None:
+    """A write within the same tick of the clock leaves the same times. So nothing is kept."""
+    store = tmp_path / "models"
+    file = save(store, "a:v1")
+    storage = LocalStorage(str(store))
+    status = storage.status("a/v1/model.yaml")
+    assert not storage.pins_content("a/v1/model.yaml", status.identity, file.stat().st_ctime_ns + 1)
+
+
+@pytest.mark.expect_log("is of another model")
+def test_a_directory_that_was_renamed(tmp_path: Path) -> None:
+    """The file keeps its identity, and belongs to no model of its new name."""
+    store = tmp_path / "models"
+    await_settled(save(store, "a:v1"))
+    assert local_modules(store) == {"a:v1": "one"}
+    os.rename(store / "a", store / "b")
+    assert local_modules(store) == {}
