@@ -15,6 +15,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from typing import NamedTuple, NoReturn, Protocol
 
 from bentofs.mount.incoming.namespace import Namespace
+from bentofs.mount.kernel.listed import Listed
 from bentofs.mount.kernel.xattrs import ExtendedAttributeOperations
 from bentofs.mount.view.nodes import Attributes, File, Folder, Item, Link, Node, inode_of
 from bentofs.mount.view.traffic import Traffic
@@ -84,6 +85,7 @@ class Operations:
         self._counts = self._traffic.by_handle
         # The open directories: each one's path, and its node. In incoming/ the path below it replaces the node.
         self._folders: dict[int, tuple[str, Folder | str]] = {}
+        self._listed = Listed()
         self._numbers = itertools.count(1)
 
     @property
@@ -111,21 +113,9 @@ class Operations:
         """Look at names of an open directory, which `readdir` gave in this order, without measuring. Yield None where
         only `look` can tell, for example an error."""
         path, opened = self._folders[handle]
-        nodes = iter(()) if isinstance(opened, str) else opened.find_all(names)
-        for name in names:
-            look: Look | None = None
-            try:
-                if isinstance(opened, str):
-                    look = Look(self._box().attributes(f"{opened}/{name}" if opened else name))
-                else:
-                    node = next(nodes)
-                    if path == "/" and name == INCOMING:
-                        look = self.look(_INCOMING)
-                    elif node is not None and not (isinstance(node, File) and not node.is_measured()):
-                        look = _look_at(node)
-            except (StoreError, OSError) as error:
-                log.debug("%s in %s is listed without attributes: %s", name, path, error)
-            yield look
+        if isinstance(opened, str):
+            return self._looks_in_incoming(path, opened, names)
+        return self._looks_in_tree(path, opened, names)
 
     def fgetattr(self, handle: int) -> Attributes:
         if handle >= _FIRST_UPLOAD:
@@ -145,7 +135,7 @@ class Operations:
             self._box().check_folder(below)
             opened = below
         else:
-            node = self._tree.lookup(path)
+            node = self._listed.find(path) or self._tree.lookup(path)
             if not isinstance(node, Folder):
                 raise OSError(errno.ENOTDIR, "not a directory")
             opened = node
@@ -300,6 +290,34 @@ class Operations:
         """Refuse a change outside of `incoming/`."""
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
+    def _looks_in_tree(self, path: str, opened: Folder, names: Sequence[str]) -> Iterator[Look | None]:
+        folders: dict[str, Folder] = {}
+        for name, node in zip(names, opened.find_all(names), strict=True):
+            look: Look | None = None
+            try:
+                if isinstance(node, File):
+                    if node.is_measured():
+                        look = Look(node.attributes(), node.generation)
+                elif path == "/" and name == INCOMING:
+                    look = self.look(_INCOMING)
+                elif node is not None:
+                    look = _look_at(node)
+                    if isinstance(node, Folder):
+                        folders[name] = node
+            except (StoreError, OSError) as error:
+                _log_left_out(name, path, error)
+            yield look
+        self._listed.keep(path, folders)
+
+    def _looks_in_incoming(self, path: str, below: str, names: Sequence[str]) -> Iterator[Look | None]:
+        for name in names:
+            look: Look | None = None
+            try:
+                look = Look(self._box().attributes(f"{below}/{name}" if below else name))
+            except (StoreError, OSError) as error:
+                _log_left_out(name, path, error)
+            yield look
+
     def _inode_of(self, folder: str) -> int:
         below = self._below(folder)
         return self._box().attributes(below).inode if below is not None else inode_of(folder)
@@ -324,6 +342,10 @@ class Operations:
         if handle < _FIRST_UPLOAD:
             self.refuse()
         return handle - _FIRST_UPLOAD
+
+
+def _log_left_out(name: str, folder: str, error: Exception) -> None:
+    log.debug("%s in %s is listed without attributes: %s", name, folder, error)
 
 
 def _look_at(node: Node) -> Look:

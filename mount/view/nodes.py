@@ -9,7 +9,7 @@ import os
 import stat
 import time
 from abc import abstractmethod
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import NamedTuple
 
 from bentofs.store.errors import StoreError
@@ -75,16 +75,21 @@ class Folder:
     def find_all(self, names: Sequence[str]) -> Iterator[Node | None]:
         """Yield the entry of each of these names, which `items` gave in this order; None for one that cannot be looked
         at now. A lookup of the name then gets the error."""
-        for name in names:
-            try:
-                yield self.child(name)
-            except (StoreError, OSError) as error:
-                log.debug("%s is listed without attributes: %s", name, error)
-                yield None
+        return found_by(self.child, names)
 
     def subject(self) -> Subject | None:
         """Return the model of the directory; None if it is no model's."""
         return None
+
+
+def found_by(child: Callable[[str], Node], names: Sequence[str]) -> Iterator[Node | None]:
+    """Yield what `child` finds for each of these names; None where it raises an error."""
+    for name in names:
+        try:
+            yield child(name)
+        except (StoreError, OSError) as error:
+            log.debug("%s is listed without attributes: %s", name, error)
+            yield None
 
 
 class File:

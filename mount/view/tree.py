@@ -26,6 +26,7 @@ from bentofs.mount.view.nodes import (
     file_item,
     folder_attributes,
     folder_item,
+    found_by,
     link_item,
 )
 from bentofs.mount.view.own_names import OWN
@@ -202,20 +203,22 @@ class _VersionsOfName(_OfName):
         return items
 
     def child(self, name: str) -> Node:
+        return self._child(self.tree.store.latest, name)
+
+    def find_all(self, names: Sequence[str]) -> Iterator[Node | None]:
+        """Yield the entries. A listing asks for all links: this looks for the latest version once."""
+        return found_by(functools.partial(self._child, functools.cache(self.tree.store.latest)), names)
+
+    def _child(self, latest_of: Callable[[str], str | None], name: str) -> Node:
         suffix = self.tree.latest_suffixes.get(name)
         if suffix is None or self.tree.store.has_version(Tag(self.name, name)):
             return _VersionFolder(self.tree, f"{self.path}/{name}", self._model(name))
-        target = self._link_target(suffix)
-        if target is None:
+        latest = latest_of(self.name)
+        if latest is None:
             raise self._missing(name)
+        target = f"{latest}/{Tag(self.name, latest).stem}{suffix}" if suffix else latest
         mtime_ns = self.tree.store.name_identity(self.name).mtime_ns
         return Link(f"{self.path}/{name}", target, mtime_ns)
-
-    def _link_target(self, suffix: str) -> str | None:
-        latest = self.tree.store.latest(self.name)
-        if latest is None:
-            return None
-        return f"{latest}/{Tag(self.name, latest).stem}{suffix}" if suffix else latest
 
 
 @dataclass(frozen=True)

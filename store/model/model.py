@@ -182,7 +182,17 @@ class Model:
     `ModelStore` caches a model, a look that finds the same content returns the same object.
     """
 
-    __slots__ = ("__weakref__", "_fingerprint", "entries", "generation", "info", "look", "newest_ctime_ns", "size")
+    __slots__ = (
+        "__weakref__",
+        "_fingerprint",
+        "entries",
+        "generation",
+        "info",
+        "look",
+        "mtime",
+        "newest_ctime_ns",
+        "size",
+    )
 
     def __init__(self, info: ModelInfo, entries: Entries, newest_ctime_ns: int, look: int = 0) -> None:
         """`look`: start time of the last look that found this content (monotonic, ns)."""
@@ -191,6 +201,8 @@ class Model:
         self.entries = entries
         self.newest_ctime_ns = newest_ctime_ns
         self.size = entries.size  # bytes of all files
+        # `creation_time` in whole seconds since 1970, at least 0: the mtime of all its archives and members.
+        self.mtime = max(0, int(info.creation_time.timestamp()))
         self._fingerprint = ""  # until it is asked for
         self.generation: tuple[int, int, int] = (hash((info, entries)), len(entries), self.size)
 
@@ -206,11 +218,6 @@ class Model:
     def weight(self) -> int:
         """Return the memory use in bytes."""
         return _MODEL + self.entries.weight
-
-    @property
-    def mtime(self) -> int:
-        """Return `creation_time` in whole seconds since 1970, at least 0: the mtime of all its archives and members."""
-        return max(0, int(self.info.creation_time.timestamp()))
 
     def fingerprint(self) -> str:
         """Return a digest of this generation that is stable over restarts, as a key for data on disk."""

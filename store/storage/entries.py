@@ -103,9 +103,11 @@ class Entries(LazySequence[Entry]):
 
     def item(self, number: int) -> Entry:
         """Make the entry with this number."""
+        return self._entry(number, os.fsdecode(self._path(number)))
+
+    def _entry(self, number: int, path: str) -> Entry:
         columns = self._columns
         flags = columns.flags[number]
-        path = os.fsdecode(self._path(number))
         identity = None
         if not flags & _FOLDER:
             identity = Identity(
@@ -218,7 +220,7 @@ class Entries(LazySequence[Entry]):
         number: int | None = -1
         for path in paths:
             number = self._number(os.fsencode(path), len(self) if number is None else number + 1)
-            yield self.item(number) if number is not None else None
+            yield self._entry(number, path) if number is not None else None
 
     def _number(self, wanted: bytes, guess: int) -> int | None:
         """Return the number of the entry at a path, or None. `guess`: a number that it may have."""

@@ -209,7 +209,8 @@ def test_clean_removes_the_rows_of_models_that_are_gone(bucket: Bucket) -> None:
 def local_modules(store: Path) -> dict[str, str]:
     """List a store in a directory as a new process does. Return the module of each model."""
     with contextlib.closing(Index(store=str(store))) as index:
-        return {str(model.tag): model.info.module for model in ModelStore(LocalStorage(str(store)), infos=index).models()}
+        models = ModelStore(LocalStorage(str(store)), infos=index).models()
+        return {str(model.tag): model.info.module for model in models}
 
 
 def save(store: Path, tag: str, module: str = "one") -> Path:
@@ -235,13 +236,13 @@ def test_a_store_in_a_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     await_settled(save(store, "a:v1"))
     await_settled(save(store, "b:v1"))
     parsed: list[str] = []
-    parse = ModelInfo.parse.__func__  # type: ignore[attr-defined]
+    parse = ModelInfo.parse
 
-    def counted(cls: type[ModelInfo], tag: Tag, content: bytes) -> ModelInfo:
+    def counted(tag: Tag, content: bytes) -> ModelInfo:
         parsed.append(str(tag))
-        return parse(cls, tag, content)
+        return parse(tag, content)
 
-    monkeypatch.setattr(ModelInfo, "parse", classmethod(counted))
+    monkeypatch.setattr(ModelInfo, "parse", counted)
     expected = {"a:v1": "one", "b:v1": "one"}
     assert local_modules(store) == expected
     assert parsed == ["a:v1", "b:v1"]

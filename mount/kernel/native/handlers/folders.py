@@ -67,7 +67,7 @@ class Folders:
             parts.append(name + bytes(padding))
         return b"".join(parts)
 
-    def readdirplus(self, request: Request) -> Answer:
+    def readdirplus(self, request: Request) -> Answer | bytes:
         """List with attributes. An entry whose size must be measured first comes without, so that `ls` does not
         wait."""
         number, offset, size, *_ = READ_IN.unpack_from(request.body)
@@ -84,6 +84,8 @@ class Folders:
             if size < 0:
                 break
             names.append(name)
+        if not names:  # the end of the list
+            return b""
         listed = items[offset : offset + len(names)]
         own = max(0, _OWN - offset)  # of `.` and `..`, which the kernel never looks up
         looked = self._operations.looks_in(folder.number, [item.name for item in listed[own:]])
