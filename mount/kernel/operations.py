@@ -11,7 +11,7 @@ import itertools
 import logging
 import os
 import stat
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple, NoReturn, Protocol
 
 from bentofs.mount.incoming.namespace import Namespace
@@ -109,8 +109,8 @@ class Operations:
         """Return the node at a path of the tree."""
         return self._tree.lookup(path)
 
-    def looks_in(self, handle: int, names: Sequence[str]) -> Iterator[Look | None]:
-        """Look at names of an open directory, which `readdir` gave in this order, without measuring. Yield None where
+    def looks_in(self, handle: int, names: Sequence[str]) -> list[Look | None]:
+        """Look at names of an open directory, which `readdir` gave in this order, without measuring. None stands where
         only `look` can tell, for example an error."""
         path, opened = self._folders[handle]
         if isinstance(opened, str):
@@ -290,7 +290,8 @@ class Operations:
         """Refuse a change outside of `incoming/`."""
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    def _looks_in_tree(self, path: str, opened: Folder, names: Sequence[str]) -> Iterator[Look | None]:
+    def _looks_in_tree(self, path: str, opened: Folder, names: Sequence[str]) -> list[Look | None]:
+        looks: list[Look | None] = []
         folders: dict[str, Folder] = {}
         for name, node in zip(names, opened.find_all(names), strict=True):
             look: Look | None = None
@@ -306,17 +307,20 @@ class Operations:
                         folders[name] = node
             except (StoreError, OSError) as error:
                 _log_left_out(name, path, error)
-            yield look
+            looks.append(look)
         self._listed.keep(path, folders)
+        return looks
 
-    def _looks_in_incoming(self, path: str, below: str, names: Sequence[str]) -> Iterator[Look | None]:
+    def _looks_in_incoming(self, path: str, below: str, names: Sequence[str]) -> list[Look | None]:
+        looks: list[Look | None] = []
         for name in names:
             look: Look | None = None
             try:
                 look = Look(self._box().attributes(f"{below}/{name}" if below else name))
             except (StoreError, OSError) as error:
                 _log_left_out(name, path, error)
-            yield look
+            looks.append(look)
+        return looks
 
     def _inode_of(self, folder: str) -> int:
         below = self._below(folder)

@@ -89,8 +89,8 @@ class Folders:
         listed = items[offset : offset + len(names)]
         own = max(0, _OWN - offset)  # of `.` and `..`, which the kernel never looks up
         looked = self._operations.looks_in(folder.number, [item.name for item in listed[own:]])
-        looks = itertools.chain([None] * own, looked)
-        for place, (item, name, look) in enumerate(zip(listed, names, looks, strict=False), offset + 1):
+        looks = [*[None] * own, *looked]
+        for place, (item, name, look) in enumerate(zip(listed, names, looks, strict=True), offset + 1):
             if look is None:
                 parts.append(DIRENTPLUS.pack(*_UNKNOWN, item.inode, place, len(name), item.mode >> 12))
             else:
