@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 from bentofs.store.archives.crc32_cache import MeasuredFile, Measurements
 from bentofs.store.formats.crc32 import crc32
 from bentofs.store.formats.pieces import Piece
-from bentofs.store.formats.write.members import Member, Shape
+from bentofs.store.formats.write.members import Member, Shape, Shaped
 from bentofs.store.storage.base import Entry, Identity
 from bentofs.store.storage.entries import UNKNOWN, Entries
 from bentofs.store.storage.pinned import PinnedFile
@@ -26,7 +26,7 @@ _ASKED = 500  # CRC-32s looked up at a time
 ReadsWhole = Callable[[Iterable[tuple[str, Identity, memoryview]]], None]
 
 
-class Members(LazySequence[Member]):
+class Members(LazySequence[Member], Shaped):
     """The members of an archive."""
 
     def __init__(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import os
 import stat
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -63,10 +64,10 @@ class Member(NamedTuple):
 Shape = tuple[bytes, bool, bool, int]
 
 
-@runtime_checkable
-class Shaped(Protocol):
+class Shaped:
     """Members whose shapes are known without making each member."""
 
+    @abstractmethod
     def shapes(self) -> Iterator[Shape]:
         """Yield the shape of each member, in order."""
 
