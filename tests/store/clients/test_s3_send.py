@@ -46,7 +46,10 @@ def _accepting(serve: Callable[[socket.socket], None], context: ssl.SSLContext |
 def _read_slowly(connection: socket.socket) -> None:
     left = len(_CONTENT)
     while left:
-        left -= len(connection.recv(min(left, 16 << 10)))
+        count = len(connection.recv(min(left, 16 << 10)))
+        if not count:
+            return
+        left -= count
         time.sleep(0.15)  # a slow line
     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 
