@@ -33,7 +33,9 @@ FAULTS = {
     "names believed for a minute": Fault(
         "mount/kernel/native/handlers/context.py", "NAME_SECONDS = 1", "NAME_SECONDS = 60"
     ),
-    "no identity check": Fault("store/storage/local.py", "pinned = self._identity", "pinned = Identity.of(now)"),
+    "no identity check": Fault(
+        "store/storage/local_file.py", "look.st_ctime_ns == identity[4]", "True or look.st_ctime_ns == identity[4]"
+    ),
     "one node for all generations of a path": Fault(
         "mount/kernel/native/node_table.py",
         "if node is None or node.generation != generation or node.kind != kind:",
