@@ -42,7 +42,8 @@ def extract(arriving: ArrivingFile, target: Sink) -> None:
     if not any(head) and is_disk_image(cursor):
         raise _not_an_archive("an ISO image")
     stream = open_stream(arriving, kind)
-    target.archive_read = lambda: stream.cursor.position
+    read = stream.cursor
+    target.archive_read = lambda: read.position  # not by the stream: the target would keep its buffers
     if kind is not ArchiveKind.TAR:
         _expect_tar(stream, kind)
     untar(stream, target)

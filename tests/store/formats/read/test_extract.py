@@ -2,6 +2,7 @@
 
 import bz2
 import functools
+import gc
 import gzip
 import io
 import lzma
@@ -10,6 +11,7 @@ import random
 import subprocess
 import tarfile
 import tempfile
+import weakref
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -22,8 +24,11 @@ from hypothesis import strategies as st
 
 from bentofs.store.errors import NotAModelError
 from bentofs.store.formats.read.detect import kind_of
+from bentofs.store.formats.read.extract import extract
 from bentofs.store.formats.read.growing_file import WholeFile
 from bentofs.store.formats.write.registry import FORMATS
+from bentofs.store.staging.model import StagedModel
+from bentofs.store.util.buffer_pool import BufferPool
 from tests.harness import run
 from tests.store.formats.unpacking import (
     LONG,
@@ -35,6 +40,7 @@ from tests.store.formats.unpacking import (
     ours,
     tree_of,
     unpacked,
+    whole_file,
     write_files,
 )
 
@@ -319,3 +325,30 @@ def test_what_a_mac_packs_beside_the_folder_is_left_out() -> None:
     files: dict[str, bytes | None] = {path: content for path, content in PLAIN.items() if content is not None}
     assert set(unpacked(packed.getvalue())) >= set(tree_of(files))
     assert not any("MACOSX" in path for path in unpacked(packed.getvalue()))
+
+
+@pytest.mark.parametrize("form", ["bentomodel", "tar", "tar.xz", "zip"])
+def test_a_staged_model_keeps_no_buffer_of_its_archive(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Buffers go at once, not when garbage is collected: a daemon collects it seldom, and imports many models."""
+    taken: list[weakref.ref[object]] = []
+    take = BufferPool.take
+
+    def note(pool: BufferPool) -> memoryview:
+        view = take(pool)
+        taken.append(weakref.ref(view.obj))
+        return view
+
+    monkeypatch.setattr(BufferPool, "take", note)
+    model = StagedModel(str(tmp_path / "staged"))
+    gc.disable()
+    try:
+        with whole_file(ours(form, LONG)) as arriving:
+            extract(arriving, model)
+        model.finish()
+        assert [ref for ref in taken if ref() is not None] == []
+    finally:
+        gc.enable()
+        model.discard()
+    assert taken
