@@ -47,7 +47,12 @@ def new_part(path: str, mode: int, *, is_folder: bool = False) -> Iterator[tuple
         part = beside(path, f"{_this_system()}-")
         if is_folder:
             os.mkdir(part, mode)
-        descriptor = os.open(part, _FOLDER if is_folder else _FILE | os.O_CREAT | os.O_EXCL, mode)
+        try:
+            descriptor = os.open(part, _FOLDER if is_folder else _FILE | os.O_CREAT | os.O_EXCL, mode)
+        except FileNotFoundError:
+            if is_folder and os.path.isdir(os.path.dirname(part)):
+                continue  # another export took it for an abandoned one before it could be locked, and removed it
+            raise
         if _is_locked(descriptor) and _still_stands(part, descriptor):
             break
         os.close(descriptor)  # another export took it for an abandoned one, and removes it

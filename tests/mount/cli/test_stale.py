@@ -38,7 +38,7 @@ def test_after_a_daemon_was_killed(shell: Shell, engine: str) -> None:
     assert (shell.mountpoint / "README.txt").is_file()
     kill_daemon(shell)
     if helper_unmounts_for_us():
-        wait_until(lambda: not mountpoints(shell.mountpoint), 20, "the helper unmounts")
+        wait_until(lambda: not mountpoints(shell.mountpoint), 90, "the helper unmounts")
         assert os.listdir(shell.mountpoint) == []
     # A helper that does not obey holds the device for a moment longer, so that the mount is not dead yet.
     wait_until(lambda: shell(*mount).returncode == 0, 20, "another mount comes up", interval=0.5)

@@ -16,6 +16,7 @@ from bentofs.store.api import export_model
 from bentofs.store.errors import BadLocationError, NoSpaceError, StoreUnwritableError
 from bentofs.store.formats.pieces import Literal
 from bentofs.store.transfer.endpoints.local import LocalEndpoint
+from bentofs.store.transfer.endpoints.parts import new_part, remove_left_behind
 from bentofs.store.transfer.endpoints.special import own_descriptor
 from tests.harness import ROOT, ended, home_of, make_model
 from tests.store.users import an_ordinary_user, folder_of_an_ordinary_user
@@ -226,3 +227,21 @@ def test_archives_that_bentoml_opens_by_name(tmp_path: Path) -> None:
     assert said == {"a.tgz": [".tar.gz"], "b.tar.gz": [], "c.pkg": [".zip"], "d": [], "e.xz": []}
     with tarfile.open(tmp_path / "a.tgz") as archive:
         assert "w" in archive.getnames()
+
+
+def test_a_new_part_is_not_taken_for_a_left_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another export tidies the directory just when a part has been made and not been locked yet."""
+    removed: list[str] = []
+    mkdir = os.mkdir
+
+    def make_and_tidy(path: str, mode: int = 0o777) -> None:
+        mkdir(path, mode)
+        if not removed:
+            removed.append(path)
+            remove_left_behind(str(tmp_path), os.stat(path).st_mtime)
+            assert not os.path.exists(path)
+
+    monkeypatch.setattr(os, "mkdir", make_and_tidy)
+    with new_part(str(tmp_path / "model"), 0o777, is_folder=True) as (part, _descriptor):
+        assert os.path.isdir(part)
+        assert removed != [part]
