@@ -1,6 +1,7 @@
 """A mount that imports, deletes, lists and reads for long does not use more and more of any resource.
 
 A long campaign: BENTOFS_MODELS=1000 BENTOFS_SECONDS=1200 scripts/test tests/faults/test_memory_campaign.py
+With both engines: BENTOFS_LONG=1
 """
 
 import io
@@ -16,8 +17,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
 from bentofs.mount.incoming.read_back import MOST_FILES
-from tests.engines import both_engines
+from tests.engines import BOTH
 from tests.harness import Mounted, home_of, make_model, remove_model, run, wait_until
 from tests.incoming import area_of, cp
 
@@ -66,7 +69,7 @@ def test_nothing_grows(store: Path, mounted: Callable[..., Mounted]) -> None:
     assert _most_memory(mount) < _MEMORY
 
 
-@both_engines
+@pytest.mark.parametrize("engine", BOTH if "BENTOFS_LONG" in os.environ else BOTH[:1])
 def test_uploads_that_need_most_memory_in_a_mount_that_has_read_much(
     store: Path, mounted: Callable[..., Mounted], tmp_path: Path, engine: tuple[str, ...]
 ) -> None:
