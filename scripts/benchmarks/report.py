@@ -4,9 +4,12 @@ import json
 import os
 import platform
 import statistics
+import textwrap
 from dataclasses import dataclass, field, fields
 
 from .commands import BenchError
+
+_TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10)  # of the picture: times the target
 
 
 @dataclass
@@ -124,16 +127,17 @@ def save_plot(path: str, rows: list[Row], title: str) -> None:
     if not aimed:
         raise BenchError("nothing to draw: no row here has a target")
     reach = [target / row.value() if row.at_most else row.value() / target for row, target in aimed]
-    figure, axes = pyplot.subplots(figsize=(10, 1.5 + 0.32 * len(aimed)), layout="constrained")
-    names = [f"{row.name}: {row.cells()[3 if row.peer else 1]} ({row.cells()[5]})" for row, _ in aimed]
+    figure, axes = pyplot.subplots(figsize=(11, 1.5 + 0.36 * len(aimed)), layout="constrained")
+    labels = [f"{row.name}: {row.cells()[3 if row.peer else 1]} ({row.cells()[5]})" for row, _ in aimed]
+    names = [textwrap.fill(label, 62) for label in labels]
     colours = ["tab:green" if row.reached() else "tab:red" for row, _ in aimed]
     axes.barh(names, [value - 1 for value in reach], left=1, color=colours)
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xscale("log")
     axes.set_xlim(min(0.5, *reach) * 0.9, max(2, *reach) * 1.1)
-    for which in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
-        which("{x:g}")
-    axes.tick_params(axis="x", which="both", labelsize=7)
+    axes.set_xticks(_TICKS, [f"{tick:g}" for tick in _TICKS])
+    axes.set_xticks([], minor=True)
+    axes.tick_params(labelsize=7)
     axes.set_ylim(-0.7, len(aimed) - 0.3)
     axes.set_xlabel("times the target: right of 1 it is reached")
     figure.suptitle(title, fontsize=8)
