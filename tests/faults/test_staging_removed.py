@@ -27,7 +27,7 @@ def test_made_again(store: Path, mounted: Mount, tmp_path: Path, what: str) -> N
     run("cp", before, incoming)
     mount.expect_log(_AGAIN, times=1)
     for path in area_of(store).glob(what) if what else [area_of(store)]:
-        shutil.rmtree(path)
+        _remove(path, tmp_path)
     if "staged" in what:
         mount.wait_for_log(_AGAIN)
     assert os.listdir(incoming) == []
@@ -57,7 +57,7 @@ def test_removed_under_an_upload(store: Path, mounted: Mount, tmp_path: Path) ->
     told = 0
     with contextlib.suppress(OSError):
         os.write(descriptor, content[: 1 << 20])
-        shutil.rmtree(area_of(store))
+        _remove(area_of(store), tmp_path)
         mount.wait_for_log(_AGAIN)
         os.write(descriptor, content[1 << 20 :])
     try:
@@ -71,7 +71,7 @@ def test_removed_under_an_upload(store: Path, mounted: Mount, tmp_path: Path) ->
 
 def test_two_mounts_on_one_store(store: Path, mounted: Mount, tmp_path: Path) -> None:
     mounts = [mounted(store), mounted(store)]
-    shutil.rmtree(area_of(store))
+    _remove(area_of(store), tmp_path)
     for number, mount in enumerate(mounts):
         mount.expect_log(_AGAIN, times=1)
         run("cp", made_tar(tmp_path, f"m{number}:v1"), mount.path / "incoming")
@@ -85,7 +85,7 @@ def test_a_file_in_its_place(store: Path, mounted: Mount, tmp_path: Path) -> Non
     mount = mounted(store)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    shutil.rmtree(area_of(store))
+    _remove(area_of(store), tmp_path)
     area_of(store).symlink_to(elsewhere)
     mount.expect_log("bentofs was removed and cannot be made again: ", times=1)
     mount.wait_for_log("cannot be made again", 10)
@@ -97,3 +97,16 @@ def test_a_file_in_its_place(store: Path, mounted: Mount, tmp_path: Path) -> Non
     wait_until(lambda: (mount.path / "incoming").exists(), 10, "incoming/ is there again")
     run("cp", made_tar(tmp_path, "m:v1"), mount.path / "incoming")
     same(tmp_path / "made/m/v1", store / "m/v1")
+
+
+def _remove(folder: Path, tmp_path: Path) -> None:
+    """Remove a directory in which a mount may make files meanwhile. It is gone at once for those who look."""
+    aside = tmp_path / "removed"
+    folder.rename(aside)
+
+    def is_gone() -> bool:
+        with contextlib.suppress(OSError):  # not empty, since the mount has just made a file
+            shutil.rmtree(aside)
+        return not aside.exists()
+
+    wait_until(is_gone, 10, f"{folder} is gone", interval=0)

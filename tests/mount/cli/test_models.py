@@ -15,6 +15,7 @@ from bentofs.store import api
 from bentofs.store.errors import BadTagError, NotFoundError
 from bentofs.store.model import safe_yaml
 from tests.harness import Mounted, home_of, make_model
+from tests.waiting import wait_until_settled
 
 Run = Callable[..., str]
 
@@ -94,6 +95,7 @@ def test_get_tells_all(run: Run, store: Path) -> None:
     )
     sizes = {archive["format"]: archive["size"] for archive in said["archives"]}
     assert sizes["tar.gz"] is None  # nothing is measured for `get`
+    wait_until_settled(store)  # of younger files nothing is kept
     run("measure", "iris:v1")
     measured = {
         archive["format"]: archive["size"] for archive in json.loads(run("get", "iris:v1", "--json"))["archives"]

@@ -63,6 +63,7 @@ def test_a_model_of_which_bentoml_took_in_all(store: Path, mounted: Callable[...
     run("cp", tar_of(model, tmp_path / "linux.tar"), mount.path / "incoming/linux.tar")
     assert [receipt["state"] for receipt in imports(mount)] == ["unchanged", "unchanged"]
     assert (folder / "._w").exists()
+    mount.wait_for_log("recorded the SHA-256s of m:v1", 30)
     verify = [sys.executable, "-m", "bentofs.mount", "verify", "--store", str(store)]
     (folder / "d/._e").write_bytes(_DOUBLE)
     assert "the same as recorded" in run(*verify, cwd=ROOT, env={**os.environ, **home_of(mount.base)}).stdout
