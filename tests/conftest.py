@@ -14,6 +14,7 @@ pytest.register_assert_rewrite(
 
 from tests import harness  # noqa: E402
 from tests.harness import Mounted  # noqa: E402
+from tests.interop import judge_server  # noqa: E402
 
 pytest_plugins = ["tests.logcheck", "tests.servers"]
 
@@ -102,6 +103,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Check that no daemon goes on, also after an interrupted run."""
+    judge_server.stop_servers()
     for daemon in harness.living():
         daemon.kill()
     harness.forgotten_mounts(session.config._tmp_path_factory.getbasetemp())  # type: ignore[attr-defined]

@@ -13,7 +13,7 @@ ROUNDS = int(os.environ.get("BENTOFS_ROUNDS", "16"))  # kills at random moments;
 def bentoml_lists(store: Path) -> None:
     """Check that both releases read the store. Its home is two folders up."""
     for release in ("1.4", "1.2"):
-        Judge(release).cli(store.parent.parent, "models", "list")
+        Judge(release).describe(store.parent.parent)
 
 
 def clean_area(mount: Mounted) -> None:

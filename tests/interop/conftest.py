@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.harness import ROOT, Mounted, ended, home_of, run, wait_until
+from tests.interop.judge_server import server_of
 from tests.interop.uploads import Drop, WebServer, serving
 
 JUDGES = ("1.4", "1.2")  # the newest of 1.4, and 1.2.20, which saves and reads archives by other code
@@ -32,7 +33,7 @@ class Judge:
         assert python.exists(), f"{python} is missing: run ./scripts/test once, it installs BentoML there"
         return python
 
-    def _command(self, arguments: tuple[str, ...]) -> list[str]:
+    def _command(self, *arguments: str) -> list[str]:
         return [str(self.python), "-W", "ignore", str(ROOT / "tests" / "interop" / "judge.py"), *arguments]
 
     def _environment(self, base: Path) -> dict[str, str]:
@@ -41,10 +42,11 @@ class Judge:
 
     def run(self, base: Path, *arguments: str) -> str:
         """Run a command of judge.py with the home below `base`. Return its output."""
-        return run(*self._command(arguments), env=self._environment(base), seconds=120).stdout
+        server = server_of(self._command(), os.environ)
+        return server.run(arguments, self._environment(base), seconds=180)
 
     def start(self, base: Path, *arguments: str) -> "subprocess.Popen[bytes]":
-        return subprocess.Popen(self._command(arguments), env=self._environment(base), stdin=subprocess.DEVNULL)
+        return subprocess.Popen(self._command(*arguments), env=self._environment(base), stdin=subprocess.DEVNULL)
 
     def cli(self, base: Path, *arguments: str) -> str:
         return run(self.python.with_name("bentoml"), *arguments, env=self._environment(base), seconds=120).stdout

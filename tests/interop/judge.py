@@ -1,5 +1,7 @@
 """Runs inside a judge's own environment, where BentoML is installed and this project is not: `judge.py COMMAND ...`.
 
+serve             reads commands from standard input and runs each in a fork (see tests/interop/judge_server.py)
+
 save FOLDER       makes the models under test in $BENTOML_HOME, by BentoML itself
 export TAG PATH [FORMAT]  exports a model
 export-each TAG [PATH=FORMAT]...  exports a model to each path
@@ -12,6 +14,7 @@ read FILE         prints, as JSON, BentoML's reading of each model.yaml in a JSO
 find TEXT...      prints, as JSON, the tag of the model that BentoML gets by each text, or the name of its exception
 slow-save TAG     saves a model so slowly that others can look at it half-way
 delete TAG        deletes a model
+script TEXT ARGUMENT...   runs a script
 """
 
 import datetime
@@ -20,6 +23,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -163,6 +167,11 @@ def find(texts: Sequence[str]) -> None:
     json.dump(found, sys.stdout)
 
 
+def script(text: str, arguments: Sequence[str]) -> None:
+    sys.argv = ["-c", *arguments]
+    exec(text, {"__name__": "__main__"})
+
+
 def slow_save(tag: str) -> None:
     """Wait before each file that BentoML opens for writing in the store, once model.yaml is there."""
     from_store = os.path.join(os.path.realpath(os.environ["BENTOML_HOME"]), "models", *tag.split(":"))
@@ -206,9 +215,34 @@ COMMANDS: dict[str, Callable[..., object]] = {
     "read": read,
     "find": lambda *texts: find(texts),
     "slow-save": slow_save,
+    "script": lambda text, *arguments: script(text, arguments),
     "delete": lambda tag: bentoml.models.delete(tag),
     "quick-save": lambda tag: bentoml.picklable_model.save_model(tag, {"weights": [1]}),
 }
 
+
+def arguments_of_fork() -> list[str]:
+    """Fork for each command that comes. Return its arguments in the fork, and never in this process."""
+    import bentoml.models
+
+    for line in sys.stdin:
+        request = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            os.environ.clear()
+            os.environ.update(request["environment"])
+            os.chdir(request["folder"])
+            tempfile.tempdir = None  # made anew from TMPDIR
+            for number, path in enumerate((os.devnull, request["stdout"], request["stderr"])):
+                file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+                os.dup2(file, number)
+                os.close(file)
+            return list(request["arguments"])
+        _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+    sys.exit()
+
+
 if __name__ == "__main__":
-    COMMANDS[sys.argv[1]](*sys.argv[2:])
+    command, *arguments = arguments_of_fork() if sys.argv[1:] == ["serve"] else sys.argv[1:]
+    COMMANDS[command](*arguments)

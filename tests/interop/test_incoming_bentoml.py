@@ -57,7 +57,7 @@ while not os.path.exists(stop):
 
 def script(judge: Judge, base: Path, text: str, *arguments: str | Path) -> str:
     """Run a script in a judge's environment, with its home below `base`. Return its output."""
-    return run(judge.python, "-W", "ignore", "-c", text, *arguments, env=judge._environment(base), seconds=180).stdout
+    return judge.run(base, "script", text, *map(str, arguments))
 
 
 def told_of(judge: Judge, base: Path, tags: list[str]) -> dict[str, dict[str, Any]]:
