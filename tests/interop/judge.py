@@ -18,6 +18,7 @@ script TEXT ARGUMENT...   runs a script
 """
 
 import datetime
+import importlib
 import io
 import json
 import os
@@ -223,8 +224,7 @@ COMMANDS: dict[str, Callable[..., object]] = {
 
 def arguments_of_fork() -> list[str]:
     """Fork for each command that comes. Return its arguments in the fork, and never in this process."""
-    import bentoml.models
-
+    importlib.import_module("bentoml.models")  # BentoML loads it at its first use
     for line in sys.stdin:
         request = json.loads(line)
         child = os.fork()
