@@ -7,7 +7,7 @@ from tests.harness import Mounted, wait_until
 from tests.incoming import area_of, record, staged
 from tests.interop.conftest import Judge
 
-ROUNDS = int(os.environ.get("BENTOFS_ROUNDS", "16"))  # kills at random moments; more for a long campaign
+ROUNDS = int(os.environ.get("BENTOFS_ROUNDS", "10"))  # kills at random moments; more for a long campaign
 
 
 def bentoml_lists(store: Path) -> None:

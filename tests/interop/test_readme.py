@@ -95,6 +95,9 @@ for wanted in "$python" "$root"; do
   mkdir -p "$wanted"
   mount --bind "$kept" "$wanted"
 done
+# A machine where everybody may open /dev/fuse, like desktops and most servers.
+mknod -m 666 "$base/fuse" c 10 229
+mount --bind "$base/fuse" /dev/fuse
 # /home/you, beside the homes that are there.
 mkdir -p "$base/home/you" "$base/media/stick"
 for folder in /home/*/; do

@@ -45,7 +45,7 @@ def shell(seaweed: SeaweedServer, tmp_path: Path) -> Shell:
 
 @pytest.fixture
 def folder(store: Path) -> Path:
-    files = {"weights.bin": os.urandom(20 << 20), "text": b"hello world " * 500_000, "run.sh": b"#!", "empty/": b""}
+    files = {"weights.bin": os.urandom(9 << 20), "text": b"hello world " * 500_000, "run.sh": b"#!", "empty/": b""}
     return make_model(store, "iris:v1", files, executable=["run.sh"])
 
 
