@@ -107,6 +107,7 @@ def bearable_age(took: float, *, is_huge: bool = False) -> float:
 
     Slow looks may take at most a tenth of the time, within the delay promised to users of a mount, to which the kernel
     adds a second of its own. For a huge model, that limit would leave time for nothing but looks. So they may take a
-    fifth of the time, and its users see changes later."""
+    fifth of the time, and its users see changes later. A look at it that took still longer, on a busy machine, serves
+    the requests that come just after its end: else each of one `ls -l` would look anew."""
     age = max(REFRESH, min(10 * took, 2 * REFRESH))
-    return max(age, min(5 * took, _HUGE_SECONDS)) if is_huge else age
+    return max(age, min(5 * took, _HUGE_SECONDS), took + REFRESH) if is_huge else age

@@ -317,14 +317,15 @@ def test_names_just_listed_are_not_looked_at_again(store: Path, clock: Clock) ->
 class _SlowWalks(LocalStorage):
     """A store in which a look at a model takes as long as one at 65,000 files, without waiting."""
 
-    def __init__(self, root: str, clock: Clock) -> None:
+    def __init__(self, root: str, clock: Clock, *, seconds: float = 0.9) -> None:
         super().__init__(root)
         self._clock = clock
+        self._seconds = seconds
         self.walks = 0
 
     def walk(self, path: str) -> tuple[Entries, int]:
         self.walks += 1
-        self._clock.advance(0.9)
+        self._clock.advance(self._seconds)
         return super().walk(path)
 
 
@@ -352,6 +353,25 @@ def test_a_huge_model_is_not_looked_at_all_the_time(store: Path, clock: Clock, m
     make_model(store, "huge:v1", {"a": b"other", "b": b"2", "c": b"3"})
     clock.advance(0.4)
     assert catalogue.model(tag).size == before.size + 4
+
+
+def test_a_slow_look_at_a_huge_model_serves_the_requests_after_it(
+    store: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine a look may take longer than it is cached. Each request of one `ls -l` would look anew."""
+    monkeypatch.setattr("bentofs.store.catalog.looks._HUGE", 3)
+    tag = Tag("huge", "v1")
+    make_model(store, "huge:v1", {"a": b"1", "b": b"2", "c": b"3"})
+    storage = _SlowWalks(str(store), clock, seconds=9.0)
+    catalogue = ModelStore(storage)
+    before = catalogue.model(tag)
+    for _ in range(3):
+        clock.advance(0.1)
+        assert catalogue.model(tag) is before
+    assert storage.walks == 1
+    clock.advance(0.2)
+    catalogue.model(tag)
+    assert storage.walks == 2
 
 
 class _FailingStorage(LocalStorage):
