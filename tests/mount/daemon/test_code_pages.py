@@ -64,26 +64,76 @@ def test_modules_are_imported_meanwhile(tmp_path: Path) -> None:
     assert done.stdout == "done\n"
 
 
-_WRITTEN_CODE = """
-import ctypes, mmap, sys
-from bentofs.mount.daemon.code_pages import unmap_code
+_LINKER = """
+import _lzma, ctypes, mmap, struct, sys
+from bentofs.mount.daemon import code_pages
 
-SIZE = 4 * mmap.PAGESIZE
-with open(sys.argv[1], "r+b") as file:
-    file.truncate(SIZE)
-    code = mmap.mmap(file.fileno(), SIZE, flags=mmap.MAP_PRIVATE)
-code[mmap.PAGESIZE] = 7
-place = ctypes.c_char.from_buffer(code)
-mprotect = ctypes.CDLL(None).mprotect
-assert mprotect(ctypes.c_void_p(ctypes.addressof(place)), ctypes.c_size_t(SIZE), mmap.PROT_READ | mmap.PROT_EXEC) == 0
-unmap_code()
-print(code[mmap.PAGESIZE])
+linked = open(_lzma.__file__, "rb")
+content = linked.read()
+begin, count = struct.unpack_from("=Q", content, 32)[0], struct.unpack_from("=H", content, 56)[0]
+heads = [struct.unpack_from("=IIQQQQQ", content, begin + 56 * number) for number in range(count)]
+segments = [(flags, offset, address, length) for kind, flags, offset, address, _, length, _ in heads if kind == 1]
+map_at = ctypes.CDLL(None).mmap
+map_at.restype = ctypes.c_void_p
+map_at.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+FIXED, PAGE = 0x10, mmap.PAGESIZE
+
+def map_segment(segment):
+    flags, offset, address, length = segment
+    rights = (mmap.PROT_READ if flags & 4 else 0) | (mmap.PROT_WRITE if flags & 2 else 0) | (flags & 1) * mmap.PROT_EXEC
+    start, more = base + address - address % PAGE, offset % PAGE
+    assert map_at(start, length + more, rights, mmap.MAP_PRIVATE | FIXED, linked.fileno(), offset - more) == start
+    return start
 """
 
+_LIBRARY_THAT_IS_BEING_LOADED = (
+    _LINKER
+    + """
+whole = max(address + length for _, _, address, length in segments)
+base = map_at(None, whole, mmap.PROT_READ, mmap.MAP_PRIVATE, linked.fileno(), 0)
+code, data = (next(each for each in segments if each[0] & flag) for flag in (1, 2))
+map_segment(code)
+mappings_of = code_pages._mappings
 
-def test_code_that_was_written_to_stays(tmp_path: Path) -> None:
-    """A library with relocations in its text is such code."""
-    command = [sys.executable, "-c", _WRITTEN_CODE, str(tmp_path / "code")]
-    (tmp_path / "code").touch()
+def mappings_while_it_is_loaded(smaps):
+    global place
+    yield from mappings_of(smaps)
+    place = ctypes.c_char.from_address(map_segment(data))
+    place.value = b"7"
+
+code_pages._mappings = mappings_while_it_is_loaded
+code_pages.unmap_code()
+print(place.value)
+"""
+)
+
+
+def test_the_data_of_a_library_that_is_being_loaded_stays() -> None:
+    """The dynamic linker maps the whole file first, and the data over a part of that."""
+    command = [sys.executable, "-c", _LIBRARY_THAT_IS_BEING_LOADED]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout == "7\n"
+    assert done.stdout == "b'7'\n"
+
+
+_WRITTEN_CODE = (
+    _LINKER
+    + """
+base = map_at(None, len(content) * 2, mmap.PROT_READ, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0)
+code = next(each for each in segments if each[0] & 1)
+flags, offset, address, length = code
+start = map_segment((6, offset, address, length))
+place = ctypes.c_char.from_address(start)
+place.value = b"7"
+protect = ctypes.CDLL(None).mprotect
+assert protect(ctypes.c_void_p(start), ctypes.c_size_t(length), mmap.PROT_READ | mmap.PROT_EXEC) == 0
+code_pages.unmap_code()
+print(place.value)
+"""
+)
+
+
+def test_code_that_was_written_to_stays() -> None:
+    """A library with relocations in its text is such code."""
+    command = [sys.executable, "-c", _WRITTEN_CODE]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "b'7'\n"
