@@ -8,26 +8,49 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from bentofs.mount.view.nodes import Folder
 
-_SECONDS = 0.1  # for which a listing stands for a look at its subdirectories: this adds to the catalogue's delay
-_KEPT = 8  # subdirectories of one listing: they hold models in memory
+_SECONDS = 0.1  # for which a look from the top stands for others: this adds to the catalogue's delay
+_KEPT = 8  # subdirectories of one listing
+_MEMORY = 1 << 20  # bytes, of the models that they hold in memory
+
+
+class FoundFolder(NamedTuple):
+    """A directory of the tree, and the time of the look that found it, or a directory above it (monotonic)."""
+
+    folder: Folder
+    looked: float
 
 
 class Listed:
     """The subdirectories of the directory that was listed last."""
 
     def __init__(self) -> None:
-        self._last: tuple[float, Mapping[str, Folder]] = (0.0, {})  # when they were listed (monotonic), and by path
+        self._last: tuple[float, Mapping[str, Folder]] = (0.0, {})  # the time of the look, and them by path
 
-    def keep(self, path: str, folders: Mapping[str, Folder]) -> None:
-        """Keep the subdirectories of the directory at `path`, by name, if there are any, but not many."""
-        if folders and len(folders) <= _KEPT:
+    def keep(self, path: str, folders: Mapping[str, Folder], looked: float) -> None:
+        """Keep the subdirectories of the directory at `path`, by name, if there are any, but not many.
+
+        `looked`: when that directory was found. A program may have it open since long ago: it still lists the model
+        that has been replaced."""
+        if folders and len(folders) <= _KEPT and _weight(folders) <= _MEMORY and _is_young(looked):
             above = path.rstrip("/")
-            self._last = time.monotonic(), {f"{above}/{name}": folder for name, folder in folders.items()}
+            self._last = looked, {f"{above}/{name}": folder for name, folder in folders.items()}
 
-    def find(self, path: str) -> Folder | None:
+    def find(self, path: str) -> FoundFolder | None:
         """Return the subdirectory at a path, if it was listed a moment ago."""
-        at, folders = self._last
-        return folders.get(path) if time.monotonic() - at < _SECONDS else None
+        looked, folders = self._last
+        folder = folders.get(path) if _is_young(looked) else None
+        return FoundFolder(folder, looked) if folder is not None else None
+
+
+def _is_young(looked: float) -> bool:
+    return time.monotonic() - looked < _SECONDS
+
+
+def _weight(folders: Mapping[str, Folder]) -> int:
+    """Return how many bytes of memory the models of some directories take."""
+    subjects = [folder.subject() for folder in folders.values()]
+    return sum({id(subject.model): subject.model.weight for subject in subjects if subject is not None}.values())

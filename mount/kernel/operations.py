@@ -11,11 +11,12 @@ import itertools
 import logging
 import os
 import stat
+import time
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple, NoReturn, Protocol
 
 from bentofs.mount.incoming.namespace import Namespace
-from bentofs.mount.kernel.listed import Listed
+from bentofs.mount.kernel.listed import FoundFolder, Listed
 from bentofs.mount.kernel.xattrs import ExtendedAttributeOperations
 from bentofs.mount.view.nodes import Attributes, File, Folder, Item, Link, Node, inode_of
 from bentofs.mount.view.traffic import Traffic
@@ -84,7 +85,7 @@ class Operations:
         self._traffic = traffic or Traffic()
         self._counts = self._traffic.by_handle
         # The open directories: each one's path, and its node. In incoming/ the path below it replaces the node.
-        self._folders: dict[int, tuple[str, Folder | str]] = {}
+        self._folders: dict[int, tuple[str, FoundFolder | str]] = {}
         self._listed = Listed()
         self._numbers = itertools.count(1)
 
@@ -130,15 +131,12 @@ class Operations:
 
     def opendir(self, path: str) -> int:
         below = self._below(path)
-        opened: Folder | str
+        opened: FoundFolder | str
         if below is not None:
             self._box().check_folder(below)
             opened = below
         else:
-            node = self._listed.find(path) or self._tree.lookup(path)
-            if not isinstance(node, Folder):
-                raise OSError(errno.ENOTDIR, "not a directory")
-            opened = node
+            opened = self._listed.find(path) or self._find_folder(path)
         number = next(self._numbers)
         self._folders[number] = path, opened
         return number
@@ -146,7 +144,7 @@ class Operations:
     def readdir(self, handle: int) -> list[Item]:
         """Return the entries, `.` and `..` included."""
         path, opened = self._folders[handle]
-        items = self._box().items(opened) if isinstance(opened, str) else opened.items()
+        items = self._box().items(opened) if isinstance(opened, str) else opened.folder.items()
         parent = path.rpartition("/")[0] or "/"
         return [Item(".", stat.S_IFDIR, self._inode_of(path)), Item("..", stat.S_IFDIR, self._inode_of(parent)), *items]
 
@@ -290,10 +288,17 @@ class Operations:
         """Refuse a change outside of `incoming/`."""
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    def _looks_in_tree(self, path: str, opened: Folder, names: Sequence[str]) -> list[Look | None]:
+    def _find_folder(self, path: str) -> FoundFolder:
+        looked = time.monotonic()
+        node = self._tree.lookup(path)
+        if not isinstance(node, Folder):
+            raise OSError(errno.ENOTDIR, "not a directory")
+        return FoundFolder(node, looked)
+
+    def _looks_in_tree(self, path: str, opened: FoundFolder, names: Sequence[str]) -> list[Look | None]:
         looks: list[Look | None] = []
         folders: dict[str, Folder] = {}
-        for name, node in zip(names, opened.find_all(names), strict=True):
+        for name, node in zip(names, opened.folder.find_all(names), strict=True):
             look: Look | None = None
             try:
                 if isinstance(node, File):
@@ -308,7 +313,7 @@ class Operations:
             except (StoreError, OSError) as error:
                 _log_left_out(name, path, error)
             looks.append(look)
-        self._listed.keep(path, folders)
+        self._listed.keep(path, folders, opened.looked)
         return looks
 
     def _looks_in_incoming(self, path: str, below: str, names: Sequence[str]) -> list[Look | None]:

@@ -70,6 +70,21 @@ def test_edited_in_place_with_equal_size(store: Path, mounted: Callable[..., Mou
         assert name == "SHA256SUMS" or b"new!" in after
 
 
+def test_an_old_listing_tells_nothing_of_a_replaced_model(store: Path, mounted: Callable[..., Mounted]) -> None:
+    make_model(store, "m:v1", {"sub/old": b"1"})
+    mount = mounted(store)
+    files = mount.path / "models/m/v1/files"
+    opened = os.open(files, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        remove_model(store, "m:v1")
+        make_model(store, "m:v1", {"sub/new": b"1"})
+        let_a_change_be_seen()
+        assert sorted(os.listdir(opened)) == ["model.yaml", "sub"]
+        assert os.listdir(files / "sub") == ["new"]
+    finally:
+        os.close(opened)
+
+
 def test_files_added_to_and_taken_from_a_model(store: Path, mounted: Callable[..., Mounted]) -> None:
     folder = make_model(store, "m:v1", {"a": b"a", "sub/b": b"b"})
     mount = mounted(store)
