@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -108,7 +109,8 @@ class Backend:
         def must_wait() -> bool:
             return self._budget.is_short or is_busy()
 
-        self._recorder.start(self.library.archives.is_measured, must_wait, self.library.models.model)
+        find = functools.partial(self.library.models.model, max_age=0)
+        self._recorder.start(self.library.archives.is_measured, must_wait, find)
         self._later.start(self.library.archives, must_wait)
         self._trimmer.start()
         self._pruner.start(self.library.models)

@@ -77,7 +77,7 @@ class Recorder:
         self, is_measured: Callable[[Model], bool], is_busy: Callable[[], bool], find: Callable[[Tag], Model]
     ) -> None:
         """Start the thread, if the storage has a page cache. `is_measured`: tells whether all files of a model are
-        measured; `is_busy`: tells whether a request is being served; `find`: returns a model of the store."""
+        measured; `is_busy`: tells whether a request is being served; `find`: looks for a model in the store now."""
         self._is_measured = is_measured
         self._is_busy = is_busy
         self._find = find
@@ -187,8 +187,20 @@ class Recorder:
         except (SourceChangedError, StoreUnreadableError) as error:
             log.info("the SHA-256s of %s are not recorded: %s", model.tag, error)
             return
-        if self._digests.record(*key, found, first=True):
+        if not self._digests.record(*key, found, first=True):
+            return
+        if self._is_there(model):
             log.info("recorded the SHA-256s of %s", model.tag)
+        else:  # an import has replaced it, and removed the older records just before this one was written
+            self._digests.forget(key[0], str(model.tag), lambda: True)
+
+    def _is_there(self, model: Model) -> bool:
+        """Tell whether the store still has this very model."""
+        try:
+            found = self._find(model.tag) if self._find is not None else None
+        except StoreError:
+            return False
+        return found is not None and found.info == model.info and found.entries == model.entries
 
     def _sha256(self, entry: Entry) -> str | None:
         """Return the SHA-256 of one file; None if the thread must stop."""

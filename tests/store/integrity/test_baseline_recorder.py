@@ -3,9 +3,11 @@
 import datetime
 import functools
 import gc
+import hashlib
 import os
 import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +20,7 @@ from bentofs.store.storage.base import Entry, Identity
 from bentofs.store.storage.entries import Entries
 from bentofs.store.storage.local import LocalStorage
 from bentofs.store.storage.pinned import OpenFiles
-from tests.harness import make_model, wait_until
+from tests.harness import CREATION_TIME, make_model, remove_model, wait_until
 
 
 def test_memory_is_bounded_however_many_models_are_opened(store: Path, tmp_path: Path) -> None:
@@ -58,6 +60,39 @@ def test_no_file_stays_open_while_the_mount_is_busy(
     recorder.consider(model)
     wait_until(
         lambda: digests.of(str(store), model.tag, model.info.creation_time), 30, "the file is closed, and all recorded"
+    )
+    recorder.stop()
+    digests.close()
+
+
+def test_a_model_that_is_replaced_just_before_it_is_recorded(store: Path, tmp_path: Path) -> None:
+    """Both have one creation time. A record of the first would be taken for one of the second."""
+
+    class ReplacedFirst(Baseline):
+        """A baseline in which an import comes before the first record."""
+
+        is_replaced = False
+
+        def record(self, store: str, tag: Tag, created: datetime.datetime, *rest: Any, **options: Any) -> bool:
+            if not self.is_replaced:
+                self.is_replaced = True
+                remove_model(Path(store), str(tag))
+                make_model(Path(store), str(tag), {"w": b"new"})
+                self.forget(store, str(tag), lambda: True)
+            return super().record(store, tag, created, *rest, **options)
+
+    make_model(store, "m:v1", {"w": b"old"})
+    digests = ReplacedFirst(tmp_path / "digests.sqlite")
+    storage = LocalStorage(str(store))
+    models, wanted = ModelStore(storage), hashlib.sha256(b"new").hexdigest()
+    recorder = Recorder(storage, digests)
+    recorder.start(lambda _model: True, lambda: False, functools.partial(models.model, max_age=0))
+    recorder.consider(models.model(Tag("m", "v1")))
+    wait_until(lambda: digests.is_replaced, 30, "the first one was read")
+    recorder.note_import(Tag("m", "v1"))
+    created = datetime.datetime.fromisoformat(CREATION_TIME)
+    wait_until(
+        lambda: digests.of(str(store), Tag("m", "v1"), created).get(b"w") == wanted, 30, "the second one is recorded"
     )
     recorder.stop()
     digests.close()
