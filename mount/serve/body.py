@@ -52,13 +52,13 @@ class Body:
         return self._request.body_exists and not self._content.is_eof()
 
     def end(self, response: StreamResponse) -> None:
-        """Take no more of it for the handler, whose response this is."""
+        """Give the connection back to aiohttp: the handler has made this response, and takes no more."""
         if self._receiver is not None:
             self._receiver.end()
             if not self._receiver.left:
-                self._content.feed_eof()  # else aiohttp would wait for the bytes that it has not seen
+                self._content.feed_eof()  # aiohttp has not seen all bytes, and would wait for them
             if not response.prepared:
-                response.force_close()  # and take the next request for such bytes
+                response.force_close()  # aiohttp would take the next request for bytes of this body
 
     async def begin(self) -> None:
         """Ask for the body, if the client waits for that."""
@@ -84,7 +84,7 @@ class Body:
             Body._taken -= 1
 
     def _direct(self, block: int) -> BodyReceiver | None:
-        """Return a receiver for a long body that comes as it is; None for others."""
+        """Return a receiver for a long body that is neither encrypted nor chunked; None for others."""
         request, transport = self._request, self._request.transport
         length = request.content_length
         if length is None or length < _DIRECT or transport is None or request.secure or self._content.exception():

@@ -1,4 +1,4 @@
-"""BodyReceiver: takes a long body from its connection, straight into two blocks that are used by turns.
+"""BodyReceiver: receives a long body from its connection, straight into two blocks that are used by turns.
 
 aiohttp copies each byte three times on its way to a block, into memory that is new each time. For a long body, that
 takes longer than writing it.
@@ -21,11 +21,11 @@ class BodyReceiver(asyncio.BufferedProtocol):
     """The protocol of a connection while the rest of a body comes."""
 
     def __init__(self, transport: asyncio.Transport, activity: Activity, first: bytes, left: int, block: int) -> None:
-        """`first`: the begin of the body, which has come already; `left`: bytes that follow it; `block`: bytes of a
-        block, or more if the begin is longer.
+        """`first`: the first bytes of the body, which have come already; `left`: the number of bytes that follow;
+        `block`: the size of a block in bytes. It is larger if more have come.
 
-        The begin is the first block's, so that each block lies in the file as it lies in memory, from one page boundary
-        on. Other copies take a tenth longer.
+        The first block begins with `first`. So each block begins at a page boundary, in memory and in the file. Other
+        copies take a tenth longer.
         """
         self._transport = transport
         self._activity = activity

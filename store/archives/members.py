@@ -86,7 +86,7 @@ class MeasuredMembers(Members):
         self._measuring: WeakValueDictionary[int, MeasuredFile] = WeakValueDictionary()
         self._lock = threading.Lock()  # guards _measuring
         self._crc32s = array("q", entries.crc32s)
-        self._asked = bytearray(-(-len(entries) // _ASKED))  # for each so many: true if they were looked up
+        self._asked = bytearray(-(-len(entries) // _ASKED))  # true for each group that was looked up
 
     def read_contents(self, wanted: Sequence[tuple[int, memoryview]]) -> None:
         """Read whole files, and measure their CRC-32s."""

@@ -114,7 +114,7 @@ class PlainRequests:
         silence_seconds: float,
         sending_seconds: float = 0.0,
     ) -> None:
-        """`credentials`: returns the current ones, as botocore's objects, or None, until it is cancelled;
+        """`credentials`: returns the current ones as botocore's objects, or None. It heeds cancellation.
         `certificates`: a file with the trusted authorities, None for the usual ones; the times are as for
         `store.clients.s3_client.S3Client`. `sending_seconds`: the silence that ends a request with content, if it is
         longer than the usual one.

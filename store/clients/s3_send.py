@@ -1,4 +1,4 @@
-"""Sending of a request's content, and receiving of its answer, by the calling thread, which heeds cancellation.
+"""Send a request's content, and receive its answer, in the calling thread, which heeds cancellation.
 
 Silence ends both. Bytes that the server acknowledges late are no silence: the system buffers megabytes, which take
 minutes on a slow line.
@@ -32,7 +32,7 @@ _HUNG_UP = (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 
 
 class AnswerLostError(ConnectionError):
-    """A server hung up while a content was sent. If it answered, the answer cannot be read any more."""
+    """A server hung up while content was sent to it. If it has answered, the answer cannot be read any more."""
 
 
 def send_body(connection: socket.socket, content: bytes | memoryview, silence: float, stops: CancelTokens) -> None:
@@ -57,7 +57,7 @@ def send_body(connection: socket.socket, content: bytes | memoryview, silence: f
                 patience.check()
             except _HUNG_UP as error:
                 if is_tls:
-                    raise AnswerLostError("the server hung up while a content was sent") from error
+                    raise AnswerLostError("the server hung up while content was sent") from error
                 return
 
 

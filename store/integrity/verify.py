@@ -122,7 +122,7 @@ def _digests(
                     (source, identity, view) for (_, source, identity), view in zip(group, views, strict=True)
                 )
             except (SourceChangedError, StoreUnreadableError):
-                pass  # read one by one, they tell which one it is
+                pass  # read them one by one, to find the file
             else:
                 yield from (
                     (path, hashlib.sha256(view).hexdigest()) for (path, _, _), view in zip(group, views, strict=True)

@@ -159,8 +159,8 @@ class Storage(Protocol):
         trips in parallel if there are any."""
 
     def pins_content(self, path: str, identity: Identity, read_ns: int) -> bool:
-        """True if no other content of a file will ever have this identity, which it had before and after it was read.
-        `read_ns`: when reading began (wall clock)."""
+        """Return True if the identity of a file proves its content: no later content will have the same one.
+        `identity`: of the file before and after it was read; `read_ns`: when reading began (wall clock)."""
 
     def list_folder(self, path: str) -> list[tuple[str, Kind]]:
         """Return the names and kinds of a directory's entries, in no order.
@@ -212,8 +212,9 @@ class Storage(Protocol):
         """
 
     def read_whole(self, files: Iterable[tuple[str, Identity, memoryview]]) -> None:
-        """Read whole small files: the source, identity and a view as long as the file, of each. This is faster than
-        opening them one by one. It raises the same errors as `open_file` and `OpenFile.read_into`."""
+        """Read small files, each of them whole. This is faster than opening them one by one. `files`: the source and
+        the identity of each, and a view as long as the file. It raises the same errors as `open_file` and
+        `OpenFile.read_into`."""
 
     def check_writable(self) -> None:
         """Check, as far as that takes more than permissions, that models can be imported.

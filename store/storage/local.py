@@ -160,7 +160,7 @@ class LocalStorage:
                     os.close(descriptor)
             except OSError:
                 is_whole = False
-            if not is_whole:  # a short read, a replaced directory, or an error: one that this raises
+            if not is_whole:  # after a short read, or in a replaced directory, this reads it; else it raises the error
                 self.open_file(source, identity).read_into([view], 0)
 
     def usage(self) -> Usage:

@@ -75,7 +75,7 @@ class LocalFile:
 
 
 def is_same(look: os.stat_result, identity: Identity) -> bool:
-    """Tell whether a look is at the regular file with an identity."""
+    """Return True if a stat is of the regular file with this identity."""
     return (
         look.st_ctime_ns == identity[4]
         and look.st_mtime_ns == identity[3]

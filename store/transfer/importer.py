@@ -77,7 +77,7 @@ class Importer:
     ) -> None:
         """`overwrite`: true to replace a model of the same tag with other content; `publisher`: None for the publisher
         of the session's own store; `measure`: makes the measurer of the model in a directory
-        (`store.staging.import_sizes`); `has_sha256`: False if the caller has the SHA-256s of the models recorded."""
+        (`store.staging.import_sizes`); `has_sha256`: False to compute no SHA-256s: the caller records them later."""
         self._publisher = publisher or LocalPublisher(session)
         self._measure = measure
         self._store = store
