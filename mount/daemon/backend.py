@@ -110,7 +110,7 @@ class Backend:
             return self._budget.is_short or is_busy()
 
         find = functools.partial(self.library.models.model, max_age=0)
-        self._recorder.start(self.library.archives.is_measured, must_wait, find)
+        self._recorder.start(self.library.archives.is_measured, must_wait, find, self.library.measurements.known)
         self._later.start(self.library.archives, must_wait)
         self._trimmer.start()
         self._pruner.start(self.library.models)

@@ -1,19 +1,22 @@
 """The recorder: a thread that records the SHA-256s of models whose files a mount has just measured, or imported.
 
-Their bytes are in the page cache then. If the disk damages them later, `bentofs verify` finds it. The recorder works at
-the lowest priority while the mount serves no request, and gives way to requests after each mebibyte.
+Their bytes are in the page cache then. If the disk damages them later, `bentofs verify` finds it. If it has damaged
+them already, their CRC-32s tell, which were taken from the bytes that were imported.
+
+The recorder works at the lowest priority while the mount serves no request, and gives way to requests after each
+mebibyte.
 
 Threading: `consider` and `note_import` may be called from any thread; all else happens in the recorder's own thread.
 """
 
 from __future__ import annotations
 
-import hashlib
+import itertools
 import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -21,9 +24,11 @@ from bentofs.store.errors import SourceChangedError, StoreError, StoreUnreadable
 from bentofs.store.integrity.baseline import Baseline
 from bentofs.store.model.model import Model
 from bentofs.store.model.tag import Tag
-from bentofs.store.storage.base import Entry, Storage
+from bentofs.store.staging.hashing import RunningDigest
+from bentofs.store.storage.base import Identity, Storage
 from bentofs.store.storage.pinned import OpenFiles, PinnedFile
 from bentofs.store.util.aligned_buffer import page_buffer
+from bentofs.store.util.display import printable
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +38,7 @@ _QUIET_SECONDS = 0.5  # without a request, before the recorder begins or goes on
 _SAMPLE_SECONDS = 0.02
 _WAIT_SECONDS = 3600.0  # after a model was opened, in which it may become measured
 _KEPT = 4 << 20  # bytes of memory, over all models that may become measured
+_ASKED = 500  # CRC-32s looked up at a time
 _MOST_IMPORTED = 20_000  # imported models that wait, about 200 bytes each
 
 
@@ -66,6 +72,7 @@ class Recorder:
         self._is_measured: Callable[[Model], bool] = lambda _model: False
         self._is_busy: Callable[[], bool] = lambda: False
         self._find: Callable[[Tag], Model] | None = None
+        self._crc32s: Callable[[Sequence[Identity]], Mapping[Identity, int]] = lambda _files: {}
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
 
     @property
@@ -74,13 +81,19 @@ class Recorder:
         return self._is_cheap
 
     def start(
-        self, is_measured: Callable[[Model], bool], is_busy: Callable[[], bool], find: Callable[[Tag], Model]
+        self,
+        is_measured: Callable[[Model], bool],
+        is_busy: Callable[[], bool],
+        find: Callable[[Tag], Model],
+        crc32s: Callable[[Sequence[Identity]], Mapping[Identity, int]],
     ) -> None:
         """Start the thread, if the storage has a page cache. `is_measured`: tells whether all files of a model are
-        measured; `is_busy`: tells whether a request is being served; `find`: looks for a model in the store now."""
+        measured; `is_busy`: tells whether a request is being served; `find`: looks for a model in the store now;
+        `crc32s`: returns those CRC-32s of files that are known."""
         self._is_measured = is_measured
         self._is_busy = is_busy
         self._find = find
+        self._crc32s = crc32s
         if self._is_cheap:
             self._thread.start()
 
@@ -174,18 +187,14 @@ class Recorder:
 
     def _record(self, model: Model) -> None:
         key = (self._storage.location, model.tag, model.info.creation_time)
-        found: dict[bytes, str] = {}
         try:
             if self._digests.of(*key):
                 return
-            for entry in model.entries:
-                if not entry.is_folder:
-                    sha256 = self._sha256(entry)
-                    if sha256 is None:
-                        return
-                    found[os.fsencode(entry.path)] = sha256
+            found = self._sha256s(model)
         except (SourceChangedError, StoreUnreadableError) as error:
             log.info("the SHA-256s of %s are not recorded: %s", model.tag, error)
+            return
+        if found is None:
             return
         if not self._digests.record(*key, found, first=True):
             return
@@ -202,21 +211,40 @@ class Recorder:
             return False
         return found is not None and found.info == model.info and found.entries == model.entries
 
-    def _sha256(self, entry: Entry) -> str | None:
-        """Return the SHA-256 of one file; None if the thread must stop."""
-        if entry.identity is None:
-            raise ValueError(f"{entry.path} is a directory")
-        file = PinnedFile(self._storage, self._open_files, entry.source, entry.identity)
+    def _sha256s(self, model: Model) -> dict[bytes, str] | None:
+        """Return the SHA-256s of all files, by path. None if one of them is damaged, or if the thread must stop."""
+        found: dict[bytes, str] = {}
+        files = ((entry, entry.identity) for entry in model.entries if entry.identity is not None)
+        while group := list(itertools.islice(files, _ASKED)):
+            known = self._crc32s([identity for _, identity in group])
+            for entry, identity in group:
+                digests = self._read(PinnedFile(self._storage, self._open_files, entry.source, identity))
+                if digests is None:
+                    return None
+                sha256, crc32 = digests
+                if crc32 != known.get(identity, crc32):
+                    log.warning(
+                        "%s is damaged: its file %s has other bytes than those that were imported or measured, though "
+                        "its times are the same; import it again",
+                        model.tag,
+                        printable(entry.path),
+                    )
+                    return None
+                found[os.fsencode(entry.path)] = sha256
+        return found
+
+    def _read(self, file: PinnedFile) -> tuple[str, int] | None:
+        """Return the SHA-256 and the CRC-32 of one file; None if the thread must stop."""
         file.open()
-        digest = hashlib.sha256()
-        buffer = page_buffer(min(_STEP, entry.size))
-        for offset in range(0, entry.size, _STEP):
+        digest = RunningDigest()
+        buffer = page_buffer(min(_STEP, file.length))
+        for offset in range(0, file.length, _STEP):
             if not self._may_go_on():
                 return None
-            part = buffer[: min(_STEP, entry.size - offset)]
+            part = buffer[: min(_STEP, file.length - offset)]
             file.read_into([part], offset)
             digest.update(part)
-        return digest.hexdigest()
+        return digest.result()
 
     def _may_go_on(self, *, begin: bool = False) -> bool:
         """Wait while requests are served; False if the thread must stop."""

@@ -5,13 +5,17 @@ import functools
 import gc
 import hashlib
 import os
+import time
 import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bentofs.store.archives.crc32_cache import Measurements
+from bentofs.store.archives.index import Index
 from bentofs.store.catalog.catalog import ModelStore
+from bentofs.store.formats.crc32 import crc32
 from bentofs.store.integrity.baseline import Baseline
 from bentofs.store.integrity.baseline_recorder import Recorder
 from bentofs.store.model.model import Model, ModelInfo
@@ -21,6 +25,7 @@ from bentofs.store.storage.entries import Entries
 from bentofs.store.storage.local import LocalStorage
 from bentofs.store.storage.pinned import OpenFiles
 from tests.harness import CREATION_TIME, make_model, remove_model, wait_until
+from tests.waiting import wait_until_settled
 
 
 def test_memory_is_bounded_however_many_models_are_opened(store: Path, tmp_path: Path) -> None:
@@ -56,7 +61,9 @@ def test_no_file_stays_open_while_the_mount_is_busy(
     model = ModelStore(storage).model(Tag("m", "v1"))
     recorder = Recorder(storage, digests)
     find = ModelStore(storage).model
-    recorder.start(lambda _model: True, lambda: _is_open(weights), find)  # busy until it closes the file
+    recorder.start(
+        lambda _model: True, lambda: _is_open(weights), find, lambda _files: {}
+    )  # busy until it closes the file
     recorder.consider(model)
     wait_until(
         lambda: digests.of(str(store), model.tag, model.info.creation_time), 30, "the file is closed, and all recorded"
@@ -86,7 +93,7 @@ def test_a_model_that_is_replaced_just_before_it_is_recorded(store: Path, tmp_pa
     storage = LocalStorage(str(store))
     models, wanted = ModelStore(storage), hashlib.sha256(b"new").hexdigest()
     recorder = Recorder(storage, digests)
-    recorder.start(lambda _model: True, lambda: False, functools.partial(models.model, max_age=0))
+    recorder.start(lambda _model: True, lambda: False, functools.partial(models.model, max_age=0), lambda _files: {})
     recorder.consider(models.model(Tag("m", "v1")))
     wait_until(lambda: digests.is_replaced, 30, "the first one was read")
     recorder.note_import(Tag("m", "v1"))
@@ -96,6 +103,31 @@ def test_a_model_that_is_replaced_just_before_it_is_recorded(store: Path, tmp_pa
     )
     recorder.stop()
     digests.close()
+
+
+@pytest.mark.expect_log("m:v1 is damaged: its file w ")
+def test_a_file_that_was_damaged_after_its_import(
+    store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The disk keeps its times. What it holds now must not be taken for what was imported."""
+    weights = make_model(store, "m:v1", {"w": b"damaged"}) / "w"
+    make_model(store, "n:v1", {"w": b"as it came"})
+    wait_until_settled(store / "m/v1", store / "n/v1")
+    digests, index = Baseline(tmp_path / "digests.sqlite"), Index(tmp_path / "index.sqlite")
+    measurements = Measurements(index)
+    measurements.keep_crc32(Identity.of(weights.stat()), crc32(b"as it came"), time.time_ns())
+    measurements.keep_crc32(Identity.of((store / "n/v1/w").stat()), crc32(b"as it came"), time.time_ns())
+    storage = LocalStorage(str(store))
+    recorder = Recorder(storage, digests)
+    recorder.start(lambda _model: True, lambda: False, ModelStore(storage).model, measurements.known)
+    recorder.note_import(Tag("m", "v1"))
+    recorder.note_import(Tag("n", "v1"))
+    wait_until(lambda: digests.rows_by_tag(str(store)), 30, "a model is recorded")
+    assert digests.rows_by_tag(str(store)) == {"n:v1": 2}
+    assert "m:v1 is damaged: its file w " in caplog.text
+    recorder.stop()
+    digests.close()
+    index.close()
 
 
 def _is_open(path: Path) -> bool:
