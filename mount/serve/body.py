@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Iterable
 from typing import ClassVar, TypeVar
 
 from aiohttp import hdrs
@@ -22,6 +22,8 @@ _MOST_LARGE = 16  # bodies that are taken in large blocks at once
 _LINGERS_SECONDS = 1.5  # for the rest of a refused body: some clients read no answer before they have sent all
 _LINGERS_BYTES = 1 << 30
 
+# Blocks of a body, for one thread that takes one after the other. Each holds until the next one.
+Blocks = Iterable[bytes | memoryview]
 _T = TypeVar("_T")
 
 
@@ -60,14 +62,19 @@ class Body:
             if not response.prepared:
                 response.force_close()  # aiohttp would take the next request for bytes of this body
 
+    def close(self) -> None:
+        """End. Nothing of the body may be taken any more."""
+        if self._receiver is not None:
+            self._receiver.close()
+
     async def begin(self) -> None:
         """Ask for the body, if the client waits for that."""
         if self._is_held:
             self._is_held = False
             await self._request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    async def blocks(self) -> AsyncIterator[bytes | memoryview]:
-        """Yield the body in blocks. Each holds until the next one.
+    async def blocks(self) -> AsyncIterator[Blocks]:
+        """Yield the body in blocks. A thread takes those that are yielded together, and may wait for some of them.
 
         Raises:
             ConnectionError: the client has gone.
@@ -78,8 +85,8 @@ class Body:
         block = BLOCK if Body._taken <= _MOST_LARGE else _SMALL_BLOCK
         try:
             receiver = self._receiver = self._direct(block)
-            async for content in self._parsed(block) if receiver is None else self._received(receiver):
-                yield content
+            async for blocks in self._parsed(block) if receiver is None else self._received(receiver):
+                yield blocks
         finally:
             Body._taken -= 1
 
@@ -92,18 +99,18 @@ class Body:
         first = self._content.read_nowait(-1)
         return BodyReceiver(transport, self._activity, first, length - self._content.total_bytes, block)
 
-    async def _received(self, receiver: BodyReceiver) -> AsyncIterator[memoryview]:
+    async def _received(self, receiver: BodyReceiver) -> AsyncIterator[Blocks]:
         try:
-            while content := await self.waiting(receiver.block()):
-                yield content
+            while (blocks := await self.waiting(receiver.blocks())) is not None:
+                yield blocks
         except asyncio.CancelledError:
             if rest := receiver.rest():  # what came is kept
-                yield rest
+                yield (rest,)
             raise
         if receiver.left:
             raise ConnectionResetError
 
-    async def _parsed(self, block: int) -> AsyncIterator[bytes]:
+    async def _parsed(self, block: int) -> AsyncIterator[tuple[bytes]]:
         parts: list[bytes] = []
         size = 0
         try:
@@ -112,14 +119,14 @@ class Body:
                 parts.append(part)
                 size += len(part)
                 if size >= block:
-                    yield b"".join(parts)
+                    yield (b"".join(parts),)
                     parts, size = [], 0
         except (ConnectionError, RequestPayloadError, asyncio.CancelledError):
             if size:  # what came is kept
-                yield b"".join(parts)
+                yield (b"".join(parts),)
             raise
         if size:
-            yield b"".join(parts)
+            yield (b"".join(parts),)
 
     async def waiting(self, coming: Awaitable[_T]) -> _T:
         """Wait for a part of the body. The client has a limited time for it."""
@@ -131,8 +138,9 @@ class Body:
 
     async def whole(self, most: int) -> bytes | None:
         """Return the whole body; None if it is longer than so many bytes."""
+        await self.begin()
         content = b""
-        async for block in self.blocks():
+        async for (block,) in self._parsed(_SMALL_BLOCK):
             content += block
             if len(content) > most:
                 return None

@@ -1,20 +1,28 @@
-"""BodyReceiver: receives a long body from its connection, straight into two blocks that are used by turns.
+"""BodyReceiver: receives a long body from its connection, straight into one block that is used again and again.
 
 aiohttp copies each byte three times on its way to a block, into memory that is new each time. For a long body, that
 takes longer than writing it.
 
-While one block is written, the next one is received. aiohttp's parser does not see these bytes, so the connection must
-be closed after the answer.
+The event loop waits for a block. The thread that writes it then receives the next ones itself, as long as they come
+without delay. So the bytes are still in that core's cache when they are written, and no other thread is woken.
+Meanwhile, the client fills the socket's buffer. aiohttp's parser does not see these bytes, so the connection must be
+closed after the answer.
 
-Threading: the event loop's thread only.
+Threading: the event loop's thread. Only the iterators that `blocks` returns are for another thread. The event loop
+waits for that thread before it calls anything here but `connection_lost`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
+from collections.abc import Iterator
 
 from bentofs.mount.serve.connections import Activity
 from bentofs.store.util.aligned_buffer import page_buffer
+
+_TURN = 16  # blocks that a thread takes before other work gets its turn
+_WAIT_SECONDS = 0.01  # of a thread, for the next block
 
 
 class BodyReceiver(asyncio.BufferedProtocol):
@@ -32,44 +40,87 @@ class BodyReceiver(asyncio.BufferedProtocol):
         self._owner = transport.get_protocol()
         self.left = left
         self._size = max(block, len(first) // block * block + block)
-        self._filling, self._other = page_buffer(self._size), page_buffer(self._size)
-        self._filling[: len(first)] = first
+        self._block = page_buffer(self._size)
+        self._block[: len(first)] = first
         self._filled = len(first)
         self._is_lost = False
         self._changed = asyncio.Event()
+        transport.pause_reading()
         transport.set_protocol(self)
-        transport.resume_reading()
+        self._socket: socket.socket = transport.get_extra_info("socket").dup()
+        self._socket.settimeout(_WAIT_SECONDS)
+        self._low_water = 1
 
     @property
     def _is_ready(self) -> bool:
         return self._filled == self._size or not self.left or self._is_lost
 
-    async def block(self) -> memoryview:
-        """Return the next bytes: a whole block, or all up to the end of the body; none at the end. They hold until the
-        next call. If the client has gone, they end where it did."""
+    async def blocks(self) -> Iterator[memoryview] | None:
+        """Wait for a block. Return it and those that follow it without delay, for another thread; None at the end.
+
+        A block is whole, or has all up to the end of the body. It holds until the next one. If the client has gone,
+        they end where it did.
+        """
+        if not self._is_ready:
+            self._wake_at(1)
+            self._transport.resume_reading()
         while not self._is_ready:
             self._changed.clear()
             await self._changed.wait()
-        content, self._filling, self._other = self._filling[: self._filled], self._other, self._filling
-        self._filled = 0
-        if self.left and not self._is_lost:
-            self._transport.resume_reading()
-        return content
+        return self._coming() if self._filled else None
 
     def rest(self) -> memoryview:
-        """Return what has come since the last block, after `block` was cancelled."""
-        return self._filling[: self._filled]
+        """Return what has come since the last block, after `blocks` was cancelled."""
+        return self._block[: self._filled]
 
     def end(self) -> None:
         """Give the connection back, with the bytes that still come. A second call does nothing."""
         if self._transport.get_protocol() is self:
             self._transport.set_protocol(self._owner)
             if self.left:
+                self._wake_at(1)
                 self._transport.resume_reading()
+
+    def close(self) -> None:
+        """Close this object's descriptor of the connection."""
+        self._socket.close()
+
+    def _coming(self) -> Iterator[memoryview]:
+        for _ in range(_TURN):
+            content, self._filled = self._block[: self._filled], 0
+            yield content
+            if not self._receive():
+                return
+
+    def _receive(self) -> bool:
+        """Receive the next block. Return False if it does not come now. The part that has come stays in the block."""
+        wanted = min(self._size, self.left)
+        if not wanted or self._is_lost:
+            return False
+        try:
+            self._wake_at(wanted)
+            while self._filled < wanted:
+                count = self._socket.recv_into(self._block[self._filled : wanted])
+                self._filled += count
+                self.left -= count
+                if not count:
+                    self._is_lost = True
+                    break
+        except TimeoutError:
+            return False
+        except OSError:
+            self._is_lost = True
+        return self._filled > 0
+
+    def _wake_at(self, count: int) -> None:
+        """Let the kernel wake a reader once so many bytes are there."""
+        if self._low_water != count:
+            self._low_water = count
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
 
     def get_buffer(self, _sizehint: int) -> memoryview:
         """Return the room for the next bytes."""
-        return self._filling[self._filled : min(self._size, self._filled + self.left)]
+        return self._block[self._filled : min(self._size, self._filled + self.left)]
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take note of bytes that came."""

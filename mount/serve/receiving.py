@@ -17,7 +17,7 @@ from aiohttp.web import BaseRequest, RequestPayloadError, Response
 
 from bentofs.mount.incoming.namespace import Namespace
 from bentofs.mount.serve.answers import refusal, sentence_answer, status_of
-from bentofs.mount.serve.body import BLOCK, Body
+from bentofs.mount.serve.body import BLOCK, Blocks, Body
 from bentofs.mount.serve.etags import etag_of_upload
 from bentofs.mount.serve.ranges import Validators, precondition_status
 from bentofs.mount.serve.site import Site
@@ -173,17 +173,17 @@ def _json(status: int, fields: dict[str, Any]) -> Response:
     )
 
 
-async def _blocks_of(part: BodyPartReader, body: Body) -> AsyncIterator[bytes]:
+async def _blocks_of(part: BodyPartReader, body: Body) -> AsyncIterator[Blocks]:
     parts: list[bytes] = []
     size = 0
     while block := await body.waiting(part.read_chunk(BLOCK // 4)):
         parts.append(block)
         size += len(block)
         if size >= BLOCK:
-            yield b"".join(parts)
+            yield (b"".join(parts),)
             parts, size = [], 0
     if size:
-        yield b"".join(parts)
+        yield (b"".join(parts),)
 
 
 async def _skip(part: BodyPartReader, body: Body, most: int | None = _MOST_FIELD) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import closing
 
 from aiohttp.web import BaseRequest, StreamResponse
 
@@ -48,7 +49,10 @@ class Routes:
 
     async def answer(self, request: BaseRequest, activity: Activity) -> StreamResponse:
         """Answer a request."""
-        body = Body(request, activity)
+        with closing(Body(request, activity)) as body:
+            return await self._answer_all(request, body, activity)
+
+    async def _answer_all(self, request: BaseRequest, body: Body, activity: Activity) -> StreamResponse:
         try:
             response = await self._answer(request, body, activity)
         except (StoreError, OSError, BadTargetError) as error:

@@ -17,6 +17,7 @@ from aiohttp.web import RequestPayloadError
 
 from bentofs.mount.incoming.namespace import Namespace
 from bentofs.mount.incoming.upload_facts import Became
+from bentofs.mount.serve.body import Blocks
 from bentofs.mount.serve.site import Site
 from bentofs.store.errors import CancelledError, NotFoundError, StoreError
 from bentofs.store.publishing.base import Outcome
@@ -66,7 +67,7 @@ class Uploads:
         self._namespace = namespace
         self._files = namespace.files
 
-    async def take(self, below: str, blocks: AsyncIterator[bytes | memoryview], size: int | None) -> Done:
+    async def take(self, below: str, blocks: AsyncIterator[Blocks], size: int | None) -> Done:
         """Take a whole file; `below`: its path in `incoming/`; `size`: None if it is not known.
 
         Raises:
@@ -76,7 +77,7 @@ class Uploads:
         number, was_there = await self._site.write(self._begin, below, size)
         return Done(*await self._finish(number, blocks, 0, size), was_there)
 
-    async def take_part(self, below: str, blocks: AsyncIterator[bytes | memoryview], part: Part) -> Done | None:
+    async def take_part(self, below: str, blocks: AsyncIterator[Blocks], part: Part) -> Done | None:
         """Take a part of a file that is here already. Return None if more is to come. Raises the same errors as
         `take`, and `PartError`."""
         number = await self._site.write(self._resume, below, part)
@@ -91,7 +92,7 @@ class Uploads:
     async def _finish(
         self,
         number: int,
-        blocks: AsyncIterator[bytes | memoryview],
+        blocks: AsyncIterator[Blocks],
         start: int,
         end: int | None,
         *,
@@ -99,22 +100,19 @@ class Uploads:
     ) -> tuple[Became | None, int]:
         """Write and decide an open file. `goes_on`: more parts come, so do not decide it. Return the model that it
         became, and where the last block ended."""
-        offset = start
+        place = _Place(start, end)
         is_whole = False
         try:
-            async for block in blocks:
-                if end is not None and offset + len(block) > end:
-                    raise PartError(f"more bytes came than the {end - start} that were declared")
-                await self._site.write(self._files.write, number, memoryview(block), offset)
-                offset += len(block)
-            if end is not None and offset < end:
+            async for together in blocks:
+                await self._write(number, together, place)
+            if end is not None and place.offset < end:
                 raise ConnectionResetError
             is_whole = not goes_on
             if is_whole:
                 await self._site.write(self._files.flush, number)
         except (ConnectionError, RequestPayloadError, PartError, asyncio.CancelledError):
             if not is_whole:
-                await self._interrupt(number, offset, end)
+                await self._interrupt(number, place.offset, end)
             raise
         except (StoreError, OSError):
             if not is_whole:  # as the kernel does when the program closes the file
@@ -124,7 +122,26 @@ class Uploads:
         finally:
             became = self._files.became(number)
             await asyncio.shield(self._site.write(self._files.release, number))
-        return became, offset
+        return became, place.offset
+
+    async def _write(self, number: int, blocks: Blocks, place: _Place) -> None:
+        """Write blocks to an open file. If that is cancelled, wait for the thread: it may be receiving."""
+        writing = asyncio.ensure_future(self._site.write(self._write_blocks, number, blocks, place))
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            place.is_left = True
+            await asyncio.wait([writing])
+            writing.exception()  # it is the upload's, and tells no more than that the upload has ended
+            raise
+
+    def _write_blocks(self, number: int, blocks: Blocks, place: _Place) -> None:
+        for block in blocks:
+            place.check(len(block))
+            self._files.write(number, memoryview(block), place.offset)
+            place.offset += len(block)
+            if place.is_left:
+                break
 
     async def _interrupt(self, number: int, offset: int, end: int | None) -> None:
         total = "" if end is None else f" of its {end:,}"
@@ -170,6 +187,21 @@ class Uploads:
         finally:
             self._files.release(number)
         return not was_there
+
+
+class _Place:
+    """The place in a file at which its next bytes belong."""
+
+    def __init__(self, start: int, end: int | None) -> None:
+        """`end`: behind the last byte, if it is known."""
+        self.offset = start
+        self.is_left = False  # True if no more is to be written
+        self._start, self._end = start, end
+
+    def check(self, count: int) -> None:
+        """Raise PartError if the file has no place for so many bytes more."""
+        if self._end is not None and self.offset + count > self._end:
+            raise PartError(f"more bytes came than the {self._end - self._start} that were declared")
 
 
 class PartError(Exception):
