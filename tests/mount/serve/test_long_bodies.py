@@ -4,6 +4,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,55 @@ def test_each_byte_comes_in_wherever_the_first_packet_ends(server: Served, tmp_p
     assert b"\r\nConnection: close" in head
     assert json.loads(told) == {"name": "m.tar", "tag": "m:v1", "outcome": "imported", "size": len(content)}
     same(Path(server.store) / "m/v1", tmp_path / "made/m/v1")
+
+
+def test_a_client_that_pauses_and_goes_on(server: Served, tmp_path: Path) -> None:
+    """A thread that receives gives the connection back to the event loop, with a part of a block."""
+    content = made_tar(tmp_path, "m:v1", {"w": os.urandom(_SIZE)}).read_bytes()
+    step = 1_500_001
+    with socket.create_connection(server.address, timeout=60) as sock:
+        sock.sendall(_head("m.tar", len(content)))
+        for at in range(0, len(content), step):
+            sock.sendall(content[at : at + step])
+            whole = min(at + step, len(content) - 1) >> 20 << 20  # blocks that can be written
+
+            def is_written(whole: int = whole) -> bool:
+                return int(server.ask("HEAD", "/incoming/m.tar").headers["Content-Length"]) >= whole - 600
+
+            if at + step < len(content):
+                wait_until(is_written, 20, "its blocks are written")
+        assert sock.recv(1 << 16).startswith(b"HTTP/1.1 201 ")
+    same(Path(server.store) / "m/v1", tmp_path / "made/m/v1")
+
+
+def test_no_connection_stays_open(server: Served, tmp_path: Path) -> None:
+    """Not after an import of many blocks, a refusal within the body, and a client that has gone."""
+    tar = made_tar(tmp_path, "m:v1", {"w": os.urandom(4 * _SIZE)})
+    no_tar = tmp_path / "no.tar"
+    no_tar.write_bytes(os.urandom(4 * _SIZE))
+    server.expect_log("no.tar was not imported: ")
+    server.expect_log("gone.tar was not imported: only ")
+    before = _connections(server)
+    run("curl", "-sS", "-f", "-T", tar, f"{server.url}/incoming/")
+    same(Path(server.store) / "m/v1", tmp_path / "made/m/v1")
+    refused = run("curl", "-sS", "-w", "%{http_code}", "-o", os.devnull, "-T", no_tar, f"{server.url}/incoming/")
+    assert refused.stdout == "415"
+    with socket.create_connection(server.address, timeout=60) as sock:
+        sock.sendall(_head("gone.tar", _SIZE) + tar.read_bytes()[:5_000_001])
+        _begun(server, "gone.tar")
+    server.wait_for_log("gone.tar was not imported: only ", 20)
+    wait_until(lambda: _connections(server) == before, 10, "they are closed")
+    wait_until(lambda: staged(area_of(Path(server.store))) == [], 20, "the staging has ended")
+
+
+def _connections(server: Served) -> int:
+    """Count the server's sockets."""
+    folder = f"/proc/{server.process.pid}/fd"
+    count = 0
+    for name in os.listdir(folder):
+        with suppress(FileNotFoundError):
+            count += os.readlink(f"{folder}/{name}").startswith("socket:")
+    return count
 
 
 @pytest.mark.parametrize("came", [200_000, 5_000_001])
