@@ -64,8 +64,12 @@ class MemoryUsage(NamedTuple):
 class MemoryBudget:
     """The memory budget of one process."""
 
-    def __init__(self, total: int = TOTAL, trim: Callable[[], None] = lambda: None) -> None:
-        """`trim`: returns freed memory to the system; called after the caches have shrunk."""
+    def __init__(
+        self, total: int = TOTAL, trim: Callable[[], None] = lambda: None, *, reads_once: bool = False
+    ) -> None:
+        """`trim`: returns freed memory to the system; called after the caches have shrunk. `reads_once`: each archive
+        is read once, from start to end."""
+        self.reads_once = reads_once
         self._total = total
         self._trim = trim
         self._lock = threading.Lock()  # guards changes of the fields below

@@ -77,10 +77,11 @@ def opened_library(
     *,
     formats: Sequence[Format] = (),
     follow_links: bool = False,
+    budget: MemoryBudget | None = None,
 ) -> Iterator[Library]:
     """Open a store. Its archives are the same as in a mount with the same compression.
 
-    `compression`: None for the default of a mount.
+    `compression`: None for the default of a mount. `budget`: of all caches; None for the usual one.
 
     Raises:
         StoreError: there is no store, or it cannot be reached.
@@ -88,7 +89,12 @@ def opened_library(
     spec = spec_of(store)
     storage = spec.open(follow_links=follow_links)
     with closing(
-        Library(storage, compression or Compression.default(has_page_cache=spec.has_page_cache), formats=formats)
+        Library(
+            storage,
+            compression or Compression.default(has_page_cache=spec.has_page_cache),
+            formats=formats,
+            budget=budget,
+        )
     ) as library:
         yield library
 

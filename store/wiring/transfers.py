@@ -17,6 +17,7 @@ from bentofs.store.transfer.exporter import Exporter
 from bentofs.store.transfer.fetcher import Fetcher
 from bentofs.store.util.cancel import CancelTokens
 from bentofs.store.util.fs import make_folders
+from bentofs.store.util.memory_budget import MemoryBudget
 from bentofs.store.wiring.intake import open_intake
 from bentofs.store.wiring.library import opened_library, spec_of
 
@@ -29,7 +30,7 @@ def opened_exporter(
 ) -> Iterator[tuple[ModelStore, Exporter]]:
     """Open a store to export from it. Arguments and errors are the same as for `opened_library`."""
     with (
-        opened_library(store, compression) as library,
+        opened_library(store, compression, budget=MemoryBudget(reads_once=True)) as library,
         closing(Exporter(library.models, library.archives)) as exporter,
     ):
         yield library.models, exporter

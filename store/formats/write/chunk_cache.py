@@ -1,4 +1,7 @@
-"""The cache of chunks: just measured and waiting for their reader, read recently, or made ahead.
+"""The cache of chunks: just measured and waiting for their reader, read before, or made ahead.
+
+Chunks that were read last are the recent ones. The others are kept while there is room, so that an archive that fits is
+compressed once, whoever reads it: the first chunks stay, because readers begin at the start.
 
 Threading: any thread. Methods wait only for the lock.
 """
@@ -9,17 +12,26 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from bentofs.store.formats.write.chunks import Key, Name
 from bentofs.store.util.memory_budget import MemoryBudget
 
 _MOST = 48 << 20  # bytes at most, if no other cache needs them
 _LEAST = 2 << 20  # bytes, whatever other caches need: a chunk is read in several requests
-_RECENT = 8 << 20  # bytes of read or made-ahead chunks that are not evicted for measured chunks
-_MOST_RECENT = 12 << 20  # bytes at most of read or made-ahead chunks
+_RECENT = 8 << 20  # bytes of recent chunks that are not evicted for others
+_READ_ONCE = 4 << 20  # the same for archives that are read once: a few readers are within a chunk, or made it ahead
 _PERHAPS = 6 << 20  # bytes at most of measured chunks without a known reader
 _ENTRY = 600  # bytes that a chunk takes in addition to its content
 _IDLE_SECONDS = 20.0  # seconds without use after which all chunks are dropped
+
+
+class _Kept(NamedTuple):
+    """A chunk that is not a recent one."""
+
+    batch: object | None  # it was measured with; None if it was read, or if nobody may read it
+    made: bytes
+    used: float  # monotonic
 
 
 class ChunkCache:
@@ -28,22 +40,24 @@ class ChunkCache:
     def __init__(self, on_shrink: Callable[[], None], budget: MemoryBudget) -> None:
         """`on_shrink` is called when decoders need all memory, and after a while without use."""
         self._on_shrink = on_shrink
+        self._reads_once = budget.reads_once
+        self._most_recent = _READ_ONCE if budget.reads_once else _RECENT
         self._share = budget.share(_MOST, self._shrink, least=_LEAST, is_spare=True)
         self._lock = threading.Lock()
         self._recent: OrderedDict[Key, bytes] = OrderedDict()
         self._recent_size = 0
-        self._fresh: OrderedDict[Key, tuple[object, bytes]] = OrderedDict()
-        self._fresh_size = 0
+        self._kept: OrderedDict[Key, _Kept] = OrderedDict()  # those to evict for a new batch first
+        self._kept_size = 0
         self._used = 0.0  # monotonic
         self._timer: threading.Timer | None = None
 
     @property
     def size(self) -> int:
         """Return the bytes that all chunks take."""
-        return self._recent_size + self._fresh_size
+        return self._recent_size + self._kept_size
 
     def __contains__(self, key: Key) -> bool:
-        return key in self._recent or key in self._fresh
+        return key in self._recent or key in self._kept
 
     def get(self, key: Key) -> bytes | None:
         """Return a chunk; None if it is not in the cache."""
@@ -51,14 +65,20 @@ class ChunkCache:
             made = self._recent.get(key)
             if made is not None:
                 self._recent.move_to_end(key)
-            elif key in self._fresh:
-                made = self._drop_fresh(key)
-                self._keep(key, made)
+            elif (kept := self._kept.pop(key, None)) is not None:
+                made = kept.made
+                self._kept_size -= _weight(made)
+                if self._reads_once:
+                    self._keep(key, made)
+                else:
+                    self._put(key, _Kept(kept.batch, made, time.monotonic()))
+                    self._note_use()
             return made
 
     def keep(self, key: Key, made: bytes) -> None:
         """Keep a chunk that was made for a reader, or ahead of a reader."""
         with self._lock:
+            self._drop_kept(key)
             self._keep(key, made)
 
     def keep_fresh(self, batch: object | None, name: Name, first: int, chunks: Sequence[bytes]) -> None:
@@ -70,23 +90,22 @@ class ChunkCache:
         """
         with self._lock:
             limit = self._share.limit if batch is not None else min(self._share.limit, _PERHAPS)
+            self._note_use()
             for number, made in enumerate(chunks, first):
                 if not self._make_room(batch, _weight(made), limit):
                     break
                 key = (name, number)
-                self._drop_fresh(key)
-                self._fresh[key] = (batch, made)
-                self._fresh_size += _weight(made)
+                self._drop_kept(key)
+                self._put(key, _Kept(batch, made, self._used))
                 if batch is None:
-                    self._fresh.move_to_end(key, last=False)
-            self._note_use()
+                    self._kept.move_to_end(key, last=False)
             self._share.report(self.size)
 
     def forget(self, name: Name) -> None:
         """Drop all chunks of some content."""
         with self._lock:
-            for key in [key for key in self._fresh if key[0] == name]:
-                self._drop_fresh(key)
+            for key in [key for key in self._kept if key[0] == name]:
+                self._drop_kept(key)
             for key in [key for key in self._recent if key[0] == name]:
                 self._recent_size -= _weight(self._recent.pop(key))
             self._share.report(self.size)
@@ -94,20 +113,34 @@ class ChunkCache:
     def _make_room(self, batch: object | None, weight: int, limit: int) -> bool:
         """Drop chunks until one of a batch fits; False if it does not."""
         while self.size + weight > limit:
-            if self._recent_size > _RECENT:
-                self._drop_oldest_recent()
-                continue
-            oldest = next(iter(self._fresh), None)
-            if batch is None or oldest is None or self._fresh[oldest][0] is batch:
+            oldest = next(iter(self._kept), None)
+            if batch is None or oldest is None or self._kept[oldest].batch is batch:
                 return False
-            self._drop_fresh(oldest)
+            self._drop_kept(oldest)
         return True
 
     def _keep(self, key: Key, made: bytes) -> None:
         self._recent[key] = made
         self._recent_size += _weight(made)
-        self._fit()
         self._note_use()
+        while self._recent_size > self._most_recent:
+            self._retire_oldest()
+        self._fit()
+
+    def _retire_oldest(self) -> None:
+        """Take the oldest of the recent chunks away. Keep it where there is room, or in place of unused chunks."""
+        key, made = self._recent.popitem(last=False)
+        weight = _weight(made)
+        self._recent_size -= weight
+        if self._reads_once:
+            return
+        limit = self._share.limit - (self._most_recent - self._recent_size)  # the recent ones need that soon
+        while self.size + weight > limit:
+            oldest = next(iter(self._kept), None)
+            if oldest is None or self._kept[oldest].used > self._used - _IDLE_SECONDS:
+                return
+            self._drop_kept(oldest)
+        self._put(key, _Kept(None, made, self._used))
 
     def _shrink(self) -> None:
         with self._lock:
@@ -117,24 +150,21 @@ class ChunkCache:
 
     def _fit(self) -> None:
         limit = self._share.limit
-        while self._recent_size > _MOST_RECENT:
-            self._drop_oldest_recent()
         while self.size > limit:
-            if self._recent_size > min(_RECENT, limit) or not self._fresh:
-                self._drop_oldest_recent()
+            if self._recent_size > min(self._most_recent, limit) or not self._kept:
+                self._recent_size -= _weight(self._recent.popitem(last=False)[1])
             else:
-                self._drop_fresh(next(reversed(self._fresh)))  # the chunk that is read last
+                self._drop_kept(next(reversed(self._kept)))  # the chunk that is read last, of all that are kept
         self._share.report(self.size)
 
-    def _drop_fresh(self, key: Key) -> bytes:
-        kept = self._fresh.pop(key, None)
-        if kept is None:
-            return b""
-        self._fresh_size -= _weight(kept[1])
-        return kept[1]
+    def _put(self, key: Key, kept: _Kept) -> None:
+        self._kept[key] = kept
+        self._kept_size += _weight(kept.made)
 
-    def _drop_oldest_recent(self) -> None:
-        self._recent_size -= _weight(self._recent.popitem(last=False)[1])
+    def _drop_kept(self, key: Key) -> None:
+        kept = self._kept.pop(key, None)
+        if kept is not None:
+            self._kept_size -= _weight(kept.made)
 
     def _note_use(self) -> None:
         self._used = time.monotonic()
@@ -152,9 +182,9 @@ class ChunkCache:
                 self._start_timer()
                 return
             self._timer = None
-            self._fresh.clear()
+            self._kept.clear()
             self._recent.clear()
-            self._fresh_size = self._recent_size = 0
+            self._kept_size = self._recent_size = 0
             self._share.report(0)
         self._on_shrink()
 

@@ -337,10 +337,45 @@ class TestMaking:
             read_bytes(laid_out, offset, min(1 << 20, laid_out.length - offset))
         cache = maker.cache
         assert 4 << 20 < cache.size <= 5 << 20
-        kept = [*cache._recent.values(), *(made for _, made in cache._fresh.values())]
+        kept = [*cache._recent.values(), *(each.made for each in cache._kept.values())]
         assert sum(map(sys.getsizeof, kept)) < cache.size, "all that they take is counted"
         assert (("other", "codec"), 0) in cache, "the first of a batch stay"
         wait_until(lambda: not cache.size and not maker._buffers, 30, "all memory is given back")
+        maker.close()
+
+    @pytest.mark.parametrize(("fits", "again"), [(100, 0), (60, 55)], ids=["fits", "does not fit"])
+    def test_chunks_that_fit_are_made_once_for_one_reader_after_another(
+        self, monkeypatch: pytest.MonkeyPatch, fits: int, again: int
+    ) -> None:
+        monkeypatch.setattr(chunk_cache, "_RECENT", 10 * 100_600)
+        made: list[int] = []
+
+        def encode(view: memoryview, number: int, _before: bytes) -> bytes:
+            made.append(number)
+            return bytes(view)
+
+        maker = ChunkMaker(lambda name: pytest.fail(f"{name}"), MemoryBudget(fits * 100_600))
+        laid_out = _chunked(maker, Zeros(10_000_000), bytes(10_000_000), Codec("as it is", 100_000, encode))
+        made.clear()
+        for _ in range(3):
+            whole(laid_out)
+        assert 100 <= len(made) <= 100 + 2 * again, "the recent ones come and go"
+        assert all(number >= 100 - again for number in made[100:]), "the first stay"
+        maker.close()
+
+    def test_chunks_of_archives_that_are_read_once_go_when_they_were_read(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(chunk_cache, "_READ_ONCE", 10 * 100_600)
+        maker = ChunkMaker(lambda name: pytest.fail(f"{name}"), MemoryBudget(50 * 100_600, reads_once=True))
+        codec = Codec("as it is", 100_000, lambda view, _number, _before: bytes(view))
+        laid_out = _chunked(maker, Zeros(10_000_000), bytes(10_000_000), codec)
+        maker.cache.keep_fresh("batch", ("content", codec.name), 0, [bytes(100_000)] * 50)
+        assert maker.cache.size == 50 * 100_600
+        assert read_bytes(laid_out, 0, 4_000_000) == bytes(4_000_000)
+        assert maker.cache.size == 20 * 100_600
+        assert whole(laid_out) == bytes(10_000_000)
+        assert maker.cache.size == 10 * 100_600
         maker.close()
 
     def test_what_is_kept_for_readers_who_may_come_takes_no_room_from_others(
