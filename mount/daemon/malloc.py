@@ -12,7 +12,11 @@ import time
 
 from bentofs.mount.daemon.code_pages import unmap_code
 
-_MMAP_THRESHOLD, _ARENA_MAX = -3, -8  # malloc.h
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # malloc.h
+# Bytes of a block that goes back to the system at once. ISA-L takes 344 KiB for each small file that it compresses:
+# giving them back each time would cost a page fault for every 4 KiB.
+_LARGE = 384 << 10
+_FREE_AT_END = 1 << 20  # bytes at the heap's end that may be free; glibc's 128 KiB would cost the same
 _TRIM_SECONDS = 2.0  # between two trims of a heap that is in use
 _AGAIN_SECONDS = (0.1, 0.2, 0.3)  # from trim to trim, after memory was needed at once
 _WORKED_SECONDS = 0.02  # of processor time; after less work there is nothing to trim
@@ -22,13 +26,14 @@ def give_memory_back() -> None:
     """Use one heap, and return large blocks to the system when they are freed. Compressed chunks are such blocks,
     libfuse's buffers (128 KiB) are not. Call it before any thread starts."""
     _set(_ARENA_MAX, 1)
-    _set(_MMAP_THRESHOLD, 192 << 10)
+    _return_large_blocks()
 
 
 def share_memory() -> None:
     """Limit all threads to the same two heaps. A transfer fetches with many threads, and none may keep memory that the
     others could use. Call it before any thread starts."""
     _set(_ARENA_MAX, 2)
+    _return_large_blocks()
 
 
 def trim() -> None:
@@ -79,6 +84,11 @@ class Trimmer:
 def _trim_all() -> None:
     trim()
     unmap_code()
+
+
+def _return_large_blocks() -> None:
+    _set(_MMAP_THRESHOLD, _LARGE)
+    _set(_TRIM_THRESHOLD, _FREE_AT_END)
 
 
 def _set(what: int, value: int) -> None:
