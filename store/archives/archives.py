@@ -17,6 +17,7 @@ from bentofs.store.archives.chunk_sizes import ModelKey, NotMeasuredError, Sizes
 from bentofs.store.archives.compression import Compression, is_cheap_at_once, is_compressed, packings
 from bentofs.store.archives.crc32_cache import Measurements
 from bentofs.store.archives.digest import sha256_of
+from bentofs.store.archives.growing import Growing
 from bentofs.store.archives.index import Index
 from bentofs.store.archives.later import Later
 from bentofs.store.archives.measuring import Progress
@@ -25,6 +26,8 @@ from bentofs.store.archives.one_pass import Reader, SharedFiles, read_all
 from bentofs.store.errors import CancelledError, SourceChangedError
 from bentofs.store.formats.pieces import Piece, PieceList, Zeros
 from bentofs.store.formats.write.chunk_maker import ChunkMaker
+from bentofs.store.formats.write.deflate import SMALL
+from bentofs.store.formats.write.plan import Plan, Results
 from bentofs.store.formats.write.registry import LAYOUT_VERSION, Format
 from bentofs.store.formats.write.segments import AT_ONCE
 from bentofs.store.model.model import Model
@@ -41,6 +44,7 @@ _ARCHIVE, _MEMBER, _MEASURED_MEMBER = 4000, 1400, 1600  # bytes, about, of one s
 _PLACE, _MEASURED_PLACE = 1, 60  # bytes of each member, also if it is not laid out now
 _LENGTHS_KEPT = 2 << 20  # bytes, over all archives whose length is known
 _LENGTH = 400  # bytes of one known length
+_GROWS_FROM, _GROWS_TO = 16 << 20, 16 << 30  # bytes of a model whose archive may be given while it is measured
 OpensEntry = Callable[[Entry], PinnedFile]  # returns the content of a model's file
 
 
@@ -252,17 +256,13 @@ class Archives:
     ) -> PieceList:
         """Lay out a compressed archive. `file`: opens the model's files. `at_once`: also measure for the other formats.
         `only_known`: raise NotMeasuredError instead of measuring. `has_reader`: False if no reader is about to come."""
-        if kind.plan is None or kind.compress is None:
+        if kind.compress is None:
             raise ValueError(f"{kind.name} has no compressed form")
-        # Without checksums, the tar is compressed as a whole.
-        how_packed = packings(model.entries.sizes, self.compression) if kind.needs_checksums else ()
-        plan = kind.plan(self._members(model, kind, file or self._file), model.mtime, how_packed)
-        # The layout and the compression decide the content of a part.
-        how = f"{self.compression.value}/{LAYOUT_VERSION}"
+        plan, subject = self._plan(model, kind, file or self._file)
         measure = functools.partial(
             self._sizes.measure,
             plan,
-            ModelKey(model.fingerprint(), how, model.newest_ctime_ns, str(model.tag)),
+            subject,
             forced=self.compression is Compression.ALWAYS,
             progress=progress,
             has_reader=has_reader,
@@ -280,6 +280,42 @@ class Archives:
         pieces = kind.compress(plan, results, self.maker)
         self._keep_length(model, kind, pieces.length, is_kept=is_settled(model.newest_ctime_ns, started_ns))
         return pieces
+
+    def _plan(self, model: Model, kind: Format, file: OpensEntry) -> tuple[Plan, ModelKey]:
+        """Return the plan of a compressed archive, and the key of its measurements."""
+        if kind.plan is None:
+            raise ValueError(f"{kind.name} has no compressed form")
+        # Without checksums, the tar is compressed as a whole.
+        how_packed = packings(model.entries.sizes, self.compression) if kind.needs_checksums else ()
+        plan = kind.plan(self._members(model, kind, file), model.mtime, how_packed)
+        # The layout and the compression decide the content of a part.
+        how = f"{self.compression.value}/{LAYOUT_VERSION}"
+        return plan, ModelKey(model.fingerprint(), how, model.newest_ctime_ns, str(model.tag))
+
+    def grow(self, model: Model, kind: Format) -> Growing | None:
+        """Return an archive that is given while it is measured. None if `open` is better: its length is known, or
+        hardly anything in it is compressed.
+
+        Raises:
+            SourceChangedError, StoreUnreadableError, CancelledError: while taking samples.
+        """
+        compress = kind.compress
+        is_fit = self.compression is Compression.AUTO and _GROWS_FROM <= model.size <= _GROWS_TO
+        if kind.steps is None or compress is None or not is_fit or self.is_length_known(model, kind):
+            return None
+        self._opened(model)
+        started_ns = time.time_ns()
+        plan, subject = self._plan(model, kind, self._file)
+        known = self._sizes.judge(plan, subject)
+        if (known.compressible + sum(size for size in model.entries.sizes if size < SMALL)) * 2 < model.size:
+            return None
+
+        def keep(results: Results, archive: PieceList) -> None:
+            self._sizes.keep_grown(known, results, subject, started_ns)
+            is_kept = is_settled(model.newest_ctime_ns, started_ns)
+            self._keep_length(model, kind, archive.length, is_kept=is_kept)
+
+        return Growing(plan, known, kind.steps, compress, self.maker, keep)
 
     def _keep_length(self, model: Model, kind: Format, length: int, *, is_kept: bool) -> None:
         """Keep the length of an archive that was laid out just now, in memory and, if `is_kept`, in the index.

@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from bentofs.store.archives.crc32_cache import MeasuredFile
+from bentofs.store.archives.growing import Judged, Known
 from bentofs.store.archives.index import ChunkSizes, SizesRow
 from bentofs.store.archives.measuring import Group, Progress, measure_chunks
 from bentofs.store.formats.pieces import Piece
@@ -175,7 +176,7 @@ class Sizes:
     ) -> tuple[Measured, int]:
         """Return the measurement of the wanted part, and its effort."""
         parts, wanted = plan.parts, plan.wanted
-        names = {part: (f"{subject.fingerprint}/{part}/{subject.how}", parts[part].codec(1).name) for part in parts}
+        names = {part: self._part_name(plan, part, subject) for part in parts}
         found = self._known_part(names[wanted], parts[wanted])
         if found is None and only_known:
             raise NotMeasuredError
@@ -199,6 +200,28 @@ class Sizes:
             found = measured[0]
         return Measured(names[wanted], found.sizes, subject.shown), found.effort
 
+    def judge(self, plan: Plan, subject: ModelKey) -> Known:
+        """Return the facts about a plan that samples tell. It raises the same errors as `of_files`, save the first."""
+        started_ns = time.time_ns()
+        files = [_measured_file(plan.members[number].content) for number in plan.large]
+        found = {number: self._known(file) or ChunkSizes(*_judge(file)) for number, file in enumerate(files)}
+        self._keep(files, found, {number for number, how in found.items() if not how.worth_it}, started_ns)
+        large = {plan.large[number]: Judged(file, _name(file), found[number]) for number, file in enumerate(files)}
+        return Known(
+            self._part_name(plan, plan.wanted, subject), _effort(plan, plan.parts[plan.wanted]), large, subject.shown
+        )
+
+    def keep_grown(self, known: Known, results: Results, subject: ModelKey, started_ns: int) -> None:
+        """Keep the measurements of an archive that was given while it was measured, since `started_ns` (wall clock)."""
+        files = [known.large[number].file for number in results.large]
+        found = {
+            place: ChunkSizes(deflated.effort, True, deflated.measured.sizes)
+            for place, deflated in enumerate(results.large.values())
+        }
+        self._keep(files, found, set(found), started_ns)
+        if self._is_settled(subject.newest_ctime_ns, started_ns):
+            self._index.keep_chunk_sizes([(*known.part, ChunkSizes(known.effort, True, results.chunks.sizes))])
+
     def close(self) -> None:
         """Cancel measuring and compression."""
         self.maker.close()
@@ -214,6 +237,9 @@ class Sizes:
         self._index.forget_chunk_sizes(*name)
         self.maker.cache.forget(name)
         self.revision += 1
+
+    def _part_name(self, plan: Plan, part: str, subject: ModelKey) -> Name:
+        return f"{subject.fingerprint}/{part}/{subject.how}", plan.parts[part].codec(1).name
 
     def _known_part(self, name: Name, part: Part) -> ChunkSizes | None:
         kept = self._index.chunk_sizes(*name)

@@ -11,7 +11,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain, islice
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from bentofs.store.formats.write.chunk_maker import CORES, ChunkMaker
 from bentofs.store.formats.write.chunks import Codec, Name, Unit
@@ -19,9 +19,19 @@ from bentofs.store.formats.write.chunks import Codec, Name, Unit
 _WINDOW = 2 * CORES  # tasks that are running, or done and not yet taken
 _TASK = 1 << 20  # bytes of content in a task
 _TASK_UNITS = 64  # small files after which a task is handed over
-_SHORT = 16 << 10  # bytes: threads that compress less at a time wait for Python's lock longer than they work
+SHORT = 16 << 10  # bytes: threads that compress less at a time wait for Python's lock longer than they work
+
+
+class Work(Protocol):
+    """A piece of work."""
+
+    @property
+    def is_short(self) -> bool:
+        """True if handing it to another thread would take longer than the work itself."""
+
 
 _R = TypeVar("_R")
+_T = TypeVar("_T", bound=Work)
 Contents = Sequence[Unit] | Sequence[memoryview]  # of chunks: still to be read, or in memory
 Progress = Callable[[int], None]  # told how many more bytes of content were measured
 
@@ -49,7 +59,7 @@ class _Task(NamedTuple):
     @property
     def is_short(self) -> bool:
         """True if handing it to another thread would take longer than the task itself."""
-        return len(self.contents) * _SHORT > self.length
+        return len(self.contents) * SHORT > self.length
 
 
 def measure_chunks(
@@ -85,7 +95,7 @@ def measure_chunks(
         maker.cache.keep_fresh(reader if is_wanted and has_reader else None, name, task.first, all_made)
         return task, sizes
 
-    for task, sizes in _in_parallel(measure, _tasks(contents)):
+    for task, sizes in in_parallel(measure, _tasks(contents)):
         yield task.group, sizes
         if progress is not None and groups[task.group].is_wanted:
             progress(task.length)
@@ -121,8 +131,8 @@ def _length(content: Unit | memoryview) -> int:
     return len(content) if isinstance(content, memoryview) else content.stop - content.start
 
 
-def _in_parallel(work: Callable[[_Task], _R], items: Iterable[_Task]) -> Iterator[_R]:
-    """Yield the results of `work` on each item, in order. Work a few items ahead, on all cores."""
+def in_parallel(work: Callable[[_T], _R], items: Iterable[_T], window: int = _WINDOW) -> Iterator[_R]:
+    """Yield the results of `work` on each item, in order. Work `window` items ahead, on all cores."""
     rest = iter(items)
     first = list(islice(rest, 2))
     if len(first) < 2:
@@ -138,7 +148,7 @@ def _in_parallel(work: Callable[[_Task], _R], items: Iterable[_Task]) -> Iterato
                     under_way.append(done)
                 else:
                     under_way.append(threads.submit(work, item))
-                if len(under_way) >= _WINDOW:
+                if len(under_way) >= window:
                     yield under_way.popleft().result()
             while under_way:
                 yield under_way.popleft().result()

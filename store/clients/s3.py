@@ -8,7 +8,7 @@ Threading: any thread. Create it only after a fork.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
@@ -21,6 +21,7 @@ from bentofs.store.clients.s3_client import S3Client, etag_of
 from bentofs.store.clients.s3_multipart import S3Uploads
 from bentofs.store.clients.s3_pages import mtime_ns_of
 from bentofs.store.errors import ConditionFailedError, RemoteError, RemoteNotFoundError
+from bentofs.store.formats.gap import Block
 from bentofs.store.location import Location
 from bentofs.store.util.cancel import CancelTokens
 
@@ -107,6 +108,19 @@ class S3Objects:
     ) -> str:
         with translating(self._at(key)):
             return self._uploads.write(self.prefix + key, content, only_new=only_new, stops=stops, progress=progress)
+
+    def upload_stream(
+        self,
+        key: str,
+        blocks: Iterable[Block],
+        most: int,
+        *,
+        stops: CancelTokens = (),
+        progress: Callable[[int], None] = lambda _count: None,
+    ) -> str:
+        """Write an object of at most `most` bytes, while its bytes come, like `upload`."""
+        with translating(self._at(key)):
+            return self._uploads.write_stream(self.prefix + key, blocks, most, stops=stops, progress=progress)
 
     def end_uploads(self, prefix: str) -> None:
         place = self.prefix + prefix

@@ -13,18 +13,20 @@ from __future__ import annotations
 import concurrent.futures
 import hashlib
 import logging
+import operator
 import re
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from typing import Any, Protocol
 
-from bentofs.store.clients.part_buffers import PartBuffers
+from bentofs.store.clients.part_buffers import Part, PartBuffers, PartCutter
 from bentofs.store.clients.request_body import Body, Content
 from bentofs.store.clients.s3_client import S3Client, etag_of
 from bentofs.store.clients.upload_notes import Unfinished
 from bentofs.store.errors import RemoteError, RemoteNotFoundError, StoreError
+from bentofs.store.formats.gap import Block
 from bentofs.store.util.cancel import CancelTokens
 from bentofs.store.util.display import printable
 
@@ -89,8 +91,9 @@ class S3Uploads:
         size = part_size(content.length)
         if content.length > size:
             options = self._client.write_options
+            upload = _Multipart(self, key, options, condition, stops, progress)
             try:
-                return _Multipart(self, key, content, size, options, condition, stops, progress).run()
+                return upload.run(lambda upload_id: upload.send(upload_id, content, size))
             finally:
                 self._buffers.clear()
         options = {**self._client.write_options, **condition}
@@ -102,6 +105,18 @@ class S3Uploads:
         progress(content.length)
         return etag_of(answer)
 
+    def write_stream(
+        self, key: str, blocks: Iterable[Block], most: int, *, stops: CancelTokens, progress: Callable[[int], None]
+    ) -> str:
+        """Write an object of at most `most` bytes in parts, while its bytes come. Return its ETag like `write`, and
+        raise the same errors."""
+        self._end_unfinished(stops)
+        upload = _Multipart(self, key, self._client.write_options, {}, stops, progress)
+        try:
+            return upload.run(lambda upload_id: upload.send_stream(upload_id, blocks, part_size(most)))
+        finally:
+            self._buffers.clear()
+
     @contextmanager
     def body(self, content: Content, start: int, length: int, stops: CancelTokens) -> Iterator[Body]:
         """Give [start, start + length) of a content for the time of the context, in memory if it is not too large.
@@ -111,6 +126,10 @@ class S3Uploads:
         else:
             with self._buffers.filled(content, start, length, stops) as body:
                 yield body
+
+    def new_part(self, number: int, length: int, stops: CancelTokens) -> Part:
+        """Return an empty part of a stream. Raises what `PartBuffers.taken` raises."""
+        return self._buffers.new_part(number, length, stops)
 
     def abort(self, key: str, upload: str) -> None:
         """Abort a multipart upload, so that the server keeps no parts.
@@ -157,31 +176,28 @@ class _Multipart:
         self,
         uploads: S3Uploads,
         key: str,
-        content: Content,
-        size: int,
         options: dict[str, Any],
         condition: dict[str, Any],
         stops: CancelTokens,
         progress: Callable[[int], None],
     ) -> None:
-        """`size`: of a part; `options`: of the object; `condition`: for its creation."""
+        """`options`: of the object; `condition`: for its creation."""
         self._uploads = uploads
         self._key = key
-        self._content = content
-        self._size = size
         self._options = options
         self._condition = condition
         self._progress = progress
         self._stop = threading.Event()
         self._stops = (*stops, self._stop)
 
-    def run(self) -> str:
-        """Send all parts. Return the ETag that the object must have, if it can be computed; else the server's."""
+    def run(self, send: Callable[[str], list[dict[str, Any]]]) -> str:
+        """Make the object. `send`: sends all parts of an upload with this id. Return the ETag that the object must
+        have, if it can be computed; else the server's."""
         upload = self._ask("create_multipart_upload", **self._options)["UploadId"]
         # If this process dies, the next one aborts the upload.
         with self._uploads.unfinished(self._stops).noted(self._key, upload) as done:
             try:
-                parts = self._send(upload)
+                parts = send(upload)
                 etag = self._complete(upload, parts)
             except BaseException:
                 self._give_up(upload, done)
@@ -197,11 +213,15 @@ class _Multipart:
         else:
             done()
 
-    def _send(self, upload: str) -> list[dict[str, Any]]:
-        starts = range(0, self._content.length, self._size)
+    def send(self, upload: str, content: Content, size: int) -> list[dict[str, Any]]:
+        """Send the parts of a content, each of `size` bytes but the last. Return the list that completes the upload."""
+        starts = range(0, content.length, size)
         pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="s3-write")
         try:
-            sent = [pool.submit(self._send_part, upload, number, start) for number, start in enumerate(starts, 1)]
+            sent = [
+                pool.submit(self._send_part, upload, content, size, number, start)
+                for number, start in enumerate(starts, 1)
+            ]
             concurrent.futures.wait(sent, return_when=concurrent.futures.FIRST_EXCEPTION)
             for future in sent:
                 if future.done():
@@ -211,15 +231,40 @@ class _Multipart:
             self._stop.set()  # after a failure, the other parts are useless
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _send_part(self, upload: str, number: int, start: int) -> dict[str, Any]:
-        length = min(self._size, self._content.length - start)
-        with self._uploads.body(self._content, start, length, self._stops) as body:
-            answer = self._ask("upload_part", body, UploadId=upload, PartNumber=number, ContentLength=length)
-            if is_md5(answer) and etag_of(answer) != body.md5():
-                shown = self._uploads.shown(self._key)
-                raise RemoteError(
-                    f"{shown}: the server received other bytes than were sent, in part {number}: try again"
-                )
+    def send_stream(self, upload: str, blocks: Iterable[Block], size: int) -> list[dict[str, Any]]:
+        """Do what `send` does, while the content comes."""
+        cutter = PartCutter(lambda number: self._uploads.new_part(number, size, self._stops))
+        pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="s3-write")
+        sent: list[Future[dict[str, Any]]] = []
+        try:
+            with closing(cutter.cut(blocks)) as parts:
+                for part in parts:
+                    sent.append(pool.submit(self._send_cut, upload, part))
+                    for future in sent:
+                        if future.done():
+                            future.result()
+            return sorted((future.result() for future in sent), key=operator.itemgetter("PartNumber"))
+        finally:
+            self._stop.set()  # after a failure, the other parts are useless
+            pool.shutdown(wait=True)  # each part frees its buffer
+
+    def _send_part(self, upload: str, content: Content, size: int, number: int, start: int) -> dict[str, Any]:
+        length = min(size, content.length - start)
+        with self._uploads.body(content, start, length, self._stops) as body:
+            return self._send_body(upload, number, body)
+
+    def _send_cut(self, upload: str, part: Part) -> dict[str, Any]:
+        try:
+            return self._send_body(upload, part.number, part.body())
+        finally:
+            part.free()
+
+    def _send_body(self, upload: str, number: int, body: Body) -> dict[str, Any]:
+        length = len(body)
+        answer = self._ask("upload_part", body, UploadId=upload, PartNumber=number, ContentLength=length)
+        if is_md5(answer) and etag_of(answer) != body.md5():
+            shown = self._uploads.shown(self._key)
+            raise RemoteError(f"{shown}: the server received other bytes than were sent, in part {number}: try again")
         self._progress(length)
         return {"PartNumber": number, "ETag": answer["ETag"]}
 

@@ -5,12 +5,14 @@ Threading: an `Exporter` may be used from any thread, for any number of exports 
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 
 from bentofs.store.archives.archives import Archives
 from bentofs.store.archives.compression import Compression
 from bentofs.store.archives.digest import Hashed
+from bentofs.store.archives.growing import CannotGrowError, Growing
 from bentofs.store.catalog.catalog import ModelStore
 from bentofs.store.errors import BadLocationError
 from bentofs.store.formats.pieces import Literal, Piece
@@ -20,11 +22,13 @@ from bentofs.store.integrity.sha256sums import SUFFIX, write_sums
 from bentofs.store.location import Location
 from bentofs.store.model.model import Model
 from bentofs.store.model.tag import Tag
-from bentofs.store.transfer.endpoints.base import Progress, Target, no_progress
+from bentofs.store.transfer.endpoints.base import GrowingTarget, Progress, Target, no_progress
 from bentofs.store.transfer.endpoints.local import write_out
-from bentofs.store.transfer.endpoints.pool import Endpoints
+from bentofs.store.transfer.endpoints.pool import Endpoints, takes_growing
 from bentofs.store.transfer.endpoints.special import is_special
 from bentofs.store.util.cancel import CancelTokens, refuse_if_stopped
+
+log = logging.getLogger(__name__)
 
 _AHEAD = 48 << 20  # bytes that wait to be hashed: three parts of an upload to S3 are sent beside the first one
 
@@ -142,21 +146,29 @@ class Exporter:
         if sha256 and _is_special(location):
             raise BadLocationError(f"{location.shown} cannot have a {SUFFIX} beside it: leave out --sha256")
         expect = expect or no_progress
-        if export.format is None:
-            archive = None
-            expect(model.size)
-        else:
-            archive = self._archives.open(model, export.format)
-            expect(archive.length)
+        archive: Piece | None = None
+        growing: Growing | None = None
+        if export.format is not None:
+            growing = self._archives.grow(model, export.format) if takes_growing(location) and not sha256 else None
+            archive = self._archives.open(model, export.format) if growing is None else None
+        expect(model.size if archive is None else archive.length)
 
         def advance(count: int) -> None:
             refuse_if_stopped(stops)
             progress(count)
 
         with self._endpoints.target(location, stops) as target:
-            if export.format is None or archive is None:
+            if export.format is None:
                 target.write_folder(location.path, self._members(model), advance)
                 return Exported(export.tag, location.url, model.size, None)
+            if growing is not None and isinstance(target, GrowingTarget):
+                archive = _write_growing(target, location.path, growing, advance)
+                if archive is not None:
+                    expect(archive.length)
+                    return Exported(export.tag, location.url, archive.length, None)
+            if archive is None:
+                archive = self._archives.open(model, export.format)
+                expect(archive.length)
             digest = None
             if not sha256:
                 target.write(location.path, archive, advance)
@@ -199,6 +211,24 @@ class Exporter:
             )
             for entry in model.entries
         ]
+
+
+def _write_growing(target: GrowingTarget, path: str, growing: Growing, progress: Progress) -> Piece | None:
+    """Write an archive while it is measured, and return it. None if it must be measured first."""
+    sent = 0
+
+    def advance(count: int) -> None:
+        nonlocal sent
+        sent += count
+        progress(count)
+
+    try:
+        target.write_growing(path, growing, advance)
+    except CannotGrowError as error:
+        log.info("%s", error)
+        progress(-sent)
+        return None
+    return growing.archive
 
 
 def _is_special(target: Location) -> bool:

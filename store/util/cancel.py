@@ -19,11 +19,16 @@ def refuse_if_stopped(stops: CancelTokens) -> None:
         raise CancelledError("it was cancelled")
 
 
+def take(lock: threading.Lock | threading.Semaphore, stops: CancelTokens) -> None:
+    """Acquire a lock. Raises CancelledError if one of `stops` is set meanwhile."""
+    while not lock.acquire(timeout=_POLL_SECONDS):
+        refuse_if_stopped(stops)
+
+
 @contextmanager
 def holding(lock: threading.Lock | threading.Semaphore, stops: CancelTokens) -> Iterator[None]:
     """Hold a lock for the time of the context. Raises CancelledError if one of `stops` is set meanwhile."""
-    while not lock.acquire(timeout=_POLL_SECONDS):
-        refuse_if_stopped(stops)
+    take(lock, stops)
     try:
         yield
     finally:

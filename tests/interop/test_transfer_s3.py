@@ -153,6 +153,45 @@ def test_nothing_is_left_of_an_export_that_failed(server: S3Server, bucket: str,
             assert list(server.keys(bucket)) == ["there.tar"]
 
 
+@pytest.mark.parametrize("name", ["m.tar.gz", "m.zip"])
+def test_archives_that_are_sent_while_they_are_measured(
+    server: S3Server, bucket: str, store: Path, other: Path, name: str
+) -> None:
+    text = os.urandom(_LARGE // 2).hex().encode()  # of which half is left: three parts
+    files: dict[str | bytes, bytes | int] = {
+        "text": text,
+        "random": os.urandom(4 << 20),
+        "nested/leaf": b"x",
+        "empty": b"",
+    }
+    model = make_model(store, "demo:v1", files)
+    server.put(bucket, name, b"the old one")
+    with opened_exporter(None) as (models, exporter):
+        plan = exporter.plan(models.find("demo"), Location.parse(f"s3://{bucket}/{name}"))
+
+        def fail(_count: int) -> None:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            exporter.run(plan, fail)
+
+        def change(_size: int) -> None:
+            (model / "text").write_bytes(text + b"x")
+
+        with pytest.raises(SourceChangedError):
+            exporter.run(plan, lambda _count: None, expect=change)
+        assert server.unfinished_uploads(bucket) == []
+        assert server.content(bucket, name) == b"the old one"
+        told: list[int] = []
+        expected: list[int] = []
+        done = exporter.run(plan, told.append, expect=expected.append)
+    local = Path(export_model("demo:v1", str(other / name)))
+    assert server.content(bucket, name) == local.read_bytes()
+    assert sum(told) == expected[-1] == done.size == local.stat().st_size
+    assert expected[0] != done.size, "it was not known before"
+    assert server.unfinished_uploads(bucket) == []
+
+
 @pytest.mark.usefixtures("model")
 def test_an_import_of_an_object_that_is_replaced_meanwhile(
     seaweed: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: Path

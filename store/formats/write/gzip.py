@@ -22,7 +22,7 @@ _HEADER_LENGTH = 5
 _BLOCK = _CELL - _HEADER_LENGTH  # bytes of content in a cell
 _CELLS = 64  # in a frame, so that one read serves a request
 # Magic, deflate, no flags, no time, no extra flags, unknown system: the same on every machine.
-_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
+HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 _TRAILER_LENGTH = 8
 
 
@@ -37,12 +37,12 @@ def lay_out_gzip(content: Piece, crc: Callable[[], int], starts: Sequence[int] =
         return pieces
 
     blocks = lay_out_in_segments(len(starts), lay_out, lambda numbers: _blocks_length(content.length, starts, numbers))
-    return PieceList([Literal(_HEADER), blocks, _trailer(content, crc)])
+    return PieceList([Literal(HEADER), blocks, _trailer(content, crc)])
 
 
 def lay_out_gzip_of(stream: Piece, content: Piece, crc: Callable[[], int]) -> PieceList:
     """Lay out the gzip member of `content`. `stream`: its deflate stream, except the last block."""
-    return PieceList([Literal(_HEADER), stream, Literal(END), _trailer(content, crc)])
+    return PieceList([Literal(HEADER), stream, Literal(END), _trailer(content, crc)])
 
 
 def stored_length(length: int) -> int:
@@ -71,7 +71,7 @@ def _trailer(content: Piece, crc: Callable[[], int]) -> Generated:
 
 def gzip_length(content_length: int, starts: Sequence[int] = (0,)) -> int:
     """Return the length of the member for `content_length` bytes of content, without laying it out."""
-    return len(_HEADER) + _blocks_length(content_length, starts, range(len(starts))) + _TRAILER_LENGTH
+    return len(HEADER) + _blocks_length(content_length, starts, range(len(starts))) + _TRAILER_LENGTH
 
 
 def _blocks_length(content_length: int, starts: Sequence[int], numbers: range) -> int:

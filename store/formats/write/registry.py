@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol, cast
 
 from bentofs.store.errors import BadLocationError
@@ -18,6 +18,7 @@ from bentofs.store.formats.write.members import Member, Packing, Summed, shapes_
 from bentofs.store.formats.write.packing import ZipPacker, lay_out_deflate
 from bentofs.store.formats.write.plan import Plan, Results, whole_tar
 from bentofs.store.formats.write.small_files import FILES, RUNS, plan_small_files
+from bentofs.store.formats.write.steps import IsDeflated, Step, steps_of_tar_gz, steps_of_zip
 from bentofs.store.formats.write.tar import end_length, header_of, lay_out_tar, padding_length, tar_length
 from bentofs.store.formats.write.xz import lay_out_xz, xz_length
 from bentofs.store.formats.write.zip import lay_out_zip, zip_length
@@ -50,6 +51,8 @@ class Format(NamedTuple):
     compress: Callable[[Plan, Results, ChunkMaker], PieceList] | None = None
     codec: Callable[[], str] | None = None  # names everything the compressed bytes depend on, except the content
     part: str = _TAR  # the part that its plan wants
+    # Takes that plan, and tells which large files are compressed: gives the archive but its end, while it is measured.
+    steps: Callable[[Plan, IsDeflated], Iterator[Step]] | None = None
 
     @property
     def suffix(self) -> str:
@@ -157,8 +160,9 @@ TAR_GZ = Format(
     _compress_tar_gz,
     codec_name,
     RUNS,
+    steps_of_tar_gz,
 )
-ZIP = Format("zip", True, zip_length, _lay_out_zip, _plan_zip, _compress_zip, codec_name, FILES)
+ZIP = Format("zip", True, zip_length, _lay_out_zip, _plan_zip, _compress_zip, codec_name, FILES, steps_of_zip)
 TAR_XZ = Format("tar.xz", False, _tar_xz_length, _lay_out_tar_xz, _plan_tar_xz, _compress_tar_xz, _xz_codec)
 TAR_BZ2 = Format("tar.bz2", False, None, None, _plan_tar_bz2, _compress_tar_bz2, lambda: bzip2.codec().name)
 

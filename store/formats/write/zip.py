@@ -90,6 +90,23 @@ def zip_length(members: Sequence[Member], mtime: int) -> int:
     return start + directory + len(end_records(len(members), start, directory))
 
 
+class HeaderMaker:
+    """Makes the headers of members whose packed lengths become known one by one."""
+
+    def __init__(self, members: Sequence[Member], mtime: int) -> None:
+        self._members = members
+        self._stamp = Stamp(mtime)
+
+    def length(self, number: int) -> int:
+        """Return the length of a member's header."""
+        member = self._members[number]
+        return local_length(member.size, len(member.archive_path), self._stamp)
+
+    def header(self, number: int, packed: int, crc: int) -> bytes:
+        """Return a member's header. `packed`: the bytes that the archive holds for its content."""
+        return local_header(self._members[number], packed, self._stamp, crc)
+
+
 class _Layout:
     """The places of all members, in columns."""
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
+from bentofs.store.archives.growing import Growing
 from bentofs.store.errors import RemoteNotFoundError, StoreError, TargetExistsError
 from bentofs.store.formats.pieces import Literal, Piece
 from bentofs.store.formats.write.members import Member
@@ -61,6 +62,18 @@ class Target(Protocol):
 
     def close(self) -> None:
         """Close the connections."""
+
+
+@runtime_checkable
+class GrowingTarget(Protocol):
+    """A target that needs no length in advance."""
+
+    def write_growing(self, path: str, growing: Growing, progress: Progress) -> None:
+        """Do what `Target.write` does, while the archive is measured.
+
+        Raises:
+            CannotGrowError: only `write` can do it. Nothing was written.
+        """
 
 
 class Source(Protocol):

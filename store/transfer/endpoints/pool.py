@@ -16,7 +16,13 @@ from bentofs.store.transfer.endpoints.local import LocalEndpoint
 from bentofs.store.util.cancel import CancelTokens
 
 POLICY = RetryPolicy(connect_seconds=10.0, silence_seconds=30.0, attempts=5, first_pause=0.5)  # of transfers
+_GROWING = ("s3", "s3a")
 _KEPT = ("s3", "s3a", "ftp", "ftps", "sftp", "ssh")  # for these, paths mean nothing to a connection
+
+
+def takes_growing(location: Location) -> bool:
+    """Tell whether the target of a location is a `GrowingTarget`, without connecting."""
+    return location.protocol in _GROWING
 
 
 class Endpoints:

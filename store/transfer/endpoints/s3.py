@@ -11,7 +11,9 @@ import concurrent.futures
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
+from bentofs.store.archives.growing import Growing
 from bentofs.store.clients.objects import ObjectInfo
 from bentofs.store.clients.request_body import Body
 from bentofs.store.clients.retry import RetryPolicy
@@ -42,6 +44,12 @@ class S3Endpoint:
         """Do what `Target.write` does; in parts if the object is large."""
         etag = self._objects.upload(path, content, stops=self._stops, progress=progress)
         self._check(path, content, etag)
+
+    def write_growing(self, path: str, growing: Growing, progress: Progress) -> None:
+        """See `GrowingTarget.write_growing`."""
+        with closing(growing.blocks()) as blocks:
+            etag = self._objects.upload_stream(path, blocks, growing.most, stops=self._stops, progress=progress)
+        self._check(path, growing.archive, etag)
 
     def look(self, path: str) -> Known:
         """See `Source.look`."""
