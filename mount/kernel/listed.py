@@ -23,6 +23,11 @@ class FoundFolder(NamedTuple):
     folder: Folder
     looked: float
 
+    @property
+    def is_young(self) -> bool:
+        """True if what it tells may be shown: the directory of a replaced model tells of the old one."""
+        return time.monotonic() - self.looked < _SECONDS
+
 
 class Listed:
     """The subdirectories of the directory that was listed last."""
@@ -31,23 +36,18 @@ class Listed:
         self._last: tuple[float, Mapping[str, Folder]] = (0.0, {})  # the time of the look, and them by path
 
     def keep(self, path: str, folders: Mapping[str, Folder], looked: float) -> None:
-        """Keep the subdirectories of the directory at `path`, by name, if there are any, but not many.
-
-        `looked`: when that directory was found. A program may have it open since long ago: it still lists the model
-        that has been replaced."""
-        if folders and len(folders) <= _KEPT and _weight(folders) <= _MEMORY and _is_young(looked):
+        """Keep the subdirectories of the directory at `path`, by name, if there are any, but not many. `looked`: when
+        that directory was found."""
+        if folders and len(folders) <= _KEPT and _weight(folders) <= _MEMORY:
             above = path.rstrip("/")
             self._last = looked, {f"{above}/{name}": folder for name, folder in folders.items()}
 
     def find(self, path: str) -> FoundFolder | None:
         """Return the subdirectory at a path, if it was listed a moment ago."""
         looked, folders = self._last
-        folder = folders.get(path) if _is_young(looked) else None
-        return FoundFolder(folder, looked) if folder is not None else None
-
-
-def _is_young(looked: float) -> bool:
-    return time.monotonic() - looked < _SECONDS
+        folder = folders.get(path)
+        found = FoundFolder(folder, looked) if folder is not None else None
+        return found if found is not None and found.is_young else None
 
 
 def _weight(folders: Mapping[str, Folder]) -> int:

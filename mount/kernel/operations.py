@@ -116,6 +116,13 @@ class Operations:
         path, opened = self._folders[handle]
         if isinstance(opened, str):
             return self._looks_in_incoming(path, opened, names)
+        if not opened.is_young:  # a program may have opened it long ago
+            try:
+                opened = self._find_folder(path)
+            except (StoreError, OSError) as error:
+                log.debug("%s is listed without attributes: %s", path, error)
+                return [None] * len(names)
+            self._folders[handle] = path, opened
         return self._looks_in_tree(path, opened, names)
 
     def fgetattr(self, handle: int) -> Attributes:

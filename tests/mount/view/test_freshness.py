@@ -71,15 +71,18 @@ def test_edited_in_place_with_equal_size(store: Path, mounted: Callable[..., Mou
 
 
 def test_an_old_listing_tells_nothing_of_a_replaced_model(store: Path, mounted: Callable[..., Mounted]) -> None:
-    make_model(store, "m:v1", {"sub/old": b"1"})
+    """A program has the directory open since before, and lists it now. Others must see nothing of the old model."""
+    make_model(store, "m:v1", {"sub/old": b"1", "w": b"old"})
     mount = mounted(store)
     files = mount.path / "models/m/v1/files"
     opened = os.open(files, os.O_RDONLY | os.O_DIRECTORY)
     try:
         remove_model(store, "m:v1")
-        make_model(store, "m:v1", {"sub/new": b"1"})
+        make_model(store, "m:v1", {"sub/new": b"1", "w": b"longer"})
         let_a_change_be_seen()
-        assert sorted(os.listdir(opened)) == ["model.yaml", "sub"]
+        with os.scandir(opened) as listed:
+            sizes = {entry.name: entry.stat().st_size for entry in listed}
+        assert sizes["w"] == (files / "w").stat().st_size == 6
         assert os.listdir(files / "sub") == ["new"]
     finally:
         os.close(opened)
