@@ -43,12 +43,20 @@ class Summaries:
         """
         names = self._names.all()
         self._storage.prepare(names)
-        for found in one_ahead(names, self._of_group):
-            yield from found
+        for told, whole in one_ahead(names, self._fetched):
+            for tag, totals in told.items():
+                summary = self._of_model(tag, totals, is_looked_at=tag in whole)
+                if summary is not None:
+                    yield summary
         if self._failure is not None:
             raise self._failure
 
-    def _of_group(self, names: Sequence[str]) -> list[Summary]:
+    def _fetched(self, names: Sequence[str]) -> tuple[dict[Tag, Totals], set[Tag]]:
+        """Fetch what the summaries of some names need. Return their models, and those that must be looked at.
+
+        The caller makes the summaries from that. Meanwhile the server answers for the next names: parsing takes a
+        quarter of the time.
+        """
         told: dict[Tag, Totals] = {}
         for name in names:
             try:
@@ -66,8 +74,7 @@ class Summaries:
         usable = self._known.usable([totals.manifest for totals in told.values() if totals.manifest is not None])
         whole = {tag for tag, totals in told.items() if totals.manifest is not None and totals.manifest not in usable}
         self._models.prepare_infos(list(told), whole)
-        found = (self._of_model(tag, totals, is_looked_at=tag in whole) for tag, totals in told.items())
-        return [summary for summary in found if summary is not None]
+        return told, whole
 
     def _of_model(self, tag: Tag, totals: Totals, *, is_looked_at: bool) -> Summary | None:
         try:

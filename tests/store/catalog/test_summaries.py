@@ -2,15 +2,18 @@
 
 import contextlib
 import json
+import threading
 from pathlib import Path
 
 import pytest
 
 from bentofs.store.archives.index import Index
+from bentofs.store.catalog import ahead
 from bentofs.store.catalog.catalog import ModelStore
 from bentofs.store.clients.objects import ObjectInfo
 from bentofs.store.errors import StoreUnreadableError
-from bentofs.store.model.model import Summary
+from bentofs.store.model.model import ModelInfo, Summary
+from bentofs.store.model.tag import Tag
 from bentofs.store.storage.base import Totals
 from bentofs.store.storage.open import StoreSpec
 from tests.buckets import Bucket
@@ -62,6 +65,29 @@ def test_the_second_list_reads_no_object(bucket: Bucket) -> None:
     assert [(str(each.tag), each.file_count) for each in found] == [("a:v1", 3), ("a:v2", 1), ("b:v1", 1)]
     assert found[0].size == 1000 + len(model_yaml("a:v1"))
     assert summaries(bucket.url) == (found, [])
+
+
+def test_a_model_yaml_is_parsed_while_the_next_ones_come(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ahead, "NAMES_TOGETHER", 1)
+    storage = StoreSpec.named(bucket.url).open_remote()
+    of_objects, parse = storage.objects.read, ModelInfo.parse
+    is_read = threading.Event()
+    together = []
+
+    def noted(wanted: ObjectInfo, start: int, end: int, **_: object) -> bytes | bytearray:
+        if wanted.key == "b/v1/model.yaml":
+            is_read.set()
+        return of_objects(wanted, start, end)
+
+    def parsed(tag: Tag, content: bytes) -> ModelInfo:
+        if tag == Tag("a", "v2"):
+            together.append(is_read.wait(20))
+        return parse(tag, content)
+
+    monkeypatch.setattr(storage.objects, "read", noted)
+    monkeypatch.setattr(ModelInfo, "parse", parsed)
+    assert [str(each.tag) for each in ModelStore(storage).summaries()] == ["a:v1", "a:v2", "b:v1"]
+    assert together == [True]
 
 
 def test_changes_by_others_are_seen(bucket: Bucket) -> None:
