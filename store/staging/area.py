@@ -72,6 +72,9 @@ class StagingArea:
             NoSpaceError: there is no room for it.
         """
         self._check_place()
+        there = nearest_existing(self.path)
+        if os.path.isdir(there):
+            self._check_renames(there)  # so that nothing is left in a place of no use
         try:
             self._make()
             with self.locked("area"):

@@ -6,6 +6,7 @@ import io
 import os
 import pwd
 import tarfile
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -101,8 +102,13 @@ def _store_unwritable(place: Place) -> None:
 
 
 def _other_file_system(place: Place) -> None:
-    with opened_fetcher(str(place.store), staging="/dev/shm"):
-        pass
+    # Nothing may be left in a directory that was refused.
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as staging:
+        try:
+            with opened_fetcher(str(place.store), staging=staging):
+                pass
+        finally:
+            assert os.listdir(staging) == []
 
 
 def _no_home(place: Place) -> None:
