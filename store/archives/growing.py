@@ -15,7 +15,6 @@ from typing import NamedTuple, cast
 from bentofs.store.archives.crc32_cache import MeasuredFile
 from bentofs.store.archives.index import ChunkSizes
 from bentofs.store.archives.measuring import SHORT, in_parallel
-from bentofs.store.errors import StoreError
 from bentofs.store.formats.crc32 import crc32
 from bentofs.store.formats.gap import Block, Gap
 from bentofs.store.formats.pieces import Piece, PieceList, read_bytes
@@ -31,7 +30,7 @@ _READ = 1 << 20  # bytes of stored content that are given at a time
 _WINDOW = 4 * CORES  # steps that are under way, or done and not yet given
 
 
-class CannotGrowError(StoreError):
+class CannotGrowError(Exception):
     """The archive's bytes cannot be given before it is measured. Nothing is wrong with it."""
 
 
