@@ -20,7 +20,7 @@ from bentofs.store.wiring.transfers import opened_exporter, opened_fetcher
 from tests.harness import ROOT, ended, home_of, make_model, wait_until
 from tests.servers import FtpServer, Proxy, RcloneServer, S3Server
 
-_LARGE = 40 << 20  # bytes: three parts
+_LARGE = 24 << 20  # bytes: three parts
 _QUICK = "?connect_timeout=1&read_timeout=1"
 
 
@@ -77,7 +77,7 @@ def once(trouble: str, count: int) -> Callable[[Proxy], str | None]:
 @pytest.mark.usefixtures("model")
 def test_a_server_that_is_gone(seaweed: S3Server, proxy: Proxy, bucket: str, kind: str, tmp_path: Path) -> None:
     """The parts stay on the server, since nobody can reach it. The next export to the bucket removes them."""
-    proxy.trouble_when = when_sent(kind, 20 << 20)
+    proxy.trouble_when = when_sent(kind, 12 << 20)
     begun = time.monotonic()
     with pytest.raises(RemoteError, match=r"cannot be reached, or breaks off") as raised:
         export_model("demo:v1", f"s3://{bucket}/m.tar{_QUICK}")
@@ -110,7 +110,7 @@ def test_a_server_that_recovers(
 def test_an_import_from_a_server_that_is_gone(proxy: Proxy, bucket: str, other: str) -> None:
     export_model("demo:v1", f"s3://{bucket}/m.tar")
     proxy.received = 0
-    proxy.trouble_when = lambda proxy: "reset" if proxy.received > 20 << 20 else None
+    proxy.trouble_when = lambda proxy: "reset" if proxy.received > 12 << 20 else None
     with pytest.raises(RemoteError, match=r"cannot be reached, or breaks off"):
         import_model(f"s3://{bucket}/m.tar{_QUICK}", store=other)
     assert os.listdir(other) == []

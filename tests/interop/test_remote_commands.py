@@ -77,7 +77,7 @@ def test_the_same_bytes_as_from_a_local_store(
 
 
 def test_from_bucket_to_bucket_in_little_memory(shell: Shell, store: Path) -> None:
-    make_model(store, "big:v1", {"weights.bin": 300 << 20})
+    make_model(store, "big:v1", {"weights.bin": 250 << 20})
     shell("import", store / "big/v1")
     url = f"s3://{shell.bucket.name}/{shell.bucket.prefix}-other"
 
