@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 READY_SECONDS = 30.0  # how long a daemon may take until its mount answers
 _READY = b"ready\n"
-_READ_AHEAD = 2 << 20  # bytes: two requests, for as many threads; for storage that does not read ahead itself
+_READ_AHEAD = 1 << 20  # bytes; for storage that does not read ahead itself
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,9 +22,8 @@ from bentofs.mount.kernel.workers import Workers
 
 log = logging.getLogger(__name__)
 
-# Permanent threads. For requests of 128 KiB or less, a second one would wait for Python's lock more than it serves, and
-# make streaming a fifth slower. Longer reads bring a second one (`Workers.note_long_read`), and readers of a cold disk
-# soon bring more.
+# Permanent threads. A second one would wait for Python's lock more than it serves, and make streaming a fifth slower.
+# It would help only several readers of a cold disk, and for them more threads come soon.
 THREADS = 1
 GRACE_SECONDS = 2.0  # how long requests under way may take when the mount ends
 _POLL_SECONDS = 0.05

@@ -1,5 +1,4 @@
 """Workers: the threads that serve requests. One or a few are permanent. More come while all are stuck, and end later.
-One more comes while long reads follow each other, since copying their bytes needs no Python.
 
 Knows no FUSE: the caller gives a function that serves until the mount ends, and one that serves a single request.
 """
@@ -19,19 +18,17 @@ STUCK_SECONDS = 0.001  # more workers come after no worker has begun a request f
 _WATCH_SECONDS = 0.01  # between two checks of that; each check takes the processor from a worker
 _AWAKE_SECONDS = 0.1  # the watcher stays awake so long after a request; waking it for each one costs more
 MAX_WORKERS = 1000
-_SHORT_REQUESTS = 16  # that the second worker of a stream serves without a long read among them, before it ends
 _IDLE_SECONDS = 0.3  # when ending: after so long without a request, none will come
 
 
 class _Worker:
     """One thread's state; written by that thread only."""
 
-    __slots__ = ("began", "busy_since", "short_left")
+    __slots__ = ("began", "busy_since")
 
     def __init__(self) -> None:
         self.busy_since = 0.0  # monotonic; 0 while idle, or while it waits in libfuse
         self.began = 0.0  # when its last request began; monotonic
-        self.short_left = _SHORT_REQUESTS  # see there
 
 
 class Workers:
@@ -47,7 +44,6 @@ class Workers:
         self._ended = threading.Event()
         self._activity = threading.Event()
         self._watcher_sleeps = False
-        self._has_second = False  # True while a worker serves a stream beside the permanent ones
         self._told_full = False
         self._new_server: Callable[[], Callable[[], bool]] | None = None
         self._are_waiting: Callable[[], bool] = lambda: False
@@ -91,20 +87,6 @@ class Workers:
                 worker.busy_since = 0.0
 
         return callback
-
-    def note_long_read(self) -> None:
-        """Note that this thread begins a read of so many bytes that another thread can serve the next one meanwhile.
-        Begin that thread, if there is none."""
-        self._local.worker.short_left = _SHORT_REQUESTS
-        with self._lock:
-            had_one, self._has_second = self._has_second, True
-        if had_one:
-            return
-        try:
-            self._add("stream-worker", self._serve_stream)
-        except RuntimeError as error:  # a container may limit threads; the next read tries again
-            self._has_second = False
-            log.debug("no second worker for a stream: %s", error)
 
     def have_ended(self) -> bool:
         """Tell whether a worker has found that there is nothing more to serve."""
@@ -201,27 +183,10 @@ class Workers:
                 self._told_full = True
                 log.warning("all %d workers are busy, and no more can begin: %s", len(workers), error)
 
-    def _serve_stream(self) -> None:
-        """Serve until some requests in a row are not long reads: for short ones, two threads would wait for Python's
-        lock more than they serve."""
-        worker: _Worker = self._local.worker
-        try:
-            serve_one = self._server()
-            while worker.short_left > 0:
-                worker.short_left -= 1
-                if not serve_one():
-                    self._ended.set()
-                    return
-        finally:
-            self._has_second = False
-
-    def _server(self) -> Callable[[], bool]:
+    def _serve_while_needed(self) -> None:
         if self._new_server is None:
             raise RuntimeError("not started")
-        return self._new_server()
-
-    def _serve_while_needed(self) -> None:
-        serve_one = self._server()
+        serve_one = self._new_server()
         while serve_one():
             if sum(not worker.busy_since for worker in self._workers) > self._always:
                 return

@@ -79,7 +79,7 @@ class Server:
         self.nodes = NodeTable(budget)
         context = Context(operations, self.nodes)
         self._interrupts = Interrupts(lambda unique: self._reply_error(unique, errno.EINTR))
-        self._files = Files(context, passthrough, workers.note_long_read)
+        self._files = Files(context, passthrough)
         self._calls = self._table(context, operations, self._files)
         self._handle = workers.guard("request", self._serve, _failed)
         self._buffers = Buffers(BUFFER_SIZE, _PAGE + MAX_TRANSFER, budget)

@@ -130,26 +130,3 @@ def test_the_end_is_told() -> None:
     server.end()
     assert told.wait(10)
     assert server.workers.have_ended()
-
-
-def test_a_second_worker_serves_while_reads_are_long() -> None:
-    """The permanent workers are busy. Nothing but long reads brings the second worker, and short ones end it."""
-    server = Server()
-    begun = threading.Barrier(3)
-
-    def long_read() -> int:
-        server.workers.note_long_read()
-        begun.wait(10)  # returns once three workers serve at once
-        return 1
-
-    for _ in range(3):
-        server.requests.put(long_read)
-    wait_until(lambda: server.answers.count(1) == 3, 10, "three are served at once")
-    assert any(thread.name == "stream-worker" for thread in threading.enumerate())
-
-    def one_more() -> bool:
-        server.requests.put(lambda: 2)
-        return not any(thread.name == "stream-worker" for thread in threading.enumerate())
-
-    wait_until(one_more, 10, "the second worker of the stream goes", interval=0.001)
-    server.end()

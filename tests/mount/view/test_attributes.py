@@ -164,10 +164,10 @@ def test_the_kernel_reads_ahead(mount: Mounted) -> None:
     setting = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
     # The daemon sets it once the mount answers, before it reports that it is ready.
     if os.geteuid() == 0:
-        wait_until(lambda: setting.read_text() == "2048\n", 10, "the kernel is told")
+        wait_until(lambda: setting.read_text() == "1024\n", 10, "the kernel is told")
     else:
         mount.wait_for_log("is mounted at")
-        assert setting.read_text() != "2048\n"
+        assert setting.read_text() != "1024\n"
 
 
 @pytest.mark.parametrize(("first", "second"), [(".tar.gz", ".zip"), (".zip", ".tar.gz")])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
 
 from bentofs.mount.kernel.native.handlers.context import Context
 from bentofs.mount.kernel.native.node_table import Node
@@ -26,15 +25,11 @@ from bentofs.mount.kernel.native.request import Answer, Request
 from bentofs.mount.kernel.operations import Look, Opened
 from bentofs.store.errors import SourceChangedError
 
-_LONG = 256 << 10  # bytes of a read from which on two threads are faster than one
-
 
 class Files:
     """OPEN, CREATE, READ, WRITE, FALLOCATE, FLUSH, FSYNC, RELEASE."""
 
-    def __init__(self, context: Context, passthrough: Passthrough, note_long_read: Callable[[], None]) -> None:
-        """`note_long_read`: called when a read begins whose successor another thread should serve meanwhile."""
-        self._note_long_read = note_long_read
+    def __init__(self, context: Context, passthrough: Passthrough) -> None:
         self._context = context
         self._passthrough = passthrough
         self._operations = context.operations
@@ -71,8 +66,6 @@ class Files:
         handle, offset, size, *_ = READ_IN.unpack_from(request.body)
         if size > len(room):  # fewer bytes would be the end of the file to the kernel
             raise OSError(errno.EIO, f"a read of {size} bytes is longer than agreed")
-        if size >= _LONG:
-            self._note_long_read()
         return self._operations.read_into(handle, room[:size], offset)
 
     def write(self, request: Request) -> bytes:
