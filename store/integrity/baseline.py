@@ -89,12 +89,20 @@ class Baseline:
         return row[0] if row and isinstance(row[0], str) else None
 
     def record(
-        self, store: str, tag: Tag, created: datetime.datetime, digests: Mapping[bytes, str], *, first: bool = False
+        self,
+        store: str,
+        tag: Tag,
+        created: datetime.datetime,
+        digests: Mapping[bytes, str],
+        *,
+        first: bool = False,
+        is_there: Callable[[], bool] = lambda: True,
     ) -> bool:
         """Record the SHA-256s of all of a model's files, by path. They replace the records of its tag.
 
-        `first`: record only if nothing is recorded for this creation time. Returns False if the SHA-256s could not be
-        written; the log says why.
+        `first`: record only if nothing is recorded for this creation time. `is_there`: tells whether the store still
+        has the model. Nobody can record another one meanwhile. Returns False if it has not, or if the SHA-256s could
+        not be written; the log says why.
         """
         key, inode = _key(store, tag, created), _inode_of(store)
 
@@ -104,6 +112,8 @@ class Baseline:
                 known = f"SELECT 1 FROM file_digests WHERE {_WHERE} LIMIT 1"
                 if first and connection.execute(known, key).fetchone():
                     return True
+                if not is_there():
+                    return False
                 connection.execute("DELETE FROM file_digests WHERE store=? AND tag=?", key[:2])
                 if inode is not None:
                     connection.execute("INSERT OR REPLACE INTO roots VALUES (?, ?)", (key[0], inode))

@@ -196,12 +196,9 @@ class Recorder:
             return
         if found is None:
             return
-        if not self._digests.record(*key, found, first=True):
-            return
-        if self._is_there(model):
+        # An import that has replaced the model may have recorded the new one already.
+        if self._digests.record(*key, found, first=True, is_there=lambda: self._is_there(model)):
             log.info("recorded the SHA-256s of %s", model.tag)
-        else:  # an import has replaced it, and removed the older records just before this one was written
-            self._digests.forget(key[0], str(model.tag), lambda: True)
 
     def _is_there(self, model: Model) -> bool:
         """Tell whether the store still has this very model."""

@@ -105,6 +105,43 @@ def test_a_model_that_is_replaced_just_before_it_is_recorded(store: Path, tmp_pa
     digests.close()
 
 
+def test_the_record_of_the_model_that_replaced_it_stays(store: Path, tmp_path: Path) -> None:
+    """Another process has imported and recorded it, while the recorder read the one before."""
+    tag = Tag("m", "v1")
+
+    class ReplacedFirst(Baseline):
+        """A baseline in which an import with its record comes before the first record of the recorder."""
+
+        is_replaced, has_ended = False, False
+
+        def record(self, store: str, tag: Tag, created: datetime.datetime, *rest: Any, **options: Any) -> bool:
+            if self.is_replaced:
+                return super().record(store, tag, created, *rest, **options)
+            self.is_replaced = True
+            remove_model(Path(store), str(tag))
+            make_model(Path(store), str(tag), {"w": b"new"})
+            super().record(store, tag, newer, {b"w": "new"})
+            try:
+                return super().record(store, tag, created, *rest, **options)
+            finally:
+                self.has_ended = True
+
+    make_model(store, "m:v1", {"w": b"old"})
+    storage = LocalStorage(str(store))
+    models = ModelStore(storage)
+    model = models.model(tag)
+    newer = model.info.creation_time + datetime.timedelta(seconds=1)
+    digests = ReplacedFirst(tmp_path / "digests.sqlite")
+    recorder = Recorder(storage, digests)
+    recorder.start(lambda _model: True, lambda: False, functools.partial(models.model, max_age=0), lambda _files: {})
+    recorder.consider(model)
+    wait_until(lambda: digests.has_ended, 30, "the first one was read")
+    recorder.stop()
+    assert digests.of(str(store), tag, newer) == {b"w": "new"}
+    assert digests.rows_by_tag(str(store)) == {"m:v1": 1}
+    digests.close()
+
+
 @pytest.mark.expect_log("m:v1 is damaged: its file w ")
 def test_a_file_that_was_damaged_after_its_import(
     store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
