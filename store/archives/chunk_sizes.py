@@ -206,6 +206,9 @@ class Sizes:
         files = [_measured_file(plan.members[number].content) for number in plan.large]
         found = {number: self._known(file) or ChunkSizes(*_judge(file)) for number, file in enumerate(files)}
         self._keep(files, found, {number for number, how in found.items() if not how.worth_it}, started_ns)
+        for number, how in found.items():
+            if how.sizes and sum(how.sizes) + len(END) >= files[number].length:  # measured, against its sample
+                found[number] = how._replace(worth_it=False)
         large = {plan.large[number]: Judged(file, _name(file), found[number]) for number, file in enumerate(files)}
         return Known(
             self._part_name(plan, plan.wanted, subject), _effort(plan, plan.parts[plan.wanted]), large, subject.shown

@@ -16,11 +16,11 @@ from bentofs.store.archives.crc32_cache import MeasuredFile
 from bentofs.store.archives.index import ChunkSizes
 from bentofs.store.archives.measuring import SHORT, in_parallel
 from bentofs.store.formats.crc32 import crc32
-from bentofs.store.formats.gap import Block, Gap
+from bentofs.store.formats.gap import Block, CannotGrowError, Gap
 from bentofs.store.formats.pieces import Piece, PieceList, read_bytes
 from bentofs.store.formats.write.chunk_maker import CORES, ChunkMaker
 from bentofs.store.formats.write.chunks import Measured, Name, Unit
-from bentofs.store.formats.write.deflate import END, chunk_codec
+from bentofs.store.formats.write.deflate import CHUNK, END, chunk_codec
 from bentofs.store.formats.write.plan import Deflated, Plan, Results
 from bentofs.store.formats.write.small_files import FILES
 from bentofs.store.formats.write.steps import Begin, Chunk, End, Step
@@ -28,10 +28,6 @@ from bentofs.store.formats.write.zip import HeaderMaker
 
 _READ = 1 << 20  # bytes of stored content that are given at a time
 _WINDOW = 4 * CORES  # steps that are under way, or done and not yet given
-
-
-class CannotGrowError(Exception):
-    """The archive's bytes cannot be given before it is measured. Nothing is wrong with it."""
 
 
 class Judged(NamedTuple):
@@ -149,19 +145,23 @@ class Growing:
     def _measured(self, step: Chunk, made: bytes) -> bytes | memoryview:
         """Note a chunk's length. Return the bytes that the archive holds for it."""
         if step.member is not None:
-            sizes = self._large_sizes[step.member]
-            sizes.append(len(made))
+            self._note_large(step.member, len(made))
             return made
         self._part_sizes.append(len(made))
         content = cast("memoryview", step.content)
         return content if self._is_zip and len(made) >= len(content) else made
 
+    def _note_large(self, member: int, length: int) -> None:
+        """Note the length of a large file's next chunk."""
+        file, sizes = self._known.large[member].file, self._large_sizes[member]
+        sizes.append(length)
+        if len(sizes) * CHUNK >= file.length and sum(sizes) + len(END) >= file.length:
+            raise CannotGrowError(f"{file.source} is not worth compressing, against its sample")
+
     def _results(self) -> Results:
         large = {}
         for number, sizes in self._large_sizes.items():
             file, name, how = self._known.large[number]
-            if sum(sizes) + len(END) >= file.length:
-                raise CannotGrowError(f"{file.source} is not worth compressing, against its sample")
             large[number] = Deflated(Measured(name, sizes, file.source), how.effort)
         return Results(Measured(self._known.part, self._part_sizes, self._known.shown), self._known.effort, large)
 

@@ -25,6 +25,7 @@ from bentofs.store.errors import (
     StoreError,
     UnreachableError,
 )
+from bentofs.store.formats.gap import CannotGrowError
 from bentofs.store.location import Location
 from bentofs.store.util.display import printable
 
@@ -130,7 +131,7 @@ def translating(location: Location) -> Iterator[None]:
     """Turn the exceptions of a client library inside the context into errors about `location` (`error_for`)."""
     try:
         yield
-    except StoreError:
+    except (StoreError, CannotGrowError):  # of the content
         raise
     except Exception as error:
         raise error_for(error, location) from error

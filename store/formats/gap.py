@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 
+class CannotGrowError(Exception):
+    """A stream cannot be given to its end before all of it is known. Nothing is wrong with its source."""
+
+
 class Gap:
     """Bytes of known length whose content comes later."""
 

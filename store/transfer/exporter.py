@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from bentofs.store.archives.archives import Archives
 from bentofs.store.archives.compression import Compression
 from bentofs.store.archives.digest import Hashed
-from bentofs.store.archives.growing import CannotGrowError, Growing
+from bentofs.store.archives.growing import Growing
 from bentofs.store.catalog.catalog import ModelStore
 from bentofs.store.errors import BadLocationError
+from bentofs.store.formats.gap import CannotGrowError
 from bentofs.store.formats.pieces import Literal, Piece
 from bentofs.store.formats.write.members import Member
 from bentofs.store.formats.write.registry import BENTOMODEL, FOLDER, FORMATS, Format

@@ -25,6 +25,7 @@ from bentofs.store.errors import (
     RemoteNotFoundError,
     SourceChangedError,
 )
+from bentofs.store.formats.write.deflate import sample_ranges
 from bentofs.store.location import Location
 from bentofs.store.wiring.transfers import opened_exporter, opened_fetcher
 from tests.harness import ROOT, ended, home_of, make_model
@@ -189,6 +190,27 @@ def test_archives_that_are_sent_while_they_are_measured(
     assert server.content(bucket, name) == local.read_bytes()
     assert sum(told) == expected[-1] == done.size == local.stat().st_size
     assert expected[0] != done.size, "it was not known before"
+    assert server.unfinished_uploads(bucket) == []
+
+
+@pytest.mark.parametrize("name", ["m.tar.gz", "m.zip"])
+def test_an_archive_whose_samples_mislead(server: S3Server, bucket: str, store: Path, other: Path, name: str) -> None:
+    """Its files compress only where they are sampled. That they are to be stored is found out while they are sent."""
+    files: dict[str | bytes, bytes | int] = {}
+    for number in range(2):
+        content, ranges = bytearray(os.urandom(8 << 20)), sample_ranges(8 << 20)
+        for start, length in ranges:
+            content[start : start + length] = content[: ranges[0][1]]
+        files[f"random{number}"] = bytes(content)
+    make_model(store, "demo:v1", {**files, "text": b"some words, " * (8 << 20)})
+    told: list[int] = []
+    expected: list[int] = []
+    with opened_exporter(None) as (models, exporter):
+        plan = exporter.plan(models.find("demo"), Location.parse(f"s3://{bucket}/{name}"))
+        done = exporter.run(plan, told.append, expect=expected.append)
+    local = Path(export_model("demo:v1", str(other / name)))
+    assert server.content(bucket, name) == local.read_bytes()
+    assert sum(told) == expected[-1] == done.size == local.stat().st_size
     assert server.unfinished_uploads(bucket) == []
 
 

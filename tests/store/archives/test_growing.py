@@ -12,12 +12,12 @@ from bentofs.store.archives import archives as archives_module
 from bentofs.store.archives import chunk_sizes
 from bentofs.store.archives.archives import Archives
 from bentofs.store.archives.compression import Compression
-from bentofs.store.archives.growing import CannotGrowError, Growing
+from bentofs.store.archives.growing import Growing
 from bentofs.store.archives.index import Index
 from bentofs.store.catalog.catalog import ModelStore
 from bentofs.store.clients.part_buffers import Part, PartBuffers, PartCutter
 from bentofs.store.errors import SourceChangedError
-from bentofs.store.formats.gap import Block, Gap
+from bentofs.store.formats.gap import Block, CannotGrowError, Gap
 from bentofs.store.formats.write.deflate import Judgement
 from bentofs.store.formats.write.registry import BENTOMODEL, TAR, TAR_GZ, ZIP, Format
 from bentofs.store.model.model import Model
@@ -146,10 +146,12 @@ def test_what_cannot_grow(storage: CountingStorage, store: Path, index: Index, m
     assert archives.grow(weights, ZIP) is None, "nothing in it is compressed"
     monkeypatch.setattr(chunk_sizes, "judge", lambda _read, _length: Judgement(1, True))
     make_model(store, "odd:v1", {"w": _DICE.randbytes(3 * _MIB)})
+    wait_until_settled(store)
     odd = ModelStore(storage).model(Tag("odd", "v1"))
     with pytest.raises(CannotGrowError):
         _taken(_grown(archives, odd, ZIP).blocks())
     assert whole(archives.open(odd, ZIP))[:2] == b"PK"
+    assert archives.grow(odd, TAR_GZ) is None, "it is known by now that nothing in it is compressed"
     archives.close()
 
 
