@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 _OBJECTS_KEPT = 300_000  # in all listings, at about 300 bytes each
 _OBJECTS_OF_NAME = 1_000_000  # no real model has more
 _FEW = 8  # up to so many names are listed one by one
-_LISTERS = 8
+_LISTERS = 16
 
 
 @dataclass(eq=False)
