@@ -72,6 +72,9 @@ def _listing(session: Session, other: Launcher) -> list[Row]:
         samples.finish(store, f"model-{number}")
     launchers = {"ours": session.launch, "other": other}
     caches = {side: session.folder(f"builds-listing-{side}") for side in launchers}
+    for side, launch in launchers.items():  # fills the index
+        with launch.ours(store, caches[side]) as daemon:
+            run(["ls", "-lR", os.path.join(daemon.mountpoint, "models")], LIMIT, stdout=os.devnull)
     kept = []
     for name, (options, mount_options, target) in rows.items():
         if not session.wanted(name):
@@ -80,9 +83,6 @@ def _listing(session: Session, other: Launcher) -> list[Row]:
             side: lambda launch=launch, side=side, more=mount_options: launch.ours(store, caches[side], more)
             for side, launch in launchers.items()
         }
-        for side in sides:  # fills the index
-            with sides[side]() as daemon:
-                run(["ls", "-lR", os.path.join(daemon.mountpoint, "models")], LIMIT, stdout=os.devnull)
         times: dict[str, list[float]] = {side: [] for side in sides}
         for side, daemon in _by_turns(session, sides):
             times[side].append(seconds(["ls", *options, os.path.join(daemon.mountpoint, "models")], LIMIT))

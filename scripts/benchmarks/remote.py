@@ -1,6 +1,7 @@
 """A store in S3, and exports to S3, against rclone, s3fs and BentoML at one server."""
 
 import os
+import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 
@@ -18,7 +19,8 @@ EXPORT_SIZE = 20_000_000  # bytes; BentoML exports one to three megabytes a seco
 MOST_RECEIVED = 20  # MiB
 LIMIT = 600.0
 COPY_PEERS = ("rclone mount", "s3fs get")
-FIRST, SECOND = "first list", "second list"
+FIRST, FETCHED, SECOND = "first list", "first list, fetched", "second list"
+LISTS = (FIRST, FETCHED, SECOND)
 LISTING_TARGETS = {FIRST: 2.0, SECOND: 0.6, "ls -l": 2.0}
 # The script times itself: neither Python's start nor the loading of s3fs counts, since the mounts are ready before `cp`
 # starts.
@@ -45,6 +47,7 @@ def listing_row_names(models: int) -> dict[str, str]:
     """Return command -> row name."""
     return {
         FIRST: f"first bentofs list on a machine, {models:,} models in S3, vs rclone lsf -R",
+        FETCHED: f"first bentofs list on a machine, {models:,} models in S3, vs rclone copy of their model.yaml",
         SECOND: f"second bentofs list on a machine, {models:,} models in S3, vs rclone lsf -R",
         "ls": f"ls models/, {models:,} models in S3, vs rclone mount",
         "ls -l": f"ls -l models/, {models:,} models in S3, vs rclone mount",
@@ -179,8 +182,8 @@ def _exporting(session: Session) -> list[Row]:
 
 
 def _listing(session: Session) -> list[Row]:
-    """List models of two small files and a `latest`. `bentofs list` reads each model.yaml; rclone reads only names,
-    sizes and times."""
+    """List models of two small files and a `latest`. `bentofs list` reads each model.yaml; `rclone lsf` reads only
+    names, sizes and times, and `rclone copy` fetches the same files as a first list."""
     wanted = {what: name for what, name in listing_row_names(session.models).items() if session.wanted(name)}
     if not wanted:
         return []
@@ -194,23 +197,28 @@ def _listing(session: Session) -> list[Row]:
         samples.finish(store, f"model-{number}")
     server.rclone("copy", store, f"s3:{BUCKET}/listing", "--transfers=32", "--no-traverse", limit=LIMIT * 2)
     url, remote, env = f"s3://{BUCKET}/listing", f"s3:{BUCKET}/listing", server.environment()
+    in_memory = session.memory_folder(0)
 
     def listed(daemon: AbstractContextManager[Daemon], below: str, *options: str) -> float:
         with daemon as mounted:
             return seconds(["ls", *options, os.path.join(mounted.mountpoint, below)], LIMIT)
 
     def ours(what: str, env_of_machine: Mapping[str, str]) -> float:
-        if what not in (FIRST, SECOND):
+        if what not in LISTS:
             return listed(session.launch.ours(url, env=env), "models", *what.split()[1:])
         argv = session.launch.bentofs("list", "--store", url)
         return seconds(argv, LIMIT, env={**os.environ, **env, **env_of_machine})
 
     def peer(what: str) -> float:
-        if what not in (FIRST, SECOND):
+        if what not in LISTS:
             return listed(session.launch.rclone(server.rclone_path, remote, env), "", *what.split()[1:])
-        return seconds([server.rclone_path, "lsf", "-R", "--fast-list", remote], LIMIT, env={**os.environ, **env})
+        if what != FETCHED:
+            return seconds([server.rclone_path, "lsf", "-R", "--fast-list", remote], LIMIT, env={**os.environ, **env})
+        with tempfile.TemporaryDirectory(dir=in_memory or session.work) as fetched:
+            argv = ["copy", "--fast-list", "--transfers=16", "--include=/*/*/model.yaml", remote, fetched]
+            return seconds([server.rclone_path, *argv], LIMIT, env={**os.environ, **env})
 
-    if SECOND in wanted:  # the first one must come before it
+    if wanted.keys() & {FETCHED, SECOND}:  # the first one must come before them
         wanted = {FIRST: listing_row_names(session.models)[FIRST], **wanted}
     times: dict[str, list[tuple[float, float]]] = {what: [] for what in wanted}
     for turn in range(session.rounds):
@@ -218,7 +226,10 @@ def _listing(session: Session) -> list[Row]:
             for what in wanted:
                 pair = {}
                 for which in ("ours", "peer") if turn % 2 else ("peer", "ours"):
-                    pair[which] = ours(what, machine) if which == "ours" else peer(what)
+                    if which == "peer":
+                        pair[which] = peer(what)
+                    else:
+                        pair[which] = times[FIRST][-1][0] if what == FETCHED else ours(what, machine)
                 times[what].append((pair["ours"], pair["peer"]))
     rows = []
     for what, name in wanted.items():
