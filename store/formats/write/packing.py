@@ -26,7 +26,8 @@ class ZipPacker:
         """`packings`: of all members, by number. `results`: with the streams of all small members, one each."""
         self._maker = maker
         self._packings = packings
-        self._measured, _, self._large = results
+        self._measured, effort, self._large = results
+        self._codec = small_codec(effort)
         self._firsts = array("I", [0])  # number of small members before each member
 
     def add(self, size: int) -> int:
@@ -49,7 +50,7 @@ class ZipPacker:
                 in_order.append(_chunks(self._maker, deflated, member.content))
                 yield in_order[-1], Literal(END)
             elif self._packings[number] is Packing.SMALL and self._measured.sizes[first] < member.size:
-                in_order.append(Chunks(self._maker, small_codec(), member.content, self._measured, first=first))
+                in_order.append(Chunks(self._maker, self._codec, member.content, self._measured, first=first))
                 yield (in_order[-1],)
             else:
                 yield (member.content,)
