@@ -120,6 +120,8 @@ class ChunkCache:
         return True
 
     def _keep(self, key: Key, made: bytes) -> None:
+        if key in self._recent:  # it was measured, and read, while it was made ahead
+            self._recent_size -= _weight(self._recent[key])
         self._recent[key] = made
         self._recent_size += _weight(made)
         self._note_use()

@@ -378,6 +378,29 @@ class TestMaking:
         assert maker.cache.size == 10 * 100_600
         maker.close()
 
+    def test_a_chunk_that_is_measured_and_read_while_it_is_made_ahead_is_counted_once(self) -> None:
+        is_waiting, goes_on = threading.Event(), threading.Event()
+        size = 100_000
+
+        def encode(view: memoryview, number: int, _before: bytes) -> bytes:
+            if threading.current_thread().name.startswith("chunks") and number == 2:
+                is_waiting.set()
+                assert goes_on.wait(30)
+            return bytes(view)
+
+        maker = ChunkMaker(lambda name: pytest.fail(f"{name}"), MemoryBudget(reads_once=True))
+        codec = Codec("as it is", size, encode)
+        laid_out = _chunked(maker, Zeros(3 * size), bytes(3 * size), codec)
+        read_bytes(laid_out, 0, 2 * size)  # so the third one is made ahead
+        assert is_waiting.wait(30)
+        maker.cache.keep_fresh("batch", ("content", codec.name), 2, [bytes(size)])  # by another archive's measuring
+        assert read_bytes(laid_out, 2 * size, size) == bytes(size)
+        before = maker.cache.size
+        goes_on.set()
+        wait_until(lambda: not maker._making, 30, "it is made")
+        assert maker.cache.size == before
+        maker.close()
+
     def test_what_is_kept_for_readers_who_may_come_takes_no_room_from_others(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
