@@ -16,7 +16,7 @@ from tests import harness  # noqa: E402
 from tests.harness import Mounted  # noqa: E402
 from tests.interop import judge_server  # noqa: E402
 
-pytest_plugins = ["tests.logcheck", "tests.servers"]
+pytest_plugins = ["tests.logcheck", "tests.no_threads", "tests.servers"]
 
 # No deadline on a single example: the machine may be busy. scripts/bench measures the things that must be fast.
 # BENTOFS_EXAMPLES=1000 is a campaign (scripts/test).

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from bentofs.mount.daemon.notify import ServiceManager
 from bentofs.mount.daemon.running import END_SECONDS, FINISH_SECONDS
 from bentofs.mount.kernel.session import Session
+from bentofs.store.util.threads import started
 
 log = logging.getLogger(__name__)
 
@@ -32,20 +33,19 @@ class End:
         """Begin to end."""
         self._manager.stopping(self._status)
         if by_signal:
-            self._timer.start()
+            self.hurry()
 
     def let_finish(self, finish: Callable[[], None], session: Session) -> None:
         """Call `finish`, which waits for work in the background. Go on without it after a while, or after a signal."""
         work = threading.Thread(target=finish, name="finish", daemon=True)
-        work.start()
-        if not session.wait_for(work, FINISH_SECONDS):
+        if not started(work) or not session.wait_for(work, FINISH_SECONDS):
             log.info("running imports are left to the next mount")
 
     def hurry(self) -> None:
         """End this process after END_SECONDS, whatever it waits for, unless `is_there` is called before. The next mount
         recovers what it was doing, as after a crash."""
-        if not self._timer.is_alive():
-            self._timer.start()
+        if not self._timer.is_alive() and not started(self._timer):
+            log.warning("no thread can begin that would limit how long the end takes")
 
     def is_there(self) -> None:
         """Tell that everything is closed."""

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from bentofs.store.errors import StoreError
+from bentofs.store.util.threads import started
 
 _PATIENCE = 0.5  # seconds that the caller waits for a new count
 _SHARE = 20  # counting takes at most a twentieth of the time
@@ -30,7 +31,9 @@ class ModelCounter:
             if time.monotonic() >= self._due:
                 self._due = float("inf")
                 self._counted.clear()
-                threading.Thread(target=self._run, name="model-counter", daemon=True).start()
+                if not started(threading.Thread(target=self._run, name="model-counter", daemon=True)):
+                    self._due = 0.0
+                    self._counted.set()
         self._counted.wait(_PATIENCE)
         return self._number
 

@@ -9,6 +9,7 @@ import os
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 
 from bentofs.mount.incoming.decoder_memory import DecoderMemory
 from bentofs.mount.incoming.upload_reader import UploadReader
@@ -16,6 +17,7 @@ from bentofs.store.errors import PostponedError
 from bentofs.store.formats.read.growing_file import ArrivingFile
 from bentofs.store.transfer.importer import StagedImport
 from bentofs.store.util.memory_budget import MemoryBudget
+from bentofs.store.util.threads import run_beside
 
 _EARLY_RUNS = 4  # uploads that are staged while they arrive
 _LATE_RUNS = 2  # uploads that are staged once they are whole: they wait for nobody else, so each gets its turn
@@ -41,10 +43,12 @@ class Stager:
         self._slots = slots
 
     def early(self, descriptor: int) -> StagingRun | None:
-        """Start a run that follows a writer. Return None if too many others run."""
+        """Start a run that follows a writer. Return None if too many others run, or if no thread can begin now."""
         if not self._slots.early.acquire(blocking=False):
             return None
-        return self._start(descriptor, self._slots.early, None)
+        with suppress(RuntimeError):
+            return self._start(descriptor, self._slots.early, None)
+        return None
 
     def late(self, descriptor: int, length: int) -> StagingRun:
         """Start a run on a file that is whole, once there is a slot. `length`: of the file in bytes."""
@@ -93,7 +97,11 @@ class StagingRun:
         return isinstance(self.error, PostponedError)
 
     def start(self) -> None:
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:
+            os.close(self._own_descriptor)
+            raise
 
     def wait(self) -> None:
         self._thread.join()
@@ -121,7 +129,7 @@ class StagingRun:
             ended, result, self.result = self._ended, self.result, None
             self.error = self.error or error
         if ended and result is not None:
-            threading.Thread(target=result.discard, name="discard", daemon=True).start()
+            run_beside(result.discard, "discard")
 
     def _work(self) -> None:
         result: StagedImport | None = None

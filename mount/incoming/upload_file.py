@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
 
 from bentofs.mount.incoming.control_files import is_control_file
 from bentofs.mount.incoming.written_ranges import Skips, WrittenRanges
 from bentofs.store.errors import NoSpaceError, StoreError, UnwrittenBytesError
 from bentofs.store.util.display import printable
+from bentofs.store.util.threads import run_beside
 
 _LARGE = 256 << 20  # bytes
 
@@ -156,7 +156,7 @@ class UploadFile:
     def close(self) -> None:
         """Close the descriptor and the file of ranges. The last close of a large file takes long: a thread does it."""
         if self.size >= _LARGE:
-            threading.Thread(target=self._close, name="close", daemon=True).start()
+            run_beside(self._close, "close")
         else:
             self._close()
 

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from bentofs.store.paths import cache_folder
 from bentofs.store.storage.base import Identity
 from bentofs.store.util.sqlite import Database
+from bentofs.store.util.threads import started
 from bentofs.store.util.urls import is_url
 
 _SCHEMA = """
@@ -289,9 +290,9 @@ class Index:
             self._flush_in(_FLUSH_SECONDS)
 
     def _flush_in(self, seconds: float) -> None:
-        self._timer = threading.Timer(seconds, self.flush)
-        self._timer.daemon = True
-        self._timer.start()
+        timer = threading.Timer(seconds, self.flush)
+        timer.daemon = True
+        self._timer = timer if started(timer) else None  # else the next row tries again
 
     def _flush(self) -> None:
         rows = [(identity_key(identity), crc32) for identity, crc32 in self._pending.items()]

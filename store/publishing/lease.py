@@ -74,16 +74,23 @@ class Lease:
                 )
             refuse_if_stopped(self._stops)
             time.sleep(_POLL_SECONDS)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:
+            self._give_back()
+            raise
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         self._ended.set()
         self._thread.join()
+        self._give_back()
+
+    def _give_back(self) -> None:
         try:
             self.check()
             self._objects.delete([self._key])
-        except StoreError as failed:
+        except (StoreError, RuntimeError) as failed:  # no thread may begin that sends the request, for example
             _given_up.add(self._token)
             log.info("the claim on %s is left to expire: %s", self._tag, failed)
 

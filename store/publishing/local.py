@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import time
 from contextlib import AbstractContextManager, suppress
 
@@ -24,6 +23,7 @@ from bentofs.store.staging.session import Session
 from bentofs.store.storage.base import Entry
 from bentofs.store.util.fs import FOLDER, remove_tree, sync_path, writing
 from bentofs.store.util.renameat2 import exchange, is_unsupported
+from bentofs.store.util.threads import run_beside
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ class _Publication:
         if len(entries) < _LARGE_COUNT and sum(entry.size for entry in entries) < _LARGE_SIZE:
             remove_tree(aside)
             return
-        threading.Thread(target=remove_tree, args=(aside,), name="remove", daemon=True).start()
+        run_beside(lambda: remove_tree(aside), "remove")
 
     def _publish(self, replaced: tuple[int, int] | None) -> bool:
         """Move the staged directory to its place; `replaced`: device and inode of the directory that it replaces. False

@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import functools
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+
+from bentofs.store.util.threads import handed_over
 
 _THREADS = 4
 _WAITING = 32  # complete files that wait for their fsync, each with an open descriptor
@@ -51,7 +54,8 @@ class Syncer:
             os.close(descriptor)
         else:
             self._room.acquire()
-            self._pool.submit(self._sync, descriptor)
+            if not handed_over(self._pool, functools.partial(self._sync, descriptor)):
+                self._sync(descriptor)
         self.check()
 
     def written(self, descriptor: int, before: int, size: int) -> None:

@@ -88,8 +88,9 @@ class Digester:
     def hand_over(self, work: Callable[[], None], size: int = 0) -> None:
         """Queue work for the helper. It runs after all earlier work. `size`: bytes of memory that it keeps."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="digester", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._work, name="digester", daemon=True)
+            thread.start()
+            self._thread = thread
         self._jobs.put(_Job(work, size))
 
     def _work(self) -> None:

@@ -37,6 +37,7 @@ from bentofs.store.storage.entries import Entries
 from bentofs.store.storage.local import LocalStorage
 from bentofs.store.storage.pinned import OpenFiles, PinnedFile
 from bentofs.store.storage.timestamps import is_settled
+from bentofs.store.util.threads import started
 
 log = logging.getLogger(__name__)
 
@@ -66,10 +67,12 @@ class StagedSizes:
         if self._given_up or not SMALL <= file.size <= min(MAX_FILE, self._room):
             return
         self._room -= file.size
-        self._written.put((path, file.identity))
         if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="measure-staged", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._work, name="measure-staged", daemon=True)
+            if not started(thread):  # `finish` measures the file
+                return
+            self._thread = thread
+        self._written.put((path, file.identity))
 
     def finish(self, staged: Staged) -> None:
         """Wait until all files are measured; call it when all are written. After a failure, the model is measured when

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from bentofs.store.storage.base import Identity, OpenFile
 from bentofs.store.util.keyed_lock import KeyedLock
+from bentofs.store.util.threads import started
 
 WHOLE = 64 << 10  # bytes at most of a file that is closed at once if one read takes all of it
 
@@ -70,9 +71,9 @@ class OpenFiles:
             file.let_go()
 
     def _start_timer(self) -> None:
-        self._timer = threading.Timer(self._seconds, self._let_go_old)
-        self._timer.daemon = True
-        self._timer.start()
+        timer = threading.Timer(self._seconds, self._let_go_old)
+        timer.daemon = True
+        self._timer = timer if started(timer) else None  # else the next file tries again
 
     def _let_go_old(self) -> None:
         old = []

@@ -9,6 +9,7 @@ Threading: any thread. A reader fetches the bytes that it waits for; a few threa
 
 from __future__ import annotations
 
+import functools
 import math
 import threading
 import time
@@ -20,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from bentofs.store.clients.objects import ObjectInfo
+from bentofs.store.util.threads import handed_over
 
 _FETCHERS = 16
 _SLACK = 2 << 20  # bytes by which the kernel's requests may be out of order
@@ -256,9 +258,13 @@ class ReadAhead:
             self._make_room(end - stream.ahead_position, set())
             if self._size + (end - stream.ahead_position) > self._limit:
                 break
-            for extent in self._cover(pin, stream.ahead_position, end)[1]:
+            missing = self._cover(pin, stream.ahead_position, end)[1]
+            for number, extent in enumerate(missing):
                 extent.awaited_since = time.monotonic()
-                self._fetchers.submit(self._fill, extent)
+                if not handed_over(self._fetchers, functools.partial(self._fill, extent)):
+                    for left in missing[number:]:
+                        self._drop(left)  # its reader fetches it
+                    return
             stream.ahead += end - stream.ahead_position
             stream.ahead_position = end
             if end == pin.object.size:

@@ -14,6 +14,8 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
+from bentofs.store.util.threads import started
+
 log = logging.getLogger(__name__)
 
 _PATIENCE = 0.25  # seconds that a callback waits
@@ -82,7 +84,14 @@ class Unlinker:
                 others.append(wanted)
                 return
             self._wanted[folder] = deque([wanted])
-        threading.Thread(target=self._run, args=(folder,), name="unlinker", daemon=True).start()
+        if not started(threading.Thread(target=self._run, args=(folder,), name="unlinker", daemon=True)):
+            with self._lock:
+                given_up = self._wanted.pop(folder)
+                for each in given_up:
+                    each.done.set()
+            for each in given_up:
+                if each.abandoned:
+                    self._tried_late(each.path, False)
 
     def _run(self, folder: str) -> None:
         number = threading.get_native_id()

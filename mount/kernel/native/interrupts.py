@@ -17,6 +17,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from bentofs.store.util.threads import started
+
 log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 0.05  # between two checks of the signals of interrupted programs
@@ -55,7 +57,9 @@ class Interrupts:
             if self._is_watched:
                 return
             self._is_watched = True
-        threading.Thread(target=self._watch, name="interrupts", daemon=True).start()
+        if not started(threading.Thread(target=self._watch, name="interrupts", daemon=True)):
+            with self._lock:
+                self._is_watched = False  # the next interrupt tries again
 
     def _watch(self) -> None:
         while True:

@@ -45,7 +45,11 @@ class ArchiveDigest:
         self._ended = False
         self._told: list[Callable[[str | None], None]] = []
         self._thread = threading.Thread(target=self._work, name="digest", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:
+            os.close(self._descriptor)
+            raise
 
     def read_into(self, view: memoryview, offset: int) -> int:
         """Implement `ArrivingFile.read_into`."""

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from bentofs.store.formats.write.chunks import Key, Name
 from bentofs.store.util.memory_budget import MemoryBudget
+from bentofs.store.util.threads import started
 
 _MOST = 48 << 20  # bytes at most, if no other cache needs them
 _LEAST = 2 << 20  # bytes, whatever other caches need: a chunk is read in several requests
@@ -174,9 +175,9 @@ class ChunkCache:
             self._start_timer()
 
     def _start_timer(self) -> None:
-        self._timer = threading.Timer(_IDLE_SECONDS, self._drop_idle)
-        self._timer.daemon = True
-        self._timer.start()
+        timer = threading.Timer(_IDLE_SECONDS, self._drop_idle)
+        timer.daemon = True
+        self._timer = timer if started(timer) else None  # else the next chunk tries again
 
     def _drop_idle(self) -> None:
         with self._lock:

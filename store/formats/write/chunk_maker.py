@@ -22,6 +22,7 @@ from bentofs.store.formats.write.chunk_cache import ChunkCache
 from bentofs.store.formats.write.chunks import Chunks, Codec, Key, Name, Sampled
 from bentofs.store.util.aligned_buffer import page_buffer
 from bentofs.store.util.memory_budget import MemoryBudget
+from bentofs.store.util.threads import handed_over
 
 CORES = len(os.sched_getaffinity(0))
 _AHEAD = (CORES + 2) << 20  # bytes of content that are compressed ahead of a reader
@@ -166,7 +167,8 @@ class ChunkMaker:
             job.claimed = True
             self._settle(job, chunks.key(index), CancelledError("bentofs ends"))
         else:
-            self._helpers.submit(self._work_if_free, job, chunks, index)
+            if not handed_over(self._helpers, functools.partial(self._work_if_free, job, chunks, index)):
+                del self._making[chunks.key(index)]  # its reader makes it
 
     def _work_if_free(self, job: _Job, chunks: Chunks, index: int) -> None:
         with self._lock:
@@ -185,8 +187,8 @@ class ChunkMaker:
             return
         with self._lock:
             job.made = made
-            self.cache.keep(key, made)
             self._settle(job, key, None)
+            self.cache.keep(key, made)
 
     def _settle(self, job: _Job, key: Key, error: BaseException | None) -> None:
         del self._making[key]

@@ -25,7 +25,9 @@ _SHARE_DEVICE = (
 @pytest.fixture
 def home() -> Iterator[Path]:
     with folder_of_an_ordinary_user() as folder:
-        make_model(folder / "bentoml" / "models", "m:v1", {"w.bin": os.urandom(300_000)})
+        make_model(
+            folder / "bentoml" / "models", "m:v1", {"w.bin": os.urandom(300_000), "words": b"some words " * 300_000}
+        )
         home_of(folder)
         (folder / "mnt").mkdir()
         (folder / "bin").mkdir()
@@ -75,6 +77,24 @@ def test_reading_and_importing(home: Path, engine: str) -> None:
     assert "model.yaml\nw.bin\n" in done.stdout
     assert "n-v1.bentomodel" in done.stdout
     assert f"user_id={NOBODY if os.geteuid() == 0 else os.geteuid()}," in done.stdout
+
+
+@pytest.mark.parametrize("engine", ["kernel", "libfuse2"])
+def test_while_no_more_threads_may_begin(home: Path, engine: str) -> None:
+    """What is known can be read. Once they may begin, all goes on."""
+    done = as_ordinary_user(
+        home,
+        f"set -e; $bentofs mount mnt --engine {engine}; cat mnt/models/m/v1/m-v1.tar.gz > tmp/one; "
+        f"$bentofs unmount mnt; $bentofs mount mnt --engine {engine}; "
+        'pid=$($bentofs status --json | grep -o \'"pid": *[0-9]*\' | grep -o "[0-9]*"); '
+        "prlimit --pid $pid --nproc=1:; "
+        "for _ in 1 2; do timeout 20 cat mnt/models/m/v1/m-v1.tar.gz > tmp/two; cmp tmp/one tmp/two; done; "
+        "timeout 20 cat mnt/.bentofs/status.json > tmp/status; ! timeout 20 cp tmp/n-v1.tar mnt/incoming; "
+        "prlimit --pid $pid --nproc=10000:; timeout 20 cp tmp/n-v1.tar mnt/incoming; ls mnt/models/n/v1; "
+        "$bentofs unmount mnt",
+    )
+    assert done.returncode == 0, done
+    assert "n-v1.bentomodel" in done.stdout
 
 
 def test_without_a_helper(home: Path) -> None:

@@ -16,6 +16,7 @@ from bentofs.store.publishing import lease as claims
 from bentofs.store.publishing.lease import Lease
 from tests.buckets import Bucket
 from tests.harness import wait_until
+from tests.no_threads import NoThreads
 from tests.servers import SeaweedServer
 
 TAG = Tag("m", "v1")
@@ -61,6 +62,16 @@ def test_waiting_that_is_given_up(objects: WritableObjects) -> None:
     threading.Timer(0.5, stop.set).start()
     with claim(objects), pytest.raises(CancelledError):
         Lease(objects, TAG, [stop]).__enter__()
+
+
+def test_a_lease_that_cannot_be_renewed_is_given_back(
+    bucket: Bucket, objects: WritableObjects, no_threads: NoThreads
+) -> None:
+    with pytest.raises(RuntimeError, match="start new thread"), no_threads(), claim(objects):
+        pass
+    with claim(objects):  # at once
+        pass
+    assert bucket.paths() == []
 
 
 def test_waiting_in_vain(objects: WritableObjects, monkeypatch: pytest.MonkeyPatch) -> None:
