@@ -24,7 +24,7 @@ _WORDS = [_DICE.randbytes(4).hex().encode() for _ in range(1000)]
 FILES: dict[str | bytes, bytes | int] = {
     "weights/random.bin": _DICE.randbytes(2_500_003),
     "weights/zeros.bin": 4 << 20,
-    "text/corpus.txt": b" ".join(_DICE.choice(_WORDS) for _ in range(400_000)),
+    "text/corpus.txt": b" ".join(_DICE.choices(_WORDS, k=400_000)),
     "empty.bin": b"",
     "an empty folder/": b"",
     "names/Ünïcödé 模型.txt": b"any script",

@@ -34,7 +34,7 @@ from tests.store.counting import CountingStorage
 from tests.waiting import wait_until_settled
 
 _DICE = random.Random(5)
-_WORDS = b" ".join(_DICE.choice([b"alpha", b"beta", b"gamma", b"delta", b"42"]) for _ in range(500_000))
+_WORDS = b" ".join(_DICE.choices([b"alpha", b"beta", b"gamma", b"delta", b"42"], k=500_000))
 _NOISE = _DICE.randbytes(2_500_000)
 _FILES: dict[str | bytes, bytes | int] = {
     "words": _WORDS,

@@ -22,7 +22,7 @@ from tests.store.counting import CountingStorage
 from tests.waiting import wait_until_settled
 
 _DICE = random.Random(5)
-_WORDS = b" ".join(_DICE.choice([b"alpha", b"beta", b"gamma", b"delta", b"42"]) for _ in range(20_000))
+_WORDS = b" ".join(_DICE.choices([b"alpha", b"beta", b"gamma", b"delta", b"42"], k=20_000))
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ from tests.waiting import wait_until_settled
 
 TAG = Tag("iris", "v1")
 _DICE = random.Random(3)
-_WORDS = b" ".join(_DICE.choice([b"alpha", b"beta", b"gamma", b"delta", b"42"]) for _ in range(300_000))
+_WORDS = b" ".join(_DICE.choices([b"alpha", b"beta", b"gamma", b"delta", b"42"], k=300_000))
 _FILES: dict[str | bytes, bytes | int] = {
     "words": _WORDS,
     "weights": _DICE.randbytes(600_000),

@@ -88,7 +88,7 @@ class TestAnyMembers:
 def _words(size: int, seed: int) -> bytes:
     dice = random.Random(seed)
     words = [dice.randbytes(4).hex().encode() for _ in range(300)]
-    return b" ".join(dice.choice(words) for _ in range(size // 9 + 1))[:size]
+    return b" ".join(dice.choices(words, k=size // 9 + 1))[:size]
 
 
 def _real_members() -> tuple[list[Member], list[Packing]]:

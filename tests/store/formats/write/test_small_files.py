@@ -26,7 +26,7 @@ from tests.store.counting import CountingStorage
 from tests.waiting import wait_until_settled
 
 _DICE = random.Random(5)
-_WORDS = b" ".join(_DICE.choice([b"alpha", b"beta", b"gamma", b"delta", b"42"]) for _ in range(100_000))
+_WORDS = b" ".join(_DICE.choices([b"alpha", b"beta", b"gamma", b"delta", b"42"], k=100_000))
 _SIZES = (1, 700, 20_000, 100_000, 250_000)
 each_first = pytest.mark.parametrize(
     ("first", "second"), [(TAR_GZ, ZIP), (ZIP, TAR_GZ)], ids=["tar.gz first", "zip first"]
