@@ -12,7 +12,7 @@ pytest.register_assert_rewrite(
     *(f"tests.{name}" for name in ("harness", "serving", "incoming", "buckets", "interop", "mount", "store", "faults"))
 )
 
-from tests import harness  # noqa: E402
+from tests import fork_server, harness  # noqa: E402
 from tests.harness import Mounted  # noqa: E402
 from tests.interop import judge_server  # noqa: E402
 
@@ -106,4 +106,5 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     judge_server.stop_servers()
     for daemon in harness.living():
         daemon.kill()
+    fork_server.stop()
     harness.forgotten_mounts(session.config._tmp_path_factory.getbasetemp())  # type: ignore[attr-defined]

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from scripts.sample_store import Files, write_model
+from tests import fork_server
 from tests.expectations import Expectation, complaints
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -151,7 +152,7 @@ class Mounted(Daemon):
     Leaving the context ends it by SIGTERM. It asserts that the exit code is 0, that nothing stays mounted, and that the
     log holds nothing at WARNING or above except expected lines. Entering again mounts again, with the same index. Every
     wait is bounded: `limit` seconds after its first answer, or after the begin of a later test, the daemon is killed,
-    so that all readers get an error.
+    so that all readers get an error. `own_process` starts no fork (`fork_server`).
     """
 
     def __init__(
@@ -164,12 +165,14 @@ class Mounted(Daemon):
         prefix: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         limit: float = 300.0,
+        own_process: bool = False,
     ) -> None:
         self.location = store
         self.base = base
         self.path = base / "mnt"
         self.options = [*options, *(["--formats", formats] if formats else [])]
         self._prefix = list(prefix)
+        self._own_process = own_process
         self._environment = {**os.environ, "PYTHONUNBUFFERED": "1", **home_of(base), **(environment or {})}
         self._limit = limit
         # libfuse writes this for a connection that the kernel ended just while a request was fetched from it, for
@@ -200,16 +203,16 @@ class Mounted(Daemon):
     def start(self) -> None:
         assert self._process is None, "already started"
         self.path.mkdir(parents=True, exist_ok=True)
-        # setpriv, so that the daemon ends and unmounts even when pytest itself is killed.
-        command = ["setpriv", "--pdeathsig", "TERM", *self._prefix, sys.executable, "-m", "bentofs.mount", "mount"]
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [*command, str(self.path), "--store", str(self.location), "--foreground", *self.options],
+            self._process = fork_server.popen(
+                ["mount", str(self.path), "--store", str(self.location), "--foreground", *self.options],
+                prefix=self._prefix,
+                environment=self._environment,
+                death_signal=signal.SIGTERM,  # it ends and unmounts even when pytest itself is killed
+                own_process=self._own_process,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
-                cwd=ROOT,
-                env=self._environment,
             )
         self._kill_after(_START_SECONDS + 10)  # a look at a mount that does not answer waits as well
         _living.add(self)

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from tests import fork_server
 from tests.expectations import Expectation, complaints
-from tests.harness import ROOT, Daemon, home_of, serious_lines, wait_until
+from tests.harness import Daemon, home_of, serious_lines, wait_until
 from tests.mount.cli import json_schema
 
 _START_SECONDS, _STOP_SECONDS = 60.0, 20.0
@@ -34,7 +35,7 @@ class Served(Daemon):
     """`bentofs serve` on a store, as a subprocess whose cache and state lie below `base`.
 
     Leaving the context ends it by SIGTERM, and asserts that the exit code is 0, and that the log holds nothing at
-    WARNING or above except expected lines.
+    WARNING or above except expected lines. `own_process` starts no fork (`fork_server`).
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Served(Daemon):
         *options: str,
         environment: Mapping[str, str] | None = None,
         limit: float = 300.0,
+        own_process: bool = False,
     ) -> None:
         self.store = store
         self._options = options
@@ -51,6 +53,7 @@ class Served(Daemon):
         self._log = base / "server.log"
         self._output = base / "server.json"
         self._limit = limit
+        self._own_process = own_process
         self._expectations: list[Expectation] = []
         self._process: subprocess.Popen[bytes] | None = None
         self._watchdog: threading.Timer | None = None
@@ -74,13 +77,14 @@ class Served(Daemon):
 
     def start(self) -> None:
         with self._log.open("wb") as log, self._output.open("wb") as output:
-            self._process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", *self.command(), "--json"],
+            self._process = fork_server.popen(
+                [*self._arguments(), "--json"],
+                environment=self._environment,
+                death_signal=signal.SIGKILL,
+                own_process=self._own_process,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=log,
-                cwd=ROOT,
-                env=self._environment,
             )
         self._watchdog = threading.Timer(self._limit, self._process.kill)
         self._watchdog.daemon = True
@@ -93,8 +97,11 @@ class Served(Daemon):
             raise
 
     def command(self) -> Sequence[str]:
+        return [sys.executable, "-m", "bentofs.mount", *self._arguments()]
+
+    def _arguments(self) -> Sequence[str]:
         options = self._options if "--bind" in self._options else (*self._options, "--bind", "127.0.0.1:0")
-        return [sys.executable, "-m", "bentofs.mount", "serve", "--store", str(self.store), *options]
+        return ["serve", "--store", str(self.store), *options]
 
     def _ready(self) -> str:
         assert self.process.poll() is None, f"the server exited with {self.process.returncode}:\n{self.log()}"

@@ -117,7 +117,7 @@ def test_expected_warning_that_never_comes_is_noticed(store: Path, tmp_path: Pat
 
 
 def test_crash_of_a_daemon_is_noticed(store: Path, tmp_path: Path) -> None:
-    daemon = Mounted(store, tmp_path / "mount")
+    daemon = Mounted(store, tmp_path / "mount", own_process=True)
     daemon.start()
     daemon.process.kill()
     daemon.process.wait(10)
@@ -149,3 +149,34 @@ def test_wedged_daemon_is_killed(store: Path, tmp_path: Path) -> None:
     assert caught.value.errno in (errno.ENOTCONN, errno.ECONNABORTED, errno.ENOENT)
     daemon.kill()
     assert harness.mountpoints(tmp_path) == []
+
+
+def test_a_fork_is_as_a_process_of_its_own(store: Path, tmp_path: Path) -> None:
+    with Mounted(store, tmp_path / "fork") as fork, Mounted(store, tmp_path / "own", own_process=True) as own:
+        wait_until(lambda: _told_of(fork) == _told_of(own), 20, f"{_told_of(fork)} is {_told_of(own)}")
+        assert b"tests.forked" not in Path(f"/proc/{fork.pid}/cmdline").read_bytes()
+        assert Path(f"/proc/{fork.pid}/exe").samefile(sys.executable)
+        with pytest.raises(subprocess.TimeoutExpired):
+            fork.process.wait(0.01)
+        pid = fork.pid
+    assert not Path(f"/proc/{pid}").exists(), "a zombie"
+
+
+def _told_of(mount: Mounted) -> dict[str, object]:
+    """Return what the system tells of a daemon, without what differs between any two."""
+    process = Path(f"/proc/{mount.pid}")
+    status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
+    own = ("PPid", "Umask", "Uid", "Gid", "Groups", "SigBlk", "SigIgn", "SigCgt", "CapEff", "Threads")
+    fields = (process / "stat").read_text().rpartition(")")[2].split()
+    return {
+        **{name: status[name] for name in own},
+        "group, session, terminal, niceness": [*fields[2:5], fields[16]],
+        "arguments": (process / "cmdline")
+        .read_bytes()
+        .rstrip(b"\0")
+        .replace(os.fsencode(mount.base), b"")
+        .split(b"\0"),
+        "directory": os.readlink(process / "cwd"),
+        "limits": (process / "limits").read_text(),
+        "descriptors": sorted(os.listdir(process / "fd")),
+    }

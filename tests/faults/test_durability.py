@@ -51,7 +51,7 @@ def traced(mount: Mounted, base: Path, work: Callable[[], object]) -> list[tuple
 def test_durable_before_it_is_acknowledged(
     store: Path, mounted: Callable[..., Mounted], tmp_path: Path, form: str, count: int
 ) -> None:
-    mount = mounted(store)
+    mount = mounted(store, own_process=True)
     files: dict[str | bytes, bytes | int] = {f"d{number % 5}/{number}": os.urandom(3000) for number in range(count)}
     model = made(tmp_path, "m:v1", {**files, "large": os.urandom(5_000_000), "deep/er/empty/": b""})
     ended_at: list[float] = []
@@ -118,7 +118,7 @@ def test_unchanged_is_durable_too(store: Path, mounted: Callable[..., Mounted], 
     """BentoML does not sync the models that it saves, but users rely on a success that an import reports."""
     archive = made_tar(tmp_path, "m:v1", {"w": os.urandom(100_000), "d/e": b"e"})
     run("cp", "-rT", tmp_path / "made", store)
-    mount = mounted(store)
+    mount = mounted(store, own_process=True)
     wait_until_settled(store)
     os.utime(store / "m/v1", (1, 1))
     calls = traced(mount, tmp_path, lambda: run("cp", archive, mount.path / "incoming"))
@@ -130,7 +130,7 @@ def test_unchanged_is_durable_too(store: Path, mounted: Callable[..., Mounted], 
 
 def test_power_is_lost_for_the_spool(store: Path, mounted: Callable[..., Mounted], tmp_path: Path) -> None:
     """A spooled upload that lost its tail is not taken for a whole one: it is cut short, or has holes of zeros."""
-    mount = mounted(store)
+    mount = mounted(store, own_process=True)
     mount.allow_log("was not imported")
     archive = made_tar(tmp_path, "m:v1", {"w": os.urandom(1_000_000)})
     content = archive.read_bytes()

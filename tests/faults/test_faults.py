@@ -18,7 +18,7 @@ from tests.waiting import let_a_change_be_seen, wait_until_settled
 
 def test_killed_daemon_gives_errors_never_an_early_end(store: Path, mounted: Callable[..., Mounted]) -> None:
     make_model(store, "m:v1", {"w.bin": os.urandom(20_000_000)})
-    mount = mounted(store)
+    mount = mounted(store, own_process=True)
     path = mount.archive("m:v1", ".tar")
     file = os.open(path, os.O_RDONLY)
     assert len(os.read(file, 100_000)) == 100_000

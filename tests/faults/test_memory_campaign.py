@@ -44,7 +44,7 @@ class Footprint(NamedTuple):
 
 
 def test_nothing_grows(store: Path, mounted: Callable[..., Mounted]) -> None:
-    mount = mounted(store, limit=300 + 10 * SECONDS + 3 * MODELS)
+    mount = mounted(store, limit=300 + 10 * SECONDS + 3 * MODELS, own_process=True)
     seen = []
     for number in range(MODELS):
         (mount.path / f"incoming/m-v{number}.tar").write_bytes(_archive(number))
@@ -79,7 +79,7 @@ def test_uploads_that_need_most_memory_in_a_mount_that_has_read_much(
         words = [chance.randbytes(4).hex().encode() for _ in range(500)]
         texts = {f"text/{file:04}": b" ".join(chance.choices(words, k=300)) for file in range(1500)}
         make_model(store, f"m:v{number}", texts)
-    mount = mounted(store, options=engine, limit=900)
+    mount = mounted(store, options=engine, limit=900, own_process=True)
     run("ls", "-lR", mount.path / "models", mount.path / "by-format", seconds=300)
     for number in range(6):
         for suffix in _FORMATS:

@@ -64,7 +64,7 @@ def test_a_good_place(shell: Shell, mounted: Callable[..., Mounted]) -> None:
     text = shell("doctor").stdout
     assert f"ok      store        {shell.store} may be read and written\n" in text
 
-    mount = mounted(shell.store)
+    mount = mounted(shell.store, own_process=True)
     taken = checks_of(shell("doctor", mount.path, "--json"))
     assert taken["mountpoint"]["outcome"] == "failed"
     os.kill(mount.pid, signal.SIGKILL)

@@ -49,7 +49,7 @@ def told(mount: Mounted) -> dict[str, Any]:
 
 def test_a_mount_from_its_begin_to_its_death(store: Path, mounted: Mount, tmp_path: Path) -> None:
     make_model(store, "m:v1", {"w": b"w" * 1000})
-    mount = mounted(store)
+    mount = mounted(store, own_process=True)
     mount.expect_log("was not imported", times=1)
     mount.archive("m:v1", ".zip").read_bytes()
     (tmp_path / "bad.zip").write_bytes(b"no archive" * 100)

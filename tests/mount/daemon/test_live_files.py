@@ -25,7 +25,7 @@ Mount = Callable[..., Mounted]
 def test_what_a_mount_tells_of_itself(engine: str, store: Path, mounted: Mount, tmp_path: Path) -> None:
     make_model(store, "m:v1", {"w.bin": os.urandom(2_000_000)})
     make_model(store, "m:v2", {"x": b"x"})
-    mount = mounted(store, options=["--engine", engine])
+    mount = mounted(store, options=["--engine", engine], own_process=True)
     own = mount.path / ".bentofs"
     assert sorted(os.listdir(own)) == ["log", "metrics", "status.json"]
     assert sorted(os.listdir(mount.path)) == ["README.txt", "by-format", "incoming", "models"], "it is not listed"

@@ -22,7 +22,7 @@ def test_stuck_readers_stop_nobody(
     stuck_store: tuple[Path, Path], mounted: Callable[..., Mounted], engine: tuple[str, ...]
 ) -> None:
     store, gate = stuck_store
-    mount = mounted(store, options=engine)
+    mount = mounted(store, options=engine, own_process=True)
     fast = mount.archive("fast:v1", ".tar")
     paths = [mount.archive(f"stuck{number:02}:v1", ".tar") for number in range(STUCK)]
     for path in paths:
@@ -59,7 +59,7 @@ def test_a_slow_measurement_keeps_up_its_own_folder_only(
 ) -> None:
     """`stat` of a compressed archive waits until its model was read once. Listings never wait."""
     store, gate = stuck_store
-    mount = mounted(store)
+    mount = mounted(store, own_process=True)
     sizes: list[int] = []
 
     def look(number: int) -> None:
@@ -95,7 +95,7 @@ def test_sigterm_ends_a_stuck_mount(
 ) -> None:
     """While reading, and while measuring."""
     store, _ = stuck_store
-    mount = mounted(store, options=engine)
+    mount = mounted(store, options=engine, own_process=True)
     reader = subprocess.Popen(
         ["cat", str(mount.archive("stuck00:v1", suffix))], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
@@ -110,7 +110,7 @@ def test_signals_under_load_end_cleanly(
     store: Path, mounted: Callable[..., Mounted], signal_number: signal.Signals, engine: tuple[str, ...]
 ) -> None:
     make_model(store, "m:v1", {f"{number}.bin": os.urandom(1_000_000) for number in range(30)})
-    mount = mounted(store, options=engine)
+    mount = mounted(store, options=engine, own_process=True)
     for _ in range(4):
         loops = [
             subprocess.Popen(
@@ -139,7 +139,7 @@ def test_signals_under_load_end_cleanly(
 
 def test_unmounting_from_outside_ends_the_daemon(store: Path, mounted: Callable[..., Mounted]) -> None:
     make_model(store, "m:v1", {"w": b"w"})
-    mount = mounted(store)
+    mount = mounted(store, own_process=True)
     mount.wait_for_log("is mounted at")  # before that, the daemon looks at its own mount and makes it busy
     run("fusermount", "-u", mount.path)
     assert mount.process.wait(15) == 0
@@ -148,7 +148,7 @@ def test_unmounting_from_outside_ends_the_daemon(store: Path, mounted: Callable[
 
 def test_sixteen_readers_at_random_offsets(store: Path, mounted: Callable[..., Mounted]) -> None:
     make_model(store, "m:v1", {"a.bin": os.urandom(9_000_000), **{f"s/{n}": os.urandom(n * 37) for n in range(200)}})
-    mount = mounted(store)
+    mount = mounted(store, own_process=True)
     paths = [mount.archive("m:v1", suffix) for suffix in (".bentomodel", ".tar", ".tar.gz", ".zip")]
     whole = {path: path.read_bytes() for path in paths}
 

@@ -26,13 +26,13 @@ KEEP_SIZE, PUNCH_HOLE, COLLAPSE_RANGE, ZERO_RANGE = 1, 2, 8, 16  # fallocate(2)
 @pytest.fixture(params=ENGINES)
 def mount(request: pytest.FixtureRequest, store: Path, mounted: Callable[..., Mounted]) -> Mounted:
     make_model(store, "m:v1", {"w.bin": os.urandom(3_000_000), "a/b.txt": b"text " * 5000}, executable=["a/b.txt"])
-    return mounted(store, options=["--engine", request.param])
+    return mounted(store, options=["--engine", request.param], own_process=True)
 
 
 def test_the_same_tree(store: Path, mounted: Callable[..., Mounted]) -> None:
     make_model(store, "m:v1", {"w.bin": os.urandom(300_000), "a/b.txt": b"text " * 5000, "empty/": b""})
     make_model(store, "m:v2", {"x": b"x"}, executable=["x"])
-    one, other = (mounted(store, options=["--engine", engine]) for engine in ENGINES)
+    one, other = (mounted(store, options=["--engine", engine], own_process=True) for engine in ENGINES)
     assert everything(one.path) == everything(other.path)
 
 
@@ -61,7 +61,7 @@ def everything(root: Path) -> dict[str, tuple[object, ...]]:
 
 def test_an_open_upload_that_was_removed(store: Path, mounted: Callable[..., Mounted]) -> None:
     """libfuse 2 has no answer to its `fstat`."""
-    mount = mounted(store, options=["--engine", "kernel"])
+    mount = mounted(store, options=["--engine", "kernel"], own_process=True)
     path = mount.path / "incoming" / ".x"
     file = os.open(path, os.O_RDWR | os.O_CREAT)
     os.write(file, b"12345")
@@ -281,7 +281,7 @@ def test_root_needs_no_helper(store: Path, mounted: Callable[..., Mounted], tmp_
 def test_the_store_is_named_in_the_table_of_mounts(tmp_path: Path, mounted: Callable[..., Mounted]) -> None:
     store = tmp_path / "a,b \\c" / "models"
     make_model(store, "m:v1", {"w": b"w"})
-    mount = mounted(store, options=["--engine", "kernel"])
+    mount = mounted(store, options=["--engine", "kernel"], own_process=True)
     found = run("findmnt", "--noheadings", "--raw", "--output", "SOURCE,FSTYPE", mount.path).stdout
     assert found.split() == [str(store).replace("\\", "\\x5c").replace(" ", "\\x20"), "fuse.bentofs"]
 

@@ -52,7 +52,7 @@ def use(store: Path, mount: Mounted) -> list[Path]:
 
 def test_all_comes_back(store: Path, mounted: Callable[..., Mounted]) -> None:
     make_model(store, "m:v1", {"w": b"w"})
-    mount = mounted(store, options=["--engine", "kernel"])
+    mount = mounted(store, options=["--engine", "kernel"], own_process=True)
     run("ls", "-lR", mount.path)
     mount.archive("m:v1", ".zip").read_bytes()
     idle = status_of(mount)
@@ -73,7 +73,7 @@ def test_all_comes_back(store: Path, mounted: Callable[..., Mounted]) -> None:
 def test_kill_ends_all_who_wait(stuck_store: tuple[Path, Path], mounted: Callable[..., Mounted]) -> None:
     """The daemon is killed while 64 readers wait for a dead disk: each gets an error, none an early end."""
     store, _ = stuck_store
-    mount = mounted(store)
+    mount = mounted(store, own_process=True)
     errors: list[int | None] = []
 
     def read(number: int) -> None:

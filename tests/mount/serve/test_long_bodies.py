@@ -20,7 +20,7 @@ _SIZE = 9_000_001  # bytes of a model's file
 def server(tmp_path: Path) -> Iterator[Served]:
     store = tmp_path / "models"
     store.mkdir()
-    with Served(store, tmp_path) as server:
+    with Served(store, tmp_path, own_process=True) as server:
         yield server
         assert staged(area_of(store)) == []
 

@@ -37,7 +37,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with Served(store, tmp_path_factory.mktemp("server"), "--host", "models.example.org") as server:
+    with Served(store, tmp_path_factory.mktemp("server"), "--host", "models.example.org", own_process=True) as server:
         yield server
 
 
@@ -219,7 +219,7 @@ def test_idle_clients_are_bounded(server: Served) -> None:
 def test_stalled_transfers_give_way(tmp_path: Path) -> None:
     """Clients that take no bytes of a download, or send none of a body, do not keep others out."""
     make_model(tmp_path / "models", "big:v1", {"w.bin": 8 << 20})
-    with Served(tmp_path / "models", tmp_path) as server, contextlib.ExitStack() as stack:
+    with Served(tmp_path / "models", tmp_path, own_process=True) as server, contextlib.ExitStack() as stack:
         server.allow_log("was not imported: only ")
         for number in range(MOST):
             sock = stack.enter_context(socket.create_connection(server.address, timeout=30))

@@ -37,7 +37,7 @@ def hundred_gib(store: Path) -> Path:
 
 
 def test_hundred_gib(hundred_gib: Path, mounted: Callable[..., Mounted]) -> None:
-    mount = mounted(hundred_gib)
+    mount = mounted(hundred_gib, own_process=True)
     sizes = {suffix: mount.archive("big:v1", suffix).stat().st_size for suffix in (".tar", ".bentomodel", ".tar.gz")}
     assert all(100 * GIB < size < 100.02 * GIB for size in sizes.values())
     with tarfile.open(mount.archive("big:v1", ".tar")) as tar:
@@ -73,7 +73,7 @@ def test_zip64(store: Path, mounted: Callable[..., Mounted]) -> None:
     """Sizes and offsets past 4 GiB, by three readers. The CRC is of zeros, and computed by other code than bentofs."""
     files: dict[str, bytes | int] = {"a.bin": 4 * GIB + 5, "b.bin": b"after it"}
     make_model(store, "big:v1", files)
-    mount = mounted(store)
+    mount = mounted(store, own_process=True)
     path = mount.archive("big:v1", ".zip")
     with zipfile.ZipFile(path) as archive:
         info = archive.getinfo("a.bin")
@@ -95,7 +95,7 @@ def test_many_files(store: Path, mounted: Callable[..., Mounted]) -> None:
     files: dict[str | bytes, bytes | int] = {f"d{n % 100:02}/{n:06}" + "x" * (n % 130): b"%d" % n for n in range(MANY)}
     last = MANY - 1
     make_model(store, "many:v1", files)
-    mount = mounted(store)
+    mount = mounted(store, own_process=True)
     listed = run("tar", "tf", mount.archive("many:v1", ".tar")).stdout.splitlines()
     assert len(listed) == len(files) + 100 + 1
     with zipfile.ZipFile(mount.archive("many:v1", ".zip")) as archive:
@@ -111,7 +111,7 @@ def test_many_files(store: Path, mounted: Callable[..., Mounted]) -> None:
 def test_many_files_whole(store: Path, mounted: Callable[..., Mounted], tmp_path: Path) -> None:
     files: dict[str | bytes, bytes | int] = {f"{n % 97}/{n}.json": b'{"n": %d}' % n for n in range(MANY // 3)}
     folder = make_model(store, "many:v1", files)
-    mount = mounted(store)
+    mount = mounted(store, own_process=True)
     for suffix, command in ((".bentomodel", "tar xJf"), (".tar.gz", "tar xzf"), (".zip", "unzip -q")):
         target = tmp_path / f"out{suffix}"
         target.mkdir()
