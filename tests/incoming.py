@@ -27,9 +27,9 @@ def cp(*arguments: str | Path, seconds: float = 60.0) -> "subprocess.CompletedPr
     )
 
 
-def tar_of(model: Path, archive: Path, mode: str = "w") -> Path:
-    """Make a tar of a model's folder by Python, without a top folder."""
-    with tarfile.open(archive, mode) as tar:  # type: ignore[call-overload]
+def tar_of(model: Path, archive: Path, mode: str = "w", **options: int) -> Path:
+    """Make a tar of a model's folder by Python, without a top folder. `options`: those of tarfile."""
+    with tarfile.open(archive, mode, **options) as tar:  # type: ignore[call-overload]
         for entry in sorted(model.iterdir()):
             tar.add(entry, entry.name)
     return archive

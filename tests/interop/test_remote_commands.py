@@ -66,18 +66,16 @@ def test_every_command_takes_a_url(shell: Shell, folder: Path, store: Path) -> N
 
 
 @pytest.mark.parametrize("compression", ["never", "auto", "always"])
-@pytest.mark.parametrize("suffix", ["bentomodel", "tar.gz", "zip"])
-def test_the_same_bytes_as_from_a_local_store(
-    shell: Shell, folder: Path, store: Path, suffix: str, compression: str
-) -> None:
+def test_the_same_bytes_as_from_a_local_store(shell: Shell, folder: Path, store: Path, compression: str) -> None:
     shell("import", folder)
-    for name, where in (("here", str(store)), ("there", None)):
-        shell("export", "iris:v1", f"{name}.{suffix}", "--compression", compression, store=where)
-    assert (shell.base / f"here.{suffix}").read_bytes() == (shell.base / f"there.{suffix}").read_bytes()
+    for suffix in ("bentomodel", "tar.gz", "zip"):
+        for name, where in (("here", str(store)), ("there", None)):
+            shell("export", "iris:v1", f"{name}.{suffix}", "--compression", compression, store=where)
+        assert (shell.base / f"here.{suffix}").read_bytes() == (shell.base / f"there.{suffix}").read_bytes(), suffix
 
 
 def test_from_bucket_to_bucket_in_little_memory(shell: Shell, store: Path) -> None:
-    make_model(store, "big:v1", {"weights.bin": 250 << 20})
+    make_model(store, "big:v1", {"weights.bin": 160 << 20})
     shell("import", store / "big/v1")
     url = f"s3://{shell.bucket.name}/{shell.bucket.prefix}-other"
 

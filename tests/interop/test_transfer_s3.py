@@ -32,7 +32,7 @@ from tests.harness import ROOT, ended, home_of, make_model
 from tests.interop.conftest import Judge
 from tests.servers import S3Server
 
-_LARGE = 24 << 20  # bytes: three parts
+_LARGE = 17 << 20  # bytes: three parts
 _FILES = {"weights.bin": os.urandom(_LARGE), "nested/leaf": b"x", "empty.bin": b""}
 
 
@@ -158,7 +158,7 @@ def test_nothing_is_left_of_an_export_that_failed(server: S3Server, bucket: str,
 def test_archives_that_are_sent_while_they_are_measured(
     server: S3Server, bucket: str, store: Path, other: Path, name: str
 ) -> None:
-    text = os.urandom(20 << 20).hex().encode()  # of which half is left: three parts
+    text = os.urandom(13 << 20).hex().encode()  # of which half is left: three parts
     files: dict[str | bytes, bytes | int] = {
         "text": text,
         "random": os.urandom(4 << 20),
@@ -256,7 +256,7 @@ def test_what_is_not_there_and_who_may_not(server: S3Server, bucket: str, other:
 
 
 def test_neither_disk_nor_much_memory(seaweed: S3Server, tmp_path: Path, store: Path) -> None:
-    make_model(store, "big:v1", {"weights.bin": 250 << 20})
+    make_model(store, "big:v1", {"weights.bin": 160 << 20})
     bucket = seaweed.new_bucket()
     environment = {**os.environ, **home_of(tmp_path), **seaweed.environment()}
 

@@ -112,7 +112,7 @@ def test_twelve_uploads_at_once(store: Path, mounted: Mount, tmp_path: Path) -> 
 
 
 def test_what_an_imported_name_replaces_gives_its_room_back(store: Path, mounted: Mount, tmp_path: Path) -> None:
-    mount = mounted(store)
+    mount = mounted(store, own_process=True)
     mount.expect_log("junk was not imported", times=1)
     incoming = mount.path / "incoming"
     assert put(mount, "junk", b"junk" * 1000) == errno.EINVAL
@@ -310,11 +310,11 @@ def staged_bytes(store: Path) -> int:
 def test_staging_overlaps_the_upload(store: Path, mounted: Mount, tmp_path: Path) -> None:
     """close waits only for the tail. Earlier bytes are already staged."""
     mount = mounted(store)
-    for kind in ("", "xz", "gz"):
+    for kind, fast in (("", {}), ("xz", {"preset": 0}), ("gz", {"compresslevel": 1})):
         name = f"m{kind}"
         files: dict[str | bytes, bytes | int] = {f"{number:03}": os.urandom(500_000) for number in range(30)}
         model = made(tmp_path, f"{name}:v1", files)
-        content = tar_of(model, tmp_path / f"{name}.tar", f"w:{kind}" if kind else "w").read_bytes()
+        content = tar_of(model, tmp_path / f"{name}.tar", f"w:{kind}" if kind else "w", **fast).read_bytes()
         with open(mount.path / "incoming" / f"{name}.tar", "wb", 0) as file:
             for offset in range(0, len(content) - 600_000, 200_000):
                 file.write(content[offset : offset + 200_000])
@@ -328,16 +328,16 @@ def test_staging_overlaps_the_upload(store: Path, mounted: Mount, tmp_path: Path
 @pytest.mark.parametrize(
     ("pack", "zeros", "noise"),
     [
-        ("tar c -C $m . | pigz -1 > $a", 1400, 100),
-        ("tar c -C $m . | xz -9 -T1 > $a", 200, 8),
+        ("tar c -C $m . | pigz -1 > $a", 500, 100),
+        ("tar c -C $m . | xz -9 -T1 > $a", 100, 8),
         ("cd $m && zip -1qr $a .", 300, 50),
     ],
     ids=["gzip", "xz -9", "zip"],
 )
 def test_memory_is_bounded(store: Path, mounted: Mount, tmp_path: Path, pack: str, zeros: int, noise: int) -> None:
-    """Memory stays bounded for 1.5 GiB, even for the format that needs most memory to decode: xz -9 has a window of 64
+    """Memory stays bounded for 600 MiB, even for the format that needs most memory to decode: xz -9 has a window of 64
     MiB. Sizes in MiB."""
-    mount = mounted(store)
+    mount = mounted(store, own_process=True)
     model = made(tmp_path, "m:v1", {"zeros": zeros << 20, "small/e": b"e"})
     with (model / "noise").open("wb") as file:
         for _ in range(noise):
@@ -352,7 +352,7 @@ def test_memory_is_bounded(store: Path, mounted: Mount, tmp_path: Path, pack: st
 
 def test_a_program_that_goes_on_after_its_error_takes_no_memory(store: Path, mounted: Mount) -> None:
     """The program gets the same error again and again. Each repeat used to be kept in memory."""
-    mount = mounted(store)
+    mount = mounted(store, own_process=True)
     mount.expect_log("junk was not imported", times=1)
     descriptor = os.open(mount.path / "incoming/junk", os.O_WRONLY | os.O_CREAT)
 
@@ -372,7 +372,7 @@ def test_a_program_that_goes_on_after_its_error_takes_no_memory(store: Path, mou
 
 def test_archives_that_need_most_memory_take_turns(store: Path, mounted: Mount, tmp_path: Path) -> None:
     """Each needs 64 MiB, like those of `xz -9`. A stalled one blocks nobody, and is imported later."""
-    mount = mounted(store)
+    mount = mounted(store, own_process=True)
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 64 << 20}]
     uploads = {}
     for number in range(3):
