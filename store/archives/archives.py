@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from bentofs.store.archives.chunk_sizes import ModelKey, NotMeasuredError, Sizes
@@ -253,9 +253,11 @@ class Archives:
         at_once: bool = False,
         only_known: bool = False,
         has_reader: bool = True,
+        read_with: Collection[str] = (),
     ) -> PieceList:
         """Lay out a compressed archive. `file`: opens the model's files. `at_once`: also measure for the other formats.
-        `only_known`: raise NotMeasuredError instead of measuring. `has_reader`: False if no reader is about to come."""
+        `read_with`: parts of archives that are read at the same time; measure them, too. `only_known`: raise
+        NotMeasuredError instead of measuring. `has_reader`: False if no reader is about to come."""
         if kind.compress is None:
             raise ValueError(f"{kind.name} has no compressed form")
         plan, subject = self._plan(model, kind, file or self._file)
@@ -274,8 +276,9 @@ class Archives:
             if only_known:
                 raise
             at_once = at_once or is_cheap_at_once(model.entries.sizes)
-            results = measure(also=self._parts if at_once else ())
-            if not at_once and has_reader and self._later is not None:
+            also = self._parts if at_once and not read_with else read_with
+            results = measure(also=also, all_have_readers=bool(read_with))
+            if not also and has_reader and self._later is not None:
                 self._later.note(model)
         pieces = kind.compress(plan, results, self.maker)
         self._keep_length(model, kind, pieces.length, is_kept=is_settled(model.newest_ctime_ns, started_ns))
@@ -375,10 +378,11 @@ class Archives:
             self._opened(model)
         files = SharedFiles(self._storage, self._open_files)
         readers = [Reader(files) for _ in kinds]
+        parts = {kind.part for kind in kinds if kind.needs_checksums and is_compressed(kind, self.compression)}
         for kind, reader in zip(kinds, readers, strict=True):
             if kind.lay_out is None or is_compressed(kind, self.compression):
                 with self._turns.at((model.tag, model.generation)):
-                    archive = self._compressed(model, kind, None, file=reader.file)
+                    archive = self._compressed(model, kind, None, file=reader.file, read_with=parts)
             else:
                 archive = kind.lay_out(self._members(model, kind, reader.file), model.mtime)
             reader.begin(archive)

@@ -153,15 +153,19 @@ class Sizes:
         progress: Progress | None = None,
         only_known: bool = False,
         has_reader: bool = True,
+        all_have_readers: bool = False,
     ) -> Results:
         """Return the results of a plan. Measure what is not known; it raises the same errors as `of_files`.
 
-        `also`: parts to measure while the wanted one is read. `forced`: compress all large files, regardless of
+        `also`: parts to measure while the wanted one is read. `all_have_readers`: readers wait for their chunks, too.
+        `forced`: compress all large files, regardless of
         samples. `only_known`: measure nothing. `has_reader`: False if no reader waits for the measured chunks."""
         files = [_measured_file(plan.members[number].content) for number in plan.large]
         has_reader = has_reader and self._has_reader
         found = self._of_files(files, forced=forced, progress=progress, only_known=only_known, has_reader=has_reader)
-        chunks, effort = self._of_parts(plan, subject, also, progress, only_known=only_known, has_reader=has_reader)
+        chunks, effort = self._of_parts(
+            plan, subject, also, progress, only_known=only_known, has_reader=has_reader, all_wanted=all_have_readers
+        )
         return Results(chunks, effort, {number: what for number, what in zip(plan.large, found, strict=True) if what})
 
     def _of_parts(
@@ -173,8 +177,9 @@ class Sizes:
         *,
         only_known: bool,
         has_reader: bool,
+        all_wanted: bool,
     ) -> tuple[Measured, int]:
-        """Return the measurement of the wanted part, and its effort."""
+        """Return the measurement of the wanted part, and its effort. `all_wanted`: readers wait for all parts."""
         parts, wanted = plan.parts, plan.wanted
         names = {part: self._part_name(plan, part, subject) for part in parts}
         found = self._known_part(names[wanted], parts[wanted])
@@ -188,7 +193,7 @@ class Sizes:
             efforts = [_effort(plan, parts[part]) for part in unknown]
             sizes = [array("I") for _ in unknown]
             groups = [
-                Group(names[part], parts[part].codec(effort), is_wanted=part == wanted)
+                Group(names[part], parts[part].codec(effort), is_wanted=all_wanted or part == wanted)
                 for part, effort in zip(unknown, efforts, strict=True)
             ]
             numbered = ((unknown.index(part), contents) for part, contents in read_parts(plan, unknown))

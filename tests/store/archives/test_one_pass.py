@@ -194,3 +194,17 @@ def test_the_end_of_the_process_ends_a_pass(
     with pytest.raises(CancelledError):
         archives.sha256s(model, kinds)
     assert not any(thread.name.startswith("hash") for thread in threading.enumerate())
+
+
+def test_small_files_are_read_once_to_compress_them_for_all_formats(store: Path, index: Index) -> None:
+    """They are too many to be measured for a second format as well (`is_cheap_at_once`), if only one is wanted."""
+    text = _content(_MIB, "text")
+    make_model(store, "iris:v1", {f"{number:03}": text[number * 1000 :][:30_000] for number in range(300)})
+    wait_until_settled(store)
+    storage = CountingStorage(store)
+    archives = Archives(storage, index, Compression.AUTO)
+    model = _model(storage)
+    found = archives.sha256s(model, [TAR, TAR_GZ, ZIP])
+    assert storage.count("/007") == 2 * 30_000, "to compress them, and for the tar"
+    assert found == [hashlib.sha256(whole(archives.open(model, kind))).hexdigest() for kind in (TAR, TAR_GZ, ZIP)]
+    archives.close()
