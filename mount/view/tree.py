@@ -170,6 +170,11 @@ class _Names(Folder):
         self.tree.store.version_count(name)  # raises if there is none
         return self.of_name(self.tree, f"{self.path}/{name}", name)
 
+    def find_all(self, names: Sequence[str]) -> Iterator[Node | None]:
+        """Yield the entries. Their attributes raise the error of a name that has no model any more."""
+        for name in names:
+            yield self.of_name(self.tree, f"{self.path}/{name}", name)
+
 
 @dataclass(frozen=True)
 class _OfName(Folder):
@@ -228,6 +233,7 @@ class _ArchivesOfName(_OfName):
     kind: Format
 
     def attributes(self) -> Attributes:
+        self.tree.store.version_count(self.name)  # raises if there is none
         return self._attributes(0)
 
     def items(self) -> list[Item]:

@@ -134,10 +134,10 @@ class ModelStore:
         Raises:
             NotFoundError: there are none.
         """
-        count = sum(
-            self._can_be_shown(Tag(name, text), version, look_into=look_into)
-            for text, version in self._names.at(name).finished.items()
-        )
+        count = 0
+        for text, version in self._names.at(name).finished.items():
+            if _is_good(version, look_into=look_into) or self._can_be_shown(Tag(name, text), version):
+                count += 1
         if not count:
             raise NotFoundError(f"{name} has no models in the store")
         return count
@@ -279,11 +279,11 @@ class ModelStore:
             )
         return Tag(name, matches[0]) if matches else tag
 
-    def _can_be_shown(self, tag: Tag, version: Version, *, look_into: bool = True) -> bool:
+    def _can_be_shown(self, tag: Tag, version: Version) -> bool:
         """Look into a version, unless an earlier look found it good. Its directory and `model.yaml` are checked each
         time (`_name`). A deeper change is found when the model itself is used. A version that cannot be read now counts
         as good."""
-        if version.error is None and (version.looked_into or not look_into):
+        if _is_good(version):
             return True
         try:
             self.model(tag)
@@ -360,6 +360,11 @@ class ModelStore:
                 return
             self._warned[path, sentence] = True
         log.warning("%s", sentence)
+
+
+def _is_good(version: Version, *, look_into: bool = True) -> bool:
+    """True if the last look found no fault in a version. `look_into`: False if a version without a look counts too."""
+    return version.error is None and (bool(version.looked_into) or not look_into)
 
 
 def _unless_gone(look: Callable[[_A], _T], at: _A) -> _T | None:

@@ -42,7 +42,8 @@ class Identity(NamedTuple):
     @classmethod
     def of(cls, look: os.stat_result) -> Identity:
         """Return the identity of a file of this machine."""
-        return cls(look.st_dev, look.st_ino, look.st_size, look.st_mtime_ns, look.st_ctime_ns)
+        # Made without the call of a Python function: looking at 10,000 names makes 40,000 of them.
+        return tuple.__new__(cls, (look.st_dev, look.st_ino, look.st_size, look.st_mtime_ns, look.st_ctime_ns))
 
 
 class Status(NamedTuple):

@@ -256,10 +256,11 @@ class LocalFolder:
 
 
 def _status(look: os.stat_result) -> Status:
-    if stat.S_ISREG(look.st_mode):
+    mode = look.st_mode
+    if stat.S_ISREG(mode):
         kind = Kind.FILE
-    elif stat.S_ISDIR(look.st_mode):
+    elif stat.S_ISDIR(mode):
         kind = Kind.FOLDER
     else:
-        kind = Kind.LINK if stat.S_ISLNK(look.st_mode) else Kind.SPECIAL
-    return Status(kind, bool(look.st_mode & stat.S_IXUSR), Identity.of(look))
+        kind = Kind.LINK if stat.S_ISLNK(mode) else Kind.SPECIAL
+    return tuple.__new__(Status, (kind, bool(mode & stat.S_IXUSR), Identity.of(look)))
