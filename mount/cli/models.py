@@ -22,7 +22,6 @@ from bentofs.store.archives.index import Index
 from bentofs.store.catalog.catalog import ModelStore
 from bentofs.store.errors import BadModelError, BadTagError, StoreError, StoreUnreadableError
 from bentofs.store.formats.write.registry import Format
-from bentofs.store.model import safe_yaml
 from bentofs.store.model.model import MAX_MODEL_YAML, MODEL_YAML, Model, Summary
 from bentofs.store.model.tag import Tag
 from bentofs.store.storage.open import StoreSpec
@@ -137,6 +136,8 @@ def _described_archive(archives: Archives, model: Model, kind: Format) -> dict[s
 
 def _parsed(text: bytes) -> object:
     """Return a model.yaml as plain values of JSON. None if it holds too many values."""
+    from bentofs.store.model import safe_yaml  # PyYAML is slow to load, and `list` needs it for new models only
+
     try:
         return as_json_values(safe_yaml.load_whole(text))
     except (BadModelError, RecursionError):

@@ -14,7 +14,7 @@ import click
 from bentofs.mount.cli.complete import complete_mountpoint
 from bentofs.mount.cli.output import json_option, print_document, print_message, size_text
 from bentofs.mount.daemon.look import MountReport, MountState, look_at, look_at_servers
-from bentofs.mount.daemon.status_socket import server_sockets
+from bentofs.mount.daemon.server_sockets import server_sockets
 from bentofs.mount.errors import CannotMountError
 from bentofs.mount.kernel.mount_table import OUR_TYPE, OurMount, mount_at, our_mounts, real_path
 from bentofs.store.util.display import printable

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from bentofs.mount.daemon.ask import Tell, ask_all
 from bentofs.mount.daemon.running import RunningDaemon
-from bentofs.mount.daemon.status_socket import ServerSocket, peer_of
+from bentofs.mount.daemon.server_sockets import ServerSocket, peer_of
 from bentofs.mount.kernel.mount_table import OurMount
 from bentofs.mount.view.own_names import OWN, STATUS
 

@@ -11,7 +11,6 @@ import hashlib
 from typing import NamedTuple
 
 from bentofs.store.errors import BadModelError, NotAModelError
-from bentofs.store.model import safe_yaml
 from bentofs.store.model.tag import MAX_LENGTH, Tag, is_tag_part
 from bentofs.store.storage.entries import FIRST_PATH, Entries
 from bentofs.store.util.display import printable
@@ -80,6 +79,8 @@ class ModelInfo(NamedTuple):
 
 
 def _mapping(subject: str, content: bytes) -> dict[object, object]:
+    from bentofs.store.model import safe_yaml  # PyYAML is slow to load, and models whose fields are known need it not
+
     try:
         fields = safe_yaml.load(content, _KEYS)
     except BadModelError as error:
