@@ -72,9 +72,10 @@ def _listing(session: Session, other: Launcher) -> list[Row]:
         samples.finish(store, f"model-{number}")
     launchers = {"ours": session.launch, "other": other}
     caches = {side: session.folder(f"builds-listing-{side}") for side in launchers}
-    for side, launch in launchers.items():  # fills the index
-        with launch.ours(store, caches[side]) as daemon:
-            run(["ls", "-lR", os.path.join(daemon.mountpoint, "models")], LIMIT, stdout=os.devnull)
+    if any(session.wanted(name) for name, (_, mount_options, _) in rows.items() if not mount_options):
+        for side, launch in launchers.items():  # fills the index
+            with launch.ours(store, caches[side]) as daemon:
+                run(["ls", "-lR", os.path.join(daemon.mountpoint, "models")], LIMIT, stdout=os.devnull)
     kept = []
     for name, (options, mount_options, target) in rows.items():
         if not session.wanted(name):
