@@ -379,15 +379,19 @@ class Archives:
         files = SharedFiles(self._storage, self._open_files)
         readers = [Reader(files) for _ in kinds]
         parts = {kind.part for kind in kinds if kind.needs_checksums and is_compressed(kind, self.compression)}
-        for kind, reader in zip(kinds, readers, strict=True):
-            if kind.lay_out is None or is_compressed(kind, self.compression):
-                with self._turns.at((model.tag, model.generation)):
-                    archive = self._compressed(model, kind, None, file=reader.file, read_with=parts)
-            else:
-                archive = kind.lay_out(self._members(model, kind, reader.file), model.mtime)
-            reader.begin(archive)
-        read_all(readers, self._check_open)
-        return [reader.sha256() for reader in readers]
+        try:
+            for kind, reader in zip(kinds, readers, strict=True):
+                if kind.lay_out is None or is_compressed(kind, self.compression):
+                    with self._turns.at((model.tag, model.generation)):
+                        archive = self._compressed(model, kind, None, file=reader.file, read_with=parts)
+                else:
+                    archive = kind.lay_out(self._members(model, kind, reader.file), model.mtime)
+                reader.begin(archive)
+            read_all(readers, self._check_open)
+            return [reader.sha256() for reader in readers]
+        finally:
+            for reader in readers:
+                reader.end()
 
     def _check_open(self) -> None:
         if self._closing.is_set():

@@ -71,6 +71,12 @@ class SharedFiles:
                     self._size -= len(self._blocks.popitem(last=False)[1])
         return block
 
+    def let_go(self) -> None:
+        """Free the blocks, and close the file that is still open."""
+        with self._lock:
+            self._last, self._size = None, 0
+            self._blocks.clear()
+
 
 class _CachedByKernel:
     """An open file whose bytes the kernel keeps for the next reader."""
@@ -175,6 +181,13 @@ class Reader:
         """Return the SHA-256 of all that was read, hexadecimal."""
         self._wait()
         return self._digest.hexdigest()
+
+    def end(self) -> None:
+        """Let the archive go. Its files refer to this reader: else all would stay, with open files, until Python
+        collects cyclic garbage."""
+        self._archive = None
+        self._buffers.clear()
+        self._files.let_go()
 
     def _wait(self) -> None:
         if self._hashing is not None:

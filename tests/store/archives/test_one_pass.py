@@ -1,9 +1,11 @@
 """One pass: all archives' SHA-256s, and each file read once for them."""
 
+import gc
 import hashlib
 import os
 import random
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bentofs.store.archives import one_pass
 from bentofs.store.archives.archives import Archives
 from bentofs.store.archives.compression import Compression
 from bentofs.store.archives.index import Index
@@ -208,3 +211,29 @@ def test_small_files_are_read_once_to_compress_them_for_all_formats(store: Path,
     assert storage.count("/007") == 2 * 30_000, "to compress them, and for the tar"
     assert found == [hashlib.sha256(whole(archives.open(model, kind))).hexdigest() for kind in (TAR, TAR_GZ, ZIP)]
     archives.close()
+
+
+def test_nothing_stays_open_or_in_memory(storage: CountingStorage, store: Path, archives: Archives) -> None:
+    """Not until Python collects cyclic garbage: that may take hundreds of models."""
+    make_model(store, str(_TAG), {"a/small": b"x" * 1000, "large": _content(3 * _MIB, "text")})
+    made: list[weakref.ref[one_pass.Reader]] = []
+    shared: list[weakref.ref[one_pass.SharedFiles]] = []
+
+    class Noted(one_pass.Reader):
+        def __init__(self, files: one_pass.SharedFiles) -> None:
+            super().__init__(files)
+            made.append(weakref.ref(self))
+            shared.append(weakref.ref(files))
+
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("bentofs.store.archives.archives.Reader", Noted)
+            archives.sha256s(_model(storage), DEFAULT_FORMATS)
+            archives._open_files.let_go()
+        assert len(made) == len(DEFAULT_FORMATS)
+        assert not any(each() for each in made)
+        assert not any(each() for each in shared)
+    finally:
+        gc.enable()
