@@ -31,7 +31,7 @@ _FILES = 400  # in each model
 _MEMORY = 120_000_000  # bytes: the promised limit
 _GROWTH = 12_000_000  # bytes, from the middle of the campaign to its end
 _FORMATS = (".tar", ".bentomodel", ".tar.gz", ".zip")
-_UPLOADS = 6  # at once, of archives that need as much memory as those of `xz -9`
+_UPLOADS = 4  # at once, of archives that need as much memory as those of `xz -9`
 
 
 class Footprint(NamedTuple):

@@ -31,8 +31,9 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.mktemp("wheel")
     run("git", "-c", f"safe.directory={ROOT}", "clone", "-q", ROOT, base / "clone")
     run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", base, base / "clone", seconds=300)
-    run(sys.executable, "-m", "venv", base / "venv", seconds=120)
-    run(base / "venv/bin/pip", "install", "-q", "--no-compile", *base.glob("*.whl"), seconds=300)
+    run(sys.executable, "-m", "venv", "--without-pip", base / "venv", seconds=120)
+    pip = [sys.executable, "-m", "pip", "--python", base / "venv"]
+    run(*pip, "install", "-q", "--no-compile", *base.glob("*.whl"), seconds=300)
     return base / "venv"
 
 
