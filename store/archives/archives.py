@@ -8,32 +8,30 @@ SourceChangedError, never another generation's bytes. A compressed archive's siz
 from __future__ import annotations
 
 import functools
-import threading
 import time
 from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple
 
-from bentofs.store.archives.chunk_sizes import ModelKey, NotMeasuredError, Sizes
-from bentofs.store.archives.compression import Compression, is_cheap_at_once, is_compressed, packings
+from bentofs.store.archives.chunk_sizes import NotMeasuredError, Sizes
+from bentofs.store.archives.compression import Compression, is_cheap_at_once, is_compressed
 from bentofs.store.archives.crc32_cache import Measurements
-from bentofs.store.archives.digest import sha256_of
 from bentofs.store.archives.growing import Growing
 from bentofs.store.archives.index import Index
 from bentofs.store.archives.later import Later
+from bentofs.store.archives.lengths import ArchiveKey, Lengths
 from bentofs.store.archives.measuring import Progress
-from bentofs.store.archives.members import MeasuredMembers, Members, unknown_files
-from bentofs.store.archives.one_pass import Reader, SharedFiles, read_all
-from bentofs.store.errors import CancelledError, SourceChangedError
+from bentofs.store.archives.members import Members, unknown_files
+from bentofs.store.archives.sha256s import Sha256s
+from bentofs.store.archives.sources import OpensEntry, Sources
 from bentofs.store.formats.pieces import Piece, PieceList, Zeros
 from bentofs.store.formats.write.chunk_maker import ChunkMaker
 from bentofs.store.formats.write.deflate import SMALL
-from bentofs.store.formats.write.plan import Plan, Results
-from bentofs.store.formats.write.registry import LAYOUT_VERSION, Format
+from bentofs.store.formats.write.plan import Results
+from bentofs.store.formats.write.registry import Format
 from bentofs.store.formats.write.segments import AT_ONCE
 from bentofs.store.model.model import Model
 from bentofs.store.model.tag import Tag
 from bentofs.store.storage.base import Entry, Storage
-from bentofs.store.storage.pinned import OpenFiles, PinnedFile
+from bentofs.store.storage.pinned import OpenFiles
 from bentofs.store.storage.timestamps import is_settled
 from bentofs.store.util.budgeted_cache import BudgetedCache
 from bentofs.store.util.keyed_lock import KeyedLock
@@ -42,19 +40,7 @@ from bentofs.store.util.memory_budget import MemoryBudget
 _KEPT = 3 << 20  # bytes, over all archives kept laid out for the next reader
 _ARCHIVE, _MEMBER, _MEASURED_MEMBER = 4000, 1400, 1600  # bytes, about, of one such archive and of each member in it
 _PLACE, _MEASURED_PLACE = 1, 60  # bytes of each member, also if it is not laid out now
-_LENGTHS_KEPT = 2 << 20  # bytes, over all archives whose length is known
-_LENGTH = 400  # bytes of one known length
 _GROWS_FROM, _GROWS_TO = 16 << 20, 16 << 30  # bytes of a model whose archive may be given while it is measured
-OpensEntry = Callable[[Entry], PinnedFile]  # returns the content of a model's file
-
-
-class _Key(NamedTuple):
-    """The key of one archive. It does not hold the model itself."""
-
-    tag: Tag
-    generation: tuple[int, int, int]
-    format: str
-    revision: int
 
 
 class Archives:
@@ -78,20 +64,18 @@ class Archives:
         `later`: told of each model that was measured for one of them only; None for a command. `sizes`, `measurements`:
         None to make them from the index. `open_files`, `budget`: None to make new ones."""
         budget = budget or MemoryBudget()
-        self._opened = opened
-        self._storage = storage
-        self._index = index
+        self.note_reader = opened
         self.compression = compression
         self._formats = formats
         self._parts = {kind.part for kind in formats}
         self._later = later
-        self._open_files = open_files or OpenFiles()
         self._measurements = measurements or Measurements(index, budget=budget)
+        self._sources = Sources(storage, open_files or OpenFiles(), self._measurements, compression)
         self._sizes = sizes or Sizes(index, budget=budget)
-        self._lengths: BudgetedCache[_Key, int] = BudgetedCache(budget, _LENGTHS_KEPT, least=_LENGTHS_KEPT // 2)
-        self._laid_out: BudgetedCache[_Key, PieceList] = BudgetedCache(budget, _KEPT)
+        self._lengths = Lengths(index, self._sizes, compression, formats, budget)
+        self._sha256s = Sha256s(index, self._sources, self._lengths.bytes_name)
+        self._laid_out: BudgetedCache[ArchiveKey, PieceList] = BudgetedCache(budget, _KEPT)
         self._turns = KeyedLock()
-        self._closing = threading.Event()
 
     @property
     def revision(self) -> int:
@@ -105,7 +89,7 @@ class Archives:
 
     def close(self) -> None:
         """Cancel compression and hashing: threads that wait for it get CancelledError."""
-        self._closing.set()
+        self._sha256s.close()
         self._sizes.close()
 
     def length(self, model: Model, kind: Format) -> int:
@@ -114,15 +98,15 @@ class Archives:
         Raises:
             SourceChangedError, StoreUnreadableError, CancelledError: while measuring.
         """
-        key = self._key(model, kind)
+        key = self._lengths.key(model, kind)
         length = self._lengths.get(key)
         if length is None:
             if kind.length is None or is_compressed(kind, self.compression):
-                length = self._kept_length(model, kind) or self._laid_out_now(model, kind).length
+                length = self._lengths.kept(model, kind) or self._laid_out_now(model, kind).length
             else:
                 members = Members(model.entries, lambda entry: Zeros(entry.size))
                 length = kind.length(members, model.mtime)
-            self._lengths.put(key, length, _LENGTH)
+            self._lengths.put(key, length)
         return length
 
     def is_length_known(self, model: Model, kind: Format) -> bool:
@@ -133,12 +117,12 @@ class Archives:
         """
         if kind.length is not None and not is_compressed(kind, self.compression):
             return True
-        key = self._key(model, kind)
+        key = self._lengths.key(model, kind)
         if self._lengths.get(key) is not None or self._laid_out.get(key) is not None:
             return True
         if not is_compressed(kind, self.compression):
             return False
-        if self._kept_length(model, kind) is not None:
+        if self._lengths.kept(model, kind) is not None:
             return True
         try:
             self._compressed(model, kind, None, only_known=True)
@@ -159,33 +143,19 @@ class Archives:
         Raises:
             SourceChangedError, StoreUnreadableError, CancelledError: while measuring a compressed archive.
         """
-        self._opened(model)
+        self.note_reader(model)
         return self._laid_out_now(model, kind, progress)
 
     def forget(self, tag: Tag) -> None:
         """Drop the cached archives of a model that is no longer in the store."""
-        for cache in (self._laid_out, self._lengths):
-            cache.drop_where(lambda key: key.tag == tag)
+        self._laid_out.drop_where(lambda key: key.tag == tag)
+        self._lengths.forget(tag)
         if self._later is not None:
             self._later.forget(tag)
 
-    def _kept_length(self, model: Model, kind: Format) -> int | None:
-        """Return the length of a compressed archive that the index knows. Look all formats up at once: a listing asks
-        for each of them."""
-        kinds = [each for each in {kind, *self._formats} if is_compressed(each, self.compression)]
-        names = {self.bytes_name(model, each): each for each in kinds}
-        found = None
-        for name, length in self._index.archive_lengths(list(names)).items():
-            self._lengths.put(self._key(model, names[name]), length, _LENGTH)
-            found = length if names[name] is kind else found
-        return found
-
-    def _key(self, model: Model, kind: Format) -> _Key:
-        return _Key(model.tag, model.generation, kind.name, self.revision)
-
     def _laid_out_now(self, model: Model, kind: Format, progress: Progress | None = None) -> PieceList:
         """Return the laid-out archive. It raises the same errors as `open`."""
-        key = self._key(model, kind)
+        key = self._lengths.key(model, kind)
         kept = self._laid_out.get(key)
         if kept is not None:
             return kept
@@ -194,7 +164,7 @@ class Archives:
             with self._turns.at((model.tag, model.generation)):
                 pieces = self._laid_out.get(key) or self._compressed(model, kind, progress)
         else:
-            pieces = kind.lay_out(self._members(model, kind, self._file), model.mtime)
+            pieces = kind.lay_out(self._sources.members(model, kind), model.mtime)
         count = len(model.entries)
         member, place = (_MEASURED_MEMBER, _MEASURED_PLACE) if kind.needs_checksums else (_MEMBER, _PLACE)
         weight = _ARCHIVE + min(count, AT_ONCE) * member + count * place
@@ -219,11 +189,11 @@ class Archives:
         for kind in kinds:
             if is_compressed(kind, self.compression):
                 with self._turns.at((model.tag, model.generation)):
-                    if self._laid_out.get(self._key(model, kind)) is None:
+                    if self._laid_out.get(self._lengths.key(model, kind)) is None:
                         self._compressed(model, kind, tell, at_once=True)
         if any(kind.needs_checksums for kind in kinds):
             for entry in unknown_files(model.entries, self._measurements):
-                self._measurements.crc32(self._file(entry))
+                self._measurements.crc32(self._sources.file(entry))
                 tell(entry.size)
         tell(model.size - told)
 
@@ -236,7 +206,7 @@ class Archives:
         for kind in self._formats:
             if kind.needs_checksums and is_compressed(kind, self.compression):
                 with self._turns.at((model.tag, model.generation)):
-                    if self._lengths.get(self._key(model, kind)) is None:
+                    if self._lengths.get(self._lengths.key(model, kind)) is None:
                         self._compressed(model, kind, lambda _count: pace(), has_reader=False)
 
     def is_awaited(self, model: Model) -> bool:
@@ -260,7 +230,7 @@ class Archives:
         NotMeasuredError instead of measuring. `has_reader`: False if no reader is about to come."""
         if kind.compress is None:
             raise ValueError(f"{kind.name} has no compressed form")
-        plan, subject = self._plan(model, kind, file or self._file)
+        plan, subject = self._sources.plan(model, kind, file)
         measure = functools.partial(
             self._sizes.measure,
             plan,
@@ -281,19 +251,8 @@ class Archives:
             if not also and has_reader and self._later is not None:
                 self._later.note(model)
         pieces = kind.compress(plan, results, self.maker)
-        self._keep_length(model, kind, pieces.length, is_kept=is_settled(model.newest_ctime_ns, started_ns))
+        self._lengths.keep(model, kind, pieces.length, is_kept=is_settled(model.newest_ctime_ns, started_ns))
         return pieces
-
-    def _plan(self, model: Model, kind: Format, file: OpensEntry) -> tuple[Plan, ModelKey]:
-        """Return the plan of a compressed archive, and the key of its measurements."""
-        if kind.plan is None:
-            raise ValueError(f"{kind.name} has no compressed form")
-        # Without checksums, the tar is compressed as a whole.
-        how_packed = packings(model.entries.sizes, self.compression) if kind.needs_checksums else ()
-        plan = kind.plan(self._members(model, kind, file), model.mtime, how_packed)
-        # The layout and the compression decide the content of a part.
-        how = f"{self.compression.value}/{LAYOUT_VERSION}"
-        return plan, ModelKey(model.fingerprint(), how, model.newest_ctime_ns, str(model.tag))
 
     def grow(self, model: Model, kind: Format) -> Growing | None:
         """Return an archive that is given while it is measured. None if `open` is better: its length is known, or
@@ -306,9 +265,9 @@ class Archives:
         is_fit = self.compression is Compression.AUTO and _GROWS_FROM <= model.size <= _GROWS_TO
         if kind.steps is None or compress is None or not is_fit or self.is_length_known(model, kind):
             return None
-        self._opened(model)
+        self.note_reader(model)
         started_ns = time.time_ns()
-        plan, subject = self._plan(model, kind, self._file)
+        plan, subject = self._sources.plan(model, kind)
         known = self._sizes.judge(plan, subject)
         if (known.compressible + sum(size for size in model.entries.sizes if size < SMALL)) * 2 < model.size:
             return None
@@ -316,23 +275,9 @@ class Archives:
         def keep(results: Results, archive: PieceList) -> None:
             self._sizes.keep_grown(known, results, subject, started_ns)
             is_kept = is_settled(model.newest_ctime_ns, started_ns)
-            self._keep_length(model, kind, archive.length, is_kept=is_kept)
+            self._lengths.keep(model, kind, archive.length, is_kept=is_kept)
 
         return Growing(plan, known, kind.steps, compress, self.maker, keep)
-
-    def _keep_length(self, model: Model, kind: Format, length: int, *, is_kept: bool) -> None:
-        """Keep the length of an archive that was laid out just now, in memory and, if `is_kept`, in the index.
-
-        Raises:
-            SourceChangedError: another length was told, since the index was wrong. The next look tells this one."""
-        key = self._key(model, kind)
-        told = self._lengths.get(key)
-        if told is not None and told != length:
-            self._sizes.distrust_lengths()
-            raise SourceChangedError(f"the length of a {kind.name} of {model.tag} in the index was wrong")
-        self._lengths.put(key, length, _LENGTH)
-        if is_kept and told is None:
-            self._index.keep_archive_length(self.bytes_name(model, kind), length)
 
     def open_file(self, entry: Entry) -> Piece:
         """Open one file of a model.
@@ -341,9 +286,7 @@ class Archives:
             SourceChangedError: the file has changed since the model was read.
             StoreUnreadableError: it may not be read.
         """
-        if entry.identity is None:
-            raise ValueError(f"{entry.path} is a directory")
-        file = self._file(entry)
+        file = self._sources.file(entry)
         file.open()
         return file
 
@@ -356,68 +299,24 @@ class Archives:
         return self.sha256s(model, [kind])[0]
 
     def sha256s(self, model: Model, kinds: Sequence[Format]) -> list[str]:
-        """Return the SHA-256 of each of these archives, hexadecimal. Those that are not known for this generation are
-        read whole, all of them in one pass over the model's files.
-
-        Raises:
-            SourceChangedError, StoreUnreadableError, CancelledError: while reading.
-        """
-        names = {kind: self.bytes_name(model, kind) for kind in kinds}
-        with self._turns.at((model.tag, model.generation, "SHA-256s")):
-            found = {kind: self._index.archive_digest(name) for kind, name in names.items()}
-            unknown = [kind for kind, sha256 in found.items() if sha256 is None]
-            for kind, sha256 in zip(unknown, self._read_sha256s(model, unknown), strict=True):
-                self._index.keep_archive_digest(names[kind], sha256)
-                found[kind] = sha256
-        return [found[kind] or "" for kind in kinds]
-
-    def _read_sha256s(self, model: Model, kinds: Sequence[Format]) -> list[str]:
-        if len(kinds) == 1:
-            return [sha256_of(self.open(model, kinds[0]), lambda _count: self._check_open())]
-        if kinds:
-            self._opened(model)
-        files = SharedFiles(self._storage, self._open_files)
-        readers = [Reader(files) for _ in kinds]
-        parts = {kind.part for kind in kinds if kind.needs_checksums and is_compressed(kind, self.compression)}
-        try:
-            for kind, reader in zip(kinds, readers, strict=True):
-                if kind.lay_out is None or is_compressed(kind, self.compression):
-                    with self._turns.at((model.tag, model.generation)):
-                        archive = self._compressed(model, kind, None, file=reader.file, read_with=parts)
-                else:
-                    archive = kind.lay_out(self._members(model, kind, reader.file), model.mtime)
-                reader.begin(archive)
-            read_all(readers, self._check_open)
-            return [reader.sha256() for reader in readers]
-        finally:
-            for reader in readers:
-                reader.end()
-
-    def _check_open(self) -> None:
-        if self._closing.is_set():
-            raise CancelledError("bentofs ends")
+        """Return the SHA-256 of each of these archives (`store.archives.sha256s.Sha256s.all`)."""
+        return self._sha256s.all(self, model, kinds)
 
     def keep_sha256(self, model: Model, kind: Format, sha256: str) -> None:
         """Keep the SHA-256 of an archive that was read whole."""
-        self._index.keep_archive_digest(self.bytes_name(model, kind), sha256)
+        self._sha256s.keep(model, kind, sha256)
 
     def known_sha256(self, model: Model, kind: Format) -> str | None:
         """Return an archive's SHA-256, hexadecimal; None if nobody has asked for it yet."""
-        return self._index.archive_digest(self.bytes_name(model, kind))
+        return self._sha256s.known(model, kind)
+
+    def lay_out(self, model: Model, kind: Format, file: OpensEntry, parts: Collection[str]) -> PieceList:
+        """Do what `store.archives.sha256s.Archived.lay_out` does. It raises the same errors as `open`."""
+        if kind.lay_out is None or is_compressed(kind, self.compression):
+            with self._turns.at((model.tag, model.generation)):
+                return self._compressed(model, kind, None, file=file, read_with=parts)
+        return kind.lay_out(self._sources.members(model, kind, file), model.mtime)
 
     def bytes_name(self, model: Model, kind: Format) -> str:
         """Return a text that is the same only for the same bytes of an archive, in all processes."""
-        name = f"{model.fingerprint()}/{kind.name}/{LAYOUT_VERSION}"
-        if kind.codec is not None and is_compressed(kind, self.compression):
-            name += f"/{self.compression.value}/{kind.codec()}"
-        return name
-
-    def _file(self, entry: Entry) -> PinnedFile:
-        if entry.identity is None:
-            raise ValueError(f"{entry.path} is a directory")
-        return PinnedFile(self._storage, self._open_files, entry.source, entry.identity)
-
-    def _members(self, model: Model, kind: Format, file: OpensEntry) -> Members:
-        if kind.needs_checksums:
-            return MeasuredMembers(model.entries, file, self._storage.read_whole, self._measurements)
-        return Members(model.entries, file, self._storage.read_whole)
+        return self._lengths.bytes_name(model, kind)

@@ -162,10 +162,12 @@ def test_readers_of_one_generation_share_what_is_laid_out(store: Path, folder: P
 
 
 @pytest.mark.parametrize("compression", Compression)
-def test_many_readers_at_random_places(store: Path, folder: Path, archives: Archives, compression: Compression) -> None:
+def test_many_readers_at_random_places(
+    store: Path, folder: Path, index: Index, archives: Archives, compression: Compression
+) -> None:
     model = _model(store)
     assert folder.exists()
-    other = Archives(LocalStorage(str(store)), archives._index, compression)
+    other = Archives(LocalStorage(str(store)), index, compression)
     expected = {name: whole(other.open(model, kind)) for name, kind in FORMATS.items()}
 
     def read(seed: int) -> None:
@@ -218,13 +220,14 @@ _CHANGES = {
 def test_old_bytes_or_an_error(
     store: Path,
     folder: Path,
+    index: Index,
     archives: Archives,
     kind: Format,
     compression: Compression,
     begun: bool,
     change: Callable[[Path], None],
 ) -> None:
-    other = Archives(LocalStorage(str(store)), archives._index, compression)
+    other = Archives(LocalStorage(str(store)), index, compression)
     old = whole(other.open(_model(store), kind))
     held = archives.open(_model(store), kind)
     if begun:

@@ -229,9 +229,9 @@ def test_nothing_stays_open_or_in_memory(storage: CountingStorage, store: Path, 
     gc.disable()
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("bentofs.store.archives.archives.Reader", Noted)
+            patch.setattr("bentofs.store.archives.sha256s.Reader", Noted)
             archives.sha256s(_model(storage), DEFAULT_FORMATS)
-            archives._open_files.let_go()
+            archives._sources.open_files.let_go()
         assert len(made) == len(DEFAULT_FORMATS)
         assert not any(each() for each in made)
         assert not any(each() for each in shared)
