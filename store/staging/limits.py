@@ -24,10 +24,10 @@ class Limits(NamedTuple):
 class Counts:
     """The counts of one model. All methods raise TooBigError beyond the limits."""
 
-    def __init__(self, limits: Limits, archive_read: Callable[[], int | None]) -> None:
+    def __init__(self, limits: Limits, archive_read: Callable[[], int] | None) -> None:
         """`archive_read`: returns the bytes of the archive read so far; None if the model comes from no archive."""
         self._limits = limits
-        self._archive_read = archive_read
+        self.archive_read = archive_read
         self._members = 0
         self._expanded = 0
         self._passed_over = 0
@@ -55,6 +55,6 @@ class Counts:
         self._refuse_bombs()
 
     def _refuse_bombs(self) -> None:
-        read = self._archive_read()
+        read = self.archive_read() if self.archive_read is not None else None
         if read is not None and self._expanded + self._passed_over > _FREE_EXPANSION + _MAX_RATIO * read:
             raise TooBigError(f"the archive expands to more than {_MAX_RATIO:,} times its size, which no model does")

@@ -76,11 +76,11 @@ class StagedModel:
         self._has_sha256 = has_sha256
         self._on_model_yaml = on_model_yaml
         self._on_file = on_file
-        self.archive_read: Callable[[], int] | None = None  # bytes of the archive read so far
+        self._counts = Counts(self._limits, None)
         self._begin()
 
     def _begin(self) -> None:
-        self._counts = Counts(self._limits, lambda: self.archive_read() if self.archive_read is not None else None)
+        self._counts = Counts(self._limits, self.archive_read)
         with writing(self._path):
             self._tree = StagedTree(self._path, self._folder_mode, self._counts.add_member)
         self._may_have_extras = False
@@ -91,6 +91,15 @@ class StagedModel:
         self._digester = Digester()
         self._syncer = Syncer(self._tree.root)
         self._is_open = True
+
+    @property
+    def archive_read(self) -> Callable[[], int] | None:
+        """The function that returns the bytes of the archive read so far; None if the model comes from no archive."""
+        return self._counts.archive_read
+
+    @archive_read.setter
+    def archive_read(self, archive_read: Callable[[], int] | None) -> None:
+        self._counts.archive_read = archive_read
 
     @property
     def max_members(self) -> int:

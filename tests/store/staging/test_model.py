@@ -1,6 +1,7 @@
 """Staging a model: its place, the known facts of its files, and nothing left when it fails."""
 
 import errno
+import gc
 import hashlib
 import os
 import random
@@ -8,6 +9,7 @@ import stat
 import subprocess
 import sys
 import threading
+import weakref
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,6 +49,23 @@ def _write(model: StagedModel, path: str, content: bytes = b"", *, executable: b
     with model.file(path, executable) as file:
         for at in range(0, len(content), 100_000):
             file.write(content[at : at + 100_000])
+
+
+def test_memory_is_freed_without_collecting_garbage(tmp_path: Path) -> None:
+    """A daemon collects it seldom."""
+    gc.disable()
+    try:
+        model = StagedModel(str(tmp_path / "freed"))
+        model.archive_read = lambda: 10
+        _write(model, "model.yaml", MODEL_YAML)
+        _write(model, "large", bytes(3 << 20))
+        model.finish()
+        model.discard()
+        freed = weakref.ref(model)
+        del model
+        assert freed() is None
+    finally:
+        gc.enable()
 
 
 def test_what_is_known_of_the_files(model: StagedModel, tmp_path: Path) -> None:
