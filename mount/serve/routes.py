@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from contextlib import closing
 
 from aiohttp.web import BaseRequest, StreamResponse
@@ -59,6 +60,7 @@ class Routes:
             if isinstance(error, ConnectionError):
                 raise
             response = refusal(request, error)
+            traceback.clear_frames(error.__traceback__)  # a refused upload keeps its error, and so a block of the body
         except LockedError as error:
             response = sentence_answer(423, str(error))
         except PreconditionError as error:

@@ -90,6 +90,23 @@ def test_no_connection_stays_open(server: Served, tmp_path: Path) -> None:
     wait_until(lambda: staged(area_of(Path(server.store))) == [], 20, "the staging has ended")
 
 
+def test_refused_bodies_leave_no_block_in_memory(server: Served) -> None:
+    """An upload keeps the error that says why it was refused, and Python collects cyclic garbage seldom."""
+    server.expect_log("no.tar was not imported: ")
+    taken = []
+    for count in (5, 25):
+        for _ in range(count):
+            assert server.ask("PUT", "/incoming/no.tar", body=b"no archive" * 500_000).status == 415
+        taken.append(_memory(server))
+    assert taken[1] - taken[0] < 12 << 20
+
+
+def _memory(server: Served) -> int:
+    """Return the bytes of memory that the server has taken for itself."""
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    return next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("RssAnon"))
+
+
 def _connections(server: Served) -> int:
     """Count the server's sockets."""
     folder = f"/proc/{server.process.pid}/fd"
