@@ -60,11 +60,14 @@ def test_work_for_a_pool_is_done_once(no_threads: NoThreads) -> None:
     def work(number: int) -> Callable[[], None]:
         return lambda: done.append(number)
 
+    def waits() -> None:
+        goes_on.wait(20)
+
+    goes_on = threading.Event()
     with ThreadPoolExecutor(2) as pool, no_threads():
         assert not handed_over(pool, work(1)), "there is no thread yet"
-    goes_on = threading.Event()
     with ThreadPoolExecutor(2) as pool:
-        assert handed_over(pool, lambda: done.clear() if goes_on.wait(20) else None)
+        assert handed_over(pool, waits)
         with no_threads():
             assert not handed_over(pool, work(2)), "the only one is busy"
         goes_on.set()
