@@ -136,7 +136,7 @@ def _described_archive(archives: Archives, model: Model, kind: Format) -> dict[s
 
 def _parsed(text: bytes) -> object:
     """Return a model.yaml as plain values of JSON. None if it holds too many values."""
-    from bentofs.store.model import safe_yaml  # PyYAML is slow to load, and `list` needs it for new models only
+    from bentofs.store.model import safe_yaml  # loaded here: PyYAML is slow to load, and `list` rarely needs it
 
     try:
         return as_json_values(safe_yaml.load_whole(text))

@@ -79,7 +79,7 @@ class ModelInfo(NamedTuple):
 
 
 def _mapping(subject: str, content: bytes) -> dict[object, object]:
-    from bentofs.store.model import safe_yaml  # PyYAML is slow to load, and models whose fields are known need it not
+    from bentofs.store.model import safe_yaml  # loaded here: PyYAML is slow to load, and known models need none
 
     try:
         fields = safe_yaml.load(content, _KEYS)

@@ -94,7 +94,7 @@ class StagedModel:
 
     @property
     def archive_read(self) -> Callable[[], int] | None:
-        """The function that returns the bytes of the archive read so far; None if the model comes from no archive."""
+        """Return the function that tells how many bytes of the archive were read; None if there is no archive."""
         return self._counts.archive_read
 
     @archive_read.setter

@@ -81,7 +81,7 @@ def test_reading_and_importing(home: Path, engine: str) -> None:
 
 @pytest.mark.parametrize("engine", ["kernel", "libfuse2"])
 def test_while_no_more_threads_may_begin(home: Path, engine: str) -> None:
-    """What is known can be read. Once they may begin, all goes on."""
+    """Read what is known while no thread may begin, and the rest once they may."""
     done = as_ordinary_user(
         home,
         f"set -e; $bentofs mount mnt --engine {engine}; cat mnt/models/m/v1/m-v1.tar.gz > tmp/one; "
